@@ -1,0 +1,63 @@
+//! `cargo xtask bench NAME`: whole-system figures of the release build.
+//!
+//! Each benchmark starts the real `muster serve` in a temporary folder and drives it with `muster farm` or with the
+//! hidden `muster load …`, over the real listeners. Nothing is measured inside the server.
+
+mod checkin;
+mod command;
+mod idle;
+mod process;
+mod report;
+mod server;
+
+use anyhow::Result;
+
+use crate::workspace::{Profile, Programs, Scope};
+
+/// The gauge of connected devices on `/metrics`.
+const DEVICES_CONNECTED: &str = "mdm_devices_connected";
+/// How long a fleet may take to enroll and connect.
+const CONNECT_SECONDS_MAX: u64 = 900;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Which benchmark
+    name: Name,
+    /// How many simulated devices (each benchmark has its own default)
+    #[arg(long)]
+    devices: Option<u32>,
+    /// How long each measuring phase lasts
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Name {
+    /// Up-to-date check-ins per second and processor time per check-in
+    Checkin,
+    /// API call to receipt, with connected devices
+    Command,
+    /// Memory and processor time per connected idle device
+    Idle,
+    /// All of them
+    All,
+}
+
+/// Builds the release programs and runs one benchmark, or all.
+pub fn run(options: &Options) -> Result<bool> {
+    let Some(programs) = Programs::build(Profile::Release, Scope::Programs)? else {
+        return Ok(false);
+    };
+    let wants = |name: Name| options.name == name || options.name == Name::All;
+    if wants(Name::Checkin) {
+        checkin::run(&programs, options)?;
+    }
+    if wants(Name::Command) {
+        command::run(&programs, options)?;
+    }
+    if wants(Name::Idle) {
+        idle::run(&programs, options)?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,109 @@
+//! The real programs that tests run against, and how they get onto a Debian machine.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::{postgres, process};
+
+/// One program that is not ours.
+pub struct Peer {
+    /// What it is called in messages and in `SKIPPED` lines.
+    pub name: &'static str,
+    /// The Debian packages that bring it.
+    packages: &'static [&'static str],
+    /// What its absence costs.
+    purpose: &'static str,
+    find: fn() -> Option<PathBuf>,
+}
+
+/// Every peer of the tests.
+pub const PEERS: &[Peer] = &[
+    Peer {
+        name: "postgres",
+        packages: &["postgresql"],
+        purpose: "every store test runs on PostgreSQL 15 or newer as well as on SQLite",
+        find: postgres::find_programs,
+    },
+    Peer {
+        name: "chromium",
+        packages: &["chromium", "fonts-dejavu-core"],
+        purpose: "the console is tested in a real browser",
+        find: find_chromium,
+    },
+];
+
+/// `cargo xtask setup`: installs what is missing; may run any number of times.
+pub fn setup() -> Result<bool> {
+    let missing = install_missing()?;
+    for peer in PEERS {
+        if let Some(path) = (peer.find)() {
+            println!("{}: {}", peer.name, path.display());
+        }
+    }
+    Ok(missing.is_empty())
+}
+
+/// Installs missing peers where that is possible and returns those that are still missing, each said loudly.
+pub fn install_missing() -> Result<Vec<&'static Peer>> {
+    let wanted = missing();
+    if !wanted.is_empty() && process::is_root() && process::find("apt-get").is_some() {
+        let packages: Vec<&str> = wanted
+            .iter()
+            .flat_map(|peer| peer.packages.iter().copied())
+            .collect();
+        eprintln!("installing {}", packages.join(" "));
+        let installed = process::succeeds(&mut apt_get(&["update"]))?
+            && process::succeeds(apt_get(&["install", "--yes", "--no-install-recommends"]).args(&packages))?;
+        if !installed {
+            eprintln!("apt-get did not install everything; its own words are above");
+        }
+    }
+    let missing = missing();
+    for peer in &missing {
+        eprintln!("MISSING {}: {}", peer.name, peer.purpose);
+        eprintln!(
+            "        as root: apt-get update && apt-get install --yes {}",
+            peer.packages.join(" ")
+        );
+    }
+    Ok(missing)
+}
+
+/// The browser of the console's tests.
+pub fn find_chromium() -> Option<PathBuf> {
+    ["chromium", "chromium-browser", "google-chrome"]
+        .iter()
+        .find_map(|name| process::find(name))
+}
+
+fn missing() -> Vec<&'static Peer> {
+    PEERS.iter().filter(|peer| (peer.find)().is_none()).collect()
+}
+
+fn apt_get(arguments: &[&str]) -> std::process::Command {
+    let mut command = process::command("apt-get");
+    command
+        .arg("--quiet")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    // Output goes to standard error: the last line of standard output belongs to the test's count.
+    command.stdout(std::io::stderr());
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_peer_says_what_it_is_for_and_which_packages_bring_it() {
+        for peer in PEERS {
+            assert!(
+                !peer.packages.is_empty() && !peer.purpose.is_empty(),
+                "{}",
+                peer.name
+            );
+        }
+    }
+}

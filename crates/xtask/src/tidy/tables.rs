@@ -1,0 +1,103 @@
+//! The reviewed tables behind the checks. A change of direction, ownership or exemption is a change of this file.
+
+/// Which workspace crates a crate may name in `[dependencies]`. Development dependencies may point anywhere that
+/// does not make a circle. Whoever adds a crate adds its row.
+pub const CRATES: &[(&str, &[&str])] = &[
+    ("muster-model", &[]),
+    ("muster-trust", &["muster-model"]),
+    ("muster-channel-agent", &["muster-model", "muster-trust"]),
+    ("muster-storage", &[]),
+    (
+        "muster-control",
+        &[
+            "muster-channel-agent",
+            "muster-model",
+            "muster-storage",
+            "muster-trust",
+        ],
+    ),
+    (
+        "muster-gateway",
+        &[
+            "muster-channel-agent",
+            "muster-control",
+            "muster-model",
+            "muster-storage",
+            "muster-trust",
+        ],
+    ),
+    (
+        "muster-console",
+        &["muster-control", "muster-model", "muster-storage", "muster-trust"],
+    ),
+    // The client of the public interface alone: never `control`.
+    ("muster-cli", &["muster-model", "muster-trust"]),
+    // Devices on the wire alone: never `control`.
+    (
+        "muster-farm",
+        &["muster-channel-agent", "muster-model", "muster-trust"],
+    ),
+    (
+        "muster-agent",
+        &["muster-channel-agent", "muster-model", "muster-trust"],
+    ),
+    (
+        "muster",
+        &[
+            "muster-channel-agent",
+            "muster-cli",
+            "muster-console",
+            "muster-control",
+            "muster-farm",
+            "muster-gateway",
+            "muster-model",
+            "muster-storage",
+            "muster-trust",
+        ],
+    ),
+    ("xtask", &[]),
+];
+
+/// The folder whose subfolders are slices.
+pub const SLICES_FOLDER: &str = "crates/control/src/";
+
+/// The slices of `control`, by level: a slice calls only slices of lower levels.
+pub const SLICES: &[(&str, u8)] = &[
+    ("access", 0),
+    ("audit", 0),
+    ("secrets", 0),
+    ("devices", 1),
+    ("certificates", 1),
+    ("directory", 1),
+    ("commands", 2),
+    ("enrollment", 2),
+    ("telemetry", 2),
+    ("policy", 3),
+    ("compliance", 4),
+    ("rollout", 5),
+    ("alerts", 6),
+];
+
+/// Calls within one level that are allowed: (caller, called).
+pub const SLICE_PAIRS: &[(&str, &str)] = &[
+    // A change of a client is logged; reading the log takes a permit.
+    ("access", "audit"),
+    ("audit", "access"),
+    // Both sign: tokens with the issuer's key, checkpoints with the log's.
+    ("access", "secrets"),
+    ("audit", "secrets"),
+    // A rotation is logged.
+    ("secrets", "audit"),
+    // A certificate belongs to a device and its enrollment epoch.
+    ("certificates", "devices"),
+];
+
+/// Tables without a tenant in their primary key, with the reason.
+pub const TABLES_WITHOUT_TENANT: &[(&str, &str)] = &[];
+
+/// From this many lines a file is worth a talk.
+pub const LINES_WARN: usize = 500;
+/// More lines than this a file must not have.
+pub const LINES_MAX: usize = 800;
+/// Tables and golden data, which may be longer: paths, or beginnings of paths that end in a slash.
+pub const LENGTH_EXEMPT: &[&str] = &["crates/model/src/settings/catalogue.rs"];
