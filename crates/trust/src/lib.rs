@@ -1,1 +1,17 @@
-//! Placeholder.
+//! What a device checks before it obeys: signatures, the tenant's root document, policy bundles, the Merkle log and its
+//! proofs, commands, receipts.
+//!
+//! Everything here is pure: bytes in, verdict out. No I/O, no clock; the only randomness is that of making keys and of
+//! P-256 signatures. Every decoder of foreign bytes is bounded by a named limit and never panics.
+//!
+//! * [`key`], [`dsse`], [`encoding`]: keys, digests, envelopes.
+//! * [`merkle`], [`tile`], [`note`], [`checkpoint`], [`proof`], [`log`]: the append-only log.
+//! * [`entry`], [`root`], [`bundle`], [`statement`]: what is signed and logged.
+//! * [`obey`]: the device's side; every refusal has a stable code.
+
+pub mod dsse;
+pub mod encoding;
+pub mod key;
+pub mod merkle;
+pub mod note;
+pub mod tile;
