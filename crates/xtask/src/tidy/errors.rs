@@ -1,6 +1,7 @@
 //! Every stable error code has its page in `docs/errors/`, and every page a code.
 //!
-//! A code is a text in quotes after `code:` in a table of problems.
+//! A code is the text in quotes before an HTTP status and a title, as the tables of problems have it:
+//! `MALFORMED = "malformed", 400, "The request could not be read";`
 
 use std::collections::BTreeMap;
 
@@ -56,21 +57,31 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
 
 fn codes_of(source: &str) -> Vec<(usize, &str)> {
     let pieces = rust::scan(source);
-    let is_code = |text: &str| text.trim_end_matches('"').trim_end().ends_with("code:");
     pieces
         .windows(2)
-        .filter(|pair| {
-            pair[0].kind == rust::Kind::Code && is_code(pair[0].text) && pair[1].kind == rust::Kind::Text
-        })
-        .map(|pair| (pair[1].line, pair[1].text))
+        .filter(|pair| pair[0].kind == rust::Kind::Text && pair[1].kind == rust::Kind::Code)
+        .filter(|pair| begins_with_status(pair[1].text))
+        .map(|pair| (pair[0].line, pair[0].text))
         .collect()
+}
+
+/// Whether the code after a text's closing quote goes on with a status of an error: `", 400,`.
+fn begins_with_status(code: &str) -> bool {
+    let mut fields = code.trim_start_matches('"').split(',').map(str::trim);
+    let (before, status, after) = (fields.next(), fields.next(), fields.next());
+    let is_error = |status: &str| {
+        status
+            .parse()
+            .is_ok_and(|status: u16| (400..600).contains(&status))
+    };
+    before == Some("") && status.is_some_and(is_error) && after.is_some()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SOURCE: &str = "const PROBLEMS: &[Problem] = &[\n    Problem { code: \"malformed\", status: 400, title: \"x\" },\n];\n";
+    const SOURCE: &str = "problems! {\n    MALFORMED = \"malformed\", 400, \"It cannot be read\";\n}\nfn f() { g(\"x\", 3, 4) }\n";
 
     fn check_pages(pages: &[(&str, &str)]) -> Vec<String> {
         let mut files = vec![(TABLES[0], SOURCE)];
