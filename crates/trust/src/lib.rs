@@ -6,12 +6,21 @@
 //!
 //! * [`key`], [`dsse`], [`encoding`]: keys, digests, envelopes.
 //! * [`merkle`], [`tile`], [`note`], [`checkpoint`], [`proof`], [`log`]: the append-only log.
-//! * [`entry`], [`root`], [`bundle`], [`statement`]: what is signed and logged.
+//! * [`entry`], [`root`], [`bundle`] (in an [`archive`]), [`statement`]: what is signed and logged.
 //! * [`obey`]: the device's side; every refusal has a stable code.
 
+pub mod archive;
+pub mod bundle;
+pub mod checkpoint;
 pub mod dsse;
 pub mod encoding;
+pub mod entry;
 pub mod key;
+pub mod log;
 pub mod merkle;
 pub mod note;
+pub mod obey;
+pub mod proof;
+pub mod root;
+pub mod statement;
 pub mod tile;

@@ -1,0 +1,317 @@
+//! The root document of a tenant: which keys may sign what, how many of them must, and what no signature may exceed.
+//!
+//! Documents are versioned; each is signed by the threshold of its predecessor's root keys and of its own, as in The Update
+//! Framework (<https://theupdateframework.github.io/specification/latest/>, section 5.3). A device pins version 1 and walks
+//! forward only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use muster_model::id::TenantId;
+use muster_model::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{self, CheckpointKeys};
+use crate::dsse::{self, DsseError, Envelope};
+use crate::encoding::{JsonError, from_strict_json};
+use crate::key::{Algorithm, Digest, KeyId, PublicKey, SigningKey, sha256};
+
+/// Payload type of a root document's envelope.
+pub const PAYLOAD_TYPE: &str = "application/vnd.muster.root+json";
+/// Longest root document.
+pub const MAX_ROOT_BYTES: usize = 256 * 1024;
+/// Most keys in a root document.
+pub const MAX_ROOT_KEYS: usize = 256;
+/// Most device CA certificates that a root document names.
+pub const MAX_DEVICE_CAS: usize = 32;
+/// Most root documents that one walk forward may take.
+pub const MAX_ROOT_STEPS: usize = 1024;
+
+/// What a key may sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Root documents.
+    Root,
+    /// Policy bundles.
+    Policy,
+    /// Commands and desired states.
+    Action,
+    /// Approvals of destructive commands.
+    Approver,
+    /// Checkpoints of the log.
+    Log,
+    /// Cosignatures on checkpoints.
+    Witness,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 6] = [
+        Self::Root,
+        Self::Policy,
+        Self::Action,
+        Self::Approver,
+        Self::Log,
+        Self::Witness,
+    ];
+
+    /// Whether a tenant can do without: then its threshold is 0.
+    fn is_optional(self) -> bool {
+        match self {
+            Self::Approver | Self::Witness => true,
+            Self::Root | Self::Policy | Self::Action | Self::Log => false,
+        }
+    }
+
+    /// Notes are signed with Ed25519 only.
+    fn signs_notes(self) -> bool {
+        match self {
+            Self::Log | Self::Witness => true,
+            Self::Root | Self::Policy | Self::Action | Self::Approver => false,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Root => "root",
+            Self::Policy => "policy",
+            Self::Action => "action",
+            Self::Approver => "approver",
+            Self::Log => "log",
+            Self::Witness => "witness",
+        })
+    }
+}
+
+/// The keys of a role and how many distinct ones must sign.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleKeys {
+    /// Names of keys in [`RootDocument::keys`].
+    pub keys: BTreeSet<KeyId>,
+    /// How many must sign; 0 only for an approver or witness role without keys or not required.
+    pub threshold: u32,
+}
+
+/// What destructive commands may not exceed, whoever signs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budgets {
+    /// Devices per hour that are always allowed.
+    pub destructive_per_hour_min: u32,
+    /// Fraction of the fleet per hour, 0 to 1; the larger of the two counts.
+    pub destructive_fraction: f64,
+}
+
+/// The budgets of a fresh install: 5 devices or half a percent of the fleet in an hour.
+pub const DEFAULT_BUDGETS: Budgets = Budgets {
+    destructive_per_hour_min: 5,
+    destructive_fraction: 0.005,
+};
+
+/// A tenant's root document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootDocument {
+    /// Whose keys these are.
+    pub tenant: TenantId,
+    /// From 1, up by 1.
+    pub version: u64,
+    /// When it was written.
+    pub issued_at: Timestamp,
+    /// After this time nothing is obeyed until a newer document arrives.
+    pub expires_at: Timestamp,
+    /// The public keys by their names.
+    pub keys: BTreeMap<KeyId, PublicKey>,
+    /// Which keys serve which role; a key serves one role.
+    pub roles: BTreeMap<Role, RoleKeys>,
+    /// The origin line of the tenant's log.
+    pub log_origin: String,
+    /// Limits on destructive commands.
+    pub budgets: Budgets,
+    /// SHA-256 of the DER of each certificate that issues device certificates.
+    pub device_ca_sha256: Vec<Digest>,
+}
+
+/// Why a root document was refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RootError {
+    /// The envelope or a threshold of signatures is wrong.
+    #[error("the root document's signatures: {0}")]
+    Dsse(#[from] DsseError),
+    /// Not the JSON of a root document.
+    #[error("not a root document: {0}")]
+    Json(#[from] JsonError),
+    /// It contradicts itself.
+    #[error("the root document is invalid: {0}")]
+    Invalid(String),
+    /// The document of another tenant.
+    #[error("the root document belongs to {found}, expected {expected}")]
+    Tenant {
+        /// Whose document the reader wants.
+        expected: TenantId,
+        /// Whose it is.
+        found: TenantId,
+    },
+    /// Not the next version.
+    #[error("the root document has version {found}, expected {expected}")]
+    Version {
+        /// The version that may come next.
+        expected: u64,
+        /// The version found.
+        found: u64,
+    },
+    /// Not the document that was pinned.
+    #[error("the root document is not the pinned one")]
+    NotPinned,
+}
+
+impl RootDocument {
+    /// Signs this document with the keys given.
+    pub fn sign(&self, keys: &[&SigningKey]) -> Result<Envelope, RootError> {
+        self.check()?;
+        Ok(dsse::sign(PAYLOAD_TYPE, &self.to_bytes(), keys)?)
+    }
+
+    /// The JSON bytes that are signed.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a root document has only string keys and finite numbers")
+    }
+
+    /// Verifies version 1, which vouches for itself, and its digest if one was pinned out of band.
+    pub fn verify_first(envelope: &Envelope, pinned: Option<&Digest>) -> Result<Self, RootError> {
+        let document = Self::read(&envelope.payload)?;
+        if pinned.is_some_and(|pinned| *pinned != sha256(&envelope.payload)) {
+            return Err(RootError::NotPinned);
+        }
+        if document.version != 1 {
+            return Err(RootError::Version {
+                expected: 1,
+                found: document.version,
+            });
+        }
+        document.verify(Role::Root, PAYLOAD_TYPE, envelope)?;
+        Ok(document)
+    }
+
+    /// Verifies the successor of `current`: signed by the threshold of both, next version, same tenant.
+    pub fn verify_next(current: &Self, envelope: &Envelope) -> Result<Self, RootError> {
+        let document = Self::read(&current.verify(Role::Root, PAYLOAD_TYPE, envelope)?)?;
+        document.verify(Role::Root, PAYLOAD_TYPE, envelope)?;
+        if document.tenant != current.tenant {
+            return Err(RootError::Tenant {
+                expected: current.tenant,
+                found: document.tenant,
+            });
+        }
+        let expected = current.version.saturating_add(1);
+        if document.version != expected {
+            return Err(RootError::Version {
+                expected,
+                found: document.version,
+            });
+        }
+        Ok(document)
+    }
+
+    /// The keys of a role and their threshold; no keys and 0 if the document does not name the role.
+    pub fn role(&self, role: Role) -> (Vec<&PublicKey>, u32) {
+        let Some(members) = self.roles.get(&role) else {
+            return (Vec::new(), 0);
+        };
+        (
+            members.keys.iter().filter_map(|id| self.keys.get(id)).collect(),
+            members.threshold,
+        )
+    }
+
+    /// Returns the envelope's payload if it has this type and the threshold of the role's keys signed it.
+    pub fn verify(&self, role: Role, payload_type: &str, envelope: &Envelope) -> Result<Vec<u8>, DsseError> {
+        let (keys, threshold) = self.role(role);
+        envelope.verify(payload_type, &keys, threshold)
+    }
+
+    /// Who must have signed a checkpoint of this tenant's log.
+    pub fn checkpoint_keys(&self) -> CheckpointKeys<'_> {
+        let (log, log_threshold) = self.role(Role::Log);
+        let (witnesses, witness_threshold) = self.role(Role::Witness);
+        CheckpointKeys {
+            log,
+            log_threshold,
+            witnesses,
+            witness_threshold,
+        }
+    }
+
+    /// Checks that the document does not contradict itself.
+    pub fn check(&self) -> Result<(), RootError> {
+        let ensure = |holds: bool, what: &str| {
+            if holds {
+                Ok(())
+            } else {
+                Err(RootError::Invalid(what.to_owned()))
+            }
+        };
+        ensure(self.version >= 1, "versions start at 1")?;
+        ensure(self.issued_at < self.expires_at, "it expires before it is issued")?;
+        ensure(
+            self.log_origin == checkpoint::origin(self.tenant),
+            "the log origin is not that of the tenant",
+        )?;
+        ensure(self.keys.len() <= MAX_ROOT_KEYS, "more keys than MAX_ROOT_KEYS")?;
+        ensure(
+            self.device_ca_sha256.len() <= MAX_DEVICE_CAS,
+            "more device CAs than MAX_DEVICE_CAS",
+        )?;
+        ensure(
+            self.keys.iter().all(|(id, key)| key.key_id() == *id),
+            "a key has another name than its hash",
+        )?;
+        ensure(
+            (0.0..=1.0).contains(&self.budgets.destructive_fraction),
+            "the destructive fraction is not 0 to 1",
+        )?;
+        let mut used = BTreeSet::new();
+        for role in Role::ALL {
+            let absent = RoleKeys::default();
+            self.check_role(role, self.roles.get(&role).unwrap_or(&absent), &mut used)?;
+        }
+        ensure(used.len() == self.keys.len(), "a key has no role")
+    }
+
+    fn check_role(
+        &self,
+        role: Role,
+        members: &RoleKeys,
+        used: &mut BTreeSet<KeyId>,
+    ) -> Result<(), RootError> {
+        let invalid = |what: &str| Err(RootError::Invalid(format!("role {role}: {what}")));
+        if members.threshold == 0 && !role.is_optional() {
+            return invalid("the threshold is 0");
+        }
+        if members.threshold as usize > members.keys.len() {
+            return invalid("the threshold is larger than the number of keys");
+        }
+        for id in &members.keys {
+            let Some(key) = self.keys.get(id) else {
+                return invalid("a key is missing");
+            };
+            if role.signs_notes() && key.algorithm() != Algorithm::Ed25519 {
+                return invalid("notes are signed with Ed25519 keys");
+            }
+            if !used.insert(*id) {
+                return invalid("a key serves two roles");
+            }
+        }
+        Ok(())
+    }
+
+    fn read(payload: &[u8]) -> Result<Self, RootError> {
+        let document: Self = from_strict_json(payload, MAX_ROOT_BYTES)?;
+        document.check()?;
+        Ok(document)
+    }
+}
