@@ -1,5 +1,7 @@
 //! The real programs that tests run against, and how they get onto a Debian machine.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -53,6 +55,7 @@ pub fn install_missing() -> Result<Vec<&'static Peer>> {
             .flat_map(|peer| peer.packages.iter().copied())
             .collect();
         eprintln!("installing {}", packages.join(" "));
+        let _no_start = NoServiceStart::new();
         let installed = process::succeeds(&mut apt_get(&["update"]))?
             && process::succeeds(apt_get(&["install", "--yes", "--no-install-recommends"]).args(&packages))?;
         if !installed {
@@ -79,6 +82,39 @@ pub fn find_chromium() -> Option<PathBuf> {
 
 fn missing() -> Vec<&'static Peer> {
     PEERS.iter().filter(|peer| (peer.find)().is_none()).collect()
+}
+
+/// Where Debian's packages ask whether they may start a service (invoke-rc.d(8)).
+const START_POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// While it lives, packages start no service: the tests want the programs, not a database of the machine's own.
+/// A policy that is there already is left alone.
+struct NoServiceStart {
+    is_ours: bool,
+}
+
+impl NoServiceStart {
+    fn new() -> Self {
+        use std::os::unix::fs::OpenOptionsExt;
+        let policy = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(START_POLICY);
+        // Where the policy cannot be written, packages start what they start.
+        let is_ours = policy
+            .and_then(|mut file| file.write_all(b"#!/bin/sh\nexit 101\n"))
+            .is_ok();
+        Self { is_ours }
+    }
+}
+
+impl Drop for NoServiceStart {
+    fn drop(&mut self) {
+        if self.is_ours && std::fs::remove_file(START_POLICY).is_err() {
+            eprintln!("{START_POLICY} was written and cannot be removed: remove it by hand");
+        }
+    }
 }
 
 fn apt_get(arguments: &[&str]) -> std::process::Command {

@@ -67,13 +67,13 @@ pub struct Reader {
 }
 
 /// What a test prints, at the start of a line, when a peer is missing and it ran without it.
-const SKIP_MARK: &str = "SKIPPED ";
+const SKIP_MARK: &str = "SKIPPED";
 
 impl Reader {
     /// Takes one line; true when a person should see it (the output of passed tests is not shown).
     pub fn take(&mut self, line: &str) -> bool {
         if let Some(what) = line.strip_prefix(SKIP_MARK) {
-            self.tally.skip(what.to_owned());
+            self.tally.skip(what.trim_start_matches([':', ' ']).to_owned());
             return true;
         }
         if let Some(result) = line.strip_prefix("test result: ") {
