@@ -1,1 +1,23 @@
-//! Placeholder.
+//! The vocabulary and rules of device management. Nothing here does I/O, reads a clock or draws random numbers.
+
+pub mod command;
+pub mod compliance;
+pub mod evaluate;
+pub mod facts;
+pub mod id;
+pub mod platform;
+pub mod report;
+pub mod rollout;
+pub mod rules;
+pub mod settings;
+pub mod text;
+pub mod time;
+
+pub use command::{CommandKind, CommandState, ReceiptOutcome};
+pub use compliance::ComplianceState;
+pub use id::{ClientId, CommandId, DeviceId, EntryId, PolicyId, RolloutId, TenantId, TokenId};
+pub use platform::Platform;
+pub use report::{SettingReport, SettingState};
+pub use rollout::RolloutState;
+pub use text::{DeviceUuid, Imei, Label, Name, SerialNumber, VersionLabel};
+pub use time::Timestamp;

@@ -1,0 +1,220 @@
+//! The catalogue: every setting, what it means, which values it takes, how values merge, and how well each platform can
+//! carry it. Words of an enumeration go from loose to strict.
+
+use super::{
+    FieldDef, MergeRule, SettingDef, SettingKind,
+    Support::{self, Exact, NeedsAgent, NotExpressible, Weaker},
+};
+
+/// Every setting that a policy can hold.
+pub fn catalogue() -> &'static [SettingDef] {
+    CATALOGUE
+}
+
+const PASSCODE_DAYS_MAX: i64 = 730;
+const SECONDS_OF_DAY: i64 = 86_400;
+const NO_FIREWALL: Support = NotExpressible("phones and tablets have no firewall that management can set");
+const NO_MECHANISM: Support = NotExpressible("the platform offers no such control to management");
+const SUPERVISED: Support = Weaker("only supervised devices obey it");
+
+const fn required(name: &'static str, kind: SettingKind) -> FieldDef {
+    FieldDef {
+        name,
+        kind,
+        required: true,
+    }
+}
+
+const fn optional(name: &'static str, kind: SettingKind) -> FieldDef {
+    FieldDef {
+        name,
+        kind,
+        required: false,
+    }
+}
+
+const fn text(chars_max: usize) -> SettingKind {
+    SettingKind::Text { chars_max }
+}
+
+const UPDATE: &[FieldDef] = &[
+    required("version", SettingKind::Version),
+    required("deadline", text(32)),
+];
+const WINDOW: &[FieldDef] = &[required("start", text(5)), required("end", text(5))];
+const WIFI: &[FieldDef] = &[
+    required("ssid", text(32)),
+    required(
+        "security",
+        SettingKind::Enum(&["open", "wpa-psk", "sae", "wpa-eap"]),
+    ),
+    optional("passphrase", text(63)),
+    optional("hidden", SettingKind::Bool),
+    optional("ca_certificate", text(8192)),
+    optional("identity", text(256)),
+    optional("eap", SettingKind::Enum(&["peap", "ttls", "tls"])),
+];
+const IDENTITY: &[FieldDef] = &[
+    required("name", text(64)),
+    required("method", SettingKind::Enum(&["scep", "acme", "pfx"])),
+    required("url", text(1024)),
+    optional("subject", text(256)),
+];
+const VPN: &[FieldDef] = &[
+    required("name", text(64)),
+    required("type", SettingKind::Enum(&["ikev2", "wireguard"])),
+    required("server", text(256)),
+    optional("remote_id", text(256)),
+    optional("public_key", text(64)),
+    optional("always_on", SettingKind::Bool),
+];
+const PROXY: &[FieldDef] = &[
+    optional("host", text(253)),
+    optional("port", SettingKind::Int { min: 1, max: 65_535 }),
+    optional("pac", text(1024)),
+    optional(
+        "bypass",
+        SettingKind::TextList {
+            items_max: 64,
+            chars_max: 253,
+        },
+    ),
+];
+const APP: &[FieldDef] = &[
+    required("id", text(256)),
+    optional("version", text(64)),
+    optional("source", text(1024)),
+];
+const APP_CONFIG: &[FieldDef] = &[
+    required("app", text(256)),
+    required(
+        "values",
+        SettingKind::TextMap {
+            items_max: 128,
+            chars_max: 4096,
+        },
+    ),
+];
+
+macro_rules! settings {
+    ($($key:literal, $kind:expr, $merge:ident, $meaning:literal, [$linux:expr, $macos:expr, $ios:expr, $android:expr, $windows:expr];)*) => {
+        &[$(SettingDef {
+            key: $key,
+            kind: $kind,
+            meaning: $meaning,
+            merge: MergeRule::$merge,
+            support: [$linux, $macos, $ios, $android, $windows],
+        }),*]
+    };
+}
+
+// Each row: key, kind, merge rule, meaning, [Linux, macOS, iOS, Android, Windows].
+const CATALOGUE: &[SettingDef] = settings! {
+    "passcode.required", SettingKind::Bool, Highest, "A user must have a passcode.",
+        [Exact, Exact, Exact, Exact, Exact];
+    "passcode.min_length", SettingKind::Int { min: 0, max: 64 }, Highest, "The shortest passcode that a user may choose.",
+        [Exact, Weaker("values above 16 cannot be expressed"), Weaker("values above 16 cannot be expressed"),
+         Weaker("it counts only together with a complexity of numeric or more"), Weaker("values outside 4 to 16 cannot be expressed")];
+    "passcode.complexity", SettingKind::Enum(&["none", "numeric", "alphanumeric", "complex"]), LatestWord,
+        "Which kinds of characters a passcode must have.",
+        [Exact, Exact, Exact, Exact, Weaker("numeric and none are told apart only by other settings")];
+    "passcode.min_complex_chars", SettingKind::Int { min: 0, max: 4 }, Highest,
+        "How many kinds of characters, or characters that are neither letter nor digit, a passcode must have.",
+        [Weaker("counts classes of characters"), Exact, Exact, Exact, Weaker("counts classes of characters")];
+    "passcode.history", SettingKind::Int { min: 0, max: 50 }, Highest, "How many earlier passcodes may not be used again.",
+        [Exact, Exact, Exact, Exact, Exact];
+    "passcode.max_age_days", SettingKind::Int { min: 0, max: PASSCODE_DAYS_MAX }, LowestNonzero,
+        "After how many days a passcode must be changed; 0 is never.",
+        [Exact, Exact, Exact, Exact, Exact];
+    "passcode.max_failed_attempts", SettingKind::Int { min: 0, max: 100 }, LowestNonzero,
+        "After how many wrong passcodes the platform acts; 0 is never.",
+        [Weaker("the account is locked, nothing is wiped"), Weaker("the account is locked; from 2 to 11"),
+         Weaker("the device is wiped; from 2 to 11"), Weaker("the device is wiped"),
+         Weaker("the device restarts into recovery")];
+    "screen_lock.max_idle_seconds", SettingKind::Int { min: 0, max: SECONDS_OF_DAY }, LowestNonzero,
+        "After how many seconds without use the screen locks; 0 is never.",
+        [Exact, Exact, Weaker("whole minutes, at most 15"), Exact, Exact];
+    "screen_lock.grace_seconds", SettingKind::Int { min: 0, max: 14_400 }, Lowest,
+        "How long after locking the screen opens without the passcode.",
+        [Exact, Exact, Weaker("whole minutes"), Weaker("only once a day or at every use"), NO_MECHANISM];
+    "disk_encryption.required", SettingKind::Bool, Highest, "The disks must be encrypted.",
+        [Weaker("reported, and cannot be imposed on an installed system"), Exact, Weaker("implied by a passcode"), Exact, Exact];
+    "disk_encryption.escrow", SettingKind::Bool, Highest, "The recovery key is kept by the organization.",
+        [NeedsAgent("a key slot must be added by the agent"), Exact, NO_MECHANISM, NO_MECHANISM,
+         NeedsAgent("the platform keeps keys in its maker's directory only")];
+    "os.min_version", SettingKind::Version, HighestVersion, "The oldest system version that is compliant.",
+        [Weaker("checked, not enforced"), Weaker("checked, not enforced"), Weaker("checked, not enforced"), Exact,
+         Weaker("checked, not enforced")];
+    "os.update.deferral_days", SettingKind::Int { min: 0, max: 365 }, Lowest,
+        "How many days updates are held back after their release.",
+        [NeedsAgent("needs snapshots of the package archive"), Weaker("from 1 to 90"), Weaker("from 1 to 90"),
+         Weaker("always 30 days"), Weaker("quality updates at most 30 days")];
+    "os.update.enforce", SettingKind::Object(UPDATE), FirstPolicy, "A version that must be installed by a deadline.",
+        [NeedsAgent("the agent runs the package manager"), Exact, Exact, Weaker("no version can be named"),
+         Weaker("deadlines are days after the offer")];
+    "os.update.window", SettingKind::Object(WINDOW), FirstPolicy, "The hours, as HH:MM, in which updates may be installed.",
+        [Exact, Weaker("automatic or not"), Weaker("automatic or not"), Exact, Weaker("whole active hours, the complement")];
+    "camera.allowed", SettingKind::Bool, Lowest, "The camera may be used.",
+        [Exact, Exact, SUPERVISED, Exact, Exact];
+    "screen_capture.allowed", SettingKind::Bool, Lowest, "The screen may be captured.",
+        [NotExpressible("there is no general mechanism under X11 and Wayland"), Exact, SUPERVISED, Exact, Exact];
+    "microphone.allowed", SettingKind::Bool, Lowest, "The microphone may be used.",
+        [Weaker("device nodes are closed to users; a privileged sound server may keep them"), NO_MECHANISM, NO_MECHANISM, Exact,
+         Weaker("packaged apps only")];
+    "usb.storage", SettingKind::Enum(&["allow", "readonly", "deny"]), LatestWord, "What may be done with USB storage.",
+        [Exact, Exact, SUPERVISED, Weaker("readonly cannot be expressed"), Exact];
+    "usb.data", SettingKind::Enum(&["allow", "deny"]), LatestWord, "Whether USB may carry data.",
+        [NeedsAgent("needs usbguard on the device"), Weaker("pairing with computers only"), SUPERVISED, Exact,
+         Weaker("named classes of devices only")];
+    "bluetooth.allowed", SettingKind::Bool, Lowest, "Bluetooth may be used.",
+        [Exact, Weaker("the present state is frozen"), SUPERVISED, Exact, Exact];
+    "firewall.enabled", SettingKind::Bool, Highest, "The host firewall is on.",
+        [Exact, Exact, NO_FIREWALL, NO_FIREWALL, Exact];
+    "firewall.block_inbound", SettingKind::Bool, Highest, "The host firewall refuses connections from outside.",
+        [Exact, Exact, NO_FIREWALL, NO_FIREWALL, Exact];
+    "wifi.networks", SettingKind::ObjectList { items_max: 32, fields: WIFI }, Union, "Wireless networks that are set up.",
+        [Exact, Exact, Exact, Exact, Exact];
+    "wifi.managed_only", SettingKind::Bool, Highest, "Users may join no other wireless networks.",
+        [Exact, NO_MECHANISM, SUPERVISED, Exact, Weaker("networks from before stay")];
+    "certs.trusted_roots", SettingKind::TextList { items_max: 64, chars_max: 8192 }, Union,
+        "Certificate authorities, as PEM, that the system trusts.",
+        [Exact, Exact, Exact, Exact, Exact];
+    "certs.identity", SettingKind::ObjectList { items_max: 8, fields: IDENTITY }, Union,
+        "Certificates that the device gets for itself.",
+        [NeedsAgent("the agent asks for the certificate"), Exact, Exact, Weaker("apps ask for it"), Exact];
+    "vpn.profiles", SettingKind::ObjectList { items_max: 8, fields: VPN }, Union, "Virtual private networks that are set up.",
+        [NeedsAgent("needs a NetworkManager plug-in for the type"), Exact, Exact, Weaker("a network is an app with its configuration"), Exact];
+    "proxy.global", SettingKind::Object(PROXY), FirstPolicy, "The proxy that the system uses.",
+        [Weaker("programs that ignore the environment are not bound"), Exact, SUPERVISED, Weaker("a recommendation to apps"), Exact];
+    "apps.required", SettingKind::ObjectList { items_max: 256, fields: APP }, Union, "Apps that must be installed.",
+        [NeedsAgent("the agent runs the package manager"), Exact, Exact, Exact, Weaker("installer packages only")];
+    "apps.blocked", SettingKind::TextList { items_max: 512, chars_max: 256 }, Union, "Apps that may not run.",
+        [NeedsAgent("needs fapolicyd on the device"), NeedsAgent("the platform's own channel cannot"), SUPERVISED, Exact, Exact];
+    "apps.allowed", SettingKind::TextList { items_max: 512, chars_max: 256 }, Union, "The only apps that may run.",
+        [NeedsAgent("needs fapolicyd on the device"), NeedsAgent("the platform's own channel cannot"), SUPERVISED, Exact, Exact];
+    "apps.unknown_sources", SettingKind::Bool, Lowest, "Apps may come from sources that the platform does not know.",
+        [Exact, Exact, Exact, Exact, Weaker("packaged apps only")];
+    "apps.managed_config", SettingKind::ObjectList { items_max: 64, fields: APP_CONFIG }, Union, "Configuration of managed apps.",
+        [Weaker("browsers with a policy folder only"), Exact, Exact, Exact, Weaker("needs the app's administrative template")];
+    "kiosk.app", text(256), FirstPolicy, "The one app that the device shows.",
+        [NeedsAgent("needs a kiosk session on the device"), NO_MECHANISM, SUPERVISED, Exact, Exact];
+    "factory_reset.allowed", SettingKind::Bool, Lowest, "Users may reset the device.",
+        [NotExpressible("whoever has the machine can install another system"), Exact, SUPERVISED, Exact, Exact];
+    "location.mode", SettingKind::Enum(&["off", "user", "on"]), LatestWord, "Whether the device's location is known to it.",
+        [Exact, NO_MECHANISM, NO_MECHANISM, Exact, Exact];
+    "accounts.modify", SettingKind::Bool, Lowest, "Users may change accounts.",
+        [Exact, Exact, SUPERVISED, Exact, Exact];
+    "developer_mode.allowed", SettingKind::Bool, Lowest, "Developer features may be used.",
+        [NotExpressible("the system has no developer mode"), NO_MECHANISM, NO_MECHANISM, Exact, Exact];
+    "time.automatic", SettingKind::Bool, Highest, "The clock is set from the network.",
+        [Exact, Exact, SUPERVISED, Exact, Exact];
+    "tethering.allowed", SettingKind::Bool, Lowest, "The device may share its network connection.",
+        [Exact, Exact, SUPERVISED, Exact, Exact];
+    "unenroll.allowed", SettingKind::Bool, Lowest, "Users may end the management of the device.",
+        [Weaker("whoever is administrator can remove the agent"), Weaker("automated enrollment only"),
+         Weaker("automated enrollment only"), Weaker("work profiles only"), Exact];
+    "lockscreen.message", text(512), FirstPolicy, "A text that stands on the lock screen.",
+        [Exact, Exact, Weaker("in lost mode only"), Exact, Exact];
+    "diagnostics.allowed", SettingKind::Bool, Lowest, "Diagnostic data may be sent to the maker.",
+        [Exact, Exact, Exact, Weaker("usage logs only"), Exact];
+};

@@ -1,0 +1,261 @@
+//! Text that was parsed once: after it, no invalid serial number, name or version can exist.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
+
+/// Why a text was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidText {
+    #[error("is empty")]
+    Empty,
+    #[error("is longer than {chars_max} characters")]
+    TooLong { chars_max: usize },
+    #[error("has a character that is not allowed here")]
+    Character,
+    /// A placeholder that firmware carries instead of a value.
+    #[error("is a firmware placeholder, not a value")]
+    Sentinel,
+    #[error("is not a UUID")]
+    Uuid,
+}
+
+macro_rules! texts {
+    ($($(#[$meta:meta])* $name:ident, $parse:expr;)*) => {
+        $(
+            $(#[$meta])*
+            #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            pub struct $name(String);
+
+            impl $name {
+                /// Reads the text, trimmed of spaces around it.
+                pub fn parse(text: &str) -> Result<Self, InvalidText> {
+                    let check: fn(&str) -> Result<(), InvalidText> = $parse;
+                    let text = text.trim();
+                    check(text)?;
+                    Ok(Self(text.to_owned()))
+                }
+
+                pub fn as_str(&self) -> &str {
+                    &self.0
+                }
+            }
+
+            impl fmt::Display for $name {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str(&self.0)
+                }
+            }
+
+            impl FromStr for $name {
+                type Err = InvalidText;
+
+                fn from_str(text: &str) -> Result<Self, InvalidText> {
+                    Self::parse(text)
+                }
+            }
+
+            impl Serialize for $name {
+                fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    serializer.serialize_str(&self.0)
+                }
+            }
+
+            impl<'de> Deserialize<'de> for $name {
+                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                    Self::parse(&text).map_err(|why| {
+                        serde::de::Error::custom(format_args!("{} {why}", stringify!($name)))
+                    })
+                }
+            }
+        )*
+    };
+}
+
+texts! {
+    /// A serial number: 1 to 64 printable ASCII characters, and no firmware placeholder.
+    SerialNumber, serial;
+    /// An IMEI (3GPP TS 23.003 section 6.2.1): 14 to 16 digits.
+    Imei, imei;
+    /// A name that people read: 1 to 128 characters without control characters.
+    Name, name;
+    /// A version as its author calls it, such as `2026.05`: 1 to 64 of letters, digits and `._+-`, beginning with a letter
+    /// or digit.
+    VersionLabel, version;
+    /// A short tag: 1 to 64 of letters, digits and `._+-`.
+    Label, version;
+}
+
+/// A hardware UUID as the firmware states it; all-zero and all-one values are placeholders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceUuid(Uuid);
+
+impl DeviceUuid {
+    /// Reads the hyphenated or the plain form in any case.
+    pub fn parse(text: &str) -> Result<Self, InvalidText> {
+        Uuid::try_parse(text.trim())
+            .map_err(|_| InvalidText::Uuid)
+            .and_then(Self::from_uuid)
+    }
+
+    pub fn from_uuid(uuid: Uuid) -> Result<Self, InvalidText> {
+        if uuid.is_nil() || uuid.is_max() {
+            Err(InvalidText::Sentinel)
+        } else {
+            Ok(Self(uuid))
+        }
+    }
+
+    pub const fn uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl fmt::Display for DeviceUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.as_hyphenated())
+    }
+}
+
+impl FromStr for DeviceUuid {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, InvalidText> {
+        Self::parse(text)
+    }
+}
+
+impl Serialize for DeviceUuid {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for DeviceUuid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(|why| serde::de::Error::custom(format_args!("device_uuid {why}")))
+    }
+}
+
+/// What firmware says when nobody filled in the field.
+const SENTINELS: &[&str] = &[
+    "to be filled by o.e.m.",
+    "to be filled by o.e.m",
+    "default string",
+    "system serial number",
+    "serial number",
+    "chassis serial number",
+    "not specified",
+    "not applicable",
+    "not available",
+    "none",
+    "n/a",
+    "unknown",
+    "invalid",
+    "0",
+    "00000000",
+    "123456789",
+];
+
+fn bounded(text: &str, chars_max: usize) -> Result<(), InvalidText> {
+    match text.chars().count() {
+        0 => Err(InvalidText::Empty),
+        count if count > chars_max => Err(InvalidText::TooLong { chars_max }),
+        _ => Ok(()),
+    }
+}
+
+fn serial(text: &str) -> Result<(), InvalidText> {
+    bounded(text, 64)?;
+    if !text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return Err(InvalidText::Character);
+    }
+    let lower = text.to_ascii_lowercase();
+    if SENTINELS.contains(&lower.as_str()) {
+        Err(InvalidText::Sentinel)
+    } else {
+        Ok(())
+    }
+}
+
+fn imei(text: &str) -> Result<(), InvalidText> {
+    bounded(text, 16)?;
+    let digits = text.len() >= 14 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits {
+        Ok(())
+    } else {
+        Err(InvalidText::Character)
+    }
+}
+
+fn name(text: &str) -> Result<(), InvalidText> {
+    bounded(text, 128)?;
+    if text.chars().any(char::is_control) {
+        Err(InvalidText::Character)
+    } else {
+        Ok(())
+    }
+}
+
+fn version(text: &str) -> Result<(), InvalidText> {
+    bounded(text, 64)?;
+    let first = text
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte));
+    if first && rest {
+        Ok(())
+    } else {
+        Err(InvalidText::Character)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn firmware_placeholders_are_no_serial_numbers() {
+        for placeholder in [
+            "To be filled by O.E.M.",
+            "Default string",
+            "System Serial Number",
+            "None",
+            "0",
+        ] {
+            assert_eq!(
+                SerialNumber::parse(placeholder),
+                Err(InvalidText::Sentinel),
+                "{placeholder}"
+            );
+        }
+        assert_eq!(
+            DeviceUuid::parse("00000000-0000-0000-0000-000000000000"),
+            Err(InvalidText::Sentinel)
+        );
+        assert_eq!(
+            DeviceUuid::parse("FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"),
+            Err(InvalidText::Sentinel)
+        );
+    }
+
+    #[test]
+    fn text_is_trimmed_and_bounded() {
+        assert_eq!(
+            SerialNumber::parse(" PF3X ").map(|serial| serial.to_string()),
+            Ok("PF3X".to_owned())
+        );
+        assert!(Name::parse(&"x".repeat(129)).is_err());
+        assert!(Name::parse("a\nb").is_err());
+        assert!(VersionLabel::parse("2026.05").is_ok());
+        assert!(VersionLabel::parse("../x").is_err());
+        assert!(Imei::parse("49015420323751").is_ok());
+        assert!(Imei::parse("49015420323x51").is_err());
+    }
+}
