@@ -1,1 +1,113 @@
-//! Placeholder.
+//! The control plane: one folder per capability.
+//!
+//! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
+//! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
+//! `access, audit, secrets ← devices, certificates ← commands, enrollment ← policy ← compliance ← rollout`.
+
+pub mod access;
+pub mod audit;
+pub mod certificates;
+pub mod clock;
+pub mod commands;
+pub mod compliance;
+pub mod devices;
+pub mod enrollment;
+pub mod openapi;
+pub mod page;
+pub mod policy;
+pub mod reconcile;
+pub mod rollout;
+pub mod secrets;
+
+use std::sync::Arc;
+
+use muster_storage::{Database, Migration, Statement};
+use tokio::sync::Notify;
+
+pub use clock::Clock;
+
+/// The schema, in order. An old migration is never edited.
+pub const MIGRATIONS: &[Migration] =
+    &[Migration { version: 1, name: "first", sql: include_str!("../migrations/0001_first.sql") }];
+
+/// Every SQL statement of every slice.
+pub const STATEMENTS: &[&[Statement]] = &[
+    access::STATEMENTS,
+    audit::STATEMENTS,
+    certificates::STATEMENTS,
+    commands::STATEMENTS,
+    devices::STATEMENTS,
+    enrollment::STATEMENTS,
+    policy::STATEMENTS,
+    rollout::STATEMENTS,
+];
+
+/// What every handler and reconciler works with.
+pub type App = Arc<Control>;
+
+/// The parts of one control-plane process.
+pub struct Control {
+    pub db: Database,
+    pub clock: Clock,
+    pub keys: secrets::Keyring,
+    pub nudges: Nudges,
+    pub heads: audit::LogHeads,
+    pub registry: devices::Registry,
+    pub activations: rollout::Activations,
+    pub settings: Settings,
+    /// This process, as leases name it.
+    pub node: String,
+}
+
+/// What the operator may set that slices need.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The origin of the admin listener as people and clients reach it, without a final slash.
+    pub admin_url: String,
+    /// The origin of the device listener as agents reach it, without a final slash.
+    pub device_url: String,
+    pub device_certificate_days: u64,
+    /// How often an up-to-date device checks in.
+    pub checkin_interval_seconds: u64,
+    /// A device that has not reported a rollout after this long counts as silent.
+    pub silent_after_seconds: u64,
+    /// A command without a time to live of its own expires after this long.
+    pub command_ttl_seconds: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            admin_url: String::new(),
+            device_url: String::new(),
+            device_certificate_days: 7,
+            checkin_interval_seconds: 60,
+            silent_after_seconds: 24 * 3600,
+            command_ttl_seconds: 7 * 86_400,
+        }
+    }
+}
+
+/// Wake-ups inside this process; every reconciler also runs on a timer.
+#[derive(Debug, Default)]
+pub struct Nudges {
+    pub sequencer: Notify,
+    pub follower: Notify,
+    pub rollouts: Notify,
+}
+
+impl Control {
+    pub fn new(db: Database, clock: Clock, keys: secrets::Keyring, settings: Settings, node: String) -> App {
+        Arc::new(Control {
+            db,
+            clock,
+            keys,
+            nudges: Nudges::default(),
+            heads: audit::LogHeads::default(),
+            registry: devices::Registry::default(),
+            activations: rollout::Activations::default(),
+            settings,
+            node,
+        })
+    }
+}

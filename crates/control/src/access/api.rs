@@ -1,0 +1,403 @@
+//! Routes of access: OAuth 2.0 endpoints, API clients, sign-in links.
+
+use axum::{
+    Form, Json,
+    extract::{FromRequest, Request, State, rejection::FormRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use muster_model::{ClientId, Name, TenantId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::{
+    Client, Permit, authenticate_client,
+    idempotency::{IdempotencyKey, commit_once},
+    problem::{INVALID, INVALID_CLIENT, LAST_CLIENT, NAME_TAKEN, NOT_FOUND, Problem},
+    request::{Body, Params, PathOf},
+    scope::{self, ClientRead, ClientWrite},
+    store, tokens,
+};
+use crate::{
+    App, audit,
+    page::{Page, PageQuery, cursor, page_limit},
+};
+
+/// Routes under `/api/v1`.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list_clients, create_client))
+        .routes(routes!(delete_client))
+        .routes(routes!(create_console_link))
+}
+
+/// Routes of the authorization server, beside `/api/v1`.
+pub fn oauth_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(token)).routes(routes!(introspect)).routes(routes!(metadata))
+}
+
+/// A token request (RFC 6749 §4.4).
+#[derive(Debug, Deserialize, ToSchema)]
+struct TokenRequest {
+    /// `client_credentials`.
+    grant_type: String,
+    client_id: Option<String>,
+    client_secret: Option<String>,
+    /// The scopes wanted, separated by spaces; all of the client's when absent.
+    scope: Option<String>,
+}
+
+/// A token answer (RFC 6749 §5.1).
+#[derive(Debug, Serialize, ToSchema)]
+struct TokenResponse {
+    access_token: String,
+    token_type: &'static str,
+    /// Seconds.
+    expires_in: i64,
+    scope: String,
+}
+
+/// A refusal of the token endpoint (RFC 6749 §5.2).
+#[derive(Debug, Serialize, ToSchema)]
+struct OAuthError {
+    error: &'static str,
+    error_description: String,
+}
+
+#[utoipa::path(
+    post, path = "/oauth2/token", tag = "oauth", operation_id = "issue_token",
+    request_body(content = TokenRequest, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 200, body = TokenResponse), (status = 400, body = OAuthError), (status = 401, body = OAuthError)),
+)]
+async fn token(State(app): State<App>, headers: HeaderMap, request: Request) -> Result<Response, Response> {
+    let form: TokenRequest = form(request).await?;
+    if form.grant_type != "client_credentials" {
+        return Err(refuse("unsupported_grant_type", "Use grant_type=client_credentials."));
+    }
+    let client = client_of(&app, &headers, form.client_id, form.client_secret).await?;
+    let granted = match form.scope.as_deref().map(str::trim).filter(|wanted| !wanted.is_empty()) {
+        None => client.scopes.clone(),
+        Some(wanted) => {
+            let shared = super::shared_scopes(wanted, &client.scopes);
+            if shared.split(' ').count() != wanted.split_whitespace().count() || shared.is_empty() {
+                return Err(refuse("invalid_scope", "The client does not hold every scope that was asked for."));
+            }
+            shared
+        }
+    };
+    let (access_token, claims) = tokens::issue_access(&app.keys, client.tenant, client.id, &granted, app.clock.now())
+        .map_err(IntoResponse::into_response)?;
+    let answer =
+        TokenResponse { access_token, token_type: "Bearer", expires_in: claims.exp - claims.iat, scope: granted };
+    Ok(uncached(Json(answer).into_response()))
+}
+
+/// A question about a token (RFC 7662 §2.1).
+#[derive(Debug, Deserialize, ToSchema)]
+struct IntrospectRequest {
+    token: String,
+    client_id: Option<String>,
+    client_secret: Option<String>,
+    #[serde(rename = "token_type_hint")]
+    _token_type_hint: Option<String>,
+}
+
+/// What is known of a token (RFC 7662 §2.2). Of a token that is not active, nothing else is said.
+#[derive(Debug, Default, Serialize, ToSchema)]
+struct Introspection {
+    active: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<ClientId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<ClientId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<TenantId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exp: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_type: Option<&'static str>,
+}
+
+#[utoipa::path(
+    post, path = "/oauth2/introspect", tag = "oauth", operation_id = "introspect_token",
+    request_body(content = IntrospectRequest, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 200, body = Introspection), (status = 401, body = OAuthError)),
+)]
+async fn introspect(State(app): State<App>, headers: HeaderMap, request: Request) -> Result<Response, Response> {
+    // The asker is authenticated by its own client credentials or access token; it learns of its own tenant alone.
+    let bearer = super::authenticate(&app, &headers).await.ok().map(|caller| caller.author.tenant);
+    let form: IntrospectRequest = form(request).await?;
+    let tenant = match bearer {
+        Some(tenant) => tenant,
+        None => client_of(&app, &headers, form.client_id, form.client_secret).await?.tenant,
+    };
+    let answer = describe(&app, tenant, &form.token).await.map_err(IntoResponse::into_response)?;
+    Ok(uncached(Json(answer).into_response()))
+}
+
+async fn describe(app: &App, tenant: TenantId, token: &str) -> Result<Introspection, Problem> {
+    let Ok(claims) = tokens::verify_access(&app.keys, token, app.clock.now()) else {
+        return Ok(Introspection::default());
+    };
+    let id = claims.client_id;
+    let client = app
+        .db
+        .read(muster_storage::Scope::System, move |tx| store::client(tx, id).map_err(Problem::from))
+        .await?
+        .filter(|client| client.tenant == tenant && client.tenant == claims.tid && client.disabled_at.is_none());
+    let Some(client) = client else { return Ok(Introspection::default()) };
+    Ok(Introspection {
+        active: true,
+        scope: Some(super::shared_scopes(&claims.scope, &client.scopes)),
+        client_id: Some(claims.client_id),
+        sub: Some(claims.sub),
+        tenant: Some(claims.tid),
+        iss: Some(claims.iss.clone()),
+        aud: Some(claims.aud.clone()),
+        exp: Some(claims.exp),
+        iat: Some(claims.iat),
+        nbf: Some(claims.nbf),
+        jti: Some(claims.jti),
+        token_type: Some("Bearer"),
+    })
+}
+
+/// What clients need to know of this authorization server (RFC 8414 §2).
+#[derive(Debug, Serialize, ToSchema)]
+struct ServerMetadata {
+    issuer: String,
+    token_endpoint: String,
+    introspection_endpoint: String,
+    grant_types_supported: Vec<&'static str>,
+    token_endpoint_auth_methods_supported: Vec<&'static str>,
+    introspection_endpoint_auth_methods_supported: Vec<&'static str>,
+    response_types_supported: Vec<&'static str>,
+    scopes_supported: Vec<&'static str>,
+}
+
+#[utoipa::path(
+    get, path = "/.well-known/oauth-authorization-server", tag = "oauth", operation_id = "server_metadata",
+    responses((status = 200, body = ServerMetadata)),
+)]
+async fn metadata(State(app): State<App>) -> Json<ServerMetadata> {
+    let url = &app.settings.admin_url;
+    let methods = || vec!["client_secret_basic", "client_secret_post"];
+    Json(ServerMetadata {
+        issuer: url.clone(),
+        token_endpoint: format!("{url}/oauth2/token"),
+        introspection_endpoint: format!("{url}/oauth2/introspect"),
+        grant_types_supported: vec!["client_credentials"],
+        token_endpoint_auth_methods_supported: methods(),
+        introspection_endpoint_auth_methods_supported: methods(),
+        response_types_supported: Vec::new(),
+        scopes_supported: scope::ALL.iter().map(|(name, _)| *name).collect(),
+    })
+}
+
+/// An API client.
+#[derive(Debug, Serialize, ToSchema)]
+struct ClientView {
+    #[schema(value_type = String)]
+    client_id: ClientId,
+    name: String,
+    scopes: Vec<String>,
+    created_at: String,
+    disabled_at: Option<String>,
+}
+
+impl From<Client> for ClientView {
+    fn from(client: Client) -> ClientView {
+        ClientView {
+            client_id: client.id,
+            name: client.name,
+            scopes: client.scopes.split(' ').map(str::to_owned).collect(),
+            created_at: client.created_at.to_string(),
+            disabled_at: client.disabled_at.map(|at| at.to_string()),
+        }
+    }
+}
+
+#[utoipa::path(
+    get, path = "/clients", tag = "clients", params(PageQuery), security(("oauth2" = ["client:read"])),
+    responses((status = 200, body = Page<ClientView>)),
+)]
+async fn list_clients(
+    permit: Permit<ClientRead>,
+    State(app): State<App>,
+    Params(query): Params<PageQuery>,
+) -> Result<Json<Page<ClientView>>, Problem> {
+    let limit = page_limit(query.limit);
+    let after = cursor::<ClientId>(query.cursor.as_deref())?.unwrap_or(ClientId::from_uuid(Uuid::nil()));
+    let tenant = permit.tenant();
+    let rows = app
+        .db
+        .read(permit.storage(), move |tx| Ok::<_, Problem>(store::clients(tx, tenant, after, limit as i64 + 1)?))
+        .await?;
+    let items = rows.into_iter().map(ClientView::from).collect();
+    Ok(Json(Page::of(items, limit, |client: &ClientView| client.client_id.to_string())))
+}
+
+/// A new API client.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewClientRequest {
+    #[schema(value_type = String)]
+    name: Name,
+    scopes: Vec<String>,
+}
+
+/// A new client's credentials. The secret is shown this once.
+#[derive(Debug, Serialize, ToSchema)]
+struct NewClientView {
+    #[schema(value_type = String)]
+    client_id: ClientId,
+    client_secret: String,
+}
+
+#[utoipa::path(
+    post, path = "/clients", tag = "clients", security(("oauth2" = ["client:write"])),
+    request_body = NewClientRequest, responses((status = 201, body = NewClientView)),
+)]
+async fn create_client(
+    permit: Permit<ClientWrite>,
+    State(app): State<App>,
+    Body(request): Body<NewClientRequest>,
+) -> Result<Response, Problem> {
+    if request.scopes.is_empty() || request.scopes.len() > scope::ALL.len() {
+        return Err(INVALID.detail("Name the scopes that the client may use, for example device:read."));
+    }
+    if let Some(unknown) = request.scopes.iter().find(|name| !scope::exists(name)) {
+        return Err(INVALID.detail(format!("There is no scope {unknown}. The OAuth metadata lists them.")));
+    }
+    let scopes = request.scopes.join(" ");
+    let tenant = permit.tenant();
+    // No idempotency key: its stored answer would be a second copy of the secret.
+    let client = audit::commit(&app, permit.author(), move |tx| {
+        if store::client_by_name(tx, tenant, request.name.as_str())?.is_some() {
+            return Err(NAME_TAKEN.detail("A client of this tenant has this name. Choose another."));
+        }
+        super::insert_client(tx, tenant, request.name.as_str(), &scopes)
+    })
+    .await?;
+    let view = NewClientView { client_id: client.id, client_secret: client.secret };
+    Ok(uncached((StatusCode::CREATED, Json(view)).into_response()))
+}
+
+#[utoipa::path(
+    delete, path = "/clients/{id}", tag = "clients", params(("id" = String, Path)),
+    security(("oauth2" = ["client:write"])), responses((status = 204)),
+)]
+async fn delete_client(
+    permit: Permit<ClientWrite>,
+    State(app): State<App>,
+    PathOf(id): PathOf<ClientId>,
+) -> Result<StatusCode, Problem> {
+    let tenant = permit.tenant();
+    audit::commit(&app, permit.author(), move |tx| {
+        let client = store::client(tx, id)?.filter(|client| client.tenant == tenant && client.disabled_at.is_none());
+        let Some(client) = client else { return Err(NOT_FOUND.detail("There is no client with this id.")) };
+        let every = scope::every();
+        if client.scopes == every && store::other_administrators(tx, tenant, id, &every)? == 0 {
+            return Err(LAST_CLIENT.detail("This is the last client that holds every scope. Make another one first."));
+        }
+        store::disable_client(tx, tenant, id, tx.at())?;
+        tx.record("client.removed", ("client", id.to_string()), serde_json::json!({"name": client.name}))?;
+        Ok(())
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whom a sign-in link is for.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ConsoleLinkRequest {
+    /// The person, as the log will name them.
+    #[schema(value_type = String)]
+    person: Name,
+}
+
+/// A one-time link to the console.
+#[derive(Debug, Serialize, ToSchema)]
+struct ConsoleLinkView {
+    url: String,
+    expires_at: String,
+}
+
+#[utoipa::path(
+    post, path = "/console-links", tag = "clients", security(("oauth2" = ["client:write"])),
+    request_body = ConsoleLinkRequest, responses((status = 201, body = ConsoleLinkView)),
+)]
+async fn create_console_link(
+    permit: Permit<ClientWrite>,
+    State(app): State<App>,
+    Body(request): Body<ConsoleLinkRequest>,
+) -> Result<Response, Problem> {
+    let (secret, expires_at) = super::create_signin_link(&app, permit.author(), request.person.as_str()).await?;
+    let url = format!("{}/signin#{secret}", app.settings.admin_url);
+    let view = ConsoleLinkView { url, expires_at: expires_at.to_string() };
+    Ok(uncached((StatusCode::CREATED, Json(view)).into_response()))
+}
+
+async fn form<T: serde::de::DeserializeOwned>(request: Request) -> Result<T, Response> {
+    let read: Result<Form<T>, FormRejection> = Form::from_request(request, &()).await;
+    read.map(|Form(value)| value).map_err(|_| refuse("invalid_request", "Send the parameters as a form, each once."))
+}
+
+async fn client_of(
+    app: &App,
+    headers: &HeaderMap,
+    id: Option<String>,
+    secret: Option<String>,
+) -> Result<Client, Response> {
+    let (id, secret) = match (basic(headers), id, secret) {
+        (Some(pair), _, None) => pair,
+        (None, Some(id), Some(secret)) => (id, secret),
+        _ => return Err(refuse("invalid_client", "Send the client's id and secret once: as Basic credentials or in the form.")),
+    };
+    authenticate_client(app, &id, &secret).await.map_err(|problem| match problem.kind {
+        INVALID_CLIENT => refuse("invalid_client", &problem.detail),
+        _ => problem.into_response(),
+    })
+}
+
+/// The client's credentials from HTTP Basic (RFC 6749 §2.3.1). Ids and secrets of ours need no percent-decoding.
+fn basic(headers: &HeaderMap) -> Option<(String, String)> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (kind, encoded) = value.split_once(' ')?;
+    if !kind.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
+    text.split_once(':').map(|(id, secret)| (id.to_owned(), secret.to_owned()))
+}
+
+fn refuse(error: &'static str, description: &str) -> Response {
+    let status = if error == "invalid_client" { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
+    let body = OAuthError { error, error_description: description.to_owned() };
+    let mut response = (status, Json(body)).into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"muster\""));
+    }
+    uncached(response)
+}
+
+fn uncached(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

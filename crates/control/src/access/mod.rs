@@ -1,0 +1,263 @@
+//! Who may do what: clients, tokens, sessions, and the permit without which no slice acts.
+
+mod api;
+pub mod idempotency;
+pub mod problem;
+pub mod request;
+pub mod scope;
+mod session;
+mod store;
+pub mod tokens;
+
+use std::{marker::PhantomData, path::Path};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header, request::Parts},
+};
+use muster_model::{ClientId, TenantId, Timestamp};
+use muster_storage::{Scope as TenantScope, Statement, Tx};
+use muster_trust::{entry::Actor, key::sha256};
+use subtle::ConstantTimeEq;
+
+use crate::{App, audit, clock, secrets::Keyring};
+pub use api::{oauth_router, router};
+use problem::{FORBIDDEN, INVALID_CLIENT, Problem, UNAUTHENTICATED};
+use scope::Scope;
+pub use session::{PagePermit, SESSION_COOKIE, create_signin_link, end_session, sign_in};
+
+/// Every statement of this slice, for the test that prepares them all on both engines.
+pub const STATEMENTS: &[Statement] = store::ALL;
+/// The name of the service account that the first run makes.
+pub const FIRST_CLIENT: &str = "admin";
+
+/// An API client as stored.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub tenant: TenantId,
+    pub id: ClientId,
+    pub name: String,
+    pub secret_sha256: Vec<u8>,
+    pub scopes: String,
+    pub created_at: Timestamp,
+    pub disabled_at: Option<Timestamp>,
+}
+
+/// Who acts, in which tenant. Every log entry names one.
+#[derive(Debug, Clone)]
+pub struct Author {
+    pub tenant: TenantId,
+    pub actor: Actor,
+}
+
+impl Author {
+    /// The control plane itself: reconcilers and the first run.
+    pub fn system(tenant: TenantId) -> Author {
+        Author { tenant, actor: Actor::system("muster") }
+    }
+
+    /// A device, identified by its certificate.
+    pub fn device(tenant: TenantId, device: muster_model::DeviceId) -> Author {
+        Author { tenant, actor: Actor::device(&device.to_string()) }
+    }
+}
+
+/// Proof that the caller was authenticated and holds scope `S` in `tenant`. Only this slice makes one.
+#[derive(Debug)]
+pub struct Permit<S> {
+    author: Author,
+    scope: PhantomData<S>,
+}
+
+impl<S> Permit<S> {
+    pub fn tenant(&self) -> TenantId {
+        self.author.tenant
+    }
+
+    pub fn author(&self) -> &Author {
+        &self.author
+    }
+
+    /// The storage scope of this permit's tenant.
+    pub fn storage(&self) -> TenantScope {
+        TenantScope::Tenant(self.author.tenant.uuid())
+    }
+
+    fn new(author: Author) -> Permit<S> {
+        Permit { author, scope: PhantomData }
+    }
+}
+
+impl<S: Scope> FromRequestParts<App> for Permit<S> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let caller = authenticate(app, &parts.headers).await?;
+        if !caller.scopes.split(' ').any(|scope| scope == S::NAME) {
+            return Err(FORBIDDEN.detail(format!(
+                "This call needs the scope {}. Ask for a token of a client that holds it.",
+                S::NAME
+            )));
+        }
+        Ok(Permit::new(caller.author))
+    }
+}
+
+/// Who presented a token, and what the token and its client both allow.
+pub struct Caller {
+    pub author: Author,
+    pub client: ClientId,
+    pub scopes: String,
+}
+
+/// Authenticates the bearer token of a request. Tokens come in the `Authorization` header and nowhere else.
+pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
+    let token = bearer(headers)?;
+    let claims = tokens::verify_access(&app.keys, token, app.clock.now())?;
+    let client = app
+        .db
+        .read(TenantScope::System, {
+            let id = claims.client_id;
+            move |tx| store::client(tx, id).map_err(Problem::from)
+        })
+        .await?
+        .filter(|client| client.tenant == claims.tid && client.disabled_at.is_none())
+        .ok_or_else(|| UNAUTHENTICATED.detail("The client of this token was removed."))?;
+    let scopes = shared_scopes(&claims.scope, &client.scopes);
+    let author = Author { tenant: client.tenant, actor: Actor::client(&client.id.to_string()) };
+    Ok(Caller { author, client: client.id, scopes })
+}
+
+/// Checks a client's secret.
+pub async fn authenticate_client(app: &App, client_id: &str, secret: &str) -> Result<Client, Problem> {
+    let refused = || INVALID_CLIENT.detail("The client is not known or the secret is wrong.");
+    let id: ClientId = client_id.parse().map_err(|_| refused())?;
+    let client = app
+        .db
+        .read(TenantScope::System, move |tx| store::client(tx, id).map_err(Problem::from))
+        .await?
+        .filter(|client| client.disabled_at.is_none())
+        .ok_or_else(refused)?;
+    let presented = sha256(secret.as_bytes());
+    if bool::from(presented.as_bytes().ct_eq(&client.secret_sha256)) { Ok(client) } else { Err(refused()) }
+}
+
+/// The tenants of the installation with their names, oldest first.
+pub fn tenants(tx: &mut Tx) -> Result<Vec<(TenantId, String)>, Problem> {
+    Ok(store::tenants(tx)?)
+}
+
+/// A client made now, with the only copy of its secret.
+pub struct NewClient {
+    pub id: ClientId,
+    pub secret: String,
+}
+
+/// Makes a tenant: its keys on disk, its row, its first log entry and its first service account.
+pub async fn create_tenant(app: &App, name: &str, take_away: &Path) -> Result<(TenantId, NewClient, std::path::PathBuf), Problem> {
+    let now = app.clock.now();
+    let tenant = TenantId::generate(now, clock::random());
+    let root_key = app.keys.create_tenant(tenant, take_away, now).map_err(Problem::internal)?;
+    let name = name.to_owned();
+    let root_sha256 = {
+        let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+        let text = serde_json::to_vec(&keys.root_documents).map_err(Problem::internal)?;
+        sha256(&text).to_string()
+    };
+    let client = audit::commit(app, &Author::system(tenant), move |tx| {
+        store::insert_tenant(tx, tenant, &name, tx.at())?;
+        tx.record(
+            "tenant.created",
+            ("tenant", tenant.to_string()),
+            serde_json::json!({"name": name, "root_version": 1, "root_documents_sha256": root_sha256}),
+        )?;
+        insert_client(tx, tenant, FIRST_CLIENT, &scope::every())
+    })
+    .await?;
+    Ok((tenant, client, root_key))
+}
+
+/// Gives the first service account a new secret, for an installation whose `admin.json` was lost.
+pub async fn reset_first_client(app: &App, tenant: TenantId) -> Result<NewClient, Problem> {
+    let secret = clock::random_secret();
+    let hash = sha256(secret.as_bytes());
+    let id = audit::commit(app, &Author::system(tenant), move |tx| {
+        let Some(client) = store::client_by_name(tx, tenant, FIRST_CLIENT)? else {
+            return insert_client(tx, tenant, FIRST_CLIENT, &scope::every()).map(|client| client.id);
+        };
+        store::set_secret(tx, tenant, client.id, hash.as_bytes())?;
+        tx.record("client.secret_reset", ("client", client.id.to_string()), serde_json::json!({}))?;
+        Ok(client.id)
+    })
+    .await?;
+    Ok(NewClient { id, secret })
+}
+
+/// Makes a client inside a logged transaction.
+pub(crate) fn insert_client(
+    tx: &mut audit::LoggedTx<'_>,
+    tenant: TenantId,
+    name: &str,
+    scopes: &str,
+) -> Result<NewClient, Problem> {
+    let id = ClientId::generate(tx.at(), clock::random());
+    let secret = clock::random_secret();
+    let client = Client {
+        tenant,
+        id,
+        name: name.to_owned(),
+        secret_sha256: sha256(secret.as_bytes()).as_bytes().to_vec(),
+        scopes: scopes.to_owned(),
+        created_at: tx.at(),
+        disabled_at: None,
+    };
+    store::insert_client(tx, &client)?;
+    tx.record("client.created", ("client", id.to_string()), serde_json::json!({"name": name, "scopes": scopes}))?;
+    Ok(NewClient { id, secret })
+}
+
+/// Removes what has expired: sessions, sign-in links, old idempotency keys. A reconciler's step.
+pub async fn forget_expired(app: &App) -> Result<u64, Problem> {
+    const IDEMPOTENCY_KEY_HOURS: u64 = 24;
+    let now = app.clock.now();
+    let keys_before = now.minus(std::time::Duration::from_secs(IDEMPOTENCY_KEY_HOURS * 3600));
+    audit::housekeeping(app, TenantScope::System, move |tx| Ok(store::forget(tx, now, keys_before)?)).await
+}
+
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let missing = || {
+        UNAUTHENTICATED.detail("Send an access token in the Authorization header: `Bearer …`. POST /oauth2/token gives one.")
+    };
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return Err(missing()) };
+    let text = value.to_str().map_err(|_| missing())?;
+    match text.split_once(' ') {
+        Some((kind, token)) if kind.eq_ignore_ascii_case("bearer") && !token.is_empty() => Ok(token),
+        _ => Err(missing()),
+    }
+}
+
+/// The scopes that both lists hold.
+fn shared_scopes(token: &str, client: &str) -> String {
+    let held: Vec<&str> = client.split(' ').collect();
+    token.split(' ').filter(|scope| held.contains(scope)).collect::<Vec<_>>().join(" ")
+}
+
+/// A keyring is what tokens are checked against; kept here so that `gateway` need not know the token module's path.
+pub fn verify_enrollment_token(
+    keys: &Keyring,
+    token: &str,
+    now: Timestamp,
+) -> Result<tokens::Verified<tokens::EnrollmentClaims>, Problem> {
+    tokens::verify_enrollment(keys, token, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_gives_no_scope_that_its_client_lost() {
+        assert_eq!(shared_scopes("device:read policy:write", "device:read log:read"), "device:read");
+    }
+}

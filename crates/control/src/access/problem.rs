@@ -1,0 +1,211 @@
+//! Every refusal at the edge: RFC 9457 problem details with a stable code and a page in `docs/errors/`.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use muster_storage::StorageError;
+use serde::Serialize;
+
+/// One kind of refusal: a stable code, the HTTP status and a short title.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProblemKind {
+    pub code: &'static str,
+    pub status: u16,
+    pub title: &'static str,
+}
+
+impl ProblemKind {
+    /// The refusal with a sentence that says what was wrong and what to do.
+    pub fn detail(self, detail: impl Into<String>) -> Problem {
+        Problem { kind: self, detail: detail.into(), errors: Vec::new(), retry_after_seconds: None, internal: None }
+    }
+}
+
+macro_rules! problems {
+    ($($name:ident = $code:literal, $status:literal, $title:literal;)*) => {
+        $(pub const $name: ProblemKind = ProblemKind { code: $code, status: $status, title: $title };)*
+        /// Every refusal that the control plane can answer, in the order of the code.
+        pub const PROBLEMS: &[ProblemKind] = &[$($name),*];
+    };
+}
+
+problems! {
+    MALFORMED = "malformed", 400, "The request could not be read";
+    INVALID = "invalid", 400, "A value is not allowed here";
+    CURSOR_INVALID = "cursor_invalid", 400, "The cursor is not one of ours";
+    CSR_INVALID = "csr_invalid", 400, "The certificate request is not acceptable";
+    UNAUTHENTICATED = "unauthenticated", 401, "No valid credentials";
+    TOKEN_INVALID = "token_invalid", 401, "The token is not valid";
+    TOKEN_EXPIRED = "token_expired", 401, "The token has expired";
+    INVALID_CLIENT = "invalid_client", 401, "The client is not known or its secret is wrong";
+    CERTIFICATE_REQUIRED = "certificate_required", 401, "A device certificate is required";
+    FORBIDDEN = "insufficient_scope", 403, "The credentials do not allow this";
+    CSRF = "csrf", 403, "The form is not from this session";
+    DEVICE_MISMATCH = "device_mismatch", 403, "The device is not the one that the token names";
+    PROOF_INVALID = "proof_invalid", 403, "The proof of the device key does not verify";
+    CERTIFICATE_REVOKED = "certificate_revoked", 403, "The certificate is revoked or unknown";
+    EPOCH_MISMATCH = "epoch_mismatch", 403, "The message is from another enrollment";
+    DEVICE_BLOCKED = "device_blocked", 403, "The device is not allowed to do this";
+    ATTESTATION_REQUIRED = "attestation_required", 403, "The tenant asks for hardware attestation";
+    NOT_FOUND = "not_found", 404, "There is no such thing here";
+    SESSION_UNKNOWN = "session_unknown", 404, "The enrollment session is not known";
+    METHOD_NOT_ALLOWED = "method_not_allowed", 405, "The method is not allowed here";
+    CONFLICT = "conflict", 409, "The change contradicts what is stored";
+    NAME_TAKEN = "name_taken", 409, "The name is taken";
+    VERSION_EXISTS = "version_exists", 409, "The version exists with other content";
+    BUNDLE_CHANGED = "bundle_changed", 409, "The stored bundle is not the one that was signed";
+    ILLEGAL_STATE = "illegal_state", 409, "The state does not allow this";
+    TOKEN_REDEEMED = "token_redeemed", 409, "The token has been used";
+    IDENTITY_CONFLICT = "identity_conflict", 409, "Another device has this identity";
+    LAST_CLIENT = "last_client", 409, "The last administrator cannot be removed";
+    BODY_TOO_LARGE = "body_too_large", 413, "The body is too large";
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415, "The content type is not understood";
+    SETTINGS_INVALID = "settings_invalid", 422, "The settings are not valid";
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", 422, "The idempotency key belongs to another request";
+    STAGES_UNSUPPORTED = "stages_unsupported", 422, "Only one stage is supported";
+    RATE_LIMITED = "rate_limited", 429, "Too many requests";
+    INTERNAL = "internal", 500, "Something broke on our side";
+    UNAVAILABLE = "unavailable", 503, "The service cannot answer now";
+    OUTCOME_UNKNOWN = "outcome_unknown", 503, "The outcome is not known; ask again with the same idempotency key";
+}
+
+/// A refusal with its sentence. `internal` is for the log only and is never sent.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    pub kind: ProblemKind,
+    pub detail: String,
+    pub errors: Vec<FieldError>,
+    pub retry_after_seconds: Option<u64>,
+    internal: Option<String>,
+}
+
+/// One wrong field of a request.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct FieldError {
+    /// Where: a setting key, a row number or a field name.
+    pub field: String,
+    pub code: String,
+    pub detail: String,
+}
+
+/// The body of every refusal (RFC 9457, media type `application/problem+json`).
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ProblemBody {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    pub detail: String,
+    pub code: String,
+    /// The trace id of the request; quote it when asking for help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+impl Problem {
+    /// A fault of ours: the cause goes to the log, the caller gets no detail of it.
+    pub fn internal(cause: impl std::fmt::Display) -> Problem {
+        let mut problem = INTERNAL.detail("The request was not carried out. Try again; the log has the cause under this request id.");
+        problem.internal = Some(cause.to_string());
+        problem
+    }
+
+    pub fn with_errors(mut self, errors: Vec<FieldError>) -> Problem {
+        self.errors = errors;
+        self
+    }
+
+    pub fn retry_after(mut self, seconds: u64) -> Problem {
+        self.retry_after_seconds = Some(seconds);
+        self
+    }
+
+    pub fn code(&self) -> &'static str {
+        self.kind.code
+    }
+
+    /// The cause for the log, where there is one.
+    pub fn cause(&self) -> Option<&str> {
+        self.internal.as_deref()
+    }
+
+    /// The body as it is sent.
+    pub fn body(&self, request_id: Option<String>) -> ProblemBody {
+        ProblemBody {
+            kind: format!("/errors/{}", self.kind.code),
+            title: self.kind.title.to_owned(),
+            status: self.kind.status,
+            detail: self.detail.clone(),
+            code: self.kind.code.to_owned(),
+            request_id,
+            errors: self.errors.clone(),
+        }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.kind.code, self.detail)?;
+        match &self.internal {
+            Some(cause) => write!(f, " ({cause})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl From<StorageError> for Problem {
+    fn from(error: StorageError) -> Problem {
+        match error {
+            StorageError::OutcomeUnknown => OUTCOME_UNKNOWN
+                .detail("The database went away while the change was committed. Repeat the request with the same Idempotency-Key.")
+                .retry_after(1),
+            other if other.is_unavailable() => {
+                let mut problem = UNAVAILABLE.detail("The database does not answer. Nothing was changed; try again shortly.").retry_after(2);
+                problem.internal = Some(other.to_string());
+                problem
+            }
+            other => Problem::internal(other),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let request_id = super::request::current_id();
+        if let Some(cause) = &self.internal {
+            tracing::error!(code = self.kind.code, %cause, request_id = request_id.as_deref(), "a request failed");
+        }
+        let status = StatusCode::from_u16(self.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.body(request_id))).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"muster\""));
+        }
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response.extensions_mut().insert(self.kind);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_used_once() {
+        let mut codes: Vec<_> = PROBLEMS.iter().map(|kind| kind.code).collect();
+        codes.sort_unstable();
+        let before = codes.len();
+        codes.dedup();
+        assert_eq!(before, codes.len());
+    }
+}

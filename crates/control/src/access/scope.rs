@@ -1,0 +1,50 @@
+//! The scopes of the admin API. A scope is a type, so that a handler's signature says what it needs.
+
+/// A scope as a type; `NAME` is what an OAuth token carries.
+pub trait Scope: Send + Sync + 'static {
+    const NAME: &'static str;
+}
+
+macro_rules! scopes {
+    ($($type:ident = $name:literal, $meaning:literal;)*) => {
+        $(
+            #[doc = $meaning]
+            #[derive(Debug, Clone, Copy)]
+            pub struct $type;
+            impl Scope for $type {
+                const NAME: &'static str = $name;
+            }
+        )*
+        /// Every scope with its meaning.
+        pub const ALL: &[(&str, &str)] = &[$(($name, $meaning)),*];
+    };
+}
+
+scopes! {
+    DeviceRead = "device:read", "See devices, their facts, settings and history.";
+    DeviceWrite = "device:write", "Decide about quarantined devices, retire devices, revoke their certificates.";
+    CommandRead = "command:read", "See commands and their receipts.";
+    CommandWrite = "command:write", "Send commands and cancel them.";
+    TokenRead = "token:read", "See enrollment tokens (never their secret).";
+    TokenWrite = "token:write", "Make enrollment tokens.";
+    PolicyRead = "policy:read", "See policies, versions and bundles.";
+    PolicyWrite = "policy:write", "Make policies and versions.";
+    PolicyActivate = "policy:activate", "Start the rollout of a version.";
+    RolloutRead = "rollout:read", "See rollouts.";
+    RolloutWrite = "rollout:write", "Pause, resume, abort and roll back rollouts.";
+    LogRead = "log:read", "Read the transparency log and its proofs.";
+    ClientRead = "client:read", "See API clients and their scopes.";
+    ClientWrite = "client:write", "Make and remove API clients, make sign-in links, ask about tokens.";
+    ConfigRead = "config:read", "Export the configuration and plan changes to it.";
+    ConfigWrite = "config:write", "Apply a planned configuration.";
+}
+
+/// Whether `name` is a scope that exists.
+pub fn exists(name: &str) -> bool {
+    ALL.iter().any(|(known, _)| *known == name)
+}
+
+/// Every scope, as an OAuth `scope` value.
+pub fn every() -> String {
+    ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
+}

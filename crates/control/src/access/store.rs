@@ -1,0 +1,211 @@
+//! SQL of the `access_` tables.
+
+use muster_model::{ClientId, TenantId, Timestamp};
+use muster_storage::{Row, StorageError, Tx, statements};
+
+use super::Client;
+
+statements! {
+    INSERT_TENANT = "INSERT INTO access_tenant (tenant_id, name, created_at) VALUES ($1, $2, $3)";
+    TENANTS = "SELECT tenant_id, name FROM access_tenant ORDER BY created_at, tenant_id";
+    INSERT_CLIENT = "INSERT INTO access_client (tenant_id, client_id, name, secret_sha256, scopes, created_at) \
+        VALUES ($1, $2, $3, $4, $5, $6)";
+    CLIENT_BY_ID = "SELECT tenant_id, client_id, name, secret_sha256, scopes, created_at, disabled_at \
+        FROM access_client WHERE client_id = $1";
+    CLIENT_BY_NAME = "SELECT tenant_id, client_id, name, secret_sha256, scopes, created_at, disabled_at \
+        FROM access_client WHERE tenant_id = $1 AND name = $2";
+    CLIENTS = "SELECT tenant_id, client_id, name, secret_sha256, scopes, created_at, disabled_at \
+        FROM access_client WHERE tenant_id = $1 AND client_id > $2 ORDER BY client_id LIMIT $3";
+    SET_SECRET = "UPDATE access_client SET secret_sha256 = $3 WHERE tenant_id = $1 AND client_id = $2";
+    DISABLE_CLIENT = "UPDATE access_client SET disabled_at = $3 \
+        WHERE tenant_id = $1 AND client_id = $2 AND disabled_at IS NULL";
+    OTHER_ADMINISTRATORS = "SELECT COUNT(*) FROM access_client \
+        WHERE tenant_id = $1 AND client_id <> $2 AND disabled_at IS NULL AND scopes = $3";
+    INSERT_SIGNIN = "INSERT INTO access_signin (tenant_id, token_sha256, actor, expires_at) VALUES ($1, $2, $3, $4)";
+    USE_SIGNIN = "UPDATE access_signin SET used_at = $2 \
+        WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > $2 RETURNING tenant_id, actor";
+    INSERT_SESSION = "INSERT INTO access_session (tenant_id, session_sha256, actor, created_at, seen_at, expires_at) \
+        VALUES ($1, $2, $3, $4, $4, $5)";
+    SESSION = "SELECT tenant_id, actor, seen_at, expires_at FROM access_session WHERE session_sha256 = $1";
+    TOUCH_SESSION = "UPDATE access_session SET seen_at = $2 WHERE session_sha256 = $1";
+    DELETE_SESSION = "DELETE FROM access_session WHERE session_sha256 = $1";
+    FORGET_SESSIONS = "DELETE FROM access_session WHERE expires_at < $1";
+    FORGET_SIGNINS = "DELETE FROM access_signin WHERE expires_at < $1";
+    CLAIM_KEY = "INSERT INTO access_idempotency (tenant_id, actor, route, key, request_sha256, created_at) \
+        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (tenant_id, actor, route, key) DO NOTHING";
+    STORED_ANSWER = "SELECT request_sha256, status, response FROM access_idempotency \
+        WHERE tenant_id = $1 AND actor = $2 AND route = $3 AND key = $4";
+    STORE_ANSWER = "UPDATE access_idempotency SET status = $5, response = $6 \
+        WHERE tenant_id = $1 AND actor = $2 AND route = $3 AND key = $4";
+    FORGET_KEYS = "DELETE FROM access_idempotency WHERE created_at < $1";
+}
+
+pub fn insert_tenant(tx: &mut Tx, tenant: TenantId, name: &str, at: Timestamp) -> Result<(), StorageError> {
+    tx.execute(&INSERT_TENANT, &[&tenant.uuid(), &name, &at.as_micros()]).map(drop)
+}
+
+pub fn tenants(tx: &mut Tx) -> Result<Vec<(TenantId, String)>, StorageError> {
+    tx.query(&TENANTS, &[], |row| Ok((TenantId::from_uuid(row.get(0)?), row.get(1)?)))
+}
+
+pub fn insert_client(tx: &mut Tx, client: &Client) -> Result<(), StorageError> {
+    tx.execute(
+        &INSERT_CLIENT,
+        &[
+            &client.tenant.uuid(),
+            &client.id.uuid(),
+            &client.name.as_str(),
+            &client.secret_sha256.as_slice(),
+            &client.scopes.as_str(),
+            &client.created_at.as_micros(),
+        ],
+    )
+    .map(drop)
+}
+
+/// Across tenants: a client id is looked up before it is known whose it is.
+pub fn client(tx: &mut Tx, id: ClientId) -> Result<Option<Client>, StorageError> {
+    tx.query_opt(&CLIENT_BY_ID, &[&id.uuid()], client_of)
+}
+
+pub fn client_by_name(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Client>, StorageError> {
+    tx.query_opt(&CLIENT_BY_NAME, &[&tenant.uuid(), &name], client_of)
+}
+
+pub fn clients(tx: &mut Tx, tenant: TenantId, after: ClientId, limit: i64) -> Result<Vec<Client>, StorageError> {
+    tx.query(&CLIENTS, &[&tenant.uuid(), &after.uuid(), &limit], client_of)
+}
+
+pub fn set_secret(tx: &mut Tx, tenant: TenantId, id: ClientId, sha256: &[u8]) -> Result<u64, StorageError> {
+    tx.execute(&SET_SECRET, &[&tenant.uuid(), &id.uuid(), &sha256])
+}
+
+pub fn disable_client(tx: &mut Tx, tenant: TenantId, id: ClientId, at: Timestamp) -> Result<u64, StorageError> {
+    tx.execute(&DISABLE_CLIENT, &[&tenant.uuid(), &id.uuid(), &at.as_micros()])
+}
+
+pub fn other_administrators(tx: &mut Tx, tenant: TenantId, id: ClientId, scopes: &str) -> Result<i64, StorageError> {
+    tx.query_one(&OTHER_ADMINISTRATORS, &[&tenant.uuid(), &id.uuid(), &scopes], |row| row.get(0))
+}
+
+pub fn insert_signin(
+    tx: &mut Tx,
+    tenant: TenantId,
+    sha256: &[u8],
+    actor: &str,
+    expires_at: Timestamp,
+) -> Result<(), StorageError> {
+    tx.execute(&INSERT_SIGNIN, &[&tenant.uuid(), &sha256, &actor, &expires_at.as_micros()]).map(drop)
+}
+
+/// Marks a one-time link as used; `None` when it was used, has expired or never was.
+pub fn use_signin(tx: &mut Tx, sha256: &[u8], now: Timestamp) -> Result<Option<(TenantId, String)>, StorageError> {
+    tx.query_opt(&USE_SIGNIN, &[&sha256, &now.as_micros()], |row| {
+        Ok((TenantId::from_uuid(row.get(0)?), row.get(1)?))
+    })
+}
+
+pub fn insert_session(
+    tx: &mut Tx,
+    tenant: TenantId,
+    sha256: &[u8],
+    actor: &str,
+    now: Timestamp,
+    expires_at: Timestamp,
+) -> Result<(), StorageError> {
+    tx.execute(
+        &INSERT_SESSION,
+        &[&tenant.uuid(), &sha256, &actor, &now.as_micros(), &expires_at.as_micros()],
+    )
+    .map(drop)
+}
+
+/// A console session as stored.
+pub struct SessionRow {
+    pub tenant: TenantId,
+    pub actor: String,
+    pub seen_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+pub fn session(tx: &mut Tx, sha256: &[u8]) -> Result<Option<SessionRow>, StorageError> {
+    tx.query_opt(&SESSION, &[&sha256], |row| {
+        Ok(SessionRow {
+            tenant: TenantId::from_uuid(row.get(0)?),
+            actor: row.get(1)?,
+            seen_at: Timestamp::from_micros(row.get(2)?),
+            expires_at: Timestamp::from_micros(row.get(3)?),
+        })
+    })
+}
+
+pub fn touch_session(tx: &mut Tx, sha256: &[u8], now: Timestamp) -> Result<(), StorageError> {
+    tx.execute(&TOUCH_SESSION, &[&sha256, &now.as_micros()]).map(drop)
+}
+
+pub fn delete_session(tx: &mut Tx, sha256: &[u8]) -> Result<(), StorageError> {
+    tx.execute(&DELETE_SESSION, &[&sha256]).map(drop)
+}
+
+/// Removes what has expired, and idempotency keys older than `keys_before`.
+pub fn forget(tx: &mut Tx, now: Timestamp, keys_before: Timestamp) -> Result<u64, StorageError> {
+    let mut removed = tx.execute(&FORGET_SESSIONS, &[&now.as_micros()])?;
+    removed += tx.execute(&FORGET_SIGNINS, &[&now.as_micros()])?;
+    removed += tx.execute(&FORGET_KEYS, &[&keys_before.as_micros()])?;
+    Ok(removed)
+}
+
+/// Who sent a request, to which route, under which key.
+#[derive(Debug, Clone)]
+pub struct IdempotentRequest {
+    pub tenant: TenantId,
+    pub actor: String,
+    pub route: &'static str,
+    pub key: String,
+    pub request_sha256: [u8; 32],
+}
+
+/// A stored answer; status and body are there once the request that claimed the key has committed.
+pub struct StoredAnswer {
+    pub request_sha256: Vec<u8>,
+    pub status: Option<i64>,
+    pub response: Option<String>,
+}
+
+/// Claims the key; `false` when somebody has it.
+pub fn claim_key(tx: &mut Tx, request: &IdempotentRequest, now: Timestamp) -> Result<bool, StorageError> {
+    let IdempotentRequest { tenant, actor, route, key, request_sha256 } = request;
+    let rows = tx.execute(
+        &CLAIM_KEY,
+        &[&tenant.uuid(), &actor.as_str(), route, &key.as_str(), &request_sha256.as_slice(), &now.as_micros()],
+    )?;
+    Ok(rows == 1)
+}
+
+pub fn stored_answer(tx: &mut Tx, request: &IdempotentRequest) -> Result<Option<StoredAnswer>, StorageError> {
+    let IdempotentRequest { tenant, actor, route, key, .. } = request;
+    tx.query_opt(&STORED_ANSWER, &[&tenant.uuid(), &actor.as_str(), route, &key.as_str()], |row| {
+        Ok(StoredAnswer { request_sha256: row.get(0)?, status: row.get(1)?, response: row.get(2)? })
+    })
+}
+
+pub fn store_answer(tx: &mut Tx, request: &IdempotentRequest, status: u16, body: &str) -> Result<(), StorageError> {
+    let IdempotentRequest { tenant, actor, route, key, .. } = request;
+    tx.execute(
+        &STORE_ANSWER,
+        &[&tenant.uuid(), &actor.as_str(), route, &key.as_str(), &i64::from(status), &body],
+    )
+    .map(drop)
+}
+
+fn client_of(row: &Row<'_>) -> Result<Client, StorageError> {
+    Ok(Client {
+        tenant: TenantId::from_uuid(row.get(0)?),
+        id: ClientId::from_uuid(row.get(1)?),
+        name: row.get(2)?,
+        secret_sha256: row.get(3)?,
+        scopes: row.get(4)?,
+        created_at: Timestamp::from_micros(row.get(5)?),
+        disabled_at: row.get::<Option<i64>>(6)?.map(Timestamp::from_micros),
+    })
+}

@@ -1,0 +1,180 @@
+//! The transparency log: the one door through which changes are committed, and the tree that proves them.
+//!
+//! An entry is written in the transaction of its change. A sequencer, on one node at a time, gives entries their place in
+//! the tenant's Merkle tree and signs a checkpoint. Every node follows the sequenced log and keeps its caches by it.
+
+mod api;
+mod follow;
+mod proofs;
+mod sequence;
+mod store;
+mod verify;
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use muster_model::{EntryId, TenantId, Timestamp};
+use muster_storage::{Scope, Statement, Tx};
+use muster_trust::entry::{LogEntry, Object};
+
+use crate::{
+    App,
+    access::{Author, problem::Problem},
+    clock,
+    secrets::TenantKeys,
+};
+pub use api::router;
+pub use follow::{Followed, follow};
+pub use proofs::{Head, LogHeads, consistency, entry_proof, head};
+pub use sequence::sequence;
+pub use store::EntryRow;
+pub use verify::{LogSummary, verify_tenant};
+
+/// Every statement of this slice, for the test that prepares them all on both engines.
+pub const STATEMENTS: &[Statement] = store::ALL;
+/// The lease under which one node sequences.
+pub const SEQUENCER_LEASE: &str = "audit.sequencer";
+/// The wake-up topic that says "a log has grown".
+pub const LOG_TOPIC: &str = "log";
+/// The wake-up topic that says "entries wait for their place".
+pub const PENDING_TOPIC: &str = "pending";
+const SEAL_CONTEXT: &[u8] = b"muster-entry-seal-v1\0";
+
+/// A transaction that knows who acts and counts what was recorded.
+pub struct LoggedTx<'a> {
+    tx: &'a mut Tx,
+    author: Author,
+    at: Timestamp,
+    keys: Arc<TenantKeys>,
+    recorded: u64,
+}
+
+impl Deref for LoggedTx<'_> {
+    type Target = Tx;
+    fn deref(&self) -> &Tx {
+        self.tx
+    }
+}
+
+impl DerefMut for LoggedTx<'_> {
+    fn deref_mut(&mut self) -> &mut Tx {
+        self.tx
+    }
+}
+
+impl LoggedTx<'_> {
+    /// When the transaction began: the time of every row and entry that it writes.
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    pub fn tenant(&self) -> TenantId {
+        self.author.tenant
+    }
+
+    /// The text that tables keep of who acted.
+    pub fn actor(&self) -> String {
+        format!("{}:{}", self.author.actor.kind, self.author.actor.id)
+    }
+
+    /// The tenant's signing keys.
+    pub fn keys(&self) -> &TenantKeys {
+        &self.keys
+    }
+
+    /// Writes the log entry of a change. `object` is what changed: its kind and id.
+    pub fn record(
+        &mut self,
+        action: &'static str,
+        object: (&str, String),
+        detail: serde_json::Value,
+    ) -> Result<EntryId, Problem> {
+        let id = EntryId::generate(self.at, clock::random());
+        self.record_as(id, action, object, detail)
+    }
+
+    /// As `record`, for an entry whose id something else already names.
+    pub fn record_as(
+        &mut self,
+        id: EntryId,
+        action: &'static str,
+        object: (&str, String),
+        detail: serde_json::Value,
+    ) -> Result<EntryId, Problem> {
+        let serde_json::Value::Object(detail) = detail else {
+            return Err(Problem::internal("an entry's detail is an object"));
+        };
+        let entry = LogEntry {
+            id,
+            at: self.at,
+            tenant: self.author.tenant,
+            actor: self.author.actor.clone(),
+            action: action.to_owned(),
+            object: Object { kind: object.0.to_owned(), id: object.1 },
+            detail,
+        };
+        let body = entry.to_bytes().map_err(Problem::internal)?;
+        let seal = self.keys.log.sign(&sealed(&body));
+        store::insert_entry(self.tx, self.author.tenant, id, action, &entry.object.id, &body, &seal)?;
+        self.recorded += 1;
+        Ok(id)
+    }
+}
+
+/// Runs a change and commits it with its log entries. Refuses a change that recorded nothing.
+pub async fn commit<T, F>(app: &App, author: &Author, mut change: F) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: FnMut(&mut LoggedTx<'_>) -> Result<T, Problem> + Send + 'static,
+{
+    let keys = app.keys.tenant(author.tenant).map_err(Problem::internal)?;
+    let (author, at) = (author.clone(), app.clock.now());
+    let (value, recorded) = app
+        .db
+        .write(Scope::Tenant(author.tenant.uuid()), move |tx| {
+            let before = tx.changes();
+            let mut logged = LoggedTx { tx, author: author.clone(), at, keys: Arc::clone(&keys), recorded: 0 };
+            let value = change(&mut logged)?;
+            let recorded = logged.recorded;
+            if tx.changes() > before && recorded == 0 {
+                return Err(Problem::internal("a transaction changed rows and recorded no entry"));
+            }
+            Ok((value, recorded))
+        })
+        .await?;
+    if recorded > 0 {
+        app.nudges.sequencer.notify_one();
+        app.db.notify(PENDING_TOPIC, "");
+    }
+    Ok(value)
+}
+
+/// A write that changes nothing a person or device decided: delivery marks, last-seen times, expired rows, caches.
+pub async fn housekeeping<T, F>(app: &App, scope: Scope, mut change: F) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: FnMut(&mut Tx) -> Result<T, Problem> + Send + 'static,
+{
+    app.db.write(scope, move |tx| change(tx)).await
+}
+
+/// The sequenced entries about an object, newest first, before place `before`.
+pub fn entries_of(tx: &mut Tx, tenant: TenantId, object: &str, before: i64, limit: i64) -> Result<Vec<EntryRow>, Problem> {
+    Ok(store::entries_of(tx, tenant, object, before, limit)?)
+}
+
+/// The newest sequenced entries of the tenant, newest first.
+pub fn newest_entries(tx: &mut Tx, tenant: TenantId, before: i64, limit: i64) -> Result<Vec<EntryRow>, Problem> {
+    Ok(store::entries_before(tx, tenant, before, limit)?)
+}
+
+/// What the seal of an entry signs: only a process that holds the log key can add an entry.
+fn sealed(body: &[u8]) -> Vec<u8> {
+    [SEAL_CONTEXT, body].concat()
+}
+
+/// A proof's place in an entry row that is not sequenced yet.
+fn tenant_scope(tenant: TenantId) -> Scope {
+    Scope::Tenant(tenant.uuid())
+}
+

@@ -1,0 +1,175 @@
+//! SQL of the `audit_` tables.
+
+use muster_model::{EntryId, TenantId, Timestamp};
+use muster_storage::{Row, StorageError, Tx, statements};
+use muster_trust::entry::LogEntry;
+
+statements! {
+    INSERT_ENTRY = "INSERT INTO audit_entry (tenant_id, entry_id, action, object_id, body, seal) \
+        VALUES ($1, $2, $3, $4, $5, $6)";
+    PENDING_TENANTS = "SELECT DISTINCT tenant_id FROM audit_entry WHERE seq IS NULL";
+    PENDING = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND seq IS NULL \
+        ORDER BY entry_id LIMIT $2";
+    PLACE = "UPDATE audit_entry SET seq = $3 WHERE tenant_id = $1 AND entry_id = $2 AND seq IS NULL";
+    TREE = "SELECT size, note FROM audit_tree WHERE tenant_id = $1";
+    TREES = "SELECT tenant_id, size, note FROM audit_tree";
+    PUT_TREE = "INSERT INTO audit_tree (tenant_id, size, note, updated_at) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT (tenant_id) DO UPDATE SET size = $2, note = $3, updated_at = $4 \
+        WHERE audit_tree.size <= $2";
+    TILE = "SELECT hashes FROM audit_tile WHERE tenant_id = $1 AND level = $2 AND tile_index = $3";
+    TILES = "SELECT level, tile_index, hashes FROM audit_tile WHERE tenant_id = $1 AND level = $2 ORDER BY tile_index";
+    PUT_TILE = "INSERT INTO audit_tile (tenant_id, level, tile_index, hashes) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT (tenant_id, level, tile_index) DO UPDATE SET hashes = $4";
+    ENTRY_BY_ID = "SELECT entry_id, seq, body FROM audit_entry WHERE tenant_id = $1 AND entry_id = $2";
+    ENTRY_BY_PLACE = "SELECT entry_id, seq, body FROM audit_entry WHERE tenant_id = $1 AND seq = $2";
+    ENTRIES_FROM = "SELECT entry_id, seq, body FROM audit_entry WHERE tenant_id = $1 AND seq >= $2 \
+        ORDER BY seq LIMIT $3";
+    ENTRIES_BEFORE = "SELECT entry_id, seq, body FROM audit_entry WHERE tenant_id = $1 AND seq < $2 \
+        ORDER BY seq DESC LIMIT $3";
+    ENTRIES_OF = "SELECT entry_id, seq, body FROM audit_entry WHERE tenant_id = $1 AND object_id = $2 AND seq < $3 \
+        ORDER BY seq DESC LIMIT $4";
+    ROWS_FROM = "SELECT seq, body, seal FROM audit_entry WHERE tenant_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3";
+    UNPLACED = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND seq IS NULL \
+        ORDER BY entry_id LIMIT $2";
+}
+
+/// An entry with its place in the tree. The body is the exact bytes whose hash is the leaf.
+#[derive(Debug, Clone)]
+pub struct EntryRow {
+    pub id: EntryId,
+    pub place: u64,
+    pub body: Vec<u8>,
+}
+
+impl EntryRow {
+    /// The entry as written, or why it cannot be read.
+    pub fn entry(&self) -> Result<LogEntry, String> {
+        LogEntry::from_bytes(&self.body).map_err(|error| error.to_string())
+    }
+}
+
+/// An entry that waits for its place.
+pub struct PendingRow {
+    pub id: EntryId,
+    pub body: Vec<u8>,
+    pub seal: Vec<u8>,
+}
+
+/// A row as the verifier reads it.
+pub struct SealedRow {
+    pub place: u64,
+    pub body: Vec<u8>,
+    pub seal: Vec<u8>,
+}
+
+/// The head of a tenant's tree as stored.
+pub struct TreeRow {
+    pub tenant: TenantId,
+    pub size: u64,
+    pub note: String,
+}
+
+pub fn insert_entry(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: EntryId,
+    action: &str,
+    object: &str,
+    body: &[u8],
+    seal: &[u8],
+) -> Result<(), StorageError> {
+    tx.execute(&INSERT_ENTRY, &[&tenant.uuid(), &id.uuid(), &action, &object, &body, &seal]).map(drop)
+}
+
+pub fn pending_tenants(tx: &mut Tx) -> Result<Vec<TenantId>, StorageError> {
+    tx.query(&PENDING_TENANTS, &[], |row| Ok(TenantId::from_uuid(row.get(0)?)))
+}
+
+pub fn pending(tx: &mut Tx, tenant: TenantId, limit: i64) -> Result<Vec<PendingRow>, StorageError> {
+    tx.query(&PENDING, &[&tenant.uuid(), &limit], pending_of)
+}
+
+/// Entries without a place, as the verifier lists them.
+pub fn unplaced(tx: &mut Tx, tenant: TenantId, limit: i64) -> Result<Vec<PendingRow>, StorageError> {
+    tx.query(&UNPLACED, &[&tenant.uuid(), &limit], pending_of)
+}
+
+pub fn place(tx: &mut Tx, tenant: TenantId, id: EntryId, place: u64) -> Result<u64, StorageError> {
+    tx.execute(&PLACE, &[&tenant.uuid(), &id.uuid(), &signed(place)])
+}
+
+pub fn tree(tx: &mut Tx, tenant: TenantId) -> Result<Option<TreeRow>, StorageError> {
+    tx.query_opt(&TREE, &[&tenant.uuid()], |row| Ok(TreeRow { tenant, size: row.get(0)?, note: row.get(1)? }))
+}
+
+pub fn trees(tx: &mut Tx) -> Result<Vec<TreeRow>, StorageError> {
+    tx.query(&TREES, &[], |row| {
+        Ok(TreeRow { tenant: TenantId::from_uuid(row.get(0)?), size: row.get(1)?, note: row.get(2)? })
+    })
+}
+
+/// Stores the new head; answers 0 when a larger tree is already there.
+pub fn put_tree(tx: &mut Tx, tree: &TreeRow, at: Timestamp) -> Result<u64, StorageError> {
+    tx.execute(&PUT_TREE, &[&tree.tenant.uuid(), &signed(tree.size), &tree.note.as_str(), &at.as_micros()])
+}
+
+pub fn tile(tx: &mut Tx, tenant: TenantId, level: u8, index: u64) -> Result<Option<Vec<u8>>, StorageError> {
+    tx.query_opt(&TILE, &[&tenant.uuid(), &i64::from(level), &signed(index)], |row| row.get(0))
+}
+
+pub fn tiles(tx: &mut Tx, tenant: TenantId, level: u8) -> Result<Vec<(u64, Vec<u8>)>, StorageError> {
+    tx.query(&TILES, &[&tenant.uuid(), &i64::from(level)], |row| Ok((row.get(1)?, row.get(2)?)))
+}
+
+pub fn put_tile(tx: &mut Tx, tenant: TenantId, level: u8, index: u64, hashes: &[u8]) -> Result<(), StorageError> {
+    tx.execute(&PUT_TILE, &[&tenant.uuid(), &i64::from(level), &signed(index), &hashes]).map(drop)
+}
+
+pub fn entry_by_id(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<EntryRow>, StorageError> {
+    let found = tx.query_opt(&ENTRY_BY_ID, &[&tenant.uuid(), &id.uuid()], |row| {
+        let place: Option<u64> = row.get(1)?;
+        Ok(place.is_some().then(|| entry_of(row)).transpose()?)
+    })?;
+    Ok(found.flatten())
+}
+
+pub fn entry_by_place(tx: &mut Tx, tenant: TenantId, place: u64) -> Result<Option<EntryRow>, StorageError> {
+    tx.query_opt(&ENTRY_BY_PLACE, &[&tenant.uuid(), &signed(place)], entry_of)
+}
+
+pub fn entries_from(tx: &mut Tx, tenant: TenantId, from: u64, limit: i64) -> Result<Vec<EntryRow>, StorageError> {
+    tx.query(&ENTRIES_FROM, &[&tenant.uuid(), &signed(from), &limit], entry_of)
+}
+
+pub fn entries_before(tx: &mut Tx, tenant: TenantId, before: i64, limit: i64) -> Result<Vec<EntryRow>, StorageError> {
+    tx.query(&ENTRIES_BEFORE, &[&tenant.uuid(), &before, &limit], entry_of)
+}
+
+pub fn entries_of(
+    tx: &mut Tx,
+    tenant: TenantId,
+    object: &str,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<EntryRow>, StorageError> {
+    tx.query(&ENTRIES_OF, &[&tenant.uuid(), &object, &before, &limit], entry_of)
+}
+
+pub fn rows_from(tx: &mut Tx, tenant: TenantId, from: u64, limit: i64) -> Result<Vec<SealedRow>, StorageError> {
+    tx.query(&ROWS_FROM, &[&tenant.uuid(), &signed(from), &limit], |row| {
+        Ok(SealedRow { place: row.get(0)?, body: row.get(1)?, seal: row.get(2)? })
+    })
+}
+
+fn entry_of(row: &Row<'_>) -> Result<EntryRow, StorageError> {
+    Ok(EntryRow { id: EntryId::from_uuid(row.get(0)?), place: row.get(1)?, body: row.get(2)? })
+}
+
+fn pending_of(row: &Row<'_>) -> Result<PendingRow, StorageError> {
+    Ok(PendingRow { id: EntryId::from_uuid(row.get(0)?), body: row.get(1)?, seal: row.get(2)? })
+}
+
+/// Places and sizes fit a signed column: a tree never reaches 2^63 leaves.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,67 @@
+//! SQL of the `certificates_` tables.
+
+use muster_model::{DeviceId, TenantId, Timestamp};
+use muster_storage::{Row, StorageError, Tx, statements};
+
+use super::Certificate;
+
+statements! {
+    INSERT = "INSERT INTO certificates_certificate \
+        (tenant_id, serial, device_id, epoch, not_before, not_after, der, issued_at) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    OF_DEVICE = "SELECT serial, device_id, epoch, not_before, not_after, revoked_at, revocation_reason \
+        FROM certificates_certificate WHERE tenant_id = $1 AND device_id = $2 ORDER BY not_after DESC, serial LIMIT $3";
+    DER = "SELECT der FROM certificates_certificate WHERE tenant_id = $1 AND device_id = $2 AND epoch = $3 \
+        AND revoked_at IS NULL ORDER BY not_after DESC LIMIT 1";
+    REVOKE_ALL = "UPDATE certificates_certificate SET revoked_at = $3, revocation_reason = $4 \
+        WHERE tenant_id = $1 AND device_id = $2 AND revoked_at IS NULL";
+    FORGET = "DELETE FROM certificates_certificate WHERE not_after < $1";
+}
+
+/// Certificates that are listed of one device at most; older ones are forgotten after they expire.
+const LISTED_MAX: i64 = 32;
+
+pub fn insert(tx: &mut Tx, certificate: &Certificate, tenant: TenantId, der: &[u8], at: Timestamp) -> Result<(), StorageError> {
+    tx.execute(
+        &INSERT,
+        &[
+            &tenant.uuid(),
+            &certificate.serial.as_str(),
+            &certificate.device.uuid(),
+            &i64::from(certificate.epoch),
+            &certificate.not_before.as_micros(),
+            &certificate.not_after.as_micros(),
+            &der,
+            &at.as_micros(),
+        ],
+    )
+    .map(drop)
+}
+
+pub fn of_device(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Vec<Certificate>, StorageError> {
+    tx.query(&OF_DEVICE, &[&tenant.uuid(), &device.uuid(), &LISTED_MAX], certificate_of)
+}
+
+pub fn newest_der(tx: &mut Tx, tenant: TenantId, device: DeviceId, epoch: u32) -> Result<Option<Vec<u8>>, StorageError> {
+    tx.query_opt(&DER, &[&tenant.uuid(), &device.uuid(), &i64::from(epoch)], |row| row.get(0))
+}
+
+pub fn revoke_all(tx: &mut Tx, tenant: TenantId, device: DeviceId, at: Timestamp, reason: &str) -> Result<u64, StorageError> {
+    tx.execute(&REVOKE_ALL, &[&tenant.uuid(), &device.uuid(), &at.as_micros(), &reason])
+}
+
+pub fn forget(tx: &mut Tx, before: Timestamp) -> Result<u64, StorageError> {
+    tx.execute(&FORGET, &[&before.as_micros()])
+}
+
+fn certificate_of(row: &Row<'_>) -> Result<Certificate, StorageError> {
+    Ok(Certificate {
+        serial: row.get(0)?,
+        device: DeviceId::from_uuid(row.get(1)?),
+        epoch: row.get(2)?,
+        not_before: Timestamp::from_micros(row.get(3)?),
+        not_after: Timestamp::from_micros(row.get(4)?),
+        revoked_at: row.get::<Option<i64>>(5)?.map(Timestamp::from_micros),
+        revocation_reason: row.get(6)?,
+    })
+}

@@ -1,0 +1,85 @@
+//! Receipts: what a device says it did, signed with the key that is its identity.
+
+use muster_model::{
+    DeviceId, TenantId,
+    command::{self, CommandEvent},
+};
+use muster_trust::{dsse::Envelope, key::PublicKey, statement::ReceiptStatement};
+
+use super::{Command, store};
+use crate::{
+    access::problem::{DEVICE_BLOCKED, MALFORMED, Problem},
+    audit::LoggedTx,
+};
+
+/// Stores a receipt of the device. One that fits no command of this device is recorded and changes nothing; a repeated
+/// one changes nothing and is not recorded again.
+pub fn accept_receipt(
+    tx: &mut LoggedTx<'_>,
+    device: DeviceId,
+    epoch: u32,
+    key: &PublicKey,
+    envelope: &Envelope,
+) -> Result<muster_model::CommandId, Problem> {
+    let tenant = tx.tenant();
+    let receipt = ReceiptStatement::verify(envelope, key)
+        .map_err(|error| DEVICE_BLOCKED.detail(format!("A receipt was not signed by this device: {error}.")))?;
+    if receipt.tenant != tenant || receipt.device_id != device || receipt.epoch != epoch {
+        return Err(DEVICE_BLOCKED.detail("A receipt names another device, tenant or enrollment."));
+    }
+    let command = store::by_id(tx, tenant, receipt.command_id)?.filter(|command| command.device == device);
+    let Some(command) = command else {
+        refuse(tx, device, &receipt, "there is no such command of this device")?;
+        return Ok(receipt.command_id);
+    };
+    if command.receipt.is_some() {
+        return Ok(receipt.command_id);
+    }
+    let event = CommandEvent::Receipt(receipt.outcome);
+    match command::next(command.state, event) {
+        Ok(state) => complete(tx, tenant, &command, state, &receipt, envelope)?,
+        Err(refused) => refuse(tx, device, &receipt, &refused.to_string())?,
+    }
+    Ok(receipt.command_id)
+}
+
+fn complete(
+    tx: &mut LoggedTx<'_>,
+    tenant: TenantId,
+    command: &Command,
+    state: muster_model::CommandState,
+    receipt: &ReceiptStatement,
+    envelope: &Envelope,
+) -> Result<(), Problem> {
+    let at = tx.at();
+    let view = serde_json::json!({
+        "outcome": receipt.outcome,
+        "code": receipt.code,
+        "detail": receipt.detail,
+        "at": receipt.at,
+    });
+    let envelope = serde_json::to_string(envelope).map_err(|_| MALFORMED.detail("The receipt is not readable."))?;
+    if store::complete(tx, tenant, command, state, at, &view.to_string(), &envelope)? == 1 {
+        tx.record(
+            "command.completed",
+            ("device", command.device.to_string()),
+            serde_json::json!({
+                "command_id": command.id,
+                "type": command.kind,
+                "state": state,
+                "outcome": receipt.outcome,
+                "code": receipt.code,
+            }),
+        )?;
+    }
+    Ok(())
+}
+
+fn refuse(tx: &mut LoggedTx<'_>, device: DeviceId, receipt: &ReceiptStatement, why: &str) -> Result<(), Problem> {
+    tx.record(
+        "receipt.refused",
+        ("device", device.to_string()),
+        serde_json::json!({"command_id": receipt.command_id, "outcome": receipt.outcome, "reason": why}),
+    )?;
+    Ok(())
+}

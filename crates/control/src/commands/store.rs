@@ -1,0 +1,177 @@
+//! SQL of the `commands_` tables.
+
+use muster_model::{CommandId, CommandState, DeviceId, EntryId, TenantId, Timestamp};
+use muster_storage::{Row, StorageError, Tx, statements};
+use uuid::Uuid;
+
+use super::Command;
+
+macro_rules! command_columns {
+    () => {
+        "command_id, operation_id, device_id, epoch, sequence, kind, arguments, state, envelope, entry_id, created_by, \
+         created_at, expires_at, delivered_at, completed_at, attempts, receipt"
+    };
+}
+
+statements! {
+    NEXT_SEQUENCE = "INSERT INTO commands_lane (tenant_id, device_id, epoch, last_sequence) VALUES ($1, $2, $3, 1) \
+        ON CONFLICT (tenant_id, device_id, epoch) DO UPDATE SET last_sequence = commands_lane.last_sequence + 1 \
+        RETURNING last_sequence";
+    INSERT = concat!("INSERT INTO commands_command (tenant_id, ", command_columns!(), ") VALUES \
+        ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, NULL, NULL, 0, NULL)");
+    BY_ID = concat!("SELECT ", command_columns!(), " FROM commands_command WHERE tenant_id = $1 AND command_id = $2");
+    DUE = concat!("SELECT ", command_columns!(), " FROM commands_command WHERE tenant_id = $1 AND device_id = $2 \
+        AND completed_at IS NULL AND epoch = $3 AND state IN ('queued', 'delivered') AND expires_at > $4 \
+        ORDER BY sequence LIMIT $5");
+    OPEN = "SELECT COUNT(*) FROM commands_command WHERE tenant_id = $1 AND device_id = $2 AND completed_at IS NULL";
+    DELIVERED = "UPDATE commands_command SET state = 'delivered', delivered_at = COALESCE(delivered_at, $3), \
+        attempts = attempts + 1 WHERE tenant_id = $1 AND command_id = $2 AND completed_at IS NULL";
+    COMPLETE = "UPDATE commands_command SET state = $4, completed_at = $5, receipt = $6, receipt_envelope = $7 \
+        WHERE tenant_id = $1 AND command_id = $2 AND device_id = $3 AND completed_at IS NULL";
+    END = "UPDATE commands_command SET state = $3, completed_at = $4 \
+        WHERE tenant_id = $1 AND command_id = $2 AND completed_at IS NULL";
+    LIST = concat!("SELECT ", command_columns!(), " FROM commands_command WHERE tenant_id = $1 AND command_id < $2 \
+        ORDER BY command_id DESC LIMIT $3");
+    LIST_OF_DEVICE = concat!("SELECT ", command_columns!(), " FROM commands_command WHERE tenant_id = $1 \
+        AND device_id = $2 AND command_id < $3 ORDER BY command_id DESC LIMIT $4");
+    OVERDUE = concat!("SELECT tenant_id, ", command_columns!(), " FROM commands_command \
+        WHERE completed_at IS NULL AND expires_at <= $1 ORDER BY expires_at LIMIT $2");
+    OPEN_OF_DEVICE = concat!("SELECT ", command_columns!(), " FROM commands_command WHERE tenant_id = $1 \
+        AND device_id = $2 AND completed_at IS NULL ORDER BY sequence LIMIT $3");
+    BY_STATE = "SELECT state, COUNT(*) FROM commands_command WHERE tenant_id = $1 AND created_at >= $2 GROUP BY state";
+}
+
+pub fn next_sequence(tx: &mut Tx, tenant: TenantId, device: DeviceId, epoch: u32) -> Result<u64, StorageError> {
+    tx.query_one(&NEXT_SEQUENCE, &[&tenant.uuid(), &device.uuid(), &i64::from(epoch)], |row| row.get(0))
+}
+
+pub fn insert(tx: &mut Tx, tenant: TenantId, command: &Command) -> Result<(), StorageError> {
+    tx.execute(
+        &INSERT,
+        &[
+            &tenant.uuid(),
+            &command.id.uuid(),
+            &command.operation,
+            &command.device.uuid(),
+            &i64::from(command.epoch),
+            &i64::try_from(command.sequence).unwrap_or(i64::MAX),
+            &command.kind.as_str(),
+            &command.arguments.as_str(),
+            &command.state.as_str(),
+            &command.envelope.as_str(),
+            &command.entry.uuid(),
+            &command.created_by.as_str(),
+            &command.created_at.as_micros(),
+            &command.expires_at.as_micros(),
+        ],
+    )
+    .map(drop)
+}
+
+pub fn by_id(tx: &mut Tx, tenant: TenantId, id: CommandId) -> Result<Option<Command>, StorageError> {
+    tx.query_opt(&BY_ID, &[&tenant.uuid(), &id.uuid()], |row| command_of(row, 0))
+}
+
+pub fn due(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    epoch: u32,
+    now: Timestamp,
+    limit: i64,
+) -> Result<Vec<Command>, StorageError> {
+    tx.query(
+        &DUE,
+        &[&tenant.uuid(), &device.uuid(), &i64::from(epoch), &now.as_micros(), &limit],
+        |row| command_of(row, 0),
+    )
+}
+
+pub fn open(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<i64, StorageError> {
+    tx.query_one(&OPEN, &[&tenant.uuid(), &device.uuid()], |row| row.get(0))
+}
+
+pub fn delivered(tx: &mut Tx, tenant: TenantId, id: CommandId, at: Timestamp) -> Result<u64, StorageError> {
+    tx.execute(&DELIVERED, &[&tenant.uuid(), &id.uuid(), &at.as_micros()])
+}
+
+/// Stores a receipt; answers 0 when the command had ended.
+pub fn complete(
+    tx: &mut Tx,
+    tenant: TenantId,
+    command: &Command,
+    state: CommandState,
+    at: Timestamp,
+    receipt: &str,
+    envelope: &str,
+) -> Result<u64, StorageError> {
+    tx.execute(
+        &COMPLETE,
+        &[
+            &tenant.uuid(),
+            &command.id.uuid(),
+            &command.device.uuid(),
+            &state.as_str(),
+            &at.as_micros(),
+            &receipt,
+            &envelope,
+        ],
+    )
+}
+
+/// Ends a command without a receipt; answers 0 when it had ended.
+pub fn end(tx: &mut Tx, tenant: TenantId, id: CommandId, state: CommandState, at: Timestamp) -> Result<u64, StorageError> {
+    tx.execute(&END, &[&tenant.uuid(), &id.uuid(), &state.as_str(), &at.as_micros()])
+}
+
+pub fn list(tx: &mut Tx, tenant: TenantId, before: CommandId, limit: i64) -> Result<Vec<Command>, StorageError> {
+    tx.query(&LIST, &[&tenant.uuid(), &before.uuid(), &limit], |row| command_of(row, 0))
+}
+
+pub fn list_of_device(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    before: CommandId,
+    limit: i64,
+) -> Result<Vec<Command>, StorageError> {
+    tx.query(&LIST_OF_DEVICE, &[&tenant.uuid(), &device.uuid(), &before.uuid(), &limit], |row| command_of(row, 0))
+}
+
+/// Commands of every tenant whose time is over.
+pub fn overdue(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<Vec<(TenantId, Command)>, StorageError> {
+    tx.query(&OVERDUE, &[&now.as_micros(), &limit], |row| {
+        Ok((TenantId::from_uuid(row.get(0)?), command_of(row, 1)?))
+    })
+}
+
+pub fn open_of_device(tx: &mut Tx, tenant: TenantId, device: DeviceId, limit: i64) -> Result<Vec<Command>, StorageError> {
+    tx.query(&OPEN_OF_DEVICE, &[&tenant.uuid(), &device.uuid(), &limit], |row| command_of(row, 0))
+}
+
+pub fn by_state(tx: &mut Tx, tenant: TenantId, since: Timestamp) -> Result<Vec<(String, i64)>, StorageError> {
+    tx.query(&BY_STATE, &[&tenant.uuid(), &since.as_micros()], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+fn command_of(row: &Row<'_>, first: usize) -> Result<Command, StorageError> {
+    let micros = |at: Option<i64>| at.map(Timestamp::from_micros);
+    Ok(Command {
+        id: CommandId::from_uuid(row.get(first)?),
+        operation: row.get::<Option<Uuid>>(first + 1)?,
+        device: DeviceId::from_uuid(row.get(first + 2)?),
+        epoch: row.get(first + 3)?,
+        sequence: row.get(first + 4)?,
+        kind: row.get(first + 5)?,
+        arguments: row.get(first + 6)?,
+        state: CommandState::parse(&row.get::<String>(first + 7)?).unwrap_or(CommandState::Unknown),
+        envelope: row.get(first + 8)?,
+        entry: EntryId::from_uuid(row.get(first + 9)?),
+        created_by: row.get(first + 10)?,
+        created_at: Timestamp::from_micros(row.get(first + 11)?),
+        expires_at: Timestamp::from_micros(row.get(first + 12)?),
+        delivered_at: micros(row.get(first + 13)?),
+        completed_at: micros(row.get(first + 14)?),
+        attempts: row.get(first + 15)?,
+        receipt: row.get(first + 16)?,
+    })
+}

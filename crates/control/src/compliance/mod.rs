@@ -1,0 +1,78 @@
+//! What policies mean for a device, and whether it complies: the shared evaluator over what is stored.
+//!
+//! This slice knows no rollout. Whoever calls it says which policies are active for the device and what it reported.
+
+mod rules;
+mod view;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use muster_model::{
+    DeviceId, PolicyId, TenantId, Timestamp,
+    compliance::ComplianceState,
+    evaluate::Evaluation,
+    facts::Facts,
+    platform::Platform,
+    report::SettingReport,
+    rules::Rule,
+    settings::Settings,
+    text::VersionLabel,
+};
+use muster_storage::Tx;
+
+use crate::{access::problem::Problem, devices};
+pub use rules::evaluate;
+pub use view::{DeviceSettingsView, SettingRow, VerdictRow, device_settings};
+
+/// A policy that is active for a device, as its checked bundle says it.
+#[derive(Debug, Clone)]
+pub struct ActivePolicy {
+    pub policy: PolicyId,
+    pub version: VersionLabel,
+    pub generation: u64,
+    pub settings: Settings,
+    pub rules: Vec<Rule>,
+}
+
+/// What a device reported last, and whether that is about the policies that are active for it now.
+#[derive(Debug, Clone, Default)]
+pub struct Reported {
+    pub settings: BTreeMap<String, SettingReport>,
+    pub is_current: bool,
+}
+
+/// A device's standing: what the evaluator says, and the one word for lists.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    pub evaluation: Evaluation,
+    pub state: ComplianceState,
+}
+
+/// Evaluates a device from its stored facts.
+pub fn evaluate_device(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    platform: Platform,
+    policies: &[Arc<ActivePolicy>],
+    reported: &Reported,
+    now: Timestamp,
+) -> Result<Standing, Problem> {
+    let facts: Option<Facts> = devices::facts(tx, tenant, device)?.map(|(facts, _)| facts);
+    Ok(rules::evaluate(policies, facts.as_ref(), reported, platform, now))
+}
+
+/// Evaluates a device and stores the verdict.
+pub fn refresh(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    platform: Platform,
+    policies: &[Arc<ActivePolicy>],
+    reported: &Reported,
+    now: Timestamp,
+) -> Result<Standing, Problem> {
+    let standing = evaluate_device(tx, tenant, device, platform, policies, reported, now)?;
+    devices::set_compliance(tx, tenant, device, standing.state, now)?;
+    Ok(standing)
+}

@@ -1,0 +1,219 @@
+//! What this node knows of devices without asking the database: identity, presence, and whether work waits.
+//!
+//! An entry is read on every message and written when the log says that something changed.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwapOption;
+use muster_model::{DeviceId, Platform, TenantId, Timestamp};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use super::DeviceState;
+
+const SHARDS: usize = 64;
+/// A last-seen time is stored when it is at least this much newer than the stored one.
+const SEEN_STEP_MICROS: i64 = 60 * 1_000_000;
+
+/// What a message is checked against.
+#[derive(Debug)]
+pub struct Identity {
+    pub tenant: TenantId,
+    pub device: DeviceId,
+    pub epoch: u32,
+    pub state: DeviceState,
+    pub platform: Platform,
+    /// The device's public key (SPKI, DER).
+    pub spki: Vec<u8>,
+    /// Serials of the certificates that are not revoked, with their end.
+    pub certificates: Vec<(String, Timestamp)>,
+    pub has_facts: bool,
+}
+
+impl Identity {
+    /// When the certificate with this serial ends, if messages under it are accepted.
+    pub fn certificate_until(&self, serial: &str) -> Option<Timestamp> {
+        self.certificates.iter().find(|(known, _)| known == serial).map(|(_, until)| *until)
+    }
+}
+
+/// One device's place in memory.
+#[derive(Debug, Default)]
+pub struct Seat {
+    identity: ArcSwapOption<Identity>,
+    /// Commands may wait in the database.
+    due: AtomicBool,
+    /// The generation of `due` marks, so that a mark made while the database is read is not lost.
+    marks: AtomicU64,
+    seen_at: AtomicI64,
+    connections: AtomicU32,
+    wake: Notify,
+}
+
+impl Seat {
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.identity.load_full()
+    }
+
+    pub fn learn(&self, identity: Arc<Identity>) {
+        self.identity.store(Some(identity));
+    }
+
+    pub fn is_due(&self) -> bool {
+        self.due.load(Ordering::Acquire)
+    }
+
+    /// The mark to hand back to `settle` after the database was read.
+    pub fn mark(&self) -> u64 {
+        self.marks.load(Ordering::Acquire)
+    }
+
+    /// Says that nothing waits, unless a newer mark was made meanwhile.
+    pub fn settle(&self, mark: u64) {
+        if self.marks.load(Ordering::Acquire) == mark {
+            self.due.store(false, Ordering::Release);
+            if self.marks.load(Ordering::Acquire) != mark {
+                self.due.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// Waits until the device should come.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Counts a held stream while the guard lives.
+    pub fn connect(self: &Arc<Self>) -> Connected {
+        self.connections.fetch_add(1, Ordering::AcqRel);
+        Connected(Arc::clone(self))
+    }
+
+    fn call(&self) {
+        self.marks.fetch_add(1, Ordering::AcqRel);
+        self.due.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+}
+
+/// A held stream of a device.
+#[derive(Debug)]
+pub struct Connected(Arc<Seat>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Every device that this node has met.
+#[derive(Debug)]
+pub struct Registry {
+    shards: Vec<RwLock<HashMap<DeviceId, Arc<Seat>>>>,
+    seen: Mutex<HashMap<(TenantId, DeviceId), i64>>,
+}
+
+impl Default for Registry {
+    fn default() -> Registry {
+        Registry { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), seen: Mutex::default() }
+    }
+}
+
+impl Registry {
+    /// The seat of a device, made when it is new. A new seat is due: nothing is known of its queue.
+    pub fn seat(&self, device: DeviceId) -> Arc<Seat> {
+        let shard = &self.shards[shard_of(device)];
+        if let Some(seat) = shard.read().get(&device) {
+            return Arc::clone(seat);
+        }
+        let mut shard = shard.write();
+        let seat = shard.entry(device).or_insert_with(|| {
+            let seat = Seat::default();
+            seat.due.store(true, Ordering::Release);
+            Arc::new(seat)
+        });
+        Arc::clone(seat)
+    }
+
+    /// Forgets what is known of a device's identity and calls it.
+    pub fn forget(&self, device: DeviceId) {
+        if let Some(seat) = self.known(device) {
+            seat.identity.store(None);
+            seat.call();
+        }
+    }
+
+    /// Says that work waits for a device and wakes its held stream.
+    pub fn call(&self, device: DeviceId) {
+        if let Some(seat) = self.known(device) {
+            seat.call();
+        }
+    }
+
+    /// Wakes every device of a tenant that this node knows.
+    pub fn call_all(&self, tenant: TenantId) {
+        for shard in &self.shards {
+            for seat in shard.read().values() {
+                if seat.identity.load().as_ref().is_some_and(|identity| identity.tenant == tenant) {
+                    seat.call();
+                }
+            }
+        }
+    }
+
+    /// Notes that a device was here; the time is stored later, in a batch.
+    pub fn saw(&self, seat: &Seat, identity: &Identity, now: Timestamp) {
+        let now = now.as_micros();
+        if now.saturating_sub(seat.seen_at.load(Ordering::Relaxed)) >= SEEN_STEP_MICROS {
+            seat.seen_at.store(now, Ordering::Relaxed);
+            self.seen.lock().insert((identity.tenant, identity.device), now);
+        }
+    }
+
+    /// Takes the last-seen times that wait to be stored.
+    pub fn take_seen(&self) -> Vec<(TenantId, DeviceId, Timestamp)> {
+        let taken = std::mem::take(&mut *self.seen.lock());
+        taken.into_iter().map(|((tenant, device), at)| (tenant, device, Timestamp::from_micros(at))).collect()
+    }
+
+    /// How many held streams there are on this node.
+    pub fn connected(&self) -> usize {
+        let of_shard = |shard: &RwLock<HashMap<DeviceId, Arc<Seat>>>| {
+            shard.read().values().filter(|seat| seat.connections.load(Ordering::Relaxed) > 0).count()
+        };
+        self.shards.iter().map(of_shard).sum()
+    }
+
+    fn known(&self, device: DeviceId) -> Option<Arc<Seat>> {
+        self.shards[shard_of(device)].read().get(&device).map(Arc::clone)
+    }
+}
+
+fn shard_of(device: DeviceId) -> usize {
+    let bytes = device.uuid().into_bytes();
+    usize::from(bytes[15]) % SHARDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_during_the_reading_of_the_queue_is_not_lost() {
+        let registry = Registry::default();
+        let device = DeviceId::from_uuid(uuid::Uuid::from_u128(7));
+        let seat = registry.seat(device);
+        let mark = seat.mark();
+        registry.call(device);
+        seat.settle(mark);
+        assert!(seat.is_due());
+        seat.settle(seat.mark());
+        assert!(!seat.is_due());
+    }
+}

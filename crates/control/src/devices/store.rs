@@ -1,0 +1,256 @@
+//! SQL of the `devices_` tables.
+
+use muster_model::{ComplianceState, DeviceId, Platform, TenantId, Timestamp};
+use muster_storage::{Row, StorageError, Tx, statements};
+use uuid::Uuid;
+
+use super::{Device, DeviceState, filter::DeviceFilter};
+
+macro_rules! device_columns {
+    () => {
+        "device_id, device_uuid, serial, name, owner, platform, model, vendor, epoch, state, quarantine_reason, \
+         attestation_level, spki, compliance_state, compliance_at, agent_version, enrolled_at, last_seen_at"
+    };
+}
+
+statements! {
+    INSERT = concat!("INSERT INTO devices_device (tenant_id, spki_sha256, ", device_columns!(), ") VALUES \
+        ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)");
+    BY_ID = concat!("SELECT ", device_columns!(), " FROM devices_device WHERE tenant_id = $1 AND device_id = $2");
+    BY_UUID = concat!("SELECT ", device_columns!(), " FROM devices_device WHERE tenant_id = $1 AND device_uuid = $2 \
+        ORDER BY enrolled_at DESC, device_id LIMIT 16");
+    BY_NAME = concat!("SELECT ", device_columns!(), " FROM devices_device WHERE tenant_id = $1 AND name = $2 \
+        ORDER BY device_id LIMIT 2");
+    BY_KEY = concat!("SELECT ", device_columns!(), " FROM devices_device WHERE tenant_id = $1 AND spki_sha256 = $2");
+    LIST = concat!("SELECT ", device_columns!(), " FROM devices_device WHERE tenant_id = $1 AND device_id > $2 \
+        AND ($3 = '' OR platform = $3) AND ($4 = '' OR state = $4) AND ($5 = '' OR compliance_state = $5) \
+        AND ($6 = '' OR LOWER(COALESCE(model, '')) = $6) \
+        AND ($7 = '' OR LOWER(name) LIKE $7 ESCAPE '!' OR LOWER(COALESCE(serial, '')) LIKE $7 ESCAPE '!' \
+            OR LOWER(COALESCE(owner, '')) LIKE $7 ESCAPE '!' OR LOWER(COALESCE(model, '')) LIKE $7 ESCAPE '!') \
+        ORDER BY device_id LIMIT $8");
+    COUNT = "SELECT COUNT(*) FROM devices_device WHERE tenant_id = $1 \
+        AND ($2 = '' OR platform = $2) AND ($3 = '' OR state = $3) AND ($4 = '' OR compliance_state = $4) \
+        AND ($5 = '' OR LOWER(COALESCE(model, '')) = $5) \
+        AND ($6 = '' OR LOWER(name) LIKE $6 ESCAPE '!' OR LOWER(COALESCE(serial, '')) LIKE $6 ESCAPE '!' \
+            OR LOWER(COALESCE(owner, '')) LIKE $6 ESCAPE '!' OR LOWER(COALESCE(model, '')) LIKE $6 ESCAPE '!')";
+    SUMMARY = "SELECT platform, state, compliance_state, COUNT(*) FROM devices_device WHERE tenant_id = $1 \
+        GROUP BY platform, state, compliance_state";
+    NEXT_EPOCH = "UPDATE devices_device SET epoch = epoch + 1, state = $3, quarantine_reason = NULL, owner = $4, \
+        enrolled_at = $5, last_seen_at = $5 WHERE tenant_id = $1 AND device_id = $2 RETURNING epoch";
+    SET_STATE = "UPDATE devices_device SET state = $3, quarantine_reason = $4 WHERE tenant_id = $1 AND device_id = $2";
+    SET_COMPLIANCE = "UPDATE devices_device SET compliance_state = $3, compliance_at = $4 \
+        WHERE tenant_id = $1 AND device_id = $2";
+    SEEN = "UPDATE devices_device SET last_seen_at = $3 WHERE tenant_id = $1 AND device_id = $2 AND last_seen_at < $3";
+    LEARN = "UPDATE devices_device SET model = COALESCE($3, model), vendor = COALESCE($4, vendor), \
+        agent_version = COALESCE($5, agent_version), name = CASE WHEN $6 = '' THEN name ELSE $6 END \
+        WHERE tenant_id = $1 AND device_id = $2";
+    CLAIM = "INSERT INTO devices_hardware (tenant_id, kind, value, device_id) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT (tenant_id, kind, value) DO UPDATE SET device_id = $4";
+    HOLDER = "SELECT device_id FROM devices_hardware WHERE tenant_id = $1 AND kind = $2 AND value = $3";
+    CLAIMS = "SELECT kind, value FROM devices_hardware WHERE tenant_id = $1 AND device_id = $2 ORDER BY kind, value";
+    RELEASE = "DELETE FROM devices_hardware WHERE tenant_id = $1 AND device_id = $2";
+    PUT_FACTS = "INSERT INTO devices_facts (tenant_id, device_id, facts, sha256, updated_at) VALUES ($1, $2, $3, $4, $5) \
+        ON CONFLICT (tenant_id, device_id) DO UPDATE SET facts = $3, sha256 = $4, updated_at = $5";
+    FACTS = "SELECT facts, updated_at FROM devices_facts WHERE tenant_id = $1 AND device_id = $2";
+    HAS_FACTS = "SELECT COUNT(*) FROM devices_facts WHERE tenant_id = $1 AND device_id = $2";
+}
+
+/// A hardware identifier that a device claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub kind: &'static str,
+    pub value: String,
+}
+
+pub fn insert(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<(), StorageError> {
+    tx.execute(
+        &INSERT,
+        &[
+            &tenant.uuid(),
+            &muster_trust::key::sha256(&device.spki).as_bytes().as_slice(),
+            &device.id.uuid(),
+            &device.device_uuid,
+            &device.serial,
+            &device.name.as_str(),
+            &device.owner,
+            &device.platform.as_str(),
+            &device.model,
+            &device.vendor,
+            &i64::from(device.epoch),
+            &device.state.as_str(),
+            &device.quarantine_reason,
+            &device.attestation_level.as_str(),
+            &device.spki.as_slice(),
+            &device.compliance.as_str(),
+            &device.compliance_at.map(|at| at.as_micros()),
+            &device.agent_version,
+            &device.enrolled_at.as_micros(),
+            &device.last_seen_at.as_micros(),
+        ],
+    )
+    .map(drop)
+}
+
+pub fn by_id(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<Option<Device>, StorageError> {
+    tx.query_opt(&BY_ID, &[&tenant.uuid(), &id.uuid()], device_of)
+}
+
+pub fn by_uuid(tx: &mut Tx, tenant: TenantId, device_uuid: Uuid) -> Result<Vec<Device>, StorageError> {
+    tx.query(&BY_UUID, &[&tenant.uuid(), &device_uuid], device_of)
+}
+
+pub fn by_name(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Vec<Device>, StorageError> {
+    tx.query(&BY_NAME, &[&tenant.uuid(), &name], device_of)
+}
+
+pub fn by_key(tx: &mut Tx, tenant: TenantId, spki_sha256: &[u8]) -> Result<Option<Device>, StorageError> {
+    tx.query_opt(&BY_KEY, &[&tenant.uuid(), &spki_sha256], device_of)
+}
+
+pub fn list(
+    tx: &mut Tx,
+    tenant: TenantId,
+    filter: &DeviceFilter,
+    after: DeviceId,
+    limit: i64,
+) -> Result<Vec<Device>, StorageError> {
+    let like = filter.like();
+    tx.query(
+        &LIST,
+        &[
+            &tenant.uuid(),
+            &after.uuid(),
+            &filter.platform(),
+            &filter.state(),
+            &filter.compliance(),
+            &filter.model(),
+            &like.as_str(),
+            &limit,
+        ],
+        device_of,
+    )
+}
+
+pub fn count(tx: &mut Tx, tenant: TenantId, filter: &DeviceFilter) -> Result<i64, StorageError> {
+    let like = filter.like();
+    tx.query_one(
+        &COUNT,
+        &[&tenant.uuid(), &filter.platform(), &filter.state(), &filter.compliance(), &filter.model(), &like.as_str()],
+        |row| row.get(0),
+    )
+}
+
+/// Rows of (platform, state, compliance, devices).
+pub fn summary(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(String, String, String, i64)>, StorageError> {
+    tx.query(&SUMMARY, &[&tenant.uuid()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+}
+
+pub fn next_epoch(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: DeviceId,
+    state: DeviceState,
+    owner: Option<&str>,
+    at: Timestamp,
+) -> Result<u32, StorageError> {
+    tx.query_one(&NEXT_EPOCH, &[&tenant.uuid(), &id.uuid(), &state.as_str(), &owner, &at.as_micros()], |row| row.get(0))
+}
+
+pub fn set_state(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: DeviceId,
+    state: DeviceState,
+    reason: Option<&str>,
+) -> Result<u64, StorageError> {
+    tx.execute(&SET_STATE, &[&tenant.uuid(), &id.uuid(), &state.as_str(), &reason])
+}
+
+pub fn set_compliance(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: DeviceId,
+    state: ComplianceState,
+    at: Timestamp,
+) -> Result<u64, StorageError> {
+    tx.execute(&SET_COMPLIANCE, &[&tenant.uuid(), &id.uuid(), &state.as_str(), &at.as_micros()])
+}
+
+pub fn seen(tx: &mut Tx, tenant: TenantId, id: DeviceId, at: Timestamp) -> Result<(), StorageError> {
+    tx.execute(&SEEN, &[&tenant.uuid(), &id.uuid(), &at.as_micros()]).map(drop)
+}
+
+pub fn learn(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: DeviceId,
+    model: Option<&str>,
+    vendor: Option<&str>,
+    agent_version: Option<&str>,
+    name: &str,
+) -> Result<(), StorageError> {
+    tx.execute(&LEARN, &[&tenant.uuid(), &id.uuid(), &model, &vendor, &agent_version, &name]).map(drop)
+}
+
+pub fn claim(tx: &mut Tx, tenant: TenantId, claim: &Claim, id: DeviceId) -> Result<(), StorageError> {
+    tx.execute(&CLAIM, &[&tenant.uuid(), &claim.kind, &claim.value.as_str(), &id.uuid()]).map(drop)
+}
+
+pub fn holder(tx: &mut Tx, tenant: TenantId, claim: &Claim) -> Result<Option<DeviceId>, StorageError> {
+    tx.query_opt(&HOLDER, &[&tenant.uuid(), &claim.kind, &claim.value.as_str()], |row| {
+        Ok(DeviceId::from_uuid(row.get(0)?))
+    })
+}
+
+/// The claims that a device holds, as (kind, value).
+pub fn claims(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<Vec<(String, String)>, StorageError> {
+    tx.query(&CLAIMS, &[&tenant.uuid(), &id.uuid()], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+pub fn release(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<(), StorageError> {
+    tx.execute(&RELEASE, &[&tenant.uuid(), &id.uuid()]).map(drop)
+}
+
+pub fn put_facts(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: DeviceId,
+    facts: &str,
+    sha256: &[u8],
+    at: Timestamp,
+) -> Result<(), StorageError> {
+    tx.execute(&PUT_FACTS, &[&tenant.uuid(), &id.uuid(), &facts, &sha256, &at.as_micros()]).map(drop)
+}
+
+pub fn facts(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<Option<(String, Timestamp)>, StorageError> {
+    tx.query_opt(&FACTS, &[&tenant.uuid(), &id.uuid()], |row| {
+        Ok((row.get(0)?, Timestamp::from_micros(row.get(1)?)))
+    })
+}
+
+pub fn has_facts(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<bool, StorageError> {
+    tx.query_one(&HAS_FACTS, &[&tenant.uuid(), &id.uuid()], |row| row.get::<i64>(0)).map(|rows| rows > 0)
+}
+
+fn device_of(row: &Row<'_>) -> Result<Device, StorageError> {
+    Ok(Device {
+        id: DeviceId::from_uuid(row.get(0)?),
+        device_uuid: row.get(1)?,
+        serial: row.get(2)?,
+        name: row.get(3)?,
+        owner: row.get(4)?,
+        platform: Platform::parse(&row.get::<String>(5)?).unwrap_or(Platform::Linux),
+        model: row.get(6)?,
+        vendor: row.get(7)?,
+        epoch: row.get(8)?,
+        state: DeviceState::parse(&row.get::<String>(9)?),
+        quarantine_reason: row.get(10)?,
+        attestation_level: row.get(11)?,
+        spki: row.get(12)?,
+        compliance: ComplianceState::parse(&row.get::<String>(13)?).unwrap_or(ComplianceState::Unknown),
+        compliance_at: row.get::<Option<i64>>(14)?.map(Timestamp::from_micros),
+        agent_version: row.get(15)?,
+        enrolled_at: Timestamp::from_micros(row.get(16)?),
+        last_seen_at: Timestamp::from_micros(row.get(17)?),
+    })
+}

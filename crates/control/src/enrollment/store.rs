@@ -1,0 +1,142 @@
+//! SQL of the `enrollment_` tables.
+
+use muster_model::{DeviceId, TenantId, Timestamp, TokenId};
+use muster_storage::{Row, StorageError, Tx, statements};
+use uuid::Uuid;
+
+use super::{Session, Token};
+
+macro_rules! token_columns {
+    () => {
+        "jti, device_uuid, serial, owner, created_by, created_at, expires_at, redeemed_at, device_id, spki_sha256, \
+         failures, last_failure"
+    };
+}
+
+statements! {
+    INSERT_TOKEN = "INSERT INTO enrollment_token \
+        (tenant_id, jti, device_uuid, serial, owner, created_by, created_at, expires_at, failures) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0)";
+    TOKEN = concat!("SELECT ", token_columns!(), " FROM enrollment_token WHERE tenant_id = $1 AND jti = $2");
+    TOKENS = concat!("SELECT ", token_columns!(), " FROM enrollment_token WHERE tenant_id = $1 AND jti < $2 \
+        ORDER BY jti DESC LIMIT $3");
+    REDEEM = "UPDATE enrollment_token SET redeemed_at = $3, spki_sha256 = $4 \
+        WHERE tenant_id = $1 AND jti = $2 AND redeemed_at IS NULL";
+    BOUND = "UPDATE enrollment_token SET device_id = $3 WHERE tenant_id = $1 AND jti = $2";
+    FAILED = "UPDATE enrollment_token SET failures = failures + 1, last_failure = $3 \
+        WHERE tenant_id = $1 AND jti = $2";
+    FUNNEL = "SELECT COUNT(*), COUNT(redeemed_at), COUNT(CASE WHEN redeemed_at IS NULL AND expires_at <= $3 THEN 1 END), \
+        COUNT(CASE WHEN failures > 0 THEN 1 END) FROM enrollment_token WHERE tenant_id = $1 AND created_at >= $2";
+    FORGET_TOKENS = "DELETE FROM enrollment_token WHERE created_at < $1";
+    INSERT_SESSION = "INSERT INTO enrollment_session \
+        (tenant_id, session_sha256, jti, token_sha256, nonce, spki, hardware, expires_at) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    SESSION = "SELECT tenant_id, jti, token_sha256, nonce, spki, hardware, expires_at FROM enrollment_session \
+        WHERE session_sha256 = $1";
+    SESSIONS_OF_TOKEN = "SELECT COUNT(*) FROM enrollment_session WHERE tenant_id = $1 AND jti = $2 AND expires_at > $3";
+    FORGET_SESSIONS = "DELETE FROM enrollment_session WHERE expires_at < $1";
+}
+
+pub fn insert_token(tx: &mut Tx, tenant: TenantId, token: &Token) -> Result<(), StorageError> {
+    tx.execute(
+        &INSERT_TOKEN,
+        &[
+            &tenant.uuid(),
+            &token.id.uuid(),
+            &token.device_uuid,
+            &token.serial,
+            &token.owner,
+            &token.created_by.as_str(),
+            &token.created_at.as_micros(),
+            &token.expires_at.as_micros(),
+        ],
+    )
+    .map(drop)
+}
+
+pub fn token(tx: &mut Tx, tenant: TenantId, id: TokenId) -> Result<Option<Token>, StorageError> {
+    tx.query_opt(&TOKEN, &[&tenant.uuid(), &id.uuid()], token_of)
+}
+
+pub fn tokens(tx: &mut Tx, tenant: TenantId, before: TokenId, limit: i64) -> Result<Vec<Token>, StorageError> {
+    tx.query(&TOKENS, &[&tenant.uuid(), &before.uuid(), &limit], token_of)
+}
+
+/// Marks the token as used by this key; answers 0 when it was used already.
+pub fn redeem(tx: &mut Tx, tenant: TenantId, id: TokenId, spki_sha256: &[u8], at: Timestamp) -> Result<u64, StorageError> {
+    tx.execute(&REDEEM, &[&tenant.uuid(), &id.uuid(), &at.as_micros(), &spki_sha256])
+}
+
+pub fn bind(tx: &mut Tx, tenant: TenantId, id: TokenId, device: DeviceId) -> Result<(), StorageError> {
+    tx.execute(&BOUND, &[&tenant.uuid(), &id.uuid(), &device.uuid()]).map(drop)
+}
+
+pub fn failed(tx: &mut Tx, tenant: TenantId, id: TokenId, code: &str) -> Result<(), StorageError> {
+    tx.execute(&FAILED, &[&tenant.uuid(), &id.uuid(), &code]).map(drop)
+}
+
+/// (issued, redeemed, expired unused, with failures) of the tokens made since `since`.
+pub fn funnel(tx: &mut Tx, tenant: TenantId, since: Timestamp, now: Timestamp) -> Result<(i64, i64, i64, i64), StorageError> {
+    tx.query_one(&FUNNEL, &[&tenant.uuid(), &since.as_micros(), &now.as_micros()], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    })
+}
+
+pub fn insert_session(tx: &mut Tx, sha256: &[u8], session: &Session) -> Result<(), StorageError> {
+    tx.execute(
+        &INSERT_SESSION,
+        &[
+            &session.tenant.uuid(),
+            &sha256,
+            &session.token.uuid(),
+            &session.token_sha256.as_slice(),
+            &session.nonce.as_slice(),
+            &session.spki.as_slice(),
+            &session.hardware.as_str(),
+            &session.expires_at.as_micros(),
+        ],
+    )
+    .map(drop)
+}
+
+/// Across tenants: a session is looked up before it is known whose it is.
+pub fn session(tx: &mut Tx, sha256: &[u8]) -> Result<Option<Session>, StorageError> {
+    tx.query_opt(&SESSION, &[&sha256], |row| {
+        Ok(Session {
+            tenant: TenantId::from_uuid(row.get(0)?),
+            token: TokenId::from_uuid(row.get(1)?),
+            token_sha256: row.get(2)?,
+            nonce: row.get(3)?,
+            spki: row.get(4)?,
+            hardware: row.get(5)?,
+            expires_at: Timestamp::from_micros(row.get(6)?),
+        })
+    })
+}
+
+pub fn open_sessions(tx: &mut Tx, tenant: TenantId, token: TokenId, now: Timestamp) -> Result<i64, StorageError> {
+    tx.query_one(&SESSIONS_OF_TOKEN, &[&tenant.uuid(), &token.uuid(), &now.as_micros()], |row| row.get(0))
+}
+
+/// Removes sessions that have ended and tokens older than `tokens_before`.
+pub fn forget(tx: &mut Tx, now: Timestamp, tokens_before: Timestamp) -> Result<u64, StorageError> {
+    let sessions = tx.execute(&FORGET_SESSIONS, &[&now.as_micros()])?;
+    Ok(sessions + tx.execute(&FORGET_TOKENS, &[&tokens_before.as_micros()])?)
+}
+
+fn token_of(row: &Row<'_>) -> Result<Token, StorageError> {
+    Ok(Token {
+        id: TokenId::from_uuid(row.get::<Uuid>(0)?),
+        device_uuid: row.get(1)?,
+        serial: row.get(2)?,
+        owner: row.get(3)?,
+        created_by: row.get(4)?,
+        created_at: Timestamp::from_micros(row.get(5)?),
+        expires_at: Timestamp::from_micros(row.get(6)?),
+        redeemed_at: row.get::<Option<i64>>(7)?.map(Timestamp::from_micros),
+        device: row.get::<Option<Uuid>>(8)?.map(DeviceId::from_uuid),
+        spki_sha256: row.get(9)?,
+        failures: row.get(10)?,
+        last_failure: row.get(11)?,
+    })
+}

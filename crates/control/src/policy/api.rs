@@ -1,0 +1,571 @@
+//! Routes of policies and their versions, and the catalogue of settings.
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use muster_model::{
+    EntryId, PolicyId,
+    platform::Platform,
+    rules::Rule,
+    settings::{SettingDef, Support, catalogue},
+    text::{Name, VersionLabel},
+};
+use muster_trust::bundle;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::{
+    BUNDLE_MEDIA_TYPE, Policy, PolicySummary, Version,
+    rules::{self, Content, DESCRIPTION_CHARS_MAX, Decision},
+    store,
+};
+use crate::{
+    App,
+    access::{
+        Author, Permit,
+        idempotency::{IdempotencyKey, commit_once},
+        problem::{BUNDLE_CHANGED, CONFLICT, CURSOR_INVALID, INVALID, NAME_TAKEN, Problem, VERSION_EXISTS},
+        request::{Body, Params, PathOf},
+        scope::{PolicyRead, PolicyWrite},
+    },
+    audit::{self, LoggedTx},
+    clock,
+    page::{Page, PageQuery, cursor, page_limit},
+};
+
+/// Routes under `/api/v1`.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list_policies, create_policy))
+        .routes(routes!(get_policy))
+        .routes(routes!(list_versions, create_version))
+        .routes(routes!(get_version))
+        .routes(routes!(get_bundle))
+        .routes(routes!(list_settings))
+}
+
+/// A policy.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PolicyView {
+    #[schema(value_type = String)]
+    pub id: PolicyId,
+    pub name: String,
+    pub description: Option<String>,
+    pub created_at: String,
+    /// How many versions it has.
+    pub versions: u64,
+    /// Its newest version.
+    pub newest_version: Option<String>,
+}
+
+impl From<PolicySummary> for PolicyView {
+    fn from(summary: PolicySummary) -> PolicyView {
+        PolicyView {
+            id: summary.policy.id,
+            name: summary.policy.name,
+            description: summary.policy.description,
+            created_at: summary.policy.created_at.to_string(),
+            versions: summary.versions,
+            newest_version: summary.newest,
+        }
+    }
+}
+
+/// A version of a policy: immutable.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct VersionView {
+    #[schema(value_type = String)]
+    pub policy_id: PolicyId,
+    #[schema(value_type = String)]
+    pub version: VersionLabel,
+    /// The place among the policy's versions, from 1.
+    pub sequence: u64,
+    /// SHA-256 of the bundle, lower hex.
+    pub sha256: String,
+    /// The log entry of its making.
+    #[schema(value_type = String)]
+    pub entry_id: EntryId,
+    pub created_by: String,
+    pub created_at: String,
+    #[schema(value_type = Object)]
+    pub settings: Box<RawValue>,
+    #[schema(value_type = Vec<Object>)]
+    pub rules: Box<RawValue>,
+}
+
+impl VersionView {
+    fn of(version: Version) -> Result<VersionView, Problem> {
+        Ok(VersionView {
+            policy_id: version.policy,
+            version: version.version,
+            sequence: version.sequence,
+            sha256: version.bundle_sha256,
+            entry_id: version.entry,
+            created_by: version.created_by,
+            created_at: version.created_at.to_string(),
+            settings: RawValue::from_string(version.settings).map_err(Problem::internal)?,
+            rules: RawValue::from_string(version.rules).map_err(Problem::internal)?,
+        })
+    }
+}
+
+#[utoipa::path(
+    get, path = "/policies", tag = "policies", params(PageQuery), security(("oauth2" = ["policy:read"])),
+    responses((status = 200, body = Page<PolicyView>)),
+)]
+async fn list_policies(
+    permit: Permit<PolicyRead>,
+    State(app): State<App>,
+    Params(query): Params<PageQuery>,
+) -> Result<Json<Page<PolicyView>>, Problem> {
+    let limit = page_limit(query.limit);
+    let after = cursor::<PolicyId>(query.cursor.as_deref())?.unwrap_or(PolicyId::from_uuid(Uuid::nil()));
+    let tenant = permit.tenant();
+    let policies = app.db.read(permit.storage(), move |tx| super::list(tx, tenant, after, limit + 1)).await?;
+    let items = policies.into_iter().map(PolicyView::from).collect();
+    Ok(Json(Page::of(items, limit, |policy: &PolicyView| policy.id.to_string())))
+}
+
+/// A new policy.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PolicyRequest {
+    /// Unique in the tenant; usable in place of the id.
+    #[schema(value_type = String)]
+    name: Name,
+    description: Option<String>,
+}
+
+/// The id of a new policy.
+#[derive(Debug, Serialize, ToSchema)]
+struct CreatedPolicy {
+    #[schema(value_type = String)]
+    id: PolicyId,
+}
+
+#[utoipa::path(
+    post, path = "/policies", tag = "policies", security(("oauth2" = ["policy:write"])),
+    request_body = PolicyRequest, responses((status = 201, body = CreatedPolicy)),
+)]
+async fn create_policy(
+    permit: Permit<PolicyWrite>,
+    State(app): State<App>,
+    key: IdempotencyKey,
+    Body(request): Body<PolicyRequest>,
+) -> Result<Response, Problem> {
+    if request.name.as_str().parse::<PolicyId>().is_ok() {
+        return Err(INVALID.detail("A name cannot look like a policy id. Choose another."));
+    }
+    let description = request.description.as_deref().unwrap_or_default();
+    if description.chars().count() > DESCRIPTION_CHARS_MAX {
+        return Err(INVALID.detail("A description has at most 1024 characters."));
+    }
+    let (name, description) = (request.name.as_str().to_owned(), request.description.clone());
+    commit_once(&app, &permit, key, "POST /policies", &request, move |tx| {
+        let policy = Policy {
+            id: PolicyId::generate(tx.at(), clock::random()),
+            name: name.clone(),
+            description: description.clone(),
+            created_at: tx.at(),
+        };
+        insert_policy(tx, &policy)?;
+        Ok((StatusCode::CREATED, CreatedPolicy { id: policy.id }))
+    })
+    .await
+}
+
+fn insert_policy(tx: &mut LoggedTx<'_>, policy: &Policy) -> Result<(), Problem> {
+    let tenant = tx.tenant();
+    let taken = || NAME_TAKEN.detail("A policy of this tenant has this name. Choose another.");
+    if store::policy_by_name(tx, tenant, &policy.name)?.is_some() {
+        return Err(taken());
+    }
+    tx.attempt(|tx| store::insert_policy(tx, tenant, policy).map_err(|error| unique_or(error, taken)))?;
+    let detail = serde_json::json!({"name": policy.name, "description": policy.description});
+    tx.record("policy.created", ("policy", policy.id.to_string()), detail).map(drop)
+}
+
+#[utoipa::path(
+    get, path = "/policies/{id}", tag = "policies", params(("id" = String, Path, description = "Id or name")),
+    security(("oauth2" = ["policy:read"])), responses((status = 200, body = PolicyView)),
+)]
+async fn get_policy(
+    permit: Permit<PolicyRead>,
+    State(app): State<App>,
+    PathOf(id): PathOf<String>,
+) -> Result<Json<PolicyView>, Problem> {
+    let tenant = permit.tenant();
+    let summary = app
+        .db
+        .read(permit.storage(), move |tx| {
+            let policy = super::resolve(tx, tenant, &id)?;
+            let newest = super::versions(tx, tenant, policy.id, u64::MAX, 1)?.pop();
+            let versions = newest.as_ref().map_or(0, |newest| newest.sequence);
+            let newest = newest.map(|newest| newest.version.to_string());
+            Ok::<_, Problem>(PolicySummary { policy, versions, newest })
+        })
+        .await?;
+    Ok(Json(summary.into()))
+}
+
+#[utoipa::path(
+    get, path = "/policies/{id}/versions", tag = "policies",
+    params(("id" = String, Path, description = "Id or name"), PageQuery),
+    security(("oauth2" = ["policy:read"])), responses((status = 200, body = Page<VersionView>)),
+)]
+async fn list_versions(
+    permit: Permit<PolicyRead>,
+    State(app): State<App>,
+    PathOf(id): PathOf<String>,
+    Params(query): Params<PageQuery>,
+) -> Result<Json<Page<VersionView>>, Problem> {
+    let limit = page_limit(query.limit);
+    let before = cursor::<u64>(query.cursor.as_deref())?.unwrap_or(u64::MAX);
+    if before == 0 {
+        return Err(CURSOR_INVALID.detail("Send next_cursor of the page before, or no cursor."));
+    }
+    let tenant = permit.tenant();
+    let versions = app
+        .db
+        .read(permit.storage(), move |tx| {
+            let policy = super::resolve(tx, tenant, &id)?;
+            super::versions(tx, tenant, policy.id, before, limit + 1)
+        })
+        .await?;
+    let items = versions.into_iter().map(VersionView::of).collect::<Result<Vec<_>, _>>()?;
+    Ok(Json(Page::of(items, limit, |version: &VersionView| version.sequence.to_string())))
+}
+
+/// A new version of a policy.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct VersionRequest {
+    /// For example `2026.05`.
+    #[schema(value_type = String)]
+    version: VersionLabel,
+    /// Setting keys of `GET /settings` with their values.
+    #[schema(value_type = Object)]
+    settings: Box<RawValue>,
+    /// Checks of facts, for example `{"name":"os","check":{"fact":"os.version","op":"ge","value":"12"}}`.
+    #[schema(value_type = Option<Vec<Object>>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rules: Option<Vec<Rule>>,
+}
+
+/// A version that now exists.
+#[derive(Debug, Serialize, ToSchema)]
+struct CreatedVersion {
+    #[schema(value_type = String)]
+    policy_id: PolicyId,
+    #[schema(value_type = String)]
+    version: VersionLabel,
+    sequence: u64,
+    /// SHA-256 of the bundle, lower hex.
+    sha256: String,
+}
+
+impl From<Version> for CreatedVersion {
+    fn from(version: Version) -> CreatedVersion {
+        CreatedVersion {
+            policy_id: version.policy,
+            version: version.version,
+            sequence: version.sequence,
+            sha256: version.bundle_sha256,
+        }
+    }
+}
+
+/// Makes a version: 201 the first time, 200 with the same answer when it exists with the same content.
+#[utoipa::path(
+    post, path = "/policies/{id}/versions", tag = "policies",
+    params(("id" = String, Path, description = "Id or name")), security(("oauth2" = ["policy:write"])),
+    request_body = VersionRequest,
+    responses((status = 201, body = CreatedVersion), (status = 200, body = CreatedVersion)),
+)]
+async fn create_version(
+    permit: Permit<PolicyWrite>,
+    State(app): State<App>,
+    PathOf(id): PathOf<String>,
+    key: IdempotencyKey,
+    Body(request): Body<VersionRequest>,
+) -> Result<Response, Problem> {
+    let content = rules::read_content(request.settings.get(), request.rules.clone().unwrap_or_default())?;
+    let label = request.version.clone();
+    let made = commit_once(&app, &permit, key, "POST /policies/{id}/versions", &(&id, &request), {
+        let (id, label, content) = (id.clone(), label.clone(), content.clone());
+        move |tx| {
+            let (status, version) = make_version(tx, &id, &label, &content)?;
+            Ok((status, CreatedVersion::from(version)))
+        }
+    })
+    .await;
+    if let Err(problem) = &made
+        && problem.kind == VERSION_EXISTS
+    {
+        record_refusal(&app, permit.author(), id, label, content).await?;
+    }
+    made
+}
+
+/// Makes a version, or finds the one that is there. Two calls at once meet at the table's keys: the later one looks again.
+fn make_version(
+    tx: &mut LoggedTx<'_>,
+    policy: &str,
+    label: &VersionLabel,
+    content: &Content,
+) -> Result<(StatusCode, Version), Problem> {
+    const TRIES: u32 = 5;
+    let tenant = tx.tenant();
+    let policy = super::resolve(tx, tenant, policy)?;
+    let entry = EntryId::generate(tx.at(), clock::random());
+    for _ in 0..TRIES {
+        let existing = store::version(tx, tenant, policy.id, label.as_str())?;
+        match (rules::decide(existing.as_ref(), content), existing) {
+            (Decision::Repeat, Some(existing)) => return Ok((StatusCode::OK, existing)),
+            (Decision::Create, _) => {}
+            (Decision::Repeat | Decision::Refuse, _) => {
+                return Err(VERSION_EXISTS.detail(format!(
+                    "Version {label} exists with other content, and a version never changes. Make a new version."
+                )));
+            }
+        }
+        let (version, bytes) = build(tx, &policy, label, content, entry)?;
+        let stored = tx.attempt(|tx| match store::insert_version(tx, tenant, &version, &bytes) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(unique_or(error, || CONFLICT.detail("Another version was made at this moment."))),
+        });
+        match stored {
+            Ok(()) => {
+                let detail = serde_json::json!({
+                    "policy_id": policy.id, "version": label, "sequence": version.sequence,
+                    "bundle_sha256": version.bundle_sha256,
+                });
+                tx.record_as(entry, "policy.version_created", ("policy", policy.id.to_string()), detail)?;
+                return Ok((StatusCode::CREATED, version));
+            }
+            Err(problem) if problem.kind == CONFLICT => {}
+            Err(problem) => return Err(problem),
+        }
+    }
+    Err(CONFLICT.detail("Other versions of this policy are being made at this moment. Try again.").retry_after(1))
+}
+
+fn build(
+    tx: &mut LoggedTx<'_>,
+    policy: &Policy,
+    label: &VersionLabel,
+    content: &Content,
+    entry: EntryId,
+) -> Result<(Version, Vec<u8>), Problem> {
+    let tenant = tx.tenant();
+    let sequence = store::next_sequence(tx, tenant, policy.id)?;
+    let source = bundle::BundleSource {
+        tenant,
+        policy_id: policy.id,
+        policy_name: &policy.name,
+        version: label,
+        sequence,
+        created_at: tx.at(),
+        settings_json: content.settings_json.as_bytes(),
+        rules_json: content.rules_json.as_bytes(),
+    };
+    let built = bundle::build(&source, &[&tx.keys().policy]).map_err(Problem::internal)?;
+    let version = Version {
+        policy: policy.id,
+        version: label.clone(),
+        sequence,
+        content_sha256: content.sha256.as_bytes().to_vec(),
+        settings: content.settings_json.clone(),
+        rules: content.rules_json.clone(),
+        bundle_sha256: built.sha256.to_hex(),
+        entry,
+        created_by: tx.actor(),
+        created_at: tx.at(),
+    };
+    Ok((version, built.bytes))
+}
+
+/// An attempt to change a version is itself logged, although it changed nothing.
+async fn record_refusal(
+    app: &App,
+    author: &Author,
+    policy: String,
+    label: VersionLabel,
+    content: Content,
+) -> Result<(), Problem> {
+    let tenant = author.tenant;
+    audit::commit(app, author, move |tx| {
+        let policy = super::resolve(tx, tenant, &policy)?;
+        let version = super::version(tx, tenant, policy.id, &label)?;
+        let detail = serde_json::json!({
+            "policy_id": policy.id, "version": label, "bundle_sha256": version.bundle_sha256,
+            "offered_content_sha256": content.sha256,
+        });
+        tx.record("policy.change_refused", ("policy", policy.id.to_string()), detail).map(drop)
+    })
+    .await
+}
+
+#[utoipa::path(
+    get, path = "/policies/{id}/versions/{version}", tag = "policies",
+    params(("id" = String, Path, description = "Id or name"), ("version" = String, Path)),
+    security(("oauth2" = ["policy:read"])), responses((status = 200, body = VersionView)),
+)]
+async fn get_version(
+    permit: Permit<PolicyRead>,
+    State(app): State<App>,
+    PathOf((id, label)): PathOf<(String, VersionLabel)>,
+) -> Result<Json<VersionView>, Problem> {
+    let tenant = permit.tenant();
+    let version = app
+        .db
+        .read(permit.storage(), move |tx| {
+            let policy = super::resolve(tx, tenant, &id)?;
+            super::version(tx, tenant, policy.id, &label)
+        })
+        .await?;
+    Ok(Json(VersionView::of(version)?))
+}
+
+/// The signed bundle, `policy.zip`. It never changes: `ETag` is its SHA-256.
+#[utoipa::path(
+    get, path = "/policies/{id}/versions/{version}/bundle", tag = "policies",
+    params(("id" = String, Path, description = "Id or name"), ("version" = String, Path)),
+    security(("oauth2" = ["policy:read"])),
+    responses((status = 200, body = Vec<u8>, content_type = "application/zip"), (status = 304)),
+)]
+async fn get_bundle(
+    permit: Permit<PolicyRead>,
+    State(app): State<App>,
+    PathOf((id, label)): PathOf<(String, VersionLabel)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let tenant = permit.tenant();
+    let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+    let (version, bundle) = app
+        .db
+        .read(permit.storage(), move |tx| {
+            let policy = super::resolve(tx, tenant, &id)?;
+            let version = super::version(tx, tenant, policy.id, &label)?;
+            let bundle = super::bundle(tx, &keys, &version);
+            Ok::<_, Problem>((version, bundle))
+        })
+        .await?;
+    let bytes = match bundle {
+        Ok(bytes) => bytes,
+        Err(problem) => {
+            if problem.kind == BUNDLE_CHANGED {
+                super::report_tampering(&app, permit.author(), &version, &problem.detail).await?;
+            }
+            return Err(problem);
+        }
+    };
+    let etag = format!("\"{}\"", version.bundle_sha256);
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|value| etag_matches(value, &etag));
+    let mut response = if known {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let mut response = Bytes::from(bytes).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(BUNDLE_MEDIA_TYPE));
+        response
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, HeaderValue::from_str(&etag).map_err(Problem::internal)?);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    Ok(response)
+}
+
+/// Weak comparison of `If-None-Match` (RFC 9110 §13.1.2).
+fn etag_matches(value: &HeaderValue, etag: &str) -> bool {
+    let Ok(value) = value.to_str() else { return false };
+    value.split(',').map(|part| part.trim().trim_start_matches("W/")).any(|part| part == "*" || part == etag)
+}
+
+/// A setting that policies can have.
+#[derive(Debug, Serialize, ToSchema)]
+struct SettingView {
+    key: &'static str,
+    /// `bool`, `int`, `enum`, `text`, `version`, `list` or `object`, with its bounds.
+    #[serde(rename = "type")]
+    #[schema(value_type = Object)]
+    kind: muster_model::settings::SettingKind,
+    meaning: &'static str,
+    /// How two policies with this setting become one.
+    merge: String,
+    support: Vec<SupportView>,
+}
+
+/// How far a platform can enforce a setting.
+#[derive(Debug, Serialize, ToSchema)]
+struct SupportView {
+    #[schema(value_type = String)]
+    platform: Platform,
+    /// `exact`, `weaker`, `not_expressible` or `needs_agent`.
+    support: &'static str,
+    /// Where it is less than exact: what is missing.
+    why: Option<&'static str>,
+}
+
+/// The catalogue of settings.
+#[derive(Debug, Serialize, ToSchema)]
+struct Catalogue {
+    items: Vec<SettingView>,
+    next_cursor: Option<String>,
+}
+
+#[utoipa::path(
+    get, path = "/settings", tag = "policies", security(("oauth2" = ["policy:read"])),
+    responses((status = 200, body = Catalogue)),
+)]
+async fn list_settings(_permit: Permit<PolicyRead>) -> Json<Catalogue> {
+    Json(Catalogue { items: catalogue().iter().map(setting_view).collect(), next_cursor: None })
+}
+
+fn setting_view(def: &'static SettingDef) -> SettingView {
+    let support = Platform::ALL.into_iter().map(|platform| {
+        let (support, why) = match def.support(platform) {
+            Support::Exact => ("exact", None),
+            Support::Weaker(why) => ("weaker", Some(why)),
+            Support::NotExpressible(why) => ("not_expressible", Some(why)),
+            Support::NeedsAgent(why) => ("needs_agent", Some(why)),
+        };
+        SupportView { platform, support, why }
+    });
+    SettingView {
+        key: def.key,
+        kind: def.kind,
+        meaning: def.meaning,
+        merge: format!("{:?}", def.merge),
+        support: support.collect(),
+    }
+}
+
+/// The caller's refusal where a unique key was violated, any other failure as it is.
+fn unique_or(error: muster_storage::StorageError, refusal: impl FnOnce() -> Problem) -> Problem {
+    match error {
+        muster_storage::StorageError::Unique { .. } => refusal(),
+        other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_etag_matches_in_a_list_and_weakly() {
+        let check = |value: &'static str| etag_matches(&HeaderValue::from_static(value), "\"ab\"");
+        assert!(check("\"ab\""));
+        assert!(check("\"x\", W/\"ab\""));
+        assert!(check("*"));
+        assert!(!check("\"a\""));
+        assert!(!check("ab"));
+    }
+}

@@ -1,0 +1,175 @@
+//! What a version may say, and when a stored one is still itself.
+
+use muster_model::{rules::Rule, settings::Settings};
+use muster_trust::{
+    bundle::{self, OpenBundle},
+    key::{Digest, sha256, sha256_of},
+};
+
+use super::{Opened, Version};
+use crate::{
+    access::problem::{FieldError, INVALID, Problem, SETTINGS_INVALID},
+    secrets::TenantKeys,
+};
+
+/// Longest settings document of a version.
+pub const SETTINGS_BYTES_MAX: usize = 256 * 1024;
+/// Most rules of a version.
+pub const RULES_MAX: usize = 256;
+/// Longest description of a policy, in characters.
+pub const DESCRIPTION_CHARS_MAX: usize = 1024;
+
+/// The checked content of a version.
+#[derive(Debug, Clone)]
+pub struct Content {
+    pub settings: Settings,
+    pub rules: Vec<Rule>,
+    /// Canonical JSON, one text for one meaning.
+    pub settings_json: String,
+    pub rules_json: String,
+    /// Of settings and rules.
+    pub sha256: Digest,
+}
+
+/// What a request to make a version comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    Create,
+    /// The version exists with this content: answer as the first time.
+    Repeat,
+    /// The version exists with other content, and versions never change.
+    Refuse,
+}
+
+/// Checks settings (JSON text) and rules. Every wrong setting is named.
+pub fn read_content(settings: &str, rules: Vec<Rule>) -> Result<Content, Problem> {
+    if settings.len() > SETTINGS_BYTES_MAX {
+        return Err(INVALID.detail("The settings are over 256 KiB."));
+    }
+    let settings = Settings::parse(settings.as_bytes()).map_err(|errors| {
+        let detail = match errors.as_slice() {
+            [only] => only.to_string(),
+            several => format!("{} settings are wrong; `errors` names each.", several.len()),
+        };
+        let errors = errors
+            .iter()
+            .map(|error| FieldError {
+                field: error.key().to_owned(),
+                code: error.code().to_owned(),
+                detail: error.to_string(),
+            })
+            .collect();
+        SETTINGS_INVALID.detail(detail).with_errors(errors)
+    })?;
+    check_rules(&rules)?;
+    if settings.is_empty() && rules.is_empty() {
+        return Err(SETTINGS_INVALID.detail("A version needs at least one setting or rule."));
+    }
+    let settings_json = String::from_utf8(settings.canonical_json()).map_err(Problem::internal)?;
+    let rules_json = serde_json::to_string(&rules).map_err(Problem::internal)?;
+    let sha256 = sha256_of(&[settings_json.as_bytes(), b"\n", rules_json.as_bytes()]);
+    Ok(Content { settings, rules, settings_json, rules_json, sha256 })
+}
+
+/// Decides about a request for a version that may exist.
+pub fn decide(existing: Option<&Version>, content: &Content) -> Decision {
+    match existing {
+        None => Decision::Create,
+        Some(version) if version.content_sha256 == content.sha256.as_bytes() => Decision::Repeat,
+        Some(_) => Decision::Refuse,
+    }
+}
+
+/// Opens the stored bundle of a version if it is the one that was signed: its digest, the policy key's signature, and
+/// the policy and version that it names. The error says what is wrong.
+pub fn open_bundle(bytes: &[u8], keys: &TenantKeys, version: &Version) -> Result<Opened, String> {
+    if sha256(bytes).to_hex() != version.bundle_sha256 {
+        return Err("its bytes do not have its digest".to_owned());
+    }
+    let open: OpenBundle = bundle::open(bytes).map_err(|error| error.to_string())?;
+    open.verify(&keys.root).map_err(|error| error.to_string())?;
+    let manifest = &open.manifest;
+    if manifest.tenant != keys.tenant
+        || manifest.policy_id != version.policy
+        || manifest.version != version.version
+        || manifest.sequence != version.sequence
+    {
+        return Err("it is the bundle of another version".to_owned());
+    }
+    let settings = Settings::parse(open.settings_json()).map_err(|_| "its settings are not understood".to_owned())?;
+    let rules = serde_json::from_slice(open.rules_json()).map_err(|error| error.to_string())?;
+    Ok(Opened { settings, rules })
+}
+
+fn check_rules(rules: &[Rule]) -> Result<(), Problem> {
+    if rules.len() > RULES_MAX {
+        return Err(INVALID.detail(format!("A version has at most {RULES_MAX} rules.")));
+    }
+    let mut names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(INVALID.detail(format!("Two rules are called {:?}. Give each its own name.", pair[0])));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_model::{EntryId, PolicyId, Timestamp};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn content(settings: &str) -> Content {
+        read_content(settings, Vec::new()).expect("the settings are valid")
+    }
+
+    fn stored(content: &Content) -> Version {
+        Version {
+            policy: PolicyId::from_uuid(Uuid::nil()),
+            version: "2026.05".parse().expect("it is a label"),
+            sequence: 1,
+            content_sha256: content.sha256.as_bytes().to_vec(),
+            settings: content.settings_json.clone(),
+            rules: content.rules_json.clone(),
+            bundle_sha256: String::new(),
+            entry: EntryId::from_uuid(Uuid::nil()),
+            created_by: "client:x".to_owned(),
+            created_at: Timestamp::from_micros(0),
+        }
+    }
+
+    #[test]
+    fn the_order_of_settings_is_no_other_content() {
+        let first = content(r#"{"passcode.min_length":12,"passcode.required":true}"#);
+        let second = content(r#"{ "passcode.required": true, "passcode.min_length": 12 }"#);
+        assert_eq!(decide(Some(&stored(&first)), &second), Decision::Repeat);
+    }
+
+    #[test]
+    fn a_version_never_changes() {
+        let first = content(r#"{"passcode.min_length":12}"#);
+        let second = content(r#"{"passcode.min_length":8}"#);
+        assert_eq!(decide(Some(&stored(&first)), &second), Decision::Refuse);
+        assert_eq!(decide(None, &second), Decision::Create);
+    }
+
+    #[test]
+    fn every_wrong_setting_is_named() {
+        let problem = read_content(r#"{"passcode.min_lenght":12,"passcode.required":"yes"}"#, Vec::new())
+            .expect_err("both are wrong");
+        assert_eq!(problem.code(), "settings_invalid");
+        let fields: Vec<_> = problem.errors.iter().map(|error| error.field.as_str()).collect();
+        assert!(fields.contains(&"passcode.min_lenght") && fields.contains(&"passcode.required"), "{fields:?}");
+    }
+
+    #[test]
+    fn d5_a_setting_named_twice_is_refused() {
+        assert!(read_content(r#"{"passcode.min_length":4,"passcode.min_length":12}"#, Vec::new()).is_err());
+    }
+
+    #[test]
+    fn an_empty_version_is_a_mistake() {
+        assert!(read_content("{}", Vec::new()).is_err());
+    }
+}

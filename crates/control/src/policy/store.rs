@@ -1,0 +1,158 @@
+//! SQL of the `policy_` tables.
+
+use muster_model::{EntryId, PolicyId, TenantId, Timestamp, text::VersionLabel};
+use muster_storage::{Row, StorageError, Tx, statements};
+
+use super::{Policy, PolicySummary, Version};
+
+statements! {
+    INSERT_POLICY = "INSERT INTO policy_policy (tenant_id, policy_id, name, description, created_at) \
+        VALUES ($1, $2, $3, $4, $5)";
+    POLICY = "SELECT policy_id, name, description, created_at FROM policy_policy \
+        WHERE tenant_id = $1 AND policy_id = $2";
+    POLICY_BY_NAME = "SELECT policy_id, name, description, created_at FROM policy_policy \
+        WHERE tenant_id = $1 AND name = $2";
+    POLICIES = "SELECT p.policy_id, p.name, p.description, p.created_at, \
+        (SELECT COUNT(*) FROM policy_version v WHERE v.tenant_id = p.tenant_id AND v.policy_id = p.policy_id), \
+        (SELECT v.version FROM policy_version v WHERE v.tenant_id = p.tenant_id AND v.policy_id = p.policy_id \
+        ORDER BY v.sequence DESC LIMIT 1) \
+        FROM policy_policy p WHERE p.tenant_id = $1 AND p.policy_id > $2 ORDER BY p.policy_id LIMIT $3";
+    NEXT_SEQUENCE = "SELECT COALESCE(MAX(sequence), 0) + 1 FROM policy_version \
+        WHERE tenant_id = $1 AND policy_id = $2";
+    INSERT_VERSION = "INSERT INTO policy_version (tenant_id, policy_id, version, sequence, content_sha256, settings, \
+        rules, bundle_sha256, bundle, entry_id, created_by, created_at) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    VERSION = "SELECT policy_id, version, sequence, content_sha256, settings, rules, bundle_sha256, entry_id, \
+        created_by, created_at FROM policy_version WHERE tenant_id = $1 AND policy_id = $2 AND version = $3";
+    VERSIONS = "SELECT policy_id, version, sequence, content_sha256, settings, rules, bundle_sha256, entry_id, \
+        created_by, created_at FROM policy_version WHERE tenant_id = $1 AND policy_id = $2 AND sequence < $3 \
+        ORDER BY sequence DESC LIMIT $4";
+    BUNDLE = "SELECT bundle FROM policy_version WHERE tenant_id = $1 AND policy_id = $2 AND version = $3";
+    BUNDLE_BY_SHA256 = "SELECT bundle FROM policy_version WHERE tenant_id = $1 AND bundle_sha256 = $2 LIMIT 1";
+}
+
+pub fn insert_policy(tx: &mut Tx, tenant: TenantId, policy: &Policy) -> Result<(), StorageError> {
+    tx.execute(
+        &INSERT_POLICY,
+        &[
+            &tenant.uuid(),
+            &policy.id.uuid(),
+            &policy.name.as_str(),
+            &policy.description.as_deref(),
+            &policy.created_at.as_micros(),
+        ],
+    )
+    .map(drop)
+}
+
+pub fn policy(tx: &mut Tx, tenant: TenantId, id: PolicyId) -> Result<Option<Policy>, StorageError> {
+    tx.query_opt(&POLICY, &[&tenant.uuid(), &id.uuid()], policy_of)
+}
+
+pub fn policy_by_name(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Policy>, StorageError> {
+    tx.query_opt(&POLICY_BY_NAME, &[&tenant.uuid(), &name], policy_of)
+}
+
+pub fn policies(
+    tx: &mut Tx,
+    tenant: TenantId,
+    after: PolicyId,
+    limit: i64,
+) -> Result<Vec<PolicySummary>, StorageError> {
+    tx.query(&POLICIES, &[&tenant.uuid(), &after.uuid(), &limit], |row| {
+        Ok(PolicySummary { policy: policy_of(row)?, versions: row.get(4)?, newest: row.get(5)? })
+    })
+}
+
+pub fn next_sequence(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<u64, StorageError> {
+    tx.query_one(&NEXT_SEQUENCE, &[&tenant.uuid(), &policy.uuid()], |row| row.get(0))
+}
+
+pub fn insert_version(
+    tx: &mut Tx,
+    tenant: TenantId,
+    version: &Version,
+    bundle: &[u8],
+) -> Result<(), StorageError> {
+    tx.execute(
+        &INSERT_VERSION,
+        &[
+            &tenant.uuid(),
+            &version.policy.uuid(),
+            &version.version.as_str(),
+            &version.sequence,
+            &version.content_sha256.as_slice(),
+            &version.settings.as_str(),
+            &version.rules.as_str(),
+            &version.bundle_sha256.as_str(),
+            &bundle,
+            &version.entry.uuid(),
+            &version.created_by.as_str(),
+            &version.created_at.as_micros(),
+        ],
+    )
+    .map(drop)
+}
+
+pub fn version(
+    tx: &mut Tx,
+    tenant: TenantId,
+    policy: PolicyId,
+    version: &str,
+) -> Result<Option<Version>, StorageError> {
+    tx.query_opt(&VERSION, &[&tenant.uuid(), &policy.uuid(), &version], version_of)
+}
+
+pub fn versions(
+    tx: &mut Tx,
+    tenant: TenantId,
+    policy: PolicyId,
+    before: u64,
+    limit: i64,
+) -> Result<Vec<Version>, StorageError> {
+    let before = i64::try_from(before).unwrap_or(i64::MAX);
+    tx.query(&VERSIONS, &[&tenant.uuid(), &policy.uuid(), &before, &limit], version_of)
+}
+
+pub fn bundle(
+    tx: &mut Tx,
+    tenant: TenantId,
+    policy: PolicyId,
+    version: &str,
+) -> Result<Option<Vec<u8>>, StorageError> {
+    tx.query_opt(&BUNDLE, &[&tenant.uuid(), &policy.uuid(), &version], |row| row.get(0))
+}
+
+pub fn bundle_by_sha256(tx: &mut Tx, tenant: TenantId, sha256: &str) -> Result<Option<Vec<u8>>, StorageError> {
+    tx.query_opt(&BUNDLE_BY_SHA256, &[&tenant.uuid(), &sha256], |row| row.get(0))
+}
+
+fn policy_of(row: &Row<'_>) -> Result<Policy, StorageError> {
+    Ok(Policy {
+        id: PolicyId::from_uuid(row.get(0)?),
+        name: row.get(1)?,
+        description: row.get(2)?,
+        created_at: Timestamp::from_micros(row.get(3)?),
+    })
+}
+
+fn version_of(row: &Row<'_>) -> Result<Version, StorageError> {
+    let label: String = row.get(1)?;
+    let version = label.parse::<VersionLabel>().map_err(|_| StorageError::Type {
+        index: 1,
+        expected: "a version label",
+        found: label.chars().take(64).collect(),
+    })?;
+    Ok(Version {
+        policy: PolicyId::from_uuid(row.get(0)?),
+        version,
+        sequence: row.get(2)?,
+        content_sha256: row.get(3)?,
+        settings: row.get(4)?,
+        rules: row.get(5)?,
+        bundle_sha256: row.get(6)?,
+        entry: EntryId::from_uuid(row.get(7)?),
+        created_by: row.get(8)?,
+        created_at: Timestamp::from_micros(row.get(9)?),
+    })
+}

@@ -1,0 +1,151 @@
+//! From the stored rollouts to what devices are told: the tenant's view, and the signed statement for one device.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use muster_model::{DeviceId, EntryId, RolloutState, TenantId};
+use muster_storage::{Scope, Tx};
+use muster_trust::{
+    dsse::Envelope,
+    key::Digest,
+    statement::{self, DesiredBundle, DesiredStateStatement},
+};
+
+use super::{
+    DesiredSet, Rollout,
+    activations::{Candidate, Paused, View, World},
+    store,
+};
+use crate::{
+    App,
+    access::{self, problem::Problem},
+    compliance::ActivePolicy,
+    policy,
+    secrets::TenantKeys,
+};
+
+/// How long a signed desired state may be taken up.
+pub const DESIRED_STATE_DAYS: u64 = 7;
+
+/// Reads the views of all tenants. Called once at start.
+pub async fn load(app: &App) -> Result<(), Problem> {
+    let tenants = app.db.read(Scope::System, access::tenants).await?;
+    for (tenant, _) in tenants {
+        reload(app, tenant).await?;
+    }
+    Ok(())
+}
+
+/// Reads a tenant's view again: after a change of its rollouts here or on another node.
+pub async fn reload(app: &App, tenant: TenantId) -> Result<(), Problem> {
+    let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+    let ticket = app.activations.ticket();
+    let view = app.db.read(Scope::Tenant(tenant.uuid()), move |tx| read_view(tx, &keys)).await?;
+    app.activations.learn(tenant, ticket, view);
+    Ok(())
+}
+
+/// Reads a tenant's view if that has not been done.
+pub async fn ensure(app: &App, tenant: TenantId) -> Result<(), Problem> {
+    if app.activations.knows(tenant) { Ok(()) } else { reload(app, tenant).await }
+}
+
+/// Signs what one device should be at. Also answers the activation entries whose inclusion the device wants proved, in the
+/// order of the bundles.
+pub fn desired_for(
+    app: &App,
+    tenant: TenantId,
+    device: DeviceId,
+    epoch: u32,
+    set: &DesiredSet,
+) -> Result<(Envelope, Vec<EntryId>), Problem> {
+    let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+    let now = app.clock.now();
+    let statement = DesiredStateStatement {
+        tenant,
+        device_id: device,
+        epoch,
+        generation: set.generation,
+        bundles: set.bundles.clone(),
+        issued_at: now,
+        expires_at: now.plus(Duration::from_secs(DESIRED_STATE_DAYS * 86_400)),
+    };
+    let envelope = statement::sign(&statement, &[&keys.action]).map_err(Problem::internal)?;
+    Ok((envelope, set.bundles.iter().map(|bundle| bundle.activation_entry).collect()))
+}
+
+fn read_view(tx: &mut Tx, keys: &TenantKeys) -> Result<View, Problem> {
+    let tenant = keys.tenant;
+    let current = store::current(tx, tenant)?;
+    let mut newest = World { generation: store::max_generation(tx, tenant)?, candidates: Vec::new() };
+    for rollout in &current {
+        newest.candidates.push(candidate(tx, keys, rollout)?);
+    }
+    let mut paused = Vec::new();
+    for rollout in current.iter().filter(|rollout| rollout.state == RolloutState::Paused) {
+        let holders: HashSet<DeviceId> =
+            store::holders(tx, tenant, rollout.generation)?.into_iter().collect();
+        paused.push(Paused {
+            generation: rollout.generation,
+            target: Arc::new(rollout.plan.target.clone()),
+            holders,
+            before: world_before(tx, keys, &current, rollout.generation)?,
+        });
+    }
+    Ok(View { newest, paused })
+}
+
+/// The active policies as they were before a generation: of one that moved on since, its newest completed rollout of then.
+fn world_before(
+    tx: &mut Tx,
+    keys: &TenantKeys,
+    current: &[Rollout],
+    generation: u64,
+) -> Result<World, Problem> {
+    let before = generation.saturating_sub(1);
+    let mut world = World { generation: before, candidates: Vec::new() };
+    for rollout in current {
+        let held = if rollout.generation <= before {
+            Some(rollout.clone())
+        } else {
+            store::last_completed(tx, keys.tenant, rollout.policy, before)?
+        };
+        if let Some(held) = held {
+            world.candidates.push(candidate(tx, keys, &held)?);
+        }
+    }
+    Ok(world)
+}
+
+/// A rollout as the view needs it. A bundle that was edited in the database stays what its rollout says, so that devices
+/// refuse it, and nobody is called compliant with it.
+fn candidate(tx: &mut Tx, keys: &TenantKeys, rollout: &Rollout) -> Result<Candidate, Problem> {
+    let opened = match policy::open(tx, keys, rollout.policy, &rollout.version) {
+        Ok(opened) => Some(opened),
+        Err(problem) if problem.kind.status == 500 || problem.kind.status == 503 => return Err(problem),
+        Err(problem) => {
+            tracing::error!(rollout = %rollout.id, %problem, "the bundle of an active rollout cannot be read");
+            None
+        }
+    };
+    let sha256: Digest = rollout.bundle_sha256.parse().map_err(Problem::internal)?;
+    let is_intact = opened.is_some();
+    let (settings, rules) = opened.map(|opened| (opened.settings, opened.rules)).unwrap_or_default();
+    Ok(Candidate {
+        target: Arc::new(rollout.plan.target.clone()),
+        bundle: DesiredBundle {
+            policy_id: rollout.policy,
+            version: rollout.version.clone(),
+            sha256,
+            generation: rollout.generation,
+            activation_entry: rollout.entry,
+        },
+        policy: Arc::new(ActivePolicy {
+            policy: rollout.policy,
+            version: rollout.version.clone(),
+            generation: rollout.generation,
+            settings,
+            rules,
+            is_intact,
+        }),
+    })
+}

@@ -1,0 +1,322 @@
+//! Pure decisions about rollouts and reports.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use muster_model::{
+    DeviceId, RolloutId, SettingReport, SettingState, Timestamp,
+    platform::Platform,
+    rollout::{FAILURE_RATIO_MAX, RolloutEvent, RolloutState, StageProgress, next},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    access::problem::{ILLEGAL_STATE, INVALID, Problem},
+    devices::{TargetFilter, TargetProgress},
+};
+
+/// Devices that a target may list by id.
+pub const TARGET_DEVICES_MAX: usize = 1000;
+/// The name of the only stage.
+pub const STAGE: &str = "full";
+/// Reports of one generation that cross on their way do so within minutes. What claims to be older than that comes from a
+/// clock that was set back, and is believed.
+const CROSSING_MAX: Duration = Duration::from_secs(600);
+
+/// Whom a rollout is for: the devices that are in every list that is given; all devices when none is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    #[schema(value_type = Option<Vec<String>>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platforms: Option<Vec<Platform>>,
+    #[schema(value_type = Option<Vec<String>>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<DeviceId>>,
+}
+
+impl Target {
+    /// The target with each list sorted, or why it means nobody or too many by name.
+    pub fn checked(mut self) -> Result<Target, Problem> {
+        if let Some(platforms) = &mut self.platforms {
+            platforms.sort_unstable();
+            platforms.dedup();
+        }
+        if let Some(devices) = &mut self.devices {
+            devices.sort_unstable();
+            devices.dedup();
+        }
+        let is_empty = |list: Option<usize>| list == Some(0);
+        if is_empty(self.platforms.as_ref().map(Vec::len)) || is_empty(self.devices.as_ref().map(Vec::len)) {
+            return Err(INVALID.detail("The target names nobody. Leave out a list that should restrict nothing."));
+        }
+        if self.devices.as_ref().is_some_and(|devices| devices.len() > TARGET_DEVICES_MAX) {
+            return Err(INVALID.detail(format!(
+                "A target lists at most {TARGET_DEVICES_MAX} devices by id. Target platforms, or leave the list out."
+            )));
+        }
+        Ok(self)
+    }
+
+    /// Whether the target holds a device. The device list is sorted.
+    pub fn means(&self, platform: Platform, device: DeviceId) -> bool {
+        self.platforms.as_ref().is_none_or(|platforms| platforms.contains(&platform))
+            && self.devices.as_ref().is_none_or(|devices| devices.binary_search(&device).is_ok())
+    }
+
+    pub fn filter(&self) -> TargetFilter<'_> {
+        TargetFilter { platforms: self.platforms.as_deref(), devices: self.devices.as_deref() }
+    }
+}
+
+/// What a rollout set out to do and, once it is over, how it ended. Stored as one document.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    pub target: Target,
+    /// The rollout whose undoing this one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back_from: Option<RolloutId>,
+    /// The generation of its activation, where the withdrawal of its policy moved the rollout on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activated_generation: Option<u64>,
+    /// The counts when it ended: later reports are about later rollouts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Stage>,
+}
+
+/// The counts of the stage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    pub devices: u64,
+    /// Devices whose signed report says that the rollout is in force.
+    pub verified: u64,
+    /// Those of them that also report something weaker than wanted, not expressible, or not readable.
+    pub with_gaps: u64,
+    pub failed: u64,
+    pub silent: u64,
+    pub pending: u64,
+}
+
+impl Stage {
+    pub fn of(progress: &TargetProgress) -> Stage {
+        let with_gaps = progress.weaker + progress.applied;
+        Stage {
+            devices: progress.devices,
+            verified: progress.verified + with_gaps,
+            with_gaps,
+            failed: progress.failed,
+            silent: progress.overdue,
+            pending: progress.unreported,
+        }
+    }
+
+    pub fn progress(&self) -> StageProgress {
+        StageProgress {
+            devices: self.devices,
+            verified: self.verified,
+            failed: self.failed,
+            silent: self.silent,
+            pending: self.pending,
+        }
+    }
+}
+
+/// The record of what the stage was judged by (REQUIREMENTS §6: the record says which method was used).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct Gate {
+    /// `point`: the plain ratio of failures, without a confidence bound.
+    pub method: &'static str,
+    /// Failed and silent devices.
+    pub failed: u64,
+    /// Devices that have answered or run out of time.
+    pub sample: u64,
+    /// `failed / sample`; absent while there is no sample.
+    pub ratio: Option<f64>,
+    pub limit: f64,
+    /// Whether the ratio is below the limit.
+    pub passes: bool,
+}
+
+impl Gate {
+    pub fn of(stage: &Stage) -> Gate {
+        let progress = stage.progress();
+        let ratio = progress.failure_ratio();
+        Gate {
+            method: "point",
+            failed: stage.failed + stage.silent,
+            sample: stage.verified + stage.failed + stage.silent,
+            ratio,
+            limit: FAILURE_RATIO_MAX,
+            passes: ratio.is_none_or(|ratio| ratio < FAILURE_RATIO_MAX),
+        }
+    }
+}
+
+/// A device's report in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportState {
+    /// Something is still under way.
+    Pending,
+    /// Something is in force that the platform cannot read back.
+    Applied,
+    /// Everything was read back as wanted.
+    Verified,
+    /// Something is in force with less effect than wanted, or cannot be expressed there.
+    Weaker,
+    Failed,
+}
+
+impl ReportState {
+    const ALL: [ReportState; 5] = [
+        ReportState::Pending,
+        ReportState::Applied,
+        ReportState::Verified,
+        ReportState::Weaker,
+        ReportState::Failed,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ReportState::Pending => "pending",
+            ReportState::Applied => "applied",
+            ReportState::Verified => "verified",
+            ReportState::Weaker => "weaker",
+            ReportState::Failed => "failed",
+        }
+    }
+
+    /// The state that a stored word names.
+    pub fn parse(word: &str) -> Option<ReportState> {
+        ReportState::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    /// The worst of its settings speaks for a report.
+    pub fn of(settings: &BTreeMap<String, SettingReport>) -> ReportState {
+        let has = |wanted: SettingState| settings.values().any(|report| report.state == wanted);
+        if has(SettingState::Failed) {
+            ReportState::Failed
+        } else if has(SettingState::Pending) {
+            ReportState::Pending
+        } else if has(SettingState::Weaker) || has(SettingState::NotExpressible) {
+            ReportState::Weaker
+        } else if has(SettingState::Applied) {
+            ReportState::Applied
+        } else {
+            ReportState::Verified
+        }
+    }
+}
+
+/// What orders reports of one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportAge {
+    pub epoch: u32,
+    pub generation: u64,
+    /// By the device's clock.
+    pub at: Timestamp,
+}
+
+/// Whether a report was overtaken by the stored one: it is of an earlier enrollment or generation, or made just before it.
+pub fn is_overtaken(stored: ReportAge, arrived: ReportAge) -> bool {
+    if (arrived.epoch, arrived.generation) != (stored.epoch, stored.generation) {
+        return (arrived.epoch, arrived.generation) < (stored.epoch, stored.generation);
+    }
+    arrived.at < stored.at && stored.at.since(arrived.at) <= CROSSING_MAX
+}
+
+/// The state after an event, or the refusal that an operator gets.
+pub fn transition(state: RolloutState, event: RolloutEvent) -> Result<RolloutState, Problem> {
+    next(state, event).map_err(|refused| {
+        let what = match event {
+            RolloutEvent::Pause => "paused; only a running one can be",
+            RolloutEvent::Resume => "resumed; only a paused one can be",
+            RolloutEvent::Complete => "completed; only a running one can be",
+            RolloutEvent::Abort => "aborted; only a running or paused one can be. A completed one can be rolled back",
+            RolloutEvent::RollBack => "rolled back; it was undone before",
+        };
+        ILLEGAL_STATE.detail(format!("A rollout that is {} cannot be {what}.", refused.state.as_str()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn device(number: u128) -> DeviceId {
+        DeviceId::from_uuid(Uuid::from_u128(number))
+    }
+
+    fn age(epoch: u32, generation: u64, seconds: i64) -> ReportAge {
+        ReportAge { epoch, generation, at: Timestamp::from_unix_seconds(seconds) }
+    }
+
+    #[test]
+    fn a_target_means_the_devices_that_are_in_every_list() {
+        let target = Target {
+            platforms: Some(vec![Platform::Linux]),
+            devices: Some(vec![device(9), device(7), device(7)]),
+        };
+        let target = target.checked().expect("it is a target");
+        assert!(target.means(Platform::Linux, device(7)));
+        assert!(!target.means(Platform::Ios, device(7)));
+        assert!(!target.means(Platform::Linux, device(8)));
+        assert!(Target::default().means(Platform::Ios, device(8)));
+    }
+
+    #[test]
+    fn a_target_of_nobody_is_a_mistake() {
+        assert!(Target { platforms: Some(Vec::new()), devices: None }.checked().is_err());
+        assert!(Target { platforms: None, devices: Some(Vec::new()) }.checked().is_err());
+    }
+
+    #[test]
+    fn the_worst_setting_speaks_for_a_report() {
+        let report = |states: &[SettingState]| {
+            let settings = states.iter().enumerate().map(|(at, state)| {
+                (at.to_string(), SettingReport { state: *state, observed: None, detail: None })
+            });
+            ReportState::of(&settings.collect())
+        };
+        assert_eq!(report(&[]), ReportState::Verified);
+        assert_eq!(report(&[SettingState::Verified, SettingState::NotExpressible]), ReportState::Weaker);
+        assert_eq!(report(&[SettingState::Verified, SettingState::Applied]), ReportState::Applied);
+        assert_eq!(report(&[SettingState::Failed, SettingState::Pending]), ReportState::Failed);
+        for state in ReportState::ALL {
+            assert_eq!(ReportState::parse(state.as_str()), Some(state));
+        }
+    }
+
+    #[test]
+    fn a_report_is_overtaken_by_generation_then_by_time() {
+        assert!(is_overtaken(age(1, 5, 100), age(1, 4, 200)));
+        assert!(!is_overtaken(age(1, 5, 100), age(1, 6, 50)));
+        assert!(!is_overtaken(age(1, 5, 100), age(2, 0, 50)));
+        assert!(is_overtaken(age(1, 5, 100), age(1, 5, 99)));
+        assert!(!is_overtaken(age(1, 5, 100), age(1, 5, 100)));
+    }
+
+    #[test]
+    fn a_clock_set_back_by_an_hour_silences_no_device() {
+        assert!(!is_overtaken(age(1, 5, 7200), age(1, 5, 3600)));
+    }
+
+    #[test]
+    fn silent_devices_count_as_failed_in_the_gate() {
+        let stage = Stage { devices: 1000, verified: 995, with_gaps: 5, failed: 3, silent: 2, pending: 0 };
+        let gate = Gate::of(&stage);
+        assert_eq!((gate.failed, gate.sample, gate.passes), (5, 1000, false));
+        assert!(Gate::of(&Stage::default()).passes);
+    }
+
+    #[test]
+    fn what_was_undone_stays_undone() {
+        assert!(transition(RolloutState::RolledBack, RolloutEvent::RollBack).is_err());
+        assert_eq!(transition(RolloutState::Completed, RolloutEvent::RollBack).ok(), Some(RolloutState::RolledBack));
+        assert!(transition(RolloutState::Completed, RolloutEvent::Abort).is_err());
+    }
+}

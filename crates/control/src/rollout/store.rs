@@ -1,0 +1,206 @@
+//! SQL of the `rollout_` tables. The column `target` holds a rollout's whole plan as JSON.
+
+use muster_model::{
+    DeviceId, EntryId, PolicyId, RolloutId, RolloutState, TenantId, Timestamp, text::VersionLabel,
+};
+use muster_storage::{Row, StorageError, Tx, statements};
+
+use super::{Report, Rollout, rules::{Plan, ReportState}};
+
+statements! {
+    MAX_GENERATION = "SELECT COALESCE(MAX(generation), 0) FROM rollout_rollout WHERE tenant_id = $1";
+    INSERT_ROLLOUT = "INSERT INTO rollout_rollout (tenant_id, rollout_id, policy_id, version, bundle_sha256, \
+        generation, entry_id, state, current, target, created_by, created_at, updated_at) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)";
+    ROLLOUT = "SELECT rollout_id, policy_id, version, bundle_sha256, generation, entry_id, state, current, target, \
+        created_by, created_at, updated_at FROM rollout_rollout WHERE tenant_id = $1 AND rollout_id = $2";
+    ROLLOUTS = "SELECT rollout_id, policy_id, version, bundle_sha256, generation, entry_id, state, current, target, \
+        created_by, created_at, updated_at FROM rollout_rollout WHERE tenant_id = $1 AND rollout_id < $2 \
+        ORDER BY rollout_id DESC LIMIT $3";
+    CURRENT = "SELECT rollout_id, policy_id, version, bundle_sha256, generation, entry_id, state, current, target, \
+        created_by, created_at, updated_at FROM rollout_rollout WHERE tenant_id = $1 AND current ORDER BY generation";
+    CURRENT_OF = "SELECT rollout_id, policy_id, version, bundle_sha256, generation, entry_id, state, current, target, \
+        created_by, created_at, updated_at FROM rollout_rollout \
+        WHERE tenant_id = $1 AND policy_id = $2 AND current ORDER BY generation";
+    COUNT_OTHERS_CURRENT = "SELECT COUNT(*) FROM rollout_rollout \
+        WHERE tenant_id = $1 AND policy_id <> $2 AND current";
+    LAST_COMPLETED = "SELECT rollout_id, policy_id, version, bundle_sha256, generation, entry_id, state, current, \
+        target, created_by, created_at, updated_at FROM rollout_rollout \
+        WHERE tenant_id = $1 AND policy_id = $2 AND state = 'completed' AND generation <= $3 \
+        ORDER BY generation DESC LIMIT 1";
+    LAST_OTHER_COMPLETED = "SELECT rollout_id, policy_id, version, bundle_sha256, generation, entry_id, state, \
+        current, target, created_by, created_at, updated_at FROM rollout_rollout \
+        WHERE tenant_id = $1 AND policy_id = $2 AND state = 'completed' AND generation < $3 AND bundle_sha256 <> $4 \
+        ORDER BY generation DESC LIMIT 1";
+    RUNNING = "SELECT tenant_id, rollout_id FROM rollout_rollout WHERE state = 'running' AND current LIMIT $1";
+    UPDATE_ROLLOUT = "UPDATE rollout_rollout SET state = $3, current = $4, generation = $5, target = $6, \
+        updated_at = $7 WHERE tenant_id = $1 AND rollout_id = $2 AND state = $8";
+    REPORT = "SELECT device_id, epoch, generation, state_digest, state, settings, verdicts, envelope, reported_at \
+        FROM rollout_report WHERE tenant_id = $1 AND device_id = $2";
+    PUT_REPORT = "INSERT INTO rollout_report (tenant_id, device_id, epoch, generation, state_digest, state, settings, \
+        verdicts, envelope, reported_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+        ON CONFLICT (tenant_id, device_id) DO UPDATE SET epoch = $3, generation = $4, state_digest = $5, state = $6, \
+        settings = $7, verdicts = $8, envelope = $9, reported_at = $10";
+    HOLDERS = "SELECT device_id FROM rollout_report WHERE tenant_id = $1 AND generation >= $2";
+}
+
+/// The highest activation counter of the tenant.
+pub fn max_generation(tx: &mut Tx, tenant: TenantId) -> Result<u64, StorageError> {
+    tx.query_one(&MAX_GENERATION, &[&tenant.uuid()], |row| row.get(0))
+}
+
+pub fn insert(tx: &mut Tx, tenant: TenantId, rollout: &Rollout) -> Result<(), StorageError> {
+    tx.execute(
+        &INSERT_ROLLOUT,
+        &[
+            &tenant.uuid(),
+            &rollout.id.uuid(),
+            &rollout.policy.uuid(),
+            &rollout.version.as_str(),
+            &rollout.bundle_sha256.as_str(),
+            &rollout.generation,
+            &rollout.entry.uuid(),
+            &rollout.state.as_str(),
+            &rollout.current,
+            &document(&rollout.plan).as_str(),
+            &rollout.created_by.as_str(),
+            &rollout.created_at.as_micros(),
+        ],
+    )
+    .map(drop)
+}
+
+pub fn rollout(tx: &mut Tx, tenant: TenantId, id: RolloutId) -> Result<Option<Rollout>, StorageError> {
+    tx.query_opt(&ROLLOUT, &[&tenant.uuid(), &id.uuid()], rollout_of)
+}
+
+pub fn rollouts(tx: &mut Tx, tenant: TenantId, before: RolloutId, limit: i64) -> Result<Vec<Rollout>, StorageError> {
+    tx.query(&ROLLOUTS, &[&tenant.uuid(), &before.uuid(), &limit], rollout_of)
+}
+
+/// The rollouts whose bundles devices should have, in the order of their generation.
+pub fn current(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Rollout>, StorageError> {
+    tx.query(&CURRENT, &[&tenant.uuid()], rollout_of)
+}
+
+pub fn current_of(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<Vec<Rollout>, StorageError> {
+    tx.query(&CURRENT_OF, &[&tenant.uuid(), &policy.uuid()], rollout_of)
+}
+
+/// How many other policies are active.
+pub fn count_others_current(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<u64, StorageError> {
+    tx.query_one(&COUNT_OTHERS_CURRENT, &[&tenant.uuid(), &policy.uuid()], |row| row.get(0))
+}
+
+/// The newest completed rollout of a policy that is not newer than a generation.
+pub fn last_completed(
+    tx: &mut Tx,
+    tenant: TenantId,
+    policy: PolicyId,
+    generation: u64,
+) -> Result<Option<Rollout>, StorageError> {
+    tx.query_opt(&LAST_COMPLETED, &[&tenant.uuid(), &policy.uuid(), &generation], rollout_of)
+}
+
+/// The newest completed rollout of the same policy before this one, with another bundle.
+pub fn completed_before(tx: &mut Tx, tenant: TenantId, rollout: &Rollout) -> Result<Option<Rollout>, StorageError> {
+    tx.query_opt(
+        &LAST_OTHER_COMPLETED,
+        &[&tenant.uuid(), &rollout.policy.uuid(), &rollout.generation, &rollout.bundle_sha256.as_str()],
+        rollout_of,
+    )
+}
+
+/// Running rollouts of every tenant.
+pub fn running(tx: &mut Tx, limit: i64) -> Result<Vec<(TenantId, RolloutId)>, StorageError> {
+    tx.query(&RUNNING, &[&limit], |row| {
+        Ok((TenantId::from_uuid(row.get(0)?), RolloutId::from_uuid(row.get(1)?)))
+    })
+}
+
+/// Stores what an event made of a rollout; 0 when it is no longer in the state `from`.
+pub fn update(tx: &mut Tx, tenant: TenantId, rollout: &Rollout, from: RolloutState) -> Result<u64, StorageError> {
+    tx.execute(
+        &UPDATE_ROLLOUT,
+        &[
+            &tenant.uuid(),
+            &rollout.id.uuid(),
+            &rollout.state.as_str(),
+            &rollout.current,
+            &rollout.generation,
+            &document(&rollout.plan).as_str(),
+            &rollout.updated_at.as_micros(),
+            &from.as_str(),
+        ],
+    )
+}
+
+/// A device's last report.
+pub fn report(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Option<Report>, StorageError> {
+    tx.query_opt(&REPORT, &[&tenant.uuid(), &device.uuid()], report_of)
+}
+
+pub fn put_report(tx: &mut Tx, tenant: TenantId, report: &Report) -> Result<(), StorageError> {
+    tx.execute(
+        &PUT_REPORT,
+        &[
+            &tenant.uuid(),
+            &report.device.uuid(),
+            &report.epoch,
+            &report.generation,
+            &report.state_digest.as_str(),
+            &report.state.as_str(),
+            &report.settings.as_str(),
+            &report.verdicts.as_str(),
+            &report.envelope.as_str(),
+            &report.reported_at.as_micros(),
+        ],
+    )
+    .map(drop)
+}
+
+/// The devices that reported a generation or a later one.
+pub fn holders(tx: &mut Tx, tenant: TenantId, generation: u64) -> Result<Vec<DeviceId>, StorageError> {
+    tx.query(&HOLDERS, &[&tenant.uuid(), &generation], |row| Ok(DeviceId::from_uuid(row.get(0)?)))
+}
+
+fn document(plan: &Plan) -> String {
+    serde_json::to_string(plan).expect("a plan has only string keys and cannot fail to serialize")
+}
+
+fn rollout_of(row: &Row<'_>) -> Result<Rollout, StorageError> {
+    let (version, state, plan): (String, String, String) = (row.get(2)?, row.get(6)?, row.get(8)?);
+    Ok(Rollout {
+        id: RolloutId::from_uuid(row.get(0)?),
+        policy: PolicyId::from_uuid(row.get(1)?),
+        version: version.parse::<VersionLabel>().map_err(|_| unreadable(2, "a version label", &version))?,
+        bundle_sha256: row.get(3)?,
+        generation: row.get(4)?,
+        entry: EntryId::from_uuid(row.get(5)?),
+        state: RolloutState::parse(&state).ok_or_else(|| unreadable(6, "a rollout state", &state))?,
+        current: row.get(7)?,
+        plan: serde_json::from_str(&plan).map_err(|_| unreadable(8, "a rollout's plan", &plan))?,
+        created_by: row.get(9)?,
+        created_at: Timestamp::from_micros(row.get(10)?),
+        updated_at: Timestamp::from_micros(row.get(11)?),
+    })
+}
+
+fn report_of(row: &Row<'_>) -> Result<Report, StorageError> {
+    let state: String = row.get(4)?;
+    Ok(Report {
+        device: DeviceId::from_uuid(row.get(0)?),
+        epoch: row.get(1)?,
+        generation: row.get(2)?,
+        state_digest: row.get(3)?,
+        state: ReportState::parse(&state).ok_or_else(|| unreadable(4, "a report state", &state))?,
+        settings: row.get(5)?,
+        verdicts: row.get(6)?,
+        envelope: row.get(7)?,
+        reported_at: Timestamp::from_micros(row.get(8)?),
+    })
+}
+
+fn unreadable(index: usize, expected: &'static str, found: &str) -> StorageError {
+    StorageError::Type { index, expected, found: found.chars().take(64).collect() }
+}

@@ -1,0 +1,151 @@
+//! The keys of an installation, one file per role, readable by the service's user alone.
+//!
+//! `keys/` holds what the server signs with. `take-away/` holds each tenant's root key: the operator is told to carry it
+//! away, and the server never reads it again after the first run.
+
+mod authority;
+mod files;
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use muster_model::{TenantId, Timestamp};
+use muster_trust::{
+    dsse::Envelope,
+    key::SigningKey,
+    root::{Role, RootDocument},
+};
+use parking_lot::RwLock;
+use uuid::Uuid;
+
+pub use authority::{Authority, IssuedCertificate, SERVER_CERTIFICATE_DAYS};
+
+/// What can go wrong with the key folder.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretsError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path} is not a key that Muster wrote: {why}")]
+    Unreadable { path: PathBuf, why: String },
+    #[error("the keys of tenant {tenant} are not in {folder}: copy the folder `keys` of the node that made the tenant")]
+    TenantMissing { tenant: TenantId, folder: PathBuf },
+    #[error("certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    #[error("the root document of tenant {tenant} does not verify: {why}")]
+    RootDocument { tenant: TenantId, why: String },
+}
+
+/// The keys that sign for one tenant, and its root documents from version 1 on.
+pub struct TenantKeys {
+    pub tenant: TenantId,
+    pub policy: SigningKey,
+    pub action: SigningKey,
+    pub log: SigningKey,
+    pub root: RootDocument,
+    pub root_documents: Vec<Envelope>,
+}
+
+/// Every key of the installation, opened once at start.
+pub struct Keyring {
+    folder: PathBuf,
+    pub install: Uuid,
+    pub authority: Authority,
+    pub access_tokens: SigningKey,
+    pub enrollment_tokens: SigningKey,
+    tenants: RwLock<HashMap<TenantId, Arc<TenantKeys>>>,
+}
+
+impl Keyring {
+    /// Opens the key folder below `data_dir`, making what is not there yet.
+    pub fn open(data_dir: &Path, now: Timestamp) -> Result<Keyring, SecretsError> {
+        let folder = data_dir.join("keys");
+        files::private_folder(&folder)?;
+        let install = files::install_id(&folder.join("install-id"), now)?;
+        Ok(Keyring {
+            install,
+            authority: Authority::open(&folder, now)?,
+            access_tokens: files::signing_key(&folder.join("access-tokens.pem"), SigningKey::generate_p256)?,
+            enrollment_tokens: files::signing_key(&folder.join("enrollment-tokens.pem"), SigningKey::generate_p256)?,
+            folder,
+            tenants: RwLock::default(),
+        })
+    }
+
+    /// The issuer that every token of this installation names.
+    pub fn issuer(&self) -> String {
+        format!("urn:muster:install:{}", self.install.as_hyphenated())
+    }
+
+    /// The keys of a tenant, read from their files the first time.
+    pub fn tenant(&self, tenant: TenantId) -> Result<Arc<TenantKeys>, SecretsError> {
+        if let Some(keys) = self.tenants.read().get(&tenant) {
+            return Ok(Arc::clone(keys));
+        }
+        let keys = Arc::new(self.read_tenant(tenant)?);
+        self.tenants.write().insert(tenant, Arc::clone(&keys));
+        Ok(keys)
+    }
+
+    /// Makes the keys and the first root document of a new tenant. The root key goes to `take_away`, nowhere else.
+    pub fn create_tenant(&self, tenant: TenantId, take_away: &Path, now: Timestamp) -> Result<PathBuf, SecretsError> {
+        const ROOT_DOCUMENT_DAYS: u64 = 365;
+        let folder = self.tenant_folder(tenant);
+        files::private_folder(&folder)?;
+        files::private_folder(take_away)?;
+        let root_path = take_away.join(format!("root-key-{tenant}.pem"));
+        let root = files::signing_key(&root_path, SigningKey::generate_ed25519)?;
+        let policy = files::signing_key(&folder.join("policy.pem"), SigningKey::generate_ed25519)?;
+        let action = files::signing_key(&folder.join("action.pem"), SigningKey::generate_ed25519)?;
+        let log = files::signing_key(&folder.join("log.pem"), SigningKey::generate_ed25519)?;
+        let document = RootDocument::first(
+            tenant,
+            now,
+            now.plus(std::time::Duration::from_secs(ROOT_DOCUMENT_DAYS * 86_400)),
+            &[
+                (Role::Root, &[root.public_key()], 1),
+                (Role::Policy, &[policy.public_key()], 1),
+                (Role::Action, &[action.public_key()], 1),
+                (Role::Log, &[log.public_key()], 1),
+                (Role::Approver, &[], 2),
+                (Role::Witness, &[], 0),
+            ],
+            vec![self.authority.device_ca_sha256()],
+        );
+        let envelope = document.sign(&[&root]);
+        let text = serde_json::to_string(&[envelope]).expect("an envelope is serializable");
+        files::write_private(&folder.join("root.json"), text.as_bytes())?;
+        Ok(root_path)
+    }
+
+    fn tenant_folder(&self, tenant: TenantId) -> PathBuf {
+        self.folder.join("tenants").join(tenant.to_string())
+    }
+
+    fn read_tenant(&self, tenant: TenantId) -> Result<TenantKeys, SecretsError> {
+        let folder = self.tenant_folder(tenant);
+        let root_path = folder.join("root.json");
+        if !root_path.exists() {
+            return Err(SecretsError::TenantMissing { tenant, folder: self.folder.clone() });
+        }
+        let text = files::read(&root_path)?;
+        let root_documents: Vec<Envelope> = serde_json::from_slice(&text)
+            .map_err(|error| SecretsError::Unreadable { path: root_path, why: error.to_string() })?;
+        let wrong = |why: String| SecretsError::RootDocument { tenant, why };
+        let (first, later) = root_documents.split_first().ok_or_else(|| wrong("there is none".into()))?;
+        let mut root = RootDocument::verify_first(first, tenant).map_err(|error| wrong(error.to_string()))?;
+        for envelope in later {
+            root = root.verify_next(envelope).map_err(|error| wrong(error.to_string()))?;
+        }
+        Ok(TenantKeys {
+            tenant,
+            policy: files::existing_key(&folder.join("policy.pem"))?,
+            action: files::existing_key(&folder.join("action.pem"))?,
+            log: files::existing_key(&folder.join("log.pem"))?,
+            root,
+            root_documents,
+        })
+    }
+}
