@@ -1,1 +1,46 @@
-//! Placeholder.
+//! The agent channel: the messages that a device and the gateway exchange, and the device's side of them.
+//!
+//! `docs/agent-protocol.md` describes the same wire for people who write another client. Nothing here does I/O, reads a
+//! clock or draws a random number: bytes, times and signatures are arguments, so that the real agent and the simulated
+//! fleet run the same code.
+//!
+//! * [`enroll`], [`checkin`], [`command`], [`inventory`], [`policy`], [`renew`], [`wake`]: one file per exchange.
+//! * [`codec`]: JSON and CBOR by content type, bounded in size and depth.
+//! * [`limits`]: every bound of the protocol, by name.
+//! * [`problem`]: the error answers and their stable codes.
+//! * [`device`]: the device as a state machine without I/O; [`clock`] and [`backoff`] for its caller.
+
+pub mod backoff;
+pub mod checkin;
+pub mod clock;
+pub mod codec;
+pub mod command;
+pub mod device;
+pub mod enroll;
+pub mod inventory;
+pub mod limits;
+pub mod policy;
+pub mod problem;
+pub mod renew;
+pub mod wake;
+
+pub use codec::{Base64Bytes, ContentType, DecodeError, EncodeError, decode, encode};
+pub use problem::{ErrorCode, Problem};
+
+/// Paths of the device listener, relative to its origin.
+pub mod path {
+    /// `POST`: token, hardware claims and public key → session and nonce.
+    pub const ENROLL_BEGIN: &str = "/agent/v1/enroll/begin";
+    /// `POST`: proof of possession and CSR → certificate, root documents, checkpoint, check-in plan.
+    pub const ENROLL_FINISH: &str = "/agent/v1/enroll/finish";
+    /// `POST`: what the device is at → what it should be at.
+    pub const CHECKIN: &str = "/agent/v1/checkin";
+    /// `GET {BUNDLES}{sha256}`: one immutable policy bundle.
+    pub const BUNDLES: &str = "/agent/v1/bundles/";
+    /// `PUT`: the facts of the machine.
+    pub const INVENTORY: &str = "/agent/v1/inventory";
+    /// `GET`: the held stream of wake-ups.
+    pub const WAKE: &str = "/agent/v1/wake";
+    /// `POST`: a CSR over the enrolled key → a fresh certificate.
+    pub const RENEW: &str = "/agent/v1/renew";
+}

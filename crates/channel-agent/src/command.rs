@@ -1,0 +1,14 @@
+//! One-shot actions on their way to a device.
+
+use muster_trust::dsse::Envelope;
+use muster_trust::proof::LoggedProof;
+use serde::{Deserialize, Serialize};
+
+/// A command that is due. It is delivered again until its receipt was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DueCommand {
+    /// A DSSE envelope over a `CommandStatement`, by the action role.
+    pub envelope: Envelope,
+    /// Ties the `command.created` entry to the checkpoint.
+    pub proof: LoggedProof,
+}

@@ -1,0 +1,56 @@
+//! Every bound of the agent protocol, by name. A message past one of them is refused whole.
+
+/// Largest body of either enrollment call, in bytes.
+pub const ENROLL_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Largest answer to either enrollment call, in bytes.
+pub const ENROLL_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+/// Largest check-in request, in bytes.
+pub const CHECKIN_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Largest check-in answer, in bytes.
+pub const CHECKIN_RESPONSE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest inventory upload, in bytes.
+pub const INVENTORY_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest renewal request, in bytes.
+pub const RENEW_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Largest renewal answer, in bytes.
+pub const RENEW_RESPONSE_BYTES_MAX: usize = 256 * 1024;
+/// Largest policy bundle, in bytes.
+pub const BUNDLE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest problem+json body that a client reads, in bytes.
+pub const PROBLEM_BYTES_MAX: usize = 16 * 1024;
+/// Longest line of the wake stream, in bytes.
+pub const WAKE_LINE_BYTES_MAX: usize = 1024;
+
+/// Deepest nesting of arrays and objects in any message.
+pub const DEPTH_MAX: usize = 16;
+
+/// Longest enrollment token, in characters.
+pub const TOKEN_CHARS_MAX: usize = 8 * 1024;
+/// Most IMEIs in the hardware claims.
+pub const IMEI_COUNT_MAX: usize = 4;
+/// Longest free-text hardware claim (vendor, model), in characters.
+pub const HARDWARE_TEXT_CHARS_MAX: usize = 128;
+/// Longest agent version, in characters.
+pub const AGENT_VERSION_CHARS_MAX: usize = 64;
+/// Longest public key (SPKI DER) or CSR, in bytes.
+pub const DER_BYTES_MAX: usize = 16 * 1024;
+/// Longest proof-of-possession signature, in bytes.
+pub const PROOF_BYTES_MAX: usize = 256;
+/// Length of the enrollment nonce and of the session identifier, in bytes.
+pub const NONCE_BYTES: usize = 32;
+/// How long an enrollment session lives, in seconds.
+pub const ENROLL_SESSION_SECONDS: u32 = 120;
+
+/// Most receipts in one check-in.
+pub const RECEIPTS_MAX: usize = 64;
+/// Most commands in one check-in answer.
+pub const COMMANDS_MAX: usize = 32;
+/// Most bundles in one desired state.
+pub const BUNDLES_MAX: usize = muster_trust::statement::MAX_DESIRED_BUNDLES;
+/// Most root documents in one answer; a device further behind gets the rest at its next check-in.
+pub const ROOT_DOCUMENTS_MAX: usize = 64;
+/// Most hashes in one consistency proof: two per level of a tree of 2^63 leaves.
+pub const CONSISTENCY_HASHES_MAX: usize = 128;
+
+/// How often the server writes a keep-alive line into the wake stream, in seconds.
+pub const WAKE_KEEPALIVE_SECONDS: u64 = 25;
