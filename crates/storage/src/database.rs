@@ -53,13 +53,20 @@ impl Database {
     pub async fn open(url: &DatabaseUrl, options: OpenOptions<'_>) -> Result<Self, StorageError> {
         match url {
             DatabaseUrl::Sqlite(path) => {
-                let engine = Sqlite::open(path.clone(), options.migrations, options.reader_threads.max(1)).await?;
-                Ok(Self { engine: Arc::new(EngineOf::Sqlite(engine)), hub: Arc::new(Hub::new(false)) })
+                let engine =
+                    Sqlite::open(path.clone(), options.migrations, options.reader_threads.max(1)).await?;
+                Ok(Self {
+                    engine: Arc::new(EngineOf::Sqlite(engine)),
+                    hub: Arc::new(Hub::new(false)),
+                })
             }
             DatabaseUrl::Postgres(text) => {
                 let hub = Arc::new(Hub::new(true));
                 let engine = Postgres::open(text, &options, Arc::clone(&hub)).await?;
-                Ok(Self { engine: Arc::new(EngineOf::Postgres(engine)), hub })
+                Ok(Self {
+                    engine: Arc::new(EngineOf::Postgres(engine)),
+                    hub,
+                })
             }
         }
     }

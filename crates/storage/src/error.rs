@@ -82,7 +82,9 @@ pub enum StorageError {
         name: String,
     },
     /// The database was written by a newer program.
-    #[error("the database has schema version {found}, and this program knows {known}: install the newer program")]
+    #[error(
+        "the database has schema version {found}, and this program knows {known}: install the newer program"
+    )]
     NewerSchema {
         /// The version in the database.
         found: u32,
@@ -140,18 +142,28 @@ impl StorageError {
     /// Whether a unique constraint over exactly these columns of `table` was violated.
     pub fn is_unique(&self, table: &str, columns: &[&str]) -> bool {
         match self {
-            Self::Unique { table: its_table, columns: its_columns } => its_table == table && its_columns == columns,
+            Self::Unique {
+                table: its_table,
+                columns: its_columns,
+            } => its_table == table && its_columns == columns,
             _ => false,
         }
     }
 
     /// Whether the same call may succeed a moment later, and certainly has had no effect yet.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy(_) | Self::Serialization { .. } | Self::Unavailable(_))
+        matches!(
+            self,
+            Self::Busy(_) | Self::Serialization { .. } | Self::Unavailable(_)
+        )
     }
 
     pub(crate) fn io(what: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
-        Self::Io { what, path: path.display().to_string(), source: Arc::new(source) }
+        Self::Io {
+            what,
+            path: path.display().to_string(),
+            source: Arc::new(source),
+        }
     }
 
     pub(crate) fn panicked(payload: &(dyn std::any::Any + Send)) -> Self {
@@ -175,7 +187,11 @@ pub struct EngineFailure {
 
 impl fmt::Display for EngineFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.code.is_empty() { f.write_str(&self.message) } else { write!(f, "{} ({})", self.message, self.code) }
+        if self.code.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{} ({})", self.message, self.code)
+        }
     }
 }
 

@@ -39,14 +39,25 @@ impl Database {
         let (name, holder) = (name.to_owned(), holder.to_owned());
         let expires_at = expiry(now_micros, ttl);
         self.write(Scope::System, move |tx| {
-            let token = tx.query_opt(&ACQUIRE, &[&name, &holder, &expires_at, &now_micros], |row| row.get(0))?;
-            Ok(token.map(|token| Lease { name: name.clone(), holder: holder.clone(), token }))
+            let token = tx.query_opt(&ACQUIRE, &[&name, &holder, &expires_at, &now_micros], |row| {
+                row.get(0)
+            })?;
+            Ok(token.map(|token| Lease {
+                name: name.clone(),
+                holder: holder.clone(),
+                token,
+            }))
         })
         .await
     }
 
     /// Keeps a lease for `ttl` more. `false`: it has expired or is somebody else's; stop the job.
-    pub async fn renew_lease(&self, lease: &Lease, ttl: Duration, now_micros: i64) -> Result<bool, StorageError> {
+    pub async fn renew_lease(
+        &self,
+        lease: &Lease,
+        ttl: Duration,
+        now_micros: i64,
+    ) -> Result<bool, StorageError> {
         let lease = lease.clone();
         let expires_at = expiry(now_micros, ttl);
         self.write(Scope::System, move |tx| {
@@ -59,7 +70,8 @@ impl Database {
     /// Gives a lease back, if it is still held.
     pub async fn release_lease(&self, lease: Lease) -> Result<(), StorageError> {
         self.write(Scope::System, move |tx| {
-            tx.execute(&RELEASE, &[&lease.name, &lease.holder, &lease.token]).map(drop)
+            tx.execute(&RELEASE, &[&lease.name, &lease.holder, &lease.token])
+                .map(drop)
         })
         .await
     }

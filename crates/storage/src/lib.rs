@@ -33,7 +33,7 @@ pub use statement::Statement;
 pub use tx::{Row, Scope, Tx};
 pub use url::{DatabaseUrl, InvalidDatabaseUrl};
 pub use value::{FromValue, ToValue, Value, ValueRef};
-pub use wakeup::{Wakeup, WAKEUP_PAYLOAD_BYTES_MAX, WAKEUP_TOPIC_BYTES_MAX};
+pub use wakeup::{WAKEUP_PAYLOAD_BYTES_MAX, WAKEUP_TOPIC_BYTES_MAX, Wakeup};
 
 /// Every statement of this crate, for the test that prepares them on both engines.
 pub const STATEMENTS: &[Statement] = lease::ALL;

@@ -43,7 +43,11 @@ impl Migration {
     pub(crate) fn digest(&self) -> String {
         let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
         for statement in self.statements() {
-            for byte in statement.split_whitespace().flat_map(|word| word.bytes().chain([b' '])).chain([b';']) {
+            for byte in statement
+                .split_whitespace()
+                .flat_map(|word| word.bytes().chain([b' ']))
+                .chain([b';'])
+            {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
             }
         }
@@ -58,18 +62,27 @@ pub(crate) fn pending(
 ) -> Result<&'static [Migration], StorageError> {
     for (migration, expected) in known.iter().zip(1..) {
         if migration.version != expected {
-            return Err(StorageError::MigrationOrder { expected, found: migration.version });
+            return Err(StorageError::MigrationOrder {
+                expected,
+                found: migration.version,
+            });
         }
     }
     let newest_known = known.len() as u32;
     let newest = applied.last().map_or(0, |row| row.version);
     let newest = u32::try_from(newest).unwrap_or(u32::MAX);
     if newest > newest_known {
-        return Err(StorageError::NewerSchema { found: newest, known: newest_known });
+        return Err(StorageError::NewerSchema {
+            found: newest,
+            known: newest_known,
+        });
     }
     for (migration, row) in known.iter().zip(applied) {
         if i64::from(migration.version) != row.version || migration.digest() != row.digest {
-            return Err(StorageError::MigrationChanged { version: migration.version, name: row.name.clone() });
+            return Err(StorageError::MigrationChanged {
+                version: migration.version,
+                name: row.name.clone(),
+            });
         }
     }
     Ok(known.get(applied.len()..).unwrap_or_default())
@@ -79,18 +92,34 @@ pub(crate) fn pending(
 mod tests {
     use super::*;
 
-    const ONE: Migration = Migration { version: 1, name: "one", sql: "CREATE TABLE a (b TEXT); -- c" };
-    const TWO: Migration = Migration { version: 2, name: "two", sql: "CREATE TABLE d (e TEXT);" };
+    const ONE: Migration = Migration {
+        version: 1,
+        name: "one",
+        sql: "CREATE TABLE a (b TEXT); -- c",
+    };
+    const TWO: Migration = Migration {
+        version: 2,
+        name: "two",
+        sql: "CREATE TABLE d (e TEXT);",
+    };
 
     fn row(of: &Migration) -> Applied {
-        Applied { version: i64::from(of.version), name: of.name.to_owned(), digest: of.digest() }
+        Applied {
+            version: i64::from(of.version),
+            name: of.name.to_owned(),
+            digest: of.digest(),
+        }
     }
 
     #[test]
     fn only_the_missing_ones_run() {
         const KNOWN: &[Migration] = &[ONE, TWO];
         let versions = |applied: &[Applied]| -> Vec<u32> {
-            pending(KNOWN, applied).expect("known").iter().map(|migration| migration.version).collect()
+            pending(KNOWN, applied)
+                .expect("known")
+                .iter()
+                .map(|migration| migration.version)
+                .collect()
         };
         assert_eq!(versions(&[]), [1, 2]);
         assert_eq!(versions(&[row(&ONE)]), [2]);
@@ -102,15 +131,36 @@ mod tests {
         const KNOWN: &[Migration] = &[ONE];
         const GAP: &[Migration] = &[TWO];
         let newer = pending(KNOWN, &[row(&ONE), row(&TWO)]);
-        assert!(matches!(newer, Err(StorageError::NewerSchema { found: 2, known: 1 })));
-        let edited = pending(KNOWN, &[Applied { digest: "0".to_owned(), ..row(&ONE) }]);
-        assert!(matches!(edited, Err(StorageError::MigrationChanged { version: 1, .. })));
-        assert!(matches!(pending(GAP, &[]), Err(StorageError::MigrationOrder { expected: 1, found: 2 })));
+        assert!(matches!(
+            newer,
+            Err(StorageError::NewerSchema { found: 2, known: 1 })
+        ));
+        let edited = pending(
+            KNOWN,
+            &[Applied {
+                digest: "0".to_owned(),
+                ..row(&ONE)
+            }],
+        );
+        assert!(matches!(
+            edited,
+            Err(StorageError::MigrationChanged { version: 1, .. })
+        ));
+        assert!(matches!(
+            pending(GAP, &[]),
+            Err(StorageError::MigrationOrder {
+                expected: 1,
+                found: 2
+            })
+        ));
     }
 
     #[test]
     fn white_space_and_comments_do_not_change_the_digest() {
-        let reworded = Migration { sql: "-- other words\nCREATE TABLE a\n (b TEXT)", ..ONE };
+        let reworded = Migration {
+            sql: "-- other words\nCREATE TABLE a\n (b TEXT)",
+            ..ONE
+        };
         assert_eq!(reworded.digest(), ONE.digest());
         assert_ne!(TWO.digest(), ONE.digest());
     }

@@ -43,7 +43,11 @@ impl Statement {
         if !first.eq_ignore_ascii_case("with") {
             return !first.eq_ignore_ascii_case("select");
         }
-        words.any(|word| ["insert", "update", "delete"].iter().any(|verb| word.eq_ignore_ascii_case(verb)))
+        words.any(|word| {
+            ["insert", "update", "delete"]
+                .iter()
+                .any(|verb| word.eq_ignore_ascii_case(verb))
+        })
     }
 }
 
@@ -88,7 +92,11 @@ pub(crate) fn split(sql: &str) -> Vec<String> {
         }
     }
     statements.push(current);
-    statements.iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect()
+    statements
+        .iter()
+        .map(|text| text.trim().to_owned())
+        .filter(|text| !text.is_empty())
+        .collect()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +131,9 @@ impl<'a> Iterator for Pieces<'a> {
         let text = self.rest;
         let first = text.chars().next()?;
         let until = |closing: &str, from: usize| {
-            text[from..].find(closing).map_or(text.len(), |at| from + at + closing.len())
+            text[from..]
+                .find(closing)
+                .map_or(text.len(), |at| from + at + closing.len())
         };
         let (piece, length) = if first == '\'' || first == '"' {
             (Piece::Quoted, until(if first == '"' { "\"" } else { "'" }, 1))
@@ -132,7 +142,10 @@ impl<'a> Iterator for Pieces<'a> {
         } else if text.starts_with("/*") {
             (Piece::Comment, until("*/", 2))
         } else {
-            let next = ["'", "\"", "--", "/*"].iter().filter_map(|mark| text.find(mark)).min();
+            let next = ["'", "\"", "--", "/*"]
+                .iter()
+                .filter_map(|mark| text.find(mark))
+                .min();
             (Piece::Code, next.unwrap_or(text.len()))
         };
         Some((piece, self.take(length)))
@@ -147,16 +160,27 @@ mod tests {
     fn parameters_are_rewritten_outside_quotes_and_comments() {
         let check = |sql, expected: &str| assert_eq!(for_sqlite(sql), expected);
         check("SELECT $1, $12", "SELECT ?1, ?12");
-        check("SELECT '$1', \"a$1\", a$1 -- $1\n, $2", "SELECT '$1', \"a$1\", a$1 -- $1\n, ?2");
-        check("SELECT 'it''s $1' /* $2 */ || $3", "SELECT 'it''s $1' /* $2 */ || ?3");
+        check(
+            "SELECT '$1', \"a$1\", a$1 -- $1\n, $2",
+            "SELECT '$1', \"a$1\", a$1 -- $1\n, ?2",
+        );
+        check(
+            "SELECT 'it''s $1' /* $2 */ || $3",
+            "SELECT 'it''s $1' /* $2 */ || ?3",
+        );
         check("j ->> '$.a' = $1", "j ->> '$.a' = ?1");
         check("é = $1 'unclosed $2", "é = ?1 'unclosed $2");
     }
 
     #[test]
     fn migrations_are_split_outside_quotes_and_comments() {
-        let statements = split("-- first; not a statement\nCREATE TABLE a (b TEXT DEFAULT ';');\n/* x; */ CREATE\nINDEX c; ;");
-        assert_eq!(statements, ["CREATE TABLE a (b TEXT DEFAULT ';')", "CREATE\nINDEX c"]);
+        let statements = split(
+            "-- first; not a statement\nCREATE TABLE a (b TEXT DEFAULT ';');\n/* x; */ CREATE\nINDEX c; ;",
+        );
+        assert_eq!(
+            statements,
+            ["CREATE TABLE a (b TEXT DEFAULT ';')", "CREATE\nINDEX c"]
+        );
     }
 
     #[test]

@@ -53,7 +53,12 @@ pub(crate) struct TxState {
 
 impl TxState {
     pub fn new(scope: Scope) -> Self {
-        Self { scope, changes: 0, failure: None, depth: 0 }
+        Self {
+            scope,
+            changes: 0,
+            failure: None,
+            depth: 0,
+        }
     }
 }
 
@@ -95,7 +100,10 @@ impl Tx {
         params: &[&dyn ToValue],
         map: impl FnMut(&Row<'_>) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
-        self.query_opt(statement, params, map)?.ok_or(StorageError::NoRow { statement: statement.name })
+        self.query_opt(statement, params, map)?
+            .ok_or(StorageError::NoRow {
+                statement: statement.name,
+            })
     }
 
     /// Runs a statement that answers at most one row.
@@ -107,7 +115,9 @@ impl Tx {
     ) -> Result<Option<T>, StorageError> {
         let mut found = self.query(statement, params, map)?;
         if found.len() > 1 {
-            return Err(StorageError::ManyRows { statement: statement.name });
+            return Err(StorageError::ManyRows {
+                statement: statement.name,
+            });
         }
         Ok(found.pop())
     }
@@ -136,7 +146,12 @@ impl Tx {
         let outcome = part(self);
         self.state.depth -= 1;
         // A conflict or a lost connection dooms the whole transaction: it is for `Database::write` to retry.
-        if self.state.failure.as_ref().is_some_and(StorageError::is_transient) {
+        if self
+            .state
+            .failure
+            .as_ref()
+            .is_some_and(StorageError::is_transient)
+        {
             return outcome.and(Err(StorageError::Aborted.into()));
         }
         match outcome {
@@ -158,7 +173,29 @@ impl Tx {
     /// it, and otherwise keeps anybody from taking it before this transaction ends.
     pub fn fence(&mut self, lease: &Lease) -> Result<(), StorageError> {
         let held = self.run(&lease::FENCE, &[&lease.name, &lease.token], &mut |_| true)?;
-        if held == 1 { Ok(()) } else { Err(StorageError::LeaseLost { name: lease.name.clone() }) }
+        if held == 1 {
+            Ok(())
+        } else {
+            Err(StorageError::LeaseLost {
+                name: lease.name.clone(),
+            })
+        }
+    }
+
+    /// Prepares a statement and answers what about its types cannot be used from Rust. For tests.
+    pub(crate) fn prepare(&mut self, statement: &Statement) -> Result<Vec<String>, StorageError> {
+        match &mut self.connection {
+            Connection::Sqlite(connection) => connection.prepare(statement).map(|()| Vec::new()),
+            Connection::Postgres(connection) => connection.prepare(statement),
+        }
+    }
+
+    /// The steps of SQLite's plan for a statement. For tests.
+    pub(crate) fn plan(&mut self, statement: &Statement) -> Result<Vec<String>, StorageError> {
+        match &mut self.connection {
+            Connection::Sqlite(connection) => connection.plan(statement),
+            Connection::Postgres(_) => Ok(Vec::new()),
+        }
     }
 
     fn run(
@@ -186,18 +223,24 @@ impl Tx {
     }
 
     fn check_alive(&self) -> Result<(), StorageError> {
-        if self.state.failure.is_some() { Err(StorageError::Aborted) } else { Ok(()) }
+        if self.state.failure.is_some() {
+            Err(StorageError::Aborted)
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// The values of the parameters, none of them beyond what a BIGINT holds.
 fn bindable<'a>(params: &'a [&'a dyn ToValue]) -> Result<Vec<Value<'a>>, StorageError> {
     let value_of = |(at, param): (usize, &'a &'a dyn ToValue)| match param.to_value() {
-        Value::Unsigned(number) => i64::try_from(number).map(Value::Int).map_err(|_| StorageError::Type {
-            index: at + 1,
-            expected: "at most 2^63 - 1",
-            found: number.to_string(),
-        }),
+        Value::Unsigned(number) => i64::try_from(number)
+            .map(Value::Int)
+            .map_err(|_| StorageError::Type {
+                index: at + 1,
+                expected: "at most 2^63 - 1",
+                found: number.to_string(),
+            }),
         other => Ok(other),
     };
     params.iter().enumerate().map(value_of).collect()

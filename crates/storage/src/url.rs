@@ -18,7 +18,9 @@ pub enum DatabaseUrl {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDatabaseUrl {
     /// The text starts like neither engine's.
-    #[error("a database URL starts with sqlite:, postgres:// or postgresql://, or is PostgreSQL's key=value text")]
+    #[error(
+        "a database URL starts with sqlite:, postgres:// or postgresql://, or is PostgreSQL's key=value text"
+    )]
     Scheme,
     /// `sqlite:` without a path.
     #[error("sqlite: needs the path of a file")]
@@ -45,7 +47,11 @@ impl FromStr for DatabaseUrl {
     fn from_str(text: &str) -> Result<Self, InvalidDatabaseUrl> {
         if let Some(path) = text.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
-            return if path.is_empty() { Err(InvalidDatabaseUrl::Path) } else { Ok(Self::Sqlite(path.into())) };
+            return if path.is_empty() {
+                Err(InvalidDatabaseUrl::Path)
+            } else {
+                Ok(Self::Sqlite(path.into()))
+            };
         }
         let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
         let is_pairs = text.split_once('=').is_some_and(|(key, _)| {
@@ -84,14 +90,34 @@ mod tests {
     #[test]
     fn urls_of_both_engines_are_told_apart() {
         let check = |text: &str, shown: &str| {
-            assert_eq!(text.parse::<DatabaseUrl>().map(|url| url.to_string()).as_deref(), Ok(shown), "{text}");
+            assert_eq!(
+                text.parse::<DatabaseUrl>().map(|url| url.to_string()).as_deref(),
+                Ok(shown),
+                "{text}"
+            );
         };
         check("sqlite:///var/lib/muster.db", "sqlite:/var/lib/muster.db");
         check("sqlite:muster.db", "sqlite:muster.db");
-        check("postgres://ann:secret@db.example:5433/fleet", "postgres://ann@db.example:5433/fleet");
-        check("postgresql:///fleet?host=/run/pg&user=ann", "postgres://ann@/run/pg:5432/fleet");
-        check("host=/run/pg user=ann password=secret dbname=fleet", "postgres://ann@/run/pg:5432/fleet");
-        for refused in ["", "fleet", "sqlite:", "mysql://a/b", "postgres://h/d?sslmode=maybe", "postgres://h:x/d"] {
+        check(
+            "postgres://ann:secret@db.example:5433/fleet",
+            "postgres://ann@db.example:5433/fleet",
+        );
+        check(
+            "postgresql:///fleet?host=/run/pg&user=ann",
+            "postgres://ann@/run/pg:5432/fleet",
+        );
+        check(
+            "host=/run/pg user=ann password=secret dbname=fleet",
+            "postgres://ann@/run/pg:5432/fleet",
+        );
+        for refused in [
+            "",
+            "fleet",
+            "sqlite:",
+            "mysql://a/b",
+            "postgres://h/d?sslmode=maybe",
+            "postgres://h:x/d",
+        ] {
             assert!(refused.parse::<DatabaseUrl>().is_err(), "{refused}");
         }
     }

@@ -80,7 +80,11 @@ pub trait FromValue: Sized {
 }
 
 pub(crate) fn read<T: FromValue>(index: usize, value: ValueRef<'_>) -> Result<T, StorageError> {
-    T::from_value(value).ok_or_else(|| StorageError::Type { index, expected: T::EXPECTED, found: value.kind() })
+    T::from_value(value).ok_or_else(|| StorageError::Type {
+        index,
+        expected: T::EXPECTED,
+        found: value.kind(),
+    })
 }
 
 impl<T: ToValue + ?Sized> ToValue for &T {

@@ -37,7 +37,12 @@ pub(crate) struct Hub {
 impl Hub {
     pub fn new(between_nodes: bool) -> Self {
         let (subscribers, _) = broadcast::channel(SUBSCRIBER_BACKLOG_MAX);
-        Self { subscribers, pending: Mutex::default(), waiting: Notify::new(), between_nodes }
+        Self {
+            subscribers,
+            pending: Mutex::default(),
+            waiting: Notify::new(),
+            between_nodes,
+        }
     }
 
     pub fn subscribe(&self) -> broadcast::Receiver<Wakeup> {
@@ -47,11 +52,21 @@ impl Hub {
     /// Wakes subscribers here at once and queues the wake-up for the other nodes.
     pub fn notify(&self, topic: &str, payload: &str) {
         if topic.is_empty() || topic.len() > WAKEUP_TOPIC_BYTES_MAX {
-            tracing::error!(bytes = topic.len(), "a wake-up's topic must have 1 to 64 bytes; it was dropped");
+            tracing::error!(
+                bytes = topic.len(),
+                "a wake-up's topic must have 1 to 64 bytes; it was dropped"
+            );
             return;
         }
-        let payload = if payload.len() > WAKEUP_PAYLOAD_BYTES_MAX { "" } else { payload };
-        let wakeup = Wakeup { topic: topic.to_owned(), payload: payload.to_owned() };
+        let payload = if payload.len() > WAKEUP_PAYLOAD_BYTES_MAX {
+            ""
+        } else {
+            payload
+        };
+        let wakeup = Wakeup {
+            topic: topic.to_owned(),
+            payload: payload.to_owned(),
+        };
         if self.between_nodes {
             self.queue(wakeup.clone());
             self.waiting.notify_one();
@@ -76,7 +91,10 @@ impl Hub {
         if pending.len() < PENDING_MAX {
             pending.insert(wakeup);
         } else if pending.len() < 2 * PENDING_MAX {
-            pending.insert(Wakeup { payload: String::new(), ..wakeup });
+            pending.insert(Wakeup {
+                payload: String::new(),
+                ..wakeup
+            });
         }
     }
 }

@@ -27,7 +27,10 @@ pub(crate) struct PostgresUrl {
 impl PostgresUrl {
     pub fn parse(text: &str) -> Result<Self, InvalidDatabaseUrl> {
         if !text.contains("://") {
-            return Ok(Self { config: parse_config(text)?, root_certificates: None });
+            return Ok(Self {
+                config: parse_config(text)?,
+                root_certificates: None,
+            });
         }
         let (base, query) = text.split_once('?').unwrap_or((text, ""));
         let mut root_certificates = None;
@@ -47,7 +50,26 @@ impl PostgresUrl {
         if verify {
             config.ssl_mode(SslMode::Require);
         }
-        Ok(Self { config, root_certificates })
+        Ok(Self {
+            config,
+            root_certificates,
+        })
+    }
+
+    /// The same server's URL with another database. For test databases.
+    pub fn with_database(text: &str, name: &str) -> Result<String, InvalidDatabaseUrl> {
+        Self::parse(text)?;
+        match text.split_once("://") {
+            Some((scheme, rest)) => {
+                let (server, query) = rest
+                    .split_once('?')
+                    .map_or((rest, None), |(server, query)| (server, Some(query)));
+                let server = server.split('/').next().unwrap_or_default();
+                let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+                Ok(format!("{scheme}://{server}/{name}{query}"))
+            }
+            None => Ok(format!("{text} dbname={name}")),
+        }
     }
 
     /// The parameters, with `sslmode` settled.
@@ -72,10 +94,13 @@ impl PostgresUrl {
         };
         match &self.root_certificates {
             Some(path) => {
-                let certificates = CertificateDer::pem_file_iter(path).map_err(|error| refused(path, error.to_string()))?;
+                let certificates =
+                    CertificateDer::pem_file_iter(path).map_err(|error| refused(path, error.to_string()))?;
                 for certificate in certificates {
                     let certificate = certificate.map_err(|error| refused(path, error.to_string()))?;
-                    roots.add(certificate).map_err(|error| refused(path, error.to_string()))?;
+                    roots
+                        .add(certificate)
+                        .map_err(|error| refused(path, error.to_string()))?;
                 }
                 if roots.is_empty() {
                     return Err(refused(path, "it holds no certificate".to_owned()));
@@ -104,7 +129,9 @@ impl PostgresUrl {
     fn is_local(&self) -> bool {
         let addresses = self.config.get_hostaddrs();
         let host_is_local = |host: &Host| match host {
-            Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback()),
+            Host::Tcp(name) => {
+                name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+            }
             Host::Unix(_) => true,
         };
         addresses.iter().all(IpAddr::is_loopback)
@@ -117,21 +144,37 @@ impl fmt::Display for PostgresUrl {
         let host = match self.config.get_hosts().first() {
             Some(Host::Tcp(name)) => name.clone(),
             Some(Host::Unix(path)) => path.display().to_string(),
-            None => self.config.get_hostaddrs().first().map(ToString::to_string).unwrap_or_default(),
+            None => self
+                .config
+                .get_hostaddrs()
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
         };
         let user = self.config.get_user().unwrap_or_default();
         let port = self.config.get_ports().first().copied().unwrap_or(5432);
-        write!(f, "postgres://{user}@{host}:{port}/{}", self.config.get_dbname().unwrap_or_default())
+        write!(
+            f,
+            "postgres://{user}@{host}:{port}/{}",
+            self.config.get_dbname().unwrap_or_default()
+        )
     }
 }
 
 /// The parser's own words name keys that are unknown, and those could be a piece of a password: only known words pass.
 fn parse_config(text: &str) -> Result<Config, InvalidDatabaseUrl> {
     let config: Config = text.parse().map_err(|error: tokio_postgres::Error| {
-        let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-        let known = ["invalid value for option `port`", "invalid value for option `sslmode`"];
+        let reason = std::error::Error::source(&error)
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let known = [
+            "invalid value for option `port`",
+            "invalid value for option `sslmode`",
+        ];
         let reason = known.iter().find(|known| ***known == reason);
-        InvalidDatabaseUrl::Postgres(reason.map_or("it cannot be parsed".to_owned(), |known| (*known).to_owned()))
+        InvalidDatabaseUrl::Postgres(
+            reason.map_or("it cannot be parsed".to_owned(), |known| (*known).to_owned()),
+        )
     })?;
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         return Err(InvalidDatabaseUrl::Postgres("it names no host".to_owned()));
@@ -141,5 +184,8 @@ fn parse_config(text: &str) -> Result<Config, InvalidDatabaseUrl> {
 
 fn decoded(text: &str) -> String {
     let pair = format!("x={}", text.replace('+', "%2B"));
-    url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+    url::form_urlencoded::parse(pair.as_bytes())
+        .next()
+        .map(|(_, value)| value.into_owned())
+        .unwrap_or_default()
 }

@@ -23,7 +23,10 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub fn new(raw: rusqlite::Connection) -> Self {
-        Self { raw, rewritten: HashMap::new() }
+        Self {
+            raw,
+            rewritten: HashMap::new(),
+        }
     }
 
     pub fn run(
@@ -33,13 +36,42 @@ impl Connection {
         each: &mut dyn FnMut(&Row<'_>) -> bool,
     ) -> Result<u64, StorageError> {
         let key = (statement.sql.as_ptr() as usize, statement.sql.len());
-        let sql = self.rewritten.entry(key).or_insert_with(|| statement::for_sqlite(statement.sql).into());
+        let sql = self
+            .rewritten
+            .entry(key)
+            .or_insert_with(|| statement::for_sqlite(statement.sql).into());
         run_prepared(&self.raw, sql, statement.name, values, each)
     }
 
+    pub fn prepare(&self, statement: &Statement) -> Result<(), StorageError> {
+        let prepared = self.raw.prepare(&statement::for_sqlite(statement.sql));
+        prepared.map(drop).map_err(|error| failure(statement.name, error))
+    }
+
+    /// The steps of the plan for a statement.
+    pub fn plan(&self, statement: &Statement) -> Result<Vec<String>, StorageError> {
+        let sql = format!("EXPLAIN QUERY PLAN {}", statement::for_sqlite(statement.sql));
+        let steps = || {
+            let mut prepared = self.raw.prepare(&sql)?;
+            let mut rows = prepared.raw_query();
+            let mut steps = Vec::new();
+            while let Some(row) = rows.next()? {
+                steps.push(row.get(3)?);
+            }
+            Ok(steps)
+        };
+        steps().map_err(|error| failure(statement.name, error))
+    }
+
     pub fn control(&mut self, sql: &str) -> Result<(), StorageError> {
-        let mut prepared = self.raw.prepare_cached(sql).map_err(|error| failure("transaction control", error))?;
-        prepared.raw_execute().map(drop).map_err(|error| failure("transaction control", error))
+        let mut prepared = self
+            .raw
+            .prepare_cached(sql)
+            .map_err(|error| failure("transaction control", error))?;
+        prepared
+            .raw_execute()
+            .map(drop)
+            .map_err(|error| failure("transaction control", error))
     }
 
     /// Whether a transaction is open. The engine ends one itself when the disk is full or fails.
@@ -59,10 +91,17 @@ fn run_prepared(
     let changes_before = raw.total_changes();
     let mut prepared = raw.prepare_cached(sql).map_err(fail)?;
     if prepared.parameter_count() != values.len() {
-        let message = format!("{} parameters wanted, {} given", prepared.parameter_count(), values.len());
+        let message = format!(
+            "{} parameters wanted, {} given",
+            prepared.parameter_count(),
+            values.len()
+        );
         return Err(StorageError::Engine {
             statement: name,
-            source: EngineFailure { code: String::new(), message },
+            source: EngineFailure {
+                code: String::new(),
+                message,
+            },
         });
     }
     for (at, value) in values.iter().enumerate() {
@@ -75,7 +114,11 @@ fn run_prepared(
         }
     }
     drop(rows);
-    Ok(if raw.total_changes() == changes_before { 0 } else { raw.changes() })
+    Ok(if raw.total_changes() == changes_before {
+        0
+    } else {
+        raw.changes()
+    })
 }
 
 fn bound<'a>(value: &Value<'a>) -> ToSqlOutput<'a> {
@@ -97,7 +140,9 @@ pub(crate) fn column<'a>(row: &'a rusqlite::Row<'_>, index: usize) -> ValueRef<'
         Ok(Cell::Null) => ValueRef::Null,
         Ok(Cell::Integer(number)) => ValueRef::Int(number),
         Ok(Cell::Real(_)) => ValueRef::Other("a floating-point number"),
-        Ok(Cell::Text(bytes)) => std::str::from_utf8(bytes).map_or(ValueRef::Other("text not in UTF-8"), ValueRef::Text),
+        Ok(Cell::Text(bytes)) => {
+            std::str::from_utf8(bytes).map_or(ValueRef::Other("text not in UTF-8"), ValueRef::Text)
+        }
         Ok(Cell::Blob(bytes)) => ValueRef::Blob(bytes),
         Err(_) => ValueRef::Other("no such column"),
     }
@@ -106,11 +151,15 @@ pub(crate) fn column<'a>(row: &'a rusqlite::Row<'_>, index: usize) -> ValueRef<'
 /// What an error of the engine means.
 pub(crate) fn failure(statement: &'static str, error: rusqlite::Error) -> StorageError {
     let (code, message) = match error {
-        rusqlite::Error::SqliteFailure(code, message) => (Some(code), message.unwrap_or_else(|| code.to_string())),
+        rusqlite::Error::SqliteFailure(code, message) => {
+            (Some(code), message.unwrap_or_else(|| code.to_string()))
+        }
         rusqlite::Error::SqlInputError { error, msg, .. } => (Some(error), msg),
         other => (None, other.to_string()),
     };
-    let text = code.map(|code| code.extended_code.to_string()).unwrap_or_default();
+    let text = code
+        .map(|code| code.extended_code.to_string())
+        .unwrap_or_default();
     match code.map(|code| (code.code, code.extended_code)) {
         Some((
             _,
@@ -126,7 +175,10 @@ pub(crate) fn failure(statement: &'static str, error: rusqlite::Error) -> Storag
             StorageError::Busy("the database file is locked by another program")
         }
         Some((ErrorCode::ReadOnly, _)) => StorageError::ReadOnly { statement },
-        _ => StorageError::Engine { statement, source: EngineFailure { code: text, message } },
+        _ => StorageError::Engine {
+            statement,
+            source: EngineFailure { code: text, message },
+        },
     }
 }
 
@@ -135,7 +187,10 @@ fn unique(message: &str) -> StorageError {
     let list = message.split_once(": ").map_or("", |(_, list)| list);
     let names: Vec<(&str, &str)> = list.split(", ").filter_map(|name| name.split_once('.')).collect();
     StorageError::Unique {
-        table: names.first().map(|(table, _)| (*table).to_owned()).unwrap_or_default(),
+        table: names
+            .first()
+            .map(|(table, _)| (*table).to_owned())
+            .unwrap_or_default(),
         columns: names.iter().map(|(_, column)| (*column).to_owned()).collect(),
     }
 }

@@ -50,7 +50,9 @@ impl Sqlite {
         reader_threads: usize,
     ) -> Result<Self, StorageError> {
         let opened = tokio::task::spawn_blocking(move || open::open(&path, migrations, reader_threads));
-        let opened = opened.await.map_err(|error| StorageError::Panicked(error.to_string()))??;
+        let opened = opened
+            .await
+            .map_err(|error| StorageError::Panicked(error.to_string()))??;
         let lock = Arc::new(opened.lock);
         let (alive, ended) = mpsc::channel(1);
         let (readers, read_queue) = mpsc::channel(READ_QUEUE_JOBS_MAX);
@@ -67,7 +69,12 @@ impl Sqlite {
             writer::run(opened.writer, write_queue);
             drop((lock, alive));
         })?;
-        Ok(Self { writer, readers, reader_threads, ended: tokio::sync::Mutex::new(ended) })
+        Ok(Self {
+            writer,
+            readers,
+            reader_threads,
+            ended: tokio::sync::Mutex::new(ended),
+        })
     }
 
     pub async fn read<T, E, F>(&self, scope: Scope, job: F) -> Result<T, E>
@@ -83,7 +90,10 @@ impl Sqlite {
                 let _ = reply.send(run_read(tx, scope, job));
             }
         });
-        self.readers.send(ReadMessage::Job(job)).await.map_err(|_| StorageError::Closed)?;
+        self.readers
+            .send(ReadMessage::Job(job))
+            .await
+            .map_err(|_| StorageError::Closed)?;
         answer.await.map_err(|_| StorageError::Closed)?
     }
 
@@ -94,7 +104,10 @@ impl Sqlite {
         F: FnMut(&mut Tx) -> Result<T, E> + Send + 'static,
     {
         let (job, answer) = writer::job(scope, job);
-        self.writer.send(writer::Message::Job(job)).await.map_err(|_| StorageError::Closed)?;
+        self.writer
+            .send(writer::Message::Job(job))
+            .await
+            .map_err(|_| StorageError::Closed)?;
         answer.await.map_err(|_| StorageError::Closed)?
     }
 
@@ -110,12 +123,16 @@ impl Sqlite {
 
 fn start(name: String, body: impl FnOnce() + Send + 'static) -> Result<(), StorageError> {
     let started = thread::Builder::new().name(name.clone()).spawn(body);
-    started.map(drop).map_err(|error| StorageError::io("starting thread", name.as_ref(), error))
+    started
+        .map(drop)
+        .map_err(|error| StorageError::io("starting thread", name.as_ref(), error))
 }
 
 fn run_reader(connection: Connection, queue: &Mutex<mpsc::Receiver<ReadMessage>>) {
-    let mut tx =
-        Tx { connection: crate::tx::Connection::Sqlite(connection), state: TxState::new(Scope::System) };
+    let mut tx = Tx {
+        connection: crate::tx::Connection::Sqlite(connection),
+        state: TxState::new(Scope::System),
+    };
     loop {
         let message = queue.lock().blocking_recv();
         match message {

@@ -40,22 +40,31 @@ pub(super) fn open(
     // SQLite would make the file readable to everybody; its WAL takes over the mode of the file.
     private_file(path)?;
     let writer = connect(path)?;
-    let mode: String =
-        writer.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(|error| failure(STEP, error))?;
+    let mode: String = writer
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .map_err(|error| failure(STEP, error))?;
     if !mode.eq_ignore_ascii_case("wal") {
         return Err(StorageError::Engine {
             statement: STEP,
-            source: EngineFailure { code: String::new(), message: format!("journal mode is {mode}, not wal") },
+            source: EngineFailure {
+                code: String::new(),
+                message: format!("journal mode is {mode}, not wal"),
+            },
         });
     }
     migrate(&writer, migrations)?;
     let reader = |_| -> Result<Connection, StorageError> {
         let raw = connect(path)?;
-        raw.execute_batch("PRAGMA query_only = ON").map_err(|error| failure(STEP, error))?;
+        raw.execute_batch("PRAGMA query_only = ON")
+            .map_err(|error| failure(STEP, error))?;
         Ok(Connection::new(raw))
     };
     let readers = (0..reader_threads).map(reader).collect::<Result<_, _>>()?;
-    Ok(Opened { lock, writer: Connection::new(writer), readers })
+    Ok(Opened {
+        lock,
+        writer: Connection::new(writer),
+        readers,
+    })
 }
 
 fn lock(path: &Path) -> Result<File, StorageError> {
@@ -68,7 +77,11 @@ fn lock(path: &Path) -> Result<File, StorageError> {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if started.elapsed() < LOCK_WAIT => thread::sleep(LOCK_RETRY),
-            Err(TryLockError::WouldBlock) => return Err(StorageError::Locked { path: path.display().to_string() }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(StorageError::Locked {
+                    path: path.display().to_string(),
+                });
+            }
             Err(TryLockError::Error(error)) => return Err(StorageError::io("locking", &path, error)),
         }
     }
@@ -79,7 +92,9 @@ fn private_file(path: &Path) -> Result<File, StorageError> {
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map_err(|error| StorageError::io("opening", path, error))
+    options
+        .open(path)
+        .map_err(|error| StorageError::io("opening", path, error))
 }
 
 fn connect(path: &Path) -> Result<rusqlite::Connection, StorageError> {
@@ -95,15 +110,21 @@ fn connect(path: &Path) -> Result<rusqlite::Connection, StorageError> {
 
 /// Runs the missing migrations, all in one transaction.
 fn migrate(raw: &rusqlite::Connection, known: &'static [Migration]) -> Result<(), StorageError> {
-    let step = |sql: &str| raw.execute_batch(sql).map_err(|error| failure("migration", error));
+    let step = |sql: &str| {
+        raw.execute_batch(sql)
+            .map_err(|error| failure("migration", error))
+    };
     step("BEGIN IMMEDIATE")?;
     let run = || {
         for table in OWN_TABLES {
             step(table)?;
         }
-        for migration in migration::pending(known, &applied(raw).map_err(|error| failure("migration", error))?)? {
+        for migration in
+            migration::pending(known, &applied(raw).map_err(|error| failure("migration", error))?)?
+        {
             for statement in migration.statements() {
-                raw.execute_batch(&statement).map_err(|error| failure(migration.name, error))?;
+                raw.execute_batch(&statement)
+                    .map_err(|error| failure(migration.name, error))?;
             }
             raw.execute(
                 "INSERT INTO storage_migration (version, name, digest) VALUES (?1, ?2, ?3)",
@@ -122,7 +143,12 @@ fn migrate(raw: &rusqlite::Connection, known: &'static [Migration]) -> Result<()
 
 fn applied(raw: &rusqlite::Connection) -> rusqlite::Result<Vec<Applied>> {
     let mut statement = raw.prepare(APPLIED)?;
-    let rows = statement
-        .query_map([], |row| Ok(Applied { version: row.get(0)?, name: row.get(1)?, digest: row.get(2)? }))?;
+    let rows = statement.query_map([], |row| {
+        Ok(Applied {
+            version: row.get(0)?,
+            name: row.get(1)?,
+            digest: row.get(2)?,
+        })
+    })?;
     rows.collect()
 }

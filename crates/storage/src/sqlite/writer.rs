@@ -49,7 +49,15 @@ where
     F: FnMut(&mut Tx) -> Result<T, E> + Send + 'static,
 {
     let (reply, answer) = oneshot::channel();
-    (Box::new(JobOf { scope, closure, outcome: None, reply }), answer)
+    (
+        Box::new(JobOf {
+            scope,
+            closure,
+            outcome: None,
+            reply,
+        }),
+        answer,
+    )
 }
 
 impl<T, E, F> Job for JobOf<T, E, F>
@@ -85,7 +93,10 @@ where
 
 /// Runs jobs until the queue ends or says stop.
 pub(super) fn run(connection: Connection, mut queue: mpsc::Receiver<Message>) {
-    let mut tx = Tx { connection: tx::Connection::Sqlite(connection), state: TxState::new(Scope::System) };
+    let mut tx = Tx {
+        connection: tx::Connection::Sqlite(connection),
+        state: TxState::new(Scope::System),
+    };
     while let Some(Message::Job(first)) = queue.blocking_recv() {
         if !run_batch(&mut tx, first, &mut queue) {
             return;

@@ -1,0 +1,159 @@
+//! Reaching a PostgreSQL server: TCP, Unix sockets, TLS, wrong passwords, restarts.
+
+use std::time::Duration;
+
+use muster_storage::{
+    DatabaseUrl, Scope, StorageError,
+    testing::{PostgresServer, TestDatabase, open, postgres_url},
+};
+
+use crate::{COUNTERS, INSERT_COUNTER, SCHEMA};
+
+/// Runs a statement as the server's superuser, outside of Muster's ways.
+pub async fn as_superuser(url: &str, sql: &str) {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+        .await
+        .expect("it connects");
+    tokio::spawn(connection);
+    client.batch_execute(sql).await.expect("it runs");
+}
+
+/// A server of its own, where a server may be had at all.
+fn server(settings: &[(&str, &str)], files: &[(&str, &str)]) -> Option<PostgresServer> {
+    postgres_url()?;
+    Some(PostgresServer::start_with(settings, files).expect("a server starts"))
+}
+
+async fn opens(url: &str) -> Result<(), StorageError> {
+    let db = open(&url.parse::<DatabaseUrl>()?, SCHEMA).await?;
+    db.read(Scope::System, |tx| {
+        tx.query(&COUNTERS, &[], |row| row.get::<String>(0))
+    })
+    .await
+    .map(drop)
+}
+
+#[tokio::test]
+async fn sockets_tls_and_passwords() {
+    let issued =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate is made");
+    let (certificate, key) = (issued.cert.pem(), issued.signing_key.serialize_pem());
+    let settings = [
+        ("ssl", "on"),
+        ("ssl_cert_file", "server.pem"),
+        ("ssl_key_file", "server.key"),
+    ];
+    let Some(server) = server(&settings, &[("server.pem", &certificate), ("server.key", &key)]) else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("root.pem");
+    std::fs::write(&root, &certificate).expect("the file can be written");
+    let root = root.display();
+    let by_name = server.url().replace("127.0.0.1", "localhost");
+
+    let check = async |url: String, works: bool| {
+        let opened = opens(&url).await;
+        assert_eq!(
+            opened.is_ok(),
+            works,
+            "{opened:?} for {:?}",
+            url.parse::<DatabaseUrl>()
+        );
+        let shown = opened
+            .err()
+            .map(|error| format!("{error} {error:?}"))
+            .unwrap_or_default();
+        let password = url
+            .split(':')
+            .nth(2)
+            .and_then(|rest| rest.split('@').next())
+            .unwrap_or("?");
+        assert!(!shown.contains(password), "{shown}");
+    };
+    check(server.url(), true).await;
+    check(server.socket_url(), true).await;
+    check(format!("{by_name}?sslmode=require&sslrootcert={root}"), true).await;
+    check(format!("{by_name}?sslmode=verify-full&sslrootcert={root}"), true).await;
+    check(format!("{by_name}?sslmode=disable"), true).await;
+    // The certificate names localhost only, and the system's roots do not know it.
+    check(
+        format!("{}?sslmode=verify-full&sslrootcert={root}", server.url()),
+        false,
+    )
+    .await;
+    check(format!("{by_name}?sslmode=require"), false).await;
+    check(
+        format!("{by_name}?sslmode=require&sslrootcert=/nowhere.pem"),
+        false,
+    )
+    .await;
+    let password = server
+        .url()
+        .split([':', '@'])
+        .nth(2)
+        .expect("a password")
+        .to_owned();
+    check(server.url().replace(&password, "wrong-password"), false).await;
+}
+
+#[tokio::test]
+async fn a_crash_of_the_server_costs_neither_node_nor_acknowledged_rows() {
+    let Some(server) = server(
+        &[
+            ("fsync", "on"),
+            ("synchronous_commit", "on"),
+            ("full_page_writes", "on"),
+        ],
+        &[],
+    ) else {
+        return;
+    };
+    let db = TestDatabase::postgres(&server.url(), SCHEMA).await;
+    let writer = {
+        let db = db.db().clone();
+        tokio::spawn(async move {
+            let (mut acknowledged, mut unknown) = (Vec::new(), 0);
+            for number in 0..i64::MAX {
+                let written = db
+                    .write(Scope::System, move |tx| {
+                        tx.execute(&INSERT_COUNTER, &[&number.to_string(), &number])
+                    })
+                    .await;
+                match written {
+                    Ok(_) => acknowledged.push(number),
+                    Err(StorageError::OutcomeUnknown(_)) => unknown += 1,
+                    Err(error) => {
+                        assert!(error.is_transient(), "{error:?}");
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+                if number > 200 && acknowledged.last() == Some(&number) && acknowledged.len() > 250 {
+                    return (acknowledged, unknown);
+                }
+            }
+            (acknowledged, unknown)
+        })
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let server = tokio::task::spawn_blocking(move || server.crash_and_restart().map(|()| server));
+    let _server = server.await.expect("no panic").expect("it restarts");
+    let (acknowledged, unknown) = writer.await.expect("the writer lives");
+    let there = db
+        .read(Scope::System, |tx| {
+            tx.query(&COUNTERS, &[], |row| row.get::<String>(0))
+        })
+        .await;
+    let there: std::collections::HashSet<String> = there.expect("a read").into_iter().collect();
+    assert!(
+        acknowledged
+            .iter()
+            .all(|number| there.contains(&number.to_string()))
+    );
+    assert!(
+        there.len() <= acknowledged.len() + unknown,
+        "{} {} {unknown}",
+        there.len(),
+        acknowledged.len()
+    );
+}

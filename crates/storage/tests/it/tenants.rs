@@ -1,0 +1,169 @@
+//! PostgreSQL keeps tenants apart even where a query forgets to.
+
+use muster_storage::{
+    DatabaseUrl, Scope, StorageError, Tx, statements,
+    testing::{TestDatabase, open, postgres_url},
+};
+use uuid::Uuid;
+
+use crate::{COUNT, EVERY_LABEL, INSERT_LABEL, SCHEMA, insert_label};
+
+statements! {
+    TENANT = "SELECT current_setting('muster.tenant', true)";
+    ROLE = "SELECT current_user::text, r.rolsuper OR r.rolbypassrls FROM pg_roles r WHERE r.rolname = current_user";
+    STEAL = "UPDATE thing SET label = 'stolen'";
+    MOVE = "UPDATE thing SET tenant_id = $1";
+    REMOVE = "DELETE FROM thing";
+    UNPROTECTED = "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' \
+        WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace \
+        AND NOT (c.relrowsecurity AND c.relforcerowsecurity)";
+    SWITCH_OFF = "ALTER TABLE thing DISABLE ROW LEVEL SECURITY";
+    CHANGE_MIGRATIONS = "DELETE FROM storage_migration";
+    PIDS = "SELECT pg_backend_pid()";
+}
+
+fn every_label(tx: &mut Tx) -> Result<Vec<String>, StorageError> {
+    tx.query(&EVERY_LABEL, &[], |row| row.get(0))
+}
+
+/// A database with one row of each of two tenants.
+async fn two_tenants() -> Option<(TestDatabase, Uuid, Uuid)> {
+    let db = TestDatabase::postgres(&postgres_url()?, SCHEMA).await;
+    let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
+    for (tenant, label) in [(one, "of one"), (two, "of two")] {
+        db.write(Scope::Tenant(tenant), move |tx| insert_label(tx, tenant, label))
+            .await
+            .expect("a row");
+    }
+    Some((db, one, two))
+}
+
+#[tokio::test]
+async fn t6_the_app_role_cannot_read_another_tenant_even_with_raw_sql() {
+    let Some((db, one, two)) = two_tenants().await else {
+        return;
+    };
+    let seen = db.read(Scope::Tenant(one), every_label).await;
+    assert_eq!(seen.expect("a read"), ["of one"]);
+    let seen = db.read(Scope::System, every_label).await;
+    assert_eq!(seen.expect("a read"), ["of one", "of two"]);
+    let nobody = db.read(Scope::Tenant(Uuid::nil()), every_label).await;
+    assert_eq!(nobody.expect("a read"), [String::new(); 0]);
+
+    let stolen = db.write(Scope::Tenant(one), |tx| {
+        assert_eq!(tx.execute(&STEAL, &[])?, 1);
+        tx.execute(&REMOVE, &[])
+    });
+    assert!(matches!(stolen.await, Ok(1)));
+    let planted = db
+        .write(Scope::Tenant(one), move |tx| insert_label(tx, two, "planted"))
+        .await;
+    assert!(matches!(planted, Err(StorageError::Forbidden(_))), "{planted:?}");
+    let moved = db
+        .write(Scope::Tenant(two), move |tx| tx.execute(&MOVE, &[&one]))
+        .await;
+    assert!(matches!(moved, Err(StorageError::Forbidden(_))), "{moved:?}");
+    let seen = db.read(Scope::System, every_label).await;
+    assert_eq!(seen.expect("a read"), ["of two"]);
+}
+
+#[tokio::test]
+async fn t6_transactions_run_as_a_role_that_row_security_holds_for() {
+    let Some((db, one, _)) = two_tenants().await else {
+        return;
+    };
+    let role = db.read(Scope::Tenant(one), |tx| {
+        tx.query_one(&ROLE, &[], |row| Ok((row.get::<String>(0)?, row.get::<bool>(1)?)))
+    });
+    assert_eq!(role.await.expect("a read"), ("muster_app".to_owned(), false));
+    let unprotected = db
+        .read(Scope::System, |tx| {
+            tx.query(&UNPROTECTED, &[], |row| row.get::<String>(0))
+        })
+        .await;
+    assert_eq!(unprotected.expect("a read"), [String::new(); 0]);
+    for statement in [&SWITCH_OFF, &CHANGE_MIGRATIONS] {
+        let refused = db.write(Scope::System, |tx| tx.execute(statement, &[])).await;
+        assert!(matches!(refused, Err(StorageError::Forbidden(_))), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn t6_a_pooled_connection_carries_no_tenant() {
+    let Some((db, one, two)) = two_tenants().await else {
+        return;
+    };
+    let DatabaseUrl::Postgres(_) = db.url() else {
+        panic!("it is PostgreSQL")
+    };
+    let single = muster_storage::OpenOptions {
+        migrations: SCHEMA,
+        reader_threads: 1,
+        pool_size: 1,
+        application: "muster-test",
+    };
+    let pooled = muster_storage::Database::open(db.url(), single)
+        .await
+        .expect("it opens");
+    let mut connections = std::collections::HashSet::new();
+    for round in 0..4 {
+        // Every way that a transaction ends: committed, rolled back, failed, panicked.
+        let ended = pooled
+            .write(
+                Scope::Tenant(if round % 2 == 0 { one } else { two }),
+                move |tx| match round {
+                    0 => tx.execute(&COUNT, &[]),
+                    1 => Err(StorageError::Aborted),
+                    2 => tx.execute(&INSERT_LABEL, &[&two, &two, &"x"]),
+                    _ => panic!("on purpose"),
+                },
+            )
+            .await;
+        assert_eq!(ended.is_ok(), round == 0);
+        let (tenant, pid) = connection_of(&pooled).await;
+        assert_eq!(tenant.as_deref().unwrap_or_default(), "", "after round {round}");
+        connections.insert(pid);
+    }
+    assert_eq!(connections.len(), 1, "it was one and the same connection");
+}
+
+/// What the one pooled connection carries outside of every transaction, read through the server's own eyes: a
+/// transaction without a scope cannot be made, so a savepoint-free one in a tenant without rows asks what was reset.
+async fn connection_of(db: &muster_storage::Database) -> (Option<String>, i64) {
+    let nobody = Uuid::nil();
+    db.read(Scope::Tenant(nobody), move |tx| {
+        let tenant: String = tx.query_one(&TENANT, &[], |row| row.get(0))?;
+        assert_eq!(tenant, nobody.to_string());
+        assert!(every_label(tx)?.is_empty());
+        let session: Option<String> = tx.query_one(&OUTSIDE, &[], |row| row.get(0))?;
+        let pid = tx.query_one(&PIDS, &[], |row| row.get(0))?;
+        Ok::<_, StorageError>((session, pid))
+    })
+    .await
+    .expect("a read")
+}
+
+/// `reset_val` is the session's own value, to which SET LOCAL falls back when the transaction ends.
+const OUTSIDE: muster_storage::Statement = muster_storage::Statement {
+    name: "OUTSIDE",
+    sql: "SELECT max(reset_val) FROM pg_settings WHERE name = 'muster.tenant'",
+};
+
+#[tokio::test]
+async fn t6_a_table_whose_protection_was_switched_off_gets_it_back() {
+    let Some(server) = postgres_url() else { return };
+    let db = TestDatabase::postgres(&server, SCHEMA).await;
+    let DatabaseUrl::Postgres(url) = db.url() else {
+        panic!("it is PostgreSQL")
+    };
+    crate::postgres::as_superuser(url, "ALTER TABLE thing NO FORCE ROW LEVEL SECURITY").await;
+    let unprotected = async || {
+        db.read(Scope::System, |tx| {
+            tx.query(&UNPROTECTED, &[], |row| row.get::<String>(0))
+        })
+        .await
+    };
+    assert_eq!(unprotected().await.expect("a read"), ["thing"]);
+    open(db.url(), SCHEMA).await.expect("it opens").close().await;
+    assert_eq!(unprotected().await.expect("a read"), [String::new(); 0]);
+}
