@@ -44,3 +44,6 @@ pub mod path {
     /// `POST`: a CSR over the enrolled key → a fresh certificate.
     pub const RENEW: &str = "/agent/v1/renew";
 }
+
+#[cfg(test)]
+mod messages_tests;

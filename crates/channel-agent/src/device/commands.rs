@@ -13,7 +13,7 @@ use muster_trust::statement::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Action, DeviceCore, DeviceIdentity, Refused, Signer, sign_as_device};
+use super::{Action, DeviceCore, DeviceIdentity, Signer, refused, sign_as_device};
 use crate::clock::ClockReading;
 use crate::command::DueCommand;
 use crate::limits::COMMANDS_MAX;
@@ -328,7 +328,7 @@ impl DeviceCore {
             match from_strict_json::<CommandStatement>(&command.envelope.payload, CommandStatement::MAX_BYTES)
             {
                 Ok(statement) => announced.push((statement, command)),
-                Err(error) => actions.push(Refused::new("command", "malformed", error.to_string())),
+                Err(error) => actions.push(refused("command", "malformed", error.to_string())),
             }
         }
         announced.sort_by_key(|(statement, _)| statement.sequence);
@@ -356,7 +356,7 @@ impl DeviceCore {
         }
         if !self.commands.make_room() {
             let detail = "too many receipts wait for the server; it will be taken when they are accepted";
-            actions.push(Refused::new(id.to_string(), "busy", detail));
+            actions.push(refused(id.to_string(), "busy", detail));
             return;
         }
         let now = self.now(reading);
@@ -395,7 +395,7 @@ impl DeviceCore {
                     let execution = Execution::failed(refusal.code(), refusal.to_string());
                     self.commands.finish(&self.identity, id, execution, now, sign);
                 }
-                actions.push(Refused::new(id.to_string(), refusal.code(), refusal.to_string()));
+                actions.push(refused(id.to_string(), refusal.code(), refusal.to_string()));
             }
         }
     }

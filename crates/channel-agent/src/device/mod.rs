@@ -16,7 +16,7 @@
 mod commands;
 mod policy;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
@@ -105,14 +105,13 @@ pub struct Refused {
     pub detail: String,
 }
 
-impl Refused {
-    fn new(subject: impl Into<String>, code: impl Into<String>, detail: impl Into<String>) -> Action {
-        Action::Refused(Self {
-            subject: subject.into(),
-            code: code.into(),
-            detail: detail.into(),
-        })
-    }
+/// Words a refusal.
+fn refused(subject: impl Into<String>, code: impl Into<String>, detail: impl Into<String>) -> Action {
+    Action::Refused(Refused {
+        subject: subject.into(),
+        code: code.into(),
+        detail: detail.into(),
+    })
 }
 
 /// How a check-in failed.
@@ -256,7 +255,7 @@ impl DeviceCore {
             }
             CheckinFailure::Unreachable if self.policy.on_server_unreachable(self.now(reading)) => {
                 vec![
-                    Refused::new(
+                    refused(
                         "policy",
                         policy::REVERTED_CODE,
                         "the server could not be reached under the newest policy: the last one that worked is back",
@@ -299,7 +298,7 @@ impl DeviceCore {
     fn advance_root(&mut self, documents: &[Envelope], actions: &mut Vec<Action>) {
         for envelope in documents.iter().take(ROOT_DOCUMENTS_MAX) {
             if let Err(refusal) = self.trust.advance_root(envelope) {
-                actions.push(Refused::new("root document", refusal.code(), refusal.to_string()));
+                actions.push(refused("root document", refusal.code(), refusal.to_string()));
                 return;
             }
         }
@@ -323,11 +322,16 @@ impl DeviceCore {
         };
         let Some(hashes) = hashes else {
             let detail = "the consistency proof is not a list of hashes of 32 bytes";
-            actions.push(Refused::new("checkpoint", "malformed", detail));
+            actions.push(refused("checkpoint", "malformed", detail));
             return false;
         };
-        if let Err(refusal) = self.trust.advance_checkpoint(&update.note, &hashes) {
-            actions.push(Refused::new("checkpoint", refusal.code(), refusal.to_string()));
+        // An answer that comes twice proves the way from where the device was before the first of them: the second stands at
+        // the same head, which needs no proof.
+        let again =
+            |refusal, trust: &mut Trust| trust.advance_checkpoint(&update.note, &[]).map_err(|_| refusal);
+        let advanced = self.trust.advance_checkpoint(&update.note, &hashes);
+        if let Err(refusal) = advanced.or_else(|refusal| again(refusal, &mut self.trust)) {
+            actions.push(refused("checkpoint", refusal.code(), refusal.to_string()));
             return false;
         }
         if let Some(checkpoint) = &self.trust.checkpoint {

@@ -17,7 +17,7 @@ use muster_trust::proof::LoggedProof;
 use muster_trust::statement::{DesiredBundle, DesiredStateStatement, PolicyReportStatement, state_digest};
 use serde::{Deserialize, Serialize};
 
-use super::{Action, DeviceCore, Refused, Signer, sign_as_device};
+use super::{Action, DeviceCore, Signer, refused, sign_as_device};
 use crate::clock::ClockReading;
 use crate::policy::Desired;
 
@@ -301,7 +301,7 @@ impl DeviceCore {
         let statement = match checked {
             Ok(statement) => statement,
             Err(refusal) => {
-                actions.push(Refused::new("desired state", refusal.code(), refusal.to_string()));
+                actions.push(refused("desired state", refusal.code(), refusal.to_string()));
                 return;
             }
         };
@@ -331,7 +331,7 @@ impl DeviceCore {
             }
             let Some(proof) = desired.bundles.iter().find(|proof| proof.sha256 == bundle.sha256) else {
                 let detail = format!("no proof came with the bundle of {}", bundle.policy_id);
-                actions.push(Refused::new("desired state", "proof_missing", detail));
+                actions.push(refused("desired state", "proof_missing", detail));
                 return;
             };
             target.missing.push((bundle, proof.proof.clone()));
@@ -369,7 +369,7 @@ impl DeviceCore {
             Ok(open) => open,
             Err(refusal) => {
                 self.policy.target = None;
-                actions.push(Refused::new(subject, refusal.code(), refusal.to_string()));
+                actions.push(refused(subject, refusal.code(), refusal.to_string()));
                 return actions;
             }
         };
@@ -393,7 +393,7 @@ impl DeviceCore {
                 self.policy.target = None;
                 let detail =
                     "the bundle holds settings or rules that this agent does not know; a newer agent may";
-                actions.push(Refused::new(subject, SETTINGS_INVALID_CODE, detail));
+                actions.push(refused(subject, SETTINGS_INVALID_CODE, detail));
                 self.tell_refused(digest, generation, failed, now, sign);
             }
         }
@@ -467,7 +467,7 @@ impl DeviceCore {
             .collect();
         let (digest, generation) = (reverted.set.digest(), reverted.set.generation);
         let detail = "this policy cut the device off before; a newer one is needed";
-        actions.push(Refused::new("desired state", REVERTED_CODE, detail));
+        actions.push(refused("desired state", REVERTED_CODE, detail));
         self.tell_refused(digest, generation, settings, now, sign);
     }
 

@@ -1,6 +1,6 @@
 //! The device against a tenant with real keys and a real log.
 
-mod office;
+pub(crate) mod office;
 
 use std::time::Duration;
 
@@ -35,9 +35,10 @@ fn length(value: i64) -> serde_json::Value {
 }
 
 /// Fails the check-in until the policy is reverted or `times` attempts are over.
-fn lose_server(device: &mut Device, office: &Office, times: u32) {
+fn lose_server(device: &mut Device, office: &mut Office, times: u32) {
     for _ in 0..times {
         device.seconds += 40;
+        office.seconds = device.seconds;
         let actions =
             device.with(|core, reading, _| core.on_checkin_failed(CheckinFailure::Unreachable, reading));
         device.perform(actions, office);
@@ -436,14 +437,13 @@ mod policy {
         }
         assert_eq!(device.refused, ["bundle_mismatch"; 3]);
         let other = office.build(2, length(14));
-        let mut response = office.answer(&request);
+        let mut response = office.answer(&device.request());
         let proofs = std::mem::take(&mut response.desired.as_mut().expect("it has one").bundles);
-        device.perform(vec![], &office);
         let actions = device.take(&response);
         device.perform(actions, &office);
         assert_eq!(device.refused.last().map(String::as_str), Some("proof_missing"));
         office.desired = vec![other];
-        let mut foreign = office.answer(&request);
+        let mut foreign = office.answer(&device.request());
         foreign.desired.as_mut().expect("it has one").bundles[0].proof = proofs[0].proof.clone();
         let actions = device.take(&foreign);
         device.perform(actions, &office);
@@ -535,7 +535,7 @@ mod last_known_good {
     #[test]
     fn a_policy_that_cuts_the_device_off_is_reverted_and_stays_out() {
         let (mut office, mut device) = on_probation();
-        lose_server(&mut device, &office, PROBATION_FAILURES);
+        lose_server(&mut device, &mut office, PROBATION_FAILURES);
         assert_eq!(lengths(&device), [12, 14, 12]);
         assert_eq!(device.refused, [REVERTED_CODE]);
         let request = device.request();
@@ -563,8 +563,8 @@ mod last_known_good {
 
     #[test]
     fn a_few_failures_or_a_short_time_revert_nothing() {
-        let (office, mut device) = on_probation();
-        lose_server(&mut device, &office, PROBATION_FAILURES - 1);
+        let (mut office, mut device) = on_probation();
+        lose_server(&mut device, &mut office, PROBATION_FAILURES - 1);
         assert_eq!(lengths(&device), [12, 14]);
         let (office, mut device) = on_probation();
         for _ in 0..50 {
@@ -579,11 +579,11 @@ mod last_known_good {
 
     #[test]
     fn an_error_answer_shows_that_the_network_works() {
-        let (office, mut device) = on_probation();
+        let (mut office, mut device) = on_probation();
         let answered =
             device.with(|core, reading, _| core.on_checkin_failed(CheckinFailure::Answered, reading));
         assert!(answered.is_empty());
-        lose_server(&mut device, &office, 100);
+        lose_server(&mut device, &mut office, 100);
         assert_eq!(
             lengths(&device),
             [12, 14],
@@ -594,7 +594,7 @@ mod last_known_good {
     #[test]
     fn a_server_that_was_gone_clears_the_policy() {
         let (mut office, mut device) = on_probation();
-        lose_server(&mut device, &office, PROBATION_FAILURES + 10);
+        lose_server(&mut device, &mut office, PROBATION_FAILURES + 10);
         assert_eq!(lengths(&device), [12, 14, 12]);
         device.meet(&mut office);
         assert_eq!(
@@ -607,11 +607,11 @@ mod last_known_good {
 
     #[test]
     fn probation_survives_a_crash() {
-        let (office, mut device) = on_probation();
-        lose_server(&mut device, &office, 3);
+        let (mut office, mut device) = on_probation();
+        lose_server(&mut device, &mut office, 3);
         let saved = device.saved();
         device.restart_from(&saved);
-        lose_server(&mut device, &office, PROBATION_FAILURES - 3);
+        lose_server(&mut device, &mut office, PROBATION_FAILURES - 3);
         assert_eq!(lengths(&device), [12, 14, 12]);
     }
 
@@ -619,7 +619,7 @@ mod last_known_good {
     fn a_policy_is_tried_again_only_so_often() {
         let (mut office, mut device) = on_probation();
         for _ in 0..RETRIES_MAX + 5 {
-            lose_server(&mut device, &office, PROBATION_FAILURES + 10);
+            lose_server(&mut device, &mut office, PROBATION_FAILURES + 10);
             let request = device.request();
             let response = office.answer(&request);
             let actions = device.take(&response);
