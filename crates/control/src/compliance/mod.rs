@@ -22,7 +22,7 @@ use muster_storage::Tx;
 
 use crate::{access::problem::Problem, devices};
 pub use rules::evaluate;
-pub use view::{DeviceSettingsView, SettingRow, VerdictRow, device_settings};
+pub use view::{DeviceSettingsView, PolicyRow, SettingRow, VerdictRow, device_settings};
 
 /// A policy that is active for a device, as its checked bundle says it.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct ActivePolicy {
     pub generation: u64,
     pub settings: Settings,
     pub rules: Vec<Rule>,
+    /// Whether its stored bundle is the one that was signed; settings and rules are empty where it is not.
+    pub is_intact: bool,
 }
 
 /// What a device reported last, and whether that is about the policies that are active for it now.
@@ -45,6 +47,8 @@ pub struct Reported {
 #[derive(Debug, Clone)]
 pub struct Standing {
     pub evaluation: Evaluation,
+    /// What the device reported, as far as it is about the active policies.
+    pub in_force: BTreeMap<String, SettingReport>,
     pub state: ComplianceState,
 }
 

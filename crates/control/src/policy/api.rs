@@ -10,8 +10,8 @@ use axum::{
 use muster_model::{
     EntryId, PolicyId,
     platform::Platform,
-    rules::Rule,
-    settings::{SettingDef, Support, catalogue},
+    rules::{FACT_PATHS, Rule},
+    settings::{MergeRule, SettingDef, SettingKind, Support, catalogue},
     text::{Name, VersionLabel},
 };
 use muster_trust::bundle;
@@ -492,13 +492,23 @@ fn etag_matches(value: &HeaderValue, etag: &str) -> bool {
 #[derive(Debug, Serialize, ToSchema)]
 struct SettingView {
     key: &'static str,
-    /// `bool`, `int`, `enum`, `text`, `version`, `list` or `object`, with its bounds.
+    /// `bool`, `int`, `enum`, `text`, `version`, `list`, `object`, `object_list` or `text_map`.
     #[serde(rename = "type")]
-    #[schema(value_type = Object)]
-    kind: muster_model::settings::SettingKind,
+    kind: &'static str,
+    /// What to write, in words.
+    values: String,
+    /// The words of an enumeration, from the loosest to the strictest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<&'static [&'static str]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<i64>,
+    /// What it does when it is in force.
     meaning: &'static str,
-    /// How two policies with this setting become one.
-    merge: String,
+    /// How the values of several policies become one.
+    #[schema(value_type = String)]
+    merge: MergeRule,
     support: Vec<SupportView>,
 }
 
@@ -507,16 +517,17 @@ struct SettingView {
 struct SupportView {
     #[schema(value_type = String)]
     platform: Platform,
-    /// `exact`, `weaker`, `not_expressible` or `needs_agent`.
-    support: &'static str,
-    /// Where it is less than exact: what is missing.
-    why: Option<&'static str>,
+    /// `exact`, `weaker`, `not_expressible` or `needs_agent`; where it is not exact, `why`.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    support: Support,
 }
 
-/// The catalogue of settings.
+/// The catalogue of settings, and the facts that rules can name.
 #[derive(Debug, Serialize, ToSchema)]
 struct Catalogue {
     items: Vec<SettingView>,
+    facts: &'static [&'static str],
     next_cursor: Option<String>,
 }
 
@@ -525,24 +536,31 @@ struct Catalogue {
     responses((status = 200, body = Catalogue)),
 )]
 async fn list_settings(_permit: Permit<PolicyRead>) -> Json<Catalogue> {
-    Json(Catalogue { items: catalogue().iter().map(setting_view).collect(), next_cursor: None })
+    Json(Catalogue { items: catalogue().iter().map(setting_view).collect(), facts: FACT_PATHS, next_cursor: None })
 }
 
 fn setting_view(def: &'static SettingDef) -> SettingView {
-    let support = Platform::ALL.into_iter().map(|platform| {
-        let (support, why) = match def.support(platform) {
-            Support::Exact => ("exact", None),
-            Support::Weaker(why) => ("weaker", Some(why)),
-            Support::NotExpressible(why) => ("not_expressible", Some(why)),
-            Support::NeedsAgent(why) => ("needs_agent", Some(why)),
-        };
-        SupportView { platform, support, why }
-    });
+    let support = Platform::ALL.into_iter().map(|platform| SupportView { platform, support: def.support_on(platform) });
+    let (kind, words, bounds) = match def.kind {
+        SettingKind::Bool => ("bool", None, None),
+        SettingKind::Int { min, max } => ("int", None, Some((min, max))),
+        SettingKind::Enum(words) => ("enum", Some(words), None),
+        SettingKind::Text { .. } => ("text", None, None),
+        SettingKind::Version => ("version", None, None),
+        SettingKind::TextList { .. } => ("list", None, None),
+        SettingKind::Object(_) => ("object", None, None),
+        SettingKind::ObjectList { .. } => ("object_list", None, None),
+        SettingKind::TextMap { .. } => ("text_map", None, None),
+    };
     SettingView {
         key: def.key,
-        kind: def.kind,
+        kind,
+        values: def.kind.describe(),
+        words,
+        min: bounds.map(|(min, _)| min),
+        max: bounds.map(|(_, max)| max),
         meaning: def.meaning,
-        merge: format!("{:?}", def.merge),
+        merge: def.merge,
         support: support.collect(),
     }
 }

@@ -1,6 +1,9 @@
 //! What a version may say, and when a stored one is still itself.
 
-use muster_model::{rules::Rule, settings::Settings};
+use muster_model::{
+    rules::{Rule, check_rules},
+    settings::Settings,
+};
 use muster_trust::{
     bundle::{self, OpenBundle},
     key::{Digest, sha256, sha256_of},
@@ -8,14 +11,10 @@ use muster_trust::{
 
 use super::{Opened, Version};
 use crate::{
-    access::problem::{FieldError, INVALID, Problem, SETTINGS_INVALID},
+    access::problem::{FieldError, Problem, SETTINGS_INVALID},
     secrets::TenantKeys,
 };
 
-/// Longest settings document of a version.
-pub const SETTINGS_BYTES_MAX: usize = 256 * 1024;
-/// Most rules of a version.
-pub const RULES_MAX: usize = 256;
 /// Longest description of a policy, in characters.
 pub const DESCRIPTION_CHARS_MAX: usize = 1024;
 
@@ -43,29 +42,29 @@ pub enum Decision {
 
 /// Checks settings (JSON text) and rules. Every wrong setting is named.
 pub fn read_content(settings: &str, rules: Vec<Rule>) -> Result<Content, Problem> {
-    if settings.len() > SETTINGS_BYTES_MAX {
-        return Err(INVALID.detail("The settings are over 256 KiB."));
-    }
     let settings = Settings::parse(settings.as_bytes()).map_err(|errors| {
         let detail = match errors.as_slice() {
-            [only] => only.to_string(),
+            [only] => format!("{}: {}", only.key, only.detail),
             several => format!("{} settings are wrong; `errors` names each.", several.len()),
         };
         let errors = errors
             .iter()
             .map(|error| FieldError {
-                field: error.key().to_owned(),
-                code: error.code().to_owned(),
-                detail: error.to_string(),
+                field: error.key.clone(),
+                code: error.code.to_owned(),
+                detail: error.detail.clone(),
             })
             .collect();
         SETTINGS_INVALID.detail(detail).with_errors(errors)
     })?;
-    check_rules(&rules)?;
+    check_rules(&rules).map_err(|invalid| {
+        let field = FieldError { field: "rules".to_owned(), code: "rule_invalid".to_owned(), detail: invalid.to_string() };
+        SETTINGS_INVALID.detail(format!("rules: {invalid}")).with_errors(vec![field])
+    })?;
     if settings.is_empty() && rules.is_empty() {
         return Err(SETTINGS_INVALID.detail("A version needs at least one setting or rule."));
     }
-    let settings_json = String::from_utf8(settings.canonical_json()).map_err(Problem::internal)?;
+    let settings_json = settings.canonical_json();
     let rules_json = serde_json::to_string(&rules).map_err(Problem::internal)?;
     let sha256 = sha256_of(&[settings_json.as_bytes(), b"\n", rules_json.as_bytes()]);
     Ok(Content { settings, rules, settings_json, rules_json, sha256 })
@@ -99,18 +98,6 @@ pub fn open_bundle(bytes: &[u8], keys: &TenantKeys, version: &Version) -> Result
     let settings = Settings::parse(open.settings_json()).map_err(|_| "its settings are not understood".to_owned())?;
     let rules = serde_json::from_slice(open.rules_json()).map_err(|error| error.to_string())?;
     Ok(Opened { settings, rules })
-}
-
-fn check_rules(rules: &[Rule]) -> Result<(), Problem> {
-    if rules.len() > RULES_MAX {
-        return Err(INVALID.detail(format!("A version has at most {RULES_MAX} rules.")));
-    }
-    let mut names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
-    names.sort_unstable();
-    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(INVALID.detail(format!("Two rules are called {:?}. Give each its own name.", pair[0])));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use muster_model::{DeviceId, TenantId, platform::Platform};
@@ -73,10 +76,16 @@ pub struct View {
 #[derive(Debug, Default)]
 pub struct Activations {
     tenants: RwLock<HashMap<TenantId, Arc<TenantView>>>,
+    tickets: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+/// A place in the order of readings: a view that was read before another must not replace it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+#[derive(Debug)]
 struct TenantView {
+    ticket: Ticket,
     newest: World,
     paused: Vec<PausedView>,
     /// By the world's place (0 is the newest) and the mask of its candidates.
@@ -98,9 +107,17 @@ impl Activations {
         Some(view.desired(platform, device))
     }
 
-    /// Replaces a tenant's view by what the database says now.
-    pub fn learn(&self, tenant: TenantId, view: View) {
-        self.tenants.write().insert(tenant, Arc::new(TenantView::of(view)));
+    /// To be taken before a view is read from the database.
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.tickets.fetch_add(1, Ordering::AcqRel))
+    }
+
+    /// Replaces a tenant's view, unless one that was read later is there.
+    pub fn learn(&self, tenant: TenantId, ticket: Ticket, view: View) {
+        let mut tenants = self.tenants.write();
+        if tenants.get(&tenant).is_none_or(|known| known.ticket < ticket) {
+            tenants.insert(tenant, Arc::new(TenantView::of(ticket, view)));
+        }
     }
 
     /// Whether the tenant's view has been read.
@@ -130,14 +147,14 @@ impl Activations {
 }
 
 impl TenantView {
-    fn of(view: View) -> TenantView {
+    fn of(ticket: Ticket, view: View) -> TenantView {
         let paused = view.paused.into_iter().map(|paused| PausedView {
             generation: paused.generation,
             target: paused.target,
             holders: RwLock::new(paused.holders),
             before: paused.before,
         });
-        TenantView { newest: view.newest, paused: paused.collect(), sets: RwLock::default() }
+        TenantView { ticket, newest: view.newest, paused: paused.collect(), sets: RwLock::default() }
     }
 
     fn desired(&self, platform: Platform, device: DeviceId) -> Arc<DesiredSet> {
@@ -222,6 +239,7 @@ mod tests {
                 generation,
                 settings: Settings::default(),
                 rules: Vec::new(),
+                is_intact: true,
             }),
         }
     }
@@ -239,7 +257,7 @@ mod tests {
     fn an_unread_view_changes_nothing_and_an_empty_one_wants_nothing() {
         let activations = Activations::default();
         assert!(activations.desired(tenant(), Platform::Linux, device(7)).is_none());
-        activations.learn(tenant(), View::default());
+        activations.learn(tenant(), activations.ticket(), View::default());
         let set = activations.desired(tenant(), Platform::Linux, device(7)).expect("the view was read");
         assert_eq!(set.digest, sha256(b""));
     }
@@ -250,17 +268,27 @@ mod tests {
         let only_seven = Target { platforms: None, devices: Some(vec![device(7)]) };
         let candidates = vec![candidate(1, 1, everybody()), candidate(2, 2, only_linux), candidate(3, 3, only_seven)];
         let activations = Activations::default();
-        activations.learn(tenant(), View { newest: World { generation: 3, candidates }, paused: Vec::new() });
+        activations.learn(tenant(), activations.ticket(), View { newest: World { generation: 3, candidates }, paused: Vec::new() });
         assert_eq!(generations(&activations, Platform::Linux, device(7)), (3, vec![1, 2, 3]));
         assert_eq!(generations(&activations, Platform::Linux, device(8)), (3, vec![1, 2]));
         assert_eq!(generations(&activations, Platform::Ios, device(8)), (3, vec![1]));
     }
 
     #[test]
+    fn a_view_that_was_read_earlier_replaces_no_later_one() {
+        let activations = Activations::default();
+        let (earlier, later) = (activations.ticket(), activations.ticket());
+        let newest = World { generation: 1, candidates: vec![candidate(1, 1, everybody())] };
+        activations.learn(tenant(), later, View { newest, paused: Vec::new() });
+        activations.learn(tenant(), earlier, View::default());
+        assert_eq!(generations(&activations, Platform::Linux, device(7)), (1, vec![1]));
+    }
+
+    #[test]
     fn devices_with_the_same_rollouts_share_one_set() {
         let activations = Activations::default();
         let newest = World { generation: 1, candidates: vec![candidate(1, 1, everybody())] };
-        activations.learn(tenant(), View { newest, paused: Vec::new() });
+        activations.learn(tenant(), activations.ticket(), View { newest, paused: Vec::new() });
         let one = activations.desired(tenant(), Platform::Linux, device(7)).expect("the view was read");
         let other = activations.desired(tenant(), Platform::Linux, device(8)).expect("the view was read");
         assert!(Arc::ptr_eq(&one, &other));
@@ -276,7 +304,7 @@ mod tests {
         };
         let newest = World { generation: 6, candidates: vec![candidate(1, 5, everybody()), candidate(2, 6, everybody())] };
         let activations = Activations::default();
-        activations.learn(tenant(), View { newest, paused: vec![paused] });
+        activations.learn(tenant(), activations.ticket(), View { newest, paused: vec![paused] });
         assert_eq!(generations(&activations, Platform::Linux, device(7)), (6, vec![5, 6]));
         assert_eq!(generations(&activations, Platform::Linux, device(8)), (4, vec![2]));
         assert_eq!(generations(&activations, Platform::Ios, device(8)), (6, vec![5, 6]));

@@ -109,6 +109,25 @@ pub fn target_devices(
     Ok(page)
 }
 
+/// Whether a targeted device has a verdict from before `evaluated_before`.
+pub fn has_stale_verdicts(
+    tx: &mut Tx,
+    tenant: TenantId,
+    filter: TargetFilter<'_>,
+    evaluated_before: Timestamp,
+) -> Result<bool, Problem> {
+    let platforms = platform_words(filter.platforms);
+    let Some(devices) = filter.devices else {
+        return Ok(store::has_stale(tx, tenant, &platforms, evaluated_before)?);
+    };
+    for chunk in chunks(&distinct(devices)) {
+        if store::has_stale_of(tx, tenant, &platforms, evaluated_before, &chunk)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Marks targeted devices as pending whose verdict is older than `evaluated_before`: what they should be has changed.
 /// At most `limit` at a time; answers how many.
 pub fn mark_pending(

@@ -34,6 +34,13 @@ statements! {
         WHERE tenant_id = $1 AND state = 'active' AND platform IN ($2, $3, $4, $5, $6) \
         AND device_id IN ($7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) \
         ORDER BY device_id";
+    STALE_VERDICT = "SELECT epoch FROM devices_device \
+        WHERE tenant_id = $1 AND state = 'active' AND platform IN ($2, $3, $4, $5, $6) \
+        AND compliance_state <> 'pending' AND compliance_at < $7 LIMIT 1";
+    STALE_VERDICT_OF = "SELECT epoch FROM devices_device \
+        WHERE tenant_id = $1 AND state = 'active' AND platform IN ($2, $3, $4, $5, $6) \
+        AND compliance_state <> 'pending' AND compliance_at < $7 \
+        AND device_id IN ($8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23) LIMIT 1";
     MARK_PENDING = "UPDATE devices_device SET compliance_state = 'pending' \
         WHERE tenant_id = $1 AND device_id IN (SELECT device_id FROM devices_device \
         WHERE tenant_id = $1 AND state = 'active' AND platform IN ($2, $3, $4, $5, $6) \
@@ -107,6 +114,30 @@ pub fn page_of(
 ) -> Result<Vec<TargetDevice>, StorageError> {
     let (tenant, devices) = (tenant.uuid(), devices.map(DeviceId::uuid));
     tx.query(&TARGET_PAGE_OF, &with(&[&tenant], platforms, &[], &devices), device)
+}
+
+pub fn has_stale(
+    tx: &mut Tx,
+    tenant: TenantId,
+    platforms: &Platforms,
+    evaluated_before: Timestamp,
+) -> Result<bool, StorageError> {
+    let (tenant, before) = (tenant.uuid(), evaluated_before.as_micros());
+    let found = tx.query_opt(&STALE_VERDICT, &with(&[&tenant], platforms, &[&before], &[]), |row| row.get::<i64>(0))?;
+    Ok(found.is_some())
+}
+
+pub fn has_stale_of(
+    tx: &mut Tx,
+    tenant: TenantId,
+    platforms: &Platforms,
+    evaluated_before: Timestamp,
+    devices: &Devices,
+) -> Result<bool, StorageError> {
+    let (tenant, before) = (tenant.uuid(), evaluated_before.as_micros());
+    let devices = devices.map(DeviceId::uuid);
+    let parameters = with(&[&tenant], platforms, &[&before], &devices);
+    Ok(tx.query_opt(&STALE_VERDICT_OF, &parameters, |row| row.get::<i64>(0))?.is_some())
 }
 
 pub fn mark_pending(
