@@ -2,7 +2,7 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets ← devices, certificates ← commands, enrollment ← policy ← compliance ← rollout`.
+//! `access, audit, secrets ← devices, certificates ← commands, enrollment ← policy ← compliance ← rollout ← fleet`.
 
 pub mod access;
 pub mod audit;
@@ -12,6 +12,7 @@ pub mod commands;
 pub mod compliance;
 pub mod devices;
 pub mod enrollment;
+pub mod fleet;
 pub mod openapi;
 pub mod page;
 pub mod policy;
@@ -37,6 +38,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     certificates::STATEMENTS,
     commands::STATEMENTS,
     devices::STATEMENTS,
+    devices::TARGET_STATEMENTS,
     enrollment::STATEMENTS,
     policy::STATEMENTS,
     rollout::STATEMENTS,

@@ -15,7 +15,6 @@ use uuid::Uuid;
 
 use super::{
     Client, Permit, authenticate_client,
-    idempotency::{IdempotencyKey, commit_once},
     problem::{INVALID, INVALID_CLIENT, LAST_CLIENT, NAME_TAKEN, NOT_FOUND, Problem},
     request::{Body, Params, PathOf},
     scope::{self, ClientRead, ClientWrite},
@@ -112,10 +111,13 @@ struct Introspection {
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     client_id: Option<ClientId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     sub: Option<ClientId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     tenant: Option<TenantId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     iss: Option<String>,
@@ -315,7 +317,8 @@ async fn delete_client(
         if client.scopes == every && store::other_administrators(tx, tenant, id, &every)? == 0 {
             return Err(LAST_CLIENT.detail("This is the last client that holds every scope. Make another one first."));
         }
-        store::disable_client(tx, tenant, id, tx.at())?;
+        let at = tx.at();
+        store::disable_client(tx, tenant, id, at)?;
         tx.record("client.removed", ("client", id.to_string()), serde_json::json!({"name": client.name}))?;
         Ok(())
     })

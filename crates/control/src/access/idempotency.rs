@@ -58,7 +58,8 @@ where
             let (status, answer) = change(tx)?;
             return Ok((status, serde_json::to_string(&answer).map_err(Problem::internal)?, false));
         };
-        if !store::claim_key(tx, request, tx.at())? {
+        let at = tx.at();
+        if !store::claim_key(tx, request, at)? {
             return replay(tx, request);
         }
         let (status, answer) = change(tx)?;
@@ -79,7 +80,7 @@ fn identify<Q: Serialize>(author: &Author, route: &'static str, key: String, req
     let body = serde_json::to_vec(request).map_err(Problem::internal)?;
     Ok(IdempotentRequest {
         tenant: author.tenant,
-        actor: format!("{}:{}", author.actor.kind, author.actor.id),
+        actor: author.text(),
         route,
         key,
         request_sha256: *sha256(&body).as_bytes(),

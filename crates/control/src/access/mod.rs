@@ -17,7 +17,10 @@ use axum::{
 };
 use muster_model::{ClientId, TenantId, Timestamp};
 use muster_storage::{Scope as TenantScope, Statement, Tx};
-use muster_trust::{entry::Actor, key::sha256};
+use muster_trust::{
+    entry::{Actor, ActorKind},
+    key::sha256,
+};
 use subtle::ConstantTimeEq;
 
 use crate::{App, audit, clock, secrets::Keyring};
@@ -51,14 +54,25 @@ pub struct Author {
 }
 
 impl Author {
+    /// The text that tables keep of who acted: kind and id.
+    pub fn text(&self) -> String {
+        let kind = match self.actor.kind {
+            ActorKind::Client => "client",
+            ActorKind::User => "user",
+            ActorKind::Device => "device",
+            ActorKind::System => "system",
+        };
+        format!("{kind}:{}", self.actor.id)
+    }
+
     /// The control plane itself: reconcilers and the first run.
     pub fn system(tenant: TenantId) -> Author {
-        Author { tenant, actor: Actor::system("muster") }
+        Author { tenant, actor: Actor { kind: ActorKind::System, id: "muster".to_owned() } }
     }
 
     /// A device, identified by its certificate.
     pub fn device(tenant: TenantId, device: muster_model::DeviceId) -> Author {
-        Author { tenant, actor: Actor::device(&device.to_string()) }
+        Author { tenant, actor: Actor { kind: ActorKind::Device, id: device.to_string() } }
     }
 }
 
@@ -124,7 +138,7 @@ pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller, Prob
         .filter(|client| client.tenant == claims.tid && client.disabled_at.is_none())
         .ok_or_else(|| UNAUTHENTICATED.detail("The client of this token was removed."))?;
     let scopes = shared_scopes(&claims.scope, &client.scopes);
-    let author = Author { tenant: client.tenant, actor: Actor::client(&client.id.to_string()) };
+    let author = Author { tenant: client.tenant, actor: Actor { kind: ActorKind::Client, id: client.id.to_string() } };
     Ok(Caller { author, client: client.id, scopes })
 }
 
@@ -165,7 +179,8 @@ pub async fn create_tenant(app: &App, name: &str, take_away: &Path) -> Result<(T
         sha256(&text).to_string()
     };
     let client = audit::commit(app, &Author::system(tenant), move |tx| {
-        store::insert_tenant(tx, tenant, &name, tx.at())?;
+        let at = tx.at();
+        store::insert_tenant(tx, tenant, &name, at)?;
         tx.record(
             "tenant.created",
             ("tenant", tenant.to_string()),

@@ -162,10 +162,10 @@ impl std::error::Error for Problem {}
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Problem {
         match error {
-            StorageError::OutcomeUnknown => OUTCOME_UNKNOWN
+            StorageError::OutcomeUnknown(_) => OUTCOME_UNKNOWN
                 .detail("The database went away while the change was committed. Repeat the request with the same Idempotency-Key.")
                 .retry_after(1),
-            other if other.is_unavailable() => {
+            other if other.is_transient() || matches!(other, StorageError::Closed) => {
                 let mut problem = UNAVAILABLE.detail("The database does not answer. Nothing was changed; try again shortly.").retry_after(2);
                 problem.internal = Some(other.to_string());
                 problem

@@ -8,7 +8,10 @@ use axum::{
 };
 use muster_model::{TenantId, Timestamp};
 use muster_storage::Scope;
-use muster_trust::{entry::Actor, key::sha256};
+use muster_trust::{
+    entry::{Actor, ActorKind},
+    key::sha256,
+};
 use subtle::ConstantTimeEq;
 
 use super::{Author, Permit, problem::{CSRF, Problem, UNAUTHENTICATED}, store};
@@ -78,7 +81,7 @@ impl FromRequestParts<App> for PagePermit {
             audit::housekeeping(app, Scope::System, move |tx| Ok(store::touch_session(tx, hash.as_bytes(), now)?)).await?;
         }
         let csrf = sha256(format!("csrf:{secret}").as_bytes()).to_string();
-        Ok(PagePermit { author: Author { tenant: row.tenant, actor: Actor::user(&row.actor) }, csrf })
+        Ok(PagePermit { author: Author { tenant: row.tenant, actor: Actor { kind: ActorKind::User, id: row.actor } }, csrf })
     }
 }
 
@@ -108,10 +111,11 @@ pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
     })?;
     let secret = clock::random_secret();
     let hash = sha256(secret.as_bytes());
-    let author = Author { tenant, actor: Actor::user(&person) };
+    let author = Author { tenant, actor: Actor { kind: ActorKind::User, id: person.clone() } };
     audit::commit(app, &author, move |tx| {
-        let until = tx.at().plus(Duration::from_secs(SESSION_HOURS_MAX * 3600));
-        store::insert_session(tx, tenant, hash.as_bytes(), &person, tx.at(), until)?;
+        let at = tx.at();
+        let until = at.plus(Duration::from_secs(SESSION_HOURS_MAX * 3600));
+        store::insert_session(tx, tenant, hash.as_bytes(), &person, at, until)?;
         tx.record("session.started", ("user", person.clone()), serde_json::json!({}))?;
         Ok(())
     })

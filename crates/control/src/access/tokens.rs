@@ -170,8 +170,9 @@ fn check(expected: bool, times: &Times, now: Timestamp) -> Result<(), Problem> {
 fn sign<T: Serialize>(key: &SigningKey, typ: &str, claims: &T) -> Result<String, Problem> {
     let mut header = Header::new(Algorithm::ES256);
     header.typ = Some(typ.to_owned());
-    header.kid = Some(key.public_key().key_id());
-    let signer = EncodingKey::from_ec_pem(key.to_pkcs8_pem().as_bytes()).map_err(Problem::internal)?;
+    header.kid = Some(key.key_id().to_string());
+    let pem = key.to_pkcs8_pem().map_err(Problem::internal)?;
+    let signer = EncodingKey::from_ec_pem(pem.as_bytes()).map_err(Problem::internal)?;
     jsonwebtoken::encode(&header, claims, &signer).map_err(Problem::internal)
 }
 
@@ -182,11 +183,10 @@ fn open<T: DeserializeOwned>(key: &SigningKey, typ: &str, token: &str) -> Result
     let head = token.split('.').next().unwrap_or_default();
     let head = URL_SAFE_NO_PAD.decode(head).map_err(|_| invalid())?;
     let head: StrictHeader = serde_json::from_slice(&head).map_err(|_| invalid())?;
-    let public = key.public_key();
-    if head.alg != "ES256" || head.typ != typ || head.kid != public.key_id() {
+    if head.alg != "ES256" || head.typ != typ || head.kid != key.key_id().to_string() {
         return Err(invalid());
     }
-    let verifier = DecodingKey::from_ec_pem(public.spki_pem().as_bytes()).map_err(Problem::internal)?;
+    let verifier = DecodingKey::from_ec_pem(key.public().to_pem().as_bytes()).map_err(Problem::internal)?;
     let mut validation = Validation::new(Algorithm::ES256);
     validation.validate_exp = false;
     validation.validate_nbf = false;

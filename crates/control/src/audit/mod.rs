@@ -23,9 +23,9 @@ use crate::{
     clock,
     secrets::TenantKeys,
 };
-pub use api::router;
+pub use api::{EntryView, router};
 pub use follow::{Followed, follow};
-pub use proofs::{Head, LogHeads, consistency, entry_proof, head};
+pub use proofs::{Head, LogHeads, consistency, entry_proof, head, place_proof};
 pub use sequence::sequence;
 pub use store::EntryRow;
 pub use verify::{LogSummary, verify_tenant};
@@ -74,7 +74,7 @@ impl LoggedTx<'_> {
 
     /// The text that tables keep of who acted.
     pub fn actor(&self) -> String {
-        format!("{}:{}", self.author.actor.kind, self.author.actor.id)
+        self.author.text()
     }
 
     /// The tenant's signing keys.
@@ -113,8 +113,8 @@ impl LoggedTx<'_> {
             object: Object { kind: object.0.to_owned(), id: object.1 },
             detail,
         };
-        let body = entry.to_bytes().map_err(Problem::internal)?;
-        let seal = self.keys.log.sign(&sealed(&body));
+        let body = entry.canonical_bytes().map_err(Problem::internal)?;
+        let seal = self.keys.log.sign(&sealed(&body)).map_err(Problem::internal)?;
         store::insert_entry(self.tx, self.author.tenant, id, action, &entry.object.id, &body, &seal)?;
         self.recorded += 1;
         Ok(id)
@@ -173,7 +173,6 @@ fn sealed(body: &[u8]) -> Vec<u8> {
     [SEAL_CONTEXT, body].concat()
 }
 
-/// A proof's place in an entry row that is not sequenced yet.
 fn tenant_scope(tenant: TenantId) -> Scope {
     Scope::Tenant(tenant.uuid())
 }

@@ -164,9 +164,9 @@ async fn create_for_device(
     Body(request): Body<CommandRequest>,
 ) -> Result<Response, Problem> {
     let (kind, ttl) = parse(&app, &request)?;
-    let identified = (id.clone(), &request);
+    let (tenant, identified) = (permit.tenant(), (id.clone(), &request));
     commit_once(&app, &permit, key, "POST /devices/{id}/commands", &identified, move |tx| {
-        let device = devices::resolve(tx, tx.tenant(), &id)?;
+        let device = devices::resolve(tx, tenant, &id)?;
         let command = super::create(tx, &device, &kind, ttl, None)?;
         Ok((StatusCode::ACCEPTED, Accepted { command_id: command.id, state: command.state }))
     })

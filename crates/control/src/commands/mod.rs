@@ -11,7 +11,7 @@ use muster_model::{
     command::{self, CommandEvent},
 };
 use muster_storage::{Scope, Statement, Tx};
-use muster_trust::{key::sha256, statement::CommandStatement};
+use muster_trust::{key::sha256, statement::{self, CommandStatement}};
 use uuid::Uuid;
 
 use crate::{
@@ -85,8 +85,7 @@ pub fn create(
         expires_at: at.plus(ttl),
         batch: None,
     };
-    let payload = statement.to_bytes().map_err(Problem::internal)?;
-    let envelope = statement.sign(&tx.keys().action).map_err(Problem::internal)?;
+    let envelope = statement::sign(&statement, &[&tx.keys().action]).map_err(Problem::internal)?;
     let arguments = serde_json::to_string(kind).map_err(Problem::internal)?;
     let entry = tx.record(
         "command.created",
@@ -96,7 +95,7 @@ pub fn create(
             "type": kind.type_name(),
             "epoch": device.epoch,
             "sequence": statement.sequence,
-            "statement_sha256": sha256(&payload).to_string(),
+            "statement_sha256": sha256(&envelope.payload).to_string(),
             "expires_at": statement.expires_at,
             "operation_id": operation,
         }),
@@ -172,7 +171,8 @@ pub async fn mark_delivered(app: &App, tenant: TenantId, due: Vec<Command>) -> R
 
 /// Takes a command back. What a device has already received may still be carried out; its receipt will say so.
 pub fn cancel(tx: &mut LoggedTx<'_>, id: CommandId) -> Result<Command, Problem> {
-    let command = get(tx, tx.tenant(), id)?;
+    let tenant = tx.tenant();
+    let command = get(tx, tenant, id)?;
     let state = command::next(command.state, CommandEvent::Cancel).map_err(|refused| {
         ILLEGAL_STATE.detail(format!("The command cannot be cancelled: {refused}."))
     })?;

@@ -4,7 +4,7 @@ use muster_model::{
     DeviceId, TenantId,
     command::{self, CommandEvent},
 };
-use muster_trust::{dsse::Envelope, key::PublicKey, statement::ReceiptStatement};
+use muster_trust::{dsse::Envelope, key::PublicKey, statement::{self, ReceiptStatement}};
 
 use super::{Command, store};
 use crate::{
@@ -22,8 +22,9 @@ pub fn accept_receipt(
     envelope: &Envelope,
 ) -> Result<muster_model::CommandId, Problem> {
     let tenant = tx.tenant();
-    let receipt = ReceiptStatement::verify(envelope, key)
-        .map_err(|error| DEVICE_BLOCKED.detail(format!("A receipt was not signed by this device: {error}.")))?;
+    let receipt: ReceiptStatement = statement::verify(envelope, &[key], 1)
+        .map_err(|error| DEVICE_BLOCKED.detail(format!("A receipt was not signed by this device: {error}.")))?
+        .statement;
     if receipt.tenant != tenant || receipt.device_id != device || receipt.epoch != epoch {
         return Err(DEVICE_BLOCKED.detail("A receipt names another device, tenant or enrollment."));
     }

@@ -149,6 +149,13 @@ impl Registry {
         }
     }
 
+    /// Forgets what is known of a device's identity, without calling it.
+    pub fn forget_identity(&self, device: DeviceId) {
+        if let Some(seat) = self.known(device) {
+            seat.identity.store(None);
+        }
+    }
+
     /// Says that work waits for a device and wakes its held stream.
     pub fn call(&self, device: DeviceId) {
         if let Some(seat) = self.known(device) {

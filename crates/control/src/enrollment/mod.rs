@@ -14,7 +14,10 @@ use muster_channel_agent::{
 };
 use muster_model::{DeviceId, TenantId, Timestamp, TokenId};
 use muster_storage::{Scope, Statement, Tx};
-use muster_trust::key::{PublicKey, sha256};
+use muster_trust::{
+    entry::{Actor, ActorKind},
+    key::{PublicKey, sha256},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -265,7 +268,7 @@ fn check_finish(session: &Session, request: &EnrollFinishRequest) -> Result<(), 
 async fn redeem(app: &App, session: &Session, announced: &Announced) -> Result<(Admitted, Vec<u8>), Problem> {
     let author = Author {
         tenant: session.tenant,
-        actor: muster_trust::entry::Actor::device(&announced.hardware.device_uuid.uuid().as_hyphenated().to_string()),
+        actor: applicant_actor(&announced.hardware),
     };
     let (session, announced, shared) = (session.clone(), announced.clone(), app.clone());
     let lifetime = Duration::from_secs(app.settings.device_certificate_days * 86_400);
@@ -353,7 +356,7 @@ async fn refused(app: &App, tenant: TenantId, token: TokenId, hardware: &Hardwar
         "device_uuid": device_uuid,
         "serial": hardware.serial.as_ref().map(|serial| serial.as_str()),
     });
-    let author = Author { tenant, actor: muster_trust::entry::Actor::device(&device_uuid) };
+    let author = Author { tenant, actor: applicant_actor(hardware) };
     let logged = audit::commit(app, &author, move |tx| {
         store::failed(tx, tenant, token, code)?;
         tx.record("enrollment.refused", ("enrollment-token", token.to_string()), detail.clone())?;
@@ -362,6 +365,11 @@ async fn refused(app: &App, tenant: TenantId, token: TokenId, hardware: &Hardwar
     .await;
     // A refusal that cannot be logged is not told as a refusal: no entry, no effect.
     logged.err().unwrap_or(problem)
+}
+
+/// A device that has no id yet is named by its hardware UUID.
+fn applicant_actor(hardware: &HardwareClaims) -> Actor {
+    Actor { kind: ActorKind::Device, id: hardware.device_uuid.to_string() }
 }
 
 fn used() -> Problem {

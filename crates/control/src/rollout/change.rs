@@ -73,10 +73,10 @@ pub fn undo(
     if !rollout.current {
         return Err(ILLEGAL_STATE.detail("A newer rollout of the policy took its place. Roll that one back."));
     }
-    let tenant = tx.tenant();
-    rollout.plan.ended = Some(super::stage(tx, tenant, &rollout, settings, tx.at())?);
+    let (tenant, at) = (tx.tenant(), tx.at());
+    rollout.plan.ended = Some(super::stage(tx, tenant, &rollout, settings, at)?);
     rollout.current = false;
-    rollout.updated_at = tx.at();
+    rollout.updated_at = at;
     let Some(earlier) = store::completed_before(tx, tenant, &rollout)? else {
         withdraw(tx, &mut rollout, from)?;
         return Ok(Undone { rollout, replacement: None });
@@ -105,9 +105,9 @@ pub(super) fn complete(
     id: RolloutId,
 ) -> Result<Option<Rollout>, Problem> {
     use muster_model::rollout::{Step, next_step};
-    let tenant = tx.tenant();
+    let (tenant, at) = (tx.tenant(), tx.at());
     let mut rollout = super::get(tx, tenant, id)?;
-    let stage = super::stage(tx, tenant, &rollout, settings, tx.at())?;
+    let stage = super::stage(tx, tenant, &rollout, settings, at)?;
     match next_step(rollout.state, &stage.progress()) {
         Step::Complete => {}
         Step::Wait | Step::Hold => return Ok(None),
@@ -115,7 +115,7 @@ pub(super) fn complete(
     let from = rollout.state;
     rollout.state = rules::transition(from, RolloutEvent::Complete)?;
     rollout.plan.ended = Some(stage);
-    rollout.updated_at = tx.at();
+    rollout.updated_at = at;
     store_change(tx, &rollout, from)?;
     let gate = rules::Gate::of(&stage);
     let detail = serde_json::json!({

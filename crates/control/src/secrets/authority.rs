@@ -70,9 +70,9 @@ impl Authority {
         &self.device_der
     }
 
-    /// SHA-256 of the device CA's certificate, lower hex, as the root document names it.
-    pub fn device_ca_sha256(&self) -> String {
-        muster_trust::key::sha256(&self.device_der).to_string()
+    /// SHA-256 of the device CA's certificate, as the root document names it.
+    pub fn device_ca_sha256(&self) -> muster_trust::key::Digest {
+        muster_trust::key::sha256(&self.device_der)
     }
 
     /// A fresh certificate and key for the listeners, for these names and addresses.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use muster_model::Timestamp;
-use muster_trust::key::SigningKey;
+use muster_trust::key::{KeyError, SigningKey};
 use uuid::Uuid;
 
 use super::SecretsError;
@@ -39,9 +39,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>, SecretsError> {
 }
 
 /// The key in `path`, made by `generate` when there is none.
-pub fn signing_key(path: &Path, generate: fn() -> SigningKey) -> Result<SigningKey, SecretsError> {
+pub fn signing_key(path: &Path, generate: fn() -> Result<SigningKey, KeyError>) -> Result<SigningKey, SecretsError> {
     if !path.exists() {
-        write_private(path, generate().to_pkcs8_pem().as_bytes())?;
+        let fail = |error: KeyError| unreadable(path, &error.to_string());
+        write_private(path, generate().and_then(|key| key.to_pkcs8_pem()).map_err(fail)?.as_bytes())?;
     }
     existing_key(path)
 }

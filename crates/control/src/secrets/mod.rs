@@ -14,9 +14,10 @@ use std::{
 
 use muster_model::{TenantId, Timestamp};
 use muster_trust::{
+    checkpoint,
     dsse::Envelope,
     key::SigningKey,
-    root::{Role, RootDocument},
+    root::{DEFAULT_BUDGETS, Role, RoleKeys, RootDocument},
 };
 use parking_lot::RwLock;
 use uuid::Uuid;
@@ -100,21 +101,25 @@ impl Keyring {
         let policy = files::signing_key(&folder.join("policy.pem"), SigningKey::generate_ed25519)?;
         let action = files::signing_key(&folder.join("action.pem"), SigningKey::generate_ed25519)?;
         let log = files::signing_key(&folder.join("log.pem"), SigningKey::generate_ed25519)?;
-        let document = RootDocument::first(
+        // No approver is named yet, so no destructive command can be approved.
+        let members = [(Role::Root, &root), (Role::Policy, &policy), (Role::Action, &action), (Role::Log, &log)];
+        let document = RootDocument {
             tenant,
-            now,
-            now.plus(std::time::Duration::from_secs(ROOT_DOCUMENT_DAYS * 86_400)),
-            &[
-                (Role::Root, &[root.public_key()], 1),
-                (Role::Policy, &[policy.public_key()], 1),
-                (Role::Action, &[action.public_key()], 1),
-                (Role::Log, &[log.public_key()], 1),
-                (Role::Approver, &[], 2),
-                (Role::Witness, &[], 0),
-            ],
-            vec![self.authority.device_ca_sha256()],
-        );
-        let envelope = document.sign(&[&root]);
+            version: 1,
+            issued_at: now,
+            expires_at: now.plus(std::time::Duration::from_secs(ROOT_DOCUMENT_DAYS * 86_400)),
+            keys: members.iter().map(|(_, key)| (key.key_id(), key.public().clone())).collect(),
+            roles: members
+                .iter()
+                .map(|(role, key)| (*role, RoleKeys { keys: [key.key_id()].into(), threshold: 1 }))
+                .collect(),
+            log_origin: checkpoint::origin(tenant),
+            budgets: DEFAULT_BUDGETS,
+            device_ca_sha256: vec![self.authority.device_ca_sha256()],
+        };
+        let envelope = document
+            .sign(&[&root])
+            .map_err(|error| SecretsError::RootDocument { tenant, why: error.to_string() })?;
         let text = serde_json::to_string(&[envelope]).expect("an envelope is serializable");
         files::write_private(&folder.join("root.json"), text.as_bytes())?;
         Ok(root_path)
@@ -135,9 +140,12 @@ impl Keyring {
             .map_err(|error| SecretsError::Unreadable { path: root_path, why: error.to_string() })?;
         let wrong = |why: String| SecretsError::RootDocument { tenant, why };
         let (first, later) = root_documents.split_first().ok_or_else(|| wrong("there is none".into()))?;
-        let mut root = RootDocument::verify_first(first, tenant).map_err(|error| wrong(error.to_string()))?;
+        let mut root = RootDocument::verify_first(first, None).map_err(|error| wrong(error.to_string()))?;
         for envelope in later {
-            root = root.verify_next(envelope).map_err(|error| wrong(error.to_string()))?;
+            root = RootDocument::verify_next(&root, envelope).map_err(|error| wrong(error.to_string()))?;
+        }
+        if root.tenant != tenant {
+            return Err(wrong(format!("it belongs to {}", root.tenant)));
         }
         Ok(TenantKeys {
             tenant,

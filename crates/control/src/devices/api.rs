@@ -1,0 +1,154 @@
+//! Routes of devices.
+
+use axum::{Json, extract::State};
+use muster_model::{ComplianceState, DeviceId, Platform};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::{Device, DeviceState};
+use crate::{
+    App,
+    access::{
+        Permit,
+        problem::{NOT_FOUND, Problem},
+        request::{Params, PathOf},
+        scope::{DeviceRead, LogRead},
+    },
+    audit::{self, EntryView},
+    page::{Page, cursor, page_limit},
+};
+
+/// Routes under `/api/v1`.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(facts))
+        .routes(routes!(timeline))
+}
+
+/// What is known of how a device proved itself.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AttestationView {
+    /// `none` until hardware attestation.
+    pub level: String,
+}
+
+/// A device's verdict.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ComplianceView {
+    #[schema(value_type = String)]
+    pub state: ComplianceState,
+    pub evaluated_at: Option<String>,
+}
+
+/// A device, without what its policies say (that part is added by the slices that know).
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeviceView {
+    #[schema(value_type = String)]
+    pub id: DeviceId,
+    pub device_uuid: Uuid,
+    pub serial: Option<String>,
+    pub name: String,
+    pub owner: Option<String>,
+    #[schema(value_type = String)]
+    pub platform: Platform,
+    pub model: Option<String>,
+    pub vendor: Option<String>,
+    pub epoch: u32,
+    pub state: DeviceState,
+    pub quarantine_reason: Option<String>,
+    pub attestation: AttestationView,
+    pub compliance: ComplianceView,
+    pub agent_version: Option<String>,
+    pub last_seen_at: String,
+    pub enrolled_at: String,
+}
+
+impl From<Device> for DeviceView {
+    fn from(device: Device) -> DeviceView {
+        DeviceView {
+            id: device.id,
+            device_uuid: device.device_uuid,
+            serial: device.serial,
+            name: device.name,
+            owner: device.owner,
+            platform: device.platform,
+            model: device.model,
+            vendor: device.vendor,
+            epoch: device.epoch,
+            state: device.state,
+            quarantine_reason: device.quarantine_reason,
+            attestation: AttestationView { level: device.attestation_level },
+            compliance: ComplianceView {
+                state: device.compliance,
+                evaluated_at: device.compliance_at.map(|at| at.to_string()),
+            },
+            agent_version: device.agent_version,
+            last_seen_at: device.last_seen_at.to_string(),
+            enrolled_at: device.enrolled_at.to_string(),
+        }
+    }
+}
+
+/// A device's facts and when they came.
+#[derive(Debug, Serialize, ToSchema)]
+struct FactsView {
+    #[schema(value_type = Object)]
+    facts: muster_model::facts::Facts,
+    updated_at: String,
+}
+
+#[utoipa::path(
+    get, path = "/devices/{id}/facts", tag = "devices", params(("id" = String, Path)),
+    security(("oauth2" = ["device:read"])), responses((status = 200, body = FactsView)),
+)]
+async fn facts(
+    permit: Permit<DeviceRead>,
+    State(app): State<App>,
+    PathOf(id): PathOf<String>,
+) -> Result<Json<FactsView>, Problem> {
+    let tenant = permit.tenant();
+    let found = app
+        .db
+        .read(permit.storage(), move |tx| {
+            let device = super::resolve(tx, tenant, &id)?;
+            super::facts(tx, tenant, device.id)
+        })
+        .await?;
+    let (facts, at) = found.ok_or_else(|| {
+        NOT_FOUND.detail("The device has sent no facts yet. A collect-inventory command asks for them.")
+    })?;
+    Ok(Json(FactsView { facts, updated_at: at.to_string() }))
+}
+
+/// Paging of a timeline.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+struct TimelineQuery {
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+#[utoipa::path(
+    get, path = "/devices/{id}/timeline", tag = "devices", params(("id" = String, Path), TimelineQuery),
+    security(("oauth2" = ["log:read"])), responses((status = 200, body = Page<EntryView>)),
+)]
+async fn timeline(
+    permit: Permit<LogRead>,
+    State(app): State<App>,
+    PathOf(id): PathOf<String>,
+    Params(query): Params<TimelineQuery>,
+) -> Result<Json<Page<EntryView>>, Problem> {
+    let (tenant, limit) = (permit.tenant(), page_limit(query.limit));
+    let before = cursor::<i64>(query.cursor.as_deref())?.unwrap_or(i64::MAX);
+    let rows = app
+        .db
+        .read(permit.storage(), move |tx| {
+            let device = super::resolve(tx, tenant, &id)?;
+            audit::entries_of(tx, tenant, &device.id.to_string(), before, i64::try_from(limit + 1).unwrap_or(i64::MAX))
+        })
+        .await?;
+    let items = rows.iter().filter_map(|row| row.entry().ok().map(|entry| EntryView::of(row.place, entry)));
+    Ok(Json(Page::of(items.collect(), limit, |entry: &EntryView| entry.index.to_string())))
+}

@@ -1,0 +1,185 @@
+//! The fleet as a person sees it: devices with what their policies say of them, decisions about devices, the overview.
+//!
+//! This slice owns no table: it puts together what the others know.
+
+mod api;
+
+use muster_model::{CommandState, DeviceId, TenantId, Timestamp};
+use muster_storage::Tx;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    App,
+    access::{Permit, problem::Problem, scope::DeviceWrite},
+    audit, certificates, commands,
+    devices::{self, Device, DeviceFilter, DeviceView, QuarantineDecision, Summary},
+    enrollment::{self, Funnel},
+    rollout::{self, Activations},
+};
+pub use api::router;
+
+/// The days that the overview looks back on.
+const OVERVIEW_DAYS: u64 = 7;
+
+/// A device's policy in short.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PolicyView {
+    #[schema(value_type = String)]
+    pub policy_id: muster_model::PolicyId,
+    pub version: String,
+    /// Of the bundle, lower hex.
+    pub sha256: String,
+    /// `pending`, `verified`, `weaker`, `applied` or `failed`.
+    pub state: String,
+}
+
+/// A device's newest certificate.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CertificateView {
+    /// Lower hex.
+    pub serial: String,
+    pub not_after: String,
+    pub revoked_at: Option<String>,
+}
+
+/// A device with everything that a list shows of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FleetDevice {
+    #[serde(flatten)]
+    pub device: DeviceView,
+    pub policy: Option<PolicyView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateView>,
+}
+
+/// Devices with their policies, in their order.
+pub fn with_policies(
+    tx: &mut Tx,
+    activations: &Activations,
+    tenant: TenantId,
+    devices: Vec<Device>,
+) -> Result<Vec<FleetDevice>, Problem> {
+    let policies = rollout::policies_of(tx, activations, tenant, &devices)?;
+    let views = devices.into_iter().zip(policies).map(|(device, policy)| FleetDevice {
+        device: device.into(),
+        policy: policy.map(|policy| PolicyView {
+            policy_id: policy.policy,
+            version: policy.version.to_string(),
+            sha256: policy.sha256,
+            state: policy.state.as_str().to_owned(),
+        }),
+        certificate: None,
+    });
+    Ok(views.collect())
+}
+
+/// One device with its policy and its newest certificate.
+pub fn device(tx: &mut Tx, activations: &Activations, tenant: TenantId, text: &str) -> Result<FleetDevice, Problem> {
+    let device = devices::resolve(tx, tenant, text)?;
+    let id = device.id;
+    let mut views = with_policies(tx, activations, tenant, vec![device])?;
+    let mut view = views.pop().ok_or_else(|| Problem::internal("one device gives one view"))?;
+    view.certificate = certificates::of_device(tx, tenant, id)?.into_iter().next().map(|newest| CertificateView {
+        serial: newest.serial,
+        not_after: newest.not_after.to_string(),
+        revoked_at: newest.revoked_at.map(|at| at.to_string()),
+    });
+    Ok(view)
+}
+
+/// What needs a person, and how large everything is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Overview {
+    pub devices: Summary,
+    /// Devices with a held wake stream on this node.
+    pub connected: usize,
+    pub quarantined: i64,
+    pub noncompliant: i64,
+    /// Commands of the last seven days by state.
+    pub commands: std::collections::BTreeMap<String, i64>,
+    /// Commands of the last seven days that failed or whose outcome nobody knows.
+    pub commands_failed: i64,
+    /// Enrollment tokens of the last seven days.
+    pub enrollment: Funnel,
+    pub log_entries: u64,
+}
+
+/// Gathers the overview.
+pub fn overview(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Overview, Problem> {
+    let since = now.minus(std::time::Duration::from_secs(OVERVIEW_DAYS * 86_400));
+    let summary = devices::summary(tx, tenant)?;
+    let commands: std::collections::BTreeMap<String, i64> = commands::by_state(tx, tenant, since)?.into_iter().collect();
+    let of = |state: CommandState| commands.get(state.as_str()).copied().unwrap_or(0);
+    Ok(Overview {
+        connected: app.registry.connected(),
+        quarantined: summary.by_state.get("quarantined").copied().unwrap_or(0),
+        noncompliant: summary.by_compliance.get("noncompliant").copied().unwrap_or(0),
+        commands_failed: of(CommandState::Failed) + of(CommandState::Unknown),
+        commands,
+        enrollment: enrollment::funnel(tx, tenant, since, now)?,
+        log_entries: audit::head(app, tenant).map_or(0, |head| head.size),
+        devices: summary,
+    })
+}
+
+/// A page of devices after `after`, at most `limit`.
+pub fn list(
+    tx: &mut Tx,
+    activations: &Activations,
+    tenant: TenantId,
+    filter: &DeviceFilter,
+    after: Option<DeviceId>,
+    limit: usize,
+) -> Result<Vec<FleetDevice>, Problem> {
+    let devices = devices::list(tx, tenant, filter, after, limit)?;
+    with_policies(tx, activations, tenant, devices)
+}
+
+/// Decides about a quarantined device; whoever is retired by it loses every certificate.
+pub async fn decide(
+    app: &App,
+    permit: &Permit<DeviceWrite>,
+    device: String,
+    decision: QuarantineDecision,
+) -> Result<(), Problem> {
+    let changed = audit::commit(app, permit.author(), move |tx| {
+        let tenant = tx.tenant();
+        let device = devices::resolve(tx, tenant, &device)?;
+        let retired = devices::decide(tx, &device, decision)?;
+        for id in &retired {
+            certificates::revoke_all(tx, *id, "the device was retired")?;
+        }
+        Ok(retired.into_iter().chain([device.id]).collect::<Vec<_>>())
+    })
+    .await?;
+    changed.into_iter().for_each(|id| app.registry.forget(id));
+    Ok(())
+}
+
+/// Ends a device's time in the tenant: no command reaches it, no certificate of it is accepted.
+pub async fn retire(app: &App, permit: &Permit<DeviceWrite>, device: String) -> Result<(), Problem> {
+    let id = audit::commit(app, permit.author(), move |tx| {
+        let tenant = tx.tenant();
+        let device = devices::resolve(tx, tenant, &device)?;
+        devices::retire(tx, &device)?;
+        certificates::revoke_all(tx, device.id, "the device was retired")?;
+        Ok(device.id)
+    })
+    .await?;
+    app.registry.forget(id);
+    Ok(())
+}
+
+/// Revokes every certificate of a device: its next message is refused, and it must enroll again.
+pub async fn revoke_certificates(app: &App, permit: &Permit<DeviceWrite>, device: String) -> Result<(), Problem> {
+    let id = audit::commit(app, permit.author(), move |tx| {
+        let tenant = tx.tenant();
+        let device = devices::resolve(tx, tenant, &device)?;
+        certificates::revoke_all(tx, device.id, "revoked by an administrator")?;
+        Ok(device.id)
+    })
+    .await?;
+    app.registry.forget(id);
+    Ok(())
+}

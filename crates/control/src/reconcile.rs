@@ -1,0 +1,230 @@
+//! What a control-plane process does by itself: sequence the log, follow it, end what is over, store what was seen.
+//!
+//! Every loop runs on a timer and on a nudge, takes no input, and may run twice. Work that one node does at a time is done
+//! under a lease.
+
+use std::{future::Future, time::Duration};
+
+use muster_model::{DeviceId, Timestamp};
+use muster_storage::Lease;
+use muster_trust::entry::LogEntry;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::sleep,
+};
+
+use crate::{
+    App,
+    access::{self, problem::Problem},
+    audit::{self, Followed, LOG_TOPIC, PENDING_TOPIC},
+    certificates, commands, devices, enrollment, rollout,
+};
+
+const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
+const FOLLOW_EVERY: Duration = Duration::from_millis(250);
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+const SEEN_EVERY: Duration = Duration::from_secs(15);
+const FORGET_EVERY: Duration = Duration::from_secs(600);
+const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
+const LEASE_TTL: Duration = Duration::from_secs(5);
+/// The lease under which one node ends what is over.
+const SWEEPER_LEASE: &str = "control.sweeper";
+
+/// Starts every loop; they end when `stop` says so.
+pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(sequencer(app.clone(), stop.clone()));
+    tasks.spawn(follower(app.clone(), stop.clone()));
+    tasks.spawn(sweeper(app.clone(), stop.clone()));
+    tasks.spawn(every(app.clone(), stop.clone(), SEEN_EVERY, "last-seen times", |app| async move {
+        devices::store_seen(&app).await.map(drop)
+    }));
+    tasks.spawn(bridge(app.clone(), stop.clone()));
+    tasks
+}
+
+/// Learns every head and every activation once, before the listeners open.
+pub async fn warm(app: &App) -> Result<(), Problem> {
+    let mut followed = Followed::default();
+    audit::follow(app, &mut followed).await?;
+    rollout::load(app).await
+}
+
+/// Sequences everything that waits, once, for programs that do not run the loops: the first run, and tests.
+pub async fn sequence_now(app: &App) -> Result<(), Problem> {
+    let now = app.clock.now().as_micros();
+    if let Some(lease) = app.db.acquire_lease(audit::SEQUENCER_LEASE, &app.node, LEASE_TTL, now).await? {
+        audit::sequence(app, &lease).await?;
+        app.db.release_lease(lease).await?;
+    }
+    audit::follow(app, &mut Followed::default()).await.map(drop)
+}
+
+async fn sequencer(app: App, stop: watch::Receiver<bool>) {
+    let mut held: Option<Held> = None;
+    while !*stop.borrow() {
+        if let Err(problem) = sequence_once(&app, &mut held).await {
+            tracing::warn!(%problem, "the log was not sequenced; trying again");
+            held = None;
+        }
+        wait(&stop, &app.nudges.sequencer, SEQUENCE_EVERY).await;
+    }
+    if let Err(problem) = sequence_once(&app, &mut held).await {
+        tracing::warn!(%problem, "the last entries wait for the next sequencer");
+    }
+    if let Some(held) = held {
+        let _ = app.db.release_lease(held.lease).await;
+    }
+}
+
+async fn sequence_once(app: &App, held: &mut Option<Held>) -> Result<(), Problem> {
+    let Some(lease) = hold(app, held, audit::SEQUENCER_LEASE).await? else { return Ok(()) };
+    while audit::sequence(app, &lease).await? > 0 {}
+    Ok(())
+}
+
+/// A lease and when it was last taken or renewed.
+struct Held {
+    lease: Lease,
+    since: Timestamp,
+}
+
+/// Keeps a lease while it is ours and half of its time is left; takes it when it is free.
+async fn hold(app: &App, held: &mut Option<Held>, name: &str) -> Result<Option<Lease>, Problem> {
+    let now = app.clock.now();
+    if let Some(kept) = held.as_mut() {
+        if now.since(kept.since) < LEASE_TTL / 2 {
+            return Ok(Some(kept.lease.clone()));
+        }
+        if app.db.renew_lease(&kept.lease, LEASE_TTL, now.as_micros()).await? {
+            kept.since = now;
+            return Ok(Some(kept.lease.clone()));
+        }
+    }
+    let lease = app.db.acquire_lease(name, &app.node, LEASE_TTL, now.as_micros()).await?;
+    *held = lease.clone().map(|lease| Held { lease, since: now });
+    Ok(lease)
+}
+
+async fn follower(app: App, stop: watch::Receiver<bool>) {
+    let mut followed = Followed::default();
+    while !*stop.borrow() {
+        match audit::follow(&app, &mut followed).await {
+            Ok(news) => {
+                for entry in &news {
+                    if let Err(problem) = take_note(&app, entry).await {
+                        tracing::warn!(%problem, action = entry.action, "an entry of the log was not followed");
+                    }
+                }
+            }
+            Err(problem) => tracing::warn!(%problem, "the log was not followed; trying again"),
+        }
+        wait(&stop, &app.nudges.follower, FOLLOW_EVERY).await;
+    }
+}
+
+/// What this node's memory learns from an entry.
+async fn take_note(app: &App, entry: &LogEntry) -> Result<(), Problem> {
+    let device = entry.object.id.parse::<DeviceId>().ok();
+    match (entry.action.as_str(), device) {
+        ("command.created", Some(device)) => app.registry.call(device),
+        ("device.enrolled" | "device.quarantined", Some(device)) => {
+            app.registry.forget(device);
+            let epoch = entry.detail_number("epoch").and_then(|epoch| u32::try_from(epoch).ok()).unwrap_or(1);
+            if epoch > 1 {
+                commands::supersede_before(app, entry.tenant, device, epoch).await?;
+            }
+        }
+        ("device.retired", Some(device)) => {
+            app.registry.forget(device);
+            commands::supersede_before(app, entry.tenant, device, u32::MAX).await?;
+        }
+        ("device.quarantine_decided" | "certificate.revoked" | "certificate.issued", Some(device)) => {
+            app.registry.forget_identity(device);
+        }
+        (action, _) if action.starts_with("rollout.") => {
+            rollout::reload(app, entry.tenant).await?;
+            app.registry.call_all(entry.tenant);
+            app.nudges.rollouts.notify_one();
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+async fn sweeper(app: App, stop: watch::Receiver<bool>) {
+    let mut held: Option<Held> = None;
+    let mut rounds = 0_u64;
+    while !*stop.borrow() {
+        if let Err(problem) = sweep(&app, &mut held, rounds).await {
+            tracing::warn!(%problem, "what is over was not ended; trying again");
+            held = None;
+        }
+        rounds += 1;
+        wait(&stop, &app.nudges.rollouts, ROLLOUTS_EVERY).await;
+        sleep(Duration::from_millis(100)).await;
+    }
+    if let Some(held) = held {
+        let _ = app.db.release_lease(held.lease).await;
+    }
+}
+
+async fn sweep(app: &App, held: &mut Option<Held>, rounds: u64) -> Result<(), Problem> {
+    if hold(app, held, SWEEPER_LEASE).await?.is_none() {
+        return Ok(());
+    }
+    rollout::reconcile(app).await?;
+    if rounds.is_multiple_of(SWEEP_EVERY.as_secs()) {
+        commands::expire_overdue(app).await?;
+    }
+    if rounds.is_multiple_of(FORGET_EVERY.as_secs()) {
+        access::forget_expired(app).await?;
+        certificates::forget_expired(app).await?;
+        enrollment::forget_expired(app).await?;
+    }
+    Ok(())
+}
+
+/// Turns wake-ups of other nodes into nudges here.
+async fn bridge(app: App, mut stop: watch::Receiver<bool>) {
+    let mut wakeups = app.db.subscribe();
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return,
+            wakeup = wakeups.recv() => match wakeup {
+                Ok(wakeup) if wakeup.topic == PENDING_TOPIC => app.nudges.sequencer.notify_one(),
+                Ok(wakeup) if wakeup.topic == LOG_TOPIC => app.nudges.follower.notify_one(),
+                Ok(_) => {}
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                    app.nudges.sequencer.notify_one();
+                    app.nudges.follower.notify_one();
+                }
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            },
+        }
+    }
+}
+
+async fn every<F, R>(app: App, stop: watch::Receiver<bool>, period: Duration, what: &'static str, run: F)
+where
+    F: Fn(App) -> R + Send + 'static,
+    R: Future<Output = Result<(), Problem>> + Send,
+{
+    let never = Notify::new();
+    while !*stop.borrow() {
+        wait(&stop, &never, period).await;
+        if let Err(problem) = run(app.clone()).await {
+            tracing::warn!(%problem, what, "a periodic step failed; trying again");
+        }
+    }
+}
+
+async fn wait(stop: &watch::Receiver<bool>, nudge: &Notify, period: Duration) {
+    let mut stop = stop.clone();
+    tokio::select! {
+        () = nudge.notified() => {}
+        () = sleep(period) => {}
+        _ = stop.changed() => {}
+    }
+}
