@@ -116,6 +116,14 @@ impl Database {
         }
     }
 
+    /// The value of a PostgreSQL setting outside of every transaction; `None` on SQLite and where it is unset.
+    pub(crate) async fn session_setting(&self, name: &str) -> Result<Option<String>, StorageError> {
+        match &*self.engine {
+            EngineOf::Sqlite(_) => Ok(None),
+            EngineOf::Postgres(engine) => engine.session_setting(name).await,
+        }
+    }
+
     /// Finishes what was begun, refuses anything new, and returns when threads, connections and files are released.
     pub async fn close(&self) {
         match &*self.engine {

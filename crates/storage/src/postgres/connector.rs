@@ -22,7 +22,7 @@ pub(super) struct Connector {
 
 /// The half of a connection that does the input and output, whatever carries it.
 pub(super) enum Driver {
-    Plain(Wire<Socket, tokio_postgres::tls::NoTlsStream>),
+    Plain(Box<Wire<Socket, tokio_postgres::tls::NoTlsStream>>),
     Tls(Box<Wire<Socket, <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream>>),
 }
 
@@ -52,7 +52,7 @@ impl Connector {
                 .config
                 .connect(NoTls)
                 .await
-                .map(|(client, wire)| (client, Driver::Plain(wire))),
+                .map(|(client, wire)| (client, Driver::Plain(Box::new(wire)))),
             Some(tls) => {
                 let (client, wire) = self.config.connect(tls.clone()).await?;
                 Ok((client, Driver::Tls(Box::new(wire))))
@@ -65,7 +65,7 @@ impl Connector {
         let (client, driver) = self.open().await?;
         let task = tokio::spawn(async move {
             let ended = match driver {
-                Driver::Plain(wire) => drive(wire).await,
+                Driver::Plain(wire) => drive(*wire).await,
                 Driver::Tls(wire) => drive(*wire).await,
             };
             // Whoever used the connection reports the failure.

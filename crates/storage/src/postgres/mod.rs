@@ -155,6 +155,16 @@ impl Postgres {
         self.pool.close();
     }
 
+    /// The value of a setting outside of every transaction, on a connection of the pool. For tests.
+    pub async fn session_setting(&self, name: &str) -> Result<Option<String>, StorageError> {
+        let client = self.pool.get().await.map_err(no_connection)?;
+        let row = client
+            .query_one("SELECT current_setting($1, true)", &[&name])
+            .await;
+        row.and_then(|row| row.try_get(0))
+            .map_err(|error| unreachable_server(&error))
+    }
+
     /// A connection with an open transaction in `scope`.
     async fn begin(&self, scope: Scope, mode: Mode) -> Result<Tx, StorageError> {
         let begin = match mode {

@@ -46,7 +46,7 @@ async fn connect_and_serve(
     let (sender, received) = mpsc::channel(RECEIVED_BACKLOG_MAX);
     let drive = async {
         match driver {
-            Driver::Plain(wire) => drive(wire, sender).await,
+            Driver::Plain(wire) => drive(*wire, sender).await,
             Driver::Tls(wire) => drive(*wire, sender).await,
         }
     };

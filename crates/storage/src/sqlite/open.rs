@@ -152,3 +152,33 @@ fn applied(raw: &rusqlite::Connection) -> rusqlite::Result<Vec<Applied>> {
     })?;
     rows.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_connection_is_durable_and_keeps_foreign_keys() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let opened = open(&folder.path().join("test.db"), &[], 2).expect("it opens");
+        let check = |connection: &Connection, query_only: i64| {
+            let pragma = |name: &str| {
+                connection
+                    .raw
+                    .query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
+            };
+            const FULL: i64 = 2;
+            assert_eq!(pragma("synchronous"), Ok(FULL));
+            assert_eq!(pragma("foreign_keys"), Ok(1));
+            assert_eq!(pragma("query_only"), Ok(query_only));
+            let mode: String = connection
+                .raw
+                .query_row("PRAGMA journal_mode", [], |row| row.get(0))
+                .expect("a mode");
+            assert_eq!(mode, "wal");
+        };
+        check(&opened.writer, 0);
+        assert_eq!(opened.readers.len(), 2);
+        opened.readers.iter().for_each(|reader| check(reader, 1));
+    }
+}

@@ -136,6 +136,11 @@ pub async fn open(url: &DatabaseUrl, migrations: &'static [Migration]) -> Result
     .await
 }
 
+/// What a pooled PostgreSQL connection says of a setting outside of every transaction; `None` where it is unset.
+pub async fn session_setting(db: &Database, name: &str) -> Result<Option<String>, StorageError> {
+    db.session_setting(name).await
+}
+
 /// The PostgreSQL server for tests. Without one, says so loudly, or panics where that is not allowed.
 pub fn postgres_url() -> Option<String> {
     static SAID: Once = Once::new();

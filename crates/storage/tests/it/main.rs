@@ -9,6 +9,8 @@ mod transactions;
 mod values;
 mod wakeups;
 
+use std::{future::poll_fn, pin::pin, task::Poll};
+
 use muster_storage::{Migration, StorageError, Tx, statements};
 use uuid::Uuid;
 
@@ -60,4 +62,15 @@ pub fn insert_label(tx: &mut Tx, tenant: Uuid, label: &str) -> Result<(), Storag
 
 pub fn labels(tx: &mut Tx, tenant: Uuid) -> Result<Vec<String>, StorageError> {
     tx.query(&LABELS, &[&tenant], |row| row.get(0))
+}
+
+/// Polls a future a few times and drops it, as happens to a request whose client goes away.
+pub async fn abandon<T>(future: impl Future<Output = T>, polls: usize) {
+    let mut future = pin!(future);
+    for _ in 0..polls {
+        if poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
 }

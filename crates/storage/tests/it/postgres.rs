@@ -1,10 +1,21 @@
 //! Reaching a PostgreSQL server: TCP, Unix sockets, TLS, wrong passwords, restarts.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use muster_storage::{
     DatabaseUrl, Scope, StorageError,
     testing::{PostgresServer, TestDatabase, open, postgres_url},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
 };
 
 use crate::{COUNTERS, INSERT_COUNTER, SCHEMA};
@@ -156,4 +167,88 @@ async fn a_crash_of_the_server_costs_neither_node_nor_acknowledged_rows() {
         there.len(),
         acknowledged.len()
     );
+}
+
+/// Passes bytes between a client and the server until, once `armed`, the client says COMMIT, and then cuts the
+/// connection: `delivers` says whether the server hears the COMMIT first.
+async fn cutting_proxy(server_port: u16, armed: Arc<AtomicBool>, delivers: bool) -> u16 {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = tokio::net::TcpStream::connect(("127.0.0.1", server_port))
+                .await
+                .expect("the server");
+            tokio::spawn(pass_until_commit(client, server, Arc::clone(&armed), delivers));
+        }
+    });
+    port
+}
+
+async fn pass_until_commit(
+    client: TcpStream,
+    server: TcpStream,
+    armed: Arc<AtomicBool>,
+    delivers: bool,
+) -> std::io::Result<()> {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let answers = tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+    let mut buffer = [0; 4096];
+    loop {
+        let length = from_client.read(&mut buffer).await?;
+        let heard = &buffer[..length];
+        let commits = armed.load(Ordering::SeqCst) && heard.windows(7).any(|bytes| bytes == b"COMMIT\0");
+        if commits {
+            // The client hears nothing more, whatever the server does.
+            answers.abort();
+        }
+        if !commits || delivers {
+            to_server.write_all(heard).await?;
+        }
+        if commits || length == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            return Ok(());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_lost_during_commit_leaves_the_outcome_unknown() {
+    let Some(server) = postgres_url() else { return };
+    for delivers in [true, false] {
+        let direct = TestDatabase::postgres(&server, SCHEMA).await;
+        let DatabaseUrl::Postgres(url) = direct.url() else {
+            panic!("it is PostgreSQL")
+        };
+        let mut through = url::Url::parse(url).expect("a URL");
+        let armed = Arc::new(AtomicBool::new(false));
+        let port = cutting_proxy(through.port().unwrap_or(5432), Arc::clone(&armed), delivers).await;
+        through.set_port(Some(port)).expect("a port can be set");
+        let proxied = open(&DatabaseUrl::Postgres(through.to_string()), SCHEMA)
+            .await
+            .expect("it opens");
+        // Opening commits too.
+        armed.store(true, Ordering::SeqCst);
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&runs);
+        let written = proxied.write(Scope::System, move |tx| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            tx.execute(&INSERT_COUNTER, &[&"a", &1i64])
+        });
+        let written = written.await;
+        assert!(
+            matches!(written, Err(StorageError::OutcomeUnknown(_))),
+            "{written:?}"
+        );
+        assert_eq!(runs.load(Ordering::SeqCst), 1, "it must not run twice");
+        let there = direct
+            .read(Scope::System, |tx| {
+                tx.query(&COUNTERS, &[], |row| row.get::<String>(0))
+            })
+            .await;
+        assert_eq!(there.expect("a read").len(), usize::from(delivers));
+    }
 }

@@ -1,15 +1,14 @@
 //! PostgreSQL keeps tenants apart even where a query forgets to.
 
 use muster_storage::{
-    DatabaseUrl, Scope, StorageError, Tx, statements,
-    testing::{TestDatabase, open, postgres_url},
+    Database, DatabaseUrl, OpenOptions, Scope, StorageError, Tx, statements,
+    testing::{TestDatabase, open, postgres_url, session_setting},
 };
 use uuid::Uuid;
 
-use crate::{COUNT, EVERY_LABEL, INSERT_LABEL, SCHEMA, insert_label};
+use crate::{COUNT, EVERY_LABEL, INSERT_LABEL, SCHEMA, abandon, insert_label};
 
 statements! {
-    TENANT = "SELECT current_setting('muster.tenant', true)";
     ROLE = "SELECT current_user::text, r.rolsuper OR r.rolbypassrls FROM pg_roles r WHERE r.rolname = current_user";
     STEAL = "UPDATE thing SET label = 'stolen'";
     MOVE = "UPDATE thing SET tenant_id = $1";
@@ -19,7 +18,7 @@ statements! {
         AND NOT (c.relrowsecurity AND c.relforcerowsecurity)";
     SWITCH_OFF = "ALTER TABLE thing DISABLE ROW LEVEL SECURITY";
     CHANGE_MIGRATIONS = "DELETE FROM storage_migration";
-    PIDS = "SELECT pg_backend_pid()";
+    PID = "SELECT pg_backend_pid()";
 }
 
 fn every_label(tx: &mut Tx) -> Result<Vec<String>, StorageError> {
@@ -48,7 +47,7 @@ async fn t6_the_app_role_cannot_read_another_tenant_even_with_raw_sql() {
     let seen = db.read(Scope::System, every_label).await;
     assert_eq!(seen.expect("a read"), ["of one", "of two"]);
     let nobody = db.read(Scope::Tenant(Uuid::nil()), every_label).await;
-    assert_eq!(nobody.expect("a read"), [String::new(); 0]);
+    assert_eq!(nobody.expect("a read"), Vec::<String>::new());
 
     let stolen = db.write(Scope::Tenant(one), |tx| {
         assert_eq!(tx.execute(&STEAL, &[])?, 1);
@@ -81,7 +80,7 @@ async fn t6_transactions_run_as_a_role_that_row_security_holds_for() {
             tx.query(&UNPROTECTED, &[], |row| row.get::<String>(0))
         })
         .await;
-    assert_eq!(unprotected.expect("a read"), [String::new(); 0]);
+    assert_eq!(unprotected.expect("a read"), Vec::<String>::new());
     for statement in [&SWITCH_OFF, &CHANGE_MIGRATIONS] {
         let refused = db.write(Scope::System, |tx| tx.execute(statement, &[])).await;
         assert!(matches!(refused, Err(StorageError::Forbidden(_))), "{refused:?}");
@@ -93,18 +92,7 @@ async fn t6_a_pooled_connection_carries_no_tenant() {
     let Some((db, one, two)) = two_tenants().await else {
         return;
     };
-    let DatabaseUrl::Postgres(_) = db.url() else {
-        panic!("it is PostgreSQL")
-    };
-    let single = muster_storage::OpenOptions {
-        migrations: SCHEMA,
-        reader_threads: 1,
-        pool_size: 1,
-        application: "muster-test",
-    };
-    let pooled = muster_storage::Database::open(db.url(), single)
-        .await
-        .expect("it opens");
+    let pooled = with_one_connection(&db).await;
     let mut connections = std::collections::HashSet::new();
     for round in 0..4 {
         // Every way that a transaction ends: committed, rolled back, failed, panicked.
@@ -120,34 +108,39 @@ async fn t6_a_pooled_connection_carries_no_tenant() {
             )
             .await;
         assert_eq!(ended.is_ok(), round == 0);
-        let (tenant, pid) = connection_of(&pooled).await;
-        assert_eq!(tenant.as_deref().unwrap_or_default(), "", "after round {round}");
-        connections.insert(pid);
+        let carried = session_setting(&pooled, "muster.tenant").await.expect("asked");
+        assert_eq!(carried.unwrap_or_default(), "", "after round {round}");
+        let pid = pooled.read(Scope::Tenant(Uuid::nil()), |tx| {
+            assert!(every_label(tx)?.is_empty());
+            tx.query_one(&PID, &[], |row| row.get::<i64>(0))
+        });
+        connections.insert(pid.await.expect("a read"));
     }
     assert_eq!(connections.len(), 1, "it was one and the same connection");
 }
 
-/// What the one pooled connection carries outside of every transaction, read through the server's own eyes: a
-/// transaction without a scope cannot be made, so a savepoint-free one in a tenant without rows asks what was reset.
-async fn connection_of(db: &muster_storage::Database) -> (Option<String>, i64) {
-    let nobody = Uuid::nil();
-    db.read(Scope::Tenant(nobody), move |tx| {
-        let tenant: String = tx.query_one(&TENANT, &[], |row| row.get(0))?;
-        assert_eq!(tenant, nobody.to_string());
-        assert!(every_label(tx)?.is_empty());
-        let session: Option<String> = tx.query_one(&OUTSIDE, &[], |row| row.get(0))?;
-        let pid = tx.query_one(&PIDS, &[], |row| row.get(0))?;
-        Ok::<_, StorageError>((session, pid))
-    })
-    .await
-    .expect("a read")
+#[tokio::test]
+async fn t6_an_abandoned_transaction_leaves_no_tenant_behind() {
+    let Some((db, one, _)) = two_tenants().await else {
+        return;
+    };
+    let pooled = with_one_connection(&db).await;
+    for polls in 0..60 {
+        abandon(pooled.read(Scope::Tenant(one), every_label), polls).await;
+        let carried = session_setting(&pooled, "muster.tenant").await.expect("asked");
+        assert_eq!(carried.unwrap_or_default(), "", "after {polls} polls");
+    }
 }
 
-/// `reset_val` is the session's own value, to which SET LOCAL falls back when the transaction ends.
-const OUTSIDE: muster_storage::Statement = muster_storage::Statement {
-    name: "OUTSIDE",
-    sql: "SELECT max(reset_val) FROM pg_settings WHERE name = 'muster.tenant'",
-};
+async fn with_one_connection(db: &TestDatabase) -> Database {
+    let options = OpenOptions {
+        migrations: SCHEMA,
+        reader_threads: 1,
+        pool_size: 1,
+        application: "muster-test",
+    };
+    Database::open(db.url(), options).await.expect("it opens")
+}
 
 #[tokio::test]
 async fn t6_a_table_whose_protection_was_switched_off_gets_it_back() {
@@ -165,5 +158,5 @@ async fn t6_a_table_whose_protection_was_switched_off_gets_it_back() {
     };
     assert_eq!(unprotected().await.expect("a read"), ["thing"]);
     open(db.url(), SCHEMA).await.expect("it opens").close().await;
-    assert_eq!(unprotected().await.expect("a read"), [String::new(); 0]);
+    assert_eq!(unprotected().await.expect("a read"), Vec::<String>::new());
 }

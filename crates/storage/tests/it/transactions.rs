@@ -1,11 +1,8 @@
 //! Commit, rollback, neighbours in a group commit, conflicts.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
 };
 
 use muster_storage::{Database, Engine, Scope, StorageError, Tx, testing::on_both};
@@ -13,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     ADD_COUNTER, COUNTER, COUNTERS, INSERT_COUNTER, INSERT_NUMBER, INSERT_PART, SCHEMA, SWAP_COUNTER,
-    insert_label, labels,
+    abandon, insert_label, labels,
 };
 
 /// The caller's own error, as the crates above have.
@@ -329,11 +326,11 @@ async fn a_deadlock_is_retried_and_nothing_is_lost() {
 async fn a_canceled_caller_leaves_the_database_usable() {
     on_both(SCHEMA, async |db| {
         let tenant = Uuid::new_v4();
-        for _ in 0..40 {
+        for polls in 0..40 {
             let write = db.write(Scope::Tenant(tenant), move |tx| {
                 insert_label(tx, tenant, &Uuid::new_v4().to_string())
             });
-            let _ = tokio::time::timeout(Duration::from_micros(300), write).await;
+            abandon(write, polls).await;
         }
         let kept = db
             .write(Scope::Tenant(tenant), move |tx| insert_label(tx, tenant, "last"))

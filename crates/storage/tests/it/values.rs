@@ -175,13 +175,13 @@ async fn wrong_types_ranges_and_row_counts_are_errors() {
 #[tokio::test]
 async fn declared_statements_are_checked_on_both_engines() {
     on_both(SCHEMA, async |db| {
-        assert_eq!(statement_problems(&db, SHARED).await, [String::new(); 0]);
+        assert_eq!(statement_problems(&db, SHARED).await, Vec::<String>::new());
         assert_eq!(
             statement_problems(&db, muster_storage::STATEMENTS).await,
-            [String::new(); 0]
+            Vec::<String>::new()
         );
         let good = [INSERT, READ, UPDATE, DELETE, SUM];
-        assert_eq!(statement_problems(&db, &good).await, [String::new(); 0]);
+        assert_eq!(statement_problems(&db, &good).await, Vec::<String>::new());
         let problems = statement_problems(&db, &[WRONG_COLUMN, WRONG_TYPE]).await;
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(
