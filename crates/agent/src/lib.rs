@@ -1,0 +1,83 @@
+//! The device agent of Muster: enrolls this machine, keeps it in the state that its organization has signed, and executes
+//! what its organization has signed and logged. It obeys signatures, not servers.
+//!
+//! * [`cli`]: the command line. [`enroll`], [`run`], [`status`]: its three commands.
+//! * [`link`] and [`tls`]: the wire. [`spool`]: the disk. `os`: the machine. [`sandbox`]: what the process may touch.
+//! * What is decided is decided in `muster-channel-agent`'s device core, without I/O.
+
+pub mod cli;
+pub mod enroll;
+pub mod error;
+pub mod identity;
+pub mod link;
+mod logging;
+pub mod machine_clock;
+pub mod os;
+pub mod run;
+pub mod sandbox;
+pub mod spool;
+pub mod status;
+mod stop;
+pub mod tls;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+use error::AgentError;
+
+/// The version that check-ins report.
+pub const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long work on the machine may hold up the end of the process. What it cuts off is found in the spool at the next
+/// start.
+const STOP_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// The whole program. clap ends usage errors with exit code 2 and help with 0.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::start(cli.log_level);
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("muster-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), AgentError> {
+    match command {
+        Command::Enroll(arguments) => {
+            let identity = block_on(enroll::enroll(&arguments))??;
+            println!("enrolled as {} of {}", identity.device_id, identity.tenant);
+            Ok(())
+        }
+        Command::Run(arguments) => {
+            let agent = run::Agent::open(&arguments.state_dir)?;
+            agent.enter_sandbox();
+            block_on(async {
+                agent
+                    .run(stop::Stop::on_signals().map_err(AgentError::Start)?)
+                    .await
+            })?
+        }
+        Command::Status(arguments) => status::print(&arguments),
+    }
+}
+
+/// One thread for everything asynchronous; blocking work on the machine gets threads of its own, which inherit the
+/// sandbox.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, AgentError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .thread_keep_alive(Duration::from_secs(2))
+        .build()
+        .map_err(AgentError::Start)?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(STOP_TIME_MAX);
+    Ok(result)
+}

@@ -1,0 +1,56 @@
+//! The one place where this program reads clocks and draws random numbers.
+
+use std::time::Duration;
+
+use muster_channel_agent::clock::ClockReading;
+use muster_model::time::Timestamp;
+
+/// Identifies a boot on kernels without a boot id: all boots look alike, so time since boot is never compared.
+const BOOT_UNKNOWN: u128 = 0;
+
+/// Reads the wall clock, the boot clock and the boot's identity.
+pub fn read() -> ClockReading {
+    ClockReading {
+        wall: wall(),
+        since_boot: since_boot(),
+        boot: boot_id(),
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the agent's one reading of the wall clock"
+)]
+fn wall() -> Timestamp {
+    let micros = match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros),
+    };
+    Timestamp::from_micros(micros)
+}
+
+/// The boot clock counts suspended time and cannot be set.
+fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}
+
+fn boot_id() -> u128 {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .ok()
+        .and_then(|text| uuid::Uuid::parse_str(text.trim()).ok())
+        .map_or(BOOT_UNKNOWN, |id| id.as_u128())
+}
+
+/// A uniform draw for jitter. Falls back on the clock's low bits where the system has no randomness to give: jitter need
+/// not be secret.
+pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => u64::from_ne_bytes(bytes),
+        Err(_) => (since_boot().as_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+    }
+}

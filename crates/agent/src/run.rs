@@ -1,0 +1,357 @@
+//! `muster-agent run`: the I/O around the device core.
+//!
+//! One loop waits for the first of: the wish to end, a wake-up, the next check-in, the next look at the machine. Whatever
+//! fails is tried again later; nothing here ends the program but the wish to end.
+
+mod actions;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use muster_channel_agent::backoff::{Backoff, full_jitter, spread};
+use muster_channel_agent::checkin::CheckinResponse;
+use muster_channel_agent::device::{Action, CheckinFailure, DeviceCore};
+use muster_channel_agent::limits::CHECKIN_RESPONSE_BYTES_MAX;
+use muster_channel_agent::{ErrorCode, path};
+use muster_model::id::CommandId;
+use muster_trust::key::SigningKey;
+use tokio::time::Instant;
+
+use crate::error::AgentError;
+use crate::identity::{self, Identity};
+use crate::link::{Link, LinkError, Wake, WakeStream};
+use crate::os::Machine;
+use crate::sandbox::{self, Sandbox};
+use crate::spool::{Opening, Slot, Spool, SpoolError};
+use crate::status::{self, LastCheckin};
+use crate::stop::Stop;
+use crate::tls::{self, ClientIdentity, JudgedAt};
+use crate::{AGENT_VERSION, machine_clock};
+
+/// First and longest delay between attempts to reach the server.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// Delay after an answer that will not change by asking again soon (blocked, revoked).
+const HOPELESS_DELAY: Duration = Duration::from_secs(300);
+/// The wake stream is opened again after a draw from zero to this.
+const WAKE_REOPEN_MAX: Duration = Duration::from_secs(5);
+/// How often the machine is compared with the policy, whether the server can be reached or not.
+const ENFORCE_INTERVAL: Duration = Duration::from_secs(300);
+/// A check-in that has news is followed by another at once, at most this often.
+const ROUNDS_MAX: u32 = 16;
+/// Bounds of what the server may say about the next check-in.
+const INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+/// Delay after the state could not be saved (disk full).
+const SAVE_RETRY: Duration = Duration::from_secs(10);
+
+/// Why an attempt ended early.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("the state cannot be saved, so nothing is done: {0}")]
+    Save(#[from] SpoolError),
+    #[error(transparent)]
+    Setup(#[from] AgentError),
+}
+
+/// The running agent.
+pub struct Agent {
+    state_dir: PathBuf,
+    spool: Spool,
+    identity: Identity,
+    key: Arc<SigningKey>,
+    core: DeviceCore,
+    machine: Arc<Machine>,
+    link: Option<Link>,
+    backoff: Backoff,
+    /// What the machine showed when it was last reported.
+    shown: Option<actions::Shown>,
+    /// Accepted commands that need the server.
+    waiting: Vec<CommandId>,
+}
+
+/// When what is due.
+struct Schedule {
+    checkin: Instant,
+    wake: Instant,
+    enforce: Instant,
+}
+
+impl Agent {
+    /// Opens the state folder.
+    pub fn open(state_dir: &Path) -> Result<Self, AgentError> {
+        let missing = || AgentError::NotEnrolled {
+            state_dir: state_dir.to_owned(),
+        };
+        if !state_dir.is_dir() {
+            return Err(missing());
+        }
+        let spool = Spool::open(state_dir, Opening::Existing)?;
+        let identity: Identity = spool.load(Slot::Identity)?.ok_or_else(missing)?;
+        let mut core: DeviceCore = spool.load(Slot::Device)?.ok_or_else(missing)?;
+        core.set_agent_version(AGENT_VERSION);
+        let key = identity::load_key(state_dir)?;
+        let machine = Machine::new(&identity.root, state_dir);
+        Ok(Self {
+            state_dir: state_dir.to_owned(),
+            spool,
+            identity,
+            key: Arc::new(key),
+            core,
+            machine: Arc::new(machine),
+            link: None,
+            backoff: Backoff::new(RETRY.0, RETRY.1),
+            shown: None,
+            waiting: Vec::new(),
+        })
+    }
+
+    /// Gives up the right to write anywhere but where settings live. Best effort: an older kernel gives less.
+    pub fn enter_sandbox(&self) {
+        match sandbox::enter(&self.state_dir, &self.identity.root) {
+            Ok(Sandbox::Full) => tracing::info!("sandboxed"),
+            Ok(Sandbox::Partial) => tracing::warn!("partly sandboxed: this kernel's Landlock is older"),
+            Ok(Sandbox::Absent) => tracing::warn!("not sandboxed: this kernel has no Landlock"),
+            Err(error) => tracing::warn!(%error, "not sandboxed"),
+        }
+    }
+
+    /// Runs until told to end.
+    pub async fn run(mut self, mut stop: Stop) -> Result<(), AgentError> {
+        let notification = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        if let Err(error) = notification {
+            tracing::debug!(%error, "the service manager was not told");
+        }
+        tracing::info!(device = %self.identity.device_id, server = %self.identity.server, "running");
+        let mut ending = stop.clone();
+        tokio::select! {
+            () = ending.wait() => {}
+            () = self.recover() => self.serve(&mut stop).await,
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        tracing::info!("ended");
+        Ok(())
+    }
+
+    async fn serve(&mut self, stop: &mut Stop) {
+        let now = Instant::now();
+        let mut schedule = Schedule {
+            checkin: now,
+            wake: now,
+            enforce: now + ENFORCE_INTERVAL,
+        };
+        let mut wake: Option<WakeStream> = None;
+        loop {
+            let can_open_wake = wake.is_none() && self.identity.checkin.wake && self.link.is_some();
+            let mut ending = stop.clone();
+            let work = async {
+                tokio::select! {
+                    event = next_wake(&mut wake) => self.on_wake(event, &mut wake, &mut schedule).await,
+                    () = tokio::time::sleep_until(schedule.wake), if can_open_wake => {
+                        self.open_wake(&mut wake, &mut schedule).await;
+                    }
+                    () = tokio::time::sleep_until(schedule.checkin) => {
+                        self.attempt(&mut schedule).await;
+                        if self.link.is_none() {
+                            wake = None;
+                        }
+                    }
+                    () = tokio::time::sleep_until(schedule.enforce) => {
+                        self.enforce().await;
+                        schedule.enforce = Instant::now() + ENFORCE_INTERVAL;
+                        if self.core.has_news() && self.link.is_some() {
+                            schedule.checkin = Instant::now();
+                        }
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = ending.wait() => return,
+                () = work => {}
+            }
+        }
+    }
+
+    async fn on_wake(&mut self, event: Wake, wake: &mut Option<WakeStream>, schedule: &mut Schedule) {
+        match event {
+            Wake::Come => self.attempt(schedule).await,
+            Wake::Ended(reason) => {
+                tracing::debug!(reason, "wake stream ended");
+                schedule.wake = Instant::now() + full_jitter(machine_clock::random(), WAKE_REOPEN_MAX);
+                *wake = None;
+                if self.link.as_ref().is_some_and(Link::is_closed) {
+                    self.link = None;
+                    let delay = full_jitter(machine_clock::random(), WAKE_REOPEN_MAX);
+                    schedule.checkin = schedule.checkin.min(Instant::now() + delay);
+                }
+            }
+        }
+        if self.link.is_none() {
+            *wake = None;
+        }
+    }
+
+    async fn open_wake(&mut self, wake: &mut Option<WakeStream>, schedule: &mut Schedule) {
+        let Some(link) = &self.link else { return };
+        match link.wake().await {
+            Ok(stream) => *wake = Some(stream),
+            Err(error) => {
+                tracing::debug!(%error, "no wake stream");
+                let delay =
+                    error.retry_after().unwrap_or_default() + full_jitter(machine_clock::random(), RETRY.1);
+                schedule.wake = Instant::now() + delay;
+                if link.is_closed() {
+                    self.link = None;
+                    schedule.checkin = schedule
+                        .checkin
+                        .min(Instant::now() + full_jitter(machine_clock::random(), WAKE_REOPEN_MAX));
+                }
+            }
+        }
+    }
+
+    /// One try to be where the server wants this device, with its consequences for the schedule.
+    async fn attempt(&mut self, schedule: &mut Schedule) {
+        let delay = match self.checkin().await {
+            Ok(delay) => {
+                self.backoff.succeeded();
+                delay
+            }
+            Err(AttemptError::Save(error)) => {
+                tracing::error!(%error, "the state cannot be saved, so nothing is done");
+                self.link = None;
+                SAVE_RETRY
+            }
+            Err(AttemptError::Setup(error)) => {
+                tracing::error!(%error, "no connection can be prepared");
+                self.link = None;
+                self.backoff.failed(machine_clock::random(), None)
+            }
+            Err(AttemptError::Link(error)) => {
+                self.link = None;
+                self.on_failure(&error).await;
+                let floor = is_hopeless(&error)
+                    .then_some(HOPELESS_DELAY)
+                    .or(error.retry_after());
+                let delay = self.backoff.failed(machine_clock::random(), floor);
+                tracing::warn!(%error, retry_in = ?delay, "check-in failed");
+                delay
+            }
+        };
+        schedule.checkin = Instant::now() + delay;
+    }
+
+    async fn on_failure(&mut self, error: &LinkError) {
+        let failure = match error {
+            LinkError::Unreachable(_) => CheckinFailure::Unreachable,
+            LinkError::Answered { .. } | LinkError::Protocol(_) => CheckinFailure::Answered,
+        };
+        let actions = self.core.on_checkin_failed(failure, &machine_clock::read());
+        if let Err(error) = self.save() {
+            tracing::error!(%error, "the state cannot be saved");
+        }
+        // Without a link only local actions can come: a policy that is reverted.
+        if let Err(error) = self.perform(actions, None).await {
+            tracing::error!(%error, "the last policy that worked could not be put back yet");
+        }
+    }
+
+    /// Check-ins until there is nothing left to say. Returns the delay to the next.
+    async fn checkin(&mut self) -> Result<Duration, AttemptError> {
+        let mut delay = RETRY.1;
+        for _ in 0..ROUNDS_MAX {
+            let link = self.connected().await?;
+            let waiting = std::mem::take(&mut self.waiting);
+            let waiting = waiting
+                .into_iter()
+                .map(|command_id| Action::Execute { command_id })
+                .collect();
+            self.perform(waiting, Some(&link)).await?;
+            let request = self.core.checkin_request(&machine_clock::read());
+            let response: CheckinResponse = link
+                .exchange(Method::POST, path::CHECKIN, &request, CHECKIN_RESPONSE_BYTES_MAX)
+                .await?;
+            let reading = machine_clock::read();
+            status::record_checkin(&self.state_dir, LastCheckin { at: reading.wall });
+            let actions = self.change_and_save(|core, sign| core.on_checkin(&response, &reading, sign))?;
+            let asked =
+                Duration::from_secs(u64::from(response.next_checkin_seconds)).clamp(INTERVAL.0, INTERVAL.1);
+            delay = spread(
+                machine_clock::random(),
+                asked,
+                self.identity.checkin.jitter_fraction,
+            );
+            self.perform(actions, Some(&link)).await?;
+            self.renew_if_due(&link).await;
+            if !self.core.has_news() {
+                break;
+            }
+        }
+        Ok(delay)
+    }
+
+    /// The open connection, or a new one.
+    async fn connected(&mut self) -> Result<Link, AttemptError> {
+        if let Some(link) = &self.link
+            && !link.is_closed()
+        {
+            return Ok(link.clone());
+        }
+        let reading = machine_clock::read();
+        let at = JudgedAt::trusted(self.core.now(&reading), reading.wall);
+        let pkcs8 = self
+            .key
+            .to_pkcs8_der()
+            .map_err(|error| AgentError::Key(error.to_string()))?;
+        let identity = ClientIdentity {
+            certificate_chain: &self.identity.certificate_chain,
+            key_pkcs8: &pkcs8,
+        };
+        let config = tls::client_config(&self.identity.ca_certificates, Some(identity), at)
+            .map_err(AgentError::Tls)?;
+        let link = Link::connect(&self.identity.server, config).await?;
+        tracing::debug!("connected");
+        self.link = Some(link.clone());
+        Ok(link)
+    }
+
+    fn save(&mut self) -> Result<(), SpoolError> {
+        self.spool.save(Slot::Device, &self.core)
+    }
+
+    /// Changes the core and saves it. What could not be saved did not happen: the core is as before.
+    fn change_and_save<T>(
+        &mut self,
+        change: impl FnOnce(&mut DeviceCore, &mut muster_channel_agent::device::Signer<'_>) -> T,
+    ) -> Result<T, SpoolError> {
+        let before = self.core.clone();
+        let key = Arc::clone(&self.key);
+        let result = change(&mut self.core, &mut |kind, payload| {
+            muster_trust::dsse::sign(kind, payload, &[&key])
+        });
+        if let Err(error) = self.save() {
+            self.core = before;
+            return Err(error);
+        }
+        Ok(result)
+    }
+}
+
+/// Waits forever where there is no stream.
+async fn next_wake(wake: &mut Option<WakeStream>) -> Wake {
+    match wake {
+        Some(stream) => stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// True for answers that do not change by asking again soon.
+fn is_hopeless(error: &LinkError) -> bool {
+    matches!(
+        error.code().and_then(ErrorCode::parse),
+        Some(ErrorCode::DeviceBlocked | ErrorCode::CertificateRevoked | ErrorCode::EpochMismatch)
+    )
+}

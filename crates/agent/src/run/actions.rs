@@ -1,0 +1,280 @@
+//! What the device core asks for, done on the machine and the wire.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use http::Method;
+use muster_channel_agent::Base64Bytes;
+use muster_channel_agent::device::{Action, Begin, Execution};
+use muster_channel_agent::inventory::InventoryRequest;
+use muster_channel_agent::limits::{BUNDLE_BYTES_MAX, INVENTORY_BODY_BYTES_MAX, RENEW_RESPONSE_BYTES_MAX};
+use muster_channel_agent::path;
+use muster_channel_agent::renew::{RenewRequest, RenewResponse};
+use muster_model::command::CommandKind;
+use muster_model::facts::Facts;
+use muster_model::id::CommandId;
+use muster_model::report::SettingReport;
+use muster_model::settings::SettingValue;
+use muster_trust::key::{Digest, sha256};
+
+use super::{Agent, AttemptError};
+use crate::error::AgentError;
+use crate::identity;
+use crate::link::{Link, LinkError};
+use crate::machine_clock;
+use crate::os::Machine;
+use crate::spool::Slot;
+
+/// What the machine showed, setting by setting.
+pub(super) type Shown = BTreeMap<String, SettingReport>;
+
+/// Most actions performed for one answer; a bound against a core that never stops asking.
+const ACTIONS_MAX: usize = 1024;
+
+impl Agent {
+    /// After a start: finishes what was begun, and puts the policy in force that was in force.
+    pub(super) async fn recover(&mut self) {
+        let machine = Arc::clone(&self.machine);
+        let reading = machine_clock::read();
+        let recovered = self.change_and_save(|core, sign| {
+            core.recover(&reading, &mut |kind| machine.already_true(kind), sign)
+        });
+        match recovered {
+            Err(error) => tracing::error!(%error, "the state cannot be saved: unfinished work waits"),
+            Ok(actions) => {
+                if let Err(error) = self.perform(actions, None).await {
+                    tracing::warn!(%error, "unfinished work waits for the server");
+                }
+            }
+        }
+    }
+
+    /// Performs actions in order, and what follows from them. Without a link, what needs the server is left out: the
+    /// server asks again.
+    pub(super) async fn perform(
+        &mut self,
+        actions: Vec<Action>,
+        link: Option<&Link>,
+    ) -> Result<(), AttemptError> {
+        let mut queue = VecDeque::from(actions);
+        for _ in 0..ACTIONS_MAX {
+            let Some(action) = queue.pop_front() else {
+                return Ok(());
+            };
+            match action {
+                Action::Refused(refused) => {
+                    tracing::warn!(
+                        subject = refused.subject,
+                        code = refused.code,
+                        "refused: {}",
+                        refused.detail
+                    );
+                }
+                Action::Execute { command_id } => self.execute(command_id, link).await?,
+                Action::FetchBundle { sha256 } => {
+                    let Some(link) = link else { continue };
+                    queue.extend(self.fetch_bundle(sha256, link).await?);
+                }
+                Action::Apply { settings } => self.apply(settings).await?,
+                Action::ReadBack { settings } => {
+                    let reports = self.on_machine(move |machine| machine.read_back(&settings)).await;
+                    self.report(reports)?;
+                }
+                Action::SendInventory => {
+                    let Some(link) = link else { continue };
+                    if let Err(error) = self.send_inventory(link).await {
+                        tracing::warn!(%error, "the inventory could not be sent");
+                    }
+                }
+                Action::Renew => {
+                    let Some(link) = link else { continue };
+                    self.renew(link).await;
+                }
+            }
+        }
+        tracing::error!("more than {ACTIONS_MAX} actions for one answer: the rest waits for the next");
+        Ok(())
+    }
+
+    /// Recorded as started, saved, executed, recorded as finished, saved.
+    async fn execute(&mut self, command_id: CommandId, link: Option<&Link>) -> Result<(), AttemptError> {
+        if link.is_none()
+            && matches!(
+                self.core.accepted(command_id),
+                Some(CommandKind::CollectInventory { .. })
+            )
+        {
+            self.waiting.push(command_id);
+            return Ok(());
+        }
+        let reading = machine_clock::read();
+        let begun = self.change_and_save(|core, sign| core.begin(command_id, &reading, sign))?;
+        let Begin::Run(statement) = begun else {
+            return Ok(());
+        };
+        let kind = statement.kind;
+        tracing::info!(command = %command_id, kind = kind.type_name(), "executing");
+        let execution = match (&kind, link) {
+            (CommandKind::CollectInventory { .. }, Some(link)) => match self.send_inventory(link).await {
+                Ok(()) => Execution::done(),
+                Err(error) => Execution::failed("upload_failed", error.to_string()),
+            },
+            (CommandKind::CollectInventory { .. }, None) => {
+                Execution::failed("upload_failed", "the server could not be reached")
+            }
+            (CommandKind::Lock { .. } | CommandKind::Restart { .. } | CommandKind::Wipe { .. }, _) => {
+                self.on_machine(move |machine| execute_on(machine, &kind)).await
+            }
+        };
+        tracing::info!(command = %command_id, outcome = ?execution.outcome, code = execution.code, "executed");
+        let reading = machine_clock::read();
+        let key = Arc::clone(&self.key);
+        let mut sign = |kind: &str, payload: &[u8]| muster_trust::dsse::sign(kind, payload, &[&key]);
+        self.core.on_executed(command_id, execution, &reading, &mut sign);
+        // It has happened: memory keeps the outcome even where the disk does not take it, and the next save tries again.
+        self.save()?;
+        Ok(())
+    }
+
+    async fn fetch_bundle(&mut self, sha256: Digest, link: &Link) -> Result<Vec<Action>, AttemptError> {
+        let bytes = link.bundle(&sha256.to_hex(), BUNDLE_BYTES_MAX).await?;
+        let reading = machine_clock::read();
+        Ok(self.change_and_save(|core, sign| core.on_bundle(sha256, &bytes, &reading, sign))?)
+    }
+
+    async fn apply(&mut self, settings: BTreeMap<String, SettingValue>) -> Result<(), AttemptError> {
+        tracing::info!(settings = settings.len(), "applying");
+        let reports = self.on_machine(move |machine| machine.apply(&settings)).await;
+        self.report(reports)
+    }
+
+    fn report(&mut self, reports: Shown) -> Result<(), AttemptError> {
+        let reading = machine_clock::read();
+        self.change_and_save(|core, sign| core.on_applied(&reports, &reading, sign))?;
+        self.shown = Some(reports);
+        Ok(())
+    }
+
+    /// Compares the machine with the policy, and puts right what somebody changed. The server hears of it.
+    pub(super) async fn enforce(&mut self) {
+        let settings = self.core.effective_settings();
+        let Some(shown) = self.shown.clone() else { return };
+        if settings.is_empty() {
+            return;
+        }
+        let wanted = settings.clone();
+        let found = self.on_machine(move |machine| machine.read_back(&wanted)).await;
+        if found == shown {
+            return;
+        }
+        tracing::warn!("the machine has drifted from its policy");
+        if let Err(error) = self.apply(settings).await {
+            tracing::error!(%error, "the policy could not be enforced");
+        }
+    }
+
+    async fn send_inventory(&mut self, link: &Link) -> Result<(), LinkError> {
+        let now = self.core.now(&machine_clock::read());
+        let facts = self.on_machine(move |machine| machine.collect_facts(now)).await;
+        facts
+            .bounded()
+            .map_err(|error| LinkError::Protocol(error.to_string()))?;
+        let digest = facts_digest(&facts)?;
+        let request = InventoryRequest {
+            epoch: self.identity.epoch,
+            facts,
+        };
+        link.upload(path::INVENTORY, &request).await?;
+        self.core.on_inventory_sent(digest);
+        Ok(())
+    }
+
+    /// Renews at two thirds of the certificate's life.
+    pub(super) async fn renew_if_due(&mut self, link: &Link) {
+        let now = self.core.now(&machine_clock::read());
+        if self
+            .identity
+            .validity()
+            .is_ok_and(|validity| validity.is_due(now))
+        {
+            self.renew(link).await;
+        }
+    }
+
+    /// A failed renewal is tried again at the next check-in: a third of the certificate's life is left.
+    async fn renew(&mut self, link: &Link) {
+        match self.try_renew(link).await {
+            Ok(()) => {
+                tracing::info!("certificate renewed");
+                // The next exchange opens a connection that shows the new certificate.
+                self.link = None;
+            }
+            Err(error) => tracing::warn!(%error, "the certificate could not be renewed"),
+        }
+    }
+
+    async fn try_renew(&mut self, link: &Link) -> Result<(), AttemptError> {
+        let csr = Base64Bytes(identity::certificate_request(
+            &self.key,
+            self.identity.device_uuid,
+        )?);
+        let renewed: RenewResponse = link
+            .exchange(
+                Method::POST,
+                path::RENEW,
+                &RenewRequest { csr },
+                RENEW_RESPONSE_BYTES_MAX,
+            )
+            .await?;
+        let leaf = renewed
+            .certificate_chain
+            .first()
+            .ok_or_else(|| AgentError::Certificate("the answer holds none".to_owned()))?;
+        if !identity::certificate_is_over(&leaf.0, &self.key) {
+            return Err(
+                AgentError::Certificate("the new one is not over this machine's key".to_owned()).into(),
+            );
+        }
+        let mut identity = self.identity.clone();
+        identity.certificate_chain = renewed.certificate_chain;
+        identity.validity()?;
+        self.spool.save(Slot::Identity, &identity)?;
+        self.identity = identity;
+        Ok(())
+    }
+
+    /// Runs blocking work on the machine beside the wire, so that keep-alives and the wish to end are served meanwhile.
+    async fn on_machine<T: Send + 'static>(&self, work: impl FnOnce(&Machine) -> T + Send + 'static) -> T {
+        let machine = Arc::clone(&self.machine);
+        match tokio::task::spawn_blocking(move || work(&machine)).await {
+            Ok(result) => result,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+}
+
+/// A command whose effect is already there is not executed again.
+fn execute_on(machine: &Machine, kind: &CommandKind) -> Execution {
+    if machine.already_true(kind) {
+        return Execution::noop();
+    }
+    let outcome = machine.execute(kind);
+    Execution {
+        outcome: outcome.outcome,
+        code: outcome.code,
+        detail: outcome.detail,
+    }
+}
+
+/// Digest of the facts without the time of their collection, so that it changes only when the machine does.
+fn facts_digest(facts: &Facts) -> Result<Digest, LinkError> {
+    let mut still = facts.clone();
+    still.collected_at = muster_model::time::Timestamp::from_micros(0);
+    let bytes = serde_json::to_vec(&still).map_err(|error| LinkError::Protocol(error.to_string()))?;
+    if bytes.len() > INVENTORY_BODY_BYTES_MAX {
+        return Err(LinkError::Protocol(
+            "the facts are larger than an inventory may be".to_owned(),
+        ));
+    }
+    Ok(sha256(&bytes))
+}
