@@ -1,0 +1,116 @@
+//! The operating system beneath the agent: what the machine is, which settings it obeys, what it does on command.
+//!
+//! Everything happens beneath a root folder. With `/` it is the running machine, and its own programs make changes take
+//! effect (by argument vector, never by a shell). With any other folder only files beneath it are read and written and
+//! no program is started: the folder stands for a machine, in tests and simulations, and its files are the whole truth.
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use muster_model::command::{CommandKind, ReceiptOutcome};
+use muster_model::facts::Facts;
+use muster_model::report::SettingReport;
+use muster_model::settings::SettingValue;
+use muster_model::time::Timestamp;
+use uuid::Uuid;
+
+/// What the machine says of itself at enrollment. Claims, never credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HardwareFacts {
+    /// SMBIOS system UUID, else the machine id of systemd.
+    pub device_uuid: Option<Uuid>,
+    pub serial: Option<String>,
+    pub vendor: Option<String>,
+    pub model: Option<String>,
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecOutcome {
+    pub outcome: ReceiptOutcome,
+    /// A stable word for a failure.
+    pub code: Option<String>,
+    /// A sentence for people.
+    pub detail: Option<String>,
+}
+
+impl ExecOutcome {
+    /// Carried out.
+    pub fn done() -> ExecOutcome {
+        ExecOutcome {
+            outcome: ReceiptOutcome::Done,
+            code: None,
+            detail: None,
+        }
+    }
+
+    /// Nothing had to be done.
+    pub fn noop(detail: &str) -> ExecOutcome {
+        ExecOutcome {
+            outcome: ReceiptOutcome::Noop,
+            code: None,
+            detail: Some(detail.to_owned()),
+        }
+    }
+
+    /// Not carried out.
+    pub fn failed(code: &str, detail: &str) -> ExecOutcome {
+        let (code, detail) = (Some(code.to_owned()), Some(detail.to_owned()));
+        ExecOutcome {
+            outcome: ReceiptOutcome::Failed,
+            code,
+            detail,
+        }
+    }
+}
+
+/// The machine that the agent manages.
+#[derive(Debug)]
+pub struct Machine {
+    #[cfg(target_os = "linux")]
+    os: linux::Linux,
+}
+
+#[cfg(target_os = "linux")]
+impl Machine {
+    /// The machine beneath `root`; what Muster changes on it is recorded in `state_dir/managed.json`.
+    pub fn new(root: &Path, state_dir: &Path) -> Machine {
+        Machine {
+            os: linux::Linux::new(root, state_dir),
+        }
+    }
+
+    /// Identity as the hardware states it.
+    pub fn hardware_claims(&self) -> HardwareFacts {
+        self.os.hardware_claims()
+    }
+
+    /// The inventory, within the model's limits.
+    pub fn collect_facts(&self, now: Timestamp) -> Facts {
+        self.os.collect_facts(now)
+    }
+
+    /// Puts the settings in force, undoes those that Muster set earlier and that are not among them, and reports what
+    /// is in force: one report per setting, none left out.
+    pub fn apply(&self, settings: &BTreeMap<String, SettingValue>) -> BTreeMap<String, SettingReport> {
+        self.os.apply(settings)
+    }
+
+    /// Reports what is in force without changing anything: one report per setting, none left out.
+    pub fn read_back(&self, settings: &BTreeMap<String, SettingValue>) -> BTreeMap<String, SettingReport> {
+        self.os.read_back(settings)
+    }
+
+    /// Carries a command out.
+    pub fn execute(&self, kind: &CommandKind) -> ExecOutcome {
+        self.os.execute(kind)
+    }
+
+    /// Whether the machine is already as the command would leave it.
+    pub fn already_true(&self, kind: &CommandKind) -> bool {
+        self.os.already_true(kind)
+    }
+}
