@@ -1,6 +1,6 @@
 //! The handle that the rest of the program holds.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use tokio::sync::broadcast;
 
@@ -46,6 +46,14 @@ pub struct OpenOptions<'a> {
     pub pool_size: usize,
     /// The name that the server's list of connections shows.
     pub application: &'a str,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("engine", &self.engine())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Database {

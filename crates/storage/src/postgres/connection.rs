@@ -95,7 +95,7 @@ impl Connection {
         match affected {
             Ok(rows) => Ok(if statement.writes() { rows } else { 0 }),
             Err(error) => {
-                if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) {
+                if error.as_db_error().and_then(DbError::routine) == Some("RevalidateCachedQuery") {
                     // A migration changed what a prepared statement answers: prepare anew and try again.
                     client.statement_cache.clear();
                     return Err(StorageError::Serialization { attempts: 1 });

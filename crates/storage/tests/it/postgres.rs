@@ -9,7 +9,7 @@ use std::{
 };
 
 use muster_storage::{
-    DatabaseUrl, Scope, StorageError,
+    DatabaseUrl, Scope, Statement, StorageError,
     testing::{PostgresServer, TestDatabase, open, postgres_url},
 };
 
@@ -167,6 +167,40 @@ async fn a_crash_of_the_server_costs_neither_node_nor_acknowledged_rows() {
         there.len(),
         acknowledged.len()
     );
+}
+
+#[tokio::test]
+async fn a_statement_whose_columns_changed_is_prepared_again() {
+    const ALL_COLUMNS: Statement = Statement {
+        name: "ALL_COLUMNS",
+        sql: "SELECT * FROM counter",
+    };
+    let Some(server) = postgres_url() else { return };
+    let db = TestDatabase::postgres(&server, SCHEMA).await;
+    let DatabaseUrl::Postgres(url) = db.url() else {
+        panic!("it is PostgreSQL")
+    };
+    for _ in 0..2 {
+        let read = db
+            .write(Scope::System, |tx| {
+                tx.query(&ALL_COLUMNS, &[], |row| row.get::<String>(0))
+            })
+            .await;
+        assert!(read.is_ok(), "{read:?}");
+        as_superuser(
+            url,
+            "ALTER TABLE counter ADD COLUMN note TEXT; ALTER TABLE counter ALTER note SET DEFAULT 'x'",
+        )
+        .await;
+        as_superuser(url, "ALTER TABLE counter RENAME note TO note_before").await;
+        let read = db
+            .write(Scope::System, |tx| {
+                tx.query(&ALL_COLUMNS, &[], |row| row.get::<String>(0))
+            })
+            .await;
+        assert!(read.is_ok(), "{read:?}");
+        as_superuser(url, "ALTER TABLE counter DROP COLUMN note_before").await;
+    }
 }
 
 /// Passes bytes between a client and the server until, once `armed`, the client says COMMIT, and then cuts the
