@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The device-facing listener: mutual TLS, identity, limits, and the agent protocol.
+//!
+//! Order inside a request: limits → authenticate → parse → validate → act. A message is accepted only under a certificate
+//! whose tenant, device and enrollment epoch the registry still knows.
+
+mod agent;
+mod checkin;
+mod identity;
+pub mod listener;
+mod metrics;
+mod tls;
+mod wake;
+mod wire;
+
+use std::sync::Arc;
+
+use muster_control::App;
+use tokio::sync::watch;
+
+pub use agent::router;
+pub use identity::Peer;
+pub use metrics::Metrics;
+pub use tls::{device_config, server_config};
+
+/// What every handler of the gateway works with.
+#[derive(Clone)]
+pub struct Gateway {
+    pub app: App,
+    pub metrics: Arc<Metrics>,
+    /// Becomes true when the process is about to end; held streams end then.
+    pub stop: watch::Receiver<bool>,
+}

@@ -1,0 +1,165 @@
+//! Routes of the agent protocol (`docs/agent-protocol.md`).
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, Path, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use muster_channel_agent::{
+    codec::Base64Bytes,
+    enroll::{EnrollBeginRequest, EnrollFinishRequest},
+    inventory::InventoryRequest,
+    limits::{ENROLL_BODY_BYTES_MAX, INVENTORY_BODY_BYTES_MAX, RENEW_BODY_BYTES_MAX},
+    renew::{RenewRequest, RenewResponse},
+};
+use muster_control::{
+    access::{
+        Author,
+        problem::{CSR_INVALID, DEVICE_BLOCKED, EPOCH_MISMATCH, INTERNAL, MALFORMED, METHOD_NOT_ALLOWED, NOT_FOUND, Problem},
+        request::with_id,
+    },
+    audit, certificates, clock,
+    devices::{self, DeviceState},
+    enrollment, policy, rollout,
+};
+use muster_storage::Scope;
+use muster_trust::key::Digest;
+
+use crate::{Gateway, checkin, identity::known, wake, wire};
+
+/// Every route of the device listener.
+pub fn router(gateway: Gateway) -> Router {
+    Router::new()
+        .route("/agent/v1/enroll/begin", post(begin))
+        .route("/agent/v1/enroll/finish", post(finish))
+        .route("/agent/v1/checkin", post(checkin::checkin))
+        .route("/agent/v1/bundles/{sha256}", get(bundle))
+        .route("/agent/v1/inventory", put(inventory))
+        .route("/agent/v1/renew", post(renew))
+        .route("/agent/v1/wake", get(wake::wake))
+        .route("/agent/v1/ping", get(ping))
+        .fallback(|| async { NOT_FOUND.detail("The device listener has no such path. See docs/agent-protocol.md.") })
+        .method_not_allowed_fallback(|| async { METHOD_NOT_ALLOWED.detail("The path takes another method.") })
+        .layer(DefaultBodyLimit::max(INVENTORY_BODY_BYTES_MAX))
+        .layer(middleware::from_fn(identified))
+        .with_state(gateway)
+}
+
+/// Gives every request an id, and turns a panic into a refusal of that request alone.
+async fn identified(request: Request, next: Next) -> Response {
+    let id = hex::encode(clock::random::<8>());
+    let answering = tokio::spawn(with_id(id.clone(), async move { next.run(request).await }));
+    match answering.await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::error!(%error, request_id = id, "a request panicked");
+            INTERNAL.detail("The request was not carried out.").into_response()
+        }
+    }
+}
+
+/// The cheapest answer there is: what benchmarks compare check-ins with.
+async fn ping() -> &'static str {
+    "pong"
+}
+
+async fn begin(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
+    let message = wire::read::<EnrollBeginRequest>(request, ENROLL_BODY_BYTES_MAX).await?;
+    let begun = enrollment::begin(&gateway.app, message.value).await;
+    if begun.is_err() {
+        gateway.metrics.enrollment("refused");
+    }
+    wire::answer(StatusCode::OK, message.answer_as, &begun?)
+}
+
+async fn finish(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
+    let message = wire::read::<EnrollFinishRequest>(request, ENROLL_BODY_BYTES_MAX).await?;
+    let finished = enrollment::finish(&gateway.app, message.value).await;
+    gateway.metrics.enrollment(if finished.is_ok() { "done" } else { "refused" });
+    wire::answer(StatusCode::CREATED, message.answer_as, &finished?)
+}
+
+async fn bundle(
+    State(gateway): State<Gateway>,
+    Path(sha256): Path<String>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Problem> {
+    let known = known(&gateway.app, request.extensions()).await?;
+    if known.identity.state != DeviceState::Active {
+        return Err(DEVICE_BLOCKED.detail("The device is in quarantine; nothing is delivered to it."));
+    }
+    let digest: Digest = sha256.parse().map_err(|_| MALFORMED.detail("A bundle is named by 64 lower-case hex digits."))?;
+    let etag = format!("\"{digest}\"");
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|held| held.as_bytes() == etag.as_bytes()) {
+        return Ok(StatusCode::NOT_MODIFIED.into_response());
+    }
+    let tenant = known.identity.tenant;
+    let bytes = gateway
+        .app
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| policy::bundle_by_sha256(tx, tenant, &digest))
+        .await?
+        .ok_or_else(|| NOT_FOUND.detail("There is no such bundle."))?;
+    let mut response = Body::from(bytes).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/zip"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    headers.insert(header::ETAG, HeaderValue::from_str(&etag).map_err(Problem::internal)?);
+    Ok(response)
+}
+
+async fn inventory(State(gateway): State<Gateway>, request: Request) -> Result<StatusCode, Problem> {
+    let app = &gateway.app;
+    let known = known(app, request.extensions()).await?;
+    let message = wire::read::<InventoryRequest>(request, INVENTORY_BODY_BYTES_MAX).await?.value;
+    if message.epoch != known.identity.epoch {
+        return Err(EPOCH_MISMATCH.detail("The message names another enrollment than the certificate."));
+    }
+    message.facts.bounded().map_err(|limit| MALFORMED.detail(limit.to_string()))?;
+    let (tenant, device, now) = (known.identity.tenant, known.identity.device, app.clock.now());
+    audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+        let device = devices::get(tx, tenant, device)?;
+        devices::put_facts(tx, &device, tenant, &message.facts, now)
+    })
+    .await?;
+    if !known.identity.has_facts {
+        app.registry.forget_identity(device);
+    }
+    rollout::refresh(app, tenant, device).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn renew(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
+    let app = gateway.app.clone();
+    let known = known(&app, request.extensions()).await?;
+    let message = wire::read::<RenewRequest>(request, RENEW_BODY_BYTES_MAX).await?;
+    let csr = certificates::read_request(&message.value.csr.0)?;
+    if csr.spki != known.identity.spki {
+        return Err(CSR_INVALID.detail("A renewal is for the key that the device enrolled with."));
+    }
+    let (tenant, device, epoch) = (known.identity.tenant, known.identity.device, known.identity.epoch);
+    let lifetime = std::time::Duration::from_secs(app.settings.device_certificate_days * 86_400);
+    let shared = app.clone();
+    let der = audit::commit(&app, &Author::device(tenant, device), move |tx| {
+        let stored = devices::get(tx, tenant, device)?;
+        if stored.epoch != epoch || stored.state == DeviceState::Retired {
+            return Err(EPOCH_MISMATCH.detail("The device was enrolled again or retired meanwhile."));
+        }
+        certificates::issue(tx, &shared.keys, device, epoch, &csr.spki, lifetime)
+    })
+    .await?;
+    app.registry.forget_identity(device);
+    let authority = app.keys.authority.device_ca_certificate().to_vec();
+    let answer = RenewResponse { certificate_chain: vec![Base64Bytes(der), Base64Bytes(authority)] };
+    wire::answer(StatusCode::OK, message.answer_as, &answer)
+}
+
+/// Bytes that never change, for handlers that stream.
+pub(crate) fn fixed(bytes: &'static [u8]) -> Bytes {
+    Bytes::from_static(bytes)
+}

@@ -1,0 +1,241 @@
+//! The check-in. A device that is up to date costs one look-up in memory; everything else is done in this order: receipts,
+//! report, desired state, commands, and the proofs for both.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::StatusCode,
+    response::Response,
+};
+use muster_channel_agent::{
+    checkin::{CheckinRequest, CheckinResponse, CheckpointUpdate},
+    codec::Base64Bytes,
+    command::DueCommand,
+    limits::CHECKIN_BODY_BYTES_MAX,
+    policy::{BundleProof, Desired},
+};
+use muster_control::{
+    App,
+    access::{
+        Author,
+        problem::{DEVICE_BLOCKED, EPOCH_MISMATCH, MALFORMED, Problem},
+    },
+    audit::{self, Head},
+    commands::{self, Command},
+    devices::{DeviceState, Identity},
+    rollout::{self, DesiredSet, Reporter},
+};
+use muster_model::{CommandId, Timestamp};
+use muster_storage::Scope;
+use muster_trust::{dsse::Envelope, key::PublicKey};
+
+use crate::{
+    Gateway,
+    identity::{Known, known},
+    wire,
+};
+
+/// A device that must wait for the log or for this node comes again this soon.
+const SOON_SECONDS: u32 = 1;
+
+/// `POST /agent/v1/checkin`
+pub async fn checkin(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
+    let known = known(&gateway.app, request.extensions()).await.inspect_err(|_| gateway.metrics.checkin("refused"))?;
+    let message = wire::read::<CheckinRequest>(request, CHECKIN_BODY_BYTES_MAX).await?;
+    let asked = message.value;
+    asked.check_limits().map_err(|limit| MALFORMED.detail(limit.to_string()))?;
+    if asked.epoch != known.identity.epoch {
+        return Err(EPOCH_MISMATCH.detail("The message names another enrollment than the certificate."));
+    }
+    let app = &gateway.app;
+    let now = app.clock.now();
+    let interval = u32::try_from(app.settings.checkin_interval_seconds).unwrap_or(u32::MAX);
+    let answer = if known.identity.state != DeviceState::Active {
+        CheckinResponse::up_to_date(now, interval)
+    } else if is_up_to_date(app, &known, &asked, now)? {
+        gateway.metrics.checkin("up_to_date");
+        CheckinResponse::up_to_date(now, interval)
+    } else {
+        gateway.metrics.checkin("work");
+        work(app, &known, asked, now).await?
+    };
+    wire::answer(StatusCode::OK, message.answer_as, &answer)
+}
+
+/// Whether there is nothing to take in and nothing to hand out. Reads memory only.
+fn is_up_to_date(app: &App, known: &Known, asked: &CheckinRequest, now: Timestamp) -> Result<bool, Problem> {
+    let identity = &known.identity;
+    if !asked.receipts.is_empty() || asked.report.is_some() || known.seat.is_due() || !identity.has_facts {
+        return Ok(false);
+    }
+    if must_renew(app, known.certificate_until, now) {
+        return Ok(false);
+    }
+    let keys = app.keys.tenant(identity.tenant).map_err(Problem::internal)?;
+    let desired = app.activations.desired(identity.tenant, identity.platform, identity.device);
+    Ok(asked.root_version == keys.root.version && desired.is_some_and(|set| set.digest == asked.state_digest))
+}
+
+async fn work(app: &App, known: &Known, asked: CheckinRequest, now: Timestamp) -> Result<CheckinResponse, Problem> {
+    let identity = &known.identity;
+    let receipts_accepted = take_receipts(app, identity, asked.receipts).await?;
+    if let Some(report) = &asked.report {
+        take_report(app, identity, report).await?;
+    }
+    rollout::ensure(app, identity.tenant).await?;
+    let set = app.activations.desired(identity.tenant, identity.platform, identity.device);
+    let set = set.filter(|set| set.digest != asked.state_digest);
+    let mark = known.seat.mark();
+    let due = if known.seat.is_due() { read_due(app, identity, now).await? } else { Vec::new() };
+    if due.is_empty() {
+        known.seat.settle(mark);
+    }
+    let keys = app.keys.tenant(identity.tenant).map_err(Problem::internal)?;
+    let later = usize::try_from(asked.root_version).unwrap_or(usize::MAX);
+    let mut answer = CheckinResponse {
+        receipts_accepted,
+        want_inventory: !identity.has_facts,
+        renew: must_renew(app, known.certificate_until, now),
+        root_documents: keys.root_documents.get(later..).map(<[Envelope]>::to_vec).unwrap_or_default(),
+        ..CheckinResponse::up_to_date(now, u32::try_from(app.settings.checkin_interval_seconds).unwrap_or(u32::MAX))
+    };
+    if set.is_some() || !due.is_empty() {
+        hand_out(app, identity, asked.tree_size, set, due, &mut answer).await?;
+    }
+    Ok(answer)
+}
+
+async fn take_receipts(app: &App, identity: &Identity, receipts: Vec<Envelope>) -> Result<Vec<CommandId>, Problem> {
+    if receipts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let key = PublicKey::from_spki_der(&identity.spki).map_err(Problem::internal)?;
+    let author = Author::device(identity.tenant, identity.device);
+    let (device, epoch) = (identity.device, identity.epoch);
+    let taken = audit::commit(app, &author, move |tx| {
+        receipts.iter().map(|receipt| commands::accept_receipt(tx, device, epoch, &key, receipt)).collect()
+    })
+    .await;
+    match taken {
+        Err(problem) if problem.kind == DEVICE_BLOCKED => Err(alarm(app, identity, problem).await),
+        other => other,
+    }
+}
+
+async fn take_report(app: &App, identity: &Identity, report: &Envelope) -> Result<(), Problem> {
+    let reporter = Reporter {
+        tenant: identity.tenant,
+        device: identity.device,
+        epoch: identity.epoch,
+        platform: identity.platform,
+        key: PublicKey::from_spki_der(&identity.spki).map_err(Problem::internal)?,
+    };
+    match rollout::accept_report(app, &reporter, report).await {
+        Err(problem) if problem.kind == DEVICE_BLOCKED => Err(alarm(app, identity, problem).await),
+        other => other.map(drop),
+    }
+}
+
+/// Records that a device presented something that is not its own, and hands the refusal on.
+async fn alarm(app: &App, identity: &Identity, problem: Problem) -> Problem {
+    let detail = serde_json::json!({"code": problem.code(), "reason": problem.detail});
+    let device = identity.device;
+    let logged = audit::commit(app, &Author::device(identity.tenant, device), move |tx| {
+        tx.record("security.message_refused", ("device", device.to_string()), detail.clone()).map(drop)
+    })
+    .await;
+    logged.err().unwrap_or(problem)
+}
+
+async fn read_due(app: &App, identity: &Identity, now: Timestamp) -> Result<Vec<Command>, Problem> {
+    let (tenant, device, epoch) = (identity.tenant, identity.device, identity.epoch);
+    app.db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| commands::due(tx, tenant, device, epoch, now))
+        .await
+}
+
+/// Puts what is due into the answer, with its proofs. What has no place in the log yet waits for the next check-in.
+async fn hand_out(
+    app: &App,
+    identity: &Identity,
+    tree_size: u64,
+    set: Option<Arc<DesiredSet>>,
+    due: Vec<Command>,
+    answer: &mut CheckinResponse,
+) -> Result<(), Problem> {
+    let Some(head) = audit::head(app, identity.tenant).filter(|head| head.size >= tree_size) else {
+        answer.next_checkin_seconds = SOON_SECONDS;
+        return Ok(());
+    };
+    let desired = set.map(|set| rollout::desired_for(app, identity.tenant, identity.device, identity.epoch, &set)
+        .map(|(statement, entries)| (set, statement, entries)))
+        .transpose()?;
+    let (tenant, shared, at) = (identity.tenant, app.clone(), Arc::clone(&head));
+    let proved = app
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            let mut proved = Proved::default();
+            for command in due {
+                if let Some(proof) = audit::entry_proof(&shared, tx, tenant, command.entry, &at)? {
+                    proved.commands.push((command, proof));
+                }
+            }
+            if let Some((set, statement, entries)) = desired {
+                let mut bundles = Vec::with_capacity(entries.len());
+                for (bundle, entry) in set.bundles.iter().zip(entries) {
+                    if let Some(proof) = audit::entry_proof(&shared, tx, tenant, entry, &at)? {
+                        bundles.push(BundleProof { sha256: bundle.sha256, proof });
+                    }
+                }
+                if bundles.len() == set.bundles.len() {
+                    proved.desired = Some(Desired { statement, bundles });
+                }
+            }
+            proved.consistency = audit::consistency(&shared, tx, tenant, tree_size, at.size)?;
+            Ok::<_, Problem>(proved)
+        })
+        .await?;
+    fill(app, tenant, tree_size, &head, proved, answer).await
+}
+
+/// What the database gave for an answer.
+#[derive(Default)]
+struct Proved {
+    commands: Vec<(Command, muster_trust::proof::LoggedProof)>,
+    desired: Option<Desired>,
+    consistency: Vec<muster_trust::merkle::Hash>,
+}
+
+async fn fill(
+    app: &App,
+    tenant: muster_model::TenantId,
+    tree_size: u64,
+    head: &Head,
+    proved: Proved,
+    answer: &mut CheckinResponse,
+) -> Result<(), Problem> {
+    answer.desired = proved.desired;
+    let (due, proofs): (Vec<_>, Vec<_>) = proved.commands.into_iter().unzip();
+    if !due.is_empty() {
+        let ids: Vec<CommandId> = due.iter().map(|command| command.id).collect();
+        let handed = commands::mark_delivered(app, tenant, due).await?;
+        for command in handed {
+            let place = ids.iter().position(|id| *id == command.id);
+            let proof = place.and_then(|place| proofs.get(place)).cloned();
+            let proof = proof.ok_or_else(|| Problem::internal("a delivered command was among those due"))?;
+            let envelope: Envelope = serde_json::from_str(&command.envelope).map_err(Problem::internal)?;
+            answer.commands.push(DueCommand { envelope, proof });
+        }
+    }
+    if head.size > tree_size && (answer.desired.is_some() || !answer.commands.is_empty()) {
+        let consistency = proved.consistency.iter().map(|hash| Base64Bytes(hash.as_bytes().to_vec())).collect();
+        answer.checkpoint = Some(CheckpointUpdate { note: head.note.clone(), consistency });
+    }
+    Ok(())
+}
+
+/// Whether less than a third of a certificate's usual life is left.
+fn must_renew(app: &App, until: Timestamp, now: Timestamp) -> bool {
+    until.since(now).as_secs() < app.settings.device_certificate_days * 86_400 / 3
+}

@@ -1,0 +1,135 @@
+//! Who is on the other side: the certificate, read once per connection, checked against the registry on every message.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::http::Extensions;
+use muster_control::{
+    App,
+    access::problem::{
+        CERTIFICATE_REQUIRED, CERTIFICATE_REVOKED, DEVICE_BLOCKED, EPOCH_MISMATCH, Problem,
+    },
+    certificates,
+    devices::{self, DeviceState, Identity, Seat},
+};
+use muster_model::{DeviceId, TenantId, Timestamp};
+use muster_storage::Scope;
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use x509_parser::{
+    extensions::{GeneralName, ParsedExtension},
+    prelude::{FromDer, X509Certificate},
+};
+
+/// The other side of a connection. Every request of the connection carries it.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub remote: SocketAddr,
+    pub device: Option<Arc<DeviceCertificate>>,
+}
+
+/// What a device certificate says. Its chain and validity were checked in the handshake.
+#[derive(Debug)]
+pub struct DeviceCertificate {
+    pub tenant: TenantId,
+    pub device: DeviceId,
+    pub epoch: u32,
+    /// Lower hex.
+    pub serial: String,
+    pub seat: Arc<Seat>,
+}
+
+/// A device whose message is accepted, and when its certificate ends.
+#[derive(Debug, Clone)]
+pub struct Known {
+    pub seat: Arc<Seat>,
+    pub identity: Arc<Identity>,
+    pub certificate_until: Timestamp,
+}
+
+impl Peer {
+    /// Reads the peer of a finished handshake.
+    pub fn of(app: &App, stream: &TlsStream<TcpStream>, remote: SocketAddr) -> Peer {
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        Peer { remote, device: leaf.and_then(|leaf| read(app, leaf)).map(Arc::new) }
+    }
+}
+
+/// The device behind a request, if its certificate is still good for its tenant, device and epoch.
+pub async fn known(app: &App, extensions: &Extensions) -> Result<Known, Problem> {
+    let certificate = extensions.get::<Peer>().and_then(|peer| peer.device.clone()).ok_or_else(|| {
+        CERTIFICATE_REQUIRED.detail("This call needs the device's certificate. Enroll first.")
+    })?;
+    let now = app.clock.now();
+    let identity = match certificate.seat.identity() {
+        Some(identity) => identity,
+        None => learn(app, &certificate, now).await?,
+    };
+    let until = check(&certificate, &identity, now)?;
+    app.registry.saw(&certificate.seat, &identity, now);
+    Ok(Known { seat: Arc::clone(&certificate.seat), identity, certificate_until: until })
+}
+
+fn check(certificate: &DeviceCertificate, identity: &Identity, now: Timestamp) -> Result<Timestamp, Problem> {
+    if identity.tenant != certificate.tenant {
+        return Err(CERTIFICATE_REVOKED.detail("The certificate belongs to no device here."));
+    }
+    if identity.state == DeviceState::Retired {
+        return Err(DEVICE_BLOCKED.detail("The device was retired. It must enroll again."));
+    }
+    if identity.epoch != certificate.epoch {
+        return Err(EPOCH_MISMATCH.detail("The certificate is from an earlier enrollment of this device."));
+    }
+    identity
+        .certificate_until(&certificate.serial)
+        .filter(|until| now < *until)
+        .ok_or_else(|| CERTIFICATE_REVOKED.detail("The certificate was revoked. The device must enroll again."))
+}
+
+async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Result<Arc<Identity>, Problem> {
+    let (tenant, id) = (certificate.tenant, certificate.device);
+    let identity = app
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            let device = devices::get(tx, tenant, id)?;
+            let valid = certificates::of_device(tx, tenant, id)?.into_iter().filter(|held| held.valid(device.epoch, now));
+            Ok::<_, Problem>(Identity {
+                tenant,
+                device: id,
+                epoch: device.epoch,
+                state: device.state,
+                platform: device.platform,
+                certificates: valid.map(|held| (held.serial, held.not_after)).collect(),
+                has_facts: devices::has_facts(tx, tenant, id)?,
+                spki: device.spki,
+            })
+        })
+        .await
+        .map_err(|problem| match problem.kind.status {
+            404 => CERTIFICATE_REVOKED.detail("The certificate belongs to no device here."),
+            _ => problem,
+        })?;
+    let identity = Arc::new(identity);
+    certificate.seat.learn(Arc::clone(&identity));
+    Ok(identity)
+}
+
+fn read(app: &App, leaf: &[u8]) -> Option<DeviceCertificate> {
+    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+    let serial = hex::encode(leaf.raw_serial());
+    let names = leaf.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+        _ => None,
+    })?;
+    let uri = names.iter().find_map(|name| match name {
+        GeneralName::URI(uri) => uri.strip_prefix("urn:muster:"),
+        _ => None,
+    })?;
+    let mut parts = uri.split(':');
+    let (tenant, device, epoch) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    let device: DeviceId = device.parse().ok()?;
+    let seat = app.registry.seat(device);
+    Some(DeviceCertificate { tenant: tenant.parse().ok()?, device, epoch: epoch.parse().ok()?, serial, seat })
+}

@@ -1,0 +1,44 @@
+//! What the gateway counts. No label holds a device or a tenant.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResultLabel {
+    pub result: &'static str,
+}
+
+/// Counters of the agent protocol.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Check-ins by how they were answered: `up_to_date`, `work`, `refused`.
+    pub checkins: Family<ResultLabel, Counter>,
+    /// Enrollments by outcome: `done`, `refused`.
+    pub enrollments: Family<ResultLabel, Counter>,
+    /// Held wake streams.
+    pub connected: Gauge,
+    /// Handshakes that failed or took too long.
+    pub handshakes_failed: Counter,
+}
+
+impl Metrics {
+    /// Registers everything under the prefix `mdm`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("mdm");
+        registry.register("checkins", "Check-ins by how they were answered", self.checkins.clone());
+        registry.register("enrollments", "Enrollments by outcome", self.enrollments.clone());
+        registry.register("devices_connected", "Devices that hold a wake stream", self.connected.clone());
+        registry.register("tls_handshakes_failed", "Device handshakes that failed", self.handshakes_failed.clone());
+    }
+
+    pub fn checkin(&self, result: &'static str) {
+        self.checkins.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    pub fn enrollment(&self, result: &'static str) {
+        self.enrollments.get_or_create(&ResultLabel { result }).inc();
+    }
+}
