@@ -207,12 +207,10 @@ impl RootDocument {
                 found: document.tenant,
             });
         }
-        let expected = current.version.saturating_add(1);
-        if document.version != expected {
-            return Err(RootError::Version {
-                expected,
-                found: document.version,
-            });
+        // At the last number there is no successor, not even itself.
+        let (expected, found) = (current.version.saturating_add(1), document.version);
+        if found != expected || found == current.version {
+            return Err(RootError::Version { expected, found });
         }
         Ok(document)
     }

@@ -1,0 +1,17 @@
+//! Tests of the trust crate against its public face, one file per module.
+
+mod archive;
+mod bundle;
+mod checkpoint;
+mod dsse;
+mod encoding;
+mod entry;
+mod key;
+mod log;
+mod merkle;
+mod note;
+mod obey;
+mod root;
+mod statement;
+mod support;
+mod tile;
