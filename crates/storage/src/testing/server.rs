@@ -9,7 +9,7 @@ use std::{
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use tempfile::TempDir;
@@ -27,9 +27,16 @@ const SETTINGS: &[(&str, &str)] = &[
     ("listen_addresses", "127.0.0.1"),
 ];
 
-/// A running PostgreSQL server in a temporary folder, with a superuser `muster`. Stops when dropped.
+/// Waits for the end of its input, which comes however this process ends, and then stops the server. `$1` is the folder
+/// of the programs, `$2` the server's own.
+const KEEPER: &str =
+    r#"while read -r line; do :; done; "$1/pg_ctl" -D "$2/data" -w -m immediate stop; cd /; rm -rf "$2""#;
+
+/// A running PostgreSQL server in a temporary folder, with a superuser `muster`. Stops when dropped, and also when this
+/// process is killed.
 pub struct PostgresServer {
     folder: TempDir,
+    keeper: Option<Child>,
     programs: PathBuf,
     /// Whose server it is, when this process is root: PostgreSQL refuses to run as root.
     user: Option<(u32, u32)>,
@@ -47,12 +54,14 @@ impl PostgresServer {
     pub fn start_with(settings: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Self> {
         let mut server = Self {
             folder: tempfile::Builder::new().prefix("muster-postgres-").tempdir()?,
+            keeper: None,
             programs: programs()?,
             user: unprivileged_user()?,
             port: 0,
             password: Uuid::new_v4().simple().to_string(),
         };
         server.hand_over(server.folder.path())?;
+        server.keeper = Some(server.start_keeper()?);
         server.make_cluster()?;
         for (name, content) in files {
             server.write(&server.data().join(name), content)?;
@@ -148,32 +157,50 @@ impl PostgresServer {
     }
 
     /// Runs a server program on the data folder; whether it succeeded.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test harness: the one place of this crate that starts programs"
-    )]
     fn run(&self, program: &str, arguments: &[&str]) -> Result<bool> {
-        let mut command = Command::new(self.programs.join(program));
+        let mut command = self.command(&self.programs.join(program));
         command
             .arg("-D")
             .arg(self.data())
             .args(arguments)
-            .current_dir(self.folder.path());
+            .stdin(Stdio::null());
+        Ok(command.status()?.success())
+    }
+
+    fn start_keeper(&self) -> Result<Child> {
+        let mut keeper = self.command(Path::new("/bin/sh"));
+        keeper
+            .args(["-c", KEEPER, "keeper"])
+            .arg(&self.programs)
+            .arg(self.folder.path());
+        // A group of its own: Ctrl-C in the terminal ends this process, and that ends the keeper's input.
+        keeper.process_group(0).stdin(Stdio::piped()).spawn()
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test harness: the one place of this crate that starts programs"
+    )]
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command
-            .stdin(Stdio::null())
+            .current_dir(self.folder.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         if let Some((user, group)) = self.user {
             command.uid(user).gid(group);
         }
-        Ok(command.status()?.success())
+        command
     }
 }
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
-        // Nothing can be done about a failure, and the folder goes away in any case.
-        let _ = self.run("pg_ctl", &["-w", "-m", "immediate", "stop"]);
+        if let Some(mut keeper) = self.keeper.take() {
+            drop(keeper.stdin.take());
+            // Nothing can be done about a failure.
+            let _ = keeper.wait();
+        }
     }
 }
 

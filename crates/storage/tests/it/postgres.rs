@@ -20,8 +20,8 @@ use tokio::{
 
 use crate::{COUNTERS, INSERT_COUNTER, SCHEMA};
 
-/// Runs a statement as the server's superuser, outside of Muster's ways.
-pub async fn as_superuser(url: &str, sql: &str) {
+/// Runs a statement outside of Muster's ways, as the URL's user itself.
+pub async fn directly(url: &str, sql: &str) {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
         .await
         .expect("it connects");
@@ -30,7 +30,7 @@ pub async fn as_superuser(url: &str, sql: &str) {
 }
 
 /// A server of its own, where a server may be had at all.
-fn server(settings: &[(&str, &str)], files: &[(&str, &str)]) -> Option<PostgresServer> {
+pub fn server(settings: &[(&str, &str)], files: &[(&str, &str)]) -> Option<PostgresServer> {
     postgres_url()?;
     Some(PostgresServer::start_with(settings, files).expect("a server starts"))
 }
@@ -187,19 +187,19 @@ async fn a_statement_whose_columns_changed_is_prepared_again() {
             })
             .await;
         assert!(read.is_ok(), "{read:?}");
-        as_superuser(
+        directly(
             url,
             "ALTER TABLE counter ADD COLUMN note TEXT; ALTER TABLE counter ALTER note SET DEFAULT 'x'",
         )
         .await;
-        as_superuser(url, "ALTER TABLE counter RENAME note TO note_before").await;
+        directly(url, "ALTER TABLE counter RENAME note TO note_before").await;
         let read = db
             .write(Scope::System, |tx| {
                 tx.query(&ALL_COLUMNS, &[], |row| row.get::<String>(0))
             })
             .await;
         assert!(read.is_ok(), "{read:?}");
-        as_superuser(url, "ALTER TABLE counter DROP COLUMN note_before").await;
+        directly(url, "ALTER TABLE counter DROP COLUMN note_before").await;
     }
 }
 

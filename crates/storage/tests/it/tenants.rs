@@ -27,21 +27,57 @@ fn every_label(tx: &mut Tx) -> Result<Vec<String>, StorageError> {
 
 /// A database with one row of each of two tenants.
 async fn two_tenants() -> Option<(TestDatabase, Uuid, Uuid)> {
-    let db = TestDatabase::postgres(&postgres_url()?, SCHEMA).await;
+    Some(two_tenants_on(&postgres_url()?).await)
+}
+
+async fn two_tenants_on(server: &str) -> (TestDatabase, Uuid, Uuid) {
+    let db = TestDatabase::postgres(server, SCHEMA).await;
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     for (tenant, label) in [(one, "of one"), (two, "of two")] {
         db.write(Scope::Tenant(tenant), move |tx| insert_label(tx, tenant, label))
             .await
             .expect("a row");
     }
-    Some((db, one, two))
+    (db, one, two)
 }
 
 #[tokio::test]
 async fn t6_the_app_role_cannot_read_another_tenant_even_with_raw_sql() {
-    let Some((db, one, two)) = two_tenants().await else {
+    let Some(server) = crate::postgres::server(&[], &[]) else {
         return;
     };
+    let plain = "CREATE ROLE plain LOGIN CREATEDB PASSWORD 'plain'";
+    crate::postgres::directly(&server.url(), plain).await;
+    let beyond = "CREATE ROLE beyond LOGIN CREATEDB CREATEROLE BYPASSRLS PASSWORD 'beyond'";
+    crate::postgres::directly(&server.url(), beyond).await;
+    let address = server
+        .url()
+        .split_once('@')
+        .map(|(_, address)| address.to_owned())
+        .expect("an address");
+    // The second makes the role `muster_app`, and the third finds it there.
+    for (login, role) in [
+        (format!("postgres://plain:plain@{address}"), "plain"),
+        (format!("postgres://beyond:beyond@{address}"), "muster_app"),
+        (server.url(), "muster_app"),
+    ] {
+        let (db, one, two) = two_tenants_on(&login).await;
+        assert_eq!(role_of(&db).await, (role.to_owned(), false));
+        tenants_are_apart(&db, one, two).await;
+    }
+}
+
+/// Who the transactions are, and whether row-level security is nothing to it.
+async fn role_of(db: &Database) -> (String, bool) {
+    let role = db.read(Scope::System, |tx| {
+        tx.query_one(&ROLE, &[], |row| {
+            Ok::<_, StorageError>((row.get(0)?, row.get(1)?))
+        })
+    });
+    role.await.expect("a read")
+}
+
+async fn tenants_are_apart(db: &Database, one: Uuid, two: Uuid) {
     let seen = db.read(Scope::Tenant(one), every_label).await;
     assert_eq!(seen.expect("a read"), ["of one"]);
     let seen = db.read(Scope::System, every_label).await;
@@ -67,14 +103,11 @@ async fn t6_the_app_role_cannot_read_another_tenant_even_with_raw_sql() {
 }
 
 #[tokio::test]
-async fn t6_transactions_run_as_a_role_that_row_security_holds_for() {
-    let Some((db, one, _)) = two_tenants().await else {
+async fn t6_a_superusers_transactions_cannot_switch_the_protection_off() {
+    let Some(server) = crate::postgres::server(&[], &[]) else {
         return;
     };
-    let role = db.read(Scope::Tenant(one), |tx| {
-        tx.query_one(&ROLE, &[], |row| Ok((row.get::<String>(0)?, row.get::<bool>(1)?)))
-    });
-    assert_eq!(role.await.expect("a read"), ("muster_app".to_owned(), false));
+    let (db, ..) = two_tenants_on(&server.url()).await;
     let unprotected = db
         .read(Scope::System, |tx| {
             tx.query(&UNPROTECTED, &[], |row| row.get::<String>(0))
@@ -149,7 +182,7 @@ async fn t6_a_table_whose_protection_was_switched_off_gets_it_back() {
     let DatabaseUrl::Postgres(url) = db.url() else {
         panic!("it is PostgreSQL")
     };
-    crate::postgres::as_superuser(url, "ALTER TABLE thing NO FORCE ROW LEVEL SECURITY").await;
+    crate::postgres::directly(url, "ALTER TABLE thing NO FORCE ROW LEVEL SECURITY").await;
     let unprotected = async || {
         db.read(Scope::System, |tx| {
             tx.query(&UNPROTECTED, &[], |row| row.get::<String>(0))
