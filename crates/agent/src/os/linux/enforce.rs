@@ -272,7 +272,7 @@ fn write(
         }
     }
     for step in &steps {
-        note_pending(&mut managed, step);
+        note_pending(machine.root, &mut managed, step);
     }
     if managed != before {
         store.save(&managed)?;
@@ -375,7 +375,7 @@ fn step(
     }
     let kept = (next != base).then(|| ManagedFile {
         original: base,
-        written: record.and_then(|record| record.written.clone()),
+        written: record.and_then(|record| record.finished(current.as_deref())),
         pending: trace,
         owned,
         effects: effects.clone(),
@@ -390,24 +390,24 @@ fn step(
     }))
 }
 
-fn note_pending(managed: &mut Managed, step: &Step) {
+fn note_pending(root: &Root, managed: &mut Managed, step: &Step) {
     if let Some(record) = &step.record {
         managed.files.insert(step.path.clone(), record.clone());
+        managed.made_folders.extend(root.missing_folders(&step.path));
     }
 }
 
 fn carry_out(root: &Root, step: &Step, managed: &mut Managed) -> Result<(), FileError> {
-    let made = match &step.next {
+    match &step.next {
         Some(text) if root.read(&step.path)?.as_ref() != Some(text) => {
-            root.write(&step.path, text.as_bytes(), step.mode)?
+            root.write(&step.path, text.as_bytes(), step.mode)?;
         }
-        Some(_) => Vec::new(),
+        Some(_) => root.remove_leftover(&step.path)?,
         None => {
+            root.remove_leftover(&step.path)?;
             root.remove(&step.path)?;
-            Vec::new()
         }
-    };
-    managed.made_folders.extend(made);
+    }
     if step.record.is_none() {
         managed.files.remove(&step.path);
     } else if let Some(record) = managed.files.get_mut(&step.path) {

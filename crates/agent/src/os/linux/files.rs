@@ -189,9 +189,9 @@ impl Root {
         by_name.into_values().collect()
     }
 
-    /// Replaces or creates a file. `mode` counts only for a new one. Returns the folders that had to be made.
-    pub(crate) fn write(&self, path: &str, content: &[u8], mode: u32) -> Result<Vec<String>, FileError> {
-        let made = self.make_parents(path)?;
+    /// Replaces or creates a file and the folders it lies in. `mode` counts only for a new file.
+    pub(crate) fn write(&self, path: &str, content: &[u8], mode: u32) -> Result<(), FileError> {
+        self.make_parents(path)?;
         let (dir, name) = self.parent(path).map_err(|e| failed(path, e))?;
         let existing = match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
@@ -202,15 +202,12 @@ impl Root {
             Err(Errno::NOENT) => None,
             Err(errno) => return Err(failed(path, errno)),
         };
-        let temporary = format!(".{name}.muster-tmp");
-        match rustix::fs::unlinkat(&dir, &temporary, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(failed(path, errno)),
-        }
+        let temporary = temporary_name(name);
+        remove_at(&dir, &temporary).map_err(|errno| failed(path, errno))?;
         let written = write_temporary(&dir, &temporary, name, content, mode, existing.as_ref())
             .and_then(|()| Ok(rustix::fs::renameat(&dir, &temporary, &dir, name)?))
             .and_then(|()| Ok(rustix::fs::fsync(&dir)?));
-        written.map(|()| made).map_err(|source| {
+        written.map_err(|source| {
             // A failed clean-up leaves a dot file that the next write removes.
             let _ = rustix::fs::unlinkat(&dir, &temporary, AtFlags::empty());
             failed(path, source)
@@ -229,6 +226,15 @@ impl Root {
         }
     }
 
+    /// Removes what a crash in the middle of [`Root::write`] may have left beside a file.
+    pub(crate) fn remove_leftover(&self, path: &str) -> Result<(), FileError> {
+        match self.parent(path) {
+            Ok((dir, name)) => remove_at(&dir, &temporary_name(name)).map_err(|errno| failed(path, errno)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            Err(errno) => Err(failed(path, errno)),
+        }
+    }
+
     /// Removes a folder if nothing is left in it.
     pub(crate) fn remove_empty_folder(&self, path: &str) {
         if let Ok((dir, name)) = self.parent(path) {
@@ -237,37 +243,35 @@ impl Root {
         }
     }
 
-    fn make_parents(&self, path: &str) -> Result<Vec<String>, FileError> {
+    /// Folders that writing a file would have to make, outermost first.
+    pub(crate) fn missing_folders(&self, path: &str) -> Vec<String> {
+        let components = components(path).unwrap_or_default();
+        let folders = (1..components.len()).map(|count| format!("/{}", components[..count].join("/")));
+        folders.filter(|folder| !self.exists(folder)).collect()
+    }
+
+    fn make_parents(&self, path: &str) -> Result<(), FileError> {
         if !self.real {
             std::fs::create_dir_all(&self.path).map_err(|e| failed(path, e))?;
         }
-        let components = components(path).map_err(|e| failed(path, e))?;
-        let mut made = Vec::new();
-        let mut folder = String::new();
-        for name in &components[..components.len() - 1] {
-            folder.push('/');
-            folder.push_str(name);
-            match self.resolve(&folder, OFlags::PATH | OFlags::DIRECTORY) {
-                Ok(_) => continue,
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(failed(&folder, errno)),
-            }
-            let (dir, name) = self.parent(&folder).map_err(|e| failed(&folder, e))?;
-            match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
-                // The agent's own umask must not decide who may read a new folder of /etc.
-                Ok(()) => {
-                    let fd = self
-                        .resolve(&folder, OFlags::RDONLY | OFlags::DIRECTORY)
-                        .map_err(|e| failed(&folder, e))?;
-                    rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755)).map_err(|e| failed(&folder, e))?;
-                    rustix::fs::fsync(&dir).map_err(|e| failed(&folder, e))?;
-                    made.push(folder.clone());
-                }
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(failed(&folder, errno)),
-            }
+        for folder in self.missing_folders(path) {
+            self.make_folder(&folder).map_err(|e| failed(&folder, e))?;
         }
-        Ok(made)
+        Ok(())
+    }
+
+    fn make_folder(&self, path: &str) -> Result<(), Errno> {
+        let (dir, name) = self.parent(path)?;
+        match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {}
+            // Somebody else was faster, or a link leads nowhere: writing beneath it will tell.
+            Err(Errno::EXIST) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+        // The agent's own umask must not decide who may read a new folder of /etc.
+        let made = self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+        rustix::fs::fsync(&dir)
     }
 
     fn parent<'p>(&self, path: &'p str) -> Result<(OwnedFd, &'p str), Errno> {
@@ -314,6 +318,17 @@ fn walk(root: OwnedFd, components: &[&str], flags: OFlags) -> Result<OwnedFd, Er
         flags | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
     )
+}
+
+fn temporary_name(name: &str) -> String {
+    format!(".{name}.muster-tmp")
+}
+
+fn remove_at(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn components(path: &str) -> Result<Vec<&str>, Errno> {
@@ -393,12 +408,13 @@ mod tests {
     #[test]
     fn a_write_makes_folders_and_keeps_the_mode_of_what_it_replaces() {
         let (folder, root) = root();
-        let made = root.write("/etc/a/b.conf", b"one", 0o640).unwrap();
-        assert_eq!(made, ["/etc", "/etc/a"]);
+        assert_eq!(root.missing_folders("/etc/a/b.conf"), ["/etc", "/etc/a"]);
+        root.write("/etc/a/b.conf", b"one", 0o640).unwrap();
         let file = folder.path().join("etc/a/b.conf");
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o640);
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o604)).unwrap();
-        assert!(root.write("/etc/a/b.conf", b"two", 0o600).unwrap().is_empty());
+        assert!(root.missing_folders("/etc/a/b.conf").is_empty());
+        root.write("/etc/a/b.conf", b"two", 0o600).unwrap();
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o604);
         assert_eq!(root.read("/etc/a/b.conf").unwrap().unwrap(), "two");
         assert_eq!(root.list("/etc/a"), ["b.conf"], "no temporary file stays behind");

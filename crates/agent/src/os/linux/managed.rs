@@ -57,6 +57,18 @@ impl ManagedFile {
     }
 }
 
+impl ManagedFile {
+    /// What Muster last finished writing: a crash may have hit between the file and its record.
+    pub(crate) fn finished(&self, current: Option<&str>) -> Option<String> {
+        let is_there =
+            |content: &String| current.map(|text| trace(text, self.owned)).as_ref() == Some(content);
+        self.pending
+            .clone()
+            .filter(is_there)
+            .or_else(|| self.written.clone())
+    }
+}
+
 /// What is recorded of a content: see [`ManagedFile::written`].
 pub(crate) fn trace(content: &str, owned: bool) -> String {
     if owned {
@@ -117,7 +129,7 @@ impl ManagedStore {
             source: source.into(),
         };
         let bytes = serde_json::to_vec(managed).map_err(io)?;
-        self.folder.write(FILE_NAME, &bytes, 0o600).map(|_| ())
+        self.folder.write(FILE_NAME, &bytes, 0o600)
     }
 
     /// Originals may add up to more than one configuration file's limit.

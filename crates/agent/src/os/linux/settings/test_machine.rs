@@ -98,7 +98,7 @@ impl TestMachine {
     /// Applies, checks, applies again (nothing may change), reads back (the same), undoes: every byte, mode and name
     /// beneath the root is then what it was, and no record stays.
     pub(super) fn check_lifecycle(&self, json: Value, check: impl Fn(&TestMachine, &Reports)) {
-        let before = snapshot(self.folder.path());
+        let before = self.contents();
         let reports = self.apply(json.clone());
         assert!(
             reports
@@ -119,13 +119,16 @@ impl TestMachine {
         );
         assert_eq!(self.read_back(json), reports);
         assert!(self.apply(Value::Object(serde_json::Map::new())).is_empty());
-        assert_eq!(
-            contents(&snapshot(self.folder.path())),
-            contents(&before),
-            "undone to the last byte"
-        );
+        assert_eq!(self.contents(), before, "undone to the last byte");
         let record = std::fs::read_to_string(self.state.path().join("managed.json")).unwrap();
         assert!(record.contains("\"files\":{}"), "{record}");
+    }
+
+    /// Path, mode and content of everything on the machine.
+    pub(super) fn contents(&self) -> Vec<(PathBuf, u32, Vec<u8>)> {
+        let all = snapshot(self.folder.path()).into_iter();
+        all.map(|(path, (mode, _, content))| (path, mode, content))
+            .collect()
     }
 
     pub(super) fn machine(&self) -> Machine {
@@ -156,11 +159,4 @@ fn snapshot(folder: &Path) -> Snapshot {
         }
     }
     found
-}
-
-fn contents(snapshot: &Snapshot) -> Vec<(&PathBuf, u32, &Vec<u8>)> {
-    snapshot
-        .iter()
-        .map(|(path, (mode, _, content))| (path, *mode, content))
-        .collect()
 }

@@ -1,13 +1,14 @@
 //! Tests over all settings at once.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 
 use muster_model::platform::Platform;
 use muster_model::report::SettingState;
 use muster_model::settings::{SettingKind, SettingValue, Support, catalogue};
 use serde_json::json;
 
-use super::test_machine::{DEBIAN_COMMON_AUTH, DEBIAN_COMMON_PASSWORD, TestMachine};
+use super::test_machine::{DEBIAN_COMMON_AUTH, DEBIAN_COMMON_PASSWORD, TestMachine, settings};
 use super::{ENFORCERS, enforcer};
 
 /// A value of a kind, the strictest where there is an order.
@@ -192,6 +193,76 @@ fn a_file_that_cannot_be_written_fails_its_settings_only() {
             .contains("symbolic link")
     );
     assert_eq!(reports["camera.allowed"].state, SettingState::Verified);
+}
+
+/// Policies that share files and differ in them.
+fn changing_policies() -> [serde_json::Value; 3] {
+    [
+        json!({"passcode.min_length": 12, "passcode.required": true, "camera.allowed": false, "passcode.max_age_days": 90}),
+        json!({"passcode.min_length": 16, "passcode.complexity": "complex", "passcode.max_failed_attempts": 4}),
+        json!({"passcode.required": true, "passcode.history": 4, "firewall.block_inbound": true, "lockscreen.message": "x"}),
+    ]
+}
+
+/// The child of the test below: applies one policy after the other in the working folder until it is killed.
+#[test]
+#[ignore = "runs without end; started by kill_nine_at_any_time_can_be_undone"]
+fn applies_until_it_is_killed() {
+    let folder = std::env::current_dir().unwrap();
+    loop {
+        for policy in changing_policies() {
+            crate::os::Machine::new(&folder.join("root"), &folder.join("state")).apply(&settings(policy));
+        }
+    }
+}
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "only a process of its own can be killed"
+)]
+fn kill_nine_at_any_time_can_be_undone() {
+    const KILLS: u64 = 12;
+    let machine = TestMachine::new()
+        .with("/etc/pam.d/common-auth", DEBIAN_COMMON_AUTH)
+        .with(
+            "/etc/pam.d/common-account",
+            "account\t[success=1 default=ignore]\tpam_unix.so\n",
+        )
+        .with("/etc/pam.d/common-password", DEBIAN_COMMON_PASSWORD)
+        .with("/etc/security/pwquality.conf", "# ours\nminlen = 8\n")
+        .with("/etc/login.defs", "PASS_MAX_DAYS 99999\n");
+    let before = machine.contents();
+    let folder = tempfile::tempdir().unwrap();
+    for (name, path) in [("root", machine.path("/")), ("state", machine.state_file(""))] {
+        std::os::unix::fs::symlink(path, folder.path().join(name)).unwrap();
+    }
+    let test = format!(
+        "{}::applies_until_it_is_killed",
+        module_path!().split_once("::").unwrap().1
+    );
+    for kill in 0..KILLS {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &test, "--ignored"])
+            .current_dir(folder.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // In the midst of its work: after the record was replaced a few times, and a little later each time.
+        let record = machine.state_file("managed.json");
+        let mut last = None;
+        let mut replaced = 0;
+        while replaced < 3 + kill % 5 && child.try_wait().unwrap().is_none() {
+            let identity = record.symlink_metadata().ok().map(|metadata| metadata.ino());
+            replaced += u64::from(identity != last);
+            last = identity;
+        }
+        (0..kill * 500).for_each(|_| std::thread::yield_now());
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success(), "the child ended by itself");
+    }
+    machine.apply(json!({}));
+    assert_eq!(machine.contents(), before);
 }
 
 #[test]
