@@ -45,6 +45,9 @@ pub enum ArchiveError {
     /// Compressed or encrypted.
     #[error("the archive has a compressed or encrypted entry")]
     NotStored,
+    /// The entries together are larger than the archive.
+    #[error("the archive has entries that overlap or are larger than the archive")]
+    Overlap,
     /// A symbolic link, a directory or another special file.
     #[error("the archive has an entry that is not a plain file")]
     NotAFile,
@@ -73,13 +76,17 @@ pub fn write(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>, ArchiveError>
     encode(&borrowed)
 }
 
-/// Reads an archive; refuses every byte string that [`write`] does not produce.
+/// Reads an archive; refuses every byte string that [`write()`] does not produce.
 pub fn read(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, ArchiveError> {
     if bytes.len() > MAX_ARCHIVE_BYTES {
         return Err(ArchiveError::TooLarge("MAX_ARCHIVE_BYTES"));
     }
     let entries = directory(bytes)?;
     check_names(entries.iter().map(|entry| entry.name))?;
+    // Entries that share bytes could make a small archive cost a lot of work.
+    if entries.iter().map(|entry| u64::from(entry.size)).sum::<u64>() > bytes.len() as u64 {
+        return Err(ArchiveError::Overlap);
+    }
     let mut files = BTreeMap::new();
     for entry in &entries {
         files.insert(entry.name, entry.content(bytes)?);

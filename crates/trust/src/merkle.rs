@@ -74,6 +74,7 @@ pub enum ProofError {
 
 /// The right edge of a growing tree: all that is needed to append and to know the root.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "FrontierParts")]
 pub struct Frontier {
     size: u64,
     /// Roots of the complete subtrees that make up the tree, largest (leftmost) first: one per one-bit of `size`.
@@ -88,6 +89,21 @@ pub struct FrontierError {
     pub size: u64,
     /// How many hashes were given.
     pub hashes: usize,
+}
+
+/// A frontier as it is stored, before size and number of hashes are compared.
+#[derive(Deserialize)]
+struct FrontierParts {
+    size: u64,
+    hashes: Vec<Hash>,
+}
+
+impl TryFrom<FrontierParts> for Frontier {
+    type Error = FrontierError;
+
+    fn try_from(parts: FrontierParts) -> Result<Self, FrontierError> {
+        Self::resume(parts.size, parts.hashes)
+    }
 }
 
 impl Frontier {

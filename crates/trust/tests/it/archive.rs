@@ -210,15 +210,38 @@ fn p10_compressed_encrypted_and_lying_sizes_are_refused() {
     assert_eq!(with(&[(6, 1), (central + 8, 1)]), Err(ArchiveError::NotStored));
     assert_eq!(with(&[(6, 8), (central + 8, 8)]), Err(ArchiveError::NotStored));
     // The uncompressed size alone raised to 16 MiB and more: a ratio far above 100.
-    assert_eq!(
-        with(&[(25, 1), (central + 27, 1)]),
-        Err(ArchiveError::HeaderMismatch)
-    );
+    assert_eq!(with(&[(25, 1), (central + 27, 1)]), Err(ArchiveError::Overlap));
+    // By a few bytes: the sizes of one header disagree.
+    let a_little_more = [(22, 3), (central + 24, 3)];
+    assert_eq!(with(&a_little_more), Err(ArchiveError::HeaderMismatch));
     // Both sizes raised: points outside.
-    assert_eq!(
-        with(&[(21, 1), (25, 1), (central + 23, 1), (central + 27, 1)]),
-        Err(ArchiveError::Truncated)
-    );
+    let both = |at: usize, value: u8| {
+        with(&[
+            (18 + at, value),
+            (22 + at, value),
+            (central + 20 + at, value),
+            (central + 24 + at, value),
+        ])
+    };
+    assert_eq!(both(3, 1), Err(ArchiveError::Overlap));
+    assert_eq!(both(0, 200), Err(ArchiveError::Truncated));
+}
+
+/// Many entries over the same bytes: each alone is in order, all together cost the square of the archive's length.
+#[test]
+fn p10_overlapping_entries_are_refused() {
+    let content = vec![b'x'; 1000];
+    let good = write(&files(&[("a", &content), ("b", &content)])).unwrap();
+    let central = position(&good, b"PK\x01\x02");
+    let second = central + 47;
+    let mut bytes = good.clone();
+    // Both entries, in their local and central headers, claim everything up to the end of the archive.
+    let everything = (good.len() as u32 - 31).to_le_bytes();
+    for sizes in [18, 1031 + 18, central + 20, second + 20] {
+        bytes[sizes..sizes + 4].copy_from_slice(&everything);
+        bytes[sizes + 4..sizes + 8].copy_from_slice(&everything);
+    }
+    assert_eq!(read(&bytes), Err(ArchiveError::Overlap));
 }
 
 #[test]
