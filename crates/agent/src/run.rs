@@ -65,6 +65,9 @@ pub struct Agent {
     core: DeviceCore,
     machine: Arc<Machine>,
     link: Option<Link>,
+    wake: Option<WakeStream>,
+    /// Not before this is the wake stream asked for again.
+    wake_again_at: Instant,
     backoff: Backoff,
     /// What the machine showed when it was last reported.
     shown: Option<actions::Shown>,
@@ -75,7 +78,6 @@ pub struct Agent {
 /// When what is due.
 struct Schedule {
     checkin: Instant,
-    wake: Instant,
     enforce: Instant,
 }
 
@@ -102,6 +104,8 @@ impl Agent {
             core,
             machine: Arc::new(machine),
             link: None,
+            wake: None,
+            wake_again_at: Instant::now(),
             backoff: Backoff::new(RETRY.0, RETRY.1),
             shown: None,
             waiting: Vec::new(),
@@ -128,7 +132,10 @@ impl Agent {
         let mut ending = stop.clone();
         tokio::select! {
             () = ending.wait() => {}
-            () = self.recover() => self.serve(&mut stop).await,
+            () = async {
+                self.recover().await;
+                self.serve(&mut stop).await;
+            } => {}
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         tracing::info!("ended");
@@ -136,28 +143,12 @@ impl Agent {
     }
 
     async fn serve(&mut self, stop: &mut Stop) {
-        let now = Instant::now();
-        let mut schedule = Schedule {
-            checkin: now,
-            wake: now,
-            enforce: now + ENFORCE_INTERVAL,
-        };
-        let mut wake: Option<WakeStream> = None;
+        let mut schedule = Schedule { checkin: Instant::now(), enforce: Instant::now() + ENFORCE_INTERVAL };
         loop {
-            let can_open_wake = wake.is_none() && self.identity.checkin.wake && self.link.is_some();
-            let mut ending = stop.clone();
             let work = async {
                 tokio::select! {
-                    event = next_wake(&mut wake) => self.on_wake(event, &mut wake, &mut schedule).await,
-                    () = tokio::time::sleep_until(schedule.wake), if can_open_wake => {
-                        self.open_wake(&mut wake, &mut schedule).await;
-                    }
-                    () = tokio::time::sleep_until(schedule.checkin) => {
-                        self.attempt(&mut schedule).await;
-                        if self.link.is_none() {
-                            wake = None;
-                        }
-                    }
+                    event = next_wake(&mut self.wake) => self.on_wake(event, &mut schedule).await,
+                    () = tokio::time::sleep_until(schedule.checkin) => self.attempt(&mut schedule).await,
                     () = tokio::time::sleep_until(schedule.enforce) => {
                         self.enforce().await;
                         schedule.enforce = Instant::now() + ENFORCE_INTERVAL;
@@ -169,48 +160,48 @@ impl Agent {
             };
             tokio::select! {
                 biased;
-                () = ending.wait() => return,
+                () = stop.wait() => return,
                 () = work => {}
             }
         }
     }
 
-    async fn on_wake(&mut self, event: Wake, wake: &mut Option<WakeStream>, schedule: &mut Schedule) {
+    async fn on_wake(&mut self, event: Wake, schedule: &mut Schedule) {
         match event {
             Wake::Come => self.attempt(schedule).await,
             Wake::Ended(reason) => {
                 tracing::debug!(reason, "wake stream ended");
-                schedule.wake = Instant::now() + full_jitter(machine_clock::random(), WAKE_REOPEN_MAX);
-                *wake = None;
-                if self.link.as_ref().is_some_and(Link::is_closed) {
-                    self.link = None;
-                    let delay = full_jitter(machine_clock::random(), WAKE_REOPEN_MAX);
-                    schedule.checkin = schedule.checkin.min(Instant::now() + delay);
-                }
+                self.wake = None;
+                // The next check-in opens it again first, so that nothing that happens in between is missed for long.
+                let delay = full_jitter(machine_clock::random(), WAKE_REOPEN_MAX);
+                schedule.checkin = schedule.checkin.min(Instant::now() + delay);
             }
-        }
-        if self.link.is_none() {
-            *wake = None;
         }
     }
 
-    async fn open_wake(&mut self, wake: &mut Option<WakeStream>, schedule: &mut Schedule) {
-        let Some(link) = &self.link else { return };
+    /// Opens the wake stream where the server wants it held. Without it the device polls.
+    async fn open_wake(&mut self, link: &Link) -> Result<(), LinkError> {
+        if self.wake.is_some() || !self.identity.checkin.wake || Instant::now() < self.wake_again_at {
+            return Ok(());
+        }
         match link.wake().await {
-            Ok(stream) => *wake = Some(stream),
+            Ok(stream) => {
+                self.wake = Some(stream);
+                Ok(())
+            }
+            Err(error @ LinkError::Unreachable(_)) => Err(error),
             Err(error) => {
-                tracing::debug!(%error, "no wake stream");
-                let delay =
-                    error.retry_after().unwrap_or_default() + full_jitter(machine_clock::random(), RETRY.1);
-                schedule.wake = Instant::now() + delay;
-                if link.is_closed() {
-                    self.link = None;
-                    schedule.checkin = schedule
-                        .checkin
-                        .min(Instant::now() + full_jitter(machine_clock::random(), WAKE_REOPEN_MAX));
-                }
+                tracing::debug!(%error, "no wake stream: polling");
+                let jitter = full_jitter(machine_clock::random(), RETRY.1);
+                self.wake_again_at = Instant::now() + error.retry_after().unwrap_or_default() + jitter;
+                Ok(())
             }
         }
+    }
+
+    /// Forgets the connection and what was held on it.
+    fn disconnect(&mut self) {
+        (self.link, self.wake) = (None, None);
     }
 
     /// One try to be where the server wants this device, with its consequences for the schedule.
@@ -218,20 +209,21 @@ impl Agent {
         let delay = match self.checkin().await {
             Ok(delay) => {
                 self.backoff.succeeded();
-                delay
+                // A renewed certificate is shown by a new connection: make it now, so that wake-ups arrive.
+                if self.link.is_some() { delay } else { full_jitter(machine_clock::random(), WAKE_REOPEN_MAX) }
             }
             Err(AttemptError::Save(error)) => {
                 tracing::error!(%error, "the state cannot be saved, so nothing is done");
-                self.link = None;
+                self.disconnect();
                 SAVE_RETRY
             }
             Err(AttemptError::Setup(error)) => {
                 tracing::error!(%error, "no connection can be prepared");
-                self.link = None;
+                self.disconnect();
                 self.backoff.failed(machine_clock::random(), None)
             }
             Err(AttemptError::Link(error)) => {
-                self.link = None;
+                self.disconnect();
                 self.on_failure(&error).await;
                 let floor = is_hopeless(&error)
                     .then_some(HOPELESS_DELAY)
@@ -264,6 +256,7 @@ impl Agent {
         let mut delay = RETRY.1;
         for _ in 0..ROUNDS_MAX {
             let link = self.connected().await?;
+            self.open_wake(&link).await?;
             let waiting = std::mem::take(&mut self.waiting);
             let waiting = waiting
                 .into_iter()
@@ -300,6 +293,7 @@ impl Agent {
         {
             return Ok(link.clone());
         }
+        self.disconnect();
         let reading = machine_clock::read();
         let at = JudgedAt::trusted(self.core.now(&reading), reading.wall);
         let pkcs8 = self

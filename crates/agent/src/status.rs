@@ -1,6 +1,8 @@
 //! `muster-agent status`: reads the spool beside a running agent and prints what it finds.
 
+use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use muster_channel_agent::device::DeviceCore;
@@ -28,7 +30,8 @@ pub fn record_checkin(state_dir: &Path, last: LastCheckin) {
     let write = || -> std::io::Result<()> {
         let text = serde_json::to_vec(&last)?;
         let fresh = state_dir.join("last-checkin.json.new");
-        std::fs::write(&fresh, text)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        file.write_all(&text)?;
         std::fs::rename(fresh, state_dir.join(LAST_CHECKIN_FILE))
     };
     if let Err(error) = write() {

@@ -207,7 +207,7 @@ impl Agent {
             Ok(()) => {
                 tracing::info!("certificate renewed");
                 // The next exchange opens a connection that shows the new certificate.
-                self.link = None;
+                self.disconnect();
             }
             Err(error) => tracing::warn!(%error, "the certificate could not be renewed"),
         }
