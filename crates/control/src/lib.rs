@@ -13,6 +13,7 @@ pub mod compliance;
 pub mod devices;
 pub mod enrollment;
 pub mod fleet;
+pub mod invariants;
 pub mod openapi;
 pub mod page;
 pub mod policy;

@@ -1,2 +1,97 @@
-//! Placeholder.
-fn main() {}
+//! The program `muster`: the server, its maintenance verbs, the farm, and the command line client.
+
+mod admin_file;
+mod config;
+mod doctor;
+mod install;
+mod logging;
+mod ops;
+mod seed;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Manage a fleet of devices that obey signatures, not servers.
+#[derive(Debug, Parser)]
+#[command(name = "muster", version, propagate_version = true, after_help = EXAMPLES)]
+struct Program {
+    #[command(flatten)]
+    globals: muster_cli::Globals,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "Examples:
+  muster serve --data-dir ./data --farm 25      a control plane with 25 simulated devices
+  muster device list --admin-file ./data/admin.json
+  muster log verify --data-dir ./data";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the control plane
+    Serve(Box<serve::ServeArgs>),
+    /// Check every invariant of an install; exit code 0 or 1
+    Doctor(doctor::DoctorArgs),
+    /// Make another tenant; the server must not be running on the same SQLite folder
+    #[command(subcommand)]
+    Tenant(install::TenantCommand),
+    /// Run simulated devices against a control plane
+    Farm(muster_farm::FarmArgs),
+    /// Put load on a control plane, for benchmarks
+    #[command(hide = true)]
+    Load(muster_farm::LoadArgs),
+    /// Print the OpenAPI document of the admin API
+    Openapi,
+    #[command(flatten)]
+    Client(Box<muster_cli::Command>),
+}
+
+fn main() -> ExitCode {
+    let mut program = Program::parse();
+    program.globals.program = Some(Program::command());
+    let quiet = !matches!(program.verb, Verb::Serve(_));
+    logging::start(quiet);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::Error::from(error)),
+    };
+    let code = runtime.block_on(run(program));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    code
+}
+
+async fn run(program: Program) -> ExitCode {
+    let result = match program.verb {
+        Verb::Serve(args) => serve::run(*args).await,
+        Verb::Doctor(args) => return doctor::run(args).await,
+        Verb::Tenant(command) => install::tenant(command).await,
+        Verb::Farm(args) => muster_farm::run_program(args).await.map_err(anyhow::Error::from),
+        Verb::Load(args) => muster_farm::run_load(args).await.map_err(anyhow::Error::from),
+        Verb::Openapi => openapi(),
+        Verb::Client(command) => {
+            if let Some(data_dir) = command.local_log_verification() {
+                return doctor::verify_logs(data_dir).await;
+            }
+            return muster_cli::run(*command, program.globals).await;
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn openapi() -> anyhow::Result<()> {
+    println!("{}", muster_control::openapi::document().to_pretty_json()?);
+    Ok(())
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("muster: {error:#}");
+    ExitCode::FAILURE
+}

@@ -192,20 +192,10 @@ pub async fn create_tenant(app: &App, name: &str, take_away: &Path) -> Result<(T
     Ok((tenant, client, root_key))
 }
 
-/// Gives the first service account a new secret, for an installation whose `admin.json` was lost.
-pub async fn reset_first_client(app: &App, tenant: TenantId) -> Result<NewClient, Problem> {
-    let secret = clock::random_secret();
-    let hash = sha256(secret.as_bytes());
-    let id = audit::commit(app, &Author::system(tenant), move |tx| {
-        let Some(client) = store::client_by_name(tx, tenant, FIRST_CLIENT)? else {
-            return insert_client(tx, tenant, FIRST_CLIENT, &scope::every()).map(|client| client.id);
-        };
-        store::set_secret(tx, tenant, client.id, hash.as_bytes())?;
-        tx.record("client.secret_reset", ("client", client.id.to_string()), serde_json::json!({}))?;
-        Ok(client.id)
-    })
-    .await?;
-    Ok(NewClient { id, secret })
+/// Makes another service account with every scope, for a node or an installation that has no `admin.json`.
+pub async fn create_admin_client(app: &App, tenant: TenantId, name: &str) -> Result<NewClient, Problem> {
+    let name = name.to_owned();
+    audit::commit(app, &Author::system(tenant), move |tx| insert_client(tx, tenant, &name, &scope::every())).await
 }
 
 /// Makes a client inside a logged transaction.

@@ -16,7 +16,6 @@ statements! {
         FROM access_client WHERE tenant_id = $1 AND name = $2";
     CLIENTS = "SELECT tenant_id, client_id, name, secret_sha256, scopes, created_at, disabled_at \
         FROM access_client WHERE tenant_id = $1 AND client_id > $2 ORDER BY client_id LIMIT $3";
-    SET_SECRET = "UPDATE access_client SET secret_sha256 = $3 WHERE tenant_id = $1 AND client_id = $2";
     DISABLE_CLIENT = "UPDATE access_client SET disabled_at = $3 \
         WHERE tenant_id = $1 AND client_id = $2 AND disabled_at IS NULL";
     OTHER_ADMINISTRATORS = "SELECT COUNT(*) FROM access_client \
@@ -74,10 +73,6 @@ pub fn client_by_name(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Optio
 
 pub fn clients(tx: &mut Tx, tenant: TenantId, after: ClientId, limit: i64) -> Result<Vec<Client>, StorageError> {
     tx.query(&CLIENTS, &[&tenant.uuid(), &after.uuid(), &limit], client_of)
-}
-
-pub fn set_secret(tx: &mut Tx, tenant: TenantId, id: ClientId, sha256: &[u8]) -> Result<u64, StorageError> {
-    tx.execute(&SET_SECRET, &[&tenant.uuid(), &id.uuid(), &sha256])
 }
 
 pub fn disable_client(tx: &mut Tx, tenant: TenantId, id: ClientId, at: Timestamp) -> Result<u64, StorageError> {

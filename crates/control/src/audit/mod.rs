@@ -163,6 +163,11 @@ pub fn entries_of(tx: &mut Tx, tenant: TenantId, object: &str, before: i64, limi
     Ok(store::entries_of(tx, tenant, object, before, limit)?)
 }
 
+/// An entry by its id, whether it has its place in the tree or not.
+pub fn entry(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<LogEntry>, Problem> {
+    Ok(store::body(tx, tenant, id)?.and_then(|body| LogEntry::from_bytes(&body).ok()))
+}
+
 /// The newest sequenced entries of the tenant, newest first.
 pub fn newest_entries(tx: &mut Tx, tenant: TenantId, before: i64, limit: i64) -> Result<Vec<EntryRow>, Problem> {
     Ok(store::entries_before(tx, tenant, before, limit)?)

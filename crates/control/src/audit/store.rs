@@ -17,7 +17,6 @@ statements! {
         ON CONFLICT (tenant_id) DO UPDATE SET size = $2, note = $3, updated_at = $4 \
         WHERE audit_tree.size <= $2";
     TILE = "SELECT hashes FROM audit_tile WHERE tenant_id = $1 AND level = $2 AND tile_index = $3";
-    TILES = "SELECT level, tile_index, hashes FROM audit_tile WHERE tenant_id = $1 AND level = $2 ORDER BY tile_index";
     PUT_TILE = "INSERT INTO audit_tile (tenant_id, level, tile_index, hashes) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (tenant_id, level, tile_index) DO UPDATE SET hashes = $4";
     ENTRY_BY_ID = "SELECT entry_id, seq, body FROM audit_entry WHERE tenant_id = $1 AND entry_id = $2";
@@ -28,7 +27,8 @@ statements! {
         ORDER BY seq DESC LIMIT $3";
     ENTRIES_OF = "SELECT entry_id, seq, body FROM audit_entry WHERE tenant_id = $1 AND object_id = $2 AND seq < $3 \
         ORDER BY seq DESC LIMIT $4";
-    ROWS_FROM = "SELECT seq, body, seal FROM audit_entry WHERE tenant_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3";
+    ANY_ENTRY = "SELECT body FROM audit_entry WHERE tenant_id = $1 AND entry_id = $2";
+    ROWS_FROM = "SELECT seq, body FROM audit_entry WHERE tenant_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3";
     UNPLACED = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND seq IS NULL \
         ORDER BY entry_id LIMIT $2";
 }
@@ -51,13 +51,6 @@ impl EntryRow {
 /// An entry that waits for its place.
 pub struct PendingRow {
     pub id: EntryId,
-    pub body: Vec<u8>,
-    pub seal: Vec<u8>,
-}
-
-/// A row as the verifier reads it.
-pub struct SealedRow {
-    pub place: u64,
     pub body: Vec<u8>,
     pub seal: Vec<u8>,
 }
@@ -117,10 +110,6 @@ pub fn tile(tx: &mut Tx, tenant: TenantId, level: u8, index: u64) -> Result<Opti
     tx.query_opt(&TILE, &[&tenant.uuid(), &i64::from(level), &signed(index)], |row| row.get(0))
 }
 
-pub fn tiles(tx: &mut Tx, tenant: TenantId, level: u8) -> Result<Vec<(u64, Vec<u8>)>, StorageError> {
-    tx.query(&TILES, &[&tenant.uuid(), &i64::from(level)], |row| Ok((row.get(1)?, row.get(2)?)))
-}
-
 pub fn put_tile(tx: &mut Tx, tenant: TenantId, level: u8, index: u64, hashes: &[u8]) -> Result<(), StorageError> {
     tx.execute(&PUT_TILE, &[&tenant.uuid(), &i64::from(level), &signed(index), &hashes]).map(drop)
 }
@@ -155,10 +144,14 @@ pub fn entries_of(
     tx.query(&ENTRIES_OF, &[&tenant.uuid(), &object, &before, &limit], entry_of)
 }
 
-pub fn rows_from(tx: &mut Tx, tenant: TenantId, from: u64, limit: i64) -> Result<Vec<SealedRow>, StorageError> {
-    tx.query(&ROWS_FROM, &[&tenant.uuid(), &signed(from), &limit], |row| {
-        Ok(SealedRow { place: row.get(0)?, body: row.get(1)?, seal: row.get(2)? })
-    })
+/// The bytes of an entry, whether it has its place or not.
+pub fn body(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<Vec<u8>>, StorageError> {
+    tx.query_opt(&ANY_ENTRY, &[&tenant.uuid(), &id.uuid()], |row| row.get(0))
+}
+
+/// Rows in the order of their places, from `from` on, as (place, body). A place that no tree can have is answered too.
+pub fn rows_from(tx: &mut Tx, tenant: TenantId, from: i64, limit: i64) -> Result<Vec<(i64, Vec<u8>)>, StorageError> {
+    tx.query(&ROWS_FROM, &[&tenant.uuid(), &from, &limit], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 fn entry_of(row: &Row<'_>) -> Result<EntryRow, StorageError> {

@@ -57,14 +57,18 @@ pub fn verify_tenant(tx: &mut Tx, tenant: TenantId, root: &RootDocument) -> Resu
     }))
 }
 
-/// Reads every row that has a place, in the order of the places.
+/// Reads every row that has a place, in the order of the places. A negative place is out of order wherever it stands.
 fn read_rows(tx: &mut Tx, tenant: TenantId) -> Result<Vec<StoredEntry>, Problem> {
     let mut all = Vec::new();
-    let mut from = 0;
+    let mut from = i64::MIN;
     loop {
         let rows = store::rows_from(tx, tenant, from, ROWS_PER_READ)?;
-        let Some(last) = rows.last() else { return Ok(all) };
-        from = last.place + 1;
-        all.extend(rows.into_iter().map(|row| StoredEntry { index: row.place, bytes: row.body }));
+        let Some((last, _)) = rows.last() else { return Ok(all) };
+        let next = last.saturating_add(1);
+        all.extend(rows.into_iter().map(|(place, bytes)| StoredEntry { index: place.cast_unsigned(), bytes }));
+        if next == from {
+            return Ok(all);
+        }
+        from = next;
     }
 }

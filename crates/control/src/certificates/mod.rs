@@ -96,6 +96,12 @@ pub fn newest_der(tx: &mut Tx, tenant: TenantId, device: DeviceId, epoch: u32) -
     Ok(store::newest_der(tx, tenant, device, epoch)?)
 }
 
+/// What breaks "a valid certificate has a device that may use it", for the doctor.
+pub fn broken(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<String>, Problem> {
+    let strays = store::strays(tx, tenant, now)?;
+    Ok(strays.into_iter().map(|(serial, device)| format!("certificate {serial} of {device} is valid and must not be")).collect())
+}
+
 /// Removes certificates that expired long ago. A reconciler's step.
 pub async fn forget_expired(app: &App) -> Result<u64, Problem> {
     let before = app.clock.now().minus(Duration::from_secs(KEPT_DAYS * 86_400));

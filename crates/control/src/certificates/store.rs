@@ -15,6 +15,10 @@ statements! {
         AND revoked_at IS NULL ORDER BY not_after DESC LIMIT 1";
     REVOKE_ALL = "UPDATE certificates_certificate SET revoked_at = $3, revocation_reason = $4 \
         WHERE tenant_id = $1 AND device_id = $2 AND revoked_at IS NULL";
+    STRAYS = "SELECT c.serial, c.device_id FROM certificates_certificate c \
+        LEFT JOIN devices_device d ON d.tenant_id = c.tenant_id AND d.device_id = c.device_id \
+        WHERE c.tenant_id = $1 AND c.revoked_at IS NULL AND c.not_after > $2 \
+        AND (d.device_id IS NULL OR d.state = 'retired' OR d.epoch <> c.epoch) ORDER BY c.serial LIMIT 100";
     FORGET = "DELETE FROM certificates_certificate WHERE not_after < $1";
 }
 
@@ -48,6 +52,11 @@ pub fn newest_der(tx: &mut Tx, tenant: TenantId, device: DeviceId, epoch: u32) -
 
 pub fn revoke_all(tx: &mut Tx, tenant: TenantId, device: DeviceId, at: Timestamp, reason: &str) -> Result<u64, StorageError> {
     tx.execute(&REVOKE_ALL, &[&tenant.uuid(), &device.uuid(), &at.as_micros(), &reason])
+}
+
+/// Valid certificates without a device that may use them, as (serial, device).
+pub fn strays(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<(String, DeviceId)>, StorageError> {
+    tx.query(&STRAYS, &[&tenant.uuid(), &now.as_micros()], |row| Ok((row.get(0)?, DeviceId::from_uuid(row.get(1)?))))
 }
 
 pub fn forget(tx: &mut Tx, before: Timestamp) -> Result<u64, StorageError> {

@@ -33,6 +33,8 @@ pub const STATEMENTS: &[Statement] = store::ALL;
 pub const OPEN_PER_DEVICE_MAX: i64 = 256;
 /// Commands that one check-in delivers.
 pub const DUE_PER_CHECKIN_MAX: i64 = 32;
+/// Waiting commands that the doctor looks at.
+const CHECKED_MAX: i64 = 100_000;
 /// Commands that one step of the reconciler ends.
 const EXPIRED_PER_STEP: i64 = 500;
 
@@ -208,6 +210,21 @@ pub async fn supersede_before(app: &App, tenant: TenantId, device: DeviceId, epo
         ended += 1;
     }
     Ok(ended)
+}
+
+/// What breaks "a command that waits is one that was logged", for the doctor: rows that were inserted or edited by SQL.
+pub fn broken(tx: &mut Tx, tenant: TenantId) -> Result<Vec<String>, Problem> {
+    let mut broken = Vec::new();
+    for command in store::all_open(tx, tenant, CHECKED_MAX)? {
+        let logged = audit::entry(tx, tenant, command.entry)?;
+        let envelope: Option<muster_trust::dsse::Envelope> = serde_json::from_str(&command.envelope).ok();
+        let stated = envelope.map(|envelope| sha256(&envelope.payload));
+        let recorded = logged.and_then(|entry| entry.detail_digest(muster_trust::entry::detail::STATEMENT_SHA256));
+        if stated.is_none() || stated != recorded {
+            broken.push(format!("{} waits and was not logged", command.id));
+        }
+    }
+    Ok(broken)
 }
 
 async fn end_logged(

@@ -38,6 +38,8 @@ statements! {
         WHERE completed_at IS NULL AND expires_at <= $1 ORDER BY expires_at LIMIT $2");
     OPEN_OF_DEVICE = concat!("SELECT ", command_columns!(), " FROM commands_command WHERE tenant_id = $1 \
         AND device_id = $2 AND completed_at IS NULL ORDER BY sequence LIMIT $3");
+    ALL_OPEN = concat!("SELECT ", command_columns!(), " FROM commands_command WHERE tenant_id = $1 \
+        AND completed_at IS NULL ORDER BY command_id LIMIT $2");
     BY_STATE = "SELECT state, COUNT(*) FROM commands_command WHERE tenant_id = $1 AND created_at >= $2 GROUP BY state";
 }
 
@@ -147,6 +149,10 @@ pub fn overdue(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<Vec<(TenantId,
 
 pub fn open_of_device(tx: &mut Tx, tenant: TenantId, device: DeviceId, limit: i64) -> Result<Vec<Command>, StorageError> {
     tx.query(&OPEN_OF_DEVICE, &[&tenant.uuid(), &device.uuid(), &limit], |row| command_of(row, 0))
+}
+
+pub fn all_open(tx: &mut Tx, tenant: TenantId, limit: i64) -> Result<Vec<Command>, StorageError> {
+    tx.query(&ALL_OPEN, &[&tenant.uuid(), &limit], |row| command_of(row, 0))
 }
 
 pub fn by_state(tx: &mut Tx, tenant: TenantId, since: Timestamp) -> Result<Vec<(String, i64)>, StorageError> {

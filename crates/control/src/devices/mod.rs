@@ -333,6 +333,12 @@ pub fn require_active(device: &Device) -> Result<(), Problem> {
     }
 }
 
+/// What breaks "a hardware identifier belongs to one active device", for the doctor.
+pub fn broken_claims(tx: &mut Tx, tenant: TenantId) -> Result<Vec<String>, Problem> {
+    let held = store::held_by_inactive(tx, tenant)?;
+    Ok(held.into_iter().map(|(kind, value, device)| format!("{kind} {value} is held by {device}, which is not active")).collect())
+}
+
 /// Stores the last-seen times that have gathered. A reconciler's step.
 pub async fn store_seen(app: &App) -> Result<usize, Problem> {
     const BATCH: usize = 500;

@@ -49,6 +49,9 @@ statements! {
     HOLDER = "SELECT device_id FROM devices_hardware WHERE tenant_id = $1 AND kind = $2 AND value = $3";
     CLAIMS = "SELECT kind, value FROM devices_hardware WHERE tenant_id = $1 AND device_id = $2 ORDER BY kind, value";
     RELEASE = "DELETE FROM devices_hardware WHERE tenant_id = $1 AND device_id = $2";
+    HELD_BY_INACTIVE = "SELECT h.kind, h.value, h.device_id FROM devices_hardware h \
+        LEFT JOIN devices_device d ON d.tenant_id = h.tenant_id AND d.device_id = h.device_id \
+        WHERE h.tenant_id = $1 AND COALESCE(d.state, '') <> 'active' ORDER BY h.kind, h.value LIMIT 100";
     PUT_FACTS = "INSERT INTO devices_facts (tenant_id, device_id, facts, sha256, updated_at) VALUES ($1, $2, $3, $4, $5) \
         ON CONFLICT (tenant_id, device_id) DO UPDATE SET facts = $3, sha256 = $4, updated_at = $5";
     FACTS = "SELECT facts, updated_at FROM devices_facts WHERE tenant_id = $1 AND device_id = $2";
@@ -209,6 +212,13 @@ pub fn claims(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<Vec<(String
 
 pub fn release(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<(), StorageError> {
     tx.execute(&RELEASE, &[&tenant.uuid(), &id.uuid()]).map(drop)
+}
+
+/// Hardware identifiers that are held by a device which is not active, as (kind, value, device).
+pub fn held_by_inactive(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(String, String, DeviceId)>, StorageError> {
+    tx.query(&HELD_BY_INACTIVE, &[&tenant.uuid()], |row| {
+        Ok((row.get(0)?, row.get(1)?, DeviceId::from_uuid(row.get(2)?)))
+    })
 }
 
 pub fn put_facts(

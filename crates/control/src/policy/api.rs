@@ -296,7 +296,7 @@ async fn create_version(
     key: IdempotencyKey,
     Body(request): Body<VersionRequest>,
 ) -> Result<Response, Problem> {
-    let content = rules::read_content(request.settings.get(), request.rules.clone().unwrap_or_default())?;
+    let content = rules::read_content(request.settings.get(), request.rules.as_deref().unwrap_or_default())?;
     let label = request.version.clone();
     let made = commit_once(&app, &permit, key, "POST /policies/{id}/versions", &(&id, &request), {
         let (id, label, content) = (id.clone(), label.clone(), content.clone());

@@ -6,6 +6,8 @@ mod api;
 mod rules;
 mod store;
 #[cfg(test)]
+pub mod testing;
+#[cfg(test)]
 mod tests;
 
 use muster_model::{EntryId, PolicyId, TenantId, Timestamp, rules::Rule, settings::Settings, text::VersionLabel};

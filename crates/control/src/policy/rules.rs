@@ -21,8 +21,6 @@ pub const DESCRIPTION_CHARS_MAX: usize = 1024;
 /// The checked content of a version.
 #[derive(Debug, Clone)]
 pub struct Content {
-    pub settings: Settings,
-    pub rules: Vec<Rule>,
     /// Canonical JSON, one text for one meaning.
     pub settings_json: String,
     pub rules_json: String,
@@ -41,7 +39,7 @@ pub enum Decision {
 }
 
 /// Checks settings (JSON text) and rules. Every wrong setting is named.
-pub fn read_content(settings: &str, rules: Vec<Rule>) -> Result<Content, Problem> {
+pub fn read_content(settings: &str, rules: &[Rule]) -> Result<Content, Problem> {
     let settings = Settings::parse(settings.as_bytes()).map_err(|errors| {
         let detail = match errors.as_slice() {
             [only] => format!("{}: {}", only.key, only.detail),
@@ -57,7 +55,7 @@ pub fn read_content(settings: &str, rules: Vec<Rule>) -> Result<Content, Problem
             .collect();
         SETTINGS_INVALID.detail(detail).with_errors(errors)
     })?;
-    check_rules(&rules).map_err(|invalid| {
+    check_rules(rules).map_err(|invalid| {
         let field = FieldError { field: "rules".to_owned(), code: "rule_invalid".to_owned(), detail: invalid.to_string() };
         SETTINGS_INVALID.detail(format!("rules: {invalid}")).with_errors(vec![field])
     })?;
@@ -65,9 +63,9 @@ pub fn read_content(settings: &str, rules: Vec<Rule>) -> Result<Content, Problem
         return Err(SETTINGS_INVALID.detail("A version needs at least one setting or rule."));
     }
     let settings_json = settings.canonical_json();
-    let rules_json = serde_json::to_string(&rules).map_err(Problem::internal)?;
+    let rules_json = serde_json::to_string(rules).map_err(Problem::internal)?;
     let sha256 = sha256_of(&[settings_json.as_bytes(), b"\n", rules_json.as_bytes()]);
-    Ok(Content { settings, rules, settings_json, rules_json, sha256 })
+    Ok(Content { settings_json, rules_json, sha256 })
 }
 
 /// Decides about a request for a version that may exist.
@@ -108,7 +106,7 @@ mod tests {
     use super::*;
 
     fn content(settings: &str) -> Content {
-        read_content(settings, Vec::new()).expect("the settings are valid")
+        read_content(settings, &[]).expect("the settings are valid")
     }
 
     fn stored(content: &Content) -> Version {
@@ -143,7 +141,7 @@ mod tests {
 
     #[test]
     fn every_wrong_setting_is_named() {
-        let problem = read_content(r#"{"passcode.min_lenght":12,"passcode.required":"yes"}"#, Vec::new())
+        let problem = read_content(r#"{"passcode.min_lenght":12,"passcode.required":"yes"}"#, &[])
             .expect_err("both are wrong");
         assert_eq!(problem.code(), "settings_invalid");
         let fields: Vec<_> = problem.errors.iter().map(|error| error.field.as_str()).collect();
@@ -152,11 +150,11 @@ mod tests {
 
     #[test]
     fn d5_a_setting_named_twice_is_refused() {
-        assert!(read_content(r#"{"passcode.min_length":4,"passcode.min_length":12}"#, Vec::new()).is_err());
+        assert!(read_content(r#"{"passcode.min_length":4,"passcode.min_length":12}"#, &[]).is_err());
     }
 
     #[test]
     fn an_empty_version_is_a_mistake() {
-        assert!(read_content("{}", Vec::new()).is_err());
+        assert!(read_content("{}", &[]).is_err());
     }
 }

@@ -117,7 +117,12 @@ pub(super) fn complete(
     rollout.plan.ended = Some(stage);
     rollout.updated_at = at;
     store_change(tx, &rollout, from)?;
+    // The log takes no fractions: the limit in thousandths, the ratio as its two counts.
     let gate = rules::Gate::of(&stage);
+    let gate = serde_json::json!({
+        "method": gate.method, "failed": gate.failed, "sample": gate.sample,
+        "limit_per_mille": rules::FAILURES_PER_MILLE_MAX, "passes": gate.passes,
+    });
     let detail = serde_json::json!({
         "policy_id": rollout.policy, "version": rollout.version, "generation": rollout.generation,
         "stages": [{"name": rules::STAGE, "devices": stage.devices, "verified": stage.verified,

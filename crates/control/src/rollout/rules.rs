@@ -19,6 +19,8 @@ use crate::{
 pub const TARGET_DEVICES_MAX: usize = 1000;
 /// The name of the only stage.
 pub const STAGE: &str = "full";
+/// `FAILURE_RATIO_MAX` for the log, which takes no fractions.
+pub const FAILURES_PER_MILLE_MAX: u64 = 5;
 /// Reports of one generation that cross on their way do so within minutes. What claims to be older than that comes from a
 /// clock that was set back, and is believed.
 const CROSSING_MAX: Duration = Duration::from_secs(600);
@@ -311,6 +313,11 @@ mod tests {
         let gate = Gate::of(&stage);
         assert_eq!((gate.failed, gate.sample, gate.passes), (5, 1000, false));
         assert!(Gate::of(&Stage::default()).passes);
+    }
+
+    #[test]
+    fn the_limit_in_the_log_is_the_limit() {
+        assert!((FAILURES_PER_MILLE_MAX as f64 / 1000.0 - FAILURE_RATIO_MAX).abs() < f64::EPSILON);
     }
 
     #[test]

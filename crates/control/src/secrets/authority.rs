@@ -65,6 +65,14 @@ impl Authority {
         &self.root_der
     }
 
+    /// The anchor of the listeners' certificate (PEM).
+    pub fn root_certificate_pem(&self) -> String {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let text = STANDARD.encode(&self.root_der);
+        let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    }
+
     /// The anchor of every device certificate (DER).
     pub fn device_ca_certificate(&self) -> &CertificateDer<'static> {
         &self.device_der

@@ -1,0 +1,118 @@
+//! `muster doctor` and `muster log verify --data-dir`: the invariants of an install, read from its files.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use muster_control::{Clock, MIGRATIONS, access, audit, invariants, secrets::Keyring};
+use muster_model::TenantId;
+use muster_storage::{Database, Scope};
+
+use crate::config::Options;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  muster doctor --data-dir ./data")]
+pub struct DoctorArgs {
+    /// Data folder of the install
+    #[arg(long, env = "MUSTER_DATA_DIR", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Settings file of the install
+    #[arg(long, env = "MUSTER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Checks every invariant; prints a line for each.
+pub async fn run(args: DoctorArgs) -> ExitCode {
+    let opened = match args.options.with_file(args.config.as_deref()) {
+        Ok(options) => open(&args.data_dir, &options).await,
+        Err(error) => Err(error),
+    };
+    match opened {
+        Ok(install) => finish(diagnose(&install).await),
+        Err(error) => finish(Err(error)),
+    }
+}
+
+/// Verifies the log of every tenant of a data folder.
+pub async fn verify_logs(data_dir: &Path) -> ExitCode {
+    let verify = async {
+        let install = open(data_dir, &Options::from_environment()?).await?;
+        let mut good = true;
+        for (tenant, name) in &install.tenants {
+            good &= verify_log(&install, *tenant, name).await?;
+        }
+        Ok(good)
+    };
+    finish(verify.await)
+}
+
+struct Install {
+    db: Database,
+    keys: Keyring,
+    tenants: Vec<(TenantId, String)>,
+}
+
+async fn open(data_dir: &Path, options: &Options) -> Result<Install> {
+    if !data_dir.join("keys").is_dir() {
+        bail!("{} is not the data folder of an install: it has no folder `keys`", data_dir.display());
+    }
+    let keys = Keyring::open(data_dir, Clock::System.now())?;
+    let url = options.database(data_dir)?;
+    let db = Database::open_read_only(&url, MIGRATIONS).await.context("the database cannot be opened")?;
+    let tenants = db.read(Scope::System, access::tenants).await?;
+    Ok(Install { db, keys, tenants })
+}
+
+async fn verify_log(install: &Install, tenant: TenantId, name: &str) -> Result<bool> {
+    let root = install.keys.tenant(tenant)?.root.clone();
+    let verdict = install
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| audit::verify_tenant(tx, tenant, &root))
+        .await?;
+    match verdict {
+        Ok(summary) => {
+            println!("ok    log of {name}: {} entries, root {}, {} waiting", summary.entries, summary.root, summary.waiting);
+            Ok(true)
+        }
+        Err(why) => {
+            println!("BAD   log of {name}: {why}");
+            Ok(false)
+        }
+    }
+}
+
+async fn diagnose(install: &Install) -> Result<bool> {
+    let mut good = true;
+    for (tenant, name) in &install.tenants {
+        good &= verify_log(install, *tenant, name).await?;
+        let (tenant, keys, now) = (*tenant, install.keys.tenant(*tenant)?, Clock::System.now());
+        let findings =
+            install.db.read(Scope::Tenant(tenant.uuid()), move |tx| invariants::check(tx, &keys, now)).await?;
+        for finding in findings {
+            good &= finding.broken.is_empty();
+            if finding.broken.is_empty() {
+                println!("ok    {name}: {}", finding.what);
+            }
+            for broken in finding.broken {
+                println!("BAD   {name}: {}: {broken}", finding.what);
+            }
+        }
+    }
+    Ok(good)
+}
+
+fn finish(outcome: Result<bool>) -> ExitCode {
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("muster: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! `muster serve`: the composition of a control-plane process, from the first run to the drain.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use muster_control::{
+    App,
+    access::{self, Author},
+    reconcile,
+};
+use muster_gateway::{
+    Gateway, Metrics, device_config,
+    listener::{self, Limits},
+    server_config,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+};
+
+use crate::{
+    admin_file::AdminFile,
+    config::{Options, reachable},
+    install::{self, FirstRun},
+    ops, seed,
+};
+
+const DRAIN: Duration = Duration::from_secs(7);
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  muster serve --data-dir ./data --farm 25
+  muster serve --data-dir /var/lib/muster --config /etc/muster/muster.toml
+  muster serve --data-dir ./node2 --database-url postgres://muster@db/muster   (copy `keys/` of the first node first)")]
+pub struct ServeArgs {
+    /// Folder of keys, database and admin.json; made on the first run
+    #[arg(long, env = "MUSTER_DATA_DIR", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Settings file (TOML); flags and environment variables are stronger
+    #[arg(long, env = "MUSTER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Simulated devices that this process brings along
+    #[arg(long, env = "MUSTER_FARM", value_name = "NUMBER", default_value_t = 0)]
+    farm: u32,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// The bound listeners.
+struct Listeners {
+    admin: TcpListener,
+    device: TcpListener,
+    ops: TcpListener,
+}
+
+/// Runs the control plane until SIGTERM or SIGINT.
+pub async fn run(args: ServeArgs) -> Result<()> {
+    let data_dir = install::data_folder(&args.data_dir)?;
+    let options = args.options.clone().with_file(args.config.as_deref())?;
+    let listeners = bind(&options).await?;
+    let (admin, device) = (listeners.admin.local_addr()?, listeners.device.local_addr()?);
+    let app = install::open(&data_dir, &options, options.settings(admin, device)?).await?;
+    let (tenant, first) = install::first_tenant(&app, &data_dir).await?;
+    reconcile::sequence_now(&app).await?;
+    reconcile::warm(&app).await?;
+
+    let stored = AdminFile::read(&data_dir)?;
+    let (root_key, new_client) = match first {
+        Some(FirstRun { root_key, client }) => (Some(root_key), Some(client)),
+        None => (None, None),
+    };
+    let (client_id, client_secret) = install::credentials(&app, tenant, new_client, stored.as_ref()).await?;
+    let file = AdminFile {
+        admin_url: app.settings.admin_url.clone(),
+        device_url: app.settings.device_url.clone(),
+        ops_url: format!("http://{}", reachable(listeners.ops.local_addr()?)),
+        ca_file: install::write_ca(&app, &data_dir)?,
+        tenant: tenant.to_string(),
+        client_id,
+        client_secret,
+    };
+    file.write(&data_dir)?;
+
+    let (stop, stopping) = watch::channel(false);
+    let mut loops = reconcile::start(&app, &stopping);
+    let mut served = serve(&app, &options, listeners, &stopping)?;
+    announce(&app, tenant, &data_dir, root_key).await?;
+    let farm = (args.farm > 0).then(|| tokio::spawn(seed::farm(data_dir.clone(), args.farm, stopping.clone())));
+
+    wait_for_signal().await?;
+    tracing::info!("stopping: requests under way may finish");
+    stop.send_replace(true);
+    let drained = tokio::time::timeout(DRAIN, async {
+        while served.join_next().await.is_some() {}
+        while loops.join_next().await.is_some() {}
+        if let Some(farm) = farm {
+            let _ = farm.await;
+        }
+    });
+    if drained.await.is_err() {
+        tracing::warn!("not everything ended in time");
+    }
+    let _ = tokio::time::timeout(Duration::from_secs(2), app.db.close()).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn bind(options: &Options) -> Result<Listeners> {
+    let bind = |given: Option<SocketAddr>, port: u16, flag: &'static str| async move {
+        let address = given.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
+        listener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address}: is another server running? Choose another address with {flag}")
+        })
+    };
+    Ok(Listeners {
+        admin: bind(options.admin_listen, 8440, "--admin-listen").await?,
+        device: bind(options.device_listen, 8443, "--device-listen").await?,
+        ops: bind(options.ops_listen, 8441, "--ops-listen").await?,
+    })
+}
+
+fn serve(app: &App, options: &Options, listeners: Listeners, stopping: &watch::Receiver<bool>) -> Result<JoinSet<()>> {
+    let mut names = vec!["localhost".to_owned()];
+    names.extend(options.public_names.clone().unwrap_or_default());
+    let mut addresses: Vec<IpAddr> = vec![[127, 0, 0, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()];
+    for listener in [&listeners.admin, &listeners.device] {
+        let ip = listener.local_addr()?.ip();
+        if !ip.is_unspecified() && !addresses.contains(&ip) {
+            addresses.push(ip);
+        }
+    }
+    let identity = || app.keys.authority.server_certificate(&names, &addresses, app.clock.now());
+    let device_tls = Arc::new(device_config(identity()?, app.keys.authority.device_ca_certificate())?);
+    let admin_tls = Arc::new(server_config(identity()?)?);
+    let metrics = Arc::new(Metrics::default());
+
+    let mut served = JoinSet::new();
+    let gateway = Gateway { app: app.clone(), metrics: Arc::clone(&metrics), stop: stopping.clone() };
+    let failed = {
+        let metrics = Arc::clone(&metrics);
+        move || {
+            metrics.handshakes_failed.inc();
+        }
+    };
+    served.spawn(listener::serve(
+        app.clone(),
+        listeners.device,
+        device_tls,
+        muster_gateway::router(gateway),
+        Limits::of_devices(),
+        stopping.clone(),
+        failed,
+    ));
+    served.spawn(listener::serve(
+        app.clone(),
+        listeners.admin,
+        admin_tls,
+        muster_console::router(app.clone()),
+        Limits::of_admins(),
+        stopping.clone(),
+        || {},
+    ));
+    let (ops, mut stop) = (ops::router(app.clone(), &metrics), stopping.clone());
+    served.spawn(async move {
+        let stopped = async move {
+            let _ = stop.changed().await;
+        };
+        if let Err(error) = axum::serve(listeners.ops, ops).with_graceful_shutdown(stopped).await {
+            tracing::error!(%error, "the ops listener ended");
+        }
+    });
+    Ok(served)
+}
+
+/// Says where everything is; on the first run also how to sign in and what to do with the root key.
+async fn announce(
+    app: &App,
+    tenant: muster_model::TenantId,
+    data_dir: &std::path::Path,
+    root_key: Option<PathBuf>,
+) -> Result<()> {
+    let admin = AdminFile::path(data_dir);
+    println!("Muster is running.");
+    println!("  Console and API   {}", app.settings.admin_url);
+    println!("  Devices           {}", app.settings.device_url);
+    println!("  Credentials       {}", admin.display());
+    if let Some(root_key) = root_key {
+        let (secret, _) = access::create_signin_link(app, &Author::system(tenant), "first-operator").await?;
+        println!("  Sign in (once)    {}/signin#{secret}", app.settings.admin_url);
+        println!();
+        println!("The root key of your tenant is {}", root_key.display());
+        println!("It names every other key. Carry it away from this machine (two copies, offline) and delete it here:");
+        println!("the server never needs it, and whoever holds it can replace every signature your devices obey.");
+    } else {
+        println!("  Sign in           muster console-link --admin-file {}", admin.display());
+    }
+    Ok(())
+}
+
+async fn wait_for_signal() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
