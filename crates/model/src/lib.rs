@@ -12,6 +12,7 @@ pub mod rules;
 pub mod settings;
 pub mod text;
 pub mod time;
+mod version;
 
 pub use command::{CommandKind, CommandState, ReceiptOutcome};
 pub use compliance::ComplianceState;

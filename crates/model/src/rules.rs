@@ -6,10 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{facts::Facts, settings::SettingValue, text::Name};
 
+pub use crate::version::compare_versions;
+
 /// The most rules of one policy.
 pub const RULES_MAX: usize = 64;
 /// The longest fact path.
 const PATH_CHARS_MAX: usize = 256;
+/// The longest text that a fact is compared with.
+const VALUE_CHARS_MAX: usize = 256;
+/// How much of a found value a reason shows.
+const SHOWN_CHARS_MAX: usize = 64;
 
 /// A named check.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,7 +37,7 @@ pub struct Check {
     pub value: Option<SettingValue>,
 }
 
-/// How a fact is compared. Texts that look like versions are compared as versions by the ordering operators.
+/// How a fact is compared. Versions are compared as versions, other texts letter by letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
@@ -43,10 +49,26 @@ pub enum Op {
     Ge,
     /// The text holds the value, or the list has it as an item.
     Contains,
+    /// The device has sent the fact.
     Exists,
 }
 
-/// The facts that a rule can name.
+impl Op {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Op::Eq => "eq",
+            Op::Ne => "ne",
+            Op::Lt => "lt",
+            Op::Le => "le",
+            Op::Gt => "gt",
+            Op::Ge => "ge",
+            Op::Contains => "contains",
+            Op::Exists => "exists",
+        }
+    }
+}
+
+/// The facts that a rule can name, besides `packages.<name>.version`.
 pub const FACT_PATHS: &[&str] = &[
     "os.id",
     "os.name",
@@ -70,12 +92,14 @@ pub const FACT_PATHS: &[&str] = &[
 pub enum InvalidRule {
     #[error("there is no fact {0}; see GET /api/v1/settings for the facts")]
     Fact(String),
+    #[error("{fact} cannot be compared with {op}")]
+    Op { fact: String, op: &'static str },
     #[error("the operator needs a value")]
     ValueMissing,
     #[error("exists takes no value")]
     ValueUnexpected,
-    #[error("the value is neither a truth, a whole number nor a text")]
-    ValueKind,
+    #[error("{fact} is compared with {wanted}")]
+    ValueKind { fact: String, wanted: &'static str },
     #[error("a policy has at most {RULES_MAX} rules")]
     TooMany,
     #[error("two rules are called {0}")]
@@ -107,132 +131,141 @@ pub fn check_rules(rules: &[Rule]) -> Result<(), InvalidRule> {
 }
 
 impl Check {
-    /// Whether the check can be evaluated at all.
+    /// Whether the check can be evaluated at all: there is the fact, and operator and value are of its kind.
     pub fn valid(&self) -> Result<(), InvalidRule> {
-        if !FACT_PATHS.contains(&self.fact.as_str()) && package_name(&self.fact).is_none() {
-            return Err(InvalidRule::Fact(self.fact.chars().take(64).collect()));
+        let shown: String = self.fact.chars().take(SHOWN_CHARS_MAX).collect();
+        let Some(kind) = kind_of(&self.fact) else {
+            return Err(InvalidRule::Fact(shown));
+        };
+        let Some(value) = &self.value else {
+            return if self.op == Op::Exists {
+                Ok(())
+            } else {
+                Err(InvalidRule::ValueMissing)
+            };
+        };
+        let op_fits = match self.op {
+            Op::Exists => return Err(InvalidRule::ValueUnexpected),
+            Op::Eq | Op::Ne => kind != FactKind::Texts,
+            Op::Lt | Op::Le | Op::Gt | Op::Ge => matches!(kind, FactKind::Int | FactKind::Version),
+            Op::Contains => matches!(kind, FactKind::Text | FactKind::Version | FactKind::Texts),
+        };
+        if !op_fits {
+            return Err(InvalidRule::Op {
+                fact: shown,
+                op: self.op.as_str(),
+            });
         }
-        match (self.op, &self.value) {
-            (Op::Exists, None) => Ok(()),
-            (Op::Exists, Some(_)) => Err(InvalidRule::ValueUnexpected),
-            (_, None) => Err(InvalidRule::ValueMissing),
-            (_, Some(SettingValue::Bool(_) | SettingValue::Int(_) | SettingValue::Text(_))) => Ok(()),
-            (_, Some(SettingValue::List(_) | SettingValue::Object(_))) => Err(InvalidRule::ValueKind),
+        let value_fits = match (kind, value) {
+            (FactKind::Bool, SettingValue::Bool(_)) | (FactKind::Int, SettingValue::Int(_)) => true,
+            (FactKind::Text | FactKind::Version | FactKind::Texts, SettingValue::Text(text)) => {
+                text.chars().count() <= VALUE_CHARS_MAX
+            }
+            _ => false,
+        };
+        if value_fits {
+            Ok(())
+        } else {
+            Err(InvalidRule::ValueKind {
+                fact: shown,
+                wanted: kind.describe(),
+            })
         }
     }
 
-    /// Evaluates the check; without facts the answer is unknown.
+    /// Evaluates the check. Of a package with several installed versions every one must pass.
     pub fn answer(&self, facts: Option<&Facts>) -> Answer {
-        let Some(facts) = facts else {
+        let Some(found) = facts.and_then(|facts| look_up(&self.fact, facts)) else {
             return Answer::Unknown;
         };
-        let found = look_up(&self.fact, facts);
-        if self.op == Op::Exists {
-            // What is listed of a package is complete, so a missing one is known to be absent.
-            return if found.is_some() {
-                Answer::True
-            } else {
-                Answer::False("it is absent".to_owned())
-            };
+        match (self.op, found) {
+            (Op::Exists, Found::Absent) => Answer::False(format!("{} is absent", self.fact)),
+            (Op::Exists, _) => Answer::True,
+            (_, Found::Absent) => Answer::Unknown,
+            (Op::Contains, Found::Texts(mut items)) => match &self.value {
+                Some(SettingValue::Text(wanted)) if items.any(|item| item == wanted) => Answer::True,
+                Some(SettingValue::Text(wanted)) => {
+                    Answer::False(format!("{} has no {}", self.fact, shown(wanted)))
+                }
+                _ => Answer::Unknown,
+            },
+            (_, Found::Versions(mut versions)) => versions
+                .find_map(|version| match self.compare(Found::Version(version)) {
+                    Answer::True => None,
+                    answer @ (Answer::False(_) | Answer::Unknown) => Some(answer),
+                })
+                .unwrap_or(Answer::True),
+            (_, found) => self.compare(found),
         }
-        let (Some(found), Some(value)) = (found, &self.value) else {
-            return Answer::Unknown;
+    }
+
+    fn compare(&self, found: Found<'_>) -> Answer {
+        let (holds, is) = match (&found, &self.value) {
+            (Found::Bool(left), Some(SettingValue::Bool(right))) => {
+                (self.holds(left.cmp(right)), left.to_string())
+            }
+            (Found::Int(left), Some(SettingValue::Int(right))) => {
+                (self.holds(left.cmp(right)), left.to_string())
+            }
+            (Found::Text(left) | Found::Version(left), Some(SettingValue::Text(right))) => {
+                let holds = match (self.op, &found) {
+                    (Op::Contains, _) => Some(left.contains(right.as_str())),
+                    (_, Found::Version(_)) => self.holds(compare_versions(left, right)),
+                    _ => self.holds((*left).cmp(right)),
+                };
+                (holds, shown(left))
+            }
+            _ => return Answer::Unknown,
         };
-        match self.holds(&found, value) {
+        match holds {
             Some(true) => Answer::True,
-            Some(false) => Answer::False(format!("{} is {}", self.fact, shown(&found))),
+            Some(false) => Answer::False(format!("{} is {is}", self.fact)),
             None => Answer::Unknown,
         }
     }
 
-    fn holds(&self, found: &SettingValue, value: &SettingValue) -> Option<bool> {
-        if self.op == Op::Contains {
-            return match (found, value) {
-                (SettingValue::Text(text), SettingValue::Text(part)) => Some(text.contains(part.as_str())),
-                (SettingValue::List(items), value) => Some(items.contains(value)),
-                _ => None,
-            };
-        }
-        let order = compare(found, value)?;
-        Some(match self.op {
-            Op::Eq => order == Ordering::Equal,
-            Op::Ne => order != Ordering::Equal,
-            Op::Lt => order == Ordering::Less,
-            Op::Le => order != Ordering::Greater,
-            Op::Gt => order == Ordering::Greater,
-            Op::Ge => order != Ordering::Less,
-            Op::Contains | Op::Exists => return None,
-        })
-    }
-}
-
-/// Compares values of one kind; texts as versions. `None` where they cannot be compared.
-fn compare(left: &SettingValue, right: &SettingValue) -> Option<Ordering> {
-    match (left, right) {
-        (SettingValue::Bool(left), SettingValue::Bool(right)) => Some(left.cmp(right)),
-        (SettingValue::Int(left), SettingValue::Int(right)) => Some(left.cmp(right)),
-        (SettingValue::Text(left), SettingValue::Text(right)) => Some(compare_versions(left, right)),
-        _ => None,
-    }
-}
-
-/// Compares texts as versions: runs of digits as numbers, the rest as text; a missing part is lower, `12` equals `12.0`.
-pub fn compare_versions(left: &str, right: &str) -> Ordering {
-    let (mut left, mut right) = (Parts(left), Parts(right));
-    loop {
-        match (left.next(), right.next()) {
-            (None, None) => return Ordering::Equal,
-            (Some(Part::Number(number)), None) if number.is_empty() => {}
-            (None, Some(Part::Number(number))) if number.is_empty() => {}
-            (Some(_), None) => return Ordering::Greater,
-            (None, Some(_)) => return Ordering::Less,
-            (Some(left), Some(right)) => match left.cmp(&right) {
-                Ordering::Equal => {}
-                order => return order,
-            },
+    fn holds(&self, order: Ordering) -> Option<bool> {
+        match self.op {
+            Op::Eq => Some(order.is_eq()),
+            Op::Ne => Some(order.is_ne()),
+            Op::Lt => Some(order.is_lt()),
+            Op::Le => Some(order.is_le()),
+            Op::Gt => Some(order.is_gt()),
+            Op::Ge => Some(order.is_ge()),
+            Op::Contains | Op::Exists => None,
         }
     }
 }
 
-/// A part of a version. A number is held without its leading zeros, so that a longer one is larger.
-#[derive(PartialEq, Eq)]
-enum Part<'a> {
-    Word(&'a str),
-    Number(&'a str),
+/// What a fact is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FactKind {
+    Bool,
+    Int,
+    Text,
+    Version,
+    Texts,
 }
 
-impl Part<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Part::Number(left), Part::Number(right)) => {
-                left.len().cmp(&right.len()).then_with(|| left.cmp(right))
-            }
-            (Part::Word(left), Part::Word(right)) => left.cmp(right),
-            (Part::Word(_), Part::Number(_)) => Ordering::Less,
-            (Part::Number(_), Part::Word(_)) => Ordering::Greater,
+impl FactKind {
+    const fn describe(self) -> &'static str {
+        match self {
+            FactKind::Bool => "true or false",
+            FactKind::Int => "a whole number",
+            FactKind::Text | FactKind::Texts => "a text of at most 256 characters",
+            FactKind::Version => "a version as text, such as \"12.5\"",
         }
     }
 }
 
-struct Parts<'a>(&'a str);
-
-impl<'a> Iterator for Parts<'a> {
-    type Item = Part<'a>;
-
-    fn next(&mut self) -> Option<Part<'a>> {
-        self.0 = self
-            .0
-            .trim_start_matches(|character: char| !character.is_alphanumeric());
-        let digits = self.0.chars().next()?.is_ascii_digit();
-        let same = |character: char| character.is_alphanumeric() && character.is_ascii_digit() == digits;
-        let end = self.0.find(|character| !same(character)).unwrap_or(self.0.len());
-        let (part, rest) = self.0.split_at(end);
-        self.0 = rest;
-        Some(if digits {
-            Part::Number(part.trim_start_matches('0'))
-        } else {
-            Part::Word(part)
-        })
+fn kind_of(path: &str) -> Option<FactKind> {
+    match path {
+        "os.version" | "os.kernel" | "agent.version" => Some(FactKind::Version),
+        "hardware.cpu_cores" | "hardware.memory_bytes" | "users.administrators" => Some(FactKind::Int),
+        "disks.all_encrypted" => Some(FactKind::Bool),
+        "packages" | "users" => Some(FactKind::Texts),
+        path if FACT_PATHS.contains(&path) => Some(FactKind::Text),
+        path => package_name(path).map(|_| FactKind::Version),
     }
 }
 
@@ -241,35 +274,67 @@ fn package_name(path: &str) -> Option<&str> {
     (!name.is_empty() && path.chars().count() <= PATH_CHARS_MAX).then_some(name)
 }
 
-fn look_up(path: &str, facts: &Facts) -> Option<SettingValue> {
-    let text = |value: &Option<String>| value.clone().map(SettingValue::Text);
-    let int = |value: usize| SettingValue::Int(i64::try_from(value).unwrap_or(i64::MAX));
+/// A fact as it stands in the facts.
+enum Found<'a> {
+    /// Known to be absent.
+    Absent,
+    Bool(bool),
+    Int(i64),
+    Text(&'a str),
+    Version(&'a str),
+    /// The installed versions of one package; at least one.
+    Versions(Box<dyn Iterator<Item = &'a str> + 'a>),
+    Texts(Box<dyn Iterator<Item = &'a str> + 'a>),
+}
+
+/// The fact; `None` where the device has not sent it. An empty list was not collected: a device without any user or
+/// package does not exist.
+fn look_up<'a>(path: &'a str, facts: &'a Facts) -> Option<Found<'a>> {
     let (hardware, os) = (&facts.hardware, &facts.os);
-    if let Some(name) = package_name(path) {
-        let package = facts.packages.iter().find(|package| package.name == name)?;
-        return Some(SettingValue::Text(package.version.clone()));
-    }
+    let text = |text: &'a Option<String>| Some(text.as_deref().map_or(Found::Absent, Found::Text));
+    let version = |text: &'a Option<String>| Some(text.as_deref().map_or(Found::Absent, Found::Version));
+    let int = |value: Option<u64>| {
+        let int = |value| Found::Int(i64::try_from(value).unwrap_or(i64::MAX));
+        Some(value.map_or(Found::Absent, int))
+    };
     match path {
         "os.id" => text(&os.id),
         "os.name" => text(&os.name),
-        "os.version" => text(&os.version),
-        "os.kernel" => text(&os.kernel),
+        "os.version" => version(&os.version),
+        "os.kernel" => version(&os.kernel),
         "os.architecture" => text(&os.architecture),
         "hardware.vendor" => text(&hardware.vendor),
         "hardware.model" => text(&hardware.model),
         "hardware.serial" => text(&hardware.serial),
-        "hardware.cpu_cores" => hardware
-            .cpu_cores
-            .map(|cores| SettingValue::Int(i64::from(cores))),
-        "hardware.memory_bytes" => hardware
-            .memory_bytes
-            .map(|bytes| SettingValue::Int(i64::try_from(bytes).unwrap_or(i64::MAX))),
-        "disks.all_encrypted" => all_encrypted(facts).map(SettingValue::Bool),
-        "packages" => Some(list(facts.packages.iter().map(|package| &package.name))),
-        "users" => Some(list(facts.users.iter().map(|user| &user.name))),
-        "users.administrators" => Some(int(facts.users.iter().filter(|user| user.administrator).count())),
-        "agent.version" => text(&facts.agent_version),
-        _ => None,
+        "hardware.cpu_cores" => int(hardware.cpu_cores.map(u64::from)),
+        "hardware.memory_bytes" => int(hardware.memory_bytes),
+        "disks.all_encrypted" => all_encrypted(facts).map(Found::Bool),
+        "agent.version" => version(&facts.agent_version),
+        "packages" if facts.packages.is_empty() => None,
+        "packages" => {
+            let names = facts.packages.iter().map(|package| package.name.as_str());
+            Some(Found::Texts(Box::new(names)))
+        }
+        "users" | "users.administrators" if facts.users.is_empty() => None,
+        "users" => Some(Found::Texts(Box::new(
+            facts.users.iter().map(|user| user.name.as_str()),
+        ))),
+        "users.administrators" => int(Some(
+            facts.users.iter().filter(|user| user.administrator).count() as u64
+        )),
+        path => {
+            let name = package_name(path).filter(|_| !facts.packages.is_empty())?;
+            let mut versions = facts
+                .packages
+                .iter()
+                .filter(move |package| package.name == name)
+                .map(|package| package.version.as_str())
+                .peekable();
+            Some(match versions.peek() {
+                Some(_) => Found::Versions(Box::new(versions)),
+                None => Found::Absent,
+            })
+        }
     }
 }
 
@@ -288,61 +353,10 @@ pub fn all_encrypted(facts: &Facts) -> Option<bool> {
     all
 }
 
-fn list<'a>(items: impl Iterator<Item = &'a String>) -> SettingValue {
-    SettingValue::List(items.cloned().map(SettingValue::Text).collect())
-}
-
-fn shown(value: &SettingValue) -> String {
-    value.to_string().chars().take(64).collect()
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS_MAX).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_compared_as_numbers() {
-        for (left, right, order) in [
-            ("12.9", "12.10", Ordering::Less),
-            ("12", "12.0", Ordering::Equal),
-            ("6.1.0-18", "6.1.0-9", Ordering::Greater),
-            ("1.0~rc1", "1.0", Ordering::Greater),
-            ("0012", "12", Ordering::Equal),
-            (
-                "99999999999999999999999",
-                "100000000000000000000000",
-                Ordering::Less,
-            ),
-        ] {
-            assert_eq!(compare_versions(left, right), order, "{left} {right}");
-        }
-    }
-
-    #[test]
-    fn a_fact_that_was_not_sent_is_unknown() {
-        let check = Check {
-            fact: "os.version".into(),
-            op: Op::Ge,
-            value: Some(SettingValue::Text("12".into())),
-        };
-        assert_eq!(check.answer(None), Answer::Unknown);
-    }
-
-    #[test]
-    fn rules_name_known_facts_only() {
-        let check = |fact: &str| Check {
-            fact: fact.into(),
-            op: Op::Exists,
-            value: None,
-        };
-        assert!(check("packages.openssl.version").valid().is_ok());
-        assert!(check("os.password").valid().is_err());
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn comparing_versions_never_panics_and_is_antisymmetric(left in "\\PC{0,20}", right in "\\PC{0,20}") {
-            proptest::prop_assert_eq!(compare_versions(&left, &right), compare_versions(&right, &left).reverse());
-        }
-    }
-}
+#[path = "rules_tests.rs"]
+mod tests;
