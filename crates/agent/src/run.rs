@@ -143,7 +143,10 @@ impl Agent {
     }
 
     async fn serve(&mut self, stop: &mut Stop) {
-        let mut schedule = Schedule { checkin: Instant::now(), enforce: Instant::now() + ENFORCE_INTERVAL };
+        let mut schedule = Schedule {
+            checkin: Instant::now(),
+            enforce: Instant::now() + ENFORCE_INTERVAL,
+        };
         loop {
             let work = async {
                 tokio::select! {
@@ -210,7 +213,11 @@ impl Agent {
             Ok(delay) => {
                 self.backoff.succeeded();
                 // A renewed certificate is shown by a new connection: make it now, so that wake-ups arrive.
-                if self.link.is_some() { delay } else { full_jitter(machine_clock::random(), WAKE_REOPEN_MAX) }
+                if self.link.is_some() {
+                    delay
+                } else {
+                    full_jitter(machine_clock::random(), WAKE_REOPEN_MAX)
+                }
             }
             Err(AttemptError::Save(error)) => {
                 tracing::error!(%error, "the state cannot be saved, so nothing is done");
@@ -295,7 +302,13 @@ impl Agent {
         }
         self.disconnect();
         let reading = machine_clock::read();
-        let at = JudgedAt::trusted(self.core.now(&reading), reading.wall);
+        let now = self.core.now(&reading);
+        if let Ok(validity) = self.identity.validity()
+            && validity.not_after < now
+        {
+            tracing::warn!(ended = %validity.not_after, "the device certificate has expired: this machine has to be enrolled again");
+        }
+        let at = JudgedAt::trusted(now, reading.wall);
         let pkcs8 = self
             .key
             .to_pkcs8_der()

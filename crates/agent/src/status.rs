@@ -30,7 +30,12 @@ pub fn record_checkin(state_dir: &Path, last: LastCheckin) {
     let write = || -> std::io::Result<()> {
         let text = serde_json::to_vec(&last)?;
         let fresh = state_dir.join("last-checkin.json.new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)?;
         file.write_all(&text)?;
         std::fs::rename(fresh, state_dir.join(LAST_CHECKIN_FILE))
     };
