@@ -168,9 +168,8 @@ pub(crate) fn apply(machine: Machine<'_>, store: &ManagedStore) -> BTreeMap<Stri
         Ok(effects) => effects,
         Err(error) => {
             for key in machine.settings.keys() {
-                refusals
-                    .entry(key.clone())
-                    .or_insert_with(|| Refusal::Failed(error.to_string()));
+                let why = format!("the record of changes could not be kept: {error}");
+                refusals.entry(key.clone()).or_insert(Refusal::Failed(why));
             }
             BTreeSet::new()
         }
