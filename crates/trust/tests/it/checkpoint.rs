@@ -84,6 +84,22 @@ fn a_checkpoint_opens_with_the_keys_of_its_log_only() {
 }
 
 #[test]
+fn a_log_key_that_is_listed_twice_counts_once() {
+    let log = [key(1), key(1)];
+    let mut required = keys(&log, &[]);
+    required.log_threshold = 2;
+    let note = body().sign(&[&key(1)]).unwrap().to_string();
+    let opened = Checkpoint::open(&note, &origin(tenant(1)), &required);
+    assert_eq!(
+        opened,
+        Err(CheckpointError::LogSignatures {
+            valid: 1,
+            threshold: 2
+        })
+    );
+}
+
+#[test]
 fn witnesses_are_counted_once_each() {
     let (log, witnesses) = ([key(1)], [key(2), key(3)]);
     let mut required = keys(&log, &witnesses);

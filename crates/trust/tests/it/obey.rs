@@ -284,6 +284,37 @@ fn p3_with_an_expired_root_nothing_is_obeyed() {
 }
 
 #[test]
+fn p3_a_clock_that_was_set_back_does_not_revive_a_root() {
+    let mut tenant = Tenant::new(1);
+    let year = Duration::from_secs(365 * 86_400);
+    let mut command = tenant.command(1, lock());
+    command.expires_at = at(0).plus(year * 2);
+    let (envelope, index) = tenant.issue(&command);
+    let mut trust = tenant.enrolled();
+    trust
+        .advance_checkpoint(&tenant.checkpoint_note(at(0).plus(year)), &[])
+        .unwrap();
+    assert_eq!(
+        code(obey(&trust, &envelope, &tenant.proof(index))),
+        "root_expired"
+    );
+}
+
+/// A log that took in an entry of another tenant proves nothing by it.
+#[test]
+fn t5_an_entry_of_another_tenant_proves_nothing() {
+    let mut tenant = Tenant::new(1);
+    let mut stranger = Tenant::new(2);
+    let envelope = statement::sign(&tenant.command(1, lock()), &[&tenant.action_key]).unwrap();
+    stranger.log_command(&envelope, command_id(1));
+    let index = tenant.log.append(stranger.log.rows.remove(0));
+    assert_eq!(
+        code(obey(&tenant.enrolled(), &envelope, &tenant.proof(index))),
+        "not_logged"
+    );
+}
+
+#[test]
 fn pinning_wants_the_first_document_of_this_tenant() {
     let tenant = Tenant::new(1);
     assert_eq!(
