@@ -38,7 +38,11 @@ pub fn evaluate(
     };
     let evaluation = evaluate::evaluate(&evaluated, facts, &in_force, platform, now);
     let state = overall(&evaluation, policies, reported.is_current);
-    Standing { evaluation, in_force, state }
+    Standing {
+        evaluation,
+        in_force,
+        state,
+    }
 }
 
 fn still_valid(
@@ -47,9 +51,15 @@ fn still_valid(
 ) -> BTreeMap<String, SettingReport> {
     let holds = |key: &str, report: &SettingReport| {
         report.state == SettingState::Verified
-            && wanted.get(key).is_some_and(|setting| report.observed.as_ref() == Some(&setting.value))
+            && wanted
+                .get(key)
+                .is_some_and(|setting| report.observed.as_ref() == Some(&setting.value))
     };
-    reports.iter().filter(|(key, report)| holds(key, report)).map(|(key, report)| (key.clone(), report.clone())).collect()
+    reports
+        .iter()
+        .filter(|(key, report)| holds(key, report))
+        .map(|(key, report)| (key.clone(), report.clone()))
+        .collect()
 }
 
 fn overall(evaluation: &Evaluation, policies: &[Arc<ActivePolicy>], is_current: bool) -> ComplianceState {
@@ -88,35 +98,73 @@ mod tests {
     }
 
     fn reported(value: i64, state: SettingState, is_current: bool) -> Reported {
-        let report = SettingReport { state, observed: Some(SettingValue::Int(value)), detail: None };
-        Reported { settings: BTreeMap::from([("passcode.min_length".to_owned(), report)]), is_current }
+        let report = SettingReport {
+            state,
+            observed: Some(SettingValue::Int(value)),
+            detail: None,
+        };
+        Reported {
+            settings: BTreeMap::from([("passcode.min_length".to_owned(), report)]),
+            is_current,
+        }
     }
 
     fn state(policies: &[Arc<ActivePolicy>], reported: &Reported) -> ComplianceState {
-        evaluate(policies, None, reported, Platform::Linux, Timestamp::from_micros(0)).state
+        evaluate(
+            policies,
+            None,
+            reported,
+            Platform::Linux,
+            Timestamp::from_micros(0),
+        )
+        .state
     }
 
     #[test]
     fn a_current_report_decides() {
         let policies = [policy(r#"{"passcode.min_length":12}"#, "[]")];
-        assert_eq!(state(&policies, &reported(12, SettingState::Verified, true)), ComplianceState::Compliant);
-        assert_eq!(state(&policies, &reported(8, SettingState::Failed, true)), ComplianceState::Noncompliant);
+        assert_eq!(
+            state(&policies, &reported(12, SettingState::Verified, true)),
+            ComplianceState::Compliant
+        );
+        assert_eq!(
+            state(&policies, &reported(8, SettingState::Failed, true)),
+            ComplianceState::Noncompliant
+        );
     }
 
     #[test]
     fn a_device_is_pending_until_it_reported_on_the_active_policies() {
         let policies = [policy(r#"{"passcode.min_length":12}"#, "[]")];
         assert_eq!(state(&policies, &Reported::default()), ComplianceState::Pending);
-        assert_eq!(state(&policies, &reported(12, SettingState::Verified, false)), ComplianceState::Pending);
-        assert_eq!(state(&policies, &reported(8, SettingState::Failed, false)), ComplianceState::Pending);
+        assert_eq!(
+            state(&policies, &reported(12, SettingState::Verified, false)),
+            ComplianceState::Pending
+        );
+        assert_eq!(
+            state(&policies, &reported(8, SettingState::Failed, false)),
+            ComplianceState::Pending
+        );
     }
 
     #[test]
     fn an_older_report_still_shows_what_it_verified() {
         let policies = [policy(r#"{"passcode.min_length":12}"#, "[]")];
         let at = Timestamp::from_micros(0);
-        let same = evaluate(&policies, None, &reported(12, SettingState::Verified, false), Platform::Linux, at);
-        let other = evaluate(&policies, None, &reported(8, SettingState::Verified, false), Platform::Linux, at);
+        let same = evaluate(
+            &policies,
+            None,
+            &reported(12, SettingState::Verified, false),
+            Platform::Linux,
+            at,
+        );
+        let other = evaluate(
+            &policies,
+            None,
+            &reported(8, SettingState::Verified, false),
+            Platform::Linux,
+            at,
+        );
         assert_eq!((same.in_force.len(), other.in_force.len()), (1, 0));
     }
 
@@ -128,13 +176,25 @@ mod tests {
     #[test]
     fn a_rule_without_its_fact_is_unknown() {
         let rules = r#"[{"name":"os","check":{"fact":"os.version","op":"ge","value":"12"}}]"#;
-        assert_eq!(state(&[policy("{}", rules)], &Reported::default()), ComplianceState::Unknown);
+        assert_eq!(
+            state(&[policy("{}", rules)], &Reported::default()),
+            ComplianceState::Unknown
+        );
     }
 
     #[test]
     fn an_edited_bundle_makes_nobody_compliant() {
         let mut edited = policy("{}", "[]");
         Arc::make_mut(&mut edited).is_intact = false;
-        assert_eq!(state(&[edited], &Reported { is_current: true, ..Reported::default() }), ComplianceState::Unknown);
+        assert_eq!(
+            state(
+                &[edited],
+                &Reported {
+                    is_current: true,
+                    ..Reported::default()
+                }
+            ),
+            ComplianceState::Unknown
+        );
     }
 }

@@ -115,13 +115,23 @@ pub fn device_settings(
 
 impl PolicyRow {
     pub fn of(policy: &ActivePolicy, name: String) -> PolicyRow {
-        PolicyRow { policy_id: policy.policy, name, version: policy.version.clone(), generation: policy.generation }
+        PolicyRow {
+            policy_id: policy.policy,
+            name,
+            version: policy.version.clone(),
+            generation: policy.generation,
+        }
     }
 }
 
 fn verdict_row(verdict: &Verdict) -> VerdictRow {
     let (word, reason) = outcome(&verdict.outcome);
-    VerdictRow { subject: verdict.subject.clone(), policy_id: verdict.from, verdict: word, reason }
+    VerdictRow {
+        subject: verdict.subject.clone(),
+        policy_id: verdict.from,
+        verdict: word,
+        reason,
+    }
 }
 
 fn outcome(outcome: &Outcome) -> (&'static str, Option<String>) {
@@ -135,6 +145,8 @@ fn outcome(outcome: &Outcome) -> (&'static str, Option<String>) {
 fn why(gap: &Gap) -> Option<String> {
     match gap.support {
         Support::Exact => None,
-        Support::Weaker(why) | Support::NotExpressible(why) | Support::NeedsAgent(why) => Some(why.to_owned()),
+        Support::Weaker(why) | Support::NotExpressible(why) | Support::NeedsAgent(why) => {
+            Some(why.to_owned())
+        }
     }
 }

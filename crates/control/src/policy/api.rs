@@ -128,9 +128,16 @@ async fn list_policies(
     let limit = page_limit(query.limit);
     let after = cursor::<PolicyId>(query.cursor.as_deref())?.unwrap_or(PolicyId::from_uuid(Uuid::nil()));
     let tenant = permit.tenant();
-    let policies = app.db.read(permit.storage(), move |tx| super::list(tx, tenant, after, limit + 1)).await?;
+    let policies = app
+        .db
+        .read(permit.storage(), move |tx| {
+            super::list(tx, tenant, after, limit + 1)
+        })
+        .await?;
     let items = policies.into_iter().map(PolicyView::from).collect();
-    Ok(Json(Page::of(items, limit, |policy: &PolicyView| policy.id.to_string())))
+    Ok(Json(Page::of(items, limit, |policy: &PolicyView| {
+        policy.id.to_string()
+    })))
 }
 
 /// A new policy.
@@ -189,7 +196,8 @@ fn insert_policy(tx: &mut LoggedTx<'_>, policy: &Policy) -> Result<(), Problem> 
     }
     tx.attempt(|tx| store::insert_policy(tx, tenant, policy).map_err(|error| unique_or(error, taken)))?;
     let detail = serde_json::json!({"name": policy.name, "description": policy.description});
-    tx.record("policy.created", ("policy", policy.id.to_string()), detail).map(drop)
+    tx.record("policy.created", ("policy", policy.id.to_string()), detail)
+        .map(drop)
 }
 
 #[utoipa::path(
@@ -209,7 +217,11 @@ async fn get_policy(
             let newest = super::versions(tx, tenant, policy.id, u64::MAX, 1)?.pop();
             let versions = newest.as_ref().map_or(0, |newest| newest.sequence);
             let newest = newest.map(|newest| newest.version.to_string());
-            Ok::<_, Problem>(PolicySummary { policy, versions, newest })
+            Ok::<_, Problem>(PolicySummary {
+                policy,
+                versions,
+                newest,
+            })
         })
         .await?;
     Ok(Json(summary.into()))
@@ -239,8 +251,13 @@ async fn list_versions(
             super::versions(tx, tenant, policy.id, before, limit + 1)
         })
         .await?;
-    let items = versions.into_iter().map(VersionView::of).collect::<Result<Vec<_>, _>>()?;
-    Ok(Json(Page::of(items, limit, |version: &VersionView| version.sequence.to_string())))
+    let items = versions
+        .into_iter()
+        .map(VersionView::of)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Json(Page::of(items, limit, |version: &VersionView| {
+        version.sequence.to_string()
+    })))
 }
 
 /// A new version of a policy.
@@ -296,15 +313,25 @@ async fn create_version(
     key: IdempotencyKey,
     Body(request): Body<VersionRequest>,
 ) -> Result<Response, Problem> {
-    let content = rules::read_content(request.settings.get(), request.rules.as_deref().unwrap_or_default())?;
+    let content = rules::read_content(
+        request.settings.get(),
+        request.rules.as_deref().unwrap_or_default(),
+    )?;
     let label = request.version.clone();
-    let made = commit_once(&app, &permit, key, "POST /policies/{id}/versions", &(&id, &request), {
-        let (id, label, content) = (id.clone(), label.clone(), content.clone());
-        move |tx| {
-            let (status, version) = make_version(tx, &id, &label, &content)?;
-            Ok((status, CreatedVersion::from(version)))
-        }
-    })
+    let made = commit_once(
+        &app,
+        &permit,
+        key,
+        "POST /policies/{id}/versions",
+        &(&id, &request),
+        {
+            let (id, label, content) = (id.clone(), label.clone(), content.clone());
+            move |tx| {
+                let (status, version) = make_version(tx, &id, &label, &content)?;
+                Ok((status, CreatedVersion::from(version)))
+            }
+        },
+    )
     .await;
     if let Err(problem) = &made
         && problem.kind == VERSION_EXISTS
@@ -315,17 +342,18 @@ async fn create_version(
 }
 
 /// Makes a version, or finds the one that is there. Two calls at once meet at the table's keys: the later one looks again.
+/// Each time it has to, one of the others has won.
 fn make_version(
     tx: &mut LoggedTx<'_>,
     policy: &str,
     label: &VersionLabel,
     content: &Content,
 ) -> Result<(StatusCode, Version), Problem> {
-    const TRIES: u32 = 5;
+    const TRIES_MAX: u32 = 64;
     let tenant = tx.tenant();
     let policy = super::resolve(tx, tenant, policy)?;
     let entry = EntryId::generate(tx.at(), clock::random());
-    for _ in 0..TRIES {
+    for _ in 0..TRIES_MAX {
         let existing = store::version(tx, tenant, policy.id, label.as_str())?;
         match (rules::decide(existing.as_ref(), content), existing) {
             (Decision::Repeat, Some(existing)) => return Ok((StatusCode::OK, existing)),
@@ -339,7 +367,9 @@ fn make_version(
         let (version, bytes) = build(tx, &policy, label, content, entry)?;
         let stored = tx.attempt(|tx| match store::insert_version(tx, tenant, &version, &bytes) {
             Ok(()) => Ok(()),
-            Err(error) => Err(unique_or(error, || CONFLICT.detail("Another version was made at this moment."))),
+            Err(error) => Err(unique_or(error, || {
+                CONFLICT.detail("Another version was made at this moment.")
+            })),
         });
         match stored {
             Ok(()) => {
@@ -347,14 +377,21 @@ fn make_version(
                     "policy_id": policy.id, "version": label, "sequence": version.sequence,
                     "bundle_sha256": version.bundle_sha256,
                 });
-                tx.record_as(entry, "policy.version_created", ("policy", policy.id.to_string()), detail)?;
+                tx.record_as(
+                    entry,
+                    "policy.version_created",
+                    ("policy", policy.id.to_string()),
+                    detail,
+                )?;
                 return Ok((StatusCode::CREATED, version));
             }
             Err(problem) if problem.kind == CONFLICT => {}
             Err(problem) => return Err(problem),
         }
     }
-    Err(CONFLICT.detail("Other versions of this policy are being made at this moment. Try again.").retry_after(1))
+    Err(CONFLICT
+        .detail("Other versions of this policy are being made at this moment. Try again.")
+        .retry_after(1))
 }
 
 fn build(
@@ -408,7 +445,8 @@ async fn record_refusal(
             "policy_id": policy.id, "version": label, "bundle_sha256": version.bundle_sha256,
             "offered_content_sha256": content.sha256,
         });
-        tx.record("policy.change_refused", ("policy", policy.id.to_string()), detail).map(drop)
+        tx.record("policy.change_refused", ("policy", policy.id.to_string()), detail)
+            .map(drop)
     })
     .await
 }
@@ -468,24 +506,38 @@ async fn get_bundle(
         }
     };
     let etag = format!("\"{}\"", version.bundle_sha256);
-    let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|value| etag_matches(value, &etag));
+    let known = headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .any(|value| etag_matches(value, &etag));
     let mut response = if known {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let mut response = Bytes::from(bytes).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(BUNDLE_MEDIA_TYPE));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(BUNDLE_MEDIA_TYPE));
         response
     };
     let headers = response.headers_mut();
-    headers.insert(header::ETAG, HeaderValue::from_str(&etag).map_err(Problem::internal)?);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    headers.insert(
+        header::ETAG,
+        HeaderValue::from_str(&etag).map_err(Problem::internal)?,
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, max-age=31536000, immutable"),
+    );
     Ok(response)
 }
 
 /// Weak comparison of `If-None-Match` (RFC 9110 §13.1.2).
 fn etag_matches(value: &HeaderValue, etag: &str) -> bool {
     let Ok(value) = value.to_str() else { return false };
-    value.split(',').map(|part| part.trim().trim_start_matches("W/")).any(|part| part == "*" || part == etag)
+    value
+        .split(',')
+        .map(|part| part.trim().trim_start_matches("W/"))
+        .any(|part| part == "*" || part == etag)
 }
 
 /// A setting that policies can have.
@@ -536,11 +588,18 @@ struct Catalogue {
     responses((status = 200, body = Catalogue)),
 )]
 async fn list_settings(_permit: Permit<PolicyRead>) -> Json<Catalogue> {
-    Json(Catalogue { items: catalogue().iter().map(setting_view).collect(), facts: FACT_PATHS, next_cursor: None })
+    Json(Catalogue {
+        items: catalogue().iter().map(setting_view).collect(),
+        facts: FACT_PATHS,
+        next_cursor: None,
+    })
 }
 
 fn setting_view(def: &'static SettingDef) -> SettingView {
-    let support = Platform::ALL.into_iter().map(|platform| SupportView { platform, support: def.support_on(platform) });
+    let support = Platform::ALL.into_iter().map(|platform| SupportView {
+        platform,
+        support: def.support_on(platform),
+    });
     let (kind, words, bounds) = match def.kind {
         SettingKind::Bool => ("bool", None, None),
         SettingKind::Int { min, max } => ("int", None, Some((min, max))),

@@ -56,8 +56,14 @@ pub fn read_content(settings: &str, rules: &[Rule]) -> Result<Content, Problem> 
         SETTINGS_INVALID.detail(detail).with_errors(errors)
     })?;
     check_rules(rules).map_err(|invalid| {
-        let field = FieldError { field: "rules".to_owned(), code: "rule_invalid".to_owned(), detail: invalid.to_string() };
-        SETTINGS_INVALID.detail(format!("rules: {invalid}")).with_errors(vec![field])
+        let field = FieldError {
+            field: "rules".to_owned(),
+            code: "rule_invalid".to_owned(),
+            detail: invalid.to_string(),
+        };
+        SETTINGS_INVALID
+            .detail(format!("rules: {invalid}"))
+            .with_errors(vec![field])
     })?;
     if settings.is_empty() && rules.is_empty() {
         return Err(SETTINGS_INVALID.detail("A version needs at least one setting or rule."));
@@ -65,7 +71,11 @@ pub fn read_content(settings: &str, rules: &[Rule]) -> Result<Content, Problem> 
     let settings_json = settings.canonical_json();
     let rules_json = serde_json::to_string(rules).map_err(Problem::internal)?;
     let sha256 = sha256_of(&[settings_json.as_bytes(), b"\n", rules_json.as_bytes()]);
-    Ok(Content { settings_json, rules_json, sha256 })
+    Ok(Content {
+        settings_json,
+        rules_json,
+        sha256,
+    })
 }
 
 /// Decides about a request for a version that may exist.
@@ -93,7 +103,8 @@ pub fn open_bundle(bytes: &[u8], keys: &TenantKeys, version: &Version) -> Result
     {
         return Err("it is the bundle of another version".to_owned());
     }
-    let settings = Settings::parse(open.settings_json()).map_err(|_| "its settings are not understood".to_owned())?;
+    let settings =
+        Settings::parse(open.settings_json()).map_err(|_| "its settings are not understood".to_owned())?;
     let rules = serde_json::from_slice(open.rules_json()).map_err(|error| error.to_string())?;
     Ok(Opened { settings, rules })
 }
@@ -145,7 +156,10 @@ mod tests {
             .expect_err("both are wrong");
         assert_eq!(problem.code(), "settings_invalid");
         let fields: Vec<_> = problem.errors.iter().map(|error| error.field.as_str()).collect();
-        assert!(fields.contains(&"passcode.min_lenght") && fields.contains(&"passcode.required"), "{fields:?}");
+        assert!(
+            fields.contains(&"passcode.min_lenght") && fields.contains(&"passcode.required"),
+            "{fields:?}"
+        );
     }
 
     #[test]

@@ -60,12 +60,18 @@ pub fn policies(
     limit: i64,
 ) -> Result<Vec<PolicySummary>, StorageError> {
     tx.query(&POLICIES, &[&tenant.uuid(), &after.uuid(), &limit], |row| {
-        Ok(PolicySummary { policy: policy_of(row)?, versions: row.get(4)?, newest: row.get(5)? })
+        Ok(PolicySummary {
+            policy: policy_of(row)?,
+            versions: row.get(4)?,
+            newest: row.get(5)?,
+        })
     })
 }
 
 pub fn next_sequence(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<u64, StorageError> {
-    tx.query_one(&NEXT_SEQUENCE, &[&tenant.uuid(), &policy.uuid()], |row| row.get(0))
+    tx.query_one(&NEXT_SEQUENCE, &[&tenant.uuid(), &policy.uuid()], |row| {
+        row.get(0)
+    })
 }
 
 pub fn insert_version(
@@ -111,7 +117,11 @@ pub fn versions(
     limit: i64,
 ) -> Result<Vec<Version>, StorageError> {
     let before = i64::try_from(before).unwrap_or(i64::MAX);
-    tx.query(&VERSIONS, &[&tenant.uuid(), &policy.uuid(), &before, &limit], version_of)
+    tx.query(
+        &VERSIONS,
+        &[&tenant.uuid(), &policy.uuid(), &before, &limit],
+        version_of,
+    )
 }
 
 pub fn bundle(
@@ -120,10 +130,16 @@ pub fn bundle(
     policy: PolicyId,
     version: &str,
 ) -> Result<Option<Vec<u8>>, StorageError> {
-    tx.query_opt(&BUNDLE, &[&tenant.uuid(), &policy.uuid(), &version], |row| row.get(0))
+    tx.query_opt(&BUNDLE, &[&tenant.uuid(), &policy.uuid(), &version], |row| {
+        row.get(0)
+    })
 }
 
-pub fn bundle_by_sha256(tx: &mut Tx, tenant: TenantId, sha256: &str) -> Result<Option<Vec<u8>>, StorageError> {
+pub fn bundle_by_sha256(
+    tx: &mut Tx,
+    tenant: TenantId,
+    sha256: &str,
+) -> Result<Option<Vec<u8>>, StorageError> {
     tx.query_opt(&BUNDLE_BY_SHA256, &[&tenant.uuid(), &sha256], |row| row.get(0))
 }
 

@@ -51,7 +51,10 @@ impl Answer {
     }
 
     pub fn code(&self) -> String {
-        self.json()["code"].as_str().expect("a problem has a code").to_owned()
+        self.json()["code"]
+            .as_str()
+            .expect("a problem has a code")
+            .to_owned()
     }
 }
 
@@ -69,22 +72,37 @@ impl Scene {
         let now = Timestamp::from_unix_seconds(START_SECONDS);
         let keys = Keyring::open(folder.path(), now).expect("keys can be made");
         let settings = Settings::default();
-        let app = Control::new(db, Clock::Fixed(Arc::clone(&clock)), keys, settings, "test".to_owned());
-        let (tenant, client, _) =
-            access::create_tenant(&app, "test", &folder.path().join("away")).await.expect("a tenant can be made");
+        let app = Control::new(
+            db,
+            Clock::Fixed(Arc::clone(&clock)),
+            keys,
+            settings,
+            "test".to_owned(),
+        );
+        let (tenant, client, _) = access::create_tenant(&app, "test", &folder.path().join("away"))
+            .await
+            .expect("a tenant can be made");
         let (routes, _) = policy::router().merge(rollout::router()).split_for_parts();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");
         let service = routes.with_state(Arc::clone(&app));
         tokio::spawn(async move { axum::serve(listener, service).await });
-        Scene { app, tenant, client: client.id, address, clock, _folder: folder }
+        Scene {
+            app,
+            tenant,
+            client: client.id,
+            address,
+            clock,
+            _folder: folder,
+        }
     }
 
     /// The same application as another tenant's client sees it.
     pub async fn beside(&self) -> Scene {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let (tenant, client, _) =
-            access::create_tenant(&self.app, "other", folder.path()).await.expect("a tenant can be made");
+        let (tenant, client, _) = access::create_tenant(&self.app, "other", folder.path())
+            .await
+            .expect("a tenant can be made");
         Scene {
             app: Arc::clone(&self.app),
             tenant,
@@ -108,10 +126,21 @@ impl Scene {
         self.call_with(method, path, &[], body).await
     }
 
-    pub async fn call_with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
-        let (token, _) =
-            tokens::issue_access(&self.app.keys, self.tenant, self.client, &scope::every(), self.app.clock.now())
-                .expect("a token can be issued");
+    pub async fn call_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&str>,
+    ) -> Answer {
+        let (token, _) = tokens::issue_access(
+            &self.app.keys,
+            self.tenant,
+            self.client,
+            &scope::every(),
+            self.app.clock.now(),
+        )
+        .expect("a token can be issued");
         let body = body.unwrap_or_default();
         let mut request = format!(
             "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
@@ -123,31 +152,55 @@ impl Scene {
         }
         request.push_str("\r\n");
         request.push_str(body);
-        let mut stream = TcpStream::connect(self.address).await.expect("the listener answers");
-        stream.write_all(request.as_bytes()).await.expect("the request can be sent");
+        let mut stream = TcpStream::connect(self.address)
+            .await
+            .expect("the listener answers");
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("the request can be sent");
         let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).await.expect("the response can be read");
-        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a response has a head");
+        stream
+            .read_to_end(&mut bytes)
+            .await
+            .expect("the response can be read");
+        let end = bytes
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .expect("a response has a head");
         let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
         let status = head[9..12].parse().expect("a status line has a status");
-        Answer { status, headers: head, body: bytes[end + 4..].to_vec() }
+        Answer {
+            status,
+            headers: head,
+            body: bytes[end + 4..].to_vec(),
+        }
     }
 
     /// Makes a policy and a version of it with these settings.
     pub async fn version(&self, policy: &str, version: &str, settings: &str) {
-        let made = self.call("POST", "/policies", Some(&format!(r#"{{"name":"{policy}"}}"#))).await;
+        let made = self
+            .call("POST", "/policies", Some(&format!(r#"{{"name":"{policy}"}}"#)))
+            .await;
         assert!(matches!(made.status, 201 | 409), "{made:?}");
         let body = format!(r#"{{"version":"{version}","settings":{settings}}}"#);
-        let made = self.call("POST", &format!("/policies/{policy}/versions"), Some(&body)).await;
+        let made = self
+            .call("POST", &format!("/policies/{policy}/versions"), Some(&body))
+            .await;
         assert_eq!(made.status, 201, "{made:?}");
     }
 
     /// Activates a version and answers the rollout's id.
     pub async fn activate(&self, policy: &str, version: &str) -> String {
         let body = format!(r#"{{"version":"{version}"}}"#);
-        let answer = self.call("POST", &format!("/policies/{policy}/activate"), Some(&body)).await;
+        let answer = self
+            .call("POST", &format!("/policies/{policy}/activate"), Some(&body))
+            .await;
         assert_eq!(answer.status, 202, "{answer:?}");
-        answer.json()["rollout_id"].as_str().expect("it has an id").to_owned()
+        answer.json()["rollout_id"]
+            .as_str()
+            .expect("it has an id")
+            .to_owned()
     }
 
     pub async fn device(&self, platform: Platform) -> TestDevice {
@@ -177,7 +230,11 @@ impl Scene {
             platform,
             key: key.public().clone(),
         };
-        TestDevice { id: admitted.id, key, reporter }
+        TestDevice {
+            id: admitted.id,
+            key,
+            reporter,
+        }
     }
 
     /// How many log entries have this action.
@@ -189,28 +246,41 @@ impl Scene {
         let tenant = self.tenant.uuid();
         self.app
             .db
-            .read(self.storage(), move |tx| tx.query_one(&ENTRIES, &[&tenant, &action], |row| row.get(0)))
+            .read(self.storage(), move |tx| {
+                tx.query_one(&ENTRIES, &[&tenant, &action], |row| row.get(0))
+            })
             .await
             .expect("entries can be counted")
     }
 
     /// Does what an attacker with the database's password can do.
     pub async fn sql(&self, sql: &'static str) -> u64 {
-        let statement = Statement { name: "TEST_SQL", sql };
+        let statement = Statement {
+            name: "TEST_SQL",
+            sql,
+        };
         let tenant = self.tenant.uuid();
-        let changed: Result<u64, StorageError> =
-            self.app.db.write(self.storage(), move |tx| tx.execute(&statement, &[&tenant])).await;
+        let changed: Result<u64, StorageError> = self
+            .app
+            .db
+            .write(self.storage(), move |tx| tx.execute(&statement, &[&tenant]))
+            .await;
         changed.expect("the statement runs")
     }
 
     /// The only value of a query over this tenant.
     pub async fn value<T: FromValue + Send + 'static>(&self, sql: &'static str) -> T {
-        let statement = Statement { name: "TEST_VALUE", sql };
+        let statement = Statement {
+            name: "TEST_VALUE",
+            sql,
+        };
         let tenant = self.tenant.uuid();
         let value: Result<T, Problem> = self
             .app
             .db
-            .read(self.storage(), move |tx| Ok(tx.query_one(&statement, &[&tenant], |row| row.get(0))?))
+            .read(self.storage(), move |tx| {
+                Ok(tx.query_one(&statement, &[&tenant], |row| row.get(0))?)
+            })
             .await;
         value.expect("the query answers")
     }

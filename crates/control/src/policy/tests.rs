@@ -11,7 +11,10 @@ const BASELINE: &str = r#"{"passcode.required":true,"passcode.min_length":12}"#;
 #[tokio::test(flavor = "multi_thread")]
 async fn every_statement_is_understood_by_both_engines() {
     on_both(MIGRATIONS, async |db| {
-        assert_eq!(statement_problems(db.db(), super::STATEMENTS).await, Vec::<String>::new());
+        assert_eq!(
+            statement_problems(db.db(), super::STATEMENTS).await,
+            Vec::<String>::new()
+        );
     })
     .await;
 }
@@ -21,12 +24,22 @@ async fn a_version_is_a_signed_bundle_that_anybody_can_check() {
     on_both(MIGRATIONS, async |db| {
         let scene = Scene::new(db.db().clone()).await;
         scene.version("baseline", "2026.05", BASELINE).await;
-        let answer = scene.call("GET", "/policies/baseline/versions/2026.05/bundle", None).await;
+        let answer = scene
+            .call("GET", "/policies/baseline/versions/2026.05/bundle", None)
+            .await;
         assert_eq!(answer.status, 200);
-        assert!(answer.headers.contains("content-type: application/zip"), "{}", answer.headers);
+        assert!(
+            answer.headers.contains("content-type: application/zip"),
+            "{}",
+            answer.headers
+        );
         assert!(answer.headers.contains("immutable"));
         let digest = sha256(&answer.body).to_hex();
-        assert!(answer.headers.contains(&format!("etag: \"{digest}\"")), "{}", answer.headers);
+        assert!(
+            answer.headers.contains(&format!("etag: \"{digest}\"")),
+            "{}",
+            answer.headers
+        );
         let open = bundle::open(&answer.body).expect("it is a bundle");
         let keys = scene.app.keys.tenant(scene.tenant).expect("the tenant has keys");
         open.verify(&keys.root).expect("the policy role signed it");
@@ -34,8 +47,13 @@ async fn a_version_is_a_signed_bundle_that_anybody_can_check() {
         assert_eq!(open.manifest.sequence, 1);
 
         let known = [("If-None-Match", format!("\"{digest}\""))];
-        let known: Vec<(&str, &str)> = known.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let again = scene.call_with("GET", "/policies/baseline/versions/2026.05/bundle", &known, None).await;
+        let known: Vec<(&str, &str)> = known
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        let again = scene
+            .call_with("GET", "/policies/baseline/versions/2026.05/bundle", &known, None)
+            .await;
         assert_eq!((again.status, again.body.len()), (304, 0));
     })
     .await;
@@ -59,7 +77,10 @@ async fn a_version_never_changes_and_the_attempt_is_logged() {
         assert_eq!((refused.status, refused.code().as_str()), (409, "version_exists"));
         assert_eq!(scene.entries("policy.change_refused").await, 1);
         assert_eq!(scene.entries("policy.version_created").await, 1);
-        let now = scene.call("GET", "/policies/baseline/versions/2026.05", None).await.json();
+        let now = scene
+            .call("GET", "/policies/baseline/versions/2026.05", None)
+            .await
+            .json();
         assert_eq!(now["settings"]["passcode.min_length"], 12);
     })
     .await;
@@ -90,11 +111,19 @@ async fn d5_unknown_and_doubled_members_are_refused() {
         scene.version("baseline", "1", BASELINE).await;
         for (body, status) in [
             (r#"{"version":"2","settings":{},"sequence":7}"#, 400),
-            (r#"{"version":"2","version":"3","settings":{"passcode.min_length":4}}"#, 400),
-            (r#"{"version":"2","settings":{"passcode.min_length":4,"passcode.min_length":12}}"#, 422),
+            (
+                r#"{"version":"2","version":"3","settings":{"passcode.min_length":4}}"#,
+                400,
+            ),
+            (
+                r#"{"version":"2","settings":{"passcode.min_length":4,"passcode.min_length":12}}"#,
+                422,
+            ),
             (r#"{"version":"../2","settings":{"passcode.min_length":4}}"#, 400),
         ] {
-            let refused = scene.call("POST", "/policies/baseline/versions", Some(body)).await;
+            let refused = scene
+                .call("POST", "/policies/baseline/versions", Some(body))
+                .await;
             assert_eq!(refused.status, status, "{body}: {refused:?}");
         }
     })
@@ -105,17 +134,27 @@ async fn d5_unknown_and_doubled_members_are_refused() {
 async fn a_name_is_taken_once_and_works_in_place_of_the_id() {
     on_both(MIGRATIONS, async |db| {
         let scene = Scene::new(db.db().clone()).await;
-        let made = scene.call("POST", "/policies", Some(r#"{"name":"baseline","description":"d"}"#)).await;
+        let made = scene
+            .call(
+                "POST",
+                "/policies",
+                Some(r#"{"name":"baseline","description":"d"}"#),
+            )
+            .await;
         assert_eq!(made.status, 201, "{made:?}");
         let id = made.json()["id"].as_str().expect("it has an id").to_owned();
-        let again = scene.call("POST", "/policies", Some(r#"{"name":"baseline"}"#)).await;
+        let again = scene
+            .call("POST", "/policies", Some(r#"{"name":"baseline"}"#))
+            .await;
         assert_eq!((again.status, again.code().as_str()), (409, "name_taken"));
         let by_name = scene.call("GET", "/policies/baseline", None).await.json();
         let by_id = scene.call("GET", &format!("/policies/{id}"), None).await.json();
         assert_eq!(by_name, by_id);
         let missing = scene.call("GET", "/policies/nothing", None).await;
         assert_eq!((missing.status, missing.code().as_str()), (404, "not_found"));
-        let posed = scene.call("POST", "/policies", Some(&format!(r#"{{"name":"{id}"}}"#))).await;
+        let posed = scene
+            .call("POST", "/policies", Some(&format!(r#"{{"name":"{id}"}}"#)))
+            .await;
         assert_eq!(posed.status, 400);
     })
     .await;
@@ -152,9 +191,15 @@ async fn one_version_made_many_times_at_once_is_made_once() {
             let scene = std::sync::Arc::clone(&scene);
             calls.push(tokio::spawn(async move {
                 // Half of them are about the same version, half are each about their own.
-                let label = if number % 2 == 0 { "same".to_owned() } else { format!("own-{number}") };
+                let label = if number % 2 == 0 {
+                    "same".to_owned()
+                } else {
+                    format!("own-{number}")
+                };
                 let body = format!(r#"{{"version":"{label}","settings":{{"passcode.min_length":9}}}}"#);
-                scene.call("POST", "/policies/baseline/versions", Some(&body)).await
+                scene
+                    .call("POST", "/policies/baseline/versions", Some(&body))
+                    .await
             }));
         }
         let mut created = 0;
@@ -164,7 +209,9 @@ async fn one_version_made_many_times_at_once_is_made_once() {
             created += u32::from(answer.status == 201);
         }
         assert_eq!(created, 9);
-        let last: i64 = scene.value("SELECT MAX(sequence) FROM policy_version WHERE tenant_id = $1").await;
+        let last: i64 = scene
+            .value("SELECT MAX(sequence) FROM policy_version WHERE tenant_id = $1")
+            .await;
         assert_eq!(last, 10);
     })
     .await;
@@ -179,8 +226,13 @@ async fn an_idempotency_key_gives_the_first_answer_again() {
         let first = scene.call_with("POST", "/policies", &key, body).await;
         let second = scene.call_with("POST", "/policies", &key, body).await;
         assert_eq!((first.status, &first.body), (second.status, &second.body));
-        let other = scene.call_with("POST", "/policies", &key, Some(r#"{"name":"other"}"#)).await;
-        assert_eq!((other.status, other.code().as_str()), (422, "idempotency_key_reused"));
+        let other = scene
+            .call_with("POST", "/policies", &key, Some(r#"{"name":"other"}"#))
+            .await;
+        assert_eq!(
+            (other.status, other.code().as_str()),
+            (422, "idempotency_key_reused")
+        );
     })
     .await;
 }
@@ -207,14 +259,26 @@ async fn lists_are_paged() {
         for version in ["1", "2", "3"] {
             scene.version("baseline", version, BASELINE).await;
         }
-        let first = scene.call("GET", "/policies/baseline/versions?limit=2", None).await.json();
+        let first = scene
+            .call("GET", "/policies/baseline/versions?limit=2", None)
+            .await
+            .json();
         let versions = |page: &serde_json::Value| -> Vec<String> {
             let items = page["items"].as_array().expect("it is a list").iter();
-            items.map(|item| item["version"].as_str().expect("it has a label").to_owned()).collect()
+            items
+                .map(|item| item["version"].as_str().expect("it has a label").to_owned())
+                .collect()
         };
         assert_eq!(versions(&first), ["3", "2"]);
         let cursor = first["next_cursor"].as_str().expect("there is more");
-        let rest = scene.call("GET", &format!("/policies/baseline/versions?cursor={cursor}"), None).await.json();
+        let rest = scene
+            .call(
+                "GET",
+                &format!("/policies/baseline/versions?cursor={cursor}"),
+                None,
+            )
+            .await
+            .json();
         assert_eq!(versions(&rest), ["1"]);
         assert!(rest["next_cursor"].is_null());
         assert_eq!(scene.call("GET", "/policies?cursor=x", None).await.status, 400);

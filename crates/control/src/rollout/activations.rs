@@ -138,7 +138,11 @@ impl Activations {
     /// Tenants with a paused rollout, whose holders other nodes may have learned of.
     pub fn with_pauses(&self) -> Vec<TenantId> {
         let tenants = self.tenants.read();
-        tenants.iter().filter(|(_, view)| !view.paused.is_empty()).map(|(tenant, _)| *tenant).collect()
+        tenants
+            .iter()
+            .filter(|(_, view)| !view.paused.is_empty())
+            .map(|(tenant, _)| *tenant)
+            .collect()
     }
 
     fn view(&self, tenant: TenantId) -> Option<Arc<TenantView>> {
@@ -154,7 +158,12 @@ impl TenantView {
             holders: RwLock::new(paused.holders),
             before: paused.before,
         });
-        TenantView { ticket, newest: view.newest, paused: paused.collect(), sets: RwLock::default() }
+        TenantView {
+            ticket,
+            newest: view.newest,
+            paused: paused.collect(),
+            sets: RwLock::default(),
+        }
     }
 
     fn desired(&self, platform: Platform, device: DeviceId) -> Arc<DesiredSet> {
@@ -195,13 +204,22 @@ impl World {
     }
 
     fn set(&self, mask: u64) -> DesiredSet {
-        let chosen = self.candidates.iter().enumerate().filter(|(bit, _)| *bit < 64 && mask & (1 << bit) != 0);
+        let chosen = self
+            .candidates
+            .iter()
+            .enumerate()
+            .filter(|(bit, _)| *bit < 64 && mask & (1 << bit) != 0);
         let (mut bundles, mut policies) = (Vec::new(), Vec::new());
         for (_, candidate) in chosen {
             bundles.push(candidate.bundle.clone());
             policies.push(Arc::clone(&candidate.policy));
         }
-        DesiredSet { digest: state_digest(&bundles), generation: self.generation, bundles, policies }
+        DesiredSet {
+            digest: state_digest(&bundles),
+            generation: self.generation,
+            bundles,
+            policies,
+        }
     }
 }
 
@@ -223,7 +241,8 @@ mod tests {
 
     fn candidate(policy: u128, generation: u64, target: Target) -> Candidate {
         let policy = PolicyId::from_uuid(Uuid::from_u128(policy));
-        let version: muster_model::text::VersionLabel = format!("v{generation}").parse().expect("it is a label");
+        let version: muster_model::text::VersionLabel =
+            format!("v{generation}").parse().expect("it is a label");
         Candidate {
             target: Arc::new(target),
             bundle: DesiredBundle {
@@ -249,28 +268,65 @@ mod tests {
     }
 
     fn generations(activations: &Activations, platform: Platform, id: DeviceId) -> (u64, Vec<u64>) {
-        let set = activations.desired(tenant(), platform, id).expect("the view was read");
-        (set.generation, set.bundles.iter().map(|bundle| bundle.generation).collect())
+        let set = activations
+            .desired(tenant(), platform, id)
+            .expect("the view was read");
+        (
+            set.generation,
+            set.bundles.iter().map(|bundle| bundle.generation).collect(),
+        )
     }
 
     #[test]
     fn an_unread_view_changes_nothing_and_an_empty_one_wants_nothing() {
         let activations = Activations::default();
-        assert!(activations.desired(tenant(), Platform::Linux, device(7)).is_none());
+        assert!(
+            activations
+                .desired(tenant(), Platform::Linux, device(7))
+                .is_none()
+        );
         activations.learn(tenant(), activations.ticket(), View::default());
-        let set = activations.desired(tenant(), Platform::Linux, device(7)).expect("the view was read");
+        let set = activations
+            .desired(tenant(), Platform::Linux, device(7))
+            .expect("the view was read");
         assert_eq!(set.digest, sha256(b""));
     }
 
     #[test]
     fn a_device_is_told_the_rollouts_that_mean_it() {
-        let only_linux = Target { platforms: Some(vec![Platform::Linux]), devices: None };
-        let only_seven = Target { platforms: None, devices: Some(vec![device(7)]) };
-        let candidates = vec![candidate(1, 1, everybody()), candidate(2, 2, only_linux), candidate(3, 3, only_seven)];
+        let only_linux = Target {
+            platforms: Some(vec![Platform::Linux]),
+            devices: None,
+        };
+        let only_seven = Target {
+            platforms: None,
+            devices: Some(vec![device(7)]),
+        };
+        let candidates = vec![
+            candidate(1, 1, everybody()),
+            candidate(2, 2, only_linux),
+            candidate(3, 3, only_seven),
+        ];
         let activations = Activations::default();
-        activations.learn(tenant(), activations.ticket(), View { newest: World { generation: 3, candidates }, paused: Vec::new() });
-        assert_eq!(generations(&activations, Platform::Linux, device(7)), (3, vec![1, 2, 3]));
-        assert_eq!(generations(&activations, Platform::Linux, device(8)), (3, vec![1, 2]));
+        activations.learn(
+            tenant(),
+            activations.ticket(),
+            View {
+                newest: World {
+                    generation: 3,
+                    candidates,
+                },
+                paused: Vec::new(),
+            },
+        );
+        assert_eq!(
+            generations(&activations, Platform::Linux, device(7)),
+            (3, vec![1, 2, 3])
+        );
+        assert_eq!(
+            generations(&activations, Platform::Linux, device(8)),
+            (3, vec![1, 2])
+        );
         assert_eq!(generations(&activations, Platform::Ios, device(8)), (3, vec![1]));
     }
 
@@ -278,19 +334,46 @@ mod tests {
     fn a_view_that_was_read_earlier_replaces_no_later_one() {
         let activations = Activations::default();
         let (earlier, later) = (activations.ticket(), activations.ticket());
-        let newest = World { generation: 1, candidates: vec![candidate(1, 1, everybody())] };
-        activations.learn(tenant(), later, View { newest, paused: Vec::new() });
+        let newest = World {
+            generation: 1,
+            candidates: vec![candidate(1, 1, everybody())],
+        };
+        activations.learn(
+            tenant(),
+            later,
+            View {
+                newest,
+                paused: Vec::new(),
+            },
+        );
         activations.learn(tenant(), earlier, View::default());
-        assert_eq!(generations(&activations, Platform::Linux, device(7)), (1, vec![1]));
+        assert_eq!(
+            generations(&activations, Platform::Linux, device(7)),
+            (1, vec![1])
+        );
     }
 
     #[test]
     fn devices_with_the_same_rollouts_share_one_set() {
         let activations = Activations::default();
-        let newest = World { generation: 1, candidates: vec![candidate(1, 1, everybody())] };
-        activations.learn(tenant(), activations.ticket(), View { newest, paused: Vec::new() });
-        let one = activations.desired(tenant(), Platform::Linux, device(7)).expect("the view was read");
-        let other = activations.desired(tenant(), Platform::Linux, device(8)).expect("the view was read");
+        let newest = World {
+            generation: 1,
+            candidates: vec![candidate(1, 1, everybody())],
+        };
+        activations.learn(
+            tenant(),
+            activations.ticket(),
+            View {
+                newest,
+                paused: Vec::new(),
+            },
+        );
+        let one = activations
+            .desired(tenant(), Platform::Linux, device(7))
+            .expect("the view was read");
+        let other = activations
+            .desired(tenant(), Platform::Linux, device(8))
+            .expect("the view was read");
         assert!(Arc::ptr_eq(&one, &other));
     }
 
@@ -298,17 +381,45 @@ mod tests {
     fn a_pause_moves_no_device_and_takes_nothing_back() {
         let paused = Paused {
             generation: 5,
-            target: Arc::new(Target { platforms: Some(vec![Platform::Linux]), devices: None }),
+            target: Arc::new(Target {
+                platforms: Some(vec![Platform::Linux]),
+                devices: None,
+            }),
             holders: HashSet::from([device(7)]),
-            before: World { generation: 4, candidates: vec![candidate(1, 2, everybody())] },
+            before: World {
+                generation: 4,
+                candidates: vec![candidate(1, 2, everybody())],
+            },
         };
-        let newest = World { generation: 6, candidates: vec![candidate(1, 5, everybody()), candidate(2, 6, everybody())] };
+        let newest = World {
+            generation: 6,
+            candidates: vec![candidate(1, 5, everybody()), candidate(2, 6, everybody())],
+        };
         let activations = Activations::default();
-        activations.learn(tenant(), activations.ticket(), View { newest, paused: vec![paused] });
-        assert_eq!(generations(&activations, Platform::Linux, device(7)), (6, vec![5, 6]));
-        assert_eq!(generations(&activations, Platform::Linux, device(8)), (4, vec![2]));
-        assert_eq!(generations(&activations, Platform::Ios, device(8)), (6, vec![5, 6]));
+        activations.learn(
+            tenant(),
+            activations.ticket(),
+            View {
+                newest,
+                paused: vec![paused],
+            },
+        );
+        assert_eq!(
+            generations(&activations, Platform::Linux, device(7)),
+            (6, vec![5, 6])
+        );
+        assert_eq!(
+            generations(&activations, Platform::Linux, device(8)),
+            (4, vec![2])
+        );
+        assert_eq!(
+            generations(&activations, Platform::Ios, device(8)),
+            (6, vec![5, 6])
+        );
         activations.reported(tenant(), device(8), 5);
-        assert_eq!(generations(&activations, Platform::Linux, device(8)), (6, vec![5, 6]));
+        assert_eq!(
+            generations(&activations, Platform::Linux, device(8)),
+            (6, vec![5, 6])
+        );
     }
 }

@@ -2,12 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::Response,
-};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use muster_model::{
     DeviceId, EntryId, PolicyId, RolloutId, RolloutState, SettingReport, TenantId, Timestamp,
     platform::Platform, rollout::RolloutEvent, text::VersionLabel,
@@ -101,14 +96,27 @@ async fn activate_policy(
     let target = request.target.clone().unwrap_or_default().checked()?;
     let (tenant, settings, label) = (permit.tenant(), app.settings.clone(), request.version.clone());
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
-    let answer = commit_once(&app, &permit, key, "POST /policies/{id}/activate", &(&id, &request), {
-        let (id, label) = (id.clone(), label.clone());
-        move |tx| {
-            let policy = policy::resolve(tx, tenant, &id)?;
-            let rollout = change::activate(tx, &keys, &settings, policy.id, &label, target.clone())?;
-            Ok((StatusCode::ACCEPTED, Activated { rollout_id: rollout.id, generation: rollout.generation }))
-        }
-    })
+    let answer = commit_once(
+        &app,
+        &permit,
+        key,
+        "POST /policies/{id}/activate",
+        &(&id, &request),
+        {
+            let (id, label) = (id.clone(), label.clone());
+            move |tx| {
+                let policy = policy::resolve(tx, tenant, &id)?;
+                let rollout = change::activate(tx, &keys, &settings, policy.id, &label, target.clone())?;
+                Ok((
+                    StatusCode::ACCEPTED,
+                    Activated {
+                        rollout_id: rollout.id,
+                        generation: rollout.generation,
+                    },
+                ))
+            }
+        },
+    )
     .await;
     match answer {
         Ok(answer) => {
@@ -235,11 +243,15 @@ async fn list_rollouts(
         .db
         .read(permit.storage(), move |tx| {
             let rollouts = super::list(tx, tenant, before, limit + 1)?;
-            let views = rollouts.into_iter().map(|rollout| view(tx, tenant, rollout, &settings, now));
+            let views = rollouts
+                .into_iter()
+                .map(|rollout| view(tx, tenant, rollout, &settings, now));
             views.collect::<Result<Vec<_>, Problem>>()
         })
         .await?;
-    Ok(Json(Page::of(items, limit, |rollout: &RolloutView| rollout.id.to_string())))
+    Ok(Json(Page::of(items, limit, |rollout: &RolloutView| {
+        rollout.id.to_string()
+    })))
 }
 
 #[utoipa::path(
@@ -298,7 +310,8 @@ async fn list_rollout_devices(
         .read(permit.storage(), move |tx| {
             let rollout = super::get(tx, tenant, id)?;
             let enrolled_by = super::silent_since(&rollout, silence, now);
-            let targeted = devices::target_devices(tx, tenant, rollout.plan.target.filter(), after, limit + 1)?;
+            let targeted =
+                devices::target_devices(tx, tenant, rollout.plan.target.filter(), after, limit + 1)?;
             let mut items = Vec::with_capacity(targeted.len());
             for device in targeted {
                 let reported = super::settings_of(tx, tenant, device.id, device.epoch, id)?;
@@ -307,7 +320,9 @@ async fn list_rollout_devices(
             Ok::<_, Problem>(items)
         })
         .await?;
-    Ok(Json(Page::of(items, limit, |device: &RolloutDeviceView| device.device_id.to_string())))
+    Ok(Json(Page::of(items, limit, |device: &RolloutDeviceView| {
+        device.device_id.to_string()
+    })))
 }
 
 fn device_view(
@@ -315,9 +330,17 @@ fn device_view(
     reported: Option<(Report, BTreeMap<String, SettingReport>)>,
     enrolled_by: Timestamp,
 ) -> RolloutDeviceView {
-    let waiting = if device.enrolled_at <= enrolled_by { "silent" } else { "pending" };
+    let waiting = if device.enrolled_at <= enrolled_by {
+        "silent"
+    } else {
+        "pending"
+    };
     let (state, reported_at, settings) = match reported {
-        Some((report, settings)) => (report.state.as_str(), Some(report.reported_at.to_string()), settings),
+        Some((report, settings)) => (
+            report.state.as_str(),
+            Some(report.reported_at.to_string()),
+            settings,
+        ),
         None => (waiting, None, BTreeMap::new()),
     };
     RolloutDeviceView {
@@ -379,7 +402,15 @@ async fn abort_rollout(
     PathOf(id): PathOf<RolloutId>,
     key: IdempotencyKey,
 ) -> Result<Response, Problem> {
-    undo_rollout(app, permit, key, "POST /rollouts/{id}/abort", id, RolloutEvent::Abort).await
+    undo_rollout(
+        app,
+        permit,
+        key,
+        "POST /rollouts/{id}/abort",
+        id,
+        RolloutEvent::Abort,
+    )
+    .await
 }
 
 /// As abort, also for a rollout that was completed.
@@ -393,7 +424,15 @@ async fn roll_back_rollout(
     PathOf(id): PathOf<RolloutId>,
     key: IdempotencyKey,
 ) -> Result<Response, Problem> {
-    undo_rollout(app, permit, key, "POST /rollouts/{id}/rollback", id, RolloutEvent::RollBack).await
+    undo_rollout(
+        app,
+        permit,
+        key,
+        "POST /rollouts/{id}/rollback",
+        id,
+        RolloutEvent::RollBack,
+    )
+    .await
 }
 
 /// What the device should be at, what it reported of each setting, and the verdicts.
@@ -452,7 +491,13 @@ async fn undo_rollout(
         let rollout = super::get(tx, tenant, id)?;
         let Undone { rollout, replacement } = change::undo(tx, &keys, &settings, rollout, event)?;
         let rollout = view(tx, tenant, rollout, &settings, now)?;
-        Ok((StatusCode::OK, UndoneView { rollout, replacement_id: replacement.map(|replacement| replacement.id) }))
+        Ok((
+            StatusCode::OK,
+            UndoneView {
+                rollout,
+                replacement_id: replacement.map(|replacement| replacement.id),
+            },
+        ))
     })
     .await;
     match answer {
@@ -495,13 +540,18 @@ async fn report_tampering(
 /// One stage called `full` is what a rollout has; anything else would be obeyed only in part, and is refused.
 fn require_one_stage(stages: Option<&[Box<RawValue>]>) -> Result<(), Problem> {
     let refused = || {
-        STAGES_UNSUPPORTED.detail("A rollout has one stage. Leave `stages` out, or send [{\"name\":\"full\"}].")
+        STAGES_UNSUPPORTED
+            .detail("A rollout has one stage. Leave `stages` out, or send [{\"name\":\"full\"}].")
     };
     match stages {
         None => Ok(()),
         Some([only]) => {
             let stage: StageRequest = serde_json::from_str(only.get()).map_err(|_| refused())?;
-            if stage.name == STAGE { Ok(()) } else { Err(refused()) }
+            if stage.name == STAGE {
+                Ok(())
+            } else {
+                Err(refused())
+            }
         }
         Some(_) => Err(refused()),
     }
@@ -530,7 +580,11 @@ mod tests {
             r#"{"version":"1","stages":[{"name":"pilot"}]}"#,
             r#"{"version":"1","stages":[]}"#,
         ] {
-            assert_eq!(stages(body).expect_err("it is refused").code(), "stages_unsupported", "{body}");
+            assert_eq!(
+                stages(body).expect_err("it is refused").code(),
+                "stages_unsupported",
+                "{body}"
+            );
         }
     }
 }

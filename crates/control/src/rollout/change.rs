@@ -1,12 +1,11 @@
 //! Changes of rollouts: activation, pause, resume, abort and roll-back. Each writes its log entry in the same transaction.
 
-use muster_model::{
-    EntryId, PolicyId, RolloutId, RolloutState, rollout::RolloutEvent, text::VersionLabel,
-};
+use muster_model::{EntryId, PolicyId, RolloutId, RolloutState, rollout::RolloutEvent, text::VersionLabel};
 use muster_storage::StorageError;
 
 use super::{
-    Rollout, activations::ACTIVE_POLICIES_MAX,
+    Rollout,
+    activations::ACTIVE_POLICIES_MAX,
     rules::{self, Plan, Target},
     store,
 };
@@ -18,8 +17,8 @@ use crate::{
     secrets::TenantKeys,
 };
 
-/// How often a generation that somebody else just took is chosen anew.
-const TRIES: u32 = 8;
+/// How often a generation that somebody else just took is chosen anew. Each time, one of the others has won.
+const TRIES_MAX: u32 = 64;
 
 /// What became of an undone rollout: another version activated in its place, or the policy withdrawn.
 #[derive(Debug, Clone)]
@@ -46,7 +45,17 @@ pub fn activate(
     version: &VersionLabel,
     target: Target,
 ) -> Result<Rollout, Problem> {
-    start(tx, keys, settings, Order { policy, version, target, rolled_back_from: None })
+    start(
+        tx,
+        keys,
+        settings,
+        Order {
+            policy,
+            version,
+            target,
+            rolled_back_from: None,
+        },
+    )
 }
 
 /// Stops moving devices; those that have the rollout keep it.
@@ -79,10 +88,17 @@ pub fn undo(
     rollout.updated_at = at;
     let Some(earlier) = store::completed_before(tx, tenant, &rollout)? else {
         withdraw(tx, &mut rollout, from)?;
-        return Ok(Undone { rollout, replacement: None });
+        return Ok(Undone {
+            rollout,
+            replacement: None,
+        });
     };
     store_change(tx, &rollout, from)?;
-    let action = if event == RolloutEvent::Abort { "rollout.aborted" } else { "rollout.rolled_back" };
+    let action = if event == RolloutEvent::Abort {
+        "rollout.aborted"
+    } else {
+        "rollout.rolled_back"
+    };
     let detail = serde_json::json!({
         "policy_id": rollout.policy, "version": rollout.version, "generation": rollout.generation,
         "back_to": earlier.version,
@@ -95,7 +111,10 @@ pub fn undo(
         rolled_back_from: Some(rollout.id),
     };
     let replacement = start(tx, keys, settings, order)?;
-    Ok(Undone { rollout, replacement: Some(replacement) })
+    Ok(Undone {
+        rollout,
+        replacement: Some(replacement),
+    })
 }
 
 /// Ends a running rollout whose devices all have it. `None` when it is no longer running.
@@ -157,7 +176,11 @@ fn start(
         entry: EntryId::generate(tx.at(), clock::random()),
         state: RolloutState::Running,
         current: true,
-        plan: Plan { target: order.target, rolled_back_from: order.rolled_back_from, ..Plan::default() },
+        plan: Plan {
+            target: order.target,
+            rolled_back_from: order.rolled_back_from,
+            ..Plan::default()
+        },
         created_by: tx.actor(),
         created_at: tx.at(),
         updated_at: tx.at(),
@@ -169,7 +192,12 @@ fn start(
         "generation": rollout.generation, "rollout_id": rollout.id, "target": rollout.plan.target,
         "replaces": replaced, "rolled_back_from": rollout.plan.rolled_back_from,
     });
-    tx.record_as(rollout.entry, "rollout.activated", ("rollout", rollout.id.to_string()), detail)?;
+    tx.record_as(
+        rollout.entry,
+        "rollout.activated",
+        ("rollout", rollout.id.to_string()),
+        detail,
+    )?;
     Ok(rollout)
 }
 
@@ -218,7 +246,8 @@ fn withdraw(tx: &mut LoggedTx<'_>, rollout: &mut Rollout, from: RolloutState) ->
         "policy_id": rollout.policy, "version": rollout.version, "rollout_id": rollout.id,
         "state": rollout.state, "activated_generation": activated, "generation": rollout.generation,
     });
-    tx.record("rollout.withdrawn", ("rollout", rollout.id.to_string()), detail).map(drop)
+    tx.record("rollout.withdrawn", ("rollout", rollout.id.to_string()), detail)
+        .map(drop)
 }
 
 fn step(
@@ -245,7 +274,7 @@ fn with_next_generation(
     write: impl Fn(&mut muster_storage::Tx, muster_model::TenantId, &Rollout) -> Result<(), StorageError>,
 ) -> Result<(), Problem> {
     let tenant = tx.tenant();
-    for _ in 0..TRIES {
+    for _ in 0..TRIES_MAX {
         rollout.generation = store::max_generation(tx, tenant)? + 1;
         match tx.attempt(|tx| write(tx, tenant, rollout)) {
             Ok(()) => return Ok(()),
@@ -258,9 +287,15 @@ fn with_next_generation(
 
 fn store_change(tx: &mut LoggedTx<'_>, rollout: &Rollout, from: RolloutState) -> Result<(), Problem> {
     let tenant = tx.tenant();
-    if store::update(tx, tenant, rollout, from)? == 0 { Err(changed_meanwhile()) } else { Ok(()) }
+    if store::update(tx, tenant, rollout, from)? == 0 {
+        Err(changed_meanwhile())
+    } else {
+        Ok(())
+    }
 }
 
 fn changed_meanwhile() -> Problem {
-    CONFLICT.detail("Somebody changed rollouts at the same moment. Look again and repeat.").retry_after(1)
+    CONFLICT
+        .detail("Somebody changed rollouts at the same moment. Look again and repeat.")
+        .retry_after(1)
 }

@@ -39,14 +39,21 @@ pub async fn load(app: &App) -> Result<(), Problem> {
 pub async fn reload(app: &App, tenant: TenantId) -> Result<(), Problem> {
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let ticket = app.activations.ticket();
-    let view = app.db.read(Scope::Tenant(tenant.uuid()), move |tx| read_view(tx, &keys)).await?;
+    let view = app
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| read_view(tx, &keys))
+        .await?;
     app.activations.learn(tenant, ticket, view);
     Ok(())
 }
 
 /// Reads a tenant's view if that has not been done.
 pub async fn ensure(app: &App, tenant: TenantId) -> Result<(), Problem> {
-    if app.activations.knows(tenant) { Ok(()) } else { reload(app, tenant).await }
+    if app.activations.knows(tenant) {
+        Ok(())
+    } else {
+        reload(app, tenant).await
+    }
 }
 
 /// Signs what one device should be at. Also answers the activation entries whose inclusion the device wants proved, in the
@@ -70,20 +77,30 @@ pub fn desired_for(
         expires_at: now.plus(Duration::from_secs(DESIRED_STATE_DAYS * 86_400)),
     };
     let envelope = statement::sign(&statement, &[&keys.action]).map_err(Problem::internal)?;
-    Ok((envelope, set.bundles.iter().map(|bundle| bundle.activation_entry).collect()))
+    Ok((
+        envelope,
+        set.bundles.iter().map(|bundle| bundle.activation_entry).collect(),
+    ))
 }
 
 fn read_view(tx: &mut Tx, keys: &TenantKeys) -> Result<View, Problem> {
     let tenant = keys.tenant;
     let current = store::current(tx, tenant)?;
-    let mut newest = World { generation: store::max_generation(tx, tenant)?, candidates: Vec::new() };
+    let mut newest = World {
+        generation: store::max_generation(tx, tenant)?,
+        candidates: Vec::new(),
+    };
     for rollout in &current {
         newest.candidates.push(candidate(tx, keys, rollout)?);
     }
     let mut paused = Vec::new();
-    for rollout in current.iter().filter(|rollout| rollout.state == RolloutState::Paused) {
-        let holders: HashSet<DeviceId> =
-            store::holders(tx, tenant, rollout.generation)?.into_iter().collect();
+    for rollout in current
+        .iter()
+        .filter(|rollout| rollout.state == RolloutState::Paused)
+    {
+        let holders: HashSet<DeviceId> = store::holders(tx, tenant, rollout.generation)?
+            .into_iter()
+            .collect();
         paused.push(Paused {
             generation: rollout.generation,
             target: Arc::new(rollout.plan.target.clone()),
@@ -102,7 +119,10 @@ fn world_before(
     generation: u64,
 ) -> Result<World, Problem> {
     let before = generation.saturating_sub(1);
-    let mut world = World { generation: before, candidates: Vec::new() };
+    let mut world = World {
+        generation: before,
+        candidates: Vec::new(),
+    };
     for rollout in current {
         let held = if rollout.generation <= before {
             Some(rollout.clone())
@@ -129,7 +149,9 @@ fn candidate(tx: &mut Tx, keys: &TenantKeys, rollout: &Rollout) -> Result<Candid
     };
     let sha256: Digest = rollout.bundle_sha256.parse().map_err(Problem::internal)?;
     let is_intact = opened.is_some();
-    let (settings, rules) = opened.map(|opened| (opened.settings, opened.rules)).unwrap_or_default();
+    let (settings, rules) = opened
+        .map(|opened| (opened.settings, opened.rules))
+        .unwrap_or_default();
     Ok(Candidate {
         target: Arc::new(rollout.plan.target.clone()),
         bundle: DesiredBundle {

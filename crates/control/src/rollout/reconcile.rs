@@ -25,7 +25,9 @@ pub async fn reconcile(app: &App) -> Result<usize, Problem> {
     }
     let running = app
         .db
-        .read(Scope::System, |tx| Ok::<_, Problem>(store::running(tx, ROLLOUTS_PER_PASS)?))
+        .read(Scope::System, |tx| {
+            Ok::<_, Problem>(store::running(tx, ROLLOUTS_PER_PASS)?)
+        })
         .await?;
     let mut completed = 0;
     for (tenant, rollout) in running {
@@ -52,8 +54,10 @@ async fn reconcile_one(app: &App, tenant: TenantId, id: RolloutId) -> Result<boo
         Step::Wait | Step::Hold => Ok(false),
         Step::Complete => {
             let settings = app.settings.clone();
-            let completed =
-                audit::commit(app, &Author::system(tenant), move |tx| change::complete(tx, &settings, id)).await?;
+            let completed = audit::commit(app, &Author::system(tenant), move |tx| {
+                change::complete(tx, &settings, id)
+            })
+            .await?;
             if completed.is_some() {
                 reload(app, tenant).await?;
             }

@@ -70,14 +70,20 @@ pub async fn accept_report(app: &App, reporter: &Reporter, envelope: &Envelope) 
     app.activations.reported(tenant, device, statement.generation);
     let set = desired(&app.activations, tenant, platform, device)?;
     let is_current = statement.state_digest == set.digest;
-    let (now, envelope) = (app.clock.now(), String::from_utf8(envelope.to_json()).map_err(Problem::internal)?);
+    let (now, envelope) = (
+        app.clock.now(),
+        String::from_utf8(envelope.to_json()).map_err(Problem::internal)?,
+    );
     let accepted = audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
         if let Some(stored) = store::report(tx, tenant, device)?
             && is_overtaken(age_of(&stored)?, age(&statement))
         {
             return Ok(Accepted::Overtaken);
         }
-        let reported = Reported { settings: statement.settings.clone(), is_current };
+        let reported = Reported {
+            settings: statement.settings.clone(),
+            is_current,
+        };
         let standing = compliance::refresh(tx, tenant, device, platform, &set.policies, &reported, now)?;
         let state = ReportState::of(&statement.settings);
         let report = Report {
@@ -87,12 +93,17 @@ pub async fn accept_report(app: &App, reporter: &Reporter, envelope: &Envelope) 
             state_digest: statement.state_digest.to_hex(),
             state,
             settings: serde_json::to_string(&statement.settings).map_err(Problem::internal)?,
-            verdicts: serde_json::to_string::<[Verdict]>(&standing.evaluation.verdicts).map_err(Problem::internal)?,
+            verdicts: serde_json::to_string::<[Verdict]>(&standing.evaluation.verdicts)
+                .map_err(Problem::internal)?,
             envelope: envelope.clone(),
             reported_at: now,
         };
         store::put_report(tx, tenant, &report)?;
-        Ok(Accepted::Stored { state, compliance: standing.state, is_current })
+        Ok(Accepted::Stored {
+            state,
+            compliance: standing.state,
+            is_current,
+        })
     })
     .await?;
     app.nudges.rollouts.notify_one();
@@ -123,13 +134,26 @@ pub fn device_settings(
 ) -> Result<DeviceSettingsView, Problem> {
     let set = desired(activations, tenant, device.platform, device.id)?;
     let (reported, reported_at) = last_reported(tx, tenant, device, &set)?;
-    let standing =
-        compliance::evaluate_device(tx, tenant, device.id, device.platform, &set.policies, &reported, now)?;
+    let standing = compliance::evaluate_device(
+        tx,
+        tenant,
+        device.id,
+        device.platform,
+        &set.policies,
+        &reported,
+        now,
+    )?;
     let mut policies = Vec::with_capacity(set.policies.len());
     for active in &set.policies {
         policies.push(PolicyRow::of(active, policy::name(tx, tenant, active.policy)?));
     }
-    Ok(compliance::device_settings(device.id, &standing, &policies, reported_at, reported.is_current))
+    Ok(compliance::device_settings(
+        device.id,
+        &standing,
+        &policies,
+        reported_at,
+        reported.is_current,
+    ))
 }
 
 /// The policies of devices in short, in their order: the one with the newest generation where a device has several, `None`
@@ -143,7 +167,9 @@ pub fn policies_of(
     let mut policies = Vec::with_capacity(devices.len());
     for device in devices {
         let set = activations.desired(tenant, device.platform, device.id);
-        let newest = set.as_ref().and_then(|set| set.bundles.iter().max_by_key(|bundle| bundle.generation));
+        let newest = set
+            .as_ref()
+            .and_then(|set| set.bundles.iter().max_by_key(|bundle| bundle.generation));
         let Some((set, newest)) = set.as_ref().zip(newest) else {
             policies.push(None);
             continue;
@@ -170,7 +196,9 @@ pub fn settings_of(
     let generation = get(tx, tenant, rollout)?.generation;
     let report = store::report(tx, tenant, device)?;
     let report = report.filter(|report| report.epoch == epoch && report.generation >= generation);
-    report.map(|report| read_settings(&report).map(|settings| (report, settings))).transpose()
+    report
+        .map(|report| read_settings(&report).map(|settings| (report, settings)))
+        .transpose()
 }
 
 /// The statement, if this device's key signed it about this device in this enrollment.
@@ -200,9 +228,11 @@ fn desired(
     platform: Platform,
     device: DeviceId,
 ) -> Result<std::sync::Arc<DesiredSet>, Problem> {
-    activations
-        .desired(tenant, platform, device)
-        .ok_or_else(|| UNAVAILABLE.detail("The policies are still being read. Try again shortly.").retry_after(1))
+    activations.desired(tenant, platform, device).ok_or_else(|| {
+        UNAVAILABLE
+            .detail("The policies are still being read. Try again shortly.")
+            .retry_after(1)
+    })
 }
 
 fn last_reported(
@@ -211,11 +241,21 @@ fn last_reported(
     device: &Device,
     set: &DesiredSet,
 ) -> Result<(Reported, Option<Timestamp>), Problem> {
-    let Some(report) = store::report(tx, tenant, device.id)?.filter(|report| report.epoch == device.epoch) else {
+    let Some(report) = store::report(tx, tenant, device.id)?.filter(|report| report.epoch == device.epoch)
+    else {
         // Who should have nothing and has said nothing is where it should be.
-        return Ok((Reported { settings: BTreeMap::new(), is_current: set.bundles.is_empty() }, None));
+        return Ok((
+            Reported {
+                settings: BTreeMap::new(),
+                is_current: set.bundles.is_empty(),
+            },
+            None,
+        ));
     };
-    let reported = Reported { settings: read_settings(&report)?, is_current: is_about(&report, device, set) };
+    let reported = Reported {
+        settings: read_settings(&report)?,
+        is_current: is_about(&report, device, set),
+    };
     Ok((reported, Some(report.reported_at)))
 }
 
@@ -228,7 +268,11 @@ fn read_settings(report: &Report) -> Result<BTreeMap<String, SettingReport>, Pro
 }
 
 fn age(statement: &PolicyReportStatement) -> ReportAge {
-    ReportAge { epoch: statement.epoch, generation: statement.generation, at: statement.at }
+    ReportAge {
+        epoch: statement.epoch,
+        generation: statement.generation,
+        at: statement.at,
+    }
 }
 
 /// The stored report's own time is in its signed statement.
@@ -237,5 +281,9 @@ fn age_of(report: &Report) -> Result<ReportAge, Problem> {
     let statement: PolicyReportStatement =
         muster_trust::encoding::from_strict_json(&envelope.payload, PolicyReportStatement::MAX_BYTES)
             .map_err(Problem::internal)?;
-    Ok(ReportAge { epoch: report.epoch, generation: report.generation, at: statement.at })
+    Ok(ReportAge {
+        epoch: report.epoch,
+        generation: report.generation,
+        at: statement.at,
+    })
 }

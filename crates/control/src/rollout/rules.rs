@@ -50,9 +50,15 @@ impl Target {
         }
         let is_empty = |list: Option<usize>| list == Some(0);
         if is_empty(self.platforms.as_ref().map(Vec::len)) || is_empty(self.devices.as_ref().map(Vec::len)) {
-            return Err(INVALID.detail("The target names nobody. Leave out a list that should restrict nothing."));
+            return Err(
+                INVALID.detail("The target names nobody. Leave out a list that should restrict nothing.")
+            );
         }
-        if self.devices.as_ref().is_some_and(|devices| devices.len() > TARGET_DEVICES_MAX) {
+        if self
+            .devices
+            .as_ref()
+            .is_some_and(|devices| devices.len() > TARGET_DEVICES_MAX)
+        {
             return Err(INVALID.detail(format!(
                 "A target lists at most {TARGET_DEVICES_MAX} devices by id. Target platforms, or leave the list out."
             )));
@@ -62,12 +68,20 @@ impl Target {
 
     /// Whether the target holds a device. The device list is sorted.
     pub fn means(&self, platform: Platform, device: DeviceId) -> bool {
-        self.platforms.as_ref().is_none_or(|platforms| platforms.contains(&platform))
-            && self.devices.as_ref().is_none_or(|devices| devices.binary_search(&device).is_ok())
+        self.platforms
+            .as_ref()
+            .is_none_or(|platforms| platforms.contains(&platform))
+            && self
+                .devices
+                .as_ref()
+                .is_none_or(|devices| devices.binary_search(&device).is_ok())
     }
 
     pub fn filter(&self) -> TargetFilter<'_> {
-        TargetFilter { platforms: self.platforms.as_deref(), devices: self.devices.as_deref() }
+        TargetFilter {
+            platforms: self.platforms.as_deref(),
+            devices: self.devices.as_deref(),
+        }
     }
 }
 
@@ -236,10 +250,15 @@ pub fn transition(state: RolloutState, event: RolloutEvent) -> Result<RolloutSta
             RolloutEvent::Pause => "paused; only a running one can be",
             RolloutEvent::Resume => "resumed; only a paused one can be",
             RolloutEvent::Complete => "completed; only a running one can be",
-            RolloutEvent::Abort => "aborted; only a running or paused one can be. A completed one can be rolled back",
+            RolloutEvent::Abort => {
+                "aborted; only a running or paused one can be. A completed one can be rolled back"
+            }
             RolloutEvent::RollBack => "rolled back; it was undone before",
         };
-        ILLEGAL_STATE.detail(format!("A rollout that is {} cannot be {what}.", refused.state.as_str()))
+        ILLEGAL_STATE.detail(format!(
+            "A rollout that is {} cannot be {what}.",
+            refused.state.as_str()
+        ))
     })
 }
 
@@ -254,7 +273,11 @@ mod tests {
     }
 
     fn age(epoch: u32, generation: u64, seconds: i64) -> ReportAge {
-        ReportAge { epoch, generation, at: Timestamp::from_unix_seconds(seconds) }
+        ReportAge {
+            epoch,
+            generation,
+            at: Timestamp::from_unix_seconds(seconds),
+        }
     }
 
     #[test]
@@ -272,22 +295,52 @@ mod tests {
 
     #[test]
     fn a_target_of_nobody_is_a_mistake() {
-        assert!(Target { platforms: Some(Vec::new()), devices: None }.checked().is_err());
-        assert!(Target { platforms: None, devices: Some(Vec::new()) }.checked().is_err());
+        assert!(
+            Target {
+                platforms: Some(Vec::new()),
+                devices: None
+            }
+            .checked()
+            .is_err()
+        );
+        assert!(
+            Target {
+                platforms: None,
+                devices: Some(Vec::new())
+            }
+            .checked()
+            .is_err()
+        );
     }
 
     #[test]
     fn the_worst_setting_speaks_for_a_report() {
         let report = |states: &[SettingState]| {
             let settings = states.iter().enumerate().map(|(at, state)| {
-                (at.to_string(), SettingReport { state: *state, observed: None, detail: None })
+                (
+                    at.to_string(),
+                    SettingReport {
+                        state: *state,
+                        observed: None,
+                        detail: None,
+                    },
+                )
             });
             ReportState::of(&settings.collect())
         };
         assert_eq!(report(&[]), ReportState::Verified);
-        assert_eq!(report(&[SettingState::Verified, SettingState::NotExpressible]), ReportState::Weaker);
-        assert_eq!(report(&[SettingState::Verified, SettingState::Applied]), ReportState::Applied);
-        assert_eq!(report(&[SettingState::Failed, SettingState::Pending]), ReportState::Failed);
+        assert_eq!(
+            report(&[SettingState::Verified, SettingState::NotExpressible]),
+            ReportState::Weaker
+        );
+        assert_eq!(
+            report(&[SettingState::Verified, SettingState::Applied]),
+            ReportState::Applied
+        );
+        assert_eq!(
+            report(&[SettingState::Failed, SettingState::Pending]),
+            ReportState::Failed
+        );
         for state in ReportState::ALL {
             assert_eq!(ReportState::parse(state.as_str()), Some(state));
         }
@@ -309,7 +362,14 @@ mod tests {
 
     #[test]
     fn silent_devices_count_as_failed_in_the_gate() {
-        let stage = Stage { devices: 1000, verified: 995, with_gaps: 5, failed: 3, silent: 2, pending: 0 };
+        let stage = Stage {
+            devices: 1000,
+            verified: 995,
+            with_gaps: 5,
+            failed: 3,
+            silent: 2,
+            pending: 0,
+        };
         let gate = Gate::of(&stage);
         assert_eq!((gate.failed, gate.sample, gate.passes), (5, 1000, false));
         assert!(Gate::of(&Stage::default()).passes);
@@ -323,7 +383,10 @@ mod tests {
     #[test]
     fn what_was_undone_stays_undone() {
         assert!(transition(RolloutState::RolledBack, RolloutEvent::RollBack).is_err());
-        assert_eq!(transition(RolloutState::Completed, RolloutEvent::RollBack).ok(), Some(RolloutState::RolledBack));
+        assert_eq!(
+            transition(RolloutState::Completed, RolloutEvent::RollBack).ok(),
+            Some(RolloutState::RolledBack)
+        );
         assert!(transition(RolloutState::Completed, RolloutEvent::Abort).is_err());
     }
 }

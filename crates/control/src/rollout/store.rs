@@ -5,7 +5,10 @@ use muster_model::{
 };
 use muster_storage::{Row, StorageError, Tx, statements};
 
-use super::{Report, Rollout, rules::{Plan, ReportState}};
+use super::{
+    Report, Rollout,
+    rules::{Plan, ReportState},
+};
 
 statements! {
     MAX_GENERATION = "SELECT COALESCE(MAX(generation), 0) FROM rollout_rollout WHERE tenant_id = $1";
@@ -74,7 +77,12 @@ pub fn rollout(tx: &mut Tx, tenant: TenantId, id: RolloutId) -> Result<Option<Ro
     tx.query_opt(&ROLLOUT, &[&tenant.uuid(), &id.uuid()], rollout_of)
 }
 
-pub fn rollouts(tx: &mut Tx, tenant: TenantId, before: RolloutId, limit: i64) -> Result<Vec<Rollout>, StorageError> {
+pub fn rollouts(
+    tx: &mut Tx,
+    tenant: TenantId,
+    before: RolloutId,
+    limit: i64,
+) -> Result<Vec<Rollout>, StorageError> {
     tx.query(&ROLLOUTS, &[&tenant.uuid(), &before.uuid(), &limit], rollout_of)
 }
 
@@ -89,7 +97,9 @@ pub fn current_of(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<Vec
 
 /// How many other policies are active.
 pub fn count_others_current(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<u64, StorageError> {
-    tx.query_one(&COUNT_OTHERS_CURRENT, &[&tenant.uuid(), &policy.uuid()], |row| row.get(0))
+    tx.query_one(&COUNT_OTHERS_CURRENT, &[&tenant.uuid(), &policy.uuid()], |row| {
+        row.get(0)
+    })
 }
 
 /// The newest completed rollout of a policy that is not newer than a generation.
@@ -99,14 +109,27 @@ pub fn last_completed(
     policy: PolicyId,
     generation: u64,
 ) -> Result<Option<Rollout>, StorageError> {
-    tx.query_opt(&LAST_COMPLETED, &[&tenant.uuid(), &policy.uuid(), &generation], rollout_of)
+    tx.query_opt(
+        &LAST_COMPLETED,
+        &[&tenant.uuid(), &policy.uuid(), &generation],
+        rollout_of,
+    )
 }
 
 /// The newest completed rollout of the same policy before this one, with another bundle.
-pub fn completed_before(tx: &mut Tx, tenant: TenantId, rollout: &Rollout) -> Result<Option<Rollout>, StorageError> {
+pub fn completed_before(
+    tx: &mut Tx,
+    tenant: TenantId,
+    rollout: &Rollout,
+) -> Result<Option<Rollout>, StorageError> {
     tx.query_opt(
         &LAST_OTHER_COMPLETED,
-        &[&tenant.uuid(), &rollout.policy.uuid(), &rollout.generation, &rollout.bundle_sha256.as_str()],
+        &[
+            &tenant.uuid(),
+            &rollout.policy.uuid(),
+            &rollout.generation,
+            &rollout.bundle_sha256.as_str(),
+        ],
         rollout_of,
     )
 }
@@ -114,12 +137,20 @@ pub fn completed_before(tx: &mut Tx, tenant: TenantId, rollout: &Rollout) -> Res
 /// Running rollouts of every tenant.
 pub fn running(tx: &mut Tx, limit: i64) -> Result<Vec<(TenantId, RolloutId)>, StorageError> {
     tx.query(&RUNNING, &[&limit], |row| {
-        Ok((TenantId::from_uuid(row.get(0)?), RolloutId::from_uuid(row.get(1)?)))
+        Ok((
+            TenantId::from_uuid(row.get(0)?),
+            RolloutId::from_uuid(row.get(1)?),
+        ))
     })
 }
 
 /// Stores what an event made of a rollout; 0 when it is no longer in the state `from`.
-pub fn update(tx: &mut Tx, tenant: TenantId, rollout: &Rollout, from: RolloutState) -> Result<u64, StorageError> {
+pub fn update(
+    tx: &mut Tx,
+    tenant: TenantId,
+    rollout: &Rollout,
+    from: RolloutState,
+) -> Result<u64, StorageError> {
     tx.execute(
         &UPDATE_ROLLOUT,
         &[
@@ -161,7 +192,9 @@ pub fn put_report(tx: &mut Tx, tenant: TenantId, report: &Report) -> Result<(), 
 
 /// The devices that reported a generation or a later one.
 pub fn holders(tx: &mut Tx, tenant: TenantId, generation: u64) -> Result<Vec<DeviceId>, StorageError> {
-    tx.query(&HOLDERS, &[&tenant.uuid(), &generation], |row| Ok(DeviceId::from_uuid(row.get(0)?)))
+    tx.query(&HOLDERS, &[&tenant.uuid(), &generation], |row| {
+        Ok(DeviceId::from_uuid(row.get(0)?))
+    })
 }
 
 fn document(plan: &Plan) -> String {
@@ -173,7 +206,9 @@ fn rollout_of(row: &Row<'_>) -> Result<Rollout, StorageError> {
     Ok(Rollout {
         id: RolloutId::from_uuid(row.get(0)?),
         policy: PolicyId::from_uuid(row.get(1)?),
-        version: version.parse::<VersionLabel>().map_err(|_| unreadable(2, "a version label", &version))?,
+        version: version
+            .parse::<VersionLabel>()
+            .map_err(|_| unreadable(2, "a version label", &version))?,
         bundle_sha256: row.get(3)?,
         generation: row.get(4)?,
         entry: EntryId::from_uuid(row.get(5)?),
@@ -202,5 +237,9 @@ fn report_of(row: &Row<'_>) -> Result<Report, StorageError> {
 }
 
 fn unreadable(index: usize, expected: &'static str, found: &str) -> StorageError {
-    StorageError::Type { index, expected, found: found.chars().take(64).collect() }
+    StorageError::Type {
+        index,
+        expected,
+        found: found.chars().take(64).collect(),
+    }
 }

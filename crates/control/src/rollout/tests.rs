@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use muster_model::{
-    ComplianceState, RolloutId, SettingReport, SettingState, Timestamp, platform::Platform,
-};
+use muster_model::{ComplianceState, RolloutId, SettingReport, SettingState, Timestamp, platform::Platform};
 use muster_storage::testing::{on_both, statement_problems};
 use muster_trust::{
     dsse::Envelope,
@@ -31,15 +29,31 @@ fn desired(scene: &Scene, device: &TestDevice) -> Arc<DesiredSet> {
 }
 
 fn versions(scene: &Scene, device: &TestDevice) -> Vec<String> {
-    desired(scene, device).bundles.iter().map(|bundle| bundle.version.to_string()).collect()
+    desired(scene, device)
+        .bundles
+        .iter()
+        .map(|bundle| bundle.version.to_string())
+        .collect()
 }
 
 /// A report that says every wanted setting is in this state.
-fn report(scene: &Scene, device: &TestDevice, set: &DesiredSet, state: SettingState) -> PolicyReportStatement {
+fn report(
+    scene: &Scene,
+    device: &TestDevice,
+    set: &DesiredSet,
+    state: SettingState,
+) -> PolicyReportStatement {
     let wanted = set.policies.iter().flat_map(|policy| policy.settings.iter());
     let settings: BTreeMap<String, SettingReport> = wanted
         .map(|(key, value)| {
-            (key.to_owned(), SettingReport { state, observed: Some(value.clone()), detail: None })
+            (
+                key.to_owned(),
+                SettingReport {
+                    state,
+                    observed: Some(value.clone()),
+                    detail: None,
+                },
+            )
         })
         .collect();
     PolicyReportStatement {
@@ -60,12 +74,18 @@ fn signed(device: &TestDevice, statement: &PolicyReportStatement) -> Envelope {
 
 async fn reports(scene: &Scene, device: &TestDevice, state: SettingState) -> Accepted {
     let statement = report(scene, device, &desired(scene, device), state);
-    accept_report(&scene.app, &device.reporter, &signed(device, &statement)).await.expect("the report is accepted")
+    accept_report(&scene.app, &device.reporter, &signed(device, &statement))
+        .await
+        .expect("the report is accepted")
 }
 
 async fn compliance(scene: &Scene, device: &TestDevice) -> ComplianceState {
     let (tenant, id) = (scene.tenant, device.id);
-    let device = scene.app.db.read(scene.storage(), move |tx| devices::get(tx, tenant, id)).await;
+    let device = scene
+        .app
+        .db
+        .read(scene.storage(), move |tx| devices::get(tx, tenant, id))
+        .await;
     device.expect("the device is there").compliance
 }
 
@@ -95,8 +115,14 @@ async fn complete(scene: &Scene, policy: &str, version: &str, devices: &[&TestDe
 #[tokio::test(flavor = "multi_thread")]
 async fn every_statement_is_understood_by_both_engines() {
     on_both(MIGRATIONS, async |db| {
-        assert_eq!(statement_problems(db.db(), super::STATEMENTS).await, Vec::<String>::new());
-        assert_eq!(statement_problems(db.db(), devices::TARGET_STATEMENTS).await, Vec::<String>::new());
+        assert_eq!(
+            statement_problems(db.db(), super::STATEMENTS).await,
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            statement_problems(db.db(), devices::TARGET_STATEMENTS).await,
+            Vec::<String>::new()
+        );
     })
     .await;
 }
@@ -105,28 +131,56 @@ async fn every_statement_is_understood_by_both_engines() {
 async fn the_literal_call_of_the_contract_reaches_devices_and_completes() {
     on_both(MIGRATIONS, async |db| {
         let scene = Scene::new(db.db().clone()).await;
-        let (one, two) = (scene.device(Platform::Linux).await, scene.device(Platform::Ios).await);
+        let (one, two) = (
+            scene.device(Platform::Linux).await,
+            scene.device(Platform::Ios).await,
+        );
         scene.version("baseline", "2026.05", BASELINE).await;
-        let answer = scene.call("POST", "/policies/baseline/activate", Some(r#"{"version":"2026.05"}"#)).await;
+        let answer = scene
+            .call(
+                "POST",
+                "/policies/baseline/activate",
+                Some(r#"{"version":"2026.05"}"#),
+            )
+            .await;
         assert_eq!(answer.status, 202, "{answer:?}");
-        let id = answer.json()["rollout_id"].as_str().expect("it has an id").to_owned();
+        let id = answer.json()["rollout_id"]
+            .as_str()
+            .expect("it has an id")
+            .to_owned();
         assert_eq!(scene.entries("rollout.activated").await, 1);
         assert_eq!(desired(&scene, &one).generation, 1);
         reconcile(&scene.app).await.expect("the reconciler runs");
         let now = rollout(&scene, &id).await;
-        assert_eq!((now["state"].as_str(), &now["stages"][0]["pending"]), (Some("running"), &2.into()));
+        assert_eq!(
+            (now["state"].as_str(), &now["stages"][0]["pending"]),
+            (Some("running"), &2.into())
+        );
 
         let accepted = reports(&scene, &one, SettingState::Verified).await;
-        assert!(matches!(accepted, Accepted::Stored { compliance: ComplianceState::Compliant, is_current: true, .. }));
+        assert!(matches!(
+            accepted,
+            Accepted::Stored {
+                compliance: ComplianceState::Compliant,
+                is_current: true,
+                ..
+            }
+        ));
         reports(&scene, &two, SettingState::Weaker).await;
         assert_eq!(reconcile(&scene.app).await.expect("the reconciler runs"), 1);
         let now = rollout(&scene, &id).await;
         assert_eq!(now["state"], "completed");
         let stage = &now["stages"][0];
-        assert_eq!((&stage["devices"], &stage["verified"], &stage["with_gaps"]), (&2.into(), &2.into(), &1.into()));
+        assert_eq!(
+            (&stage["devices"], &stage["verified"], &stage["with_gaps"]),
+            (&2.into(), &2.into(), &1.into())
+        );
         assert_eq!(stage["gate"]["method"], "point");
         assert_eq!(scene.entries("rollout.completed").await, 1);
-        assert_eq!(reconcile(&scene.app).await.expect("the reconciler may run twice"), 0);
+        assert_eq!(
+            reconcile(&scene.app).await.expect("the reconciler may run twice"),
+            0
+        );
     })
     .await;
 }
@@ -186,14 +240,28 @@ async fn wrong_activations_change_nothing() {
         scene.version("baseline", "1", BASELINE).await;
         for (body, status, code) in [
             (r#"{"version":"9"}"#, 404, "not_found"),
-            (r#"{"version":"1","stages":[{"name":"a"},{"name":"b"}]}"#, 422, "stages_unsupported"),
+            (
+                r#"{"version":"1","stages":[{"name":"a"},{"name":"b"}]}"#,
+                422,
+                "stages_unsupported",
+            ),
             (r#"{"version":"1","target":{"platforms":[]}}"#, 400, "invalid"),
-            (r#"{"version":"1","target":{"platforms":["beos"]}}"#, 400, "invalid"),
+            (
+                r#"{"version":"1","target":{"platforms":["beos"]}}"#,
+                400,
+                "invalid",
+            ),
             (r#"{"version":"1","target":{"groups":["x"]}}"#, 400, "invalid"),
             (r#"{"version":"1","force":true}"#, 400, "invalid"),
         ] {
-            let refused = scene.call("POST", "/policies/baseline/activate", Some(body)).await;
-            assert_eq!((refused.status, refused.code().as_str()), (status, code), "{body}");
+            let refused = scene
+                .call("POST", "/policies/baseline/activate", Some(body))
+                .await;
+            assert_eq!(
+                (refused.status, refused.code().as_str()),
+                (status, code),
+                "{body}"
+            );
         }
         assert_eq!(scene.entries("rollout.activated").await, 0);
     })
@@ -204,22 +272,42 @@ async fn wrong_activations_change_nothing() {
 async fn a_target_limits_a_rollout_to_its_devices() {
     on_both(MIGRATIONS, async |db| {
         let scene = Scene::new(db.db().clone()).await;
-        let (linux, ios) = (scene.device(Platform::Linux).await, scene.device(Platform::Ios).await);
+        let (linux, ios) = (
+            scene.device(Platform::Linux).await,
+            scene.device(Platform::Ios).await,
+        );
         let other = scene.device(Platform::Linux).await;
         scene.version("baseline", "1", BASELINE).await;
-        let body = format!(r#"{{"version":"1","target":{{"platforms":["linux"],"devices":["{}","{}"]}}}}"#, linux.id, ios.id);
-        let answer = scene.call("POST", "/policies/baseline/activate", Some(&body)).await;
-        let id = answer.json()["rollout_id"].as_str().expect("it has an id").to_owned();
+        let body = format!(
+            r#"{{"version":"1","target":{{"platforms":["linux"],"devices":["{}","{}"]}}}}"#,
+            linux.id, ios.id
+        );
+        let answer = scene
+            .call("POST", "/policies/baseline/activate", Some(&body))
+            .await;
+        let id = answer.json()["rollout_id"]
+            .as_str()
+            .expect("it has an id")
+            .to_owned();
         assert_eq!(rollout(&scene, &id).await["stages"][0]["devices"], 1);
         assert_eq!(versions(&scene, &linux), ["1"]);
         assert!(versions(&scene, &ios).is_empty() && versions(&scene, &other).is_empty());
-        let listed = scene.call("GET", &format!("/rollouts/{id}/devices"), None).await.json();
+        let listed = scene
+            .call("GET", &format!("/rollouts/{id}/devices"), None)
+            .await
+            .json();
         assert_eq!(listed["items"].as_array().map(Vec::len), Some(1));
         assert_eq!(listed["items"][0]["state"], "pending");
         reports(&scene, &linux, SettingState::Failed).await;
-        let listed = scene.call("GET", &format!("/rollouts/{id}/devices"), None).await.json();
+        let listed = scene
+            .call("GET", &format!("/rollouts/{id}/devices"), None)
+            .await
+            .json();
         assert_eq!(listed["items"][0]["state"], "failed");
-        assert_eq!(listed["items"][0]["settings"]["passcode.min_length"]["state"], "failed");
+        assert_eq!(
+            listed["items"][0]["settings"]["passcode.min_length"]["state"],
+            "failed"
+        );
     })
     .await;
 }
@@ -228,14 +316,20 @@ async fn a_target_limits_a_rollout_to_its_devices() {
 async fn a_pause_holds_back_those_who_have_not_reported() {
     on_both(MIGRATIONS, async |db| {
         let scene = Scene::new(db.db().clone()).await;
-        let (fast, slow) = (scene.device(Platform::Linux).await, scene.device(Platform::Linux).await);
+        let (fast, slow) = (
+            scene.device(Platform::Linux).await,
+            scene.device(Platform::Linux).await,
+        );
         scene.version("baseline", "1", LOOSER).await;
         scene.version("baseline", "2", BASELINE).await;
         complete(&scene, "baseline", "1", &[&fast, &slow]).await;
         let id = scene.activate("baseline", "2").await;
         reports(&scene, &fast, SettingState::Verified).await;
         assert_eq!(post(&scene, &id, "pause").await["state"], "paused");
-        assert_eq!((versions(&scene, &fast), versions(&scene, &slow)), (vec!["2".to_owned()], vec!["1".to_owned()]));
+        assert_eq!(
+            (versions(&scene, &fast), versions(&scene, &slow)),
+            (vec!["2".to_owned()], vec!["1".to_owned()])
+        );
         assert_eq!(desired(&scene, &slow).generation, 1);
         let again = scene.call("POST", &format!("/rollouts/{id}/pause"), None).await;
         assert_eq!((again.status, again.code().as_str()), (409, "illegal_state"));
@@ -262,13 +356,27 @@ async fn p6_an_abort_brings_the_last_completed_version_back_with_a_new_generatio
         let id = scene.activate("baseline", "2").await;
         reports(&scene, &device, SettingState::Failed).await;
         let undone = post(&scene, &id, "abort").await;
-        assert_eq!((undone["state"].as_str(), &undone["stages"][0]["failed"]), (Some("aborted"), &1.into()));
-        let replacement = undone["replacement_id"].as_str().expect("there is an earlier version");
+        assert_eq!(
+            (undone["state"].as_str(), &undone["stages"][0]["failed"]),
+            (Some("aborted"), &1.into())
+        );
+        let replacement = undone["replacement_id"]
+            .as_str()
+            .expect("there is an earlier version");
         assert_eq!(rollout(&scene, replacement).await["rolled_back_from"], *id);
-        assert_eq!((versions(&scene, &device), desired(&scene, &device).generation), (vec!["1".to_owned()], 3));
+        assert_eq!(
+            (versions(&scene, &device), desired(&scene, &device).generation),
+            (vec!["1".to_owned()], 3)
+        );
         reports(&scene, &device, SettingState::Verified).await;
-        assert_eq!(rollout(&scene, &id).await["stages"][0]["failed"], 1, "what ended keeps its counts");
-        let again = scene.call("POST", &format!("/rollouts/{id}/rollback"), None).await;
+        assert_eq!(
+            rollout(&scene, &id).await["stages"][0]["failed"],
+            1,
+            "what ended keeps its counts"
+        );
+        let again = scene
+            .call("POST", &format!("/rollouts/{id}/rollback"), None)
+            .await;
         assert_eq!((again.status, again.code().as_str()), (409, "illegal_state"));
     })
     .await;
@@ -282,13 +390,22 @@ async fn a_roll_back_without_an_earlier_version_withdraws_the_policy() {
         scene.version("baseline", "1", BASELINE).await;
         let id = complete(&scene, "baseline", "1", &[&device]).await;
         let undone = post(&scene, &id, "rollback").await;
-        assert_eq!((undone["state"].as_str(), undone["generation"].as_u64()), (Some("rolled_back"), Some(1)));
+        assert_eq!(
+            (undone["state"].as_str(), undone["generation"].as_u64()),
+            (Some("rolled_back"), Some(1))
+        );
         assert!(undone["replacement_id"].is_null());
         assert_eq!(scene.entries("rollout.withdrawn").await, 1);
         let set = desired(&scene, &device);
         assert_eq!((set.bundles.len(), set.generation), (0, 2));
         let accepted = reports(&scene, &device, SettingState::Verified).await;
-        assert!(matches!(accepted, Accepted::Stored { compliance: ComplianceState::Compliant, .. }));
+        assert!(matches!(
+            accepted,
+            Accepted::Stored {
+                compliance: ComplianceState::Compliant,
+                ..
+            }
+        ));
     })
     .await;
 }
@@ -297,19 +414,31 @@ async fn a_roll_back_without_an_earlier_version_withdraws_the_policy() {
 async fn e2_a_report_counts_only_from_the_device_that_it_names() {
     on_both(MIGRATIONS, async |db| {
         let scene = Scene::new(db.db().clone()).await;
-        let (honest, liar) = (scene.device(Platform::Linux).await, scene.device(Platform::Linux).await);
+        let (honest, liar) = (
+            scene.device(Platform::Linux).await,
+            scene.device(Platform::Linux).await,
+        );
         scene.version("baseline", "1", BASELINE).await;
         let id = scene.activate("baseline", "1").await;
         let statement = report(&scene, &honest, &desired(&scene, &honest), SettingState::Verified);
         let refusal = |result: Result<Accepted, Problem>| result.expect_err("it is refused").code();
 
         let forged = signed(&liar, &statement);
-        assert_eq!(refusal(accept_report(&scene.app, &honest.reporter, &forged).await), "proof_invalid");
-        assert_eq!(refusal(accept_report(&scene.app, &liar.reporter, &forged).await), "device_mismatch");
+        assert_eq!(
+            refusal(accept_report(&scene.app, &honest.reporter, &forged).await),
+            "proof_invalid"
+        );
+        assert_eq!(
+            refusal(accept_report(&scene.app, &liar.reporter, &forged).await),
+            "device_mismatch"
+        );
         let mut earlier = statement.clone();
         earlier.epoch = 7;
         let earlier = signed(&honest, &earlier);
-        assert_eq!(refusal(accept_report(&scene.app, &honest.reporter, &earlier).await), "epoch_mismatch");
+        assert_eq!(
+            refusal(accept_report(&scene.app, &honest.reporter, &earlier).await),
+            "epoch_mismatch"
+        );
         assert_eq!(rollout(&scene, &id).await["stages"][0]["verified"], 0);
     })
     .await;
@@ -349,7 +478,11 @@ async fn a_device_without_a_report_is_silent_after_its_deadline() {
         assert_eq!(stage["gate"]["passes"], false);
         reports(&scene, &newcomer, SettingState::Verified).await;
         reconcile(&scene.app).await.expect("the reconciler runs");
-        assert_eq!(rollout(&scene, &id).await["state"], "running", "a person decides about a stage that failed its gate");
+        assert_eq!(
+            rollout(&scene, &id).await["state"],
+            "running",
+            "a person decides about a stage that failed its gate"
+        );
     })
     .await;
 }
@@ -367,11 +500,20 @@ async fn an_activation_makes_its_devices_pending_until_they_report() {
         scene.activate("baseline", "2").await;
         reconcile(&scene.app).await.expect("the reconciler runs");
         assert_eq!(compliance(&scene, &device).await, ComplianceState::Pending);
-        let view = scene.call("GET", &format!("/devices/{}/settings", device.id), None).await.json();
-        assert_eq!((view["compliance"].as_str(), view["is_current"].as_bool()), (Some("pending"), Some(false)));
+        let view = scene
+            .call("GET", &format!("/devices/{}/settings", device.id), None)
+            .await
+            .json();
+        assert_eq!(
+            (view["compliance"].as_str(), view["is_current"].as_bool()),
+            (Some("pending"), Some(false))
+        );
         reports(&scene, &device, SettingState::Failed).await;
         assert_eq!(compliance(&scene, &device).await, ComplianceState::Noncompliant);
-        let view = scene.call("GET", &format!("/devices/{}/settings", device.id), None).await.json();
+        let view = scene
+            .call("GET", &format!("/devices/{}/settings", device.id), None)
+            .await
+            .json();
         assert_eq!(view["settings"].as_array().map(Vec::len), Some(2));
         assert_eq!(view["settings"][0]["verdict"], "noncompliant");
         assert_eq!(view["policies"][0]["name"], "baseline");
@@ -388,17 +530,21 @@ async fn activations_at_once_get_generations_of_their_own_and_one_is_current() {
         for _ in 0..12 {
             let scene = Arc::clone(&scene);
             calls.push(tokio::spawn(async move {
-                scene.call("POST", "/policies/baseline/activate", Some(r#"{"version":"1"}"#)).await
+                scene
+                    .call("POST", "/policies/baseline/activate", Some(r#"{"version":"1"}"#))
+                    .await
             }));
         }
         for call in calls {
             let answer = call.await.expect("the call ends");
             assert_eq!(answer.status, 202, "{answer:?}");
         }
-        let generations: i64 =
-            scene.value("SELECT COUNT(DISTINCT generation) FROM rollout_rollout WHERE tenant_id = $1").await;
-        let current: i64 =
-            scene.value("SELECT COUNT(*) FROM rollout_rollout WHERE tenant_id = $1 AND current").await;
+        let generations: i64 = scene
+            .value("SELECT COUNT(DISTINCT generation) FROM rollout_rollout WHERE tenant_id = $1")
+            .await;
+        let current: i64 = scene
+            .value("SELECT COUNT(*) FROM rollout_rollout WHERE tenant_id = $1 AND current")
+            .await;
         assert_eq!((generations, current), (12, 1));
     })
     .await;
@@ -411,8 +557,12 @@ async fn an_activation_with_the_same_key_happens_once() {
         scene.version("baseline", "1", BASELINE).await;
         let key = [("Idempotency-Key", "deploy-7")];
         let body = Some(r#"{"version":"1"}"#);
-        let first = scene.call_with("POST", "/policies/baseline/activate", &key, body).await;
-        let second = scene.call_with("POST", "/policies/baseline/activate", &key, body).await;
+        let first = scene
+            .call_with("POST", "/policies/baseline/activate", &key, body)
+            .await;
+        let second = scene
+            .call_with("POST", "/policies/baseline/activate", &key, body)
+            .await;
         assert_eq!((first.status, first.json()), (second.status, second.json()));
         assert_eq!(scene.entries("rollout.activated").await, 1);
     })
@@ -435,12 +585,23 @@ async fn t1_another_tenants_rollouts_and_policies_are_not_there() {
             assert_eq!(stranger.call("GET", &path, None).await.status, 404, "{path}");
         }
         for what in ["pause", "abort", "rollback"] {
-            assert_eq!(stranger.call("POST", &format!("/rollouts/{id}/{what}"), None).await.status, 404, "{what}");
+            assert_eq!(
+                stranger
+                    .call("POST", &format!("/rollouts/{id}/{what}"), None)
+                    .await
+                    .status,
+                404,
+                "{what}"
+            );
         }
         let listed = stranger.call("GET", "/rollouts", None).await.json();
         assert_eq!(listed["items"].as_array().map(Vec::len), Some(0));
         assert!(id.parse::<RolloutId>().is_ok());
-        assert!(rollout(&scene, &id).await["created_at"].as_str().is_some_and(|at| at.parse::<Timestamp>().is_ok()));
+        assert!(
+            rollout(&scene, &id).await["created_at"]
+                .as_str()
+                .is_some_and(|at| at.parse::<Timestamp>().is_ok())
+        );
     })
     .await;
 }

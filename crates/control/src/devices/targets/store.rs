@@ -58,7 +58,9 @@ type ProgressRow = (String, bool, u64);
 
 pub fn count(tx: &mut Tx, tenant: TenantId, platforms: &Platforms) -> Result<u64, StorageError> {
     let tenant = tenant.uuid();
-    tx.query_one(&COUNT_TARGETS, &with(&[&tenant], platforms, &[], &[]), |row| row.get(0))
+    tx.query_one(&COUNT_TARGETS, &with(&[&tenant], platforms, &[], &[]), |row| {
+        row.get(0)
+    })
 }
 
 pub fn count_of(
@@ -68,7 +70,11 @@ pub fn count_of(
     devices: &Devices,
 ) -> Result<u64, StorageError> {
     let (tenant, devices) = (tenant.uuid(), devices.map(DeviceId::uuid));
-    tx.query_one(&COUNT_TARGETS_OF, &with(&[&tenant], platforms, &[], &devices), |row| row.get(0))
+    tx.query_one(
+        &COUNT_TARGETS_OF,
+        &with(&[&tenant], platforms, &[], &devices),
+        |row| row.get(0),
+    )
 }
 
 pub fn progress(
@@ -79,7 +85,11 @@ pub fn progress(
     enrolled_by: Timestamp,
 ) -> Result<Vec<ProgressRow>, StorageError> {
     let (tenant, generation, by) = (tenant.uuid(), signed(generation), enrolled_by.as_micros());
-    tx.query(&TARGET_PROGRESS, &with(&[&tenant], platforms, &[&generation, &by], &[]), progress_row)
+    tx.query(
+        &TARGET_PROGRESS,
+        &with(&[&tenant], platforms, &[&generation, &by], &[]),
+        progress_row,
+    )
 }
 
 pub fn progress_of(
@@ -92,7 +102,11 @@ pub fn progress_of(
 ) -> Result<Vec<ProgressRow>, StorageError> {
     let (tenant, generation, by) = (tenant.uuid(), signed(generation), enrolled_by.as_micros());
     let devices = devices.map(DeviceId::uuid);
-    tx.query(&TARGET_PROGRESS_OF, &with(&[&tenant], platforms, &[&generation, &by], &devices), progress_row)
+    tx.query(
+        &TARGET_PROGRESS_OF,
+        &with(&[&tenant], platforms, &[&generation, &by], &devices),
+        progress_row,
+    )
 }
 
 pub fn page(
@@ -103,7 +117,11 @@ pub fn page(
     limit: i64,
 ) -> Result<Vec<TargetDevice>, StorageError> {
     let (tenant, after) = (tenant.uuid(), after.uuid());
-    tx.query(&TARGET_PAGE, &with(&[&tenant], platforms, &[&after, &limit], &[]), device)
+    tx.query(
+        &TARGET_PAGE,
+        &with(&[&tenant], platforms, &[&after, &limit], &[]),
+        device,
+    )
 }
 
 pub fn page_of(
@@ -113,7 +131,11 @@ pub fn page_of(
     devices: &Devices,
 ) -> Result<Vec<TargetDevice>, StorageError> {
     let (tenant, devices) = (tenant.uuid(), devices.map(DeviceId::uuid));
-    tx.query(&TARGET_PAGE_OF, &with(&[&tenant], platforms, &[], &devices), device)
+    tx.query(
+        &TARGET_PAGE_OF,
+        &with(&[&tenant], platforms, &[], &devices),
+        device,
+    )
 }
 
 pub fn has_stale(
@@ -123,7 +145,11 @@ pub fn has_stale(
     evaluated_before: Timestamp,
 ) -> Result<bool, StorageError> {
     let (tenant, before) = (tenant.uuid(), evaluated_before.as_micros());
-    let found = tx.query_opt(&STALE_VERDICT, &with(&[&tenant], platforms, &[&before], &[]), |row| row.get::<i64>(0))?;
+    let found = tx.query_opt(
+        &STALE_VERDICT,
+        &with(&[&tenant], platforms, &[&before], &[]),
+        |row| row.get::<i64>(0),
+    )?;
     Ok(found.is_some())
 }
 
@@ -137,7 +163,9 @@ pub fn has_stale_of(
     let (tenant, before) = (tenant.uuid(), evaluated_before.as_micros());
     let devices = devices.map(DeviceId::uuid);
     let parameters = with(&[&tenant], platforms, &[&before], &devices);
-    Ok(tx.query_opt(&STALE_VERDICT_OF, &parameters, |row| row.get::<i64>(0))?.is_some())
+    Ok(tx
+        .query_opt(&STALE_VERDICT_OF, &parameters, |row| row.get::<i64>(0))?
+        .is_some())
 }
 
 pub fn mark_pending(
@@ -148,7 +176,10 @@ pub fn mark_pending(
     limit: i64,
 ) -> Result<u64, StorageError> {
     let (tenant, before) = (tenant.uuid(), evaluated_before.as_micros());
-    tx.execute(&MARK_PENDING, &with(&[&tenant], platforms, &[&before, &limit], &[]))
+    tx.execute(
+        &MARK_PENDING,
+        &with(&[&tenant], platforms, &[&before, &limit], &[]),
+    )
 }
 
 pub fn mark_pending_of(
@@ -160,7 +191,10 @@ pub fn mark_pending_of(
 ) -> Result<u64, StorageError> {
     let (tenant, before) = (tenant.uuid(), evaluated_before.as_micros());
     let devices = devices.map(DeviceId::uuid);
-    tx.execute(&MARK_PENDING_OF, &with(&[&tenant], platforms, &[&before], &devices))
+    tx.execute(
+        &MARK_PENDING_OF,
+        &with(&[&tenant], platforms, &[&before], &devices),
+    )
 }
 
 /// Parameters in the order that every statement here has: tenant, platforms, its own, device ids.
