@@ -110,7 +110,7 @@ impl Problem {
     /// Builds the answer for one occurrence.
     pub fn new(code: ErrorCode, detail: impl Into<String>, request_id: impl Into<String>) -> Self {
         Self {
-            kind: format!("urn:muster:error:{}", code.as_str()),
+            kind: format!("/errors/{}", code.as_str()),
             title: code.title().to_owned(),
             status: code.status(),
             detail: detail.into(),
@@ -145,10 +145,7 @@ mod tests {
     fn a_problem_carries_its_code_and_status() {
         let problem = Problem::new(ErrorCode::TokenRedeemed, "Ask for a new token.", "req-1");
         let text = serde_json::to_string(&problem).expect("a problem is plain data");
-        assert!(
-            text.contains(r#""type":"urn:muster:error:token_redeemed""#),
-            "{text}"
-        );
+        assert!(text.contains(r#""type":"/errors/token_redeemed""#), "{text}");
         assert!(text.contains(r#""status":409"#), "{text}");
     }
 }

@@ -134,6 +134,9 @@ pub(super) struct PolicyState {
     reverted: Option<Reverted>,
     report: Option<PendingReport>,
     reports_made: u64,
+    /// When the last report was made. The server orders reports by their times, so these never go back, even where a
+    /// clock that was fast is put right.
+    reported_at: Option<Timestamp>,
     /// The state that the server was last told to be refused, so that it is told once.
     told_refused: Option<Digest>,
     /// The report that the last check-in carried.
@@ -479,6 +482,11 @@ impl DeviceCore {
         at: Timestamp,
         sign: &mut Signer<'_>,
     ) {
+        let after_last = self
+            .policy
+            .reported_at
+            .map(|last| last.plus(Duration::from_micros(1)));
+        let at = after_last.map_or(at, |after_last| at.max(after_last));
         let mut statement = PolicyReportStatement {
             tenant: self.identity.tenant,
             device_id: self.identity.device_id,
@@ -499,6 +507,7 @@ impl DeviceCore {
         });
         if let Ok(envelope) = signed {
             self.policy.reports_made += 1;
+            self.policy.reported_at = Some(at);
             self.policy.report = Some(PendingReport {
                 number: self.policy.reports_made,
                 envelope,

@@ -488,6 +488,29 @@ mod policy {
     }
 
     #[test]
+    fn the_times_of_reports_never_go_back() {
+        let mut office = Office::new();
+        let mut device = office.device();
+        office.activate(length(12));
+        device.meet(&mut office);
+        // A reboot with a clock that is an hour fast; the next checkpoint puts it right.
+        (device.boot, device.wall_error_seconds) = (device.boot + 1, 3600);
+        let report = |device: &mut Device| {
+            device.with(|core, reading, sign| core.on_applied(&BTreeMap::new(), reading, sign));
+            read_report(&device.request().report.expect("there is news")).at
+        };
+        let fast = report(&mut device);
+        (office.seconds, device.seconds) = (office.seconds + 60, device.seconds + 60);
+        office.command(LOCK);
+        device.meet(&mut office);
+        assert!(
+            device.with(|core, reading, _| core.now(reading)) < fast,
+            "the clock was put right"
+        );
+        assert!(report(&mut device) > fast);
+    }
+
+    #[test]
     fn the_policy_in_force_is_enforced_again_after_a_start() {
         let mut office = Office::new();
         let mut device = office.device();
