@@ -50,6 +50,16 @@ pub struct Options {
 }
 
 impl Options {
+    /// What the environment alone says, for verbs that have no flags of their own.
+    pub fn from_environment() -> Result<Options> {
+        #[derive(Debug, clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            options: Options,
+        }
+        Ok(<Alone as clap::Parser>::try_parse_from(["muster"])?.options)
+    }
+
     /// What flags and environment leave open, filled from the file.
     pub fn with_file(self, file: Option<&Path>) -> Result<Options> {
         let Some(path) = file else { return Ok(self) };
@@ -116,7 +126,7 @@ mod tests {
     #[test]
     fn unknown_keys_are_errors() {
         assert!(toml::from_str::<Options>("admin_listen = \"127.0.0.1:1\"").is_ok());
-        assert!(toml::from_str::<Options>("admin_listen = \"127.0.0.1:1\"").is_err());
+        assert!(toml::from_str::<Options>("admin_lisen = \"127.0.0.1:1\"").is_err());
     }
 
     #[test]

@@ -79,6 +79,24 @@ impl Database {
         }
     }
 
+    /// Opens a database to read it, beside the process that may own it: nothing is migrated and no write is accepted.
+    pub async fn open_read_only(
+        url: &DatabaseUrl,
+        migrations: &'static [Migration],
+    ) -> Result<Self, StorageError> {
+        match url {
+            DatabaseUrl::Sqlite(path) => {
+                let engine = Sqlite::open_read_only(path.clone(), migrations).await?;
+                Ok(Self { engine: Arc::new(EngineOf::Sqlite(engine)), hub: Arc::new(Hub::new(false)) })
+            }
+            DatabaseUrl::Postgres(_) => {
+                let options =
+                    OpenOptions { migrations, reader_threads: 1, pool_size: 1, application: "muster read only" };
+                Self::open(url, options).await
+            }
+        }
+    }
+
     /// Runs `job` in a read transaction that sees one snapshot.
     pub async fn read<T, E, F>(&self, scope: Scope, job: F) -> Result<T, E>
     where

@@ -91,6 +91,12 @@ pub enum StorageError {
         /// The newest version that the program knows.
         known: u32,
     },
+    /// The database was written by an older program and is only to be read.
+    #[error("{waiting} migrations wait for this database: start the server once, it applies them")]
+    OlderSchema {
+        /// How many.
+        waiting: usize,
+    },
     /// A migration that was already applied has other text than then.
     #[error("migration {version} ({name}) was edited after it was applied: add a new migration instead")]
     MigrationChanged {

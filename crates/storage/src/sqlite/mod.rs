@@ -50,9 +50,18 @@ impl Sqlite {
         reader_threads: usize,
     ) -> Result<Self, StorageError> {
         let opened = tokio::task::spawn_blocking(move || open::open(&path, migrations, reader_threads));
-        let opened = opened
-            .await
-            .map_err(|error| StorageError::Panicked(error.to_string()))??;
+        let opened = opened.await.map_err(|error| StorageError::Panicked(error.to_string()))??;
+        Self::start(opened)
+    }
+
+    pub async fn open_read_only(path: PathBuf, migrations: &'static [Migration]) -> Result<Self, StorageError> {
+        let opened = tokio::task::spawn_blocking(move || open::open_read_only(&path, migrations));
+        let opened = opened.await.map_err(|error| StorageError::Panicked(error.to_string()))??;
+        Self::start(opened)
+    }
+
+    fn start(opened: open::Opened) -> Result<Self, StorageError> {
+        let reader_threads = opened.readers.len();
         let lock = Arc::new(opened.lock);
         let (alive, ended) = mpsc::channel(1);
         let (readers, read_queue) = mpsc::channel(READ_QUEUE_JOBS_MAX);

@@ -26,7 +26,8 @@ const PRAGMAS: &str = "PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL; PR
 const STEP: &str = "opening the database";
 
 pub(super) struct Opened {
-    pub lock: File,
+    /// Absent where the file is only read, beside the process that owns it.
+    pub lock: Option<File>,
     pub writer: Connection,
     pub readers: Vec<Connection>,
 }
@@ -61,10 +62,29 @@ pub(super) fn open(
     };
     let readers = (0..reader_threads).map(reader).collect::<Result<_, _>>()?;
     Ok(Opened {
-        lock,
+        lock: Some(lock),
         writer: Connection::new(writer),
         readers,
     })
+}
+
+/// Opens a file that another process may own, to read it: without the lock, and every connection refuses to write.
+pub(super) fn open_read_only(path: &Path, migrations: &'static [Migration]) -> Result<Opened, StorageError> {
+    if !path.exists() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(StorageError::io("opening", path, missing));
+    }
+    let reader = || -> Result<rusqlite::Connection, StorageError> {
+        let raw = connect(path)?;
+        raw.execute_batch("PRAGMA query_only = ON").map_err(|error| failure(STEP, error))?;
+        Ok(raw)
+    };
+    let first = reader()?;
+    let waiting = migration::pending(migrations, &applied(&first).map_err(|error| failure(STEP, error))?)?.len();
+    if waiting > 0 {
+        return Err(StorageError::OlderSchema { waiting });
+    }
+    Ok(Opened { lock: None, writer: Connection::new(reader()?), readers: vec![Connection::new(first)] })
 }
 
 fn lock(path: &Path) -> Result<File, StorageError> {
