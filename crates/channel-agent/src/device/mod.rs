@@ -15,6 +15,7 @@
 
 mod commands;
 mod policy;
+mod policy_set;
 #[cfg(test)]
 pub(crate) mod tests;
 
