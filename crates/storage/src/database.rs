@@ -87,11 +87,18 @@ impl Database {
         match url {
             DatabaseUrl::Sqlite(path) => {
                 let engine = Sqlite::open_read_only(path.clone(), migrations).await?;
-                Ok(Self { engine: Arc::new(EngineOf::Sqlite(engine)), hub: Arc::new(Hub::new(false)) })
+                Ok(Self {
+                    engine: Arc::new(EngineOf::Sqlite(engine)),
+                    hub: Arc::new(Hub::new(false)),
+                })
             }
             DatabaseUrl::Postgres(_) => {
-                let options =
-                    OpenOptions { migrations, reader_threads: 1, pool_size: 1, application: "muster read only" };
+                let options = OpenOptions {
+                    migrations,
+                    reader_threads: 1,
+                    pool_size: 1,
+                    application: "muster read only",
+                };
                 Self::open(url, options).await
             }
         }

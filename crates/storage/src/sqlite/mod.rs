@@ -50,13 +50,20 @@ impl Sqlite {
         reader_threads: usize,
     ) -> Result<Self, StorageError> {
         let opened = tokio::task::spawn_blocking(move || open::open(&path, migrations, reader_threads));
-        let opened = opened.await.map_err(|error| StorageError::Panicked(error.to_string()))??;
+        let opened = opened
+            .await
+            .map_err(|error| StorageError::Panicked(error.to_string()))??;
         Self::start(opened)
     }
 
-    pub async fn open_read_only(path: PathBuf, migrations: &'static [Migration]) -> Result<Self, StorageError> {
+    pub async fn open_read_only(
+        path: PathBuf,
+        migrations: &'static [Migration],
+    ) -> Result<Self, StorageError> {
         let opened = tokio::task::spawn_blocking(move || open::open_read_only(&path, migrations));
-        let opened = opened.await.map_err(|error| StorageError::Panicked(error.to_string()))??;
+        let opened = opened
+            .await
+            .map_err(|error| StorageError::Panicked(error.to_string()))??;
         Self::start(opened)
     }
 

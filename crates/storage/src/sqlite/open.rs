@@ -76,15 +76,24 @@ pub(super) fn open_read_only(path: &Path, migrations: &'static [Migration]) -> R
     }
     let reader = || -> Result<rusqlite::Connection, StorageError> {
         let raw = connect(path)?;
-        raw.execute_batch("PRAGMA query_only = ON").map_err(|error| failure(STEP, error))?;
+        raw.execute_batch("PRAGMA query_only = ON")
+            .map_err(|error| failure(STEP, error))?;
         Ok(raw)
     };
     let first = reader()?;
-    let waiting = migration::pending(migrations, &applied(&first).map_err(|error| failure(STEP, error))?)?.len();
+    let waiting = migration::pending(
+        migrations,
+        &applied(&first).map_err(|error| failure(STEP, error))?,
+    )?
+    .len();
     if waiting > 0 {
         return Err(StorageError::OlderSchema { waiting });
     }
-    Ok(Opened { lock: None, writer: Connection::new(reader()?), readers: vec![Connection::new(first)] })
+    Ok(Opened {
+        lock: None,
+        writer: Connection::new(reader()?),
+        readers: vec![Connection::new(first)],
+    })
 }
 
 fn lock(path: &Path) -> Result<File, StorageError> {

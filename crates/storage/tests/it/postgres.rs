@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -30,9 +30,16 @@ pub async fn directly(url: &str, sql: &str) {
 }
 
 /// A server of its own, where a server may be had at all.
-pub fn server(settings: &[(&str, &str)], files: &[(&str, &str)]) -> Option<PostgresServer> {
+fn server(settings: &[(&str, &str)], files: &[(&str, &str)]) -> Option<PostgresServer> {
     postgres_url()?;
     Some(PostgresServer::start_with(settings, files).expect("a server starts"))
+}
+
+/// A server whose superuser tests may use, shared by those that do it no harm.
+pub fn shared_server() -> Option<&'static PostgresServer> {
+    static SERVER: OnceLock<PostgresServer> = OnceLock::new();
+    postgres_url()?;
+    Some(SERVER.get_or_init(|| PostgresServer::start().expect("a server starts")))
 }
 
 async fn opens(url: &str) -> Result<(), StorageError> {
@@ -110,14 +117,8 @@ async fn sockets_tls_and_passwords() {
 
 #[tokio::test]
 async fn a_crash_of_the_server_costs_neither_node_nor_acknowledged_rows() {
-    let Some(server) = server(
-        &[
-            ("fsync", "on"),
-            ("synchronous_commit", "on"),
-            ("full_page_writes", "on"),
-        ],
-        &[],
-    ) else {
+    // What was written outlives a process without fsync; only a machine's crash needs that.
+    let Some(server) = server(&[("synchronous_commit", "on")], &[]) else {
         return;
     };
     let db = TestDatabase::postgres(&server.url(), SCHEMA).await;

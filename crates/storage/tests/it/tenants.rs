@@ -43,7 +43,7 @@ async fn two_tenants_on(server: &str) -> (TestDatabase, Uuid, Uuid) {
 
 #[tokio::test]
 async fn t6_the_app_role_cannot_read_another_tenant_even_with_raw_sql() {
-    let Some(server) = crate::postgres::server(&[], &[]) else {
+    let Some(server) = crate::postgres::shared_server() else {
         return;
     };
     let plain = "CREATE ROLE plain LOGIN CREATEDB PASSWORD 'plain'";
@@ -104,7 +104,7 @@ async fn tenants_are_apart(db: &Database, one: Uuid, two: Uuid) {
 
 #[tokio::test]
 async fn t6_a_superusers_transactions_cannot_switch_the_protection_off() {
-    let Some(server) = crate::postgres::server(&[], &[]) else {
+    let Some(server) = crate::postgres::shared_server() else {
         return;
     };
     let (db, ..) = two_tenants_on(&server.url()).await;
