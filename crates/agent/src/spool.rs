@@ -20,6 +20,8 @@ const LOCK_FILE: &str = "lock";
 const KEY_FILE: &str = "device.key";
 /// Largest page cache, in KiB: the whole state is smaller.
 const CACHE_KIB: i32 = 256;
+/// The journal is folded into the database after this many pages, so that it stays small.
+const WAL_PAGES: i32 = 64;
 /// Layout of the database; a newer one is refused.
 const SCHEMA_VERSION: i64 = 1;
 /// Largest key file that is read, in bytes.
@@ -227,6 +229,7 @@ fn open_database(path: &Path) -> Result<Connection, SpoolError> {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
+        connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
         let found = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if found == 0 {
             connection.execute_batch(
