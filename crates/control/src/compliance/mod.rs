@@ -8,15 +8,8 @@ mod view;
 use std::{collections::BTreeMap, sync::Arc};
 
 use muster_model::{
-    DeviceId, PolicyId, TenantId, Timestamp,
-    compliance::ComplianceState,
-    evaluate::Evaluation,
-    facts::Facts,
-    platform::Platform,
-    report::SettingReport,
-    rules::Rule,
-    settings::Settings,
-    text::VersionLabel,
+    DeviceId, PolicyId, TenantId, Timestamp, compliance::ComplianceState, evaluate::Evaluation, facts::Facts,
+    platform::Platform, report::SettingReport, rules::Rule, settings::Settings, text::VersionLabel,
 };
 use muster_storage::Tx;
 

@@ -3,6 +3,7 @@
 //! Making a version reaches no device: `rollout` activates it.
 
 mod api;
+mod catalogue;
 mod rules;
 mod store;
 #[cfg(test)]
@@ -10,7 +11,9 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-use muster_model::{EntryId, PolicyId, TenantId, Timestamp, rules::Rule, settings::Settings, text::VersionLabel};
+use muster_model::{
+    EntryId, PolicyId, TenantId, Timestamp, rules::Rule, settings::Settings, text::VersionLabel,
+};
 use muster_storage::{Statement, Tx};
 use muster_trust::key::Digest;
 
@@ -93,7 +96,12 @@ pub fn name(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<String, P
 }
 
 /// A page of policies by id after `after`, at most `limit`.
-pub fn list(tx: &mut Tx, tenant: TenantId, after: PolicyId, limit: usize) -> Result<Vec<PolicySummary>, Problem> {
+pub fn list(
+    tx: &mut Tx,
+    tenant: TenantId,
+    after: PolicyId,
+    limit: usize,
+) -> Result<Vec<PolicySummary>, Problem> {
     Ok(store::policies(tx, tenant, after, rows(limit))?)
 }
 
@@ -109,14 +117,21 @@ pub fn versions(
 }
 
 /// One version of a policy.
-pub fn version(tx: &mut Tx, tenant: TenantId, policy: PolicyId, label: &VersionLabel) -> Result<Version, Problem> {
+pub fn version(
+    tx: &mut Tx,
+    tenant: TenantId,
+    policy: PolicyId,
+    label: &VersionLabel,
+) -> Result<Version, Problem> {
     store::version(tx, tenant, policy, label.as_str())?
         .ok_or_else(|| NOT_FOUND.detail(format!("The policy has no version {label}.")))
 }
 
 /// The bytes of a bundle, if one of the tenant's versions has this digest and the stored bytes still are it.
 pub fn bundle_by_sha256(tx: &mut Tx, tenant: TenantId, sha256: &Digest) -> Result<Option<Vec<u8>>, Problem> {
-    let Some(bytes) = store::bundle_by_sha256(tx, tenant, &sha256.to_hex())? else { return Ok(None) };
+    let Some(bytes) = store::bundle_by_sha256(tx, tenant, &sha256.to_hex())? else {
+        return Ok(None);
+    };
     if muster_trust::key::sha256(&bytes) != *sha256 {
         return Err(tampered("its bytes do not have its digest"));
     }
@@ -130,21 +145,36 @@ pub fn bundle(tx: &mut Tx, keys: &TenantKeys, version: &Version) -> Result<Vec<u
 }
 
 /// What a version says: its settings and rules from its checked bundle.
-pub fn open(tx: &mut Tx, keys: &TenantKeys, policy: PolicyId, label: &VersionLabel) -> Result<Opened, Problem> {
+pub fn open(
+    tx: &mut Tx,
+    keys: &TenantKeys,
+    policy: PolicyId,
+    label: &VersionLabel,
+) -> Result<Opened, Problem> {
     let version = version(tx, keys.tenant, policy, label)?;
     check_bundle(tx, keys, &version).map(|(_, opened)| opened)
 }
 
 /// Writes down that a stored bundle is not the one that was signed.
-pub async fn report_tampering(app: &App, author: &Author, version: &Version, why: &str) -> Result<(), Problem> {
-    let (policy, label, sha256) = (version.policy, version.version.clone(), version.bundle_sha256.clone());
+pub async fn report_tampering(
+    app: &App,
+    author: &Author,
+    version: &Version,
+    why: &str,
+) -> Result<(), Problem> {
+    let (policy, label, sha256) = (
+        version.policy,
+        version.version.clone(),
+        version.bundle_sha256.clone(),
+    );
     let why = why.to_owned();
     tracing::warn!(%policy, version = label.as_str(), "a stored bundle was changed behind our back");
     audit::commit(app, author, move |tx| {
         let detail = serde_json::json!({
             "policy_id": policy, "version": label, "bundle_sha256": sha256, "why": why,
         });
-        tx.record("policy.bundle_tampered", ("policy", policy.to_string()), detail).map(drop)
+        tx.record("policy.bundle_tampered", ("policy", policy.to_string()), detail)
+            .map(drop)
     })
     .await
 }

@@ -90,7 +90,12 @@ pub fn list(
     limit: usize,
 ) -> Result<Vec<Rollout>, Problem> {
     let before = before.unwrap_or(RolloutId::from_uuid(uuid::Uuid::max()));
-    Ok(store::rollouts(tx, tenant, before, i64::try_from(limit).unwrap_or(i64::MAX))?)
+    Ok(store::rollouts(
+        tx,
+        tenant,
+        before,
+        i64::try_from(limit).unwrap_or(i64::MAX),
+    )?)
 }
 
 /// The current rollout of a policy, if it is active.
@@ -119,5 +124,9 @@ pub fn stage(
 /// Devices enrolled up to this time are overdue without a report: nobody, while the rollout is younger than that itself.
 /// A rollout that was resumed is as young as its resumption.
 fn silent_since(rollout: &Rollout, silence: std::time::Duration, now: Timestamp) -> Timestamp {
-    if now.since(rollout.updated_at) < silence { Timestamp::from_micros(i64::MIN) } else { now.minus(silence) }
+    if now.since(rollout.updated_at) < silence {
+        Timestamp::from_micros(i64::MIN)
+    } else {
+        now.minus(silence)
+    }
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     App,
-    access::problem::{DEVICE_MISMATCH, EPOCH_MISMATCH, MALFORMED, PROOF_INVALID, Problem, UNAVAILABLE},
+    access::problem::{DEVICE_BLOCKED, EPOCH_MISMATCH, MALFORMED, Problem, UNAVAILABLE},
     audit,
     compliance::{self, DeviceSettingsView, PolicyRow, Reported},
     devices::{self, Device},
@@ -207,14 +207,14 @@ fn checked(reporter: &Reporter, envelope: &Envelope) -> Result<PolicyReportState
     let statement = match verified {
         Ok(verified) => verified.statement,
         Err(error @ StatementError::Dsse(_)) => {
-            return Err(PROOF_INVALID.detail(format!("The report was not signed by this device: {error}.")));
+            return Err(DEVICE_BLOCKED.detail(format!("The report was not signed by this device: {error}.")));
         }
         Err(error @ (StatementError::Json(_) | StatementError::Invalid(_))) => {
             return Err(MALFORMED.detail(format!("The report cannot be read: {error}.")));
         }
     };
     if statement.tenant != reporter.tenant || statement.device_id != reporter.device {
-        return Err(DEVICE_MISMATCH.detail("The report names another device or tenant."));
+        return Err(DEVICE_BLOCKED.detail("The report names another device or tenant."));
     }
     if statement.epoch != reporter.epoch {
         return Err(EPOCH_MISMATCH.detail("The report is from another enrollment of the device."));

@@ -51,7 +51,9 @@ pub struct TargetDevice {
 /// Counts the active devices that a filter means.
 pub fn count_targets(tx: &mut Tx, tenant: TenantId, filter: TargetFilter<'_>) -> Result<u64, Problem> {
     let platforms = platform_words(filter.platforms);
-    let Some(devices) = filter.devices else { return Ok(store::count(tx, tenant, &platforms)?) };
+    let Some(devices) = filter.devices else {
+        return Ok(store::count(tx, tenant, &platforms)?);
+    };
     let mut counted = 0;
     for chunk in chunks(&distinct(devices)) {
         counted += store::count_of(tx, tenant, &platforms, &chunk)?;
@@ -77,7 +79,9 @@ pub fn target_progress(
         return Ok(progress);
     };
     for chunk in chunks(&distinct(devices)) {
-        for (state, owes, count) in store::progress_of(tx, tenant, &platforms, generation, enrolled_by, &chunk)? {
+        for (state, owes, count) in
+            store::progress_of(tx, tenant, &platforms, generation, enrolled_by, &chunk)?
+        {
             progress.add(&state, owes, count);
         }
     }
@@ -94,7 +98,13 @@ pub fn target_devices(
 ) -> Result<Vec<TargetDevice>, Problem> {
     let platforms = platform_words(filter.platforms);
     let Some(devices) = filter.devices else {
-        return Ok(store::page(tx, tenant, &platforms, after, i64::try_from(limit).unwrap_or(i64::MAX))?);
+        return Ok(store::page(
+            tx,
+            tenant,
+            &platforms,
+            after,
+            i64::try_from(limit).unwrap_or(i64::MAX),
+        )?);
     };
     let mut rest = distinct(devices);
     rest.retain(|id| *id > after);
@@ -140,7 +150,13 @@ pub fn mark_pending(
     let platforms = platform_words(filter.platforms);
     let Some(devices) = filter.devices else {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        return Ok(store::mark_pending(tx, tenant, &platforms, evaluated_before, limit)?);
+        return Ok(store::mark_pending(
+            tx,
+            tenant,
+            &platforms,
+            evaluated_before,
+            limit,
+        )?);
     };
     let mut marked = 0;
     for chunk in chunks(&distinct(devices)) {
