@@ -1,1 +1,226 @@
-//! Placeholder.
+//! The command line of Muster: a client of the admin API and of nothing else.
+//!
+//! The binary flattens [`Globals`] and [`Command`] into its own parser and calls [`run`]. Exit codes: 0 ok, 1 failed,
+//! 2 usage. Answers go to standard output, as tables or as the server's JSON; everything else goes to standard error.
+
+mod api;
+mod clock;
+mod context;
+mod error;
+mod log;
+mod output;
+mod progress;
+mod verbs;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+pub use api::Api;
+pub use context::AdminFile;
+pub use error::CliError;
+pub use log::{VerifyArgs, VerifyReport, verify_remote};
+pub use output::Format;
+pub use verbs::log::LogCommand;
+
+use output::Printer;
+use verbs::{client, command, context as contexts, device, login, policy, rollout, system, token};
+
+/// Flags that every verb takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Globals {
+    /// Address and credentials of an install: its `admin.json`
+    #[arg(long, global = true, value_name = "FILE", env = "MUSTER_ADMIN_FILE")]
+    pub admin_file: Option<PathBuf>,
+    /// Use the install that `muster login --name NAME` stored; stronger than --admin-file
+    #[arg(long, global = true, value_name = "NAME", env = "MUSTER_CONTEXT")]
+    pub context: Option<String>,
+    /// How answers are printed
+    #[arg(short = 'o', long = "output", global = true, value_enum, default_value_t = Format::Table,
+          env = "MUSTER_OUTPUT")]
+    pub output: Format,
+    /// No colors: any value but an empty one
+    #[arg(long, global = true, env = "NO_COLOR", num_args = 0..=1, require_equals = true,
+          default_missing_value = "1", hide_possible_values = true)]
+    pub no_color: Option<String>,
+    /// Folder above `muster/contexts.toml`
+    #[arg(long, global = true, env = "XDG_CONFIG_HOME", hide = true)]
+    pub config_home: Option<PathBuf>,
+    /// Home folder, for the default of the folder above
+    #[arg(long, global = true, env = "HOME", hide = true)]
+    pub home: Option<PathBuf>,
+    /// The whole program's parser, for shell completion; set by the binary after parsing.
+    #[arg(skip)]
+    pub program: Option<clap::Command>,
+}
+
+/// The verbs.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Store address and credentials of an install, so that other verbs need no flags
+    Login(login::LoginArgs),
+    /// List, choose or forget stored installs
+    #[command(subcommand)]
+    Context(contexts::ContextCommand),
+    /// Devices: list, details, facts, settings, timeline, quarantine, retirement
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
+    /// Policies, their versions and bundles, activation
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Rollouts: how an activated policy reaches devices
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
+    /// One-shot actions on devices: lock, restart, collect inventory, wipe
+    #[command(subcommand)]
+    Command(command::CommandCommand),
+    /// One-time enrollment tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// The transparency log: checkpoint, entries, verification
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// API clients and their scopes
+    #[command(subcommand)]
+    Client(client::ClientCommand),
+    /// The catalogue of settings that policies can hold
+    #[command(after_help = system::SETTINGS_HELP)]
+    Settings(system::SettingsArgs),
+    /// The fleet in numbers, and what needs a person
+    #[command(after_help = system::OVERVIEW_HELP)]
+    Overview,
+    /// Print a completion script for a shell
+    #[command(after_help = system::COMPLETION_HELP)]
+    Completion(system::CompletionArgs),
+    /// Versions of this program and of the server
+    #[command(after_help = system::VERSION_HELP)]
+    Version,
+}
+
+impl Command {
+    /// The data folder of `log verify --data-dir`, which reads the server's own files and is no matter of this library:
+    /// the binary answers it before it calls [`run`].
+    pub fn local_log_verification(&self) -> Option<&Path> {
+        match self {
+            Self::Log(LogCommand::Verify(arguments)) => arguments.data_dir.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// Runs one verb and reports how it went. Never panics, never prompts without a terminal.
+pub async fn run(command: Command, globals: Globals) -> ExitCode {
+    let printer = Printer::new(&globals);
+    match dispatch(command, &globals, &printer).await {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the answer has seen enough.
+        Err(CliError::Output(source)) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            printer.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Result<(), CliError> {
+    match command {
+        Command::Login(arguments) => login::run(arguments, globals, printer).await,
+        Command::Context(command) => contexts::run(command, globals, printer),
+        Command::Completion(arguments) => system::completion(&arguments, globals, printer),
+        Command::Version => system::version(globals, printer).await,
+        Command::Device(command) => device::run(command, &Api::connect(globals)?, printer).await,
+        Command::Policy(command) => policy::run(command, &Api::connect(globals)?, printer).await,
+        Command::Rollout(command) => rollout::run(command, &Api::connect(globals)?, printer).await,
+        Command::Command(command) => command::run(command, &Api::connect(globals)?, printer).await,
+        Command::Token(command) => token::run(command, &Api::connect(globals)?, printer).await,
+        Command::Log(command) => verbs::log::run(command, globals, printer).await,
+        Command::Client(command) => client::run(command, &Api::connect(globals)?, printer).await,
+        Command::Settings(arguments) => system::settings(&arguments, &Api::connect(globals)?, printer).await,
+        Command::Overview => system::overview(&Api::connect(globals)?, printer).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    #[command(name = "muster")]
+    struct Program {
+        #[command(flatten)]
+        globals: Globals,
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    fn parse(line: &str) -> Result<Program, clap::Error> {
+        Program::try_parse_from(std::iter::once("muster").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_parser_contradicts_itself_nowhere() {
+        Program::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_shows_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+                let path = format!("{path} {}", verb.get_name());
+                if verb.has_subcommands() {
+                    check(verb, &path);
+                } else {
+                    let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+                    assert!(help.contains(path.trim()), "`{path}` shows no example of itself");
+                }
+            }
+        }
+        check(&Program::command(), "muster");
+    }
+
+    #[test]
+    fn the_lines_of_the_documentation_parse() {
+        for line in [
+            "device list --filter platform:linux -o json",
+            "device quarantine dev_1 accept",
+            "policy version add baseline 2026.05 --set passcode.min_length=12",
+            "policy activate baseline 2026.05 --wait",
+            "rollout watch rol_1",
+            "command lock dev_1 --wait",
+            "command bulk lock --filter platform:linux --wait",
+            "token create --device-uuid 4c4c4544-0042-3510-8052-b4c04f4b3132",
+            "log verify --admin-file admin.json",
+            "client create ci --scope device:read --scope policy:write",
+            "--context lab overview",
+            "completion bash",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_local_log_is_left_to_the_binary() {
+        let local = parse("log verify --data-dir data").expect("it parses");
+        assert_eq!(local.command.local_log_verification(), Some(Path::new("data")));
+        let remote = parse("log verify").expect("it parses");
+        assert_eq!(remote.command.local_log_verification(), None);
+        assert!(parse("log verify --data-dir data --root-file root.json").is_err());
+    }
+
+    #[test]
+    fn wrong_usage_is_found_by_the_parser() {
+        for line in [
+            "device",
+            "command lock",
+            "token create",
+            "-o xml overview",
+            "device quarantine dev_1 maybe",
+        ] {
+            let error = parse(line).err().unwrap_or_else(|| panic!("`{line}` parses"));
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}
