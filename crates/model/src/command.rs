@@ -274,4 +274,21 @@ mod tests {
         let long = format!(r#"{{"type":"lock","message":"{}"}}"#, "x".repeat(257));
         assert_eq!(CommandKind::parse(long.as_bytes()), Err(InvalidCommand::Message));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn reading_a_command_never_panics_and_reads_back(
+            json in r#"\{"type":"(lock|restart|wipe|collect-inventory|[a-z]{0,5})"(,"(message|mode|delay_seconds|x)":("[a-z ]{0,5}"|"full"|-?[0-9]{1,12}|null|\[\]))?\}"#,
+        ) {
+            if let Ok(kind) = CommandKind::parse(json.as_bytes()) {
+                let text = serde_json::to_string(&kind).expect("a command has a text form");
+                proptest::prop_assert_eq!(CommandKind::parse(text.as_bytes()), Ok(kind));
+            }
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..80)) {
+            let _ = CommandKind::parse(&bytes);
+        }
+    }
 }

@@ -9,13 +9,16 @@ use crate::{
     compliance::ComplianceState,
     facts::Facts,
     id::PolicyId,
+    merge::{in_order, stricter},
     platform::Platform,
     report::{SettingReport, SettingState},
     rules::{Answer, Rule, all_encrypted, compare_versions},
-    settings::{MergeRule, SettingDef, SettingKind, SettingValue, Settings, Support, definition},
+    settings::{SettingDef, SettingValue, Settings, Support, definition},
     text::VersionLabel,
     time::Timestamp,
 };
+
+pub use crate::merge::{EffectiveSetting, effective};
 
 /// A policy version that applies to the device.
 #[derive(Debug, Clone, Copy)]
@@ -25,17 +28,6 @@ pub struct EvaluatedPolicy<'a> {
     pub generation: u64,
     pub settings: &'a Settings,
     pub rules: &'a [Rule],
-}
-
-/// The value that is to be in force, and whose it is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EffectiveSetting {
-    pub value: SettingValue,
-    /// The policy that decided.
-    pub from: PolicyId,
-    /// Policies that asked for another value.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub overruled: Vec<PolicyId>,
 }
 
 /// Whether one setting or rule is met.
@@ -75,31 +67,32 @@ pub struct Evaluation {
 }
 
 /// Evaluates the policies of a device. `in_force` is what it reported of its settings; it is empty before its first report.
-/// `now` is when the question is asked, for rules about time.
+/// `now` is when the question is asked, for deadlines. The order of the policies does not matter.
 pub fn evaluate(
     policies: &[EvaluatedPolicy<'_>],
     facts: Option<&Facts>,
     in_force: &BTreeMap<String, SettingReport>,
     platform: Platform,
-    _now: Timestamp,
+    now: Timestamp,
 ) -> Evaluation {
     let state = effective(policies);
-    let gaps = state
-        .keys()
-        .filter_map(|key| definition(key))
-        .filter_map(|def| gap(def, platform))
+    let defined = || {
+        let pair = |(key, setting)| Some((definition(key)?, setting));
+        state
+            .iter()
+            .filter_map(move |(key, setting)| pair((key, setting)))
+    };
+    let gaps = defined()
+        .filter_map(|(def, setting)| gap(def, &setting.value, platform))
         .collect();
-    let mut verdicts: Vec<Verdict> = state
-        .iter()
-        .map(|(key, setting)| Verdict {
-            subject: (*key).to_owned(),
+    let mut verdicts: Vec<Verdict> = defined()
+        .map(|(def, setting)| Verdict {
+            subject: def.key.to_owned(),
             from: setting.from,
-            outcome: judge_setting(key, &setting.value, facts, in_force.get(*key)),
+            outcome: judge_setting(def, &setting.value, facts, in_force.get(def.key), now),
         })
         .collect();
-    let mut ordered: Vec<&EvaluatedPolicy<'_>> = policies.iter().collect();
-    ordered.sort_by_key(|policy| policy.policy);
-    for policy in ordered {
+    for policy in in_order(policies) {
         verdicts.extend(policy.rules.iter().map(|rule| Verdict {
             subject: rule.name.to_string(),
             from: policy.policy,
@@ -115,84 +108,8 @@ pub fn evaluate(
     }
 }
 
-/// The value of every setting after the merge rules.
-pub fn effective(policies: &[EvaluatedPolicy<'_>]) -> BTreeMap<&'static str, EffectiveSetting> {
-    let mut ordered: Vec<&EvaluatedPolicy<'_>> = policies.iter().collect();
-    ordered.sort_by_key(|policy| policy.policy);
-    let mut state: BTreeMap<&'static str, EffectiveSetting> = BTreeMap::new();
-    for policy in ordered {
-        for (key, value) in policy.settings.iter() {
-            let Some(def) = definition(key) else { continue };
-            match state.get_mut(key) {
-                None => {
-                    let setting = EffectiveSetting {
-                        value: value.clone(),
-                        from: policy.policy,
-                        overruled: Vec::new(),
-                    };
-                    state.insert(key, setting);
-                }
-                Some(setting) => merge(def, setting, value, policy.policy),
-            }
-        }
-    }
-    state
-}
-
-fn merge(def: &SettingDef, setting: &mut EffectiveSetting, value: &SettingValue, policy: PolicyId) {
-    if setting.value == *value {
-        return;
-    }
-    if def.merge == MergeRule::Union {
-        if let (SettingValue::List(held), SettingValue::List(more)) = (&mut setting.value, value) {
-            held.extend(
-                more.iter()
-                    .filter(|item| !held.contains(item))
-                    .cloned()
-                    .collect::<Vec<_>>(),
-            );
-            held.sort();
-        }
-        return;
-    }
-    if stricter(def, value, &setting.value) {
-        setting.overruled.push(setting.from);
-        setting.value = value.clone();
-        setting.from = policy;
-    } else {
-        setting.overruled.push(policy);
-    }
-}
-
-/// Whether `new` wins over `held` under the setting's merge rule.
-fn stricter(def: &SettingDef, new: &SettingValue, held: &SettingValue) -> bool {
-    let rank = |value: &SettingValue| match value {
-        SettingValue::Bool(value) => i64::from(*value),
-        SettingValue::Int(value) => *value,
-        SettingValue::Text(_) | SettingValue::List(_) | SettingValue::Object(_) => 0,
-    };
-    match def.merge {
-        MergeRule::Highest => rank(new) > rank(held),
-        MergeRule::Lowest => rank(new) < rank(held),
-        MergeRule::LowestNonzero => rank(new) != 0 && (rank(held) == 0 || rank(new) < rank(held)),
-        MergeRule::LatestWord => word_rank(def, new) > word_rank(def, held),
-        MergeRule::HighestVersion => match (new, held) {
-            (SettingValue::Text(new), SettingValue::Text(held)) => compare_versions(new, held).is_gt(),
-            _ => false,
-        },
-        MergeRule::Union | MergeRule::FirstPolicy => false,
-    }
-}
-
-fn word_rank(def: &SettingDef, value: &SettingValue) -> Option<usize> {
-    match (&def.kind, value) {
-        (SettingKind::Enum(words), SettingValue::Text(word)) => words.iter().position(|known| known == word),
-        _ => None,
-    }
-}
-
-fn gap(def: &SettingDef, platform: Platform) -> Option<Gap> {
-    match def.support_on(platform) {
+fn gap(def: &SettingDef, value: &SettingValue, platform: Platform) -> Option<Gap> {
+    match def.support_for(platform, value) {
         Support::Exact => None,
         support @ (Support::Weaker(_) | Support::NotExpressible(_) | Support::NeedsAgent(_)) => Some(Gap {
             key: def.key,
@@ -201,55 +118,80 @@ fn gap(def: &SettingDef, platform: Platform) -> Option<Gap> {
     }
 }
 
+/// Judges by what the device reported of itself, else by its report on the setting. What a platform cannot carry is a gap
+/// of the policy, not a fault of the device.
 fn judge_setting(
-    key: &str,
+    def: &SettingDef,
     value: &SettingValue,
     facts: Option<&Facts>,
     report: Option<&SettingReport>,
+    now: Timestamp,
 ) -> Outcome {
-    if let Some(outcome) = judge_by_facts(key, value, facts) {
+    if let Some(outcome) = judge_by_facts(def.key, value, facts, now) {
         return outcome;
     }
     let Some(report) = report else {
         return unknown("the device has not reported on it");
     };
-    let detail = || {
-        report
-            .detail
-            .clone()
-            .unwrap_or_else(|| format!("the device says {}", report.state.as_str()))
-    };
-    match report.state {
-        SettingState::Verified
-        | SettingState::Applied
-        | SettingState::Weaker
-        | SettingState::NotExpressible => Outcome::Compliant,
-        SettingState::Pending => unknown("it is being applied"),
-        SettingState::Failed => Outcome::Noncompliant { reason: detail() },
+    match (report.state, &report.observed) {
+        (SettingState::Verified, Some(observed)) if stricter(def, value, observed) == Some(true) => {
+            Outcome::Noncompliant {
+                reason: format!("{observed} is in force, {value} is asked for"),
+            }
+        }
+        (
+            SettingState::Verified
+            | SettingState::Applied
+            | SettingState::Weaker
+            | SettingState::NotExpressible,
+            _,
+        ) => Outcome::Compliant,
+        (SettingState::Pending, _) => unknown("it is being applied"),
+        (SettingState::Failed, _) => Outcome::Noncompliant {
+            reason: report
+                .detail
+                .clone()
+                .unwrap_or_else(|| "the device could not put it in force".to_owned()),
+        },
     }
 }
 
 /// Settings that are a question about the device rather than something to apply.
-fn judge_by_facts(key: &str, value: &SettingValue, facts: Option<&Facts>) -> Option<Outcome> {
+fn judge_by_facts(key: &str, value: &SettingValue, facts: Option<&Facts>, now: Timestamp) -> Option<Outcome> {
+    let version = || facts.and_then(|facts| facts.os.version.as_deref());
     match (key, value) {
-        ("os.min_version", SettingValue::Text(minimum)) => {
-            let Some(version) = facts.and_then(|facts| facts.os.version.as_deref()) else {
-                return Some(unknown("the device has not sent its version"));
+        ("os.min_version", SettingValue::Text(minimum)) => Some(match version() {
+            None => unknown("the device has not sent its version"),
+            Some(version) if compare_versions(version, minimum).is_lt() => Outcome::Noncompliant {
+                reason: format!("the version is {version}, at least {minimum} is asked for"),
+            },
+            Some(_) => Outcome::Compliant,
+        }),
+        ("os.update.enforce", SettingValue::Object(members)) => {
+            let (SettingValue::Text(wanted), SettingValue::Text(deadline)) =
+                (members.get("version")?, members.get("deadline")?)
+            else {
+                return None;
             };
-            Some(if compare_versions(version, minimum).is_lt() {
-                Outcome::Noncompliant {
-                    reason: format!("the version is {version}, at least {minimum} is asked for"),
-                }
+            let version = version()?;
+            if compare_versions(version, wanted).is_ge() {
+                Some(Outcome::Compliant)
+            } else if deadline
+                .parse::<Timestamp>()
+                .is_ok_and(|deadline| deadline <= now)
+            {
+                Some(Outcome::Noncompliant {
+                    reason: format!("the version is {version}, {wanted} was due by {deadline}"),
+                })
             } else {
-                Outcome::Compliant
-            })
+                None
+            }
         }
-        ("disk_encryption.required", SettingValue::Bool(true)) => match facts.and_then(all_encrypted) {
-            Some(true) => Some(Outcome::Compliant),
-            Some(false) => Some(Outcome::Noncompliant {
+        ("disk_encryption.required", SettingValue::Bool(true)) => match facts.and_then(all_encrypted)? {
+            true => Some(Outcome::Compliant),
+            false => Some(Outcome::Noncompliant {
                 reason: "a fixed disk is not encrypted".to_owned(),
             }),
-            None => None,
         },
         _ => None,
     }
@@ -288,123 +230,5 @@ fn unknown(reason: &str) -> Outcome {
 }
 
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn settings(json: &str) -> Settings {
-        Settings::parse(json.as_bytes()).expect("the settings are valid")
-    }
-
-    fn version() -> VersionLabel {
-        VersionLabel::parse("1").expect("1 is a version")
-    }
-
-    fn policy<'a>(id: u128, settings: &'a Settings, version: &'a VersionLabel) -> EvaluatedPolicy<'a> {
-        EvaluatedPolicy {
-            policy: PolicyId::from_uuid(Uuid::from_u128(id)),
-            version,
-            generation: 1,
-            settings,
-            rules: &[],
-        }
-    }
-
-    fn report(state: SettingState) -> SettingReport {
-        SettingReport {
-            state,
-            observed: None,
-            detail: None,
-        }
-    }
-
-    fn judged(json: &str, reports: &[(&str, SettingState)]) -> ComplianceState {
-        let (settings, version) = (settings(json), version());
-        let in_force = reports
-            .iter()
-            .map(|(key, state)| ((*key).to_owned(), report(*state)))
-            .collect();
-        let policies = [policy(1, &settings, &version)];
-        evaluate(&policies, None, &in_force, Platform::Linux, Timestamp::default()).compliance
-    }
-
-    #[test]
-    fn the_stricter_value_wins_and_says_whose_it_is() {
-        let (loose, strict, version) = (
-            settings(
-                r#"{"passcode.min_length":8,"usb.storage":"readonly","passcode.max_age_days":0,"camera.allowed":true}"#,
-            ),
-            settings(
-                r#"{"passcode.min_length":12,"usb.storage":"deny","passcode.max_age_days":90,"camera.allowed":false}"#,
-            ),
-            version(),
-        );
-        for policies in [
-            [policy(1, &loose, &version), policy(2, &strict, &version)],
-            [policy(2, &strict, &version), policy(1, &loose, &version)],
-        ] {
-            let state = effective(&policies);
-            assert!(
-                state.values().all(|setting| setting.from.uuid().as_u128() == 2),
-                "{state:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn lists_are_united() {
-        let (one, two, version) = (
-            settings(r#"{"apps.blocked":["b","a"]}"#),
-            settings(r#"{"apps.blocked":["c","a"]}"#),
-            version(),
-        );
-        let state = effective(&[policy(1, &one, &version), policy(2, &two, &version)]);
-        assert_eq!(state["apps.blocked"].value.to_string(), r#"["a","b","c"]"#);
-    }
-
-    #[test]
-    fn verdicts_follow_the_report() {
-        let json = r#"{"camera.allowed":false}"#;
-        assert_eq!(judged(json, &[]), ComplianceState::Pending);
-        assert_eq!(
-            judged(json, &[("camera.allowed", SettingState::Verified)]),
-            ComplianceState::Compliant
-        );
-        assert_eq!(
-            judged(json, &[("camera.allowed", SettingState::Failed)]),
-            ComplianceState::Noncompliant
-        );
-        assert_eq!(judged("{}", &[]), ComplianceState::Compliant);
-    }
-
-    #[test]
-    fn a_setting_that_the_platform_cannot_carry_is_a_gap() {
-        let (settings, version) = (
-            settings(r#"{"screen_capture.allowed":false,"camera.allowed":false}"#),
-            version(),
-        );
-        let evaluation = evaluate(
-            &[policy(1, &settings, &version)],
-            None,
-            &BTreeMap::new(),
-            Platform::Linux,
-            Timestamp::default(),
-        );
-        assert_eq!(
-            evaluation.gaps.iter().map(|gap| gap.key).collect::<Vec<_>>(),
-            ["screen_capture.allowed"]
-        );
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn the_order_of_policies_does_not_matter(lengths in proptest::collection::vec(0_i64..64, 1..6)) {
-            let version = version();
-            let all: Vec<Settings> = lengths.iter().map(|n| settings(&format!(r#"{{"passcode.min_length":{n}}}"#))).collect();
-            let forward: Vec<_> = all.iter().enumerate().map(|(id, s)| policy(id as u128, s, &version)).collect();
-            let backward: Vec<_> = forward.iter().rev().copied().collect();
-            proptest::prop_assert_eq!(effective(&forward), effective(&backward));
-        }
-    }
-}
+#[path = "evaluate_tests.rs"]
+mod tests;

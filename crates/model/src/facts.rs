@@ -180,3 +180,49 @@ fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), FactsLi
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        serde_json::from_str(r#"{"hardware":{},"os":{"id":"debian"},"collected_at":"2026-11-23T21:00:00Z"}"#)
+            .expect("what a machine does not know is absent")
+    }
+
+    #[test]
+    fn facts_past_a_limit_are_refused_by_its_name() {
+        assert_eq!(facts().bounded(), Ok(()));
+        let package = Package {
+            name: "a".to_owned(),
+            version: "1".to_owned(),
+        };
+        let many = Facts {
+            packages: vec![package; PACKAGES_MAX + 1],
+            ..facts()
+        };
+        let limit = |what, limit| Err(FactsLimit { what, limit });
+        assert_eq!(many.bounded(), limit("packages", PACKAGES_MAX));
+        let mut long = facts();
+        long.os.name = Some("x".repeat(TEXT_CHARS_MAX + 1));
+        assert_eq!(long.bounded(), limit("a text", TEXT_CHARS_MAX));
+    }
+
+    #[test]
+    fn d1_an_unknown_member_is_refused() {
+        let json = r#"{"hardware":{"soul":1},"os":{},"collected_at":"2026-11-23T21:00:00Z"}"#;
+        assert!(serde_json::from_str::<Facts>(json).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn flipped_bits_never_panic(at in proptest::prelude::any::<proptest::sample::Index>(), bit in 0_u8..8) {
+            let mut bytes = serde_json::to_vec(&facts()).expect("facts have a text form");
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            if let Ok(facts) = serde_json::from_slice::<Facts>(&bytes) {
+                let _ = facts.bounded();
+            }
+        }
+    }
+}

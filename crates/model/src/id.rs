@@ -130,4 +130,19 @@ mod tests {
         let id = |seconds| DeviceId::generate(Timestamp::from_unix_seconds(seconds), [0; 10]);
         assert!(id(1) < id(2));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn reading_an_id_never_panics_and_reads_back(text in "(dev_)?([0-9a-f]{32}|[0-9a-fA-F+_-]{30,34}|\\PC{0,40})") {
+            if let Ok(id) = text.parse::<DeviceId>() {
+                proptest::prop_assert_eq!(id.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn every_id_reads_back(bytes in proptest::prelude::any::<u128>()) {
+            let id = EntryId::from_uuid(Uuid::from_u128(bytes));
+            proptest::prop_assert_eq!(id.to_string().parse(), Ok(id));
+        }
+    }
 }

@@ -5,6 +5,7 @@ pub mod compliance;
 pub mod evaluate;
 pub mod facts;
 pub mod id;
+mod merge;
 pub mod platform;
 pub mod report;
 pub mod rollout;

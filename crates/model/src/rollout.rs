@@ -96,8 +96,9 @@ pub struct StageProgress {
 impl StageProgress {
     /// The share of failures, silent devices among them, in what has answered or run out of time.
     pub fn failure_ratio(&self) -> Option<f64> {
-        let sample = self.verified + self.failed + self.silent;
-        (sample > 0).then(|| (self.failed + self.silent) as f64 / sample as f64)
+        let failed = self.failed.saturating_add(self.silent);
+        let sample = self.verified.saturating_add(failed);
+        (sample > 0).then(|| failed as f64 / sample as f64)
     }
 }
 
@@ -178,6 +179,25 @@ mod tests {
         assert!(
             (150..250).contains(&first),
             "{first} of 2000 are in the first tenth"
+        );
+    }
+
+    #[test]
+    fn what_has_ended_stays_ended() {
+        for state in [RolloutState::RolledBack, RolloutState::Aborted] {
+            for event in [
+                RolloutEvent::Pause,
+                RolloutEvent::Resume,
+                RolloutEvent::Complete,
+                RolloutEvent::Abort,
+                RolloutEvent::RollBack,
+            ] {
+                assert_eq!(next(state, event), Err(Refused { state }));
+            }
+        }
+        assert_eq!(
+            next(RolloutState::Completed, RolloutEvent::RollBack),
+            Ok(RolloutState::RolledBack)
         );
     }
 }

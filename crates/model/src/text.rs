@@ -79,7 +79,7 @@ texts! {
     SerialNumber, serial;
     /// An IMEI (3GPP TS 23.003 section 6.2.1): 14 to 16 digits.
     Imei, imei;
-    /// A name that people read: 1 to 128 characters without control characters.
+    /// A name that people read: 1 to 128 characters without control characters and changes of direction.
     Name, name;
     /// A version as its author calls it, such as `2026.05`: 1 to 64 of letters, digits and `._+-`, beginning with a letter
     /// or digit.
@@ -193,11 +193,16 @@ fn imei(text: &str) -> Result<(), InvalidText> {
 
 fn name(text: &str) -> Result<(), InvalidText> {
     bounded(text, 128)?;
-    if text.chars().any(char::is_control) {
+    if text.chars().any(|c| c.is_control() || turns_writing(c)) {
         Err(InvalidText::Character)
     } else {
         Ok(())
     }
+}
+
+/// Characters that change the direction of what follows (Unicode Standard Annex 9): a name could pass for another.
+fn turns_writing(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn version(text: &str) -> Result<(), InvalidText> {
@@ -257,5 +262,24 @@ mod tests {
         assert!(VersionLabel::parse("../x").is_err());
         assert!(Imei::parse("49015420323751").is_ok());
         assert!(Imei::parse("49015420323x51").is_err());
+    }
+
+    #[test]
+    fn a_name_cannot_turn_the_writing_around() {
+        assert_eq!(Name::parse("a\u{202e}b"), Err(InvalidText::Character));
+        assert!(Name::parse("\u{627}\u{644}").is_ok());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn parsing_never_panics_and_is_idempotent(text in "\\PC{0,140}|[ -~]{0,70}|[0-9]{13,17}") {
+            if let Ok(name) = Name::parse(&text) {
+                proptest::prop_assert_eq!(Name::parse(name.as_str()), Ok(name));
+            }
+            if let Ok(serial) = SerialNumber::parse(&text) {
+                proptest::prop_assert_eq!(SerialNumber::parse(serial.as_str()), Ok(serial));
+            }
+            let _ = (Imei::parse(&text), VersionLabel::parse(&text), Label::parse(&text), DeviceUuid::parse(&text));
+        }
     }
 }

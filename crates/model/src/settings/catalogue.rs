@@ -4,6 +4,7 @@
 use super::{
     FieldDef, MergeRule, SettingDef, SettingKind,
     Support::{self, Exact, NeedsAgent, NotExpressible, Weaker},
+    TextForm::{self, Clock, Host, HostPattern, Line, Lines, Moment, Ssid, Url, Word},
 };
 
 /// Every setting that a policy can hold.
@@ -16,77 +17,89 @@ const SECONDS_OF_DAY: i64 = 86_400;
 const NO_FIREWALL: Support = NotExpressible("phones and tablets have no firewall that management can set");
 const NO_MECHANISM: Support = NotExpressible("the platform offers no such control to management");
 const SUPERVISED: Support = Weaker("only supervised devices obey it");
+const SUPERVISED_FROZEN: Support = Weaker("on supervised devices the present state is frozen");
+const FROZEN: Support = Weaker("the present state is frozen");
+const OWNED: Support = Weaker("not on devices that their users own");
 
 const fn required(name: &'static str, kind: SettingKind) -> FieldDef {
     FieldDef {
         name,
         kind,
         required: true,
+        secret: false,
     }
 }
 
 const fn optional(name: &'static str, kind: SettingKind) -> FieldDef {
     FieldDef {
-        name,
-        kind,
         required: false,
+        ..required(name, kind)
     }
 }
 
-const fn text(chars_max: usize) -> SettingKind {
-    SettingKind::Text { chars_max }
+const fn secret(name: &'static str, kind: SettingKind) -> FieldDef {
+    FieldDef {
+        secret: true,
+        ..optional(name, kind)
+    }
+}
+
+const fn text(chars_max: usize, form: TextForm) -> SettingKind {
+    SettingKind::Text { chars_max, form }
+}
+
+const fn texts(items_max: usize, chars_max: usize, form: TextForm) -> SettingKind {
+    SettingKind::TextList {
+        items_max,
+        chars_max,
+        form,
+    }
 }
 
 const UPDATE: &[FieldDef] = &[
     required("version", SettingKind::Version),
-    required("deadline", text(32)),
+    required("deadline", text(32, Moment)),
 ];
-const WINDOW: &[FieldDef] = &[required("start", text(5)), required("end", text(5))];
+const WINDOW: &[FieldDef] = &[required("start", text(5, Clock)), required("end", text(5, Clock))];
 const WIFI: &[FieldDef] = &[
-    required("ssid", text(32)),
+    required("ssid", text(32, Ssid)),
     required(
         "security",
         SettingKind::Enum(&["open", "wpa-psk", "sae", "wpa-eap"]),
     ),
-    optional("passphrase", text(63)),
+    secret("passphrase", text(128, Line)),
     optional("hidden", SettingKind::Bool),
-    optional("ca_certificate", text(8192)),
-    optional("identity", text(256)),
+    optional("ca_certificate", text(8192, Lines)),
+    optional("identity", text(256, Line)),
     optional("eap", SettingKind::Enum(&["peap", "ttls", "tls"])),
 ];
 const IDENTITY: &[FieldDef] = &[
-    required("name", text(64)),
+    required("name", text(64, Word)),
     required("method", SettingKind::Enum(&["scep", "acme", "pfx"])),
-    required("url", text(1024)),
-    optional("subject", text(256)),
+    required("url", text(1024, Url)),
+    optional("subject", text(256, Line)),
 ];
 const VPN: &[FieldDef] = &[
-    required("name", text(64)),
+    required("name", text(64, Line)),
     required("type", SettingKind::Enum(&["ikev2", "wireguard"])),
-    required("server", text(256)),
-    optional("remote_id", text(256)),
-    optional("public_key", text(64)),
+    required("server", text(256, Host)),
+    optional("remote_id", text(256, Word)),
+    optional("public_key", text(64, Word)),
     optional("always_on", SettingKind::Bool),
 ];
 const PROXY: &[FieldDef] = &[
-    optional("host", text(253)),
+    optional("host", text(253, Host)),
     optional("port", SettingKind::Int { min: 1, max: 65_535 }),
-    optional("pac", text(1024)),
-    optional(
-        "bypass",
-        SettingKind::TextList {
-            items_max: 64,
-            chars_max: 253,
-        },
-    ),
+    optional("pac", text(1024, Url)),
+    optional("bypass", texts(64, 253, HostPattern)),
 ];
 const APP: &[FieldDef] = &[
-    required("id", text(256)),
-    optional("version", text(64)),
-    optional("source", text(1024)),
+    required("id", text(256, Word)),
+    optional("version", text(64, Word)),
+    optional("source", text(1024, Line)),
 ];
 const APP_CONFIG: &[FieldDef] = &[
-    required("app", text(256)),
+    required("app", text(256, Word)),
     required(
         "values",
         SettingKind::TextMap {
@@ -120,7 +133,8 @@ const CATALOGUE: &[SettingDef] = settings! {
         [Exact, Exact, Exact, Exact, Weaker("numeric and none are told apart only by other settings")];
     "passcode.min_complex_chars", SettingKind::Int { min: 0, max: 4 }, Highest,
         "How many kinds of characters, or characters that are neither letter nor digit, a passcode must have.",
-        [Weaker("counts classes of characters"), Exact, Exact, Exact, Weaker("counts classes of characters")];
+        [Weaker("counts classes of characters"), Exact, Exact, Weaker("counts symbols, and only with a complex passcode"),
+         Weaker("counts classes of characters")];
     "passcode.history", SettingKind::Int { min: 0, max: 50 }, Highest, "How many earlier passcodes may not be used again.",
         [Exact, Exact, Exact, Exact, Exact];
     "passcode.max_age_days", SettingKind::Int { min: 0, max: PASSCODE_DAYS_MAX }, LowestNonzero,
@@ -136,7 +150,7 @@ const CATALOGUE: &[SettingDef] = settings! {
         [Exact, Exact, Weaker("whole minutes, at most 15"), Exact, Exact];
     "screen_lock.grace_seconds", SettingKind::Int { min: 0, max: 14_400 }, Lowest,
         "How long after locking the screen opens without the passcode.",
-        [Exact, Exact, Weaker("whole minutes"), Weaker("only once a day or at every use"), NO_MECHANISM];
+        [Exact, Exact, Weaker("whole minutes"), Weaker("once a day or at every use"), NO_MECHANISM];
     "disk_encryption.required", SettingKind::Bool, Highest, "The disks must be encrypted.",
         [Weaker("reported, and cannot be imposed on an installed system"), Exact, Weaker("implied by a passcode"), Exact, Exact];
     "disk_encryption.escrow", SettingKind::Bool, Highest, "The recovery key is kept by the organization.",
@@ -147,27 +161,27 @@ const CATALOGUE: &[SettingDef] = settings! {
          Weaker("checked, not enforced")];
     "os.update.deferral_days", SettingKind::Int { min: 0, max: 365 }, Lowest,
         "How many days updates are held back after their release.",
-        [NeedsAgent("needs snapshots of the package archive"), Weaker("from 1 to 90"), Weaker("from 1 to 90"),
+        [NeedsAgent("needs snapshots of the package archive"), Weaker("from 1 to 90"), Weaker("supervised devices only, from 1 to 90"),
          Weaker("always 30 days"), Weaker("quality updates at most 30 days")];
-    "os.update.enforce", SettingKind::Object(UPDATE), FirstPolicy, "A version that must be installed by a deadline.",
+    "os.update.enforce", SettingKind::Object(UPDATE), HighestVersion, "A version that must be installed by a deadline.",
         [NeedsAgent("the agent runs the package manager"), Exact, Exact, Weaker("no version can be named"),
          Weaker("deadlines are days after the offer")];
     "os.update.window", SettingKind::Object(WINDOW), FirstPolicy, "The hours, as HH:MM, in which updates may be installed.",
         [Exact, Weaker("automatic or not"), Weaker("automatic or not"), Exact, Weaker("whole active hours, the complement")];
     "camera.allowed", SettingKind::Bool, Lowest, "The camera may be used.",
-        [Exact, Exact, SUPERVISED, Exact, Exact];
+        [Exact, Exact, OWNED, Exact, Exact];
     "screen_capture.allowed", SettingKind::Bool, Lowest, "The screen may be captured.",
-        [NotExpressible("there is no general mechanism under X11 and Wayland"), Exact, SUPERVISED, Exact, Exact];
+        [NotExpressible("there is no general mechanism under X11 and Wayland"), Exact, Exact, Exact, Exact];
     "microphone.allowed", SettingKind::Bool, Lowest, "The microphone may be used.",
         [Weaker("device nodes are closed to users; a privileged sound server may keep them"), NO_MECHANISM, NO_MECHANISM, Exact,
          Weaker("packaged apps only")];
     "usb.storage", SettingKind::Enum(&["allow", "readonly", "deny"]), LatestWord, "What may be done with USB storage.",
         [Exact, Exact, SUPERVISED, Weaker("readonly cannot be expressed"), Exact];
     "usb.data", SettingKind::Enum(&["allow", "deny"]), LatestWord, "Whether USB may carry data.",
-        [NeedsAgent("needs usbguard on the device"), Weaker("pairing with computers only"), SUPERVISED, Exact,
+        [NeedsAgent("needs usbguard on the device"), Weaker("new accessories wait for the user's consent"), SUPERVISED, Exact,
          Weaker("named classes of devices only")];
     "bluetooth.allowed", SettingKind::Bool, Lowest, "Bluetooth may be used.",
-        [Exact, Weaker("the present state is frozen"), SUPERVISED, Exact, Exact];
+        [Exact, FROZEN, SUPERVISED_FROZEN, Exact, Exact];
     "firewall.enabled", SettingKind::Bool, Highest, "The host firewall is on.",
         [Exact, Exact, NO_FIREWALL, NO_FIREWALL, Exact];
     "firewall.block_inbound", SettingKind::Bool, Highest, "The host firewall refuses connections from outside.",
@@ -176,9 +190,9 @@ const CATALOGUE: &[SettingDef] = settings! {
         [Exact, Exact, Exact, Exact, Exact];
     "wifi.managed_only", SettingKind::Bool, Highest, "Users may join no other wireless networks.",
         [Exact, NO_MECHANISM, SUPERVISED, Exact, Weaker("networks from before stay")];
-    "certs.trusted_roots", SettingKind::TextList { items_max: 64, chars_max: 8192 }, Union,
+    "certs.trusted_roots", texts(64, 8192, Lines), Union,
         "Certificate authorities, as PEM, that the system trusts.",
-        [Exact, Exact, Exact, Exact, Exact];
+        [Exact, Exact, Exact, Weaker("apps decide whether they trust them"), Exact];
     "certs.identity", SettingKind::ObjectList { items_max: 8, fields: IDENTITY }, Union,
         "Certificates that the device gets for itself.",
         [NeedsAgent("the agent asks for the certificate"), Exact, Exact, Weaker("apps ask for it"), Exact];
@@ -188,33 +202,36 @@ const CATALOGUE: &[SettingDef] = settings! {
         [Weaker("programs that ignore the environment are not bound"), Exact, SUPERVISED, Weaker("a recommendation to apps"), Exact];
     "apps.required", SettingKind::ObjectList { items_max: 256, fields: APP }, Union, "Apps that must be installed.",
         [NeedsAgent("the agent runs the package manager"), Exact, Exact, Exact, Weaker("installer packages only")];
-    "apps.blocked", SettingKind::TextList { items_max: 512, chars_max: 256 }, Union, "Apps that may not run.",
+    "apps.blocked", texts(512, 256, Line), Union, "Apps that may not run.",
         [NeedsAgent("needs fapolicyd on the device"), NeedsAgent("the platform's own channel cannot"), SUPERVISED, Exact, Exact];
-    "apps.allowed", SettingKind::TextList { items_max: 512, chars_max: 256 }, Union, "The only apps that may run.",
+    "apps.allowed", texts(512, 256, Line), Union, "The only apps that may run.",
         [NeedsAgent("needs fapolicyd on the device"), NeedsAgent("the platform's own channel cannot"), SUPERVISED, Exact, Exact];
     "apps.unknown_sources", SettingKind::Bool, Lowest, "Apps may come from sources that the platform does not know.",
-        [Exact, Exact, Exact, Exact, Weaker("packaged apps only")];
+        [Exact, Exact, Weaker("apps signed by other organizations only"), Exact, Weaker("packaged apps only")];
     "apps.managed_config", SettingKind::ObjectList { items_max: 64, fields: APP_CONFIG }, Union, "Configuration of managed apps.",
-        [Weaker("browsers with a policy folder only"), Exact, Exact, Exact, Weaker("needs the app's administrative template")];
-    "kiosk.app", text(256), FirstPolicy, "The one app that the device shows.",
+        [Weaker("browsers with a policy folder only"), Weaker("apps from the maker's store only"), Exact, Exact,
+         Weaker("needs the app's administrative template")];
+    "kiosk.app", text(256, Word), FirstPolicy, "The one app that the device shows.",
         [NeedsAgent("needs a kiosk session on the device"), NO_MECHANISM, SUPERVISED, Exact, Exact];
     "factory_reset.allowed", SettingKind::Bool, Lowest, "Users may reset the device.",
         [NotExpressible("whoever has the machine can install another system"), Exact, SUPERVISED, Exact, Exact];
-    "location.mode", SettingKind::Enum(&["off", "user", "on"]), LatestWord, "Whether the device's location is known to it.",
+    "location.mode", SettingKind::Enum(&["user", "on", "off"]), LatestWord,
+        "Whether the device may find out where it is; `user` leaves it to its user.",
         [Exact, NO_MECHANISM, NO_MECHANISM, Exact, Exact];
     "accounts.modify", SettingKind::Bool, Lowest, "Users may change accounts.",
         [Exact, Exact, SUPERVISED, Exact, Exact];
     "developer_mode.allowed", SettingKind::Bool, Lowest, "Developer features may be used.",
         [NotExpressible("the system has no developer mode"), NO_MECHANISM, NO_MECHANISM, Exact, Exact];
     "time.automatic", SettingKind::Bool, Highest, "The clock is set from the network.",
-        [Exact, Exact, SUPERVISED, Exact, Exact];
+        [Exact, Weaker("a time server is set; an administrator can turn it off"), SUPERVISED, Exact,
+         Weaker("users cannot change the clock; the service is not turned on")];
     "tethering.allowed", SettingKind::Bool, Lowest, "The device may share its network connection.",
-        [Exact, Exact, SUPERVISED, Exact, Exact];
+        [Exact, FROZEN, SUPERVISED_FROZEN, Exact, Exact];
     "unenroll.allowed", SettingKind::Bool, Lowest, "Users may end the management of the device.",
         [Weaker("whoever is administrator can remove the agent"), Weaker("automated enrollment only"),
          Weaker("automated enrollment only"), Weaker("work profiles only"), Exact];
-    "lockscreen.message", text(512), FirstPolicy, "A text that stands on the lock screen.",
+    "lockscreen.message", text(512, Lines), FirstPolicy, "A text that stands on the lock screen.",
         [Exact, Exact, Weaker("in lost mode only"), Exact, Exact];
     "diagnostics.allowed", SettingKind::Bool, Lowest, "Diagnostic data may be sent to the maker.",
-        [Exact, Exact, Exact, Weaker("usage logs only"), Exact];
+        [Exact, Exact, Exact, Weaker("usage logs only"), Weaker("some editions always send what the maker requires")];
 };

@@ -1,0 +1,294 @@
+//! How the settings of several policies on one device become one: the stricter value wins, lists are united.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{BTreeMap, BTreeSet},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    evaluate::EvaluatedPolicy,
+    id::PolicyId,
+    settings::{MergeRule, SettingDef, SettingKind, SettingValue, definition, identity},
+    time::Timestamp,
+    version::compare_versions,
+};
+
+/// The value that is to be in force, and whose it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EffectiveSetting {
+    pub value: SettingValue,
+    /// The policy that decided; of a list, the first that has it.
+    pub from: PolicyId,
+    /// Policies that asked for something that is not in the value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overruled: Vec<PolicyId>,
+}
+
+/// The value of every setting after the merge rules. The order of the policies does not matter.
+pub fn effective(policies: &[EvaluatedPolicy<'_>]) -> BTreeMap<&'static str, EffectiveSetting> {
+    let mut asked: BTreeMap<&'static str, Vec<(PolicyId, &SettingValue)>> = BTreeMap::new();
+    for policy in in_order(policies) {
+        for (key, value) in policy.settings.iter() {
+            asked.entry(key).or_default().push((policy.policy, value));
+        }
+    }
+    let merged = |(key, asked): (&'static str, Vec<_>)| Some((key, merge(definition(key)?, &asked)?));
+    asked.into_iter().filter_map(merged).collect()
+}
+
+/// Policies by id; of one policy the newest generation only.
+pub(crate) fn in_order<'p, 'a>(policies: &'p [EvaluatedPolicy<'a>]) -> Vec<&'p EvaluatedPolicy<'a>> {
+    let mut ordered: Vec<_> = policies.iter().collect();
+    ordered.sort_by_key(|policy| (policy.policy, Reverse(policy.generation), policy.version));
+    ordered.dedup_by_key(|policy| policy.policy);
+    ordered
+}
+
+/// Whether `value` asks for more than `other`; `None` where the setting's values have no order.
+pub(crate) fn stricter(def: &SettingDef, value: &SettingValue, other: &SettingValue) -> Option<bool> {
+    let order = match (def.merge, value, other) {
+        (MergeRule::Highest, SettingValue::Bool(value), SettingValue::Bool(other)) => value.cmp(other),
+        (MergeRule::Highest, SettingValue::Int(value), SettingValue::Int(other)) => value.cmp(other),
+        (MergeRule::Lowest, SettingValue::Bool(value), SettingValue::Bool(other)) => other.cmp(value),
+        (MergeRule::Lowest, SettingValue::Int(value), SettingValue::Int(other)) => other.cmp(value),
+        (MergeRule::LowestNonzero, SettingValue::Int(value), SettingValue::Int(other)) => {
+            let rank = |number: i64| if number == 0 { i64::MAX } else { number };
+            rank(*other).cmp(&rank(*value))
+        }
+        (MergeRule::LatestWord, SettingValue::Text(value), SettingValue::Text(other)) => {
+            let SettingKind::Enum(words) = def.kind else {
+                return None;
+            };
+            let rank = |word: &str| words.iter().position(|known| *known == word);
+            rank(value).cmp(&rank(other))
+        }
+        (MergeRule::HighestVersion, SettingValue::Text(value), SettingValue::Text(other)) => {
+            compare_versions(value, other)
+        }
+        (MergeRule::HighestVersion, SettingValue::Object(value), SettingValue::Object(other)) => {
+            let text = |members: &BTreeMap<String, SettingValue>, name: &str| match members.get(name) {
+                Some(SettingValue::Text(text)) => text.clone(),
+                _ => String::new(),
+            };
+            let deadline = |members| text(members, "deadline").parse::<Timestamp>().ok();
+            compare_versions(&text(value, "version"), &text(other, "version"))
+                .then_with(|| deadline(other).cmp(&deadline(value)))
+        }
+        _ => return None,
+    };
+    Some(order == Ordering::Greater)
+}
+
+/// Merges what policies ask of one setting, in the order of their ids.
+fn merge(def: &SettingDef, asked: &[(PolicyId, &SettingValue)]) -> Option<EffectiveSetting> {
+    if def.merge == MergeRule::Union {
+        return unite(def, asked);
+    }
+    let (mut from, mut value) = *asked.first()?;
+    for (policy, other) in asked {
+        if stricter(def, other, value) == Some(true) {
+            (from, value) = (*policy, other);
+        }
+    }
+    let overruled = asked.iter().filter(|(_, other)| *other != value);
+    Some(EffectiveSetting {
+        value: value.clone(),
+        from,
+        overruled: overruled.map(|(policy, _)| *policy).collect(),
+    })
+}
+
+fn unite(def: &SettingDef, asked: &[(PolicyId, &SettingValue)]) -> Option<EffectiveSetting> {
+    let (from, _) = *asked.first()?;
+    // By what an item is about; texts are about themselves.
+    let mut items: BTreeMap<&SettingValue, &SettingValue> = BTreeMap::new();
+    let mut overruled = BTreeSet::new();
+    for (policy, value) in asked {
+        let SettingValue::List(list) = value else { continue };
+        for item in list {
+            let about = match def.kind {
+                SettingKind::ObjectList { fields, .. } => identity(fields, item).unwrap_or(item),
+                _ => item,
+            };
+            let held = *items.entry(about).or_insert(item);
+            if held != item {
+                overruled.insert(*policy);
+            }
+        }
+    }
+    Some(EffectiveSetting {
+        value: SettingValue::List(items.into_values().cloned().collect()),
+        from,
+        overruled: overruled.into_iter().collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        settings::{Settings, tests::some_settings},
+        text::VersionLabel,
+    };
+
+    fn settings(json: &str) -> Settings {
+        Settings::parse(json.as_bytes()).expect("the settings are valid")
+    }
+
+    /// Policies with the ids 1, 2, 3, …
+    fn merged(all: &[Settings]) -> BTreeMap<&'static str, EffectiveSetting> {
+        effective(&policies(all, &"1".parse().expect("1 is a version")))
+    }
+
+    fn policies<'a>(all: &'a [Settings], version: &'a VersionLabel) -> Vec<EvaluatedPolicy<'a>> {
+        let policy = |(settings, id)| EvaluatedPolicy {
+            policy: PolicyId::from_uuid(Uuid::from_u128(id)),
+            version,
+            generation: 1,
+            settings,
+            rules: &[],
+        };
+        all.iter().zip(1..).map(policy).collect()
+    }
+
+    fn ids(policies: &[PolicyId]) -> Vec<u128> {
+        policies.iter().map(|policy| policy.uuid().as_u128()).collect()
+    }
+
+    #[test]
+    fn the_stricter_value_wins_and_says_whose_it_is() {
+        for (key, loose, strict) in [
+            ("passcode.min_length", "8", "12"),
+            ("passcode.required", "false", "true"),
+            ("camera.allowed", "true", "false"),
+            ("passcode.max_age_days", "0", "90"),
+            ("passcode.max_age_days", "180", "90"),
+            ("screen_lock.grace_seconds", "60", "0"),
+            ("usb.storage", r#""readonly""#, r#""deny""#),
+            ("location.mode", r#""on""#, r#""off""#),
+            ("os.min_version", r#""12.9""#, r#""12.10""#),
+            (
+                "os.update.enforce",
+                r#"{"version":"12.9","deadline":"2026-01-01T00:00:00Z"}"#,
+                r#"{"version":"12.10","deadline":"2026-02-01T00:00:00Z"}"#,
+            ),
+            (
+                "os.update.enforce",
+                r#"{"version":"12","deadline":"2026-02-01T00:00:00Z"}"#,
+                r#"{"version":"12","deadline":"2026-01-01T00:00:00Z"}"#,
+            ),
+        ] {
+            let of = |value: &str| settings(&format!("{{\"{key}\":{value}}}"));
+            for (all, winner, loser) in [([of(loose), of(strict)], 2, 1), ([of(strict), of(loose)], 1, 2)] {
+                let state = merged(&all);
+                assert_eq!(ids(&[state[key].from]), [winner], "{key}");
+                assert_eq!(ids(&state[key].overruled), [loser], "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn ties_go_to_the_lower_policy_id() {
+        let of = |text: &str| settings(&format!(r#"{{"lockscreen.message":"{text}"}}"#));
+        let state = merged(&[of("one"), of("two"), of("one")]);
+        let message = &state["lockscreen.message"];
+        assert_eq!(
+            (ids(&[message.from]), ids(&message.overruled)),
+            (vec![1], vec![2])
+        );
+    }
+
+    #[test]
+    fn every_policy_that_asked_for_less_is_named_once() {
+        let of = |length: u8| settings(&format!(r#"{{"passcode.min_length":{length}}}"#));
+        let state = merged(&[of(8), of(8), of(12), of(8), of(12)]);
+        let length = &state["passcode.min_length"];
+        assert_eq!(
+            (ids(&[length.from]), ids(&length.overruled)),
+            (vec![3], vec![1, 2, 4])
+        );
+    }
+
+    #[test]
+    fn lists_are_united() {
+        let state = merged(&[
+            settings(r#"{"apps.blocked":["b","a","b"]}"#),
+            settings(r#"{"apps.blocked":["c","a"]}"#),
+        ]);
+        assert_eq!(state["apps.blocked"].value.to_string(), r#"["a","b","c"]"#);
+        assert!(state["apps.blocked"].overruled.is_empty());
+    }
+
+    #[test]
+    fn one_network_is_set_up_once() {
+        let of = |passphrase: &str| {
+            settings(&format!(
+                r#"{{"wifi.networks":[{{"ssid":"a","security":"wpa-psk","passphrase":"{passphrase}"}}]}}"#
+            ))
+        };
+        let state = merged(&[of("correct horse"), of("battery staple")]);
+        let networks = &state["wifi.networks"];
+        assert!(networks.value.to_string().contains("correct horse"));
+        assert!(!networks.value.to_string().contains("battery"));
+        assert_eq!(ids(&networks.overruled), [2]);
+    }
+
+    #[test]
+    fn of_one_policy_the_newest_generation_counts() {
+        let (all, version) = (
+            [
+                settings(r#"{"passcode.min_length":12}"#),
+                settings(r#"{"passcode.min_length":8}"#),
+            ],
+            "1".parse().expect("1 is a version"),
+        );
+        let mut both = policies(&all, &version);
+        both[1].policy = both[0].policy;
+        both[1].generation = 2;
+        assert_eq!(
+            effective(&both)["passcode.min_length"].value,
+            SettingValue::Int(8)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_policies_does_not_matter(
+            all in proptest::collection::vec(some_settings(), 1..6),
+            order in any::<proptest::sample::Index>(),
+        ) {
+            let version = "1".parse().expect("1 is a version");
+            let forward = policies(&all, &version);
+            let mut other = forward.clone();
+            other.rotate_left(order.index(forward.len()));
+            prop_assert_eq!(effective(&forward), effective(&other));
+            other.reverse();
+            prop_assert_eq!(effective(&forward), effective(&other));
+        }
+
+        #[test]
+        fn merging_again_changes_nothing(all in proptest::collection::vec(some_settings(), 1..4)) {
+            let once = merged(&all);
+            for (key, setting) in &once {
+                let def = definition(key).expect("it is in the catalogue");
+                let again = merge(def, &[(setting.from, &setting.value), (setting.from, &setting.value)]);
+                prop_assert_eq!(again.map(|again| again.value), Some(setting.value.clone()));
+            }
+        }
+
+        #[test]
+        fn no_policy_asks_for_more_than_what_is_in_force(all in proptest::collection::vec(some_settings(), 1..4)) {
+            for (key, setting) in merged(&all) {
+                let def = definition(key).expect("it is in the catalogue");
+                for value in all.iter().filter_map(|settings| settings.get(key)) {
+                    prop_assert_ne!(stricter(def, value, &setting.value), Some(true));
+                }
+            }
+        }
+    }
+}

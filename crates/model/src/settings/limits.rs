@@ -1,0 +1,174 @@
+//! How well a platform carries one value: some platforms take only a part of a setting's values.
+
+use super::{
+    MergeRule, SettingDef, SettingKind,
+    Support::{self, Exact, NotExpressible, Weaker},
+    value::SettingValue,
+};
+use crate::platform::Platform::{self, Android, Ios, Macos, Windows};
+
+/// The numbers that a platform takes, and what the others mean there.
+struct Range {
+    key: &'static str,
+    platforms: &'static [Platform],
+    min: i64,
+    max: i64,
+    within: Support,
+    outside: Support,
+}
+
+const RANGES: &[Range] = &[
+    Range {
+        key: "passcode.min_length",
+        platforms: &[Macos, Ios],
+        min: 1,
+        max: 16,
+        within: Exact,
+        outside: NotExpressible("the platform asks for at most 16 characters"),
+    },
+    Range {
+        key: "passcode.min_length",
+        platforms: &[Windows],
+        min: 4,
+        max: 16,
+        within: Exact,
+        outside: NotExpressible("the platform asks for 4 to 16 characters"),
+    },
+    Range {
+        key: "passcode.max_failed_attempts",
+        platforms: &[Macos],
+        min: 2,
+        max: 11,
+        within: Weaker("the account is locked, nothing is wiped"),
+        outside: NotExpressible("the platform counts from 2 to 11"),
+    },
+    Range {
+        key: "passcode.max_failed_attempts",
+        platforms: &[Ios],
+        min: 2,
+        max: 11,
+        within: Weaker("the device is wiped"),
+        outside: NotExpressible("the platform counts from 2 to 11"),
+    },
+    Range {
+        key: "screen_lock.max_idle_seconds",
+        platforms: &[Ios],
+        min: 60,
+        max: 900,
+        within: Weaker("rounded down to whole minutes"),
+        outside: NotExpressible("the platform takes 1 to 15 minutes"),
+    },
+    Range {
+        key: "os.update.deferral_days",
+        platforms: &[Macos, Ios],
+        min: 1,
+        max: 90,
+        within: Exact,
+        outside: NotExpressible("the platform defers by at most 90 days"),
+    },
+    Range {
+        key: "os.update.deferral_days",
+        platforms: &[Windows],
+        min: 0,
+        max: 30,
+        within: Exact,
+        outside: Weaker("quality updates come after 30 days"),
+    },
+    Range {
+        key: "os.update.deferral_days",
+        platforms: &[Android],
+        min: 30,
+        max: 30,
+        within: Exact,
+        outside: Weaker("updates are put off by 30 days, whatever is asked for"),
+    },
+];
+
+impl SettingDef {
+    /// How well a platform can carry this value. A value that asks for nothing is carried everywhere; one that the
+    /// platform cannot take is never rounded in silence.
+    pub fn support_for(&self, platform: Platform, value: &SettingValue) -> Support {
+        if self.asks_for_nothing(value) {
+            return Exact;
+        }
+        match (self.key, platform, value) {
+            ("usb.storage", Android, SettingValue::Text(word)) if word == "readonly" => {
+                NotExpressible("the platform forbids USB storage or does not")
+            }
+            ("usb.storage", Android, _) => Exact,
+            (key, platform, SettingValue::Int(number)) => RANGES
+                .iter()
+                .find(|range| range.key == key && range.platforms.contains(&platform))
+                .map_or(self.support_on(platform), |range| {
+                    if (range.min..=range.max).contains(number) {
+                        range.within
+                    } else {
+                        range.outside
+                    }
+                }),
+            _ => self.support_on(platform),
+        }
+    }
+
+    /// Whether a value is the loosest that there is: the platform's own behavior.
+    pub fn asks_for_nothing(&self, value: &SettingValue) -> bool {
+        match (self.merge, &self.kind, value) {
+            (MergeRule::Highest, _, SettingValue::Bool(value)) => !value,
+            (MergeRule::Lowest, _, SettingValue::Bool(value)) => *value,
+            (MergeRule::Highest | MergeRule::LowestNonzero, _, SettingValue::Int(0)) => true,
+            (MergeRule::LatestWord, SettingKind::Enum(words), SettingValue::Text(word)) => {
+                words.first().is_some_and(|loosest| loosest == word)
+            }
+            (_, _, SettingValue::List(items)) => {
+                items.is_empty() && self.merge == MergeRule::Union && self.key != "apps.allowed"
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::definition, *};
+
+    fn support(key: &str, json: &str, platform: Platform) -> Support {
+        let def = definition(key).expect("the key is in the catalogue");
+        let value = def.kind.read(json).expect("the value is of the kind");
+        def.support_for(platform, &value)
+    }
+
+    #[test]
+    fn a_length_past_a_platforms_end_is_not_expressible_and_never_clamped() {
+        assert_eq!(support("passcode.min_length", "16", Ios), Exact);
+        assert_eq!(support("passcode.min_length", "17", Platform::Linux), Exact);
+        for platform in [Macos, Ios, Windows] {
+            assert!(matches!(
+                support("passcode.min_length", "17", platform),
+                NotExpressible(_)
+            ));
+        }
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_carried_everywhere() {
+        for (key, json) in [
+            ("firewall.enabled", "false"),
+            ("screen_capture.allowed", "true"),
+            ("passcode.min_length", "0"),
+            ("usb.storage", r#""allow""#),
+            ("apps.blocked", "[]"),
+        ] {
+            for platform in Platform::ALL {
+                assert_eq!(support(key, json, platform), Exact, "{key} on {platform:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_name_whole_number_settings() {
+        for range in RANGES {
+            let def = definition(range.key).expect("the key is in the catalogue");
+            assert!(matches!(def.kind, SettingKind::Int { .. }), "{}", range.key);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What the members of one value must agree on, beyond the kind of each.
+
+use std::collections::BTreeMap;
+
+use super::{kind::ValueError, value::SettingValue};
+
+type Members = BTreeMap<String, SettingValue>;
+
+/// Checks a value that is of its setting's kind already.
+pub(super) fn check(key: &str, value: &SettingValue) -> Result<(), ValueError> {
+    let each = |check: fn(&Members) -> Result<(), &'static str>| match value {
+        SettingValue::Object(members) => check(members),
+        SettingValue::List(items) => items.iter().try_for_each(|item| match item {
+            SettingValue::Object(members) => check(members),
+            _ => Ok(()),
+        }),
+        SettingValue::Bool(_) | SettingValue::Int(_) | SettingValue::Text(_) => Ok(()),
+    };
+    let checked = match key {
+        "wifi.networks" => each(network),
+        "vpn.profiles" => each(tunnel),
+        "proxy.global" => each(proxy),
+        "os.update.window" => each(window),
+        _ => Ok(()),
+    };
+    checked.map_err(|why| ValueError::Range(why.to_owned()))
+}
+
+fn text<'a>(members: &'a Members, name: &str) -> Option<&'a str> {
+    match members.get(name) {
+        Some(SettingValue::Text(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// Passphrases: IEEE 802.11 annex J.4.1, 8 to 63 printable ASCII characters.
+fn network(members: &Members) -> Result<(), &'static str> {
+    let passphrase = text(members, "passphrase");
+    let has_eap = ["identity", "eap", "ca_certificate"]
+        .iter()
+        .any(|name| members.contains_key(*name));
+    match text(members, "security") {
+        Some("wpa-eap") if text(members, "eap") != Some("tls") && !members.contains_key("identity") => {
+            Err("a network with wpa-eap needs an identity, except with tls")
+        }
+        Some("wpa-eap") => Ok(()),
+        Some(_) if has_eap => Err("identity, eap and ca_certificate belong to wpa-eap"),
+        Some("open") if passphrase.is_some() => Err("an open network has no passphrase"),
+        Some("wpa-psk" | "sae") if passphrase.is_none() => Err("the network needs a passphrase"),
+        Some("wpa-psk") if passphrase.is_some_and(|text| !is_psk(text)) => {
+            Err("a passphrase has 8 to 63 printable ASCII characters")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_psk(text: &str) -> bool {
+    (8..=63).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
+fn tunnel(members: &Members) -> Result<(), &'static str> {
+    match text(members, "type") {
+        Some("wireguard") if !members.contains_key("public_key") => {
+            Err("wireguard needs the public_key of the server")
+        }
+        Some("ikev2") if members.contains_key("public_key") => Err("public_key belongs to wireguard"),
+        _ => Ok(()),
+    }
+}
+
+fn proxy(members: &Members) -> Result<(), &'static str> {
+    if !members.contains_key("host") && !members.contains_key("pac") {
+        Err("a proxy needs a host or a pac")
+    } else if members.contains_key("port") && !members.contains_key("host") {
+        Err("a port needs a host")
+    } else {
+        Ok(())
+    }
+}
+
+fn window(members: &Members) -> Result<(), &'static str> {
+    if text(members, "start") == text(members, "end") {
+        Err("start and end of the window are the same")
+    } else {
+        Ok(())
+    }
+}
