@@ -92,14 +92,13 @@ impl Database {
                     hub: Arc::new(Hub::new(false)),
                 })
             }
-            DatabaseUrl::Postgres(_) => {
-                let options = OpenOptions {
-                    migrations,
-                    reader_threads: 1,
-                    pool_size: 1,
-                    application: "muster read only",
-                };
-                Self::open(url, options).await
+            DatabaseUrl::Postgres(text) => {
+                let hub = Arc::new(Hub::new(true));
+                let engine = Postgres::open_read_only(text, migrations, Arc::clone(&hub)).await?;
+                Ok(Self {
+                    engine: Arc::new(EngineOf::Postgres(engine)),
+                    hub,
+                })
             }
         }
     }

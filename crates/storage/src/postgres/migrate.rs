@@ -29,6 +29,8 @@ const UNPROTECTED: &str = "SELECT c.relname FROM pg_class c \
 const POLICY: &str = "USING ((SELECT current_setting('muster.tenant', true)) = '*' OR tenant_id = \
     (SELECT nullif(nullif(current_setting('muster.tenant', true), ''), '*')::uuid))";
 const BYPASSES: &str = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user";
+const ROLE_MAY_READ: &str = "SELECT coalesce((SELECT has_table_privilege(oid, 'storage_migration', 'SELECT') \
+    FROM pg_roles WHERE rolname = 'muster_app'), false)";
 /// A role belongs to the whole server, so another database's migration may make it at the same moment.
 const MAKE_ROLE: &str = "DO $$ BEGIN \
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'muster_app') THEN CREATE ROLE muster_app NOLOGIN; END IF; \
@@ -41,8 +43,8 @@ const INDEXES: &str = "SELECT i.relname, t.relname, string_agg(a.attname, ',' OR
 
 /// What opening learned about the database.
 pub(super) struct Prepared {
-    /// Whether row-level security does not hold for the login itself.
-    pub bypasses_row_security: bool,
+    /// Whether transactions act as the app role, because row-level security does not hold for the login itself.
+    pub takes_app_role: bool,
     pub indexes: UniqueIndexes,
 }
 
@@ -61,6 +63,42 @@ pub(super) async fn prepare(
     prepared
 }
 
+/// As [`prepare`], but refuses a schema that is not up to date and changes nothing.
+pub(super) async fn inspect(
+    connector: &Connector,
+    known: &'static [Migration],
+) -> Result<Prepared, StorageError> {
+    let (client, driver) = connector
+        .start()
+        .await
+        .map_err(|error| unreachable_server(&error))?;
+    let inspected = inspect_on(&client, known).await;
+    drop(client);
+    let _ = driver.await;
+    inspected
+}
+
+async fn inspect_on(client: &Client, known: &'static [Migration]) -> Result<Prepared, StorageError> {
+    run(client, "beginning to look", "BEGIN READ ONLY").await?;
+    let has_tables = is_true(&rows(client, "looking for tables", HAS_OWN_TABLES).await?);
+    let applied = if has_tables {
+        applied(client).await?
+    } else {
+        Vec::new()
+    };
+    let waiting = migration::pending(known, &applied)?.len();
+    if waiting > 0 || !has_tables {
+        return Err(StorageError::OlderSchema { waiting });
+    }
+    let indexes = unique_indexes(client).await?;
+    let takes_app_role = is_true(&rows(client, "asking for the role", BYPASSES).await?)
+        && is_true(&rows(client, "asking for the role", ROLE_MAY_READ).await?);
+    Ok(Prepared {
+        takes_app_role,
+        indexes,
+    })
+}
+
 async fn prepare_on(client: &Client, known: &'static [Migration]) -> Result<Prepared, StorageError> {
     // Another node's migration may take its time.
     run(
@@ -71,16 +109,32 @@ async fn prepare_on(client: &Client, known: &'static [Migration]) -> Result<Prep
     .await?;
     migrate(client, known).await?;
     protect(client).await?;
-    let bypasses_row_security = is_true(&rows(client, "asking for the role", BYPASSES).await?);
-    if bypasses_row_security {
+    let takes_app_role = is_true(&rows(client, "asking for the role", BYPASSES).await?);
+    if takes_app_role {
         make_app_role(client).await?;
     }
-    let indexes = rows(client, "listing indexes", INDEXES).await?;
+    let indexes = unique_indexes(client).await?;
     run(client, "committing the schema", "COMMIT").await?;
     Ok(Prepared {
-        bypasses_row_security,
-        indexes: indexes.into_iter().filter_map(unique_index).collect(),
+        takes_app_role,
+        indexes,
     })
+}
+
+async fn applied(client: &Client) -> Result<Vec<Applied>, StorageError> {
+    Ok(rows(client, "reading migrations", APPLIED)
+        .await?
+        .into_iter()
+        .filter_map(applied_row)
+        .collect())
+}
+
+async fn unique_indexes(client: &Client) -> Result<UniqueIndexes, StorageError> {
+    Ok(rows(client, "listing indexes", INDEXES)
+        .await?
+        .into_iter()
+        .filter_map(unique_index)
+        .collect())
 }
 
 async fn migrate(client: &Client, known: &'static [Migration]) -> Result<(), StorageError> {
@@ -89,9 +143,7 @@ async fn migrate(client: &Client, known: &'static [Migration]) -> Result<(), Sto
             run(client, "making tables", table).await?;
         }
     }
-    let applied = rows(client, "reading migrations", APPLIED).await?;
-    let applied: Vec<Applied> = applied.into_iter().filter_map(applied_row).collect();
-    for migration in migration::pending(known, &applied)? {
+    for migration in migration::pending(known, &applied(client).await?)? {
         for statement in migration.statements() {
             run(client, migration.name, &statement).await?;
         }

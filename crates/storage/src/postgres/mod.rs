@@ -26,10 +26,12 @@ pub(crate) use self::{
 use self::{
     connection::{UniqueIndexes, unreachable_server},
     connector::Connector,
+    migrate::Prepared,
 };
 use crate::{
     OpenOptions,
     error::StorageError,
+    migration::Migration,
     tx::{self, Scope, Tx, TxState},
     wakeup::Hub,
 };
@@ -48,6 +50,8 @@ const STALE_CONNECTIONS_MAX: u32 = 3;
 pub(crate) struct Postgres {
     pool: Pool,
     indexes: Arc<UniqueIndexes>,
+    /// What the transactions of [`Self::write`] are.
+    strongest: Mode,
     wakeups: JoinHandle<()>,
 }
 
@@ -72,22 +76,38 @@ enum Ended<T, E> {
 
 impl Postgres {
     pub async fn open(text: &str, options: &OpenOptions<'_>, hub: Arc<Hub>) -> Result<Self, StorageError> {
-        let url = PostgresUrl::parse(text)?;
-        let mut config = url.config(options.application);
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(CONNECT_WAIT);
-        }
-        let mut connector = Connector::new(config.clone(), url.tls()?);
+        let connector = connector(text, options.application)?;
         let prepared = migrate::prepare(&connector, options.migrations).await?;
-        if prepared.bypasses_row_security {
+        Self::start(connector, prepared, options.pool_size, Mode::Write, hub)
+    }
+
+    /// Opens a schema that is up to date, changes nothing, and begins no transaction that could.
+    pub async fn open_read_only(
+        text: &str,
+        migrations: &'static [Migration],
+        hub: Arc<Hub>,
+    ) -> Result<Self, StorageError> {
+        let connector = connector(text, "muster read only")?;
+        let prepared = migrate::inspect(&connector, migrations).await?;
+        Self::start(connector, prepared, 1, Mode::Read, hub)
+    }
+
+    fn start(
+        mut connector: Connector,
+        prepared: Prepared,
+        pool_size: usize,
+        strongest: Mode,
+        hub: Arc<Hub>,
+    ) -> Result<Self, StorageError> {
+        if prepared.takes_app_role {
             connector.take_app_role();
         }
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
-        let manager = Manager::from_connect(config, connector.clone(), recycling);
+        let manager = Manager::from_connect(connector.config.clone(), connector.clone(), recycling);
         let pool = Pool::builder(manager)
-            .max_size(options.pool_size.max(1))
+            .max_size(pool_size.max(1))
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(POOL_WAIT))
             .create_timeout(Some(CONNECT_WAIT))
@@ -97,6 +117,7 @@ impl Postgres {
         Ok(Self {
             pool,
             indexes: Arc::new(prepared.indexes),
+            strongest,
             wakeups,
         })
     }
@@ -129,7 +150,7 @@ impl Postgres {
     {
         let mut attempts = 1;
         loop {
-            let tx = self.begin(scope, Mode::Write).await?;
+            let tx = self.begin(scope, self.strongest).await?;
             let ended = tokio::task::spawn_blocking(move || {
                 let ended = run(tx, &mut job);
                 (ended, job)
@@ -191,10 +212,18 @@ impl Postgres {
     }
 }
 
+fn connector(text: &str, application: &str) -> Result<Connector, StorageError> {
+    let url = PostgresUrl::parse(text)?;
+    let mut config = url.config(application);
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_WAIT);
+    }
+    Ok(Connector::new(config, url.tls()?))
+}
+
 /// Runs one statement outside a transaction on a connection of its own. For test databases.
 pub(crate) async fn run_once(text: &str, sql: &str) -> Result<(), StorageError> {
-    let url = PostgresUrl::parse(text)?;
-    let connector = Connector::new(url.config("muster-test"), url.tls()?);
+    let connector = connector(text, "muster-test")?;
     let (client, _driver) = connector
         .start()
         .await

@@ -1,11 +1,11 @@
 //! The schema is made once, by one node, and never by an older program.
 
 use muster_storage::{
-    Engine, Migration, Scope, StorageError, statements,
+    Database, DatabaseUrl, Engine, Migration, Scope, StorageError, statements,
     testing::{TestDatabase, databases, on_both, open},
 };
 
-use crate::{INSERT_COUNTER, SCHEMA};
+use crate::{COUNTERS, INSERT_COUNTER, SCHEMA};
 
 const FIRST: Migration = SCHEMA[0];
 const SECOND: Migration = Migration {
@@ -124,6 +124,63 @@ async fn a_second_process_cannot_share_a_sqlite_database() {
         matches!(refused, Some(StorageError::Locked { .. })),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn a_reader_beside_the_owner_sees_everything_and_changes_nothing() {
+    on_both(SCHEMA, async |db| {
+        db.write(Scope::System, |tx| tx.execute(&INSERT_COUNTER, &[&"a", &1i64]))
+            .await
+            .expect("a row");
+        let reader = Database::open_read_only(db.url(), SCHEMA)
+            .await
+            .expect("it opens beside the owner");
+        let names = async || {
+            reader
+                .read(Scope::System, |tx| {
+                    tx.query(&COUNTERS, &[], |row| row.get::<String>(0))
+                })
+                .await
+        };
+        assert_eq!(names().await.expect("a read"), ["a".to_owned()]);
+        let refused = reader
+            .write(Scope::System, |tx| tx.execute(&INSERT_COUNTER, &[&"b", &2i64]))
+            .await;
+        assert!(
+            matches!(refused, Err(StorageError::ReadOnly { .. })),
+            "{refused:?}"
+        );
+        db.write(Scope::System, |tx| tx.execute(&INSERT_COUNTER, &[&"c", &3i64]))
+            .await
+            .expect("the owner goes on");
+        assert_eq!(names().await.expect("a read"), ["a".to_owned(), "c".to_owned()]);
+
+        let older = Database::open_read_only(db.url(), NEWER).await.err();
+        assert!(
+            matches!(older, Some(StorageError::OlderSchema { waiting: 1 })),
+            "{older:?}"
+        );
+        let newer = Database::open_read_only(db.url(), &[]).await.err();
+        assert!(
+            matches!(newer, Some(StorageError::NewerSchema { found: 1, known: 0 })),
+            "{newer:?}"
+        );
+        reader.close().await;
+        let unchanged = reopen(&db, SCHEMA).await;
+        assert!(unchanged.is_ok(), "{unchanged:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reader_makes_no_database() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("none.db");
+    let refused = Database::open_read_only(&DatabaseUrl::Sqlite(path.clone()), SCHEMA)
+        .await
+        .err();
+    assert!(matches!(refused, Some(StorageError::Io { .. })), "{refused:?}");
+    assert!(!path.exists());
 }
 
 #[tokio::test]
