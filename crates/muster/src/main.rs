@@ -18,7 +18,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Manage a fleet of devices that obey signatures, not servers.
 #[derive(Debug, Parser)]
-#[command(name = "muster", version, propagate_version = true, after_help = EXAMPLES)]
+#[command(name = "muster", version, after_help = EXAMPLES)]
 struct Program {
     #[command(flatten)]
     globals: muster_cli::Globals,
