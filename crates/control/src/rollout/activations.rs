@@ -125,6 +125,11 @@ impl Activations {
         self.tenants.read().contains_key(&tenant)
     }
 
+    /// The tenant's highest generation, as far as this node has read.
+    pub fn generation(&self, tenant: TenantId) -> Option<u64> {
+        self.view(tenant).map(|view| view.newest.generation)
+    }
+
     /// A device reported `generation`: it keeps what a paused rollout gave it.
     pub fn reported(&self, tenant: TenantId, device: DeviceId, generation: u64) {
         let Some(view) = self.view(tenant) else { return };

@@ -15,7 +15,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use super::{
-    Report, Rollout, Undone, change,
+    Rollout, Undone, change,
+    report::OpenReport,
     rules::{Gate, STAGE, Stage, Target},
     store,
 };
@@ -327,7 +328,7 @@ async fn list_rollout_devices(
 
 fn device_view(
     device: TargetDevice,
-    reported: Option<(Report, BTreeMap<String, SettingReport>)>,
+    reported: Option<OpenReport>,
     enrolled_by: Timestamp,
 ) -> RolloutDeviceView {
     let waiting = if device.enrolled_at <= enrolled_by {

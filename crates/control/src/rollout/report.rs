@@ -51,6 +51,9 @@ pub enum Accepted {
     Overtaken,
 }
 
+/// A report with its settings by key.
+pub type OpenReport = (Report, BTreeMap<String, SettingReport>);
+
 /// A device's policy in short, for lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DevicePolicy {
@@ -65,7 +68,7 @@ pub struct DevicePolicy {
 /// Takes a device's signed report: checks it, stores it, and evaluates the device by it.
 pub async fn accept_report(app: &App, reporter: &Reporter, envelope: &Envelope) -> Result<Accepted, Problem> {
     let statement = checked(reporter, envelope)?;
-    super::ensure(app, reporter.tenant).await?;
+    require_known(app, reporter.tenant, statement.generation).await?;
     let (tenant, device, platform) = (reporter.tenant, reporter.device, reporter.platform);
     app.activations.reported(tenant, device, statement.generation);
     let set = desired(&app.activations, tenant, platform, device)?;
@@ -192,7 +195,7 @@ pub fn settings_of(
     device: DeviceId,
     epoch: u32,
     rollout: RolloutId,
-) -> Result<Option<(Report, BTreeMap<String, SettingReport>)>, Problem> {
+) -> Result<Option<OpenReport>, Problem> {
     let generation = get(tx, tenant, rollout)?.generation;
     let report = store::report(tx, tenant, device)?;
     let report = report.filter(|report| report.epoch == epoch && report.generation >= generation);
@@ -220,6 +223,26 @@ fn checked(reporter: &Reporter, envelope: &Envelope) -> Result<PolicyReportState
         return Err(EPOCH_MISMATCH.detail("The report is from another enrollment of the device."));
     }
     Ok(statement)
+}
+
+/// Refuses a generation that was never given out: its device would count as having reported what is still to come. The
+/// activation may have been made on another node a moment ago, so the database has the last word.
+async fn require_known(app: &App, tenant: TenantId, generation: u64) -> Result<(), Problem> {
+    if app
+        .activations
+        .generation(tenant)
+        .is_none_or(|known| known < generation)
+    {
+        super::reload(app, tenant).await?;
+    }
+    if app
+        .activations
+        .generation(tenant)
+        .is_some_and(|known| known < generation)
+    {
+        return Err(MALFORMED.detail("The report names a generation that does not exist."));
+    }
+    Ok(())
 }
 
 fn desired(

@@ -123,7 +123,11 @@ async fn every_statement_is_understood_by_both_engines() {
             statement_problems(db.db(), devices::TARGET_STATEMENTS).await,
             Vec::<String>::new()
         );
-        for statements in [super::STATEMENTS, devices::TARGET_STATEMENTS, crate::policy::STATEMENTS] {
+        for statements in [
+            super::STATEMENTS,
+            devices::TARGET_STATEMENTS,
+            crate::policy::STATEMENTS,
+        ] {
             let mut scans = whole_table_scans(db.db(), statements).await;
             // The reconciler reads the small index of current rollouts, of every tenant.
             scans.retain(|scan| !scan.ends_with("USING INDEX rollout_rollout_current"));
@@ -444,6 +448,13 @@ async fn e2_a_report_counts_only_from_the_device_that_it_names() {
         assert_eq!(
             refusal(accept_report(&scene.app, &honest.reporter, &earlier).await),
             "epoch_mismatch"
+        );
+        let mut early = statement.clone();
+        early.generation = u64::MAX;
+        let early = signed(&honest, &early);
+        assert_eq!(
+            refusal(accept_report(&scene.app, &honest.reporter, &early).await),
+            "malformed"
         );
         assert_eq!(rollout(&scene, &id).await["stages"][0]["verified"], 0);
     })
