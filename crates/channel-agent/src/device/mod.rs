@@ -29,7 +29,8 @@ use muster_model::time::Timestamp;
 use muster_trust::checkpoint::Checkpoint;
 use muster_trust::dsse::{DsseError, Envelope};
 use muster_trust::key::Digest;
-use muster_trust::obey::Trust;
+use muster_trust::obey::{Refusal, Trust};
+use muster_trust::root::RootError;
 use muster_trust::statement::{self, Statement, StatementError};
 use serde::{Deserialize, Serialize};
 
@@ -298,9 +299,13 @@ impl DeviceCore {
 
     fn advance_root(&mut self, documents: &[Envelope], actions: &mut Vec<Action>) {
         for envelope in documents.iter().take(ROOT_DOCUMENTS_MAX) {
-            if let Err(refusal) = self.trust.advance_root(envelope) {
-                actions.push(refused("root document", refusal.code(), refusal.to_string()));
-                return;
+            match self.trust.advance_root(envelope) {
+                Ok(()) => {}
+                // An answer that comes twice brings what is known already.
+                Err(Refusal::Root(RootError::Version { expected, found })) if found < expected => {}
+                Err(refusal) => {
+                    return actions.push(refused("root document", refusal.code(), refusal.to_string()));
+                }
             }
         }
     }

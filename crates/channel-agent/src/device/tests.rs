@@ -344,6 +344,27 @@ mod crashes {
     }
 }
 
+mod root {
+    use super::*;
+
+    #[test]
+    fn the_device_walks_forward_only() {
+        let mut office = Office::new();
+        let mut device = office.device();
+        let mut response = office.answer(&device.request());
+        response.root_documents = vec![office.root_envelope(2), office.root_envelope(3)];
+        for _ in 0..2 {
+            device.take(&response);
+            assert_eq!(device.request().root_version, 3);
+        }
+        response.root_documents = vec![office.root_envelope(5)];
+        let actions = device.take(&response);
+        device.perform(actions, &office);
+        assert_eq!(device.request().root_version, 3);
+        assert_eq!(device.refused, ["root_invalid"]);
+    }
+}
+
 mod policy {
     use super::*;
 

@@ -106,7 +106,8 @@ impl Office {
         [self.ids; 10]
     }
 
-    fn root_envelope(&self) -> Envelope {
+    /// The root document with this version; every version names the same keys.
+    pub fn root_envelope(&self, version: u64) -> Envelope {
         let pairs = [
             (Role::Root, &self.root),
             (Role::Policy, &self.policy),
@@ -119,7 +120,7 @@ impl Office {
         };
         let document = RootDocument {
             tenant: self.tenant,
-            version: 1,
+            version,
             issued_at: Timestamp::from_unix_seconds(START_SECONDS - 60),
             expires_at: Timestamp::from_unix_seconds(START_SECONDS + 365 * 86_400),
             keys: pairs
@@ -336,7 +337,7 @@ impl Office {
     }
 
     pub fn device(&self) -> Device {
-        let mut trust = Trust::pin(&self.root_envelope(), self.tenant).expect("the document verifies");
+        let mut trust = Trust::pin(&self.root_envelope(1), self.tenant).expect("the document verifies");
         trust
             .advance_checkpoint(&self.checkpoint(), &[])
             .expect("the checkpoint verifies");
