@@ -12,11 +12,16 @@ pub enum Clock {
 }
 
 impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "the control plane's only reading of the wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the control plane's only reading of the wall clock"
+    )]
     pub fn now(&self) -> Timestamp {
         match self {
             Clock::System => {
-                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                let since = std::time::SystemTime::now()
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .unwrap_or_default();
                 Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
             }
             Clock::Fixed(micros) => Timestamp::from_micros(micros.load(std::sync::atomic::Ordering::SeqCst)),

@@ -17,13 +17,22 @@ pub struct Finding {
 pub fn check(tx: &mut Tx, keys: &TenantKeys, now: Timestamp) -> Result<Vec<Finding>, Problem> {
     let tenant = keys.tenant;
     Ok(vec![
-        Finding { what: "a hardware identifier belongs to one active device", broken: devices::broken_claims(tx, tenant)? },
+        Finding {
+            what: "a hardware identifier belongs to one active device",
+            broken: devices::broken_claims(tx, tenant)?,
+        },
         Finding {
             what: "a valid certificate has a device that may use it",
             broken: certificates::broken(tx, tenant, now)?,
         },
-        Finding { what: "a command that waits was logged", broken: commands::broken(tx, tenant)? },
-        Finding { what: "a bundle is the one that was signed", broken: broken_bundles(tx, keys)? },
+        Finding {
+            what: "a command that waits was logged",
+            broken: commands::broken(tx, tenant)?,
+        },
+        Finding {
+            what: "a bundle is the one that was signed",
+            broken: broken_bundles(tx, keys)?,
+        },
     ])
 }
 
@@ -34,7 +43,10 @@ fn broken_bundles(tx: &mut Tx, keys: &TenantKeys) -> Result<Vec<String>, Problem
     for summary in policy::list(tx, keys.tenant, PolicyId::from_uuid(Uuid::nil()), POLICIES_MAX)? {
         for version in policy::versions(tx, keys.tenant, summary.policy.id, u64::MAX >> 1, VERSIONS_MAX)? {
             if let Err(problem) = policy::bundle(tx, keys, &version) {
-                broken.push(format!("{} {}: {}", summary.policy.name, version.version, problem.detail));
+                broken.push(format!(
+                    "{} {}: {}",
+                    summary.policy.name, version.version, problem.detail
+                ));
             }
         }
     }

@@ -29,8 +29,11 @@ use tokio::sync::Notify;
 pub use clock::Clock;
 
 /// The schema, in order. An old migration is never edited.
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "first", sql: include_str!("../migrations/0001_first.sql") }];
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "first",
+    sql: include_str!("../migrations/0001_first.sql"),
+}];
 
 /// Every SQL statement of every slice.
 pub const STATEMENTS: &[&[Statement]] = &[

@@ -29,7 +29,10 @@ struct VersionView {
 
 #[utoipa::path(get, path = "/version", tag = "service", responses((status = 200, body = VersionView)))]
 async fn version() -> axum::Json<VersionView> {
-    axum::Json(VersionView { name: "muster", version: env!("CARGO_PKG_VERSION") })
+    axum::Json(VersionView {
+        name: "muster",
+        version: env!("CARGO_PKG_VERSION"),
+    })
 }
 
 /// Every route of the admin API, under its prefix, with the authorization server's beside it.
@@ -44,7 +47,9 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(policy::router())
         .merge(rollout::router())
         .routes(routes!(version));
-    OpenApiRouter::with_openapi(Document::openapi()).nest(PREFIX, api).merge(access::oauth_router())
+    OpenApiRouter::with_openapi(Document::openapi())
+        .nest(PREFIX, api)
+        .merge(access::oauth_router())
 }
 
 /// The document as it is served and checked in.

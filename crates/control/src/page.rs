@@ -33,7 +33,11 @@ pub fn page_limit(asked: Option<usize>) -> usize {
 
 /// Reads a cursor as the id that it holds.
 pub fn cursor<T: std::str::FromStr>(text: Option<&str>) -> Result<Option<T>, Problem> {
-    text.map(|text| text.parse().map_err(|_| CURSOR_INVALID.detail("Send next_cursor of the page before, or no cursor."))).transpose()
+    text.map(|text| {
+        text.parse()
+            .map_err(|_| CURSOR_INVALID.detail("Send next_cursor of the page before, or no cursor."))
+    })
+    .transpose()
 }
 
 impl<T> Page<T> {

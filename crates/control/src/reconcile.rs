@@ -25,6 +25,8 @@ const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const SEEN_EVERY: Duration = Duration::from_secs(15);
+/// How often a node asks which devices hold a paused rollout: others may have heard of it.
+const PAUSES_EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
 const LEASE_TTL: Duration = Duration::from_secs(5);
@@ -37,9 +39,25 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     tasks.spawn(sequencer(app.clone(), stop.clone()));
     tasks.spawn(follower(app.clone(), stop.clone()));
     tasks.spawn(sweeper(app.clone(), stop.clone()));
-    tasks.spawn(every(app.clone(), stop.clone(), SEEN_EVERY, "last-seen times", |app| async move {
-        devices::store_seen(&app).await.map(drop)
-    }));
+    tasks.spawn(every(
+        app.clone(),
+        stop.clone(),
+        SEEN_EVERY,
+        "last-seen times",
+        |app| async move { devices::store_seen(&app).await.map(drop) },
+    ));
+    tasks.spawn(every(
+        app.clone(),
+        stop.clone(),
+        PAUSES_EVERY,
+        "paused rollouts",
+        |app| async move {
+            for tenant in app.activations.with_pauses() {
+                rollout::reload(&app, tenant).await?;
+            }
+            Ok(())
+        },
+    ));
     tasks.spawn(bridge(app.clone(), stop.clone()));
     tasks
 }
@@ -54,7 +72,11 @@ pub async fn warm(app: &App) -> Result<(), Problem> {
 /// Sequences everything that waits, once, for programs that do not run the loops: the first run, and tests.
 pub async fn sequence_now(app: &App) -> Result<(), Problem> {
     let now = app.clock.now().as_micros();
-    if let Some(lease) = app.db.acquire_lease(audit::SEQUENCER_LEASE, &app.node, LEASE_TTL, now).await? {
+    if let Some(lease) = app
+        .db
+        .acquire_lease(audit::SEQUENCER_LEASE, &app.node, LEASE_TTL, now)
+        .await?
+    {
         audit::sequence(app, &lease).await?;
         app.db.release_lease(lease).await?;
     }
@@ -79,7 +101,9 @@ async fn sequencer(app: App, stop: watch::Receiver<bool>) {
 }
 
 async fn sequence_once(app: &App, held: &mut Option<Held>) -> Result<(), Problem> {
-    let Some(lease) = hold(app, held, audit::SEQUENCER_LEASE).await? else { return Ok(()) };
+    let Some(lease) = hold(app, held, audit::SEQUENCER_LEASE).await? else {
+        return Ok(());
+    };
     while audit::sequence(app, &lease).await? > 0 {}
     Ok(())
 }
@@ -97,12 +121,19 @@ async fn hold(app: &App, held: &mut Option<Held>, name: &str) -> Result<Option<L
         if now.since(kept.since) < LEASE_TTL / 2 {
             return Ok(Some(kept.lease.clone()));
         }
-        if app.db.renew_lease(&kept.lease, LEASE_TTL, now.as_micros()).await? {
+        if app
+            .db
+            .renew_lease(&kept.lease, LEASE_TTL, now.as_micros())
+            .await?
+        {
             kept.since = now;
             return Ok(Some(kept.lease.clone()));
         }
     }
-    let lease = app.db.acquire_lease(name, &app.node, LEASE_TTL, now.as_micros()).await?;
+    let lease = app
+        .db
+        .acquire_lease(name, &app.node, LEASE_TTL, now.as_micros())
+        .await?;
     *held = lease.clone().map(|lease| Held { lease, since: now });
     Ok(lease)
 }
@@ -131,7 +162,10 @@ async fn take_note(app: &App, entry: &LogEntry) -> Result<(), Problem> {
         ("command.created", Some(device)) => app.registry.call(device),
         ("device.enrolled" | "device.quarantined", Some(device)) => {
             app.registry.forget(device);
-            let epoch = entry.detail_number("epoch").and_then(|epoch| u32::try_from(epoch).ok()).unwrap_or(1);
+            let epoch = entry
+                .detail_number("epoch")
+                .and_then(|epoch| u32::try_from(epoch).ok())
+                .unwrap_or(1);
             if epoch > 1 {
                 commands::supersede_before(app, entry.tenant, device, epoch).await?;
             }

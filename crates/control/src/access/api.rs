@@ -35,7 +35,10 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// Routes of the authorization server, beside `/api/v1`.
 pub fn oauth_router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(token)).routes(routes!(introspect)).routes(routes!(metadata))
+    OpenApiRouter::new()
+        .routes(routes!(token))
+        .routes(routes!(introspect))
+        .routes(routes!(metadata))
 }
 
 /// A token request (RFC 6749 §4.4).
@@ -74,23 +77,39 @@ struct OAuthError {
 async fn token(State(app): State<App>, headers: HeaderMap, request: Request) -> Result<Response, Response> {
     let form: TokenRequest = form(request).await?;
     if form.grant_type != "client_credentials" {
-        return Err(refuse("unsupported_grant_type", "Use grant_type=client_credentials."));
+        return Err(refuse(
+            "unsupported_grant_type",
+            "Use grant_type=client_credentials.",
+        ));
     }
     let client = client_of(&app, &headers, form.client_id, form.client_secret).await?;
-    let granted = match form.scope.as_deref().map(str::trim).filter(|wanted| !wanted.is_empty()) {
+    let granted = match form
+        .scope
+        .as_deref()
+        .map(str::trim)
+        .filter(|wanted| !wanted.is_empty())
+    {
         None => client.scopes.clone(),
         Some(wanted) => {
             let shared = super::shared_scopes(wanted, &client.scopes);
             if shared.split(' ').count() != wanted.split_whitespace().count() || shared.is_empty() {
-                return Err(refuse("invalid_scope", "The client does not hold every scope that was asked for."));
+                return Err(refuse(
+                    "invalid_scope",
+                    "The client does not hold every scope that was asked for.",
+                ));
             }
             shared
         }
     };
-    let (access_token, claims) = tokens::issue_access(&app.keys, client.tenant, client.id, &granted, app.clock.now())
-        .map_err(IntoResponse::into_response)?;
-    let answer =
-        TokenResponse { access_token, token_type: "Bearer", expires_in: claims.exp - claims.iat, scope: granted };
+    let (access_token, claims) =
+        tokens::issue_access(&app.keys, client.tenant, client.id, &granted, app.clock.now())
+            .map_err(IntoResponse::into_response)?;
+    let answer = TokenResponse {
+        access_token,
+        token_type: "Bearer",
+        expires_in: claims.exp - claims.iat,
+        scope: granted,
+    };
     Ok(uncached(Json(answer).into_response()))
 }
 
@@ -140,15 +159,28 @@ struct Introspection {
     request_body(content = IntrospectRequest, content_type = "application/x-www-form-urlencoded"),
     responses((status = 200, body = Introspection), (status = 401, body = OAuthError)),
 )]
-async fn introspect(State(app): State<App>, headers: HeaderMap, request: Request) -> Result<Response, Response> {
+async fn introspect(
+    State(app): State<App>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Response> {
     // The asker is authenticated by its own client credentials or access token; it learns of its own tenant alone.
-    let bearer = super::authenticate(&app, &headers).await.ok().map(|caller| caller.author.tenant);
+    let bearer = super::authenticate(&app, &headers)
+        .await
+        .ok()
+        .map(|caller| caller.author.tenant);
     let form: IntrospectRequest = form(request).await?;
     let tenant = match bearer {
         Some(tenant) => tenant,
-        None => client_of(&app, &headers, form.client_id, form.client_secret).await?.tenant,
+        None => {
+            client_of(&app, &headers, form.client_id, form.client_secret)
+                .await?
+                .tenant
+        }
     };
-    let answer = describe(&app, tenant, &form.token).await.map_err(IntoResponse::into_response)?;
+    let answer = describe(&app, tenant, &form.token)
+        .await
+        .map_err(IntoResponse::into_response)?;
     Ok(uncached(Json(answer).into_response()))
 }
 
@@ -159,10 +191,16 @@ async fn describe(app: &App, tenant: TenantId, token: &str) -> Result<Introspect
     let id = claims.client_id;
     let client = app
         .db
-        .read(muster_storage::Scope::System, move |tx| store::client(tx, id).map_err(Problem::from))
+        .read(muster_storage::Scope::System, move |tx| {
+            store::client(tx, id).map_err(Problem::from)
+        })
         .await?
-        .filter(|client| client.tenant == tenant && client.tenant == claims.tid && client.disabled_at.is_none());
-    let Some(client) = client else { return Ok(Introspection::default()) };
+        .filter(|client| {
+            client.tenant == tenant && client.tenant == claims.tid && client.disabled_at.is_none()
+        });
+    let Some(client) = client else {
+        return Ok(Introspection::default());
+    };
     Ok(Introspection {
         active: true,
         scope: Some(super::shared_scopes(&claims.scope, &client.scopes)),
@@ -248,10 +286,14 @@ async fn list_clients(
     let tenant = permit.tenant();
     let rows = app
         .db
-        .read(permit.storage(), move |tx| Ok::<_, Problem>(store::clients(tx, tenant, after, limit as i64 + 1)?))
+        .read(permit.storage(), move |tx| {
+            Ok::<_, Problem>(store::clients(tx, tenant, after, limit as i64 + 1)?)
+        })
         .await?;
     let items = rows.into_iter().map(ClientView::from).collect();
-    Ok(Json(Page::of(items, limit, |client: &ClientView| client.client_id.to_string())))
+    Ok(Json(Page::of(items, limit, |client: &ClientView| {
+        client.client_id.to_string()
+    })))
 }
 
 /// A new API client.
@@ -284,7 +326,9 @@ async fn create_client(
         return Err(INVALID.detail("Name the scopes that the client may use, for example device:read."));
     }
     if let Some(unknown) = request.scopes.iter().find(|name| !scope::exists(name)) {
-        return Err(INVALID.detail(format!("There is no scope {unknown}. The OAuth metadata lists them.")));
+        return Err(INVALID.detail(format!(
+            "There is no scope {unknown}. The OAuth metadata lists them."
+        )));
     }
     let scopes = request.scopes.join(" ");
     let tenant = permit.tenant();
@@ -296,7 +340,10 @@ async fn create_client(
         super::insert_client(tx, tenant, request.name.as_str(), &scopes)
     })
     .await?;
-    let view = NewClientView { client_id: client.id, client_secret: client.secret };
+    let view = NewClientView {
+        client_id: client.id,
+        client_secret: client.secret,
+    };
     Ok(uncached((StatusCode::CREATED, Json(view)).into_response()))
 }
 
@@ -311,15 +358,24 @@ async fn delete_client(
 ) -> Result<StatusCode, Problem> {
     let tenant = permit.tenant();
     audit::commit(&app, permit.author(), move |tx| {
-        let client = store::client(tx, id)?.filter(|client| client.tenant == tenant && client.disabled_at.is_none());
-        let Some(client) = client else { return Err(NOT_FOUND.detail("There is no client with this id.")) };
+        let client =
+            store::client(tx, id)?.filter(|client| client.tenant == tenant && client.disabled_at.is_none());
+        let Some(client) = client else {
+            return Err(NOT_FOUND.detail("There is no client with this id."));
+        };
         let every = scope::every();
         if client.scopes == every && store::other_administrators(tx, tenant, id, &every)? == 0 {
-            return Err(LAST_CLIENT.detail("This is the last client that holds every scope. Make another one first."));
+            return Err(
+                LAST_CLIENT.detail("This is the last client that holds every scope. Make another one first.")
+            );
         }
         let at = tx.at();
         store::disable_client(tx, tenant, id, at)?;
-        tx.record("client.removed", ("client", id.to_string()), serde_json::json!({"name": client.name}))?;
+        tx.record(
+            "client.removed",
+            ("client", id.to_string()),
+            serde_json::json!({"name": client.name}),
+        )?;
         Ok(())
     })
     .await?;
@@ -351,15 +407,20 @@ async fn create_console_link(
     State(app): State<App>,
     Body(request): Body<ConsoleLinkRequest>,
 ) -> Result<Response, Problem> {
-    let (secret, expires_at) = super::create_signin_link(&app, permit.author(), request.person.as_str()).await?;
+    let (secret, expires_at) =
+        super::create_signin_link(&app, permit.author(), request.person.as_str()).await?;
     let url = format!("{}/signin#{secret}", app.settings.admin_url);
-    let view = ConsoleLinkView { url, expires_at: expires_at.to_string() };
+    let view = ConsoleLinkView {
+        url,
+        expires_at: expires_at.to_string(),
+    };
     Ok(uncached((StatusCode::CREATED, Json(view)).into_response()))
 }
 
 async fn form<T: serde::de::DeserializeOwned>(request: Request) -> Result<T, Response> {
     let read: Result<Form<T>, FormRejection> = Form::from_request(request, &()).await;
-    read.map(|Form(value)| value).map_err(|_| refuse("invalid_request", "Send the parameters as a form, each once."))
+    read.map(|Form(value)| value)
+        .map_err(|_| refuse("invalid_request", "Send the parameters as a form, each once."))
 }
 
 async fn client_of(
@@ -371,12 +432,19 @@ async fn client_of(
     let (id, secret) = match (basic(headers), id, secret) {
         (Some(pair), _, None) => pair,
         (None, Some(id), Some(secret)) => (id, secret),
-        _ => return Err(refuse("invalid_client", "Send the client's id and secret once: as Basic credentials or in the form.")),
+        _ => {
+            return Err(refuse(
+                "invalid_client",
+                "Send the client's id and secret once: as Basic credentials or in the form.",
+            ));
+        }
     };
-    authenticate_client(app, &id, &secret).await.map_err(|problem| match problem.kind {
-        INVALID_CLIENT => refuse("invalid_client", &problem.detail),
-        _ => problem.into_response(),
-    })
+    authenticate_client(app, &id, &secret)
+        .await
+        .map_err(|problem| match problem.kind {
+            INVALID_CLIENT => refuse("invalid_client", &problem.detail),
+            _ => problem.into_response(),
+        })
 }
 
 /// The client's credentials from HTTP Basic (RFC 6749 §2.3.1). Ids and secrets of ours need no percent-decoding.
@@ -387,20 +455,33 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
         return None;
     }
     let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
-    text.split_once(':').map(|(id, secret)| (id.to_owned(), secret.to_owned()))
+    text.split_once(':')
+        .map(|(id, secret)| (id.to_owned(), secret.to_owned()))
 }
 
 fn refuse(error: &'static str, description: &str) -> Response {
-    let status = if error == "invalid_client" { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
-    let body = OAuthError { error, error_description: description.to_owned() };
+    let status = if error == "invalid_client" {
+        StatusCode::UNAUTHORIZED
+    } else {
+        StatusCode::BAD_REQUEST
+    };
+    let body = OAuthError {
+        error,
+        error_description: description.to_owned(),
+    };
     let mut response = (status, Json(body)).into_response();
     if status == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"muster\""));
+        response.headers_mut().insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Basic realm=\"muster\""),
+        );
     }
     uncached(response)
 }
 
 fn uncached(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

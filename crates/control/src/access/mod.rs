@@ -67,12 +67,24 @@ impl Author {
 
     /// The control plane itself: reconcilers and the first run.
     pub fn system(tenant: TenantId) -> Author {
-        Author { tenant, actor: Actor { kind: ActorKind::System, id: "muster".to_owned() } }
+        Author {
+            tenant,
+            actor: Actor {
+                kind: ActorKind::System,
+                id: "muster".to_owned(),
+            },
+        }
     }
 
     /// A device, identified by its certificate.
     pub fn device(tenant: TenantId, device: muster_model::DeviceId) -> Author {
-        Author { tenant, actor: Actor { kind: ActorKind::Device, id: device.to_string() } }
+        Author {
+            tenant,
+            actor: Actor {
+                kind: ActorKind::Device,
+                id: device.to_string(),
+            },
+        }
     }
 }
 
@@ -98,7 +110,10 @@ impl<S> Permit<S> {
     }
 
     fn new(author: Author) -> Permit<S> {
-        Permit { author, scope: PhantomData }
+        Permit {
+            author,
+            scope: PhantomData,
+        }
     }
 }
 
@@ -138,8 +153,18 @@ pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller, Prob
         .filter(|client| client.tenant == claims.tid && client.disabled_at.is_none())
         .ok_or_else(|| UNAUTHENTICATED.detail("The client of this token was removed."))?;
     let scopes = shared_scopes(&claims.scope, &client.scopes);
-    let author = Author { tenant: client.tenant, actor: Actor { kind: ActorKind::Client, id: client.id.to_string() } };
-    Ok(Caller { author, client: client.id, scopes })
+    let author = Author {
+        tenant: client.tenant,
+        actor: Actor {
+            kind: ActorKind::Client,
+            id: client.id.to_string(),
+        },
+    };
+    Ok(Caller {
+        author,
+        client: client.id,
+        scopes,
+    })
 }
 
 /// Checks a client's secret.
@@ -148,12 +173,18 @@ pub async fn authenticate_client(app: &App, client_id: &str, secret: &str) -> Re
     let id: ClientId = client_id.parse().map_err(|_| refused())?;
     let client = app
         .db
-        .read(TenantScope::System, move |tx| store::client(tx, id).map_err(Problem::from))
+        .read(TenantScope::System, move |tx| {
+            store::client(tx, id).map_err(Problem::from)
+        })
         .await?
         .filter(|client| client.disabled_at.is_none())
         .ok_or_else(refused)?;
     let presented = sha256(secret.as_bytes());
-    if bool::from(presented.as_bytes().ct_eq(&client.secret_sha256)) { Ok(client) } else { Err(refused()) }
+    if bool::from(presented.as_bytes().ct_eq(&client.secret_sha256)) {
+        Ok(client)
+    } else {
+        Err(refused())
+    }
 }
 
 /// The tenants of the installation with their names, oldest first.
@@ -168,10 +199,17 @@ pub struct NewClient {
 }
 
 /// Makes a tenant: its keys on disk, its row, its first log entry and its first service account.
-pub async fn create_tenant(app: &App, name: &str, take_away: &Path) -> Result<(TenantId, NewClient, std::path::PathBuf), Problem> {
+pub async fn create_tenant(
+    app: &App,
+    name: &str,
+    take_away: &Path,
+) -> Result<(TenantId, NewClient, std::path::PathBuf), Problem> {
     let now = app.clock.now();
     let tenant = TenantId::generate(now, clock::random());
-    let root_key = app.keys.create_tenant(tenant, take_away, now).map_err(Problem::internal)?;
+    let root_key = app
+        .keys
+        .create_tenant(tenant, take_away, now)
+        .map_err(Problem::internal)?;
     let name = name.to_owned();
     let root_sha256 = {
         let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
@@ -195,7 +233,10 @@ pub async fn create_tenant(app: &App, name: &str, take_away: &Path) -> Result<(T
 /// Makes another service account with every scope, for a node or an installation that has no `admin.json`.
 pub async fn create_admin_client(app: &App, tenant: TenantId, name: &str) -> Result<NewClient, Problem> {
     let name = name.to_owned();
-    audit::commit(app, &Author::system(tenant), move |tx| insert_client(tx, tenant, &name, &scope::every())).await
+    audit::commit(app, &Author::system(tenant), move |tx| {
+        insert_client(tx, tenant, &name, &scope::every())
+    })
+    .await
 }
 
 /// Makes a client inside a logged transaction.
@@ -217,7 +258,11 @@ pub(crate) fn insert_client(
         disabled_at: None,
     };
     store::insert_client(tx, &client)?;
-    tx.record("client.created", ("client", id.to_string()), serde_json::json!({"name": name, "scopes": scopes}))?;
+    tx.record(
+        "client.created",
+        ("client", id.to_string()),
+        serde_json::json!({"name": name, "scopes": scopes}),
+    )?;
     Ok(NewClient { id, secret })
 }
 
@@ -226,15 +271,22 @@ pub async fn forget_expired(app: &App) -> Result<u64, Problem> {
     const IDEMPOTENCY_KEY_HOURS: u64 = 24;
     let now = app.clock.now();
     let keys_before = now.minus(std::time::Duration::from_secs(IDEMPOTENCY_KEY_HOURS * 3600));
-    audit::housekeeping(app, TenantScope::System, move |tx| Ok(store::forget(tx, now, keys_before)?)).await
+    audit::housekeeping(app, TenantScope::System, move |tx| {
+        Ok(store::forget(tx, now, keys_before)?)
+    })
+    .await
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let missing = || {
-        UNAUTHENTICATED.detail("Send an access token in the Authorization header: `Bearer …`. POST /oauth2/token gives one.")
+        UNAUTHENTICATED.detail(
+            "Send an access token in the Authorization header: `Bearer …`. POST /oauth2/token gives one.",
+        )
     };
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return Err(missing()) };
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(missing());
+    };
     let text = value.to_str().map_err(|_| missing())?;
     match text.split_once(' ') {
         Some((kind, token)) if kind.eq_ignore_ascii_case("bearer") && !token.is_empty() => Ok(token),
@@ -245,7 +297,11 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
 /// The scopes that both lists hold.
 fn shared_scopes(token: &str, client: &str) -> String {
     let held: Vec<&str> = client.split(' ').collect();
-    token.split(' ').filter(|scope| held.contains(scope)).collect::<Vec<_>>().join(" ")
+    token
+        .split(' ')
+        .filter(|scope| held.contains(scope))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// A keyring is what tokens are checked against; kept here so that `gateway` need not know the token module's path.
@@ -263,6 +319,9 @@ mod tests {
 
     #[test]
     fn a_token_gives_no_scope_that_its_client_lost() {
-        assert_eq!(shared_scopes("device:read policy:write", "device:read log:read"), "device:read");
+        assert_eq!(
+            shared_scopes("device:read policy:write", "device:read log:read"),
+            "device:read"
+        );
     }
 }

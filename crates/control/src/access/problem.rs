@@ -19,7 +19,13 @@ pub struct ProblemKind {
 impl ProblemKind {
     /// The refusal with a sentence that says what was wrong and what to do.
     pub fn detail(self, detail: impl Into<String>) -> Problem {
-        Problem { kind: self, detail: detail.into(), errors: Vec::new(), retry_after_seconds: None, internal: None }
+        Problem {
+            kind: self,
+            detail: detail.into(),
+            errors: Box::default(),
+            retry_after_seconds: None,
+            internal: None,
+        }
     }
 }
 
@@ -76,7 +82,7 @@ problems! {
 pub struct Problem {
     pub kind: ProblemKind,
     pub detail: String,
-    pub errors: Vec<FieldError>,
+    pub errors: Box<[FieldError]>,
     pub retry_after_seconds: Option<u64>,
     internal: Option<String>,
 }
@@ -109,13 +115,15 @@ pub struct ProblemBody {
 impl Problem {
     /// A fault of ours: the cause goes to the log, the caller gets no detail of it.
     pub fn internal(cause: impl std::fmt::Display) -> Problem {
-        let mut problem = INTERNAL.detail("The request was not carried out. Try again; the log has the cause under this request id.");
+        let mut problem = INTERNAL.detail(
+            "The request was not carried out. Try again; the log has the cause under this request id.",
+        );
         problem.internal = Some(cause.to_string());
         problem
     }
 
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Problem {
-        self.errors = errors;
+        self.errors = errors.into();
         self
     }
 
@@ -142,7 +150,7 @@ impl Problem {
             detail: self.detail.clone(),
             code: self.kind.code.to_owned(),
             request_id,
-            errors: self.errors.clone(),
+            errors: self.errors.to_vec(),
         }
     }
 }
@@ -184,9 +192,15 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self.body(request_id))).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"muster\""));
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"muster\""),
+            );
         }
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

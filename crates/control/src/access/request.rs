@@ -32,9 +32,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         match Json::<T>::from_request(request, state).await {
             Ok(Json(value)) => Ok(Body(value)),
-            Err(JsonRejection::MissingJsonContentType(_)) => {
-                Err(UNSUPPORTED_MEDIA_TYPE.detail("Send the body as JSON with the header Content-Type: application/json."))
-            }
+            Err(JsonRejection::MissingJsonContentType(_)) => Err(UNSUPPORTED_MEDIA_TYPE
+                .detail("Send the body as JSON with the header Content-Type: application/json.")),
             Err(JsonRejection::JsonDataError(error)) => Err(INVALID.detail(cause(&error.body_text()))),
             Err(JsonRejection::JsonSyntaxError(error)) => Err(MALFORMED.detail(cause(&error.body_text()))),
             Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {

@@ -14,7 +14,11 @@ use muster_trust::{
 };
 use subtle::ConstantTimeEq;
 
-use super::{Author, Permit, problem::{CSRF, Problem, UNAUTHENTICATED}, store};
+use super::{
+    Author, Permit,
+    problem::{CSRF, Problem, UNAUTHENTICATED},
+    store,
+};
 use crate::{App, audit, clock};
 
 /// The name of the session cookie; the prefix binds it to this origin (RFC 6265bis).
@@ -70,7 +74,9 @@ impl FromRequestParts<App> for PagePermit {
         let now = app.clock.now();
         let row = app
             .db
-            .read(Scope::System, move |tx| store::session(tx, hash.as_bytes()).map_err(Problem::from))
+            .read(Scope::System, move |tx| {
+                store::session(tx, hash.as_bytes()).map_err(Problem::from)
+            })
             .await?
             .ok_or_else(signed_out)?;
         let idle = now.since(row.seen_at);
@@ -78,23 +84,46 @@ impl FromRequestParts<App> for PagePermit {
             return Err(signed_out());
         }
         if idle > Duration::from_secs(TOUCH_SECONDS) {
-            audit::housekeeping(app, Scope::System, move |tx| Ok(store::touch_session(tx, hash.as_bytes(), now)?)).await?;
+            audit::housekeeping(app, Scope::System, move |tx| {
+                Ok(store::touch_session(tx, hash.as_bytes(), now)?)
+            })
+            .await?;
         }
         let csrf = sha256(format!("csrf:{secret}").as_bytes()).to_string();
-        Ok(PagePermit { author: Author { tenant: row.tenant, actor: Actor { kind: ActorKind::User, id: row.actor } }, csrf })
+        Ok(PagePermit {
+            author: Author {
+                tenant: row.tenant,
+                actor: Actor {
+                    kind: ActorKind::User,
+                    id: row.actor,
+                },
+            },
+            csrf,
+        })
     }
 }
 
 /// Makes a one-time sign-in link's secret for the console.
-pub async fn create_signin_link(app: &App, author: &Author, person: &str) -> Result<(String, Timestamp), Problem> {
+pub async fn create_signin_link(
+    app: &App,
+    author: &Author,
+    person: &str,
+) -> Result<(String, Timestamp), Problem> {
     let secret = clock::random_secret();
     let hash = sha256(secret.as_bytes());
     let tenant = author.tenant;
     let person = person.to_owned();
-    let expires_at = app.clock.now().plus(Duration::from_secs(SIGNIN_LINK_MINUTES * 60));
+    let expires_at = app
+        .clock
+        .now()
+        .plus(Duration::from_secs(SIGNIN_LINK_MINUTES * 60));
     audit::commit(app, author, move |tx| {
         store::insert_signin(tx, tenant, hash.as_bytes(), &person, expires_at)?;
-        tx.record("signin.link_created", ("user", person.clone()), serde_json::json!({}))?;
+        tx.record(
+            "signin.link_created",
+            ("user", person.clone()),
+            serde_json::json!({}),
+        )?;
         Ok(())
     })
     .await?;
@@ -105,13 +134,22 @@ pub async fn create_signin_link(app: &App, author: &Author, person: &str) -> Res
 pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
     let link = sha256(link_secret.as_bytes());
     let now = app.clock.now();
-    let used = audit::housekeeping(app, Scope::System, move |tx| Ok(store::use_signin(tx, link.as_bytes(), now)?)).await?;
+    let used = audit::housekeeping(app, Scope::System, move |tx| {
+        Ok(store::use_signin(tx, link.as_bytes(), now)?)
+    })
+    .await?;
     let (tenant, person) = used.ok_or_else(|| {
         UNAUTHENTICATED.detail("The link was used or has expired. `muster console-link` makes a new one.")
     })?;
     let secret = clock::random_secret();
     let hash = sha256(secret.as_bytes());
-    let author = Author { tenant, actor: Actor { kind: ActorKind::User, id: person.clone() } };
+    let author = Author {
+        tenant,
+        actor: Actor {
+            kind: ActorKind::User,
+            id: person.clone(),
+        },
+    };
     audit::commit(app, &author, move |tx| {
         let at = tx.at();
         let until = at.plus(Duration::from_secs(SESSION_HOURS_MAX * 3600));
@@ -125,7 +163,9 @@ pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
 
 /// Ends the session of a request on the server's side.
 pub async fn end_session(app: &App, permit: &PagePermit, headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(secret) = session_secret(headers) else { return Ok(()) };
+    let Some(secret) = session_secret(headers) else {
+        return Ok(());
+    };
     let hash = sha256(secret.as_bytes());
     let person = permit.author.actor.id.clone();
     audit::commit(app, permit.author(), move |tx| {
@@ -137,7 +177,10 @@ pub async fn end_session(app: &App, permit: &PagePermit, headers: &HeaderMap) ->
 }
 
 fn session_secret(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let cookies = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     cookies
         .flat_map(|line| line.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))

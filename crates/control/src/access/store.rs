@@ -40,11 +40,14 @@ statements! {
 }
 
 pub fn insert_tenant(tx: &mut Tx, tenant: TenantId, name: &str, at: Timestamp) -> Result<(), StorageError> {
-    tx.execute(&INSERT_TENANT, &[&tenant.uuid(), &name, &at.as_micros()]).map(drop)
+    tx.execute(&INSERT_TENANT, &[&tenant.uuid(), &name, &at.as_micros()])
+        .map(drop)
 }
 
 pub fn tenants(tx: &mut Tx) -> Result<Vec<(TenantId, String)>, StorageError> {
-    tx.query(&TENANTS, &[], |row| Ok((TenantId::from_uuid(row.get(0)?), row.get(1)?)))
+    tx.query(&TENANTS, &[], |row| {
+        Ok((TenantId::from_uuid(row.get(0)?), row.get(1)?))
+    })
 }
 
 pub fn insert_client(tx: &mut Tx, client: &Client) -> Result<(), StorageError> {
@@ -71,16 +74,35 @@ pub fn client_by_name(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Optio
     tx.query_opt(&CLIENT_BY_NAME, &[&tenant.uuid(), &name], client_of)
 }
 
-pub fn clients(tx: &mut Tx, tenant: TenantId, after: ClientId, limit: i64) -> Result<Vec<Client>, StorageError> {
+pub fn clients(
+    tx: &mut Tx,
+    tenant: TenantId,
+    after: ClientId,
+    limit: i64,
+) -> Result<Vec<Client>, StorageError> {
     tx.query(&CLIENTS, &[&tenant.uuid(), &after.uuid(), &limit], client_of)
 }
 
-pub fn disable_client(tx: &mut Tx, tenant: TenantId, id: ClientId, at: Timestamp) -> Result<u64, StorageError> {
+pub fn disable_client(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: ClientId,
+    at: Timestamp,
+) -> Result<u64, StorageError> {
     tx.execute(&DISABLE_CLIENT, &[&tenant.uuid(), &id.uuid(), &at.as_micros()])
 }
 
-pub fn other_administrators(tx: &mut Tx, tenant: TenantId, id: ClientId, scopes: &str) -> Result<i64, StorageError> {
-    tx.query_one(&OTHER_ADMINISTRATORS, &[&tenant.uuid(), &id.uuid(), &scopes], |row| row.get(0))
+pub fn other_administrators(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: ClientId,
+    scopes: &str,
+) -> Result<i64, StorageError> {
+    tx.query_one(
+        &OTHER_ADMINISTRATORS,
+        &[&tenant.uuid(), &id.uuid(), &scopes],
+        |row| row.get(0),
+    )
 }
 
 pub fn insert_signin(
@@ -90,11 +112,19 @@ pub fn insert_signin(
     actor: &str,
     expires_at: Timestamp,
 ) -> Result<(), StorageError> {
-    tx.execute(&INSERT_SIGNIN, &[&tenant.uuid(), &sha256, &actor, &expires_at.as_micros()]).map(drop)
+    tx.execute(
+        &INSERT_SIGNIN,
+        &[&tenant.uuid(), &sha256, &actor, &expires_at.as_micros()],
+    )
+    .map(drop)
 }
 
 /// Marks a one-time link as used; `None` when it was used, has expired or never was.
-pub fn use_signin(tx: &mut Tx, sha256: &[u8], now: Timestamp) -> Result<Option<(TenantId, String)>, StorageError> {
+pub fn use_signin(
+    tx: &mut Tx,
+    sha256: &[u8],
+    now: Timestamp,
+) -> Result<Option<(TenantId, String)>, StorageError> {
     tx.query_opt(&USE_SIGNIN, &[&sha256, &now.as_micros()], |row| {
         Ok((TenantId::from_uuid(row.get(0)?), row.get(1)?))
     })
@@ -110,7 +140,13 @@ pub fn insert_session(
 ) -> Result<(), StorageError> {
     tx.execute(
         &INSERT_SESSION,
-        &[&tenant.uuid(), &sha256, &actor, &now.as_micros(), &expires_at.as_micros()],
+        &[
+            &tenant.uuid(),
+            &sha256,
+            &actor,
+            &now.as_micros(),
+            &expires_at.as_micros(),
+        ],
     )
     .map(drop)
 }
@@ -169,26 +205,71 @@ pub struct StoredAnswer {
 
 /// Claims the key; `false` when somebody has it.
 pub fn claim_key(tx: &mut Tx, request: &IdempotentRequest, now: Timestamp) -> Result<bool, StorageError> {
-    let IdempotentRequest { tenant, actor, route, key, request_sha256 } = request;
+    let IdempotentRequest {
+        tenant,
+        actor,
+        route,
+        key,
+        request_sha256,
+    } = request;
     let rows = tx.execute(
         &CLAIM_KEY,
-        &[&tenant.uuid(), &actor.as_str(), route, &key.as_str(), &request_sha256.as_slice(), &now.as_micros()],
+        &[
+            &tenant.uuid(),
+            &actor.as_str(),
+            route,
+            &key.as_str(),
+            &request_sha256.as_slice(),
+            &now.as_micros(),
+        ],
     )?;
     Ok(rows == 1)
 }
 
 pub fn stored_answer(tx: &mut Tx, request: &IdempotentRequest) -> Result<Option<StoredAnswer>, StorageError> {
-    let IdempotentRequest { tenant, actor, route, key, .. } = request;
-    tx.query_opt(&STORED_ANSWER, &[&tenant.uuid(), &actor.as_str(), route, &key.as_str()], |row| {
-        Ok(StoredAnswer { request_sha256: row.get(0)?, status: row.get(1)?, response: row.get(2)? })
-    })
+    let IdempotentRequest {
+        tenant,
+        actor,
+        route,
+        key,
+        ..
+    } = request;
+    tx.query_opt(
+        &STORED_ANSWER,
+        &[&tenant.uuid(), &actor.as_str(), route, &key.as_str()],
+        |row| {
+            Ok(StoredAnswer {
+                request_sha256: row.get(0)?,
+                status: row.get(1)?,
+                response: row.get(2)?,
+            })
+        },
+    )
 }
 
-pub fn store_answer(tx: &mut Tx, request: &IdempotentRequest, status: u16, body: &str) -> Result<(), StorageError> {
-    let IdempotentRequest { tenant, actor, route, key, .. } = request;
+pub fn store_answer(
+    tx: &mut Tx,
+    request: &IdempotentRequest,
+    status: u16,
+    body: &str,
+) -> Result<(), StorageError> {
+    let IdempotentRequest {
+        tenant,
+        actor,
+        route,
+        key,
+        ..
+    } = request;
     tx.execute(
         &STORE_ANSWER,
-        &[&tenant.uuid(), &actor.as_str(), route, &key.as_str(), &i64::from(status), &body],
+        &[
+            &tenant.uuid(),
+            &actor.as_str(),
+            route,
+            &key.as_str(),
+            &i64::from(status),
+            &body,
+        ],
     )
     .map(drop)
 }

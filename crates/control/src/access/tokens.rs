@@ -105,8 +105,14 @@ pub fn issue_access(
 /// Checks an access token. Whether its client still exists is for the caller to ask.
 pub fn verify_access(keys: &Keyring, token: &str, now: Timestamp) -> Result<Verified<AccessClaims>, Problem> {
     let claims: AccessClaims = open(&keys.access_tokens, ACCESS_TYPE, token)?;
-    let expected = claims.iss == keys.issuer() && claims.aud == ACCESS_AUDIENCE && claims.sub == claims.client_id;
-    let times = Times { iat: claims.iat, nbf: claims.nbf, exp: claims.exp, lifetime_max: ACCESS_TOKEN_SECONDS };
+    let expected =
+        claims.iss == keys.issuer() && claims.aud == ACCESS_AUDIENCE && claims.sub == claims.client_id;
+    let times = Times {
+        iat: claims.iat,
+        nbf: claims.nbf,
+        exp: claims.exp,
+        lifetime_max: ACCESS_TOKEN_SECONDS,
+    };
     check(expected, &times, now)?;
     Ok(Verified(claims))
 }
@@ -136,11 +142,20 @@ pub fn issue_enrollment(
 }
 
 /// Checks an enrollment token. Whether it was redeemed is for the database to say.
-pub fn verify_enrollment(keys: &Keyring, token: &str, now: Timestamp) -> Result<Verified<EnrollmentClaims>, Problem> {
+pub fn verify_enrollment(
+    keys: &Keyring,
+    token: &str,
+    now: Timestamp,
+) -> Result<Verified<EnrollmentClaims>, Problem> {
     let claims: EnrollmentClaims = open(&keys.enrollment_tokens, ENROLLMENT_TYPE, token)?;
-    let expected = claims.iss == keys.issuer() && claims.sub == ENROLLMENT_SUBJECT && claims.aud == ENROLLMENT_AUDIENCE;
-    let times =
-        Times { iat: claims.iat, nbf: claims.nbf, exp: claims.exp, lifetime_max: ENROLLMENT_TOKEN_SECONDS_MAX };
+    let expected =
+        claims.iss == keys.issuer() && claims.sub == ENROLLMENT_SUBJECT && claims.aud == ENROLLMENT_AUDIENCE;
+    let times = Times {
+        iat: claims.iat,
+        nbf: claims.nbf,
+        exp: claims.exp,
+        lifetime_max: ENROLLMENT_TOKEN_SECONDS_MAX,
+    };
     check(expected, &times, now)?;
     Ok(Verified(claims))
 }
@@ -192,7 +207,9 @@ fn open<T: DeserializeOwned>(key: &SigningKey, typ: &str, token: &str) -> Result
     validation.validate_nbf = false;
     validation.validate_aud = false;
     validation.required_spec_claims.clear();
-    jsonwebtoken::decode::<T>(token, &verifier, &validation).map(|data| data.claims).map_err(|_| invalid())
+    jsonwebtoken::decode::<T>(token, &verifier, &validation)
+        .map(|data| data.claims)
+        .map_err(|_| invalid())
 }
 
 fn invalid() -> Problem {

@@ -58,17 +58,30 @@ async fn tile(
     State(app): State<App>,
     PathOf(path): PathOf<String>,
 ) -> Result<Response, Problem> {
-    let wanted: TilePath = format!("tile/{path}")
-        .parse()
-        .map_err(|_| INVALID.detail("The path is not that of a tile: <level>/<index> or entries/<index>, see C2SP tlog-tiles."))?;
+    let wanted: TilePath = format!("tile/{path}").parse().map_err(|_| {
+        INVALID.detail(
+            "The path is not that of a tile: <level>/<index> or entries/<index>, see C2SP tlog-tiles.",
+        )
+    })?;
     let head = head(&app, permit.tenant())?;
     let tenant = permit.tenant();
-    let bytes = app.db.read(permit.storage(), move |tx| tile_bytes(tx, tenant, &head, &wanted)).await?;
-    let headers = [(header::CONTENT_TYPE, "application/octet-stream"), (header::CACHE_CONTROL, "max-age=31536000, immutable")];
+    let bytes = app
+        .db
+        .read(permit.storage(), move |tx| tile_bytes(tx, tenant, &head, &wanted))
+        .await?;
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream"),
+        (header::CACHE_CONTROL, "max-age=31536000, immutable"),
+    ];
     Ok((headers, Bytes::from(bytes)).into_response())
 }
 
-fn tile_bytes(tx: &mut muster_storage::Tx, tenant: TenantId, head: &Head, path: &TilePath) -> Result<Vec<u8>, Problem> {
+fn tile_bytes(
+    tx: &mut muster_storage::Tx,
+    tenant: TenantId,
+    head: &Head,
+    path: &TilePath,
+) -> Result<Vec<u8>, Problem> {
     let missing = || NOT_FOUND.detail("The tree does not reach this tile yet.");
     let (TilePath::Hashes(wanted) | TilePath::Entries(wanted)) = path;
     let there = Tile::in_tree(wanted.level, wanted.index, head.size).ok_or_else(missing)?;
@@ -78,7 +91,10 @@ fn tile_bytes(tx: &mut muster_storage::Tx, tenant: TenantId, head: &Head, path: 
     match path {
         TilePath::Hashes(wanted) => {
             let hashes = read_tile(tx, tenant, *wanted)?;
-            hashes.get(..wanted.width as usize).map(tile::encode_hashes).ok_or_else(missing)
+            hashes
+                .get(..wanted.width as usize)
+                .map(tile::encode_hashes)
+                .ok_or_else(missing)
         }
         TilePath::Entries(wanted) => {
             let from = wanted.index * u64::from(TILE_WIDTH);
@@ -183,16 +199,30 @@ async fn entries(
             Ok::<_, Problem>(match &query.object {
                 Some(object) => store::entries_of(tx, tenant, object, before, fetch)?,
                 None if newest => store::entries_before(tx, tenant, before, fetch)?,
-                None => store::entries_from(tx, tenant, after.map_or(0, |after| u64::try_from(after + 1).unwrap_or(0)), fetch)?,
+                None => store::entries_from(
+                    tx,
+                    tenant,
+                    after.map_or(0, |after| u64::try_from(after + 1).unwrap_or(0)),
+                    fetch,
+                )?,
             })
         })
         .await?;
     let full = rows.len() == limit;
-    let next_cursor = rows.last().filter(|_| full).map(|row| i64::try_from(row.place).unwrap_or(i64::MAX));
+    let next_cursor = rows
+        .last()
+        .filter(|_| full)
+        .map(|row| i64::try_from(row.place).unwrap_or(i64::MAX));
     let items = rows.into_iter().filter_map(|row| view(&row)).filter(|entry| {
-        query.action.as_deref().is_none_or(|action| entry.action == action)
+        query
+            .action
+            .as_deref()
+            .is_none_or(|action| entry.action == action)
     });
-    Ok(Json(EntriesView { items: items.collect(), next_cursor }))
+    Ok(Json(EntriesView {
+        items: items.collect(),
+        next_cursor,
+    }))
 }
 
 fn view(row: &EntryRow) -> Option<EntryView> {
@@ -230,7 +260,9 @@ async fn proof(
     Params(query): Params<ProofQuery>,
 ) -> Result<Json<ProofView>, Problem> {
     let (tenant, shared, head) = (permit.tenant(), app.clone(), head(&app, permit.tenant())?);
-    let missing = || NOT_FOUND.detail("The log has no such entry, or not yet: an entry gets its place within a second.");
+    let missing = || {
+        NOT_FOUND.detail("The log has no such entry, or not yet: an entry gets its place within a second.")
+    };
     let place = query.entry.parse::<u64>().ok();
     let id = query.entry.parse::<EntryId>().ok();
     let view = app
@@ -238,8 +270,12 @@ async fn proof(
         .read(permit.storage(), move |tx| {
             let proof = match (place, id) {
                 (Some(place), _) => proofs::place_proof(&shared, tx, tenant, place, &head)?,
-                (None, Some(id)) => proofs::entry_proof(&shared, tx, tenant, id, &head)?.ok_or_else(missing)?,
-                (None, None) => return Err(INVALID.detail("entry is an id, ent_…, or the number of its place.")),
+                (None, Some(id)) => {
+                    proofs::entry_proof(&shared, tx, tenant, id, &head)?.ok_or_else(missing)?
+                }
+                (None, None) => {
+                    return Err(INVALID.detail("entry is an id, ent_…, or the number of its place."));
+                }
             };
             Ok(ProofView {
                 entry: STANDARD.encode(&proof.entry),
@@ -284,19 +320,35 @@ async fn consistency(
     if to > head.size {
         return Err(INVALID.detail(format!("The tree has {} entries.", head.size)));
     }
-    let hashes =
-        app.db.read(permit.storage(), move |tx| proofs::consistency(&shared, tx, tenant, from, to)).await?;
-    Ok(Json(ConsistencyView { from, to, hashes: hashes.iter().map(|hash| hash.to_base64()).collect() }))
+    let hashes = app
+        .db
+        .read(permit.storage(), move |tx| {
+            proofs::consistency(&shared, tx, tenant, from, to)
+        })
+        .await?;
+    Ok(Json(ConsistencyView {
+        from,
+        to,
+        hashes: hashes.iter().map(|hash| hash.to_base64()).collect(),
+    }))
 }
 
 fn head(app: &App, tenant: TenantId) -> Result<std::sync::Arc<Head>, Problem> {
-    proofs::head(app, tenant)
-        .ok_or_else(|| UNAVAILABLE.detail("The log has no checkpoint yet. Try again in a second.").retry_after(1))
+    proofs::head(app, tenant).ok_or_else(|| {
+        UNAVAILABLE
+            .detail("The log has no checkpoint yet. Try again in a second.")
+            .retry_after(1)
+    })
 }
 
 fn plain(text: String, cache: &'static str) -> Response {
     let mut response = text.into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
     response
 }

@@ -22,12 +22,18 @@ pub struct Followed {
 /// Learns the newest heads and answers the entries since the last call, each tenant's in order. The first call answers
 /// none: what happened before is read from the tables.
 pub async fn follow(app: &App, followed: &mut Followed) -> Result<Vec<LogEntry>, Problem> {
-    let trees = app.db.read(Scope::System, |tx| Ok::<_, Problem>(store::trees(tx)?)).await?;
+    let trees = app
+        .db
+        .read(Scope::System, |tx| Ok::<_, Problem>(store::trees(tx)?))
+        .await?;
     let mut news = Vec::new();
     for tree in trees {
         let (tenant, size) = (tree.tenant, tree.size);
         app.heads.learn(tenant, size, tree.note);
-        let from = *followed.read.entry(tenant).or_insert(if followed.started { 0 } else { size });
+        let from = *followed
+            .read
+            .entry(tenant)
+            .or_insert(if followed.started { 0 } else { size });
         let mut next = from;
         while next < size {
             let rows = app
@@ -41,7 +47,9 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<Vec<LogEntry>,
             for row in rows {
                 match row.entry() {
                     Ok(entry) => news.push(entry),
-                    Err(why) => tracing::error!(place = row.place, %tenant, why, "an entry of the log cannot be read"),
+                    Err(why) => {
+                        tracing::error!(place = row.place, %tenant, why, "an entry of the log cannot be read")
+                    }
                 }
             }
             followed.read.insert(tenant, next);

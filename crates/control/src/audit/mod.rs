@@ -110,12 +110,23 @@ impl LoggedTx<'_> {
             tenant: self.author.tenant,
             actor: self.author.actor.clone(),
             action: action.to_owned(),
-            object: Object { kind: object.0.to_owned(), id: object.1 },
+            object: Object {
+                kind: object.0.to_owned(),
+                id: object.1,
+            },
             detail,
         };
         let body = entry.canonical_bytes().map_err(Problem::internal)?;
         let seal = self.keys.log.sign(&sealed(&body)).map_err(Problem::internal)?;
-        store::insert_entry(self.tx, self.author.tenant, id, action, &entry.object.id, &body, &seal)?;
+        store::insert_entry(
+            self.tx,
+            self.author.tenant,
+            id,
+            action,
+            &entry.object.id,
+            &body,
+            &seal,
+        )?;
         self.recorded += 1;
         Ok(id)
     }
@@ -133,11 +144,19 @@ where
         .db
         .write(Scope::Tenant(author.tenant.uuid()), move |tx| {
             let before = tx.changes();
-            let mut logged = LoggedTx { tx, author: author.clone(), at, keys: Arc::clone(&keys), recorded: 0 };
+            let mut logged = LoggedTx {
+                tx,
+                author: author.clone(),
+                at,
+                keys: Arc::clone(&keys),
+                recorded: 0,
+            };
             let value = change(&mut logged)?;
             let recorded = logged.recorded;
             if tx.changes() > before && recorded == 0 {
-                return Err(Problem::internal("a transaction changed rows and recorded no entry"));
+                return Err(Problem::internal(
+                    "a transaction changed rows and recorded no entry",
+                ));
             }
             Ok((value, recorded))
         })
@@ -159,7 +178,13 @@ where
 }
 
 /// The sequenced entries about an object, newest first, before place `before`.
-pub fn entries_of(tx: &mut Tx, tenant: TenantId, object: &str, before: i64, limit: i64) -> Result<Vec<EntryRow>, Problem> {
+pub fn entries_of(
+    tx: &mut Tx,
+    tenant: TenantId,
+    object: &str,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<EntryRow>, Problem> {
     Ok(store::entries_of(tx, tenant, object, before, limit)?)
 }
 
@@ -169,7 +194,12 @@ pub fn entry(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<LogEnt
 }
 
 /// The newest sequenced entries of the tenant, newest first.
-pub fn newest_entries(tx: &mut Tx, tenant: TenantId, before: i64, limit: i64) -> Result<Vec<EntryRow>, Problem> {
+pub fn newest_entries(
+    tx: &mut Tx,
+    tenant: TenantId,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<EntryRow>, Problem> {
     Ok(store::entries_before(tx, tenant, before, limit)?)
 }
 
@@ -181,4 +211,3 @@ fn sealed(body: &[u8]) -> Vec<u8> {
 fn tenant_scope(tenant: TenantId) -> Scope {
     Scope::Tenant(tenant.uuid())
 }
-

@@ -1,9 +1,6 @@
 //! The newest signed head of every tenant's log in memory, and proofs against it.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use muster_model::{EntryId, TenantId};
 use muster_storage::{StorageError, Tx};
@@ -34,11 +31,14 @@ pub struct Head {
     pub root: Hash,
 }
 
+/// Where a tile is: tenant, level, index.
+type TilePlace = (TenantId, u8, u64);
+
 /// The newest heads, and full tiles, which never change.
 #[derive(Debug, Default)]
 pub struct LogHeads {
     heads: RwLock<HashMap<TenantId, Arc<Head>>>,
-    tiles: Mutex<HashMap<(TenantId, u8, u64), Arc<Vec<Hash>>>>,
+    tiles: Mutex<HashMap<TilePlace, Arc<Vec<Hash>>>>,
 }
 
 impl LogHeads {
@@ -48,10 +48,20 @@ impl LogHeads {
         if heads.get(&tenant).is_some_and(|known| known.size >= size) {
             return;
         }
-        let parsed = note.parse::<SignedNote>().ok().and_then(|note| CheckpointBody::parse(note.text()).ok());
+        let parsed = note
+            .parse::<SignedNote>()
+            .ok()
+            .and_then(|note| CheckpointBody::parse(note.text()).ok());
         match parsed.filter(|body| body.size == size) {
             Some(body) => {
-                heads.insert(tenant, Arc::new(Head { note, size, root: body.root }));
+                heads.insert(
+                    tenant,
+                    Arc::new(Head {
+                        note,
+                        size,
+                        root: body.root,
+                    }),
+                );
             }
             None => tracing::error!(%tenant, "the stored checkpoint is not one that this program wrote"),
         }
@@ -98,22 +108,47 @@ pub fn entry_proof(
 }
 
 /// The proof of the entry at a place.
-pub fn place_proof(app: &App, tx: &mut Tx, tenant: TenantId, place: u64, head: &Head) -> Result<LoggedProof, Problem> {
+pub fn place_proof(
+    app: &App,
+    tx: &mut Tx,
+    tenant: TenantId,
+    place: u64,
+    head: &Head,
+) -> Result<LoggedProof, Problem> {
     let missing = || NOT_FOUND.detail("The log has no entry at this place.");
-    let row = store::entry_by_place(tx, tenant, place)?.filter(|row| row.place < head.size).ok_or_else(missing)?;
+    let row = store::entry_by_place(tx, tenant, place)?
+        .filter(|row| row.place < head.size)
+        .ok_or_else(missing)?;
     prove(app, tx, tenant, row, head)
 }
 
 /// The proof that the tree of `to` entries extends the tree of `from` entries.
-pub fn consistency(app: &App, tx: &mut Tx, tenant: TenantId, from: u64, to: u64) -> Result<Vec<Hash>, Problem> {
+pub fn consistency(
+    app: &App,
+    tx: &mut Tx,
+    tenant: TenantId,
+    from: u64,
+    to: u64,
+) -> Result<Vec<Hash>, Problem> {
     if from > to {
         return Err(INVALID.detail("A consistency proof goes from the smaller tree to the larger one."));
     }
     tile::consistency_proof(from, to, |tile| app.heads.tile(tx, tenant, tile)).map_err(Problem::internal)
 }
 
-fn prove(app: &App, tx: &mut Tx, tenant: TenantId, row: store::EntryRow, head: &Head) -> Result<LoggedProof, Problem> {
+fn prove(
+    app: &App,
+    tx: &mut Tx,
+    tenant: TenantId,
+    row: store::EntryRow,
+    head: &Head,
+) -> Result<LoggedProof, Problem> {
     let hashes = tile::inclusion_proof(row.place, head.size, |tile| app.heads.tile(tx, tenant, tile))
         .map_err(Problem::internal)?;
-    Ok(LoggedProof { entry: row.body, index: row.place, tree_size: head.size, hashes })
+    Ok(LoggedProof {
+        entry: row.body,
+        index: row.place,
+        tree_size: head.size,
+        hashes,
+    })
 }

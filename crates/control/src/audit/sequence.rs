@@ -20,7 +20,10 @@ const BATCH: i64 = 2000;
 
 /// Places what waits, tenant by tenant; answers how many entries got a place. Every write is fenced by the lease.
 pub async fn sequence(app: &App, lease: &Lease) -> Result<u64, Problem> {
-    let tenants = app.db.read(Scope::System, |tx| Ok::<_, Problem>(store::pending_tenants(tx)?)).await?;
+    let tenants = app
+        .db
+        .read(Scope::System, |tx| Ok::<_, Problem>(store::pending_tenants(tx)?))
+        .await?;
     let mut placed = 0;
     for tenant in tenants {
         let of_tenant = sequence_tenant(app, lease.clone(), tenant).await?;
@@ -74,7 +77,13 @@ impl Batch {
         let size = tree.as_ref().map_or(0, |tree| tree.size);
         let frontier = tile::frontier(size, |tile| read_tile(tx, tenant, tile)).map_err(Problem::internal)?;
         let earlier = tree.and_then(|tree| time_of(&tree.note));
-        Ok(Batch { tenant, first: size, frontier, earlier, tiles: BTreeMap::new() })
+        Ok(Batch {
+            tenant,
+            first: size,
+            frontier,
+            earlier,
+            tiles: BTreeMap::new(),
+        })
     }
 
     fn append(&mut self, tx: &mut Tx, leaf: Hash) -> Result<u64, Problem> {
@@ -86,12 +95,18 @@ impl Batch {
                 std::collections::btree_map::Entry::Occupied(held) => held.into_mut(),
                 std::collections::btree_map::Entry::Vacant(free) => {
                     let stored = store::tile(tx, self.tenant, hash.level, index)?;
-                    free.insert(stored.and_then(|bytes| tile::decode_hashes(&bytes)).unwrap_or_default())
+                    free.insert(
+                        stored
+                            .and_then(|bytes| tile::decode_hashes(&bytes))
+                            .unwrap_or_default(),
+                    )
                 }
             };
             held.truncate(at);
             if held.len() != at {
-                return Err(Problem::internal("a tile of the log lacks hashes; run `muster log verify`"));
+                return Err(Problem::internal(
+                    "a tile of the log lacks hashes; run `muster log verify`",
+                ));
             }
             held.push(hash.hash);
         }
@@ -107,9 +122,23 @@ impl Batch {
             store::put_tile(tx, self.tenant, *level, *index, &tile::encode_hashes(hashes))?;
         }
         let time = self.earlier.map_or(now, |earlier| earlier.max(now));
-        let body = CheckpointBody { origin: checkpoint::origin(self.tenant), size, root: self.frontier.root(), time };
+        let body = CheckpointBody {
+            origin: checkpoint::origin(self.tenant),
+            size,
+            root: self.frontier.root(),
+            time,
+        };
         let note = body.sign(&[&keys.log]).map_err(Problem::internal)?.to_string();
-        if store::put_tree(tx, &store::TreeRow { tenant: self.tenant, size, note }, now)? == 0 {
+        if store::put_tree(
+            tx,
+            &store::TreeRow {
+                tenant: self.tenant,
+                size,
+                note,
+            },
+            now,
+        )? == 0
+        {
             return Err(Problem::internal("another sequencer has signed a larger tree"));
         }
         Ok(size - self.first)
@@ -117,9 +146,15 @@ impl Batch {
 }
 
 /// Reads a tile as stored; a missing one is empty, which the reader's caller reports.
-pub(super) fn read_tile(tx: &mut Tx, tenant: TenantId, tile: Tile) -> Result<Vec<Hash>, muster_storage::StorageError> {
+pub(super) fn read_tile(
+    tx: &mut Tx,
+    tenant: TenantId,
+    tile: Tile,
+) -> Result<Vec<Hash>, muster_storage::StorageError> {
     let bytes = store::tile(tx, tenant, tile.level, tile.index)?;
-    Ok(bytes.and_then(|bytes| tile::decode_hashes(&bytes)).unwrap_or_default())
+    Ok(bytes
+        .and_then(|bytes| tile::decode_hashes(&bytes))
+        .unwrap_or_default())
 }
 
 fn time_of(note: &str) -> Option<Timestamp> {

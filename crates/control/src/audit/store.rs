@@ -7,7 +7,8 @@ use muster_trust::entry::LogEntry;
 statements! {
     INSERT_ENTRY = "INSERT INTO audit_entry (tenant_id, entry_id, action, object_id, body, seal) \
         VALUES ($1, $2, $3, $4, $5, $6)";
-    PENDING_TENANTS = "SELECT DISTINCT tenant_id FROM audit_entry WHERE seq IS NULL";
+    PENDING_TENANTS = "SELECT t.tenant_id FROM access_tenant t WHERE EXISTS \
+        (SELECT 1 FROM audit_entry e WHERE e.tenant_id = t.tenant_id AND e.seq IS NULL)";
     PENDING = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND seq IS NULL \
         ORDER BY entry_id LIMIT $2";
     PLACE = "UPDATE audit_entry SET seq = $3 WHERE tenant_id = $1 AND entry_id = $2 AND seq IS NULL";
@@ -71,7 +72,11 @@ pub fn insert_entry(
     body: &[u8],
     seal: &[u8],
 ) -> Result<(), StorageError> {
-    tx.execute(&INSERT_ENTRY, &[&tenant.uuid(), &id.uuid(), &action, &object, &body, &seal]).map(drop)
+    tx.execute(
+        &INSERT_ENTRY,
+        &[&tenant.uuid(), &id.uuid(), &action, &object, &body, &seal],
+    )
+    .map(drop)
 }
 
 pub fn pending_tenants(tx: &mut Tx) -> Result<Vec<TenantId>, StorageError> {
@@ -92,32 +97,64 @@ pub fn place(tx: &mut Tx, tenant: TenantId, id: EntryId, place: u64) -> Result<u
 }
 
 pub fn tree(tx: &mut Tx, tenant: TenantId) -> Result<Option<TreeRow>, StorageError> {
-    tx.query_opt(&TREE, &[&tenant.uuid()], |row| Ok(TreeRow { tenant, size: row.get(0)?, note: row.get(1)? }))
+    tx.query_opt(&TREE, &[&tenant.uuid()], |row| {
+        Ok(TreeRow {
+            tenant,
+            size: row.get(0)?,
+            note: row.get(1)?,
+        })
+    })
 }
 
 pub fn trees(tx: &mut Tx) -> Result<Vec<TreeRow>, StorageError> {
     tx.query(&TREES, &[], |row| {
-        Ok(TreeRow { tenant: TenantId::from_uuid(row.get(0)?), size: row.get(1)?, note: row.get(2)? })
+        Ok(TreeRow {
+            tenant: TenantId::from_uuid(row.get(0)?),
+            size: row.get(1)?,
+            note: row.get(2)?,
+        })
     })
 }
 
 /// Stores the new head; answers 0 when a larger tree is already there.
 pub fn put_tree(tx: &mut Tx, tree: &TreeRow, at: Timestamp) -> Result<u64, StorageError> {
-    tx.execute(&PUT_TREE, &[&tree.tenant.uuid(), &signed(tree.size), &tree.note.as_str(), &at.as_micros()])
+    tx.execute(
+        &PUT_TREE,
+        &[
+            &tree.tenant.uuid(),
+            &signed(tree.size),
+            &tree.note.as_str(),
+            &at.as_micros(),
+        ],
+    )
 }
 
 pub fn tile(tx: &mut Tx, tenant: TenantId, level: u8, index: u64) -> Result<Option<Vec<u8>>, StorageError> {
-    tx.query_opt(&TILE, &[&tenant.uuid(), &i64::from(level), &signed(index)], |row| row.get(0))
+    tx.query_opt(
+        &TILE,
+        &[&tenant.uuid(), &i64::from(level), &signed(index)],
+        |row| row.get(0),
+    )
 }
 
-pub fn put_tile(tx: &mut Tx, tenant: TenantId, level: u8, index: u64, hashes: &[u8]) -> Result<(), StorageError> {
-    tx.execute(&PUT_TILE, &[&tenant.uuid(), &i64::from(level), &signed(index), &hashes]).map(drop)
+pub fn put_tile(
+    tx: &mut Tx,
+    tenant: TenantId,
+    level: u8,
+    index: u64,
+    hashes: &[u8],
+) -> Result<(), StorageError> {
+    tx.execute(
+        &PUT_TILE,
+        &[&tenant.uuid(), &i64::from(level), &signed(index), &hashes],
+    )
+    .map(drop)
 }
 
 pub fn entry_by_id(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<EntryRow>, StorageError> {
     let found = tx.query_opt(&ENTRY_BY_ID, &[&tenant.uuid(), &id.uuid()], |row| {
         let place: Option<u64> = row.get(1)?;
-        Ok(place.is_some().then(|| entry_of(row)).transpose()?)
+        place.is_some().then(|| entry_of(row)).transpose()
     })?;
     Ok(found.flatten())
 }
@@ -126,11 +163,21 @@ pub fn entry_by_place(tx: &mut Tx, tenant: TenantId, place: u64) -> Result<Optio
     tx.query_opt(&ENTRY_BY_PLACE, &[&tenant.uuid(), &signed(place)], entry_of)
 }
 
-pub fn entries_from(tx: &mut Tx, tenant: TenantId, from: u64, limit: i64) -> Result<Vec<EntryRow>, StorageError> {
+pub fn entries_from(
+    tx: &mut Tx,
+    tenant: TenantId,
+    from: u64,
+    limit: i64,
+) -> Result<Vec<EntryRow>, StorageError> {
     tx.query(&ENTRIES_FROM, &[&tenant.uuid(), &signed(from), &limit], entry_of)
 }
 
-pub fn entries_before(tx: &mut Tx, tenant: TenantId, before: i64, limit: i64) -> Result<Vec<EntryRow>, StorageError> {
+pub fn entries_before(
+    tx: &mut Tx,
+    tenant: TenantId,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<EntryRow>, StorageError> {
     tx.query(&ENTRIES_BEFORE, &[&tenant.uuid(), &before, &limit], entry_of)
 }
 
@@ -150,16 +197,31 @@ pub fn body(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<Vec<u8>
 }
 
 /// Rows in the order of their places, from `from` on, as (place, body). A place that no tree can have is answered too.
-pub fn rows_from(tx: &mut Tx, tenant: TenantId, from: i64, limit: i64) -> Result<Vec<(i64, Vec<u8>)>, StorageError> {
-    tx.query(&ROWS_FROM, &[&tenant.uuid(), &from, &limit], |row| Ok((row.get(0)?, row.get(1)?)))
+pub fn rows_from(
+    tx: &mut Tx,
+    tenant: TenantId,
+    from: i64,
+    limit: i64,
+) -> Result<Vec<(i64, Vec<u8>)>, StorageError> {
+    tx.query(&ROWS_FROM, &[&tenant.uuid(), &from, &limit], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
 }
 
 fn entry_of(row: &Row<'_>) -> Result<EntryRow, StorageError> {
-    Ok(EntryRow { id: EntryId::from_uuid(row.get(0)?), place: row.get(1)?, body: row.get(2)? })
+    Ok(EntryRow {
+        id: EntryId::from_uuid(row.get(0)?),
+        place: row.get(1)?,
+        body: row.get(2)?,
+    })
 }
 
 fn pending_of(row: &Row<'_>) -> Result<PendingRow, StorageError> {
-    Ok(PendingRow { id: EntryId::from_uuid(row.get(0)?), body: row.get(1)?, seal: row.get(2)? })
+    Ok(PendingRow {
+        id: EntryId::from_uuid(row.get(0)?),
+        body: row.get(1)?,
+        seal: row.get(2)?,
+    })
 }
 
 /// Places and sizes fit a signed column: a tree never reaches 2^63 leaves.

@@ -24,30 +24,54 @@ pub struct LogSummary {
 }
 
 /// Verifies every entry of a tenant; the error names the first bad one.
-pub fn verify_tenant(tx: &mut Tx, tenant: TenantId, root: &RootDocument) -> Result<Result<LogSummary, String>, Problem> {
+pub fn verify_tenant(
+    tx: &mut Tx,
+    tenant: TenantId,
+    root: &RootDocument,
+) -> Result<Result<LogSummary, String>, Problem> {
     let Some(tree) = store::tree(tx, tenant)? else {
-        return Ok(Err("the log has no signed head: audit_tree has no row for the tenant".to_owned()));
+        return Ok(Err(
+            "the log has no signed head: audit_tree has no row for the tenant".to_owned(),
+        ));
     };
     let head = match Checkpoint::open(&tree.note, &root.log_origin, &root.checkpoint_keys()) {
         Ok(head) => head,
-        Err(error) => return Ok(Err(format!("the signed head of the log does not verify: {error}"))),
+        Err(error) => {
+            return Ok(Err(format!(
+                "the signed head of the log does not verify: {error}"
+            )));
+        }
     };
     let rows = read_rows(tx, tenant)?;
-    let entries = rows.into_iter().map(|row| Ok::<_, StorageError>(row));
-    let verified = verify_log(tenant, entries, |tile| read_tile(tx, tenant, tile), std::slice::from_ref(&head.body));
+    let entries = rows.into_iter().map(Ok::<_, StorageError>);
+    let verified = verify_log(
+        tenant,
+        entries,
+        |tile| read_tile(tx, tenant, tile),
+        std::slice::from_ref(&head.body),
+    );
     let summary = match verified {
         Ok(summary) => summary,
         Err(VerifyError::Bad(bad)) => return Ok(Err(bad.to_string())),
         Err(VerifyError::Store(error)) => return Err(error.into()),
     };
     if summary.unsigned_entries > 0 {
-        return Ok(Err(format!("entry {}: it has a place behind the signed head", summary.signed_entries)));
+        return Ok(Err(format!(
+            "entry {}: it has a place behind the signed head",
+            summary.signed_entries
+        )));
     }
     let (keys, _) = root.role(muster_trust::root::Role::Log);
     let waiting = store::unplaced(tx, tenant, UNPLACED_MAX)?;
     for row in &waiting {
-        if !keys.iter().any(|key| key.verify(&sealed(&row.body), &row.seal).is_ok()) {
-            return Ok(Err(format!("entry {}: it was added behind the log's back: it has no seal", row.id)));
+        if !keys
+            .iter()
+            .any(|key| key.verify(&sealed(&row.body), &row.seal).is_ok())
+        {
+            return Ok(Err(format!(
+                "entry {}: it was added behind the log's back: it has no seal",
+                row.id
+            )));
         }
     }
     Ok(Ok(LogSummary {
@@ -63,9 +87,14 @@ fn read_rows(tx: &mut Tx, tenant: TenantId) -> Result<Vec<StoredEntry>, Problem>
     let mut from = i64::MIN;
     loop {
         let rows = store::rows_from(tx, tenant, from, ROWS_PER_READ)?;
-        let Some((last, _)) = rows.last() else { return Ok(all) };
+        let Some((last, _)) = rows.last() else {
+            return Ok(all);
+        };
         let next = last.saturating_add(1);
-        all.extend(rows.into_iter().map(|(place, bytes)| StoredEntry { index: place.cast_unsigned(), bytes }));
+        all.extend(rows.into_iter().map(|(place, bytes)| StoredEntry {
+            index: place.cast_unsigned(),
+            bytes,
+        }));
         if next == from {
             return Ok(all);
         }

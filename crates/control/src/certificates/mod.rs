@@ -50,8 +50,10 @@ pub fn issue(
     lifetime: Duration,
 ) -> Result<Vec<u8>, Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
-    let issued =
-        keys.authority.issue_device(tenant, device, epoch, spki, at, lifetime).map_err(Problem::internal)?;
+    let issued = keys
+        .authority
+        .issue_device(tenant, device, epoch, spki, at, lifetime)
+        .map_err(Problem::internal)?;
     let certificate = Certificate {
         serial: issued.serial,
         device,
@@ -92,14 +94,22 @@ pub fn of_device(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Vec<
 }
 
 /// The bytes of the newest valid certificate of a device's epoch, for a repeated enrollment whose answer was lost.
-pub fn newest_der(tx: &mut Tx, tenant: TenantId, device: DeviceId, epoch: u32) -> Result<Option<Vec<u8>>, Problem> {
+pub fn newest_der(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    epoch: u32,
+) -> Result<Option<Vec<u8>>, Problem> {
     Ok(store::newest_der(tx, tenant, device, epoch)?)
 }
 
 /// What breaks "a valid certificate has a device that may use it", for the doctor.
 pub fn broken(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<String>, Problem> {
     let strays = store::strays(tx, tenant, now)?;
-    Ok(strays.into_iter().map(|(serial, device)| format!("certificate {serial} of {device} is valid and must not be")).collect())
+    Ok(strays
+        .into_iter()
+        .map(|(serial, device)| format!("certificate {serial} of {device} is valid and must not be"))
+        .collect())
 }
 
 /// Removes certificates that expired long ago. A reconciler's step.

@@ -17,7 +17,11 @@ pub struct CertificateRequest {
 
 /// Reads a request (DER) and checks its self-signature. Keys other than P-256 are refused.
 pub fn read_request(der: &[u8]) -> Result<CertificateRequest, Problem> {
-    let refuse = |why: &str| CSR_INVALID.detail(format!("{why} Send a PKCS#10 request in DER for an ECDSA P-256 key, signed with SHA-256."));
+    let refuse = |why: &str| {
+        CSR_INVALID.detail(format!(
+            "{why} Send a PKCS#10 request in DER for an ECDSA P-256 key, signed with SHA-256."
+        ))
+    };
     if der.len() > CSR_BYTES_MAX {
         return Err(refuse("The request is larger than 16 KiB."));
     }
@@ -32,7 +36,8 @@ pub fn read_request(der: &[u8]) -> Result<CertificateRequest, Problem> {
         return Err(refuse("The signature algorithm is not ecdsa-with-SHA256."));
     }
     let spki = request.certification_request_info.subject_pki.raw.to_vec();
-    let public_key = PublicKey::from_spki_der(&spki).map_err(|_| refuse("The key is not one that we accept."))?;
+    let public_key =
+        PublicKey::from_spki_der(&spki).map_err(|_| refuse("The key is not one that we accept."))?;
     if !matches!(public_key, PublicKey::EcdsaP256(_)) {
         return Err(refuse("The key is not ECDSA P-256."));
     }

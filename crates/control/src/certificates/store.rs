@@ -25,7 +25,13 @@ statements! {
 /// Certificates that are listed of one device at most; older ones are forgotten after they expire.
 const LISTED_MAX: i64 = 32;
 
-pub fn insert(tx: &mut Tx, certificate: &Certificate, tenant: TenantId, der: &[u8], at: Timestamp) -> Result<(), StorageError> {
+pub fn insert(
+    tx: &mut Tx,
+    certificate: &Certificate,
+    tenant: TenantId,
+    der: &[u8],
+    at: Timestamp,
+) -> Result<(), StorageError> {
     tx.execute(
         &INSERT,
         &[
@@ -43,20 +49,48 @@ pub fn insert(tx: &mut Tx, certificate: &Certificate, tenant: TenantId, der: &[u
 }
 
 pub fn of_device(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Vec<Certificate>, StorageError> {
-    tx.query(&OF_DEVICE, &[&tenant.uuid(), &device.uuid(), &LISTED_MAX], certificate_of)
+    tx.query(
+        &OF_DEVICE,
+        &[&tenant.uuid(), &device.uuid(), &LISTED_MAX],
+        certificate_of,
+    )
 }
 
-pub fn newest_der(tx: &mut Tx, tenant: TenantId, device: DeviceId, epoch: u32) -> Result<Option<Vec<u8>>, StorageError> {
-    tx.query_opt(&DER, &[&tenant.uuid(), &device.uuid(), &i64::from(epoch)], |row| row.get(0))
+pub fn newest_der(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    epoch: u32,
+) -> Result<Option<Vec<u8>>, StorageError> {
+    tx.query_opt(
+        &DER,
+        &[&tenant.uuid(), &device.uuid(), &i64::from(epoch)],
+        |row| row.get(0),
+    )
 }
 
-pub fn revoke_all(tx: &mut Tx, tenant: TenantId, device: DeviceId, at: Timestamp, reason: &str) -> Result<u64, StorageError> {
-    tx.execute(&REVOKE_ALL, &[&tenant.uuid(), &device.uuid(), &at.as_micros(), &reason])
+pub fn revoke_all(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    at: Timestamp,
+    reason: &str,
+) -> Result<u64, StorageError> {
+    tx.execute(
+        &REVOKE_ALL,
+        &[&tenant.uuid(), &device.uuid(), &at.as_micros(), &reason],
+    )
 }
 
 /// Valid certificates without a device that may use them, as (serial, device).
-pub fn strays(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<(String, DeviceId)>, StorageError> {
-    tx.query(&STRAYS, &[&tenant.uuid(), &now.as_micros()], |row| Ok((row.get(0)?, DeviceId::from_uuid(row.get(1)?))))
+pub fn strays(
+    tx: &mut Tx,
+    tenant: TenantId,
+    now: Timestamp,
+) -> Result<Vec<(String, DeviceId)>, StorageError> {
+    tx.query(&STRAYS, &[&tenant.uuid(), &now.as_micros()], |row| {
+        Ok((row.get(0)?, DeviceId::from_uuid(row.get(1)?)))
+    })
 }
 
 pub fn forget(tx: &mut Tx, before: Timestamp) -> Result<u64, StorageError> {

@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::Response,
-};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use muster_model::{CommandId, CommandKind, CommandState};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -146,7 +141,9 @@ impl From<Command> for CommandView {
             delivered_at: command.delivered_at.map(|at| at.to_string()),
             completed_at: command.completed_at.map(|at| at.to_string()),
             attempts: command.attempts,
-            receipt: command.receipt.and_then(|receipt| RawValue::from_string(receipt).ok()),
+            receipt: command
+                .receipt
+                .and_then(|receipt| RawValue::from_string(receipt).ok()),
             entry_id: command.entry,
         }
     }
@@ -165,11 +162,24 @@ async fn create_for_device(
 ) -> Result<Response, Problem> {
     let (kind, ttl) = parse(&app, &request)?;
     let (tenant, identified) = (permit.tenant(), (id.clone(), &request));
-    commit_once(&app, &permit, key, "POST /devices/{id}/commands", &identified, move |tx| {
-        let device = devices::resolve(tx, tenant, &id)?;
-        let command = super::create(tx, &device, &kind, ttl, None)?;
-        Ok((StatusCode::ACCEPTED, Accepted { command_id: command.id, state: command.state }))
-    })
+    commit_once(
+        &app,
+        &permit,
+        key,
+        "POST /devices/{id}/commands",
+        &identified,
+        move |tx| {
+            let device = devices::resolve(tx, tenant, &id)?;
+            let command = super::create(tx, &device, &kind, ttl, None)?;
+            Ok((
+                StatusCode::ACCEPTED,
+                Accepted {
+                    command_id: command.id,
+                    state: command.state,
+                },
+            ))
+        },
+    )
     .await
 }
 
@@ -183,7 +193,14 @@ async fn create_bulk(
     key: IdempotencyKey,
     Body(request): Body<BulkRequest>,
 ) -> Result<Response, Problem> {
-    let BulkRequest { kind, message, delay_seconds, mode, ttl_seconds, .. } = &request;
+    let BulkRequest {
+        kind,
+        message,
+        delay_seconds,
+        mode,
+        ttl_seconds,
+        ..
+    } = &request;
     let single = CommandRequest {
         kind: kind.clone(),
         message: message.clone(),
@@ -200,9 +217,19 @@ async fn create_bulk(
             super::create(tx, device, &kind, ttl, Some(operation))?;
         }
         if devices.is_empty() {
-            tx.record("command.bulk_empty", ("operation", operation.to_string()), serde_json::json!({}))?;
+            tx.record(
+                "command.bulk_empty",
+                ("operation", operation.to_string()),
+                serde_json::json!({}),
+            )?;
         }
-        Ok((StatusCode::ACCEPTED, BulkAccepted { operation_id: operation, commands: devices.len() }))
+        Ok((
+            StatusCode::ACCEPTED,
+            BulkAccepted {
+                operation_id: operation,
+                commands: devices.len(),
+            },
+        ))
     })
     .await
 }
@@ -232,12 +259,18 @@ async fn list_commands(
     let commands = app
         .db
         .read(permit.storage(), move |tx| {
-            let device = query.device.as_deref().map(|text| devices::resolve(tx, tenant, text)).transpose()?;
+            let device = query
+                .device
+                .as_deref()
+                .map(|text| devices::resolve(tx, tenant, text))
+                .transpose()?;
             super::list(tx, tenant, device.map(|device| device.id), before, limit + 1)
         })
         .await?;
     let items = commands.into_iter().map(CommandView::from).collect();
-    Ok(Json(Page::of(items, limit, |command: &CommandView| command.command_id.to_string())))
+    Ok(Json(Page::of(items, limit, |command: &CommandView| {
+        command.command_id.to_string()
+    })))
 }
 
 #[utoipa::path(
@@ -250,7 +283,10 @@ async fn get_command(
     PathOf(id): PathOf<CommandId>,
 ) -> Result<Json<CommandView>, Problem> {
     let tenant = permit.tenant();
-    let command = app.db.read(permit.storage(), move |tx| super::get(tx, tenant, id)).await?;
+    let command = app
+        .db
+        .read(permit.storage(), move |tx| super::get(tx, tenant, id))
+        .await?;
     Ok(Json(command.into()))
 }
 
@@ -276,7 +312,9 @@ enum BulkTarget {
 impl BulkTarget {
     fn of(request: &BulkRequest) -> Result<BulkTarget, Problem> {
         match (&request.devices, &request.filter) {
-            (Some(ids), None) if !ids.is_empty() && ids.len() <= BULK_DEVICES_MAX => Ok(BulkTarget::Ids(ids.clone())),
+            (Some(ids), None) if !ids.is_empty() && ids.len() <= BULK_DEVICES_MAX => {
+                Ok(BulkTarget::Ids(ids.clone()))
+            }
             (None, Some(filter)) => Ok(BulkTarget::Filter(DeviceFilter::parse(filter)?)),
             _ => Err(INVALID.detail("Send either devices, a list of 1 to 10,000 ids, or filter.")),
         }

@@ -11,7 +11,10 @@ use muster_model::{
     command::{self, CommandEvent},
 };
 use muster_storage::{Scope, Statement, Tx};
-use muster_trust::{key::sha256, statement::{self, CommandStatement}};
+use muster_trust::{
+    key::sha256,
+    statement::{self, CommandStatement},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -152,7 +155,13 @@ pub fn by_state(tx: &mut Tx, tenant: TenantId, since: Timestamp) -> Result<Vec<(
 }
 
 /// The commands that wait for a device in this epoch, oldest first.
-pub fn due(tx: &mut Tx, tenant: TenantId, device: DeviceId, epoch: u32, now: Timestamp) -> Result<Vec<Command>, Problem> {
+pub fn due(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    epoch: u32,
+    now: Timestamp,
+) -> Result<Vec<Command>, Problem> {
     Ok(store::due(tx, tenant, device, epoch, now, DUE_PER_CHECKIN_MAX)?)
 }
 
@@ -175,11 +184,14 @@ pub async fn mark_delivered(app: &App, tenant: TenantId, due: Vec<Command>) -> R
 pub fn cancel(tx: &mut LoggedTx<'_>, id: CommandId) -> Result<Command, Problem> {
     let tenant = tx.tenant();
     let command = get(tx, tenant, id)?;
-    let state = command::next(command.state, CommandEvent::Cancel).map_err(|refused| {
-        ILLEGAL_STATE.detail(format!("The command cannot be cancelled: {refused}."))
-    })?;
+    let state = command::next(command.state, CommandEvent::Cancel)
+        .map_err(|refused| ILLEGAL_STATE.detail(format!("The command cannot be cancelled: {refused}.")))?;
     end(tx, &command, state, "command.cancelled")?;
-    Ok(Command { state, completed_at: Some(tx.at()), ..command })
+    Ok(Command {
+        state,
+        completed_at: Some(tx.at()),
+        ..command
+    })
 }
 
 /// Ends the commands of every tenant whose time is over. A reconciler's step; answers how many it ended.
@@ -187,7 +199,9 @@ pub async fn expire_overdue(app: &App) -> Result<usize, Problem> {
     let now = app.clock.now();
     let overdue = app
         .db
-        .read(Scope::System, move |tx| Ok::<_, Problem>(store::overdue(tx, now, EXPIRED_PER_STEP)?))
+        .read(Scope::System, move |tx| {
+            Ok::<_, Problem>(store::overdue(tx, now, EXPIRED_PER_STEP)?)
+        })
         .await?;
     let count = overdue.len();
     for (tenant, command) in overdue {
@@ -197,7 +211,12 @@ pub async fn expire_overdue(app: &App) -> Result<usize, Problem> {
 }
 
 /// Ends what still waits for a device's earlier epochs, so that nothing of the old queue reaches the new enrollment.
-pub async fn supersede_before(app: &App, tenant: TenantId, device: DeviceId, epoch: u32) -> Result<usize, Problem> {
+pub async fn supersede_before(
+    app: &App,
+    tenant: TenantId,
+    device: DeviceId,
+    epoch: u32,
+) -> Result<usize, Problem> {
     let open = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
@@ -206,7 +225,14 @@ pub async fn supersede_before(app: &App, tenant: TenantId, device: DeviceId, epo
         .await?;
     let mut ended = 0;
     for command in open.into_iter().filter(|command| command.epoch < epoch) {
-        end_logged(app, tenant, command, CommandEvent::Supersede, "command.superseded").await?;
+        end_logged(
+            app,
+            tenant,
+            command,
+            CommandEvent::Supersede,
+            "command.superseded",
+        )
+        .await?;
         ended += 1;
     }
     Ok(ended)
@@ -219,7 +245,8 @@ pub fn broken(tx: &mut Tx, tenant: TenantId) -> Result<Vec<String>, Problem> {
         let logged = audit::entry(tx, tenant, command.entry)?;
         let envelope: Option<muster_trust::dsse::Envelope> = serde_json::from_str(&command.envelope).ok();
         let stated = envelope.map(|envelope| sha256(&envelope.payload));
-        let recorded = logged.and_then(|entry| entry.detail_digest(muster_trust::entry::detail::STATEMENT_SHA256));
+        let recorded =
+            logged.and_then(|entry| entry.detail_digest(muster_trust::entry::detail::STATEMENT_SHA256));
         if stated.is_none() || stated != recorded {
             broken.push(format!("{} waits and was not logged", command.id));
         }
@@ -234,11 +261,21 @@ async fn end_logged(
     event: CommandEvent,
     action: &'static str,
 ) -> Result<(), Problem> {
-    let Ok(state) = command::next(command.state, event) else { return Ok(()) };
-    audit::commit(app, &Author::system(tenant), move |tx| end(tx, &command, state, action)).await
+    let Ok(state) = command::next(command.state, event) else {
+        return Ok(());
+    };
+    audit::commit(app, &Author::system(tenant), move |tx| {
+        end(tx, &command, state, action)
+    })
+    .await
 }
 
-fn end(tx: &mut LoggedTx<'_>, command: &Command, state: CommandState, action: &'static str) -> Result<(), Problem> {
+fn end(
+    tx: &mut LoggedTx<'_>,
+    command: &Command,
+    state: CommandState,
+    action: &'static str,
+) -> Result<(), Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
     if store::end(tx, tenant, command.id, state, at)? == 1 {
         tx.record(

@@ -4,7 +4,11 @@ use muster_model::{
     DeviceId, TenantId,
     command::{self, CommandEvent},
 };
-use muster_trust::{dsse::Envelope, key::PublicKey, statement::{self, ReceiptStatement}};
+use muster_trust::{
+    dsse::Envelope,
+    key::PublicKey,
+    statement::{self, ReceiptStatement},
+};
 
 use super::{Command, store};
 use crate::{
@@ -59,7 +63,8 @@ fn complete(
         "detail": receipt.detail,
         "at": receipt.at,
     });
-    let envelope = serde_json::to_string(envelope).map_err(|_| MALFORMED.detail("The receipt is not readable."))?;
+    let envelope =
+        serde_json::to_string(envelope).map_err(|_| MALFORMED.detail("The receipt is not readable."))?;
     if store::complete(tx, tenant, command, state, at, &view.to_string(), &envelope)? == 1 {
         tx.record(
             "command.completed",
@@ -76,7 +81,12 @@ fn complete(
     Ok(())
 }
 
-fn refuse(tx: &mut LoggedTx<'_>, device: DeviceId, receipt: &ReceiptStatement, why: &str) -> Result<(), Problem> {
+fn refuse(
+    tx: &mut LoggedTx<'_>,
+    device: DeviceId,
+    receipt: &ReceiptStatement,
+    why: &str,
+) -> Result<(), Problem> {
     tx.record(
         "receipt.refused",
         ("device", device.to_string()),

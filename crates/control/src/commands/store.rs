@@ -43,8 +43,17 @@ statements! {
     BY_STATE = "SELECT state, COUNT(*) FROM commands_command WHERE tenant_id = $1 AND created_at >= $2 GROUP BY state";
 }
 
-pub fn next_sequence(tx: &mut Tx, tenant: TenantId, device: DeviceId, epoch: u32) -> Result<u64, StorageError> {
-    tx.query_one(&NEXT_SEQUENCE, &[&tenant.uuid(), &device.uuid(), &i64::from(epoch)], |row| row.get(0))
+pub fn next_sequence(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    epoch: u32,
+) -> Result<u64, StorageError> {
+    tx.query_one(
+        &NEXT_SEQUENCE,
+        &[&tenant.uuid(), &device.uuid(), &i64::from(epoch)],
+        |row| row.get(0),
+    )
 }
 
 pub fn insert(tx: &mut Tx, tenant: TenantId, command: &Command) -> Result<(), StorageError> {
@@ -84,7 +93,13 @@ pub fn due(
 ) -> Result<Vec<Command>, StorageError> {
     tx.query(
         &DUE,
-        &[&tenant.uuid(), &device.uuid(), &i64::from(epoch), &now.as_micros(), &limit],
+        &[
+            &tenant.uuid(),
+            &device.uuid(),
+            &i64::from(epoch),
+            &now.as_micros(),
+            &limit,
+        ],
         |row| command_of(row, 0),
     )
 }
@@ -122,12 +137,28 @@ pub fn complete(
 }
 
 /// Ends a command without a receipt; answers 0 when it had ended.
-pub fn end(tx: &mut Tx, tenant: TenantId, id: CommandId, state: CommandState, at: Timestamp) -> Result<u64, StorageError> {
-    tx.execute(&END, &[&tenant.uuid(), &id.uuid(), &state.as_str(), &at.as_micros()])
+pub fn end(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: CommandId,
+    state: CommandState,
+    at: Timestamp,
+) -> Result<u64, StorageError> {
+    tx.execute(
+        &END,
+        &[&tenant.uuid(), &id.uuid(), &state.as_str(), &at.as_micros()],
+    )
 }
 
-pub fn list(tx: &mut Tx, tenant: TenantId, before: CommandId, limit: i64) -> Result<Vec<Command>, StorageError> {
-    tx.query(&LIST, &[&tenant.uuid(), &before.uuid(), &limit], |row| command_of(row, 0))
+pub fn list(
+    tx: &mut Tx,
+    tenant: TenantId,
+    before: CommandId,
+    limit: i64,
+) -> Result<Vec<Command>, StorageError> {
+    tx.query(&LIST, &[&tenant.uuid(), &before.uuid(), &limit], |row| {
+        command_of(row, 0)
+    })
 }
 
 pub fn list_of_device(
@@ -137,7 +168,11 @@ pub fn list_of_device(
     before: CommandId,
     limit: i64,
 ) -> Result<Vec<Command>, StorageError> {
-    tx.query(&LIST_OF_DEVICE, &[&tenant.uuid(), &device.uuid(), &before.uuid(), &limit], |row| command_of(row, 0))
+    tx.query(
+        &LIST_OF_DEVICE,
+        &[&tenant.uuid(), &device.uuid(), &before.uuid(), &limit],
+        |row| command_of(row, 0),
+    )
 }
 
 /// Commands of every tenant whose time is over.
@@ -147,8 +182,17 @@ pub fn overdue(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<Vec<(TenantId,
     })
 }
 
-pub fn open_of_device(tx: &mut Tx, tenant: TenantId, device: DeviceId, limit: i64) -> Result<Vec<Command>, StorageError> {
-    tx.query(&OPEN_OF_DEVICE, &[&tenant.uuid(), &device.uuid(), &limit], |row| command_of(row, 0))
+pub fn open_of_device(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    limit: i64,
+) -> Result<Vec<Command>, StorageError> {
+    tx.query(
+        &OPEN_OF_DEVICE,
+        &[&tenant.uuid(), &device.uuid(), &limit],
+        |row| command_of(row, 0),
+    )
 }
 
 pub fn all_open(tx: &mut Tx, tenant: TenantId, limit: i64) -> Result<Vec<Command>, StorageError> {
@@ -156,7 +200,9 @@ pub fn all_open(tx: &mut Tx, tenant: TenantId, limit: i64) -> Result<Vec<Command
 }
 
 pub fn by_state(tx: &mut Tx, tenant: TenantId, since: Timestamp) -> Result<Vec<(String, i64)>, StorageError> {
-    tx.query(&BY_STATE, &[&tenant.uuid(), &since.as_micros()], |row| Ok((row.get(0)?, row.get(1)?)))
+    tx.query(&BY_STATE, &[&tenant.uuid(), &since.as_micros()], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
 }
 
 fn command_of(row: &Row<'_>, first: usize) -> Result<Command, StorageError> {

@@ -4,7 +4,7 @@ use muster_model::{
     DeviceId, PolicyId, SettingReport, SettingState, Timestamp,
     compliance::ComplianceState,
     evaluate::{Gap, Outcome, Verdict},
-    settings::{SettingValue, Support},
+    settings::{SettingValue, Support, definition},
     text::VersionLabel,
 };
 use serde::Serialize;
@@ -89,13 +89,16 @@ pub fn device_settings(
         let report = standing.in_force.get(*key);
         let verdict = evaluation.verdicts.iter().find(|verdict| verdict.subject == *key);
         let (word, reason) = verdict.map_or(("unknown", None), |verdict| outcome(&verdict.outcome));
+        // Passphrases and the like stay in the bundle: whoever may read a device's state need not know them.
+        let shown =
+            |value: &SettingValue| definition(key).map_or_else(|| value.clone(), |def| def.redacted(value));
         SettingRow {
             key: (*key).to_owned(),
-            value: setting.value.clone(),
+            value: shown(&setting.value),
             policy_id: setting.from,
             overruled: setting.overruled.clone(),
             state: report.map_or(SettingState::Pending, |report| report.state),
-            observed: report.and_then(|report| report.observed.clone()),
+            observed: report.and_then(|report| report.observed.as_ref()).map(shown),
             detail: report.and_then(|report: &SettingReport| report.detail.clone()),
             gap: evaluation.gaps.iter().find(|gap| gap.key == *key).and_then(why),
             verdict: word,

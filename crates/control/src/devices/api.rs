@@ -79,7 +79,9 @@ impl From<Device> for DeviceView {
             epoch: device.epoch,
             state: device.state,
             quarantine_reason: device.quarantine_reason,
-            attestation: AttestationView { level: device.attestation_level },
+            attestation: AttestationView {
+                level: device.attestation_level,
+            },
             compliance: ComplianceView {
                 state: device.compliance,
                 evaluated_at: device.compliance_at.map(|at| at.to_string()),
@@ -119,7 +121,10 @@ async fn facts(
     let (facts, at) = found.ok_or_else(|| {
         NOT_FOUND.detail("The device has sent no facts yet. A collect-inventory command asks for them.")
     })?;
-    Ok(Json(FactsView { facts, updated_at: at.to_string() }))
+    Ok(Json(FactsView {
+        facts,
+        updated_at: at.to_string(),
+    }))
 }
 
 /// Paging of a timeline.
@@ -146,9 +151,19 @@ async fn timeline(
         .db
         .read(permit.storage(), move |tx| {
             let device = super::resolve(tx, tenant, &id)?;
-            audit::entries_of(tx, tenant, &device.id.to_string(), before, i64::try_from(limit + 1).unwrap_or(i64::MAX))
+            audit::entries_of(
+                tx,
+                tenant,
+                &device.id.to_string(),
+                before,
+                i64::try_from(limit + 1).unwrap_or(i64::MAX),
+            )
         })
         .await?;
-    let items = rows.iter().filter_map(|row| row.entry().ok().map(|entry| EntryView::of(row.place, entry)));
-    Ok(Json(Page::of(items.collect(), limit, |entry: &EntryView| entry.index.to_string())))
+    let items = rows
+        .iter()
+        .filter_map(|row| row.entry().ok().map(|entry| EntryView::of(row.place, entry)));
+    Ok(Json(Page::of(items.collect(), limit, |entry: &EntryView| {
+        entry.index.to_string()
+    })))
 }

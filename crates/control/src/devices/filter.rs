@@ -34,9 +34,10 @@ impl DeviceFilter {
                 }
                 Some(("state", value)) => {
                     let state = DeviceState::ALL.into_iter().find(|state| state.as_str() == value);
-                    parsed.state = Some(
-                        state.ok_or_else(|| INVALID.detail("state: is one of active, quarantined, retired."))?,
-                    );
+                    parsed.state =
+                        Some(state.ok_or_else(|| {
+                            INVALID.detail("state: is one of active, quarantined, retired.")
+                        })?);
                 }
                 Some(("compliance", value)) => {
                     parsed.compliance = Some(ComplianceState::parse(value).ok_or_else(|| {
@@ -99,12 +100,18 @@ mod tests {
     #[test]
     fn keys_quotes_and_free_text_are_told_apart() {
         let filter = DeviceFilter::parse("platform:linux model:\"Pro Book\" alice").expect("it is a filter");
-        assert_eq!((filter.platform(), filter.model(), filter.like().as_str()), ("linux", "pro book", "%alice%"));
+        assert_eq!(
+            (filter.platform(), filter.model(), filter.like().as_str()),
+            ("linux", "pro book", "%alice%")
+        );
     }
 
     #[test]
     fn j4_wildcards_in_free_text_are_literal() {
-        assert_eq!(DeviceFilter::parse("50%_!").expect("it is a filter").like(), "%50!%!_!!%");
+        assert_eq!(
+            DeviceFilter::parse("50%_!").expect("it is a filter").like(),
+            "%50!%!_!!%"
+        );
     }
 
     #[test]

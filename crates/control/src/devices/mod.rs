@@ -61,7 +61,11 @@ pub enum DeviceState {
 }
 
 impl DeviceState {
-    pub const ALL: [DeviceState; 3] = [DeviceState::Active, DeviceState::Quarantined, DeviceState::Retired];
+    pub const ALL: [DeviceState; 3] = [
+        DeviceState::Active,
+        DeviceState::Quarantined,
+        DeviceState::Retired,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -73,7 +77,10 @@ impl DeviceState {
 
     /// A word that the database holds; an unknown one is the state with the fewest rights.
     fn parse(text: &str) -> DeviceState {
-        DeviceState::ALL.into_iter().find(|state| state.as_str() == text).unwrap_or(DeviceState::Retired)
+        DeviceState::ALL
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .unwrap_or(DeviceState::Retired)
     }
 }
 
@@ -94,9 +101,18 @@ pub struct Applicant {
 impl Applicant {
     /// The hardware identifiers that must be unique among active devices.
     pub fn claims(&self) -> Vec<Claim> {
-        let uuid = Claim { kind: "uuid", value: self.device_uuid.as_hyphenated().to_string() };
-        let serial = self.serial.iter().map(|serial| Claim { kind: "serial", value: serial.clone() });
-        let imei = self.imei.iter().map(|imei| Claim { kind: "imei", value: imei.clone() });
+        let uuid = Claim {
+            kind: "uuid",
+            value: self.device_uuid.as_hyphenated().to_string(),
+        };
+        let serial = self.serial.iter().map(|serial| Claim {
+            kind: "serial",
+            value: serial.clone(),
+        });
+        let imei = self.imei.iter().map(|imei| Claim {
+            kind: "imei",
+            value: imei.clone(),
+        });
         std::iter::once(uuid).chain(serial).chain(imei).collect()
     }
 }
@@ -117,7 +133,11 @@ pub fn consider(tx: &mut Tx, tenant: TenantId, applicant: &Applicant) -> Result<
         if let Some(holder) = store::holder(tx, tenant, &claim)? {
             let claims = store::claims(tx, tenant, holder)?;
             if let Some(device) = store::by_id(tx, tenant, holder)? {
-                held.push(rules::Holding { claim, device, claims });
+                held.push(rules::Holding {
+                    claim,
+                    device,
+                    claims,
+                });
             }
         }
     }
@@ -125,7 +145,11 @@ pub fn consider(tx: &mut Tx, tenant: TenantId, applicant: &Applicant) -> Result<
 }
 
 /// Carries out an admission inside the enrollment's transaction. Nothing stored is overwritten by a collision.
-pub fn admit(tx: &mut LoggedTx<'_>, applicant: &Applicant, admission: Admission) -> Result<Admitted, Problem> {
+pub fn admit(
+    tx: &mut LoggedTx<'_>,
+    applicant: &Applicant,
+    admission: Admission,
+) -> Result<Admitted, Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
     match admission {
         Admission::Refuse(problem) => Err(problem),
@@ -135,11 +159,19 @@ pub fn admit(tx: &mut LoggedTx<'_>, applicant: &Applicant, admission: Admission)
                 take_claims(tx, applicant, device)?;
             }
             record_enrolled(tx, applicant, device, epoch, state, None)?;
-            Ok(Admitted { id: device, epoch, state })
+            Ok(Admitted {
+                id: device,
+                epoch,
+                state,
+            })
         }
         Admission::New { quarantine } => {
             let id = DeviceId::generate(at, crate::clock::random());
-            let state = if quarantine.is_some() { DeviceState::Quarantined } else { DeviceState::Active };
+            let state = if quarantine.is_some() {
+                DeviceState::Quarantined
+            } else {
+                DeviceState::Active
+            };
             store::insert(tx, tenant, &fresh(id, applicant, state, quarantine.clone(), at))?;
             if state == DeviceState::Active {
                 take_claims(tx, applicant, id)?;
@@ -181,7 +213,13 @@ pub fn list(
     limit: usize,
 ) -> Result<Vec<Device>, Problem> {
     let after = after.unwrap_or(DeviceId::from_uuid(Uuid::nil()));
-    Ok(store::list(tx, tenant, filter, after, i64::try_from(limit).unwrap_or(i64::MAX))?)
+    Ok(store::list(
+        tx,
+        tenant,
+        filter,
+        after,
+        i64::try_from(limit).unwrap_or(i64::MAX),
+    )?)
 }
 
 /// How many devices a filter matches.
@@ -227,9 +265,22 @@ pub fn set_compliance(
 }
 
 /// Stores a device's facts and what they say of its model and name.
-pub fn put_facts(tx: &mut Tx, device: &Device, tenant: TenantId, facts: &Facts, at: Timestamp) -> Result<(), Problem> {
+pub fn put_facts(
+    tx: &mut Tx,
+    device: &Device,
+    tenant: TenantId,
+    facts: &Facts,
+    at: Timestamp,
+) -> Result<(), Problem> {
     let text = serde_json::to_string(facts).map_err(Problem::internal)?;
-    store::put_facts(tx, tenant, device.id, &text, sha256(text.as_bytes()).as_bytes(), at)?;
+    store::put_facts(
+        tx,
+        tenant,
+        device.id,
+        &text,
+        sha256(text.as_bytes()).as_bytes(),
+        at,
+    )?;
     let hardware = &facts.hardware;
     store::learn(
         tx,
@@ -245,7 +296,9 @@ pub fn put_facts(tx: &mut Tx, device: &Device, tenant: TenantId, facts: &Facts, 
 
 /// A device's newest facts and when they came.
 pub fn facts(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Option<(Facts, Timestamp)>, Problem> {
-    let Some((text, at)) = store::facts(tx, tenant, device)? else { return Ok(None) };
+    let Some((text, at)) = store::facts(tx, tenant, device)? else {
+        return Ok(None);
+    };
     let facts = serde_json::from_str(&text).map_err(Problem::internal)?;
     Ok(Some((facts, at)))
 }
@@ -284,19 +337,30 @@ pub enum QuarantineDecision {
 }
 
 /// Carries out a quarantine decision; answers the devices that were retired by it.
-pub fn decide(tx: &mut LoggedTx<'_>, device: &Device, decision: QuarantineDecision) -> Result<Vec<DeviceId>, Problem> {
+pub fn decide(
+    tx: &mut LoggedTx<'_>,
+    device: &Device,
+    decision: QuarantineDecision,
+) -> Result<Vec<DeviceId>, Problem> {
     let tenant = tx.tenant();
     if device.state != DeviceState::Quarantined {
         return Err(ILLEGAL_STATE.detail("The device is not in quarantine."));
     }
     let retired = match decision {
         QuarantineDecision::Reject => vec![device.id],
-        QuarantineDecision::Accept => rivals(tx, tenant, device)?.into_iter().map(|rival| rival.id).collect(),
+        QuarantineDecision::Accept => rivals(tx, tenant, device)?
+            .into_iter()
+            .map(|rival| rival.id)
+            .collect(),
     };
     for id in &retired {
         store::set_state(tx, tenant, *id, DeviceState::Retired, None)?;
         store::release(tx, tenant, *id)?;
-        tx.record("device.retired", ("device", id.to_string()), serde_json::json!({"because_of": device.id.to_string()}))?;
+        tx.record(
+            "device.retired",
+            ("device", id.to_string()),
+            serde_json::json!({"because_of": device.id.to_string()}),
+        )?;
     }
     if decision == QuarantineDecision::Accept {
         store::set_state(tx, tenant, device.id, DeviceState::Active, None)?;
@@ -320,7 +384,11 @@ pub fn retire(tx: &mut LoggedTx<'_>, device: &Device) -> Result<(), Problem> {
     let tenant = tx.tenant();
     store::set_state(tx, tenant, device.id, DeviceState::Retired, None)?;
     store::release(tx, tenant, device.id)?;
-    tx.record("device.retired", ("device", device.id.to_string()), serde_json::json!({"epoch": device.epoch}))?;
+    tx.record(
+        "device.retired",
+        ("device", device.id.to_string()),
+        serde_json::json!({"epoch": device.epoch}),
+    )?;
     Ok(())
 }
 
@@ -328,7 +396,9 @@ pub fn retire(tx: &mut LoggedTx<'_>, device: &Device) -> Result<(), Problem> {
 pub fn require_active(device: &Device) -> Result<(), Problem> {
     match device.state {
         DeviceState::Active => Ok(()),
-        DeviceState::Quarantined => Err(DEVICE_BLOCKED.detail("The device is in quarantine. Decide about it first.")),
+        DeviceState::Quarantined => {
+            Err(DEVICE_BLOCKED.detail("The device is in quarantine. Decide about it first."))
+        }
         DeviceState::Retired => Err(DEVICE_BLOCKED.detail("The device is retired. Enroll it again first.")),
     }
 }
@@ -336,7 +406,10 @@ pub fn require_active(device: &Device) -> Result<(), Problem> {
 /// What breaks "a hardware identifier belongs to one active device", for the doctor.
 pub fn broken_claims(tx: &mut Tx, tenant: TenantId) -> Result<Vec<String>, Problem> {
     let held = store::held_by_inactive(tx, tenant)?;
-    Ok(held.into_iter().map(|(kind, value, device)| format!("{kind} {value} is held by {device}, which is not active")).collect())
+    Ok(held
+        .into_iter()
+        .map(|(kind, value, device)| format!("{kind} {value} is held by {device}, which is not active"))
+        .collect())
 }
 
 /// Stores the last-seen times that have gathered. A reconciler's step.
@@ -358,8 +431,14 @@ pub async fn store_seen(app: &App) -> Result<usize, Problem> {
 }
 
 fn own_claims(device: &Device) -> Vec<Claim> {
-    let uuid = Claim { kind: "uuid", value: device.device_uuid.as_hyphenated().to_string() };
-    let serial = device.serial.iter().map(|serial| Claim { kind: "serial", value: serial.clone() });
+    let uuid = Claim {
+        kind: "uuid",
+        value: device.device_uuid.as_hyphenated().to_string(),
+    };
+    let serial = device.serial.iter().map(|serial| Claim {
+        kind: "serial",
+        value: serial.clone(),
+    });
     std::iter::once(uuid).chain(serial).collect()
 }
 
@@ -380,7 +459,11 @@ fn record_enrolled(
     reason: Option<String>,
 ) -> Result<(), Problem> {
     tx.record(
-        if state == DeviceState::Quarantined { "device.quarantined" } else { "device.enrolled" },
+        if state == DeviceState::Quarantined {
+            "device.quarantined"
+        } else {
+            "device.enrolled"
+        },
         ("device", device.to_string()),
         serde_json::json!({
             "device_uuid": applicant.device_uuid,
@@ -394,10 +477,19 @@ fn record_enrolled(
     Ok(())
 }
 
-fn fresh(id: DeviceId, applicant: &Applicant, state: DeviceState, reason: Option<String>, at: Timestamp) -> Device {
+fn fresh(
+    id: DeviceId,
+    applicant: &Applicant,
+    state: DeviceState,
+    reason: Option<String>,
+    at: Timestamp,
+) -> Device {
     let short = applicant.device_uuid.as_simple().to_string();
     let label = applicant.serial.clone().unwrap_or_else(|| short[..8].to_owned());
-    let model = applicant.model.clone().unwrap_or_else(|| applicant.platform.as_str().to_owned());
+    let model = applicant
+        .model
+        .clone()
+        .unwrap_or_else(|| applicant.platform.as_str().to_owned());
     Device {
         id,
         device_uuid: applicant.device_uuid,

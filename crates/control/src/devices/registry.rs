@@ -39,7 +39,10 @@ pub struct Identity {
 impl Identity {
     /// When the certificate with this serial ends, if messages under it are accepted.
     pub fn certificate_until(&self, serial: &str) -> Option<Timestamp> {
-        self.certificates.iter().find(|(known, _)| known == serial).map(|(_, until)| *until)
+        self.certificates
+            .iter()
+            .find(|(known, _)| known == serial)
+            .map(|(_, until)| *until)
     }
 }
 
@@ -121,7 +124,10 @@ pub struct Registry {
 
 impl Default for Registry {
     fn default() -> Registry {
-        Registry { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), seen: Mutex::default() }
+        Registry {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            seen: Mutex::default(),
+        }
     }
 }
 
@@ -167,7 +173,12 @@ impl Registry {
     pub fn call_all(&self, tenant: TenantId) {
         for shard in &self.shards {
             for seat in shard.read().values() {
-                if seat.identity.load().as_ref().is_some_and(|identity| identity.tenant == tenant) {
+                if seat
+                    .identity
+                    .load()
+                    .as_ref()
+                    .is_some_and(|identity| identity.tenant == tenant)
+                {
                     seat.call();
                 }
             }
@@ -186,13 +197,20 @@ impl Registry {
     /// Takes the last-seen times that wait to be stored.
     pub fn take_seen(&self) -> Vec<(TenantId, DeviceId, Timestamp)> {
         let taken = std::mem::take(&mut *self.seen.lock());
-        taken.into_iter().map(|((tenant, device), at)| (tenant, device, Timestamp::from_micros(at))).collect()
+        taken
+            .into_iter()
+            .map(|((tenant, device), at)| (tenant, device, Timestamp::from_micros(at)))
+            .collect()
     }
 
     /// How many held streams there are on this node.
     pub fn connected(&self) -> usize {
         let of_shard = |shard: &RwLock<HashMap<DeviceId, Arc<Seat>>>| {
-            shard.read().values().filter(|seat| seat.connections.load(Ordering::Relaxed) > 0).count()
+            shard
+                .read()
+                .values()
+                .filter(|seat| seat.connections.load(Ordering::Relaxed) > 0)
+                .count()
         };
         self.shards.iter().map(of_shard).sum()
     }

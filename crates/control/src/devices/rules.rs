@@ -26,8 +26,10 @@ pub enum Admission {
 
 /// Decides from the device that has the applicant's key and the devices that hold its claims.
 pub fn admit(applicant: &Applicant, same_key: Option<Device>, held: Vec<Holding>) -> Admission {
-    let others: Vec<&Holding> =
-        held.iter().filter(|holding| same_key.as_ref().is_none_or(|own| own.id != holding.device.id)).collect();
+    let others: Vec<&Holding> = held
+        .iter()
+        .filter(|holding| same_key.as_ref().is_none_or(|own| own.id != holding.device.id))
+        .collect();
     if let Some(own) = same_key {
         if own.device_uuid != applicant.device_uuid {
             return Admission::Refuse(IDENTITY_CONFLICT.detail(
@@ -37,8 +39,15 @@ pub fn admit(applicant: &Applicant, same_key: Option<Device>, held: Vec<Holding>
         if own.serial.is_some() && applicant.serial.is_some() && own.serial != applicant.serial {
             return Admission::Refuse(mismatch("serial"));
         }
-        let state = if others.is_empty() { DeviceState::Active } else { DeviceState::Quarantined };
-        return Admission::Again { device: own.id, state };
+        let state = if others.is_empty() {
+            DeviceState::Active
+        } else {
+            DeviceState::Quarantined
+        };
+        return Admission::Again {
+            device: own.id,
+            state,
+        };
     }
     for holding in &others {
         if holding.claim.kind == "uuid" {
@@ -50,17 +59,28 @@ pub fn admit(applicant: &Applicant, same_key: Option<Device>, held: Vec<Holding>
         }
     }
     let quarantine = others.first().map(|holding| {
-        format!("{} {} is also claimed by {}", holding.claim.kind, holding.claim.value, holding.device.id)
+        format!(
+            "{} {} is also claimed by {}",
+            holding.claim.kind, holding.claim.value, holding.device.id
+        )
     });
     Admission::New { quarantine }
 }
 
 /// Whether both sides name a value of this kind and share none.
 fn contradicts(applicant: &Applicant, holding: &Holding, kind: &str) -> bool {
-    let stored: Vec<&str> =
-        holding.claims.iter().filter(|(known, _)| known == kind).map(|(_, value)| value.as_str()).collect();
-    let claimed: Vec<String> =
-        applicant.claims().into_iter().filter(|claim| claim.kind == kind).map(|claim| claim.value).collect();
+    let stored: Vec<&str> = holding
+        .claims
+        .iter()
+        .filter(|(known, _)| known == kind)
+        .map(|(_, value)| value.as_str())
+        .collect();
+    let claimed: Vec<String> = applicant
+        .claims()
+        .into_iter()
+        .filter(|claim| claim.kind == kind)
+        .map(|claim| claim.value)
+        .collect();
     !stored.is_empty() && !claimed.is_empty() && !claimed.iter().any(|value| stored.contains(&value.as_str()))
 }
 
@@ -107,22 +127,44 @@ mod tests {
 
     fn holdings(new: &Applicant, old: &Applicant, id: u128) -> Vec<Holding> {
         let device = known(id, old);
-        let claims: Vec<_> = old.claims().into_iter().map(|claim| (claim.kind.to_owned(), claim.value)).collect();
-        let shared = new.claims().into_iter().filter(|claim| old.claims().contains(claim));
-        shared.map(|claim| Holding { claim, device: device.clone(), claims: claims.clone() }).collect()
+        let claims: Vec<_> = old
+            .claims()
+            .into_iter()
+            .map(|claim| (claim.kind.to_owned(), claim.value))
+            .collect();
+        let shared = new
+            .claims()
+            .into_iter()
+            .filter(|claim| old.claims().contains(claim));
+        shared
+            .map(|claim| Holding {
+                claim,
+                device: device.clone(),
+                claims: claims.clone(),
+            })
+            .collect()
     }
 
     #[test]
     fn the_same_key_is_the_same_device() {
         let device = applicant(1, Some("S1"), 1);
         let admission = admit(&device, Some(known(9, &device)), holdings(&device, &device, 9));
-        assert!(matches!(admission, Admission::Again { state: DeviceState::Active, .. }));
+        assert!(matches!(
+            admission,
+            Admission::Again {
+                state: DeviceState::Active,
+                ..
+            }
+        ));
     }
 
     #[test]
     fn e4_a_mismatching_serial_is_refused() {
         let (old, new) = (applicant(1, Some("S1"), 1), applicant(1, Some("S2"), 2));
-        assert!(matches!(admit(&new, None, holdings(&new, &old, 9)), Admission::Refuse(_)));
+        assert!(matches!(
+            admit(&new, None, holdings(&new, &old, 9)),
+            Admission::Refuse(_)
+        ));
     }
 
     #[test]
@@ -135,17 +177,26 @@ mod tests {
     #[test]
     fn a_serial_that_another_device_holds_goes_to_quarantine() {
         let (old, new) = (applicant(1, Some("S1"), 1), applicant(2, Some("S1"), 2));
-        assert!(matches!(admit(&new, None, holdings(&new, &old, 9)), Admission::New { quarantine: Some(_) }));
+        assert!(matches!(
+            admit(&new, None, holdings(&new, &old, 9)),
+            Admission::New { quarantine: Some(_) }
+        ));
     }
 
     #[test]
     fn a_key_with_another_uuid_is_refused() {
         let (old, new) = (applicant(1, None, 1), applicant(2, None, 1));
-        assert!(matches!(admit(&new, Some(known(9, &old)), Vec::new()), Admission::Refuse(_)));
+        assert!(matches!(
+            admit(&new, Some(known(9, &old)), Vec::new()),
+            Admission::Refuse(_)
+        ));
     }
 
     #[test]
     fn unknown_hardware_is_a_new_device() {
-        assert!(matches!(admit(&applicant(1, None, 1), None, Vec::new()), Admission::New { quarantine: None }));
+        assert!(matches!(
+            admit(&applicant(1, None, 1), None, Vec::new()),
+            Admission::New { quarantine: None }
+        ));
     }
 }

@@ -138,14 +138,23 @@ pub fn count(tx: &mut Tx, tenant: TenantId, filter: &DeviceFilter) -> Result<i64
     let like = filter.like();
     tx.query_one(
         &COUNT,
-        &[&tenant.uuid(), &filter.platform(), &filter.state(), &filter.compliance(), &filter.model(), &like.as_str()],
+        &[
+            &tenant.uuid(),
+            &filter.platform(),
+            &filter.state(),
+            &filter.compliance(),
+            &filter.model(),
+            &like.as_str(),
+        ],
         |row| row.get(0),
     )
 }
 
 /// Rows of (platform, state, compliance, devices).
 pub fn summary(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(String, String, String, i64)>, StorageError> {
-    tx.query(&SUMMARY, &[&tenant.uuid()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+    tx.query(&SUMMARY, &[&tenant.uuid()], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    })
 }
 
 pub fn next_epoch(
@@ -156,7 +165,17 @@ pub fn next_epoch(
     owner: Option<&str>,
     at: Timestamp,
 ) -> Result<u32, StorageError> {
-    tx.query_one(&NEXT_EPOCH, &[&tenant.uuid(), &id.uuid(), &state.as_str(), &owner, &at.as_micros()], |row| row.get(0))
+    tx.query_one(
+        &NEXT_EPOCH,
+        &[
+            &tenant.uuid(),
+            &id.uuid(),
+            &state.as_str(),
+            &owner,
+            &at.as_micros(),
+        ],
+        |row| row.get(0),
+    )
 }
 
 pub fn set_state(
@@ -166,7 +185,10 @@ pub fn set_state(
     state: DeviceState,
     reason: Option<&str>,
 ) -> Result<u64, StorageError> {
-    tx.execute(&SET_STATE, &[&tenant.uuid(), &id.uuid(), &state.as_str(), &reason])
+    tx.execute(
+        &SET_STATE,
+        &[&tenant.uuid(), &id.uuid(), &state.as_str(), &reason],
+    )
 }
 
 pub fn set_compliance(
@@ -176,11 +198,15 @@ pub fn set_compliance(
     state: ComplianceState,
     at: Timestamp,
 ) -> Result<u64, StorageError> {
-    tx.execute(&SET_COMPLIANCE, &[&tenant.uuid(), &id.uuid(), &state.as_str(), &at.as_micros()])
+    tx.execute(
+        &SET_COMPLIANCE,
+        &[&tenant.uuid(), &id.uuid(), &state.as_str(), &at.as_micros()],
+    )
 }
 
 pub fn seen(tx: &mut Tx, tenant: TenantId, id: DeviceId, at: Timestamp) -> Result<(), StorageError> {
-    tx.execute(&SEEN, &[&tenant.uuid(), &id.uuid(), &at.as_micros()]).map(drop)
+    tx.execute(&SEEN, &[&tenant.uuid(), &id.uuid(), &at.as_micros()])
+        .map(drop)
 }
 
 pub fn learn(
@@ -192,22 +218,34 @@ pub fn learn(
     agent_version: Option<&str>,
     name: &str,
 ) -> Result<(), StorageError> {
-    tx.execute(&LEARN, &[&tenant.uuid(), &id.uuid(), &model, &vendor, &agent_version, &name]).map(drop)
+    tx.execute(
+        &LEARN,
+        &[&tenant.uuid(), &id.uuid(), &model, &vendor, &agent_version, &name],
+    )
+    .map(drop)
 }
 
 pub fn claim(tx: &mut Tx, tenant: TenantId, claim: &Claim, id: DeviceId) -> Result<(), StorageError> {
-    tx.execute(&CLAIM, &[&tenant.uuid(), &claim.kind, &claim.value.as_str(), &id.uuid()]).map(drop)
+    tx.execute(
+        &CLAIM,
+        &[&tenant.uuid(), &claim.kind, &claim.value.as_str(), &id.uuid()],
+    )
+    .map(drop)
 }
 
 pub fn holder(tx: &mut Tx, tenant: TenantId, claim: &Claim) -> Result<Option<DeviceId>, StorageError> {
-    tx.query_opt(&HOLDER, &[&tenant.uuid(), &claim.kind, &claim.value.as_str()], |row| {
-        Ok(DeviceId::from_uuid(row.get(0)?))
-    })
+    tx.query_opt(
+        &HOLDER,
+        &[&tenant.uuid(), &claim.kind, &claim.value.as_str()],
+        |row| Ok(DeviceId::from_uuid(row.get(0)?)),
+    )
 }
 
 /// The claims that a device holds, as (kind, value).
 pub fn claims(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<Vec<(String, String)>, StorageError> {
-    tx.query(&CLAIMS, &[&tenant.uuid(), &id.uuid()], |row| Ok((row.get(0)?, row.get(1)?)))
+    tx.query(&CLAIMS, &[&tenant.uuid(), &id.uuid()], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
 }
 
 pub fn release(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<(), StorageError> {
@@ -215,7 +253,10 @@ pub fn release(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<(), Storag
 }
 
 /// Hardware identifiers that are held by a device which is not active, as (kind, value, device).
-pub fn held_by_inactive(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(String, String, DeviceId)>, StorageError> {
+pub fn held_by_inactive(
+    tx: &mut Tx,
+    tenant: TenantId,
+) -> Result<Vec<(String, String, DeviceId)>, StorageError> {
     tx.query(&HELD_BY_INACTIVE, &[&tenant.uuid()], |row| {
         Ok((row.get(0)?, row.get(1)?, DeviceId::from_uuid(row.get(2)?)))
     })
@@ -229,17 +270,26 @@ pub fn put_facts(
     sha256: &[u8],
     at: Timestamp,
 ) -> Result<(), StorageError> {
-    tx.execute(&PUT_FACTS, &[&tenant.uuid(), &id.uuid(), &facts, &sha256, &at.as_micros()]).map(drop)
+    tx.execute(
+        &PUT_FACTS,
+        &[&tenant.uuid(), &id.uuid(), &facts, &sha256, &at.as_micros()],
+    )
+    .map(drop)
 }
 
-pub fn facts(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<Option<(String, Timestamp)>, StorageError> {
+pub fn facts(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: DeviceId,
+) -> Result<Option<(String, Timestamp)>, StorageError> {
     tx.query_opt(&FACTS, &[&tenant.uuid(), &id.uuid()], |row| {
         Ok((row.get(0)?, Timestamp::from_micros(row.get(1)?)))
     })
 }
 
 pub fn has_facts(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<bool, StorageError> {
-    tx.query_one(&HAS_FACTS, &[&tenant.uuid(), &id.uuid()], |row| row.get::<i64>(0)).map(|rows| rows > 0)
+    tx.query_one(&HAS_FACTS, &[&tenant.uuid(), &id.uuid()], |row| row.get::<i64>(0))
+        .map(|rows| rows > 0)
 }
 
 fn device_of(row: &Row<'_>) -> Result<Device, StorageError> {

@@ -116,10 +116,23 @@ async fn create_token(
         ttl_seconds: request.ttl_seconds,
     };
     let shared = app.clone();
-    commit_once(&app, &permit, key, "POST /enrollment-tokens", &request, move |tx| {
-        let (token, expires_at) = super::create_token(tx, &shared, &new)?;
-        Ok((StatusCode::CREATED, NewToken { token, expires_at: expires_at.to_string() }))
-    })
+    commit_once(
+        &app,
+        &permit,
+        key,
+        "POST /enrollment-tokens",
+        &request,
+        move |tx| {
+            let (token, expires_at) = super::create_token(tx, &shared, &new)?;
+            Ok((
+                StatusCode::CREATED,
+                NewToken {
+                    token,
+                    expires_at: expires_at.to_string(),
+                },
+            ))
+        },
+    )
     .await
 }
 
@@ -135,7 +148,14 @@ async fn list_tokens(
     let limit = page_limit(query.limit);
     let before = cursor::<TokenId>(query.cursor.as_deref())?;
     let (tenant, now) = (permit.tenant(), app.clock.now());
-    let rows = app.db.read(permit.storage(), move |tx| super::list(tx, tenant, before, limit + 1)).await?;
+    let rows = app
+        .db
+        .read(permit.storage(), move |tx| {
+            super::list(tx, tenant, before, limit + 1)
+        })
+        .await?;
     let items = rows.into_iter().map(|token| TokenView::of(token, now)).collect();
-    Ok(Json(Page::of(items, limit, |token: &TokenView| token.id.to_string())))
+    Ok(Json(Page::of(items, limit, |token: &TokenView| {
+        token.id.to_string()
+    })))
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use muster_channel_agent::{
     codec::Base64Bytes,
     enroll::{
-        CheckinPlan, EnrollBeginRequest, EnrollBeginResponse, EnrollFinishRequest, EnrollFinishResponse, EnrollmentState,
-        HardwareClaims, TRANSCRIPT_CONTEXT,
+        CheckinPlan, EnrollBeginRequest, EnrollBeginResponse, EnrollFinishRequest, EnrollFinishResponse,
+        EnrollmentState, HardwareClaims, TRANSCRIPT_CONTEXT,
     },
 };
 use muster_model::{DeviceId, TenantId, Timestamp, TokenId};
@@ -25,8 +25,8 @@ use crate::{
     access::{
         Author,
         problem::{
-            CSR_INVALID, DEVICE_MISMATCH, INVALID, MALFORMED, PROOF_INVALID, Problem, RATE_LIMITED, SESSION_UNKNOWN,
-            TOKEN_INVALID, TOKEN_REDEEMED, UNAVAILABLE,
+            CSR_INVALID, DEVICE_MISMATCH, INVALID, MALFORMED, PROOF_INVALID, Problem, RATE_LIMITED,
+            SESSION_UNKNOWN, TOKEN_INVALID, TOKEN_REDEEMED, UNAVAILABLE,
         },
         tokens::{self, ENROLLMENT_TOKEN_SECONDS, ENROLLMENT_TOKEN_SECONDS_MAX, EnrollmentClaims},
         verify_enrollment_token,
@@ -90,7 +90,12 @@ pub struct Funnel {
 /// Counts the tokens made since `since`.
 pub fn funnel(tx: &mut Tx, tenant: TenantId, since: Timestamp, now: Timestamp) -> Result<Funnel, Problem> {
     let (issued, redeemed, expired_unused, with_failures) = store::funnel(tx, tenant, since, now)?;
-    Ok(Funnel { issued, redeemed, expired_unused, with_failures })
+    Ok(Funnel {
+        issued,
+        redeemed,
+        expired_unused,
+        with_failures,
+    })
 }
 
 /// Which device may enroll, parsed.
@@ -103,7 +108,11 @@ pub struct NewTokenRequest {
 }
 
 /// Makes a one-time token: its row, its log entry and the JWT, which is not stored.
-pub fn create_token(tx: &mut LoggedTx<'_>, app: &App, new: &NewTokenRequest) -> Result<(String, Timestamp), Problem> {
+pub fn create_token(
+    tx: &mut LoggedTx<'_>,
+    app: &App,
+    new: &NewTokenRequest,
+) -> Result<(String, Timestamp), Problem> {
     let ttl_seconds = new.ttl_seconds.unwrap_or(ENROLLMENT_TOKEN_SECONDS);
     if !(1..=ENROLLMENT_TOKEN_SECONDS_MAX).contains(&ttl_seconds) {
         return Err(INVALID.detail("ttl_seconds is from 1 to 86400; without it a token lives 300 seconds."));
@@ -135,14 +144,26 @@ pub fn create_token(tx: &mut LoggedTx<'_>, app: &App, new: &NewTokenRequest) -> 
 }
 
 /// The newest tokens before `before`.
-pub fn list(tx: &mut Tx, tenant: TenantId, before: Option<TokenId>, limit: usize) -> Result<Vec<Token>, Problem> {
+pub fn list(
+    tx: &mut Tx,
+    tenant: TenantId,
+    before: Option<TokenId>,
+    limit: usize,
+) -> Result<Vec<Token>, Problem> {
     let before = before.unwrap_or(TokenId::from_uuid(Uuid::max()));
-    Ok(store::tokens(tx, tenant, before, i64::try_from(limit).unwrap_or(i64::MAX))?)
+    Ok(store::tokens(
+        tx,
+        tenant,
+        before,
+        i64::try_from(limit).unwrap_or(i64::MAX),
+    )?)
 }
 
 /// The first call: checks the token against the hardware and opens a session for the announced key.
 pub async fn begin(app: &App, request: EnrollBeginRequest) -> Result<EnrollBeginResponse, Problem> {
-    request.check_limits().map_err(|limit| MALFORMED.detail(limit.to_string()))?;
+    request
+        .check_limits()
+        .map_err(|limit| MALFORMED.detail(limit.to_string()))?;
     let now = app.clock.now();
     let claims = verify_enrollment_token(&app.keys, &request.token, now)?;
     let token = TokenId::from_uuid(claims.jti);
@@ -159,14 +180,19 @@ pub async fn begin(app: &App, request: EnrollBeginRequest) -> Result<EnrollBegin
         token_sha256: sha256(request.token.as_bytes()).as_bytes().to_vec(),
         nonce: nonce.to_vec(),
         spki,
-        hardware: serde_json::to_string(&Announced { hardware: request.hardware, agent_version: request.agent_version })
-            .map_err(Problem::internal)?,
+        hardware: serde_json::to_string(&Announced {
+            hardware: request.hardware,
+            agent_version: request.agent_version,
+        })
+        .map_err(Problem::internal)?,
         expires_at: now.plus(Duration::from_secs(SESSION_SECONDS)),
     };
     let hash = sha256(secret.as_bytes());
     audit::housekeeping(app, Scope::Tenant(claims.tid.uuid()), move |tx| {
         if store::open_sessions(tx, session.tenant, session.token, now)? >= SESSIONS_PER_TOKEN_MAX {
-            return Err(RATE_LIMITED.detail("Too many enrollments were begun with this token.").retry_after(SESSION_SECONDS));
+            return Err(RATE_LIMITED
+                .detail("Too many enrollments were begun with this token.")
+                .retry_after(SESSION_SECONDS));
         }
         Ok(store::insert_session(tx, hash.as_bytes(), &session)?)
     })
@@ -180,12 +206,16 @@ pub async fn begin(app: &App, request: EnrollBeginRequest) -> Result<EnrollBegin
 
 /// The second call: checks the proofs, redeems the token and makes the identity, in one transaction.
 pub async fn finish(app: &App, request: EnrollFinishRequest) -> Result<EnrollFinishResponse, Problem> {
-    request.check_limits().map_err(|limit| MALFORMED.detail(limit.to_string()))?;
+    request
+        .check_limits()
+        .map_err(|limit| MALFORMED.detail(limit.to_string()))?;
     let now = app.clock.now();
     let hash = sha256(request.session.as_bytes());
     let session = app
         .db
-        .read(Scope::System, move |tx| Ok::<_, Problem>(store::session(tx, hash.as_bytes())?))
+        .read(Scope::System, move |tx| {
+            Ok::<_, Problem>(store::session(tx, hash.as_bytes())?)
+        })
         .await?
         .filter(|session| session.expires_at > now)
         .ok_or_else(|| SESSION_UNKNOWN.detail("The session has ended or never was. Begin again."))?;
@@ -197,7 +227,9 @@ pub async fn finish(app: &App, request: EnrollFinishRequest) -> Result<EnrollFin
     let (admitted, certificate) = match outcome {
         Ok(done) => done,
         Err(problem) if problem.kind.status >= 500 => return Err(problem),
-        Err(problem) => return Err(refused(app, session.tenant, session.token, &announced.hardware, problem).await),
+        Err(problem) => {
+            return Err(refused(app, session.tenant, session.token, &announced.hardware, problem).await);
+        }
     };
     app.registry.forget(admitted.id);
     answer(app, session.tenant, &admitted, certificate).await
@@ -207,7 +239,10 @@ pub async fn finish(app: &App, request: EnrollFinishRequest) -> Result<EnrollFin
 pub async fn forget_expired(app: &App) -> Result<u64, Problem> {
     let now = app.clock.now();
     let tokens_before = now.minus(Duration::from_secs(TOKENS_KEPT_DAYS * 86_400));
-    audit::housekeeping(app, Scope::System, move |tx| Ok(store::forget(tx, now, tokens_before)?)).await
+    audit::housekeeping(app, Scope::System, move |tx| {
+        Ok(store::forget(tx, now, tokens_before)?)
+    })
+    .await
 }
 
 /// What the device announced in the first call, kept for the second.
@@ -217,7 +252,11 @@ struct Announced {
     agent_version: Option<String>,
 }
 
-async fn check_begin(app: &App, request: &EnrollBeginRequest, claims: &EnrollmentClaims) -> Result<Vec<u8>, Problem> {
+async fn check_begin(
+    app: &App,
+    request: &EnrollBeginRequest,
+    claims: &EnrollmentClaims,
+) -> Result<Vec<u8>, Problem> {
     let key = PublicKey::from_spki_der(&request.public_key.0)
         .ok()
         .filter(|key| matches!(key, PublicKey::EcdsaP256(_)))
@@ -228,7 +267,9 @@ async fn check_begin(app: &App, request: &EnrollBeginRequest, claims: &Enrollmen
     let (tenant, id) = (claims.tid, TokenId::from_uuid(claims.jti));
     let stored = app
         .db
-        .read(Scope::Tenant(tenant.uuid()), move |tx| Ok::<_, Problem>(store::token(tx, tenant, id)?))
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            Ok::<_, Problem>(store::token(tx, tenant, id)?)
+        })
         .await?
         .ok_or_else(|| TOKEN_INVALID.detail("This installation has no record of the token."))?;
     let serial = request.hardware.serial.as_ref().map(|serial| serial.as_str());
@@ -246,17 +287,25 @@ async fn check_begin(app: &App, request: &EnrollBeginRequest, claims: &Enrollmen
 
 /// Whether the token is unused, or was used by this key so recently that the answer may have been lost.
 fn repeatable(token: &Token, spki: &[u8], now: Timestamp) -> bool {
-    let Some(redeemed_at) = token.redeemed_at else { return true };
+    let Some(redeemed_at) = token.redeemed_at else {
+        return true;
+    };
     let same_key = token.spki_sha256.as_deref() == Some(sha256(spki).as_bytes().as_slice());
     same_key && now.since(redeemed_at) <= Duration::from_secs(REPEAT_MINUTES * 60)
 }
 
 fn check_finish(session: &Session, request: &EnrollFinishRequest) -> Result<(), Problem> {
     let key = PublicKey::from_spki_der(&session.spki).map_err(Problem::internal)?;
-    let transcript =
-        [TRANSCRIPT_CONTEXT, &session.token_sha256, &session.nonce, sha256(&session.spki).as_bytes()].concat();
+    let transcript = [
+        TRANSCRIPT_CONTEXT,
+        &session.token_sha256,
+        &session.nonce,
+        sha256(&session.spki).as_bytes(),
+    ]
+    .concat();
     if key.verify(&transcript, &request.proof.0).is_err() {
-        return Err(PROOF_INVALID.detail("The proof is not a signature of this session's transcript by the announced key."));
+        return Err(PROOF_INVALID
+            .detail("The proof is not a signature of this session's transcript by the announced key."));
     }
     let csr = certificates::read_request(&request.csr.0)?;
     if csr.public_key.spki_der() != session.spki {
@@ -286,7 +335,14 @@ async fn redeem(app: &App, session: &Session, announced: &Announced) -> Result<(
         if again {
             certificates::revoke_all(tx, admitted.id, "enrolled again")?;
         }
-        let der = certificates::issue(tx, &shared.keys, admitted.id, admitted.epoch, &session.spki, lifetime)?;
+        let der = certificates::issue(
+            tx,
+            &shared.keys,
+            admitted.id,
+            admitted.epoch,
+            &session.spki,
+            lifetime,
+        )?;
         store::bind(tx, tenant, session.token, admitted.id)?;
         Ok((admitted, der))
     })
@@ -294,7 +350,12 @@ async fn redeem(app: &App, session: &Session, announced: &Announced) -> Result<(
 }
 
 /// The answer once more, for the device whose first answer was lost; a refusal for everyone else.
-fn repeat(tx: &mut LoggedTx<'_>, token: &Token, session: &Session, now: Timestamp) -> Result<(Admitted, Vec<u8>), Problem> {
+fn repeat(
+    tx: &mut LoggedTx<'_>,
+    token: &Token,
+    session: &Session,
+    now: Timestamp,
+) -> Result<(Admitted, Vec<u8>), Problem> {
     // The row may have been redeemed since it was read: read it again behind the lock that `redeem` waited for.
     let token = store::token(tx, session.tenant, token.id)?.ok_or_else(used)?;
     if token.redeemed_at.is_none() || !repeatable(&token, &session.spki, now) {
@@ -302,15 +363,30 @@ fn repeat(tx: &mut LoggedTx<'_>, token: &Token, session: &Session, now: Timestam
     }
     let device = devices::get(tx, session.tenant, token.device.ok_or_else(used)?)?;
     let der = certificates::newest_der(tx, session.tenant, device.id, device.epoch)?.ok_or_else(used)?;
-    Ok((Admitted { id: device.id, epoch: device.epoch, state: device.state }, der))
+    Ok((
+        Admitted {
+            id: device.id,
+            epoch: device.epoch,
+            state: device.state,
+        },
+        der,
+    ))
 }
 
 fn applicant(announced: &Announced, token: &Token, spki: &[u8]) -> Applicant {
     let hardware = &announced.hardware;
     Applicant {
         device_uuid: hardware.device_uuid.uuid(),
-        serial: hardware.serial.as_ref().map(|serial| serial.as_str().to_owned()).or_else(|| token.serial.clone()),
-        imei: hardware.imei.iter().map(|imei| imei.as_str().to_owned()).collect(),
+        serial: hardware
+            .serial
+            .as_ref()
+            .map(|serial| serial.as_str().to_owned())
+            .or_else(|| token.serial.clone()),
+        imei: hardware
+            .imei
+            .iter()
+            .map(|imei| imei.as_str().to_owned())
+            .collect(),
         owner: token.owner.clone(),
         platform: hardware.platform,
         model: hardware.model.clone(),
@@ -320,17 +396,27 @@ fn applicant(announced: &Announced, token: &Token, spki: &[u8]) -> Applicant {
     }
 }
 
-async fn answer(app: &App, tenant: TenantId, admitted: &Admitted, der: Vec<u8>) -> Result<EnrollFinishResponse, Problem> {
+async fn answer(
+    app: &App,
+    tenant: TenantId,
+    admitted: &Admitted,
+    der: Vec<u8>,
+) -> Result<EnrollFinishResponse, Problem> {
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let head = audit::head(app, tenant).ok_or_else(|| {
-        UNAVAILABLE.detail("The tenant's log has no checkpoint yet. Repeat the call.").retry_after(1)
+        UNAVAILABLE
+            .detail("The tenant's log has no checkpoint yet. Repeat the call.")
+            .retry_after(1)
     })?;
     let authority = &app.keys.authority;
     Ok(EnrollFinishResponse {
         tenant,
         device_id: admitted.id,
         epoch: admitted.epoch,
-        certificate_chain: vec![Base64Bytes(der), Base64Bytes(authority.device_ca_certificate().to_vec())],
+        certificate_chain: vec![
+            Base64Bytes(der),
+            Base64Bytes(authority.device_ca_certificate().to_vec()),
+        ],
         ca_certificates: vec![Base64Bytes(authority.root_certificate().to_vec())],
         root_documents: keys.root_documents.clone(),
         checkpoint: head.note.clone(),
@@ -347,7 +433,13 @@ async fn answer(app: &App, tenant: TenantId, admitted: &Admitted, der: Vec<u8>) 
 }
 
 /// Records a refused enrollment and hands the problem on.
-async fn refused(app: &App, tenant: TenantId, token: TokenId, hardware: &HardwareClaims, problem: Problem) -> Problem {
+async fn refused(
+    app: &App,
+    tenant: TenantId,
+    token: TokenId,
+    hardware: &HardwareClaims,
+    problem: Problem,
+) -> Problem {
     let code = problem.code();
     let device_uuid = hardware.device_uuid.uuid().as_hyphenated().to_string();
     let detail = serde_json::json!({
@@ -356,10 +448,17 @@ async fn refused(app: &App, tenant: TenantId, token: TokenId, hardware: &Hardwar
         "device_uuid": device_uuid,
         "serial": hardware.serial.as_ref().map(|serial| serial.as_str()),
     });
-    let author = Author { tenant, actor: applicant_actor(hardware) };
+    let author = Author {
+        tenant,
+        actor: applicant_actor(hardware),
+    };
     let logged = audit::commit(app, &author, move |tx| {
         store::failed(tx, tenant, token, code)?;
-        tx.record("enrollment.refused", ("enrollment-token", token.to_string()), detail.clone())?;
+        tx.record(
+            "enrollment.refused",
+            ("enrollment-token", token.to_string()),
+            detail.clone(),
+        )?;
         Ok(())
     })
     .await;
@@ -369,7 +468,10 @@ async fn refused(app: &App, tenant: TenantId, token: TokenId, hardware: &Hardwar
 
 /// A device that has no id yet is named by its hardware UUID.
 fn applicant_actor(hardware: &HardwareClaims) -> Actor {
-    Actor { kind: ActorKind::Device, id: hardware.device_uuid.to_string() }
+    Actor {
+        kind: ActorKind::Device,
+        id: hardware.device_uuid.to_string(),
+    }
 }
 
 fn used() -> Problem {

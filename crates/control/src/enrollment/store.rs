@@ -58,28 +58,51 @@ pub fn token(tx: &mut Tx, tenant: TenantId, id: TokenId) -> Result<Option<Token>
     tx.query_opt(&TOKEN, &[&tenant.uuid(), &id.uuid()], token_of)
 }
 
-pub fn tokens(tx: &mut Tx, tenant: TenantId, before: TokenId, limit: i64) -> Result<Vec<Token>, StorageError> {
+pub fn tokens(
+    tx: &mut Tx,
+    tenant: TenantId,
+    before: TokenId,
+    limit: i64,
+) -> Result<Vec<Token>, StorageError> {
     tx.query(&TOKENS, &[&tenant.uuid(), &before.uuid(), &limit], token_of)
 }
 
 /// Marks the token as used by this key; answers 0 when it was used already.
-pub fn redeem(tx: &mut Tx, tenant: TenantId, id: TokenId, spki_sha256: &[u8], at: Timestamp) -> Result<u64, StorageError> {
-    tx.execute(&REDEEM, &[&tenant.uuid(), &id.uuid(), &at.as_micros(), &spki_sha256])
+pub fn redeem(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: TokenId,
+    spki_sha256: &[u8],
+    at: Timestamp,
+) -> Result<u64, StorageError> {
+    tx.execute(
+        &REDEEM,
+        &[&tenant.uuid(), &id.uuid(), &at.as_micros(), &spki_sha256],
+    )
 }
 
 pub fn bind(tx: &mut Tx, tenant: TenantId, id: TokenId, device: DeviceId) -> Result<(), StorageError> {
-    tx.execute(&BOUND, &[&tenant.uuid(), &id.uuid(), &device.uuid()]).map(drop)
+    tx.execute(&BOUND, &[&tenant.uuid(), &id.uuid(), &device.uuid()])
+        .map(drop)
 }
 
 pub fn failed(tx: &mut Tx, tenant: TenantId, id: TokenId, code: &str) -> Result<(), StorageError> {
-    tx.execute(&FAILED, &[&tenant.uuid(), &id.uuid(), &code]).map(drop)
+    tx.execute(&FAILED, &[&tenant.uuid(), &id.uuid(), &code])
+        .map(drop)
 }
 
 /// (issued, redeemed, expired unused, with failures) of the tokens made since `since`.
-pub fn funnel(tx: &mut Tx, tenant: TenantId, since: Timestamp, now: Timestamp) -> Result<(i64, i64, i64, i64), StorageError> {
-    tx.query_one(&FUNNEL, &[&tenant.uuid(), &since.as_micros(), &now.as_micros()], |row| {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-    })
+pub fn funnel(
+    tx: &mut Tx,
+    tenant: TenantId,
+    since: Timestamp,
+    now: Timestamp,
+) -> Result<(i64, i64, i64, i64), StorageError> {
+    tx.query_one(
+        &FUNNEL,
+        &[&tenant.uuid(), &since.as_micros(), &now.as_micros()],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+    )
 }
 
 pub fn insert_session(tx: &mut Tx, sha256: &[u8], session: &Session) -> Result<(), StorageError> {
@@ -114,8 +137,17 @@ pub fn session(tx: &mut Tx, sha256: &[u8]) -> Result<Option<Session>, StorageErr
     })
 }
 
-pub fn open_sessions(tx: &mut Tx, tenant: TenantId, token: TokenId, now: Timestamp) -> Result<i64, StorageError> {
-    tx.query_one(&SESSIONS_OF_TOKEN, &[&tenant.uuid(), &token.uuid(), &now.as_micros()], |row| row.get(0))
+pub fn open_sessions(
+    tx: &mut Tx,
+    tenant: TenantId,
+    token: TokenId,
+    now: Timestamp,
+) -> Result<i64, StorageError> {
+    tx.query_one(
+        &SESSIONS_OF_TOKEN,
+        &[&tenant.uuid(), &token.uuid(), &now.as_micros()],
+        |row| row.get(0),
+    )
 }
 
 /// Removes sessions that have ended and tokens older than `tokens_before`.

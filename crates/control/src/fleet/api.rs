@@ -54,9 +54,13 @@ async fn list_devices(
     let (tenant, shared) = (permit.tenant(), app.clone());
     let items = app
         .db
-        .read(permit.storage(), move |tx| super::list(tx, &shared.activations, tenant, &filter, after, limit + 1))
+        .read(permit.storage(), move |tx| {
+            super::list(tx, &shared.activations, tenant, &filter, after, limit + 1)
+        })
         .await?;
-    Ok(Json(Page::of(items, limit, |item: &FleetDevice| item.device.id.to_string())))
+    Ok(Json(Page::of(items, limit, |item: &FleetDevice| {
+        item.device.id.to_string()
+    })))
 }
 
 #[utoipa::path(
@@ -69,8 +73,12 @@ async fn get_device(
     PathOf(id): PathOf<String>,
 ) -> Result<Json<FleetDevice>, Problem> {
     let (tenant, shared) = (permit.tenant(), app.clone());
-    let device =
-        app.db.read(permit.storage(), move |tx| super::device(tx, &shared.activations, tenant, &id)).await?;
+    let device = app
+        .db
+        .read(permit.storage(), move |tx| {
+            super::device(tx, &shared.activations, tenant, &id)
+        })
+        .await?;
     Ok(Json(device))
 }
 
@@ -127,6 +135,11 @@ async fn revoke_certificates(
 )]
 async fn overview(permit: Permit<DeviceRead>, State(app): State<App>) -> Result<Json<Overview>, Problem> {
     let (tenant, shared, now) = (permit.tenant(), app.clone(), app.clock.now());
-    let overview = app.db.read(permit.storage(), move |tx| super::overview(&shared, tx, tenant, now)).await?;
+    let overview = app
+        .db
+        .read(permit.storage(), move |tx| {
+            super::overview(&shared, tx, tenant, now)
+        })
+        .await?;
     Ok(Json(overview))
 }

@@ -61,30 +61,43 @@ pub fn with_policies(
     devices: Vec<Device>,
 ) -> Result<Vec<FleetDevice>, Problem> {
     let policies = rollout::policies_of(tx, activations, tenant, &devices)?;
-    let views = devices.into_iter().zip(policies).map(|(device, policy)| FleetDevice {
-        device: device.into(),
-        policy: policy.map(|policy| PolicyView {
-            policy_id: policy.policy,
-            version: policy.version.to_string(),
-            sha256: policy.sha256,
-            state: policy.state.as_str().to_owned(),
-        }),
-        certificate: None,
-    });
+    let views = devices
+        .into_iter()
+        .zip(policies)
+        .map(|(device, policy)| FleetDevice {
+            device: device.into(),
+            policy: policy.map(|policy| PolicyView {
+                policy_id: policy.policy,
+                version: policy.version.to_string(),
+                sha256: policy.sha256,
+                state: policy.state.as_str().to_owned(),
+            }),
+            certificate: None,
+        });
     Ok(views.collect())
 }
 
 /// One device with its policy and its newest certificate.
-pub fn device(tx: &mut Tx, activations: &Activations, tenant: TenantId, text: &str) -> Result<FleetDevice, Problem> {
+pub fn device(
+    tx: &mut Tx,
+    activations: &Activations,
+    tenant: TenantId,
+    text: &str,
+) -> Result<FleetDevice, Problem> {
     let device = devices::resolve(tx, tenant, text)?;
     let id = device.id;
     let mut views = with_policies(tx, activations, tenant, vec![device])?;
-    let mut view = views.pop().ok_or_else(|| Problem::internal("one device gives one view"))?;
-    view.certificate = certificates::of_device(tx, tenant, id)?.into_iter().next().map(|newest| CertificateView {
-        serial: newest.serial,
-        not_after: newest.not_after.to_string(),
-        revoked_at: newest.revoked_at.map(|at| at.to_string()),
-    });
+    let mut view = views
+        .pop()
+        .ok_or_else(|| Problem::internal("one device gives one view"))?;
+    view.certificate = certificates::of_device(tx, tenant, id)?
+        .into_iter()
+        .next()
+        .map(|newest| CertificateView {
+            serial: newest.serial,
+            not_after: newest.not_after.to_string(),
+            revoked_at: newest.revoked_at.map(|at| at.to_string()),
+        });
     Ok(view)
 }
 
@@ -109,7 +122,8 @@ pub struct Overview {
 pub fn overview(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Overview, Problem> {
     let since = now.minus(std::time::Duration::from_secs(OVERVIEW_DAYS * 86_400));
     let summary = devices::summary(tx, tenant)?;
-    let commands: std::collections::BTreeMap<String, i64> = commands::by_state(tx, tenant, since)?.into_iter().collect();
+    let commands: std::collections::BTreeMap<String, i64> =
+        commands::by_state(tx, tenant, since)?.into_iter().collect();
     let of = |state: CommandState| commands.get(state.as_str()).copied().unwrap_or(0);
     Ok(Overview {
         connected: app.registry.connected(),
@@ -172,7 +186,11 @@ pub async fn retire(app: &App, permit: &Permit<DeviceWrite>, device: String) -> 
 }
 
 /// Revokes every certificate of a device: its next message is refused, and it must enroll again.
-pub async fn revoke_certificates(app: &App, permit: &Permit<DeviceWrite>, device: String) -> Result<(), Problem> {
+pub async fn revoke_certificates(
+    app: &App,
+    permit: &Permit<DeviceWrite>,
+    device: String,
+) -> Result<(), Problem> {
     let id = audit::commit(app, permit.author(), move |tx| {
         let tenant = tx.tenant();
         let device = devices::resolve(tx, tenant, &device)?;

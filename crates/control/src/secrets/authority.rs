@@ -4,8 +4,8 @@ use std::{net::IpAddr, path::Path, time::Duration};
 
 use muster_model::{DeviceId, TenantId, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -52,12 +52,18 @@ impl Authority {
         let device_key = key_pair(&folder.join("device-ca-key.pem"))?;
         let device_path = folder.join("device-ca.der");
         if !device_path.exists() {
-            let certificate = ca_params("Muster device CA", DEVICE_CA_DAYS, 0, now)?.signed_by(&device_key, &root)?;
+            let certificate =
+                ca_params("Muster device CA", DEVICE_CA_DAYS, 0, now)?.signed_by(&device_key, &root)?;
             files::write_private(&device_path, certificate.der())?;
         }
         let device_der = CertificateDer::from(files::read(&device_path)?);
         let device = Issuer::from_ca_cert_der(&device_der, device_key)?;
-        Ok(Authority { root, root_der, device, device_der })
+        Ok(Authority {
+            root,
+            root_der,
+            device,
+            device_der,
+        })
     }
 
     /// The anchor of the listeners' certificate (DER).
@@ -69,8 +75,15 @@ impl Authority {
     pub fn root_certificate_pem(&self) -> String {
         use base64::{Engine, engine::general_purpose::STANDARD};
         let text = STANDARD.encode(&self.root_der);
-        let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+        let lines: Vec<&str> = text
+            .as_bytes()
+            .chunks(64)
+            .filter_map(|line| std::str::from_utf8(line).ok())
+            .collect();
+        format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            lines.join("\n")
+        )
     }
 
     /// The anchor of every device certificate (DER).
@@ -92,14 +105,23 @@ impl Authority {
     ) -> Result<(Vec<CertificateDer<'static>>, Vec<u8>), SecretsError> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::new(names.to_vec())?;
-        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
+        params
+            .subject_alt_names
+            .extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         params.distinguished_name = named("Muster");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        validity(&mut params, now, Duration::from_secs(SERVER_CERTIFICATE_DAYS * 86_400));
+        validity(
+            &mut params,
+            now,
+            Duration::from_secs(SERVER_CERTIFICATE_DAYS * 86_400),
+        );
         let certificate = params.signed_by(&key, &self.root)?;
-        Ok((vec![certificate.der().clone(), self.root_der.clone()], key.serialize_der()))
+        Ok((
+            vec![certificate.der().clone(), self.root_der.clone()],
+            key.serialize_der(),
+        ))
     }
 
     /// Issues the certificate of a device for the key `spki` (DER). Nothing is taken from the request but the key.
@@ -125,7 +147,12 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let (not_before, not_after) = validity(&mut params, now, lifetime);
         let certificate = params.signed_by(&public_key, &self.device)?;
-        Ok(IssuedCertificate { serial: hex::encode(serial), der: certificate.der().to_vec(), not_before, not_after })
+        Ok(IssuedCertificate {
+            serial: hex::encode(serial),
+            der: certificate.der().to_vec(),
+            not_before,
+            not_after,
+        })
     }
 }
 
@@ -143,7 +170,12 @@ fn key_pair(path: &Path) -> Result<KeyPair, SecretsError> {
     Ok(KeyPair::from_pem(&text)?)
 }
 
-fn ca_params(name: &str, days: u64, path_length: u8, now: Timestamp) -> Result<CertificateParams, SecretsError> {
+fn ca_params(
+    name: &str,
+    days: u64,
+    path_length: u8,
+    now: Timestamp,
+) -> Result<CertificateParams, SecretsError> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name = named(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));

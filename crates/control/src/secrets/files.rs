@@ -15,14 +15,23 @@ use super::SecretsError;
 
 /// Makes a folder (and its parents) that only its owner can enter.
 pub fn private_folder(path: &Path) -> Result<(), SecretsError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| io(path, source))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| io(path, source))
 }
 
 /// Writes a private file whole: a crash leaves the old one or the new one.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SecretsError> {
     let part = path.with_extension("part");
     let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&part)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&part, path)?;
@@ -39,10 +48,19 @@ pub fn read(path: &Path) -> Result<Vec<u8>, SecretsError> {
 }
 
 /// The key in `path`, made by `generate` when there is none.
-pub fn signing_key(path: &Path, generate: fn() -> Result<SigningKey, KeyError>) -> Result<SigningKey, SecretsError> {
+pub fn signing_key(
+    path: &Path,
+    generate: fn() -> Result<SigningKey, KeyError>,
+) -> Result<SigningKey, SecretsError> {
     if !path.exists() {
         let fail = |error: KeyError| unreadable(path, &error.to_string());
-        write_private(path, generate().and_then(|key| key.to_pkcs8_pem()).map_err(fail)?.as_bytes())?;
+        write_private(
+            path,
+            generate()
+                .and_then(|key| key.to_pkcs8_pem())
+                .map_err(fail)?
+                .as_bytes(),
+        )?;
     }
     existing_key(path)
 }
@@ -64,9 +82,15 @@ pub fn install_id(path: &Path, now: Timestamp) -> Result<Uuid, SecretsError> {
 }
 
 fn unreadable(path: &Path, why: &str) -> SecretsError {
-    SecretsError::Unreadable { path: path.to_owned(), why: why.to_owned() }
+    SecretsError::Unreadable {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    }
 }
 
 fn io(path: &Path, source: std::io::Error) -> SecretsError {
-    SecretsError::Io { path: path.to_owned(), source }
+    SecretsError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }

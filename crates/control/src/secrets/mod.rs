@@ -31,7 +31,9 @@ pub enum SecretsError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path} is not a key that Muster wrote: {why}")]
     Unreadable { path: PathBuf, why: String },
-    #[error("the keys of tenant {tenant} are not in {folder}: copy the folder `keys` of the node that made the tenant")]
+    #[error(
+        "the keys of tenant {tenant} are not in {folder}: copy the folder `keys` of the node that made the tenant"
+    )]
     TenantMissing { tenant: TenantId, folder: PathBuf },
     #[error("certificate: {0}")]
     Certificate(#[from] rcgen::Error),
@@ -69,7 +71,10 @@ impl Keyring {
             install,
             authority: Authority::open(&folder, now)?,
             access_tokens: files::signing_key(&folder.join("access-tokens.pem"), SigningKey::generate_p256)?,
-            enrollment_tokens: files::signing_key(&folder.join("enrollment-tokens.pem"), SigningKey::generate_p256)?,
+            enrollment_tokens: files::signing_key(
+                &folder.join("enrollment-tokens.pem"),
+                SigningKey::generate_p256,
+            )?,
             folder,
             tenants: RwLock::default(),
         })
@@ -91,7 +96,12 @@ impl Keyring {
     }
 
     /// Makes the keys and the first root document of a new tenant. The root key goes to `take_away`, nowhere else.
-    pub fn create_tenant(&self, tenant: TenantId, take_away: &Path, now: Timestamp) -> Result<PathBuf, SecretsError> {
+    pub fn create_tenant(
+        &self,
+        tenant: TenantId,
+        take_away: &Path,
+        now: Timestamp,
+    ) -> Result<PathBuf, SecretsError> {
         const ROOT_DOCUMENT_DAYS: u64 = 365;
         let folder = self.tenant_folder(tenant);
         files::private_folder(&folder)?;
@@ -102,16 +112,32 @@ impl Keyring {
         let action = files::signing_key(&folder.join("action.pem"), SigningKey::generate_ed25519)?;
         let log = files::signing_key(&folder.join("log.pem"), SigningKey::generate_ed25519)?;
         // No approver is named yet, so no destructive command can be approved.
-        let members = [(Role::Root, &root), (Role::Policy, &policy), (Role::Action, &action), (Role::Log, &log)];
+        let members = [
+            (Role::Root, &root),
+            (Role::Policy, &policy),
+            (Role::Action, &action),
+            (Role::Log, &log),
+        ];
         let document = RootDocument {
             tenant,
             version: 1,
             issued_at: now,
             expires_at: now.plus(std::time::Duration::from_secs(ROOT_DOCUMENT_DAYS * 86_400)),
-            keys: members.iter().map(|(_, key)| (key.key_id(), key.public().clone())).collect(),
+            keys: members
+                .iter()
+                .map(|(_, key)| (key.key_id(), key.public().clone()))
+                .collect(),
             roles: members
                 .iter()
-                .map(|(role, key)| (*role, RoleKeys { keys: [key.key_id()].into(), threshold: 1 }))
+                .map(|(role, key)| {
+                    (
+                        *role,
+                        RoleKeys {
+                            keys: [key.key_id()].into(),
+                            threshold: 1,
+                        },
+                    )
+                })
                 .collect(),
             log_origin: checkpoint::origin(tenant),
             budgets: DEFAULT_BUDGETS,
@@ -119,7 +145,10 @@ impl Keyring {
         };
         let envelope = document
             .sign(&[&root])
-            .map_err(|error| SecretsError::RootDocument { tenant, why: error.to_string() })?;
+            .map_err(|error| SecretsError::RootDocument {
+                tenant,
+                why: error.to_string(),
+            })?;
         let text = serde_json::to_string(&[envelope]).expect("an envelope is serializable");
         files::write_private(&folder.join("root.json"), text.as_bytes())?;
         Ok(root_path)
@@ -133,13 +162,21 @@ impl Keyring {
         let folder = self.tenant_folder(tenant);
         let root_path = folder.join("root.json");
         if !root_path.exists() {
-            return Err(SecretsError::TenantMissing { tenant, folder: self.folder.clone() });
+            return Err(SecretsError::TenantMissing {
+                tenant,
+                folder: self.folder.clone(),
+            });
         }
         let text = files::read(&root_path)?;
-        let root_documents: Vec<Envelope> = serde_json::from_slice(&text)
-            .map_err(|error| SecretsError::Unreadable { path: root_path, why: error.to_string() })?;
+        let root_documents: Vec<Envelope> =
+            serde_json::from_slice(&text).map_err(|error| SecretsError::Unreadable {
+                path: root_path,
+                why: error.to_string(),
+            })?;
         let wrong = |why: String| SecretsError::RootDocument { tenant, why };
-        let (first, later) = root_documents.split_first().ok_or_else(|| wrong("there is none".into()))?;
+        let (first, later) = root_documents
+            .split_first()
+            .ok_or_else(|| wrong("there is none".into()))?;
         let mut root = RootDocument::verify_first(first, None).map_err(|error| wrong(error.to_string()))?;
         for envelope in later {
             root = RootDocument::verify_next(&root, envelope).map_err(|error| wrong(error.to_string()))?;

@@ -1,0 +1,41 @@
+//! Every SQL statement is prepared on both engines, and the hot ones scan no whole table.
+
+use muster_control::{MIGRATIONS, STATEMENTS};
+use muster_storage::testing;
+
+/// Statements that read a whole small table on purpose, or run rarely and in the background.
+const MAY_SCAN: &[&str] = &[
+    "TENANTS",
+    "PENDING_TENANTS",
+    "TREES",
+    "FORGET_SESSIONS",
+    "FORGET_SIGNINS",
+    "FORGET",
+    "FORGET_TOKENS",
+    "HELD_BY_INACTIVE",
+    "STRAYS",
+    "ALL_OPEN",
+    "RUNNING",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_statement_is_valid_on_both_engines() {
+    for database in testing::databases(MIGRATIONS).await {
+        for slice in STATEMENTS {
+            let problems = testing::statement_problems(&database, slice).await;
+            assert!(problems.is_empty(), "{problems:#?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_hot_statement_scans_a_whole_table() {
+    let mut scans = Vec::new();
+    for database in testing::databases(MIGRATIONS).await {
+        for slice in STATEMENTS {
+            let hot: Vec<_> = slice.iter().filter(|statement| !MAY_SCAN.contains(&statement.name)).copied().collect();
+            scans.extend(testing::whole_table_scans(&database, &hot).await);
+        }
+    }
+    assert!(scans.is_empty(), "{scans:#?}");
+}
