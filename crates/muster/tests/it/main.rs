@@ -1,0 +1,25 @@
+//! The real programs from outside: `muster serve` and `muster-agent` as processes, over their own listeners, on SQLite and
+//! on PostgreSQL (`MUSTER_TEST_POSTGRES_URL`).
+//!
+//! A test is named after the behavior it holds, with the letter of the abuse case in front where there is one.
+
+mod support;
+
+mod admin_limits;
+mod agent;
+mod api_document;
+mod commands;
+mod crash;
+mod enrollment;
+mod first_run;
+mod idempotency;
+mod injection;
+mod log_endpoints;
+mod log_tamper;
+mod nodes;
+mod oauth;
+mod policy;
+mod protocol;
+mod routes;
+mod tenants;
+mod tokens;

@@ -1,0 +1,48 @@
+//! The table of routes that the admin API is held to: `crates/control/src/access/routes.tsv`.
+
+const TABLE: &str = include_str!("../../../../control/src/access/routes.tsv");
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    pub method: &'static str,
+    pub path: &'static str,
+    /// The scope that the route needs, or `public`.
+    pub scope: &'static str,
+}
+
+/// Every row.
+pub fn all() -> Vec<Route> {
+    let rows = TABLE.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    rows.map(|line| {
+        let mut cells = line.split('\t');
+        let mut next = || cells.next().expect("a row has three cells");
+        Route { method: next(), path: next(), scope: next() }
+    })
+    .collect()
+}
+
+impl Route {
+    pub fn is_public(&self) -> bool {
+        self.scope == "public"
+    }
+
+    /// The path with something of the right kind in every parameter's place.
+    pub fn filled(&self) -> String {
+        let id = |prefix: &str| format!("{prefix}_{}", "0".repeat(32));
+        let of_kind = match self.path.split('/').nth(3).unwrap_or_default() {
+            "clients" => id("cli"),
+            "commands" => id("cmd"),
+            "devices" => id("dev"),
+            "policies" => id("pol"),
+            "rollouts" => id("rol"),
+            _ => String::new(),
+        };
+        self.filled_with(&of_kind)
+    }
+
+    /// The path with this id in the place of `{id}`.
+    pub fn filled_with(&self, id: &str) -> String {
+        self.path.replace("{id}", id).replace("{version}", "2026.05").replace("{*path}", "0/000")
+    }
+}
