@@ -1,0 +1,276 @@
+//! The part of the admin API that a farm needs: tokens for its devices, and commands for the load.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use muster_model::CommandState;
+use reqwest::{Certificate, Method, StatusCode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use crate::FarmError;
+
+const CALL_TIME_MAX: Duration = Duration::from_secs(60);
+/// Largest file that is read.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// How often a call that may be repeated is tried.
+const TRIES_MAX: u32 = 5;
+
+/// `admin.json` of the server's data folder.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct AdminFile {
+    /// Origin of the admin listener.
+    pub admin_url: String,
+    /// Origin of the device listener.
+    pub device_url: String,
+    /// PEM file of the install's authority.
+    pub ca_file: PathBuf,
+    /// The tenant.
+    pub tenant: String,
+    /// The client's id.
+    pub client_id: String,
+    /// The client's secret.
+    pub client_secret: String,
+}
+
+impl std::fmt::Debug for AdminFile {
+    /// The secret prints as `***`.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = formatter.debug_struct("AdminFile");
+        shown
+            .field("admin_url", &self.admin_url)
+            .field("device_url", &self.device_url);
+        shown.field("client_secret", &"***").finish_non_exhaustive()
+    }
+}
+
+impl AdminFile {
+    /// Reads the file. A relative `ca_file` is looked for beside it.
+    pub fn read(path: &Path) -> Result<Self, FarmError> {
+        let bytes = read_file(path)?;
+        let mut file: Self = serde_json::from_slice(&bytes).map_err(|error| FarmError::Content {
+            path: path.to_owned(),
+            detail: error.to_string(),
+        })?;
+        if file.ca_file.is_relative()
+            && let Some(folder) = path.parent()
+            && folder.join(&file.ca_file).exists()
+        {
+            file.ca_file = folder.join(&file.ca_file);
+        }
+        Ok(file)
+    }
+
+    /// The authority's certificate, PEM.
+    pub fn ca_pem(&self) -> Result<Vec<u8>, FarmError> {
+        read_file(&self.ca_file)
+    }
+}
+
+/// Reads a small file.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, FarmError> {
+    use std::io::Read as _;
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?
+            .take(FILE_BYTES_MAX)
+            .read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|source| FarmError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A client of the admin API.
+#[derive(Debug)]
+pub struct Admin {
+    http: reqwest::Client,
+    file: AdminFile,
+    token: Mutex<Option<String>>,
+}
+
+/// A command's life so far, as far as the load looks at it.
+#[derive(Debug, Deserialize)]
+pub struct CommandLife {
+    /// Names the command.
+    pub command_id: String,
+    /// Where it is.
+    pub state: String,
+}
+
+impl CommandLife {
+    /// True once nothing more will happen to it.
+    pub fn is_over(&self) -> bool {
+        CommandState::parse(&self.state).is_some_and(CommandState::is_final)
+    }
+}
+
+impl Admin {
+    /// Prepares a client; nothing is sent yet.
+    pub fn new(file: AdminFile) -> Result<Self, FarmError> {
+        let admin = |error: reqwest::Error| FarmError::Admin(error.to_string());
+        let anchors = Certificate::from_pem_bundle(&file.ca_pem()?).map_err(admin)?;
+        let http = reqwest::Client::builder()
+            .tls_certs_only(anchors)
+            .https_only(true)
+            .no_proxy()
+            .timeout(CALL_TIME_MAX)
+            .build()
+            .map_err(admin)?;
+        Ok(Self {
+            http,
+            file,
+            token: Mutex::new(None),
+        })
+    }
+
+    /// Gets a first access token: wrong credentials and a wrong address show here.
+    pub async fn sign_in(&self) -> Result<(), FarmError> {
+        self.token().await.map(drop)
+    }
+
+    /// A one-time enrollment token for a device.
+    pub async fn enrollment_token(
+        &self,
+        device_uuid: &str,
+        serial: &str,
+        owner: &str,
+    ) -> Result<String, FarmError> {
+        #[derive(Deserialize)]
+        struct Made {
+            token: String,
+        }
+        let body = json!({"device_uuid": device_uuid, "serial": serial, "owner": owner, "ttl_seconds": 600});
+        let made: Made = self.call(Method::POST, "/enrollment-tokens", Some(&body)).await?;
+        Ok(made.token)
+    }
+
+    /// The ids of at most `count` active devices.
+    pub async fn active_devices(&self, count: usize) -> Result<Vec<String>, FarmError> {
+        #[derive(Deserialize)]
+        struct Page {
+            items: Vec<Device>,
+            next_cursor: Option<String>,
+        }
+        #[derive(Deserialize)]
+        struct Device {
+            id: String,
+        }
+        let (mut ids, mut cursor) = (Vec::new(), String::new());
+        while ids.len() < count {
+            let page: Page = self
+                .call(
+                    Method::GET,
+                    &format!("/devices?filter=state%3Aactive&limit=500{cursor}"),
+                    None,
+                )
+                .await?;
+            ids.extend(page.items.into_iter().map(|device| device.id));
+            let Some(next) = page.next_cursor else { break };
+            cursor = format!("&cursor={next}");
+        }
+        ids.truncate(count);
+        Ok(ids)
+    }
+
+    /// Sends a command that changes nothing on a device that is locked already.
+    pub async fn lock(&self, device: &str) -> Result<CommandLife, FarmError> {
+        self.call(
+            Method::POST,
+            &format!("/devices/{device}/commands"),
+            Some(&json!({"type": "lock"})),
+        )
+        .await
+    }
+
+    /// How far a command is.
+    pub async fn command(&self, id: &str) -> Result<CommandLife, FarmError> {
+        self.call(Method::GET, &format!("/commands/{id}"), None).await
+    }
+
+    /// One call; repeated with the same key where no answer came, and once with a fresh access token.
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, FarmError> {
+        let key = uuid::Uuid::new_v4().simple().to_string();
+        let url = format!("{}/api/v1{path}", self.file.admin_url);
+        let mut last = FarmError::Admin("it was not tried".to_owned());
+        for attempt in 0..TRIES_MAX {
+            let token = self.token().await?;
+            let mut request = self.http.request(method.clone(), &url).bearer_auth(&token);
+            if let Some(body) = body {
+                request = request.json(body).header("Idempotency-Key", &key);
+            }
+            let response = match request.send().await {
+                Ok(response) => response,
+                Err(error) => {
+                    last = FarmError::Admin(root_cause(&error));
+                    tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+                    continue;
+                }
+            };
+            let status = response.status();
+            if status.is_success() {
+                return response
+                    .json()
+                    .await
+                    .map_err(|error| FarmError::Admin(root_cause(&error)));
+            }
+            let text = response.text().await.unwrap_or_default();
+            last = FarmError::Admin(format!("{path} answered {status}: {text}"));
+            match status {
+                StatusCode::UNAUTHORIZED => *self.token.lock().await = None,
+                StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                    tokio::time::sleep(Duration::from_millis(500 << attempt)).await;
+                }
+                _ => return Err(last),
+            }
+        }
+        Err(last)
+    }
+
+    async fn token(&self) -> Result<String, FarmError> {
+        #[derive(Deserialize)]
+        struct Granted {
+            access_token: String,
+        }
+        let mut held = self.token.lock().await;
+        if let Some(token) = held.as_ref() {
+            return Ok(token.clone());
+        }
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", &self.file.client_id),
+            ("client_secret", &self.file.client_secret),
+        ];
+        let url = format!("{}/oauth2/token", self.file.admin_url);
+        let answer = self.http.post(url).form(&form).send().await;
+        let answer = answer.map_err(|error| FarmError::Admin(root_cause(&error)))?;
+        let status = answer.status();
+        if !status.is_success() {
+            let text = answer.text().await.unwrap_or_default();
+            return Err(FarmError::Admin(format!("signing in answered {status}: {text}")));
+        }
+        let granted: Granted = answer
+            .json()
+            .await
+            .map_err(|error| FarmError::Admin(root_cause(&error)))?;
+        *held = Some(granted.access_token.clone());
+        Ok(granted.access_token)
+    }
+}
+
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
