@@ -19,7 +19,10 @@ use muster_channel_agent::{
 use muster_control::{
     access::{
         Author,
-        problem::{CSR_INVALID, DEVICE_BLOCKED, EPOCH_MISMATCH, INTERNAL, MALFORMED, METHOD_NOT_ALLOWED, NOT_FOUND, Problem},
+        problem::{
+            CSR_INVALID, DEVICE_BLOCKED, EPOCH_MISMATCH, INTERNAL, MALFORMED, METHOD_NOT_ALLOWED, NOT_FOUND,
+            Problem,
+        },
         request::with_id,
     },
     audit, certificates, clock,
@@ -42,7 +45,9 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/agent/v1/renew", post(renew))
         .route("/agent/v1/wake", get(wake::wake))
         .route("/agent/v1/ping", get(ping))
-        .fallback(|| async { NOT_FOUND.detail("The device listener has no such path. See docs/agent-protocol.md.") })
+        .fallback(|| async {
+            NOT_FOUND.detail("The device listener has no such path. See docs/agent-protocol.md.")
+        })
         .method_not_allowed_fallback(|| async { METHOD_NOT_ALLOWED.detail("The path takes another method.") })
         .layer(DefaultBodyLimit::max(INVENTORY_BODY_BYTES_MAX))
         .layer(middleware::from_fn(identified))
@@ -57,7 +62,9 @@ async fn identified(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(error) => {
             tracing::error!(%error, request_id = id, "a request panicked");
-            INTERNAL.detail("The request was not carried out.").into_response()
+            INTERNAL
+                .detail("The request was not carried out.")
+                .into_response()
         }
     }
 }
@@ -79,7 +86,9 @@ async fn begin(State(gateway): State<Gateway>, request: Request) -> Result<Respo
 async fn finish(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
     let message = wire::read::<EnrollFinishRequest>(request, ENROLL_BODY_BYTES_MAX).await?;
     let finished = enrollment::finish(&gateway.app, message.value).await;
-    gateway.metrics.enrollment(if finished.is_ok() { "done" } else { "refused" });
+    gateway
+        .metrics
+        .enrollment(if finished.is_ok() { "done" } else { "refused" });
     wire::answer(StatusCode::CREATED, message.answer_as, &finished?)
 }
 
@@ -93,34 +102,52 @@ async fn bundle(
     if known.identity.state != DeviceState::Active {
         return Err(DEVICE_BLOCKED.detail("The device is in quarantine; nothing is delivered to it."));
     }
-    let digest: Digest = sha256.parse().map_err(|_| MALFORMED.detail("A bundle is named by 64 lower-case hex digits."))?;
+    let digest: Digest = sha256
+        .parse()
+        .map_err(|_| MALFORMED.detail("A bundle is named by 64 lower-case hex digits."))?;
     let etag = format!("\"{digest}\"");
-    if headers.get(header::IF_NONE_MATCH).is_some_and(|held| held.as_bytes() == etag.as_bytes()) {
+    if headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|held| held.as_bytes() == etag.as_bytes())
+    {
         return Ok(StatusCode::NOT_MODIFIED.into_response());
     }
     let tenant = known.identity.tenant;
     let bytes = gateway
         .app
         .db
-        .read(Scope::Tenant(tenant.uuid()), move |tx| policy::bundle_by_sha256(tx, tenant, &digest))
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            policy::bundle_by_sha256(tx, tenant, &digest)
+        })
         .await?
         .ok_or_else(|| NOT_FOUND.detail("There is no such bundle."))?;
     let mut response = Body::from(bytes).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/zip"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
-    headers.insert(header::ETAG, HeaderValue::from_str(&etag).map_err(Problem::internal)?);
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, max-age=31536000, immutable"),
+    );
+    headers.insert(
+        header::ETAG,
+        HeaderValue::from_str(&etag).map_err(Problem::internal)?,
+    );
     Ok(response)
 }
 
 async fn inventory(State(gateway): State<Gateway>, request: Request) -> Result<StatusCode, Problem> {
     let app = &gateway.app;
     let known = known(app, request.extensions()).await?;
-    let message = wire::read::<InventoryRequest>(request, INVENTORY_BODY_BYTES_MAX).await?.value;
+    let message = wire::read::<InventoryRequest>(request, INVENTORY_BODY_BYTES_MAX)
+        .await?
+        .value;
     if message.epoch != known.identity.epoch {
         return Err(EPOCH_MISMATCH.detail("The message names another enrollment than the certificate."));
     }
-    message.facts.bounded().map_err(|limit| MALFORMED.detail(limit.to_string()))?;
+    message
+        .facts
+        .bounded()
+        .map_err(|limit| MALFORMED.detail(limit.to_string()))?;
     let (tenant, device, now) = (known.identity.tenant, known.identity.device, app.clock.now());
     audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
         let device = devices::get(tx, tenant, device)?;
@@ -155,7 +182,9 @@ async fn renew(State(gateway): State<Gateway>, request: Request) -> Result<Respo
     .await?;
     app.registry.forget_identity(device);
     let authority = app.keys.authority.device_ca_certificate().to_vec();
-    let answer = RenewResponse { certificate_chain: vec![Base64Bytes(der), Base64Bytes(authority)] };
+    let answer = RenewResponse {
+        certificate_chain: vec![Base64Bytes(der), Base64Bytes(authority)],
+    };
     wire::answer(StatusCode::OK, message.answer_as, &answer)
 }
 

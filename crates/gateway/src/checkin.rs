@@ -41,10 +41,14 @@ const SOON_SECONDS: u32 = 1;
 
 /// `POST /agent/v1/checkin`
 pub async fn checkin(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
-    let known = known(&gateway.app, request.extensions()).await.inspect_err(|_| gateway.metrics.checkin("refused"))?;
+    let known = known(&gateway.app, request.extensions())
+        .await
+        .inspect_err(|_| gateway.metrics.checkin("refused"))?;
     let message = wire::read::<CheckinRequest>(request, CHECKIN_BODY_BYTES_MAX).await?;
     let asked = message.value;
-    asked.check_limits().map_err(|limit| MALFORMED.detail(limit.to_string()))?;
+    asked
+        .check_limits()
+        .map_err(|limit| MALFORMED.detail(limit.to_string()))?;
     if asked.epoch != known.identity.epoch {
         return Err(EPOCH_MISMATCH.detail("The message names another enrollment than the certificate."));
     }
@@ -73,21 +77,37 @@ fn is_up_to_date(app: &App, known: &Known, asked: &CheckinRequest, now: Timestam
         return Ok(false);
     }
     let keys = app.keys.tenant(identity.tenant).map_err(Problem::internal)?;
-    let desired = app.activations.desired(identity.tenant, identity.platform, identity.device);
-    Ok(asked.root_version == keys.root.version && desired.is_some_and(|set| set.digest == asked.state_digest))
+    let desired = app
+        .activations
+        .desired(identity.tenant, identity.platform, identity.device);
+    Ok(
+        asked.root_version == keys.root.version
+            && desired.is_some_and(|set| set.digest == asked.state_digest),
+    )
 }
 
-async fn work(app: &App, known: &Known, asked: CheckinRequest, now: Timestamp) -> Result<CheckinResponse, Problem> {
+async fn work(
+    app: &App,
+    known: &Known,
+    asked: CheckinRequest,
+    now: Timestamp,
+) -> Result<CheckinResponse, Problem> {
     let identity = &known.identity;
     let receipts_accepted = take_receipts(app, identity, asked.receipts).await?;
     if let Some(report) = &asked.report {
         take_report(app, identity, report).await?;
     }
     rollout::ensure(app, identity.tenant).await?;
-    let set = app.activations.desired(identity.tenant, identity.platform, identity.device);
+    let set = app
+        .activations
+        .desired(identity.tenant, identity.platform, identity.device);
     let set = set.filter(|set| set.digest != asked.state_digest);
     let mark = known.seat.mark();
-    let due = if known.seat.is_due() { read_due(app, identity, now).await? } else { Vec::new() };
+    let due = if known.seat.is_due() {
+        read_due(app, identity, now).await?
+    } else {
+        Vec::new()
+    };
     if due.is_empty() {
         known.seat.settle(mark);
     }
@@ -97,8 +117,15 @@ async fn work(app: &App, known: &Known, asked: CheckinRequest, now: Timestamp) -
         receipts_accepted,
         want_inventory: !identity.has_facts,
         renew: must_renew(app, known.certificate_until, now),
-        root_documents: keys.root_documents.get(later..).map(<[Envelope]>::to_vec).unwrap_or_default(),
-        ..CheckinResponse::up_to_date(now, u32::try_from(app.settings.checkin_interval_seconds).unwrap_or(u32::MAX))
+        root_documents: keys
+            .root_documents
+            .get(later..)
+            .map(<[Envelope]>::to_vec)
+            .unwrap_or_default(),
+        ..CheckinResponse::up_to_date(
+            now,
+            u32::try_from(app.settings.checkin_interval_seconds).unwrap_or(u32::MAX),
+        )
     };
     if set.is_some() || !due.is_empty() {
         hand_out(app, identity, asked.tree_size, set, due, &mut answer).await?;
@@ -106,7 +133,11 @@ async fn work(app: &App, known: &Known, asked: CheckinRequest, now: Timestamp) -
     Ok(answer)
 }
 
-async fn take_receipts(app: &App, identity: &Identity, receipts: Vec<Envelope>) -> Result<Vec<CommandId>, Problem> {
+async fn take_receipts(
+    app: &App,
+    identity: &Identity,
+    receipts: Vec<Envelope>,
+) -> Result<Vec<CommandId>, Problem> {
     if receipts.is_empty() {
         return Ok(Vec::new());
     }
@@ -114,7 +145,10 @@ async fn take_receipts(app: &App, identity: &Identity, receipts: Vec<Envelope>) 
     let author = Author::device(identity.tenant, identity.device);
     let (device, epoch) = (identity.device, identity.epoch);
     let taken = audit::commit(app, &author, move |tx| {
-        receipts.iter().map(|receipt| commands::accept_receipt(tx, device, epoch, &key, receipt)).collect()
+        receipts
+            .iter()
+            .map(|receipt| commands::accept_receipt(tx, device, epoch, &key, receipt))
+            .collect()
     })
     .await;
     match taken {
@@ -142,7 +176,12 @@ async fn alarm(app: &App, identity: &Identity, problem: Problem) -> Problem {
     let detail = serde_json::json!({"code": problem.code(), "reason": problem.detail});
     let device = identity.device;
     let logged = audit::commit(app, &Author::device(identity.tenant, device), move |tx| {
-        tx.record("security.message_refused", ("device", device.to_string()), detail.clone()).map(drop)
+        tx.record(
+            "security.message_refused",
+            ("device", device.to_string()),
+            detail.clone(),
+        )
+        .map(drop)
     })
     .await;
     logged.err().unwrap_or(problem)
@@ -151,7 +190,9 @@ async fn alarm(app: &App, identity: &Identity, problem: Problem) -> Problem {
 async fn read_due(app: &App, identity: &Identity, now: Timestamp) -> Result<Vec<Command>, Problem> {
     let (tenant, device, epoch) = (identity.tenant, identity.device, identity.epoch);
     app.db
-        .read(Scope::Tenant(tenant.uuid()), move |tx| commands::due(tx, tenant, device, epoch, now))
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            commands::due(tx, tenant, device, epoch, now)
+        })
         .await
 }
 
@@ -168,8 +209,11 @@ async fn hand_out(
         answer.next_checkin_seconds = SOON_SECONDS;
         return Ok(());
     };
-    let desired = set.map(|set| rollout::desired_for(app, identity.tenant, identity.device, identity.epoch, &set)
-        .map(|(statement, entries)| (set, statement, entries)))
+    let desired = set
+        .map(|set| {
+            rollout::desired_for(app, identity.tenant, identity.device, identity.epoch, &set)
+                .map(|(statement, entries)| (set, statement, entries))
+        })
         .transpose()?;
     let (tenant, shared, at) = (identity.tenant, app.clone(), Arc::clone(&head));
     let proved = app
@@ -185,7 +229,10 @@ async fn hand_out(
                 let mut bundles = Vec::with_capacity(entries.len());
                 for (bundle, entry) in set.bundles.iter().zip(entries) {
                     if let Some(proof) = audit::entry_proof(&shared, tx, tenant, entry, &at)? {
-                        bundles.push(BundleProof { sha256: bundle.sha256, proof });
+                        bundles.push(BundleProof {
+                            sha256: bundle.sha256,
+                            proof,
+                        });
                     }
                 }
                 if bundles.len() == set.bundles.len() {
@@ -229,8 +276,15 @@ async fn fill(
         }
     }
     if head.size > tree_size && (answer.desired.is_some() || !answer.commands.is_empty()) {
-        let consistency = proved.consistency.iter().map(|hash| Base64Bytes(hash.as_bytes().to_vec())).collect();
-        answer.checkpoint = Some(CheckpointUpdate { note: head.note.clone(), consistency });
+        let consistency = proved
+            .consistency
+            .iter()
+            .map(|hash| Base64Bytes(hash.as_bytes().to_vec()))
+            .collect();
+        answer.checkpoint = Some(CheckpointUpdate {
+            note: head.note.clone(),
+            consistency,
+        });
     }
     Ok(())
 }

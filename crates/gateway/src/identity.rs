@@ -5,9 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use axum::http::Extensions;
 use muster_control::{
     App,
-    access::problem::{
-        CERTIFICATE_REQUIRED, CERTIFICATE_REVOKED, DEVICE_BLOCKED, EPOCH_MISMATCH, Problem,
-    },
+    access::problem::{CERTIFICATE_REQUIRED, CERTIFICATE_REVOKED, DEVICE_BLOCKED, EPOCH_MISMATCH, Problem},
     certificates,
     devices::{self, DeviceState, Identity, Seat},
 };
@@ -50,15 +48,21 @@ impl Peer {
     /// Reads the peer of a finished handshake.
     pub fn of(app: &App, stream: &TlsStream<TcpStream>, remote: SocketAddr) -> Peer {
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        Peer { remote, device: leaf.and_then(|leaf| read(app, leaf)).map(Arc::new) }
+        Peer {
+            remote,
+            device: leaf.and_then(|leaf| read(app, leaf)).map(Arc::new),
+        }
     }
 }
 
 /// The device behind a request, if its certificate is still good for its tenant, device and epoch.
 pub async fn known(app: &App, extensions: &Extensions) -> Result<Known, Problem> {
-    let certificate = extensions.get::<Peer>().and_then(|peer| peer.device.clone()).ok_or_else(|| {
-        CERTIFICATE_REQUIRED.detail("This call needs the device's certificate. Enroll first.")
-    })?;
+    let certificate = extensions
+        .get::<Peer>()
+        .and_then(|peer| peer.device.clone())
+        .ok_or_else(|| {
+            CERTIFICATE_REQUIRED.detail("This call needs the device's certificate. Enroll first.")
+        })?;
     let now = app.clock.now();
     let identity = match certificate.seat.identity() {
         Some(identity) => identity,
@@ -66,7 +70,11 @@ pub async fn known(app: &App, extensions: &Extensions) -> Result<Known, Problem>
     };
     let until = check(&certificate, &identity, now)?;
     app.registry.saw(&certificate.seat, &identity, now);
-    Ok(Known { seat: Arc::clone(&certificate.seat), identity, certificate_until: until })
+    Ok(Known {
+        seat: Arc::clone(&certificate.seat),
+        identity,
+        certificate_until: until,
+    })
 }
 
 fn check(certificate: &DeviceCertificate, identity: &Identity, now: Timestamp) -> Result<Timestamp, Problem> {
@@ -82,7 +90,9 @@ fn check(certificate: &DeviceCertificate, identity: &Identity, now: Timestamp) -
     identity
         .certificate_until(&certificate.serial)
         .filter(|until| now < *until)
-        .ok_or_else(|| CERTIFICATE_REVOKED.detail("The certificate was revoked. The device must enroll again."))
+        .ok_or_else(|| {
+            CERTIFICATE_REVOKED.detail("The certificate was revoked. The device must enroll again.")
+        })
 }
 
 async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Result<Arc<Identity>, Problem> {
@@ -91,7 +101,9 @@ async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Re
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
             let device = devices::get(tx, tenant, id)?;
-            let valid = certificates::of_device(tx, tenant, id)?.into_iter().filter(|held| held.valid(device.epoch, now));
+            let valid = certificates::of_device(tx, tenant, id)?
+                .into_iter()
+                .filter(|held| held.valid(device.epoch, now));
             Ok::<_, Problem>(Identity {
                 tenant,
                 device: id,
@@ -116,10 +128,13 @@ async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Re
 fn read(app: &App, leaf: &[u8]) -> Option<DeviceCertificate> {
     let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
     let serial = hex::encode(leaf.raw_serial());
-    let names = leaf.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
-        _ => None,
-    })?;
+    let names = leaf
+        .extensions()
+        .iter()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+            _ => None,
+        })?;
     let uri = names.iter().find_map(|name| match name {
         GeneralName::URI(uri) => uri.strip_prefix("urn:muster:"),
         _ => None,
@@ -131,5 +146,11 @@ fn read(app: &App, leaf: &[u8]) -> Option<DeviceCertificate> {
     }
     let device: DeviceId = device.parse().ok()?;
     let seat = app.registry.seat(device);
-    Some(DeviceCertificate { tenant: tenant.parse().ok()?, device, epoch: epoch.parse().ok()?, serial, seat })
+    Some(DeviceCertificate {
+        tenant: tenant.parse().ok()?,
+        device,
+        epoch: epoch.parse().ok()?,
+        serial,
+        seat,
+    })
 }

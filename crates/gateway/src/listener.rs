@@ -50,7 +50,12 @@ impl Limits {
 
     /// The bounds of the admin listener.
     pub fn of_admins() -> Limits {
-        Limits { connections_max: 10_000, header_bytes_max: 32 * 1024, streams_max: 128, ..Limits::of_devices() }
+        Limits {
+            connections_max: 10_000,
+            header_bytes_max: 32 * 1024,
+            streams_max: 128,
+            ..Limits::of_devices()
+        }
     }
 }
 
@@ -70,7 +75,9 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let limits = Arc::new(limits);
     loop {
-        let Ok(slot) = Arc::clone(&connections).acquire_owned().await else { break };
+        let Ok(slot) = Arc::clone(&connections).acquire_owned().await else {
+            break;
+        };
         let accepted = tokio::select! {
             accepted = tcp.accept() => accepted,
             _ = stop.changed() => break,
@@ -85,10 +92,13 @@ pub async fn serve(
             }
         };
         let (acceptor, handshakes, limits) = (acceptor.clone(), Arc::clone(&handshakes), Arc::clone(&limits));
-        let (app, router, failed, watcher) = (app.clone(), router.clone(), failed.clone(), graceful.watcher());
+        let (app, router, failed, watcher) =
+            (app.clone(), router.clone(), failed.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _slot = slot;
-            let Some(stream) = shake(socket, &acceptor, &handshakes, &limits).await else { return failed() };
+            let Some(stream) = shake(socket, &acceptor, &handshakes, &limits).await else {
+                return failed();
+            };
             let peer = Peer::of(&app, &stream, remote);
             let connection = connect(stream, peer, router, &limits);
             // A connection that breaks is the client's affair.
@@ -120,7 +130,8 @@ fn connect(
     peer: Peer,
     router: Router,
     limits: &Limits,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>> + use<> {
+) -> impl hyper_util::server::graceful::GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>> + use<>
+{
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -143,7 +154,9 @@ fn connect(
         request.extensions_mut().insert(peer.clone());
         router.clone().call(request)
     });
-    builder.serve_connection(TokioIo::new(stream), service).into_owned()
+    builder
+        .serve_connection(TokioIo::new(stream), service)
+        .into_owned()
 }
 
 /// A TCP listener on an address; port 0 takes a free one.

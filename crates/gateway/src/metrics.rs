@@ -28,10 +28,22 @@ impl Metrics {
     /// Registers everything under the prefix `mdm`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("mdm");
-        registry.register("checkins", "Check-ins by how they were answered", self.checkins.clone());
+        registry.register(
+            "checkins",
+            "Check-ins by how they were answered",
+            self.checkins.clone(),
+        );
         registry.register("enrollments", "Enrollments by outcome", self.enrollments.clone());
-        registry.register("devices_connected", "Devices that hold a wake stream", self.connected.clone());
-        registry.register("tls_handshakes_failed", "Device handshakes that failed", self.handshakes_failed.clone());
+        registry.register(
+            "devices_connected",
+            "Devices that hold a wake stream",
+            self.connected.clone(),
+        );
+        registry.register(
+            "tls_handshakes_failed",
+            "Device handshakes that failed",
+            self.handshakes_failed.clone(),
+        );
     }
 
     pub fn checkin(&self, result: &'static str) {

@@ -26,7 +26,10 @@ pub enum TlsError {
 }
 
 /// The device listener: a client certificate of the device CA is optional here and required by the routes that need one.
-pub fn device_config(identity: Identity, device_ca: &CertificateDer<'static>) -> Result<ServerConfig, TlsError> {
+pub fn device_config(
+    identity: Identity,
+    device_ca: &CertificateDer<'static>,
+) -> Result<ServerConfig, TlsError> {
     let mut anchors = RootCertStore::empty();
     anchors.add(device_ca.clone())?;
     let provider = Arc::new(aws_lc_rs::default_provider());

@@ -16,7 +16,11 @@ use muster_channel_agent::{
 use muster_control::{access::problem::Problem, clock, devices::Connected};
 use tokio::time::{Instant, timeout};
 
-use crate::{Gateway, Metrics, agent::fixed, identity::{Known, known}};
+use crate::{
+    Gateway, Metrics,
+    agent::fixed,
+    identity::{Known, known},
+};
 
 /// A stream is closed after this long, so that connections spread over nodes again.
 const STREAM_LIFE: Duration = Duration::from_secs(3600);
@@ -35,8 +39,12 @@ pub async fn wake(State(gateway): State<Gateway>, request: Request) -> Result<Re
     };
     let lines = stream::unfold(held, |held| async move { held.next().await });
     let mut response = Body::from_stream(lines).into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(WAKE_CONTENT_TYPE));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(WAKE_CONTENT_TYPE));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
@@ -54,7 +62,11 @@ impl Held {
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Held)> {
         if self.first {
             self.first = false;
-            let line = if self.known.seat.is_due() { WAKE_LINE } else { KEEPALIVE_LINE };
+            let line = if self.known.seat.is_due() {
+                WAKE_LINE
+            } else {
+                KEEPALIVE_LINE
+            };
             return Some((Ok(fixed(line)), self));
         }
         if Instant::now() >= self.until || *self.gateway.stop.borrow() {

@@ -16,7 +16,10 @@ pub struct Message<T> {
 }
 
 /// Reads one message of at most `bytes_max` bytes.
-pub async fn read<T: DeserializeOwned>(request: Request<Body>, bytes_max: usize) -> Result<Message<T>, Problem> {
+pub async fn read<T: DeserializeOwned>(
+    request: Request<Body>,
+    bytes_max: usize,
+) -> Result<Message<T>, Problem> {
     let (content_type, answer_as) = types(request.headers())?;
     let bytes = body(request, bytes_max).await?;
     let value = decode(content_type, &bytes, bytes_max).map_err(|error| match error {
@@ -27,28 +30,49 @@ pub async fn read<T: DeserializeOwned>(request: Request<Body>, bytes_max: usize)
 }
 
 /// Answers a message.
-pub fn answer<T: Serialize>(status: StatusCode, content_type: ContentType, value: &T) -> Result<Response, Problem> {
+pub fn answer<T: Serialize>(
+    status: StatusCode,
+    content_type: ContentType,
+    value: &T,
+) -> Result<Response, Problem> {
     let bytes = encode(content_type, value).map_err(Problem::internal)?;
     let mut response = (status, Bytes::from(bytes)).into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type.as_str()));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(content_type.as_str()),
+    );
     Ok(response)
 }
 
 async fn body(request: Request<Body>, bytes_max: usize) -> Result<Bytes, Problem> {
     let too_large = || BODY_TOO_LARGE.detail(format!("The body may have at most {bytes_max} bytes."));
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let announced = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: usize| length > bytes_max) {
         return Err(too_large());
     }
-    to_bytes(request.into_body(), bytes_max).await.map_err(|_| too_large())
+    to_bytes(request.into_body(), bytes_max)
+        .await
+        .map_err(|_| too_large())
 }
 
 fn types(headers: &HeaderMap) -> Result<(ContentType, ContentType), Problem> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let content_type = text(header::CONTENT_TYPE).and_then(ContentType::from_header).ok_or_else(|| {
-        UNSUPPORTED_MEDIA_TYPE.detail("Send the message as application/json or application/cbor.")
-    })?;
-    Ok((content_type, ContentType::from_accept(text(header::ACCEPT), content_type)))
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let content_type = text(header::CONTENT_TYPE)
+        .and_then(ContentType::from_header)
+        .ok_or_else(|| {
+            UNSUPPORTED_MEDIA_TYPE.detail("Send the message as application/json or application/cbor.")
+        })?;
+    Ok((
+        content_type,
+        ContentType::from_accept(text(header::ACCEPT), content_type),
+    ))
 }
 
 fn short(text: &str) -> String {

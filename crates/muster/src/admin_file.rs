@@ -35,8 +35,12 @@ impl AdminFile {
             return Ok(None);
         }
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let file = serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} is damaged; move it away and a new one is made", path.display()))?;
+        let file = serde_json::from_slice(&bytes).with_context(|| {
+            format!(
+                "{} is damaged; move it away and a new one is made",
+                path.display()
+            )
+        })?;
         Ok(Some(file))
     }
 
@@ -51,7 +55,12 @@ impl AdminFile {
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let part = path.with_extension("part");
     let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&part)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&part, path)

@@ -63,8 +63,10 @@ impl Options {
     /// What flags and environment leave open, filled from the file.
     pub fn with_file(self, file: Option<&Path>) -> Result<Options> {
         let Some(path) = file else { return Ok(self) };
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let stored: Options = toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let stored: Options =
+            toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
         Ok(Options {
             database_url: self.database_url.or(stored.database_url),
             admin_listen: self.admin_listen.or(stored.admin_listen),
@@ -99,13 +101,23 @@ impl Options {
         let settings = muster_control::Settings {
             admin_url: origin(&self.admin_url, admin),
             device_url: origin(&self.device_url, device),
-            device_certificate_days: self.device_certificate_days.unwrap_or(defaults.device_certificate_days),
-            checkin_interval_seconds: self.checkin_interval_seconds.unwrap_or(defaults.checkin_interval_seconds),
+            device_certificate_days: self
+                .device_certificate_days
+                .unwrap_or(defaults.device_certificate_days),
+            checkin_interval_seconds: self
+                .checkin_interval_seconds
+                .unwrap_or(defaults.checkin_interval_seconds),
             silent_after_seconds: self.silent_after_seconds.unwrap_or(defaults.silent_after_seconds),
             command_ttl_seconds: self.command_ttl_seconds.unwrap_or(defaults.command_ttl_seconds),
         };
-        ensure!((1..=398).contains(&settings.device_certificate_days), "device certificates live from 1 to 398 days");
-        ensure!(settings.checkin_interval_seconds > 0, "the check-in interval is at least one second");
+        ensure!(
+            (1..=398).contains(&settings.device_certificate_days),
+            "device certificates live from 1 to 398 days"
+        );
+        ensure!(
+            settings.checkin_interval_seconds > 0,
+            "the check-in interval is at least one second"
+        );
         Ok(settings)
     }
 }
@@ -114,7 +126,11 @@ impl Options {
 pub fn reachable(bound: SocketAddr) -> SocketAddr {
     let mut address = bound;
     if address.ip().is_unspecified() {
-        address.set_ip(if bound.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+        address.set_ip(if bound.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
     }
     address
 }
@@ -133,9 +149,19 @@ mod tests {
     fn flags_win_over_the_file() {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let path = folder.path().join("muster.toml");
-        std::fs::write(&path, "device_certificate_days = 3\ncheckin_interval_seconds = 9\n").expect("it can be written");
-        let flags = Options { device_certificate_days: Some(5), ..Options::default() };
+        std::fs::write(
+            &path,
+            "device_certificate_days = 3\ncheckin_interval_seconds = 9\n",
+        )
+        .expect("it can be written");
+        let flags = Options {
+            device_certificate_days: Some(5),
+            ..Options::default()
+        };
         let merged = flags.with_file(Some(&path)).expect("the file is valid");
-        assert_eq!((merged.device_certificate_days, merged.checkin_interval_seconds), (Some(5), Some(9)));
+        assert_eq!(
+            (merged.device_certificate_days, merged.checkin_interval_seconds),
+            (Some(5), Some(9))
+        );
     }
 }

@@ -59,11 +59,16 @@ struct Install {
 
 async fn open(data_dir: &Path, options: &Options) -> Result<Install> {
     if !data_dir.join("keys").is_dir() {
-        bail!("{} is not the data folder of an install: it has no folder `keys`", data_dir.display());
+        bail!(
+            "{} is not the data folder of an install: it has no folder `keys`",
+            data_dir.display()
+        );
     }
     let keys = Keyring::open(data_dir, Clock::System.now())?;
     let url = options.database(data_dir)?;
-    let db = Database::open_read_only(&url, MIGRATIONS).await.context("the database cannot be opened")?;
+    let db = Database::open_read_only(&url, MIGRATIONS)
+        .await
+        .context("the database cannot be opened")?;
     let tenants = db.read(Scope::System, access::tenants).await?;
     Ok(Install { db, keys, tenants })
 }
@@ -72,11 +77,16 @@ async fn verify_log(install: &Install, tenant: TenantId, name: &str) -> Result<b
     let root = install.keys.tenant(tenant)?.root.clone();
     let verdict = install
         .db
-        .read(Scope::Tenant(tenant.uuid()), move |tx| audit::verify_tenant(tx, tenant, &root))
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            audit::verify_tenant(tx, tenant, &root)
+        })
         .await?;
     match verdict {
         Ok(summary) => {
-            println!("ok    log of {name}: {} entries, root {}, {} waiting", summary.entries, summary.root, summary.waiting);
+            println!(
+                "ok    log of {name}: {} entries, root {}, {} waiting",
+                summary.entries, summary.root, summary.waiting
+            );
             Ok(true)
         }
         Err(why) => {
@@ -91,8 +101,12 @@ async fn diagnose(install: &Install) -> Result<bool> {
     for (tenant, name) in &install.tenants {
         good &= verify_log(install, *tenant, name).await?;
         let (tenant, keys, now) = (*tenant, install.keys.tenant(*tenant)?, Clock::System.now());
-        let findings =
-            install.db.read(Scope::Tenant(tenant.uuid()), move |tx| invariants::check(tx, &keys, now)).await?;
+        let findings = install
+            .db
+            .read(Scope::Tenant(tenant.uuid()), move |tx| {
+                invariants::check(tx, &keys, now)
+            })
+            .await?;
         for finding in findings {
             good &= finding.broken.is_empty();
             if finding.broken.is_empty() {

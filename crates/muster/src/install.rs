@@ -37,7 +37,8 @@ pub fn data_folder(path: &Path) -> Result<PathBuf> {
         .with_context(|| format!("cannot make the data folder {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
         .with_context(|| format!("cannot protect the data folder {}", path.display()))?;
-    path.canonicalize().with_context(|| format!("cannot find the data folder {}", path.display()))
+    path.canonicalize()
+        .with_context(|| format!("cannot find the data folder {}", path.display()))
 }
 
 /// Opens keys and database of an install and puts the control plane together.
@@ -78,7 +79,8 @@ pub async fn first_tenant(app: &App, data_dir: &Path) -> Result<(TenantId, Optio
         }
         return Ok((*tenant, None));
     }
-    let (tenant, client, root_key) = access::create_tenant(app, FIRST_TENANT, &data_dir.join("take-away")).await?;
+    let (tenant, client, root_key) =
+        access::create_tenant(app, FIRST_TENANT, &data_dir.join("take-away")).await?;
     Ok((tenant, Some(FirstRun { root_key, client })))
 }
 
@@ -93,7 +95,9 @@ pub async fn credentials(
         return Ok((client.id.to_string(), client.secret));
     }
     if let Some(stored) = stored
-        && access::authenticate_client(app, &stored.client_id, &stored.client_secret).await.is_ok()
+        && access::authenticate_client(app, &stored.client_id, &stored.client_secret)
+            .await
+            .is_ok()
     {
         return Ok((stored.client_id.clone(), stored.client_secret.clone()));
     }
@@ -139,11 +143,19 @@ pub async fn tenant(command: TenantCommand) -> Result<()> {
     let data_dir = data_folder(&args.data_dir)?;
     let options = args.options.with_file(args.config.as_deref())?;
     let Some(stored) = AdminFile::read(&data_dir)? else {
-        bail!("{} has no admin.json: run `muster serve` on it first", data_dir.display());
+        bail!(
+            "{} has no admin.json: run `muster serve` on it first",
+            data_dir.display()
+        );
     };
-    let settings = Settings { admin_url: stored.admin_url.clone(), device_url: stored.device_url.clone(), ..Settings::default() };
+    let settings = Settings {
+        admin_url: stored.admin_url.clone(),
+        device_url: stored.device_url.clone(),
+        ..Settings::default()
+    };
     let app = open(&data_dir, &options, settings).await?;
-    let (tenant, client, root_key) = access::create_tenant(&app, &args.name, &data_dir.join("take-away")).await?;
+    let (tenant, client, root_key) =
+        access::create_tenant(&app, &args.name, &data_dir.join("take-away")).await?;
     reconcile::sequence_now(&app).await?;
     let file = AdminFile {
         tenant: tenant.to_string(),
@@ -154,7 +166,11 @@ pub async fn tenant(command: TenantCommand) -> Result<()> {
     let text = serde_json::to_string_pretty(&file)?;
     write_private(&args.admin_file, text.as_bytes())?;
     close(app).await;
-    println!("Tenant {} is {tenant}. Its root key is {}: carry it away.", args.name, root_key.display());
+    println!(
+        "Tenant {} is {tenant}. Its root key is {}: carry it away.",
+        args.name,
+        root_key.display()
+    );
     Ok(())
 }
 

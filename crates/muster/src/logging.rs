@@ -7,7 +7,11 @@ use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Starts logging; `quiet` programs say warnings only.
 pub fn start(quiet: bool) {
-    let level = if quiet { LevelFilter::WARN } else { LevelFilter::INFO };
+    let level = if quiet {
+        LevelFilter::WARN
+    } else {
+        LevelFilter::INFO
+    };
     let registry = tracing_subscriber::registry().with(level);
     let terminal = std::io::stderr().is_terminal();
     let plain = fmt::layer().with_writer(std::io::stderr).with_target(false);

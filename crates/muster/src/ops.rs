@@ -29,16 +29,24 @@ pub fn router(app: App, metrics: &Metrics) -> Router {
         .route("/readyz", get(ready))
         .route("/version", get(version))
         .route("/metrics", get(expose))
-        .with_state(Ops { app, registry: Arc::new(registry) })
+        .with_state(Ops {
+            app,
+            registry: Arc::new(registry),
+        })
 }
 
 /// Ready when the database answers and every tenant's keys are here. It never depends on anything outside.
 async fn ready(State(ops): State<Ops>) -> Response {
     let tenants = match ops.app.db.read(Scope::System, access::tenants).await {
         Ok(tenants) => tenants,
-        Err(problem) => return (StatusCode::SERVICE_UNAVAILABLE, format!("database: {problem}\n")).into_response(),
+        Err(problem) => {
+            return (StatusCode::SERVICE_UNAVAILABLE, format!("database: {problem}\n")).into_response();
+        }
     };
-    match tenants.iter().find_map(|(tenant, _)| ops.app.keys.tenant(*tenant).err()) {
+    match tenants
+        .iter()
+        .find_map(|(tenant, _)| ops.app.keys.tenant(*tenant).err())
+    {
         Some(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("keys: {error}\n")).into_response(),
         None => "ready\n".into_response(),
     }
@@ -53,5 +61,12 @@ async fn expose(State(ops): State<Ops>) -> Response {
     if encode(&mut text, &ops.registry).is_err() {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+    (
+        [(
+            header::CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
 }

@@ -17,7 +17,9 @@ const SEED: u64 = 1;
 pub async fn farm(data_dir: PathBuf, devices: u32, mut stop: watch::Receiver<bool>) {
     let run = async {
         let file = AdminFile::read(&data_dir)?.context("admin.json was just written")?;
-        first_policy(&file).await.context("the first policy was not made")?;
+        first_policy(&file)
+            .await
+            .context("the first policy was not made")?;
         let options = muster_farm::FarmOptions::in_process(
             AdminFile::path(&data_dir),
             devices,
@@ -48,8 +50,14 @@ async fn first_policy(file: &AdminFile) -> Result<()> {
         ("client_id", &file.client_id),
         ("client_secret", &file.client_secret),
     ];
-    let token: Token =
-        http.post(format!("{}/oauth2/token", file.admin_url)).form(&form).send().await?.error_for_status()?.json().await?;
+    let token: Token = http
+        .post(format!("{}/oauth2/token", file.admin_url))
+        .form(&form)
+        .send()
+        .await?
+        .error_for_status()?
+        .json()
+        .await?;
     let url = |path: &str| format!("{}/api/v1{path}", file.admin_url);
     let listed: Value = http
         .get(url("/policies?limit=1"))
@@ -63,14 +71,32 @@ async fn first_policy(file: &AdminFile) -> Result<()> {
         return Ok(());
     }
     let calls = [
-        ("/policies".to_owned(), json!({"name": POLICY, "description": "A first policy for the simulated fleet"})),
-        (format!("/policies/{POLICY}/versions"), json!({"version": VERSION, "settings": settings(), "rules": []})),
-        (format!("/policies/{POLICY}/activate"), json!({"version": VERSION})),
+        (
+            "/policies".to_owned(),
+            json!({"name": POLICY, "description": "A first policy for the simulated fleet"}),
+        ),
+        (
+            format!("/policies/{POLICY}/versions"),
+            json!({"version": VERSION, "settings": settings(), "rules": []}),
+        ),
+        (
+            format!("/policies/{POLICY}/activate"),
+            json!({"version": VERSION}),
+        ),
     ];
     for (path, body) in calls {
-        let answer = http.post(url(&path)).bearer_auth(&token.access_token).json(&body).send().await?;
+        let answer = http
+            .post(url(&path))
+            .bearer_auth(&token.access_token)
+            .json(&body)
+            .send()
+            .await?;
         let status = answer.status();
-        ensure!(status.is_success(), "{path} answered {status}: {}", answer.text().await?);
+        ensure!(
+            status.is_success(),
+            "{path} answered {status}: {}",
+            answer.text().await?
+        );
     }
     Ok(())
 }

@@ -93,7 +93,8 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     let mut loops = reconcile::start(&app, &stopping);
     let mut served = serve(&app, &options, listeners, &stopping)?;
     announce(&app, tenant, &data_dir, root_key).await?;
-    let farm = (args.farm > 0).then(|| tokio::spawn(seed::farm(data_dir.clone(), args.farm, stopping.clone())));
+    let farm =
+        (args.farm > 0).then(|| tokio::spawn(seed::farm(data_dir.clone(), args.farm, stopping.clone())));
 
     wait_for_signal().await?;
     tracing::info!("stopping: requests under way may finish");
@@ -117,7 +118,9 @@ async fn bind(options: &Options) -> Result<Listeners> {
     let bind = |given: Option<SocketAddr>, port: u16, flag: &'static str| async move {
         let address = given.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
         listener::bind(address).await.with_context(|| {
-            format!("cannot listen on {address}: is another server running? Choose another address with {flag}")
+            format!(
+                "cannot listen on {address}: is another server running? Choose another address with {flag}"
+            )
         })
     };
     Ok(Listeners {
@@ -127,7 +130,12 @@ async fn bind(options: &Options) -> Result<Listeners> {
     })
 }
 
-fn serve(app: &App, options: &Options, listeners: Listeners, stopping: &watch::Receiver<bool>) -> Result<JoinSet<()>> {
+fn serve(
+    app: &App,
+    options: &Options,
+    listeners: Listeners,
+    stopping: &watch::Receiver<bool>,
+) -> Result<JoinSet<()>> {
     let mut names = vec!["localhost".to_owned()];
     names.extend(options.public_names.clone().unwrap_or_default());
     let mut addresses: Vec<IpAddr> = vec![[127, 0, 0, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()];
@@ -137,13 +145,24 @@ fn serve(app: &App, options: &Options, listeners: Listeners, stopping: &watch::R
             addresses.push(ip);
         }
     }
-    let identity = || app.keys.authority.server_certificate(&names, &addresses, app.clock.now());
-    let device_tls = Arc::new(device_config(identity()?, app.keys.authority.device_ca_certificate())?);
+    let identity = || {
+        app.keys
+            .authority
+            .server_certificate(&names, &addresses, app.clock.now())
+    };
+    let device_tls = Arc::new(device_config(
+        identity()?,
+        app.keys.authority.device_ca_certificate(),
+    )?);
     let admin_tls = Arc::new(server_config(identity()?)?);
     let metrics = Arc::new(Metrics::default());
 
     let mut served = JoinSet::new();
-    let gateway = Gateway { app: app.clone(), metrics: Arc::clone(&metrics), stop: stopping.clone() };
+    let gateway = Gateway {
+        app: app.clone(),
+        metrics: Arc::clone(&metrics),
+        stop: stopping.clone(),
+    };
     let failed = {
         let metrics = Arc::clone(&metrics);
         move || {
@@ -173,7 +192,10 @@ fn serve(app: &App, options: &Options, listeners: Listeners, stopping: &watch::R
         let stopped = async move {
             let _ = stop.changed().await;
         };
-        if let Err(error) = axum::serve(listeners.ops, ops).with_graceful_shutdown(stopped).await {
+        if let Err(error) = axum::serve(listeners.ops, ops)
+            .with_graceful_shutdown(stopped)
+            .await
+        {
             tracing::error!(%error, "the ops listener ended");
         }
     });
@@ -197,10 +219,17 @@ async fn announce(
         println!("  Sign in (once)    {}/signin#{secret}", app.settings.admin_url);
         println!();
         println!("The root key of your tenant is {}", root_key.display());
-        println!("It names every other key. Carry it away from this machine (two copies, offline) and delete it here:");
-        println!("the server never needs it, and whoever holds it can replace every signature your devices obey.");
+        println!(
+            "It names every other key. Carry it away from this machine (two copies, offline) and delete it here:"
+        );
+        println!(
+            "the server never needs it, and whoever holds it can replace every signature your devices obey."
+        );
     } else {
-        println!("  Sign in           muster console-link --admin-file {}", admin.display());
+        println!(
+            "  Sign in           muster console-link --admin-file {}",
+            admin.display()
+        );
     }
     Ok(())
 }
