@@ -23,7 +23,7 @@ pub use output::Format;
 pub use verbs::log::LogCommand;
 
 use output::Printer;
-use verbs::{client, command, context as contexts, device, login, policy, rollout, system, token};
+use verbs::{client, command, console_link, context as contexts, device, login, policy, rollout, system, token};
 
 /// Flags that every verb takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -82,6 +82,9 @@ pub enum Command {
     /// API clients and their scopes
     #[command(subcommand)]
     Client(client::ClientCommand),
+    /// Make a link that signs a person in to the console, once
+    #[command(after_help = console_link::HELP)]
+    ConsoleLink(console_link::ConsoleLinkArgs),
     /// The catalogue of settings that policies can hold
     #[command(after_help = system::SETTINGS_HELP)]
     Settings(system::SettingsArgs),
@@ -134,6 +137,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Token(command) => token::run(command, &Api::connect(globals)?, printer).await,
         Command::Log(command) => verbs::log::run(command, globals, printer).await,
         Command::Client(command) => client::run(command, &Api::connect(globals)?, printer).await,
+        Command::ConsoleLink(arguments) => console_link::run(arguments, &Api::connect(globals)?, printer).await,
         Command::Settings(arguments) => system::settings(&arguments, &Api::connect(globals)?, printer).await,
         Command::Overview => system::overview(&Api::connect(globals)?, printer).await,
     }

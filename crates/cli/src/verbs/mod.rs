@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod command;
+pub mod console_link;
 pub mod context;
 pub mod device;
 pub mod log;
