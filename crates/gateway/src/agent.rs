@@ -1,5 +1,7 @@
 //! Routes of the agent protocol (`docs/agent-protocol.md`).
 
+use std::panic::AssertUnwindSafe;
+
 use axum::{
     Router,
     body::{Body, Bytes},
@@ -9,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
+use futures_util::FutureExt;
 use muster_channel_agent::{
     codec::Base64Bytes,
     enroll::{EnrollBeginRequest, EnrollFinishRequest},
@@ -57,14 +60,12 @@ pub fn router(gateway: Gateway) -> Router {
 /// Gives every request an id, and turns a panic into a refusal of that request alone.
 async fn identified(request: Request, next: Next) -> Response {
     let id = hex::encode(clock::random::<8>());
-    let answering = tokio::spawn(with_id(id.clone(), async move { next.run(request).await }));
-    match answering.await {
+    let answering = with_id(id.clone(), next.run(request));
+    match AssertUnwindSafe(answering).catch_unwind().await {
         Ok(response) => response,
-        Err(error) => {
-            tracing::error!(%error, request_id = id, "a request panicked");
-            INTERNAL
-                .detail("The request was not carried out.")
-                .into_response()
+        Err(_) => {
+            tracing::error!(request_id = id, "a request panicked");
+            INTERNAL.detail("The request was not carried out.").into_response()
         }
     }
 }
