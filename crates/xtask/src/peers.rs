@@ -33,6 +33,12 @@ pub const PEERS: &[Peer] = &[
         purpose: "the console is tested in a real browser",
         find: find_chromium,
     },
+    Peer {
+        name: "faketime",
+        packages: &["faketime"],
+        purpose: "the agent is tested with a clock that is wrong",
+        find: || process::find("faketime"),
+    },
 ];
 
 /// `cargo xtask setup`: installs what is missing; may run any number of times.
