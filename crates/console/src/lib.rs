@@ -1,1 +1,40 @@
-//! Placeholder.
+//! The admin-facing listener: the admin API, its documentation, and the console's pages.
+//!
+//! Pages are rendered here and work without scripts; they call the same functions of `muster-control` as the API, with
+//! permits of the signed-in person. The API never accepts the console's cookie, and pages never accept a bearer token.
+
+mod assets;
+mod charts;
+mod edge;
+mod form;
+mod markdown;
+mod pages;
+mod qr;
+mod reference;
+mod session;
+mod shell;
+mod ui;
+
+#[cfg(test)]
+mod testing;
+
+use axum::{Router, extract::DefaultBodyLimit, middleware};
+use muster_control::{App, openapi};
+
+/// The largest body that a call or a form may have.
+const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Every route of the admin listener.
+pub fn router(app: App) -> Router {
+    let (api, _) = openapi::api_router().split_for_parts();
+    Router::new()
+        .merge(api)
+        .merge(reference::router())
+        .merge(assets::router())
+        .merge(pages::router())
+        .fallback(edge::not_found)
+        .method_not_allowed_fallback(edge::method_not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(edge::guard))
+        .with_state(app)
+}

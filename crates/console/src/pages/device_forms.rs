@@ -1,0 +1,109 @@
+//! What a person does to a device: send a command, decide a quarantine, retire it, revoke its certificates.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::State,
+    response::Response,
+    routing::post,
+};
+use muster_control::{
+    App,
+    access::{
+        problem::{INVALID, Problem},
+        scope::{CommandWrite, DeviceRead, DeviceWrite},
+    },
+    audit, commands,
+    devices::{self, QuarantineDecision},
+    fleet,
+};
+use muster_model::{CommandKind, DeviceId};
+
+use crate::{
+    form::{Fields, Sent},
+    session::{At, Session, parse},
+    shell::{Refusal, see_other},
+};
+
+pub fn router() -> Router<App> {
+    Router::new()
+        .route("/devices/{id}/decide", post(decide))
+        .route("/devices/{id}/retire", post(retire))
+        .route("/devices/{id}/revoke", post(revoke))
+}
+
+/// `POST /devices/{id}/commands`.
+pub async fn send_command(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
+    let permit = sent.session.permit::<CommandWrite>();
+    let device: DeviceId = parse(&id)?;
+    let kind = command_of(&sent.fields)?;
+    if kind.is_destructive() {
+        require_name(&app, &sent, device).await?;
+    }
+    let ttl = Duration::from_secs(app.settings.command_ttl_seconds);
+    let command = audit::commit(&app, permit.author(), move |tx| {
+        let tenant = tx.tenant();
+        let device = devices::get(tx, tenant, device)?;
+        commands::create(tx, &device, &kind, ttl, None)
+    })
+    .await?;
+    Ok(see_other(&format!("/commands/{}?notice=command-sent", command.id)))
+}
+
+async fn decide(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
+    let permit = sent.session.permit::<DeviceWrite>();
+    let device: DeviceId = parse(&id)?;
+    let (decision, notice) = match sent.fields.text("decision") {
+        "accept" => (QuarantineDecision::Accept, "accepted"),
+        "reject" => (QuarantineDecision::Reject, "rejected"),
+        _ => return Err(Refusal(INVALID.detail("The decision is accept or reject."))),
+    };
+    fleet::decide(&app, &permit, device.to_string(), decision).await?;
+    Ok(see_other(&format!("/devices/{device}?notice={notice}")))
+}
+
+async fn retire(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
+    let permit = sent.session.permit::<DeviceWrite>();
+    let device: DeviceId = parse(&id)?;
+    require_name(&app, &sent, device).await?;
+    fleet::retire(&app, &permit, device.to_string()).await?;
+    Ok(see_other(&format!("/devices/{device}?notice=retired")))
+}
+
+async fn revoke(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
+    let permit = sent.session.permit::<DeviceWrite>();
+    let device: DeviceId = parse(&id)?;
+    fleet::revoke_certificates(&app, &permit, device.to_string()).await?;
+    Ok(see_other(&format!("/devices/{device}/certificates?notice=revoked")))
+}
+
+/// The name typed by hand must be the device's: what cannot be taken back is not done by a stray click.
+async fn require_name(app: &App, sent: &Sent, device: DeviceId) -> Result<(), Refusal> {
+    let (tenant, permit) = (sent.session.tenant(), Session::permit::<DeviceRead>(&sent.session));
+    let name = app
+        .db
+        .read(permit.storage(), move |tx| Ok::<_, Problem>(devices::get(tx, tenant, device)?.name))
+        .await?;
+    if sent.fields.text("name") == name.trim() {
+        Ok(())
+    } else {
+        Err(Refusal(INVALID.detail(format!("Nothing was done: type the device's name, {name}, to confirm."))))
+    }
+}
+
+/// Reads the form as a command of the model, whose rules bound every argument.
+fn command_of(fields: &Fields) -> Result<CommandKind, Refusal> {
+    let mut document = serde_json::Map::new();
+    document.insert("type".to_owned(), fields.text("type").into());
+    for name in ["message", "mode"] {
+        if let Some(text) = fields.optional(name) {
+            document.insert(name.to_owned(), text.into());
+        }
+    }
+    if let Some(seconds) = fields.parsed::<u32>("delay_seconds")? {
+        document.insert("delay_seconds".to_owned(), seconds.into());
+    }
+    let text = serde_json::Value::Object(document).to_string();
+    CommandKind::parse(text.as_bytes()).map_err(|error| Refusal(INVALID.detail(format!("{error}."))))
+}

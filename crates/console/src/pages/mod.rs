@@ -1,0 +1,38 @@
+//! The pages: one file per noun. Each has its routes, what it reads, and the template that shows it.
+
+mod catalogue;
+mod commands;
+mod device;
+mod device_forms;
+mod devices;
+mod log;
+mod overview;
+mod policies;
+mod policy_forms;
+mod policy_making;
+mod rollouts;
+mod signin;
+mod tokens;
+
+use axum::Router;
+use muster_control::App;
+
+/// Rows of a list's page.
+const ROWS: usize = 50;
+
+/// The routes of every page.
+pub fn router() -> Router<App> {
+    Router::new()
+        .merge(signin::router())
+        .merge(overview::router())
+        .merge(devices::router())
+        .merge(device::router())
+        .merge(device_forms::router())
+        .merge(policies::router())
+        .merge(policy_forms::router())
+        .merge(catalogue::router())
+        .merge(rollouts::router())
+        .merge(commands::router())
+        .merge(log::router())
+        .merge(tokens::router())
+}

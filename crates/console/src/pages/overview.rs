@@ -1,0 +1,255 @@
+//! The first page: what needs a person, how large everything is, what happened last.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::{Router, extract::State, response::Response, routing::get};
+use muster_control::{
+    App, audit,
+    access::{problem::Problem, scope::{CommandRead, DeviceRead, LogRead, RolloutRead, TokenRead}},
+    commands, devices,
+    devices::DeviceFilter,
+    enrollment, fleet, rollout,
+};
+use muster_model::{CommandState, RolloutState, TenantId, Timestamp};
+use muster_storage::Tx;
+
+use crate::{
+    charts::{self, Bar},
+    session::Session,
+    shell::{Refusal, Section, Shell, page},
+    ui::{self, Tone},
+};
+use super::log::{Line, lines};
+
+/// Examples that an item names.
+const EXAMPLES: usize = 3;
+/// The newest commands, rollouts and tokens that are looked at for trouble.
+const LOOKED_AT: usize = 200;
+const ROLLOUTS_LOOKED_AT: usize = 20;
+const ACTIVITY: i64 = 10;
+/// A command that ends sooner than this without having been delivered is about to be lost.
+const EXPIRING: Duration = Duration::from_secs(24 * 3600);
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+pub fn router() -> Router<App> {
+    Router::new().route("/", get(show))
+}
+
+/// One thing that needs a person.
+#[derive(Debug)]
+pub struct Need {
+    pub tone: Tone,
+    pub what: String,
+    pub examples: Vec<Link>,
+    pub href: String,
+    pub action: &'static str,
+}
+
+#[derive(Debug)]
+pub struct Link {
+    pub label: String,
+    pub href: String,
+}
+
+/// A rollout that is under way.
+#[derive(Debug)]
+pub struct Underway {
+    pub href: String,
+    pub label: String,
+    pub badge: ui::Badge,
+    pub devices: u64,
+    pub reported: u64,
+    pub failed: u64,
+}
+
+#[derive(Debug)]
+pub struct Figure {
+    pub label: &'static str,
+    pub number: String,
+    pub href: Option<&'static str>,
+}
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+pub struct OverviewPage {
+    pub shell: Shell,
+    pub is_empty: bool,
+    pub needs: Vec<Need>,
+    pub underway: Vec<Underway>,
+    pub figures: Vec<Figure>,
+    pub bars: Vec<Bar>,
+    pub activity: Vec<Line>,
+}
+
+async fn show(State(app): State<App>, session: Session) -> Result<Response, Refusal> {
+    // One permit for each kind of thing that the page shows.
+    let permit = session.permit::<DeviceRead>();
+    let _ = (session.permit::<CommandRead>(), session.permit::<RolloutRead>());
+    let _ = (session.permit::<TokenRead>(), session.permit::<LogRead>());
+    let (tenant, work, now) = (session.tenant(), app.clone(), app.clock.now());
+    let shell = session.shell("Overview", Section::Overview);
+    let content = app.db.read(permit.storage(), move |tx| gather(&work, tx, tenant, now, shell)).await?;
+    page(&content)
+}
+
+fn gather(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp, shell: Shell) -> Result<OverviewPage, Problem> {
+    let overview = fleet::overview(app, tx, tenant, now)?;
+    let mut needs = Vec::new();
+    needs.extend(device_need(tx, tenant, "state:quarantined", overview.quarantined)?);
+    needs.extend(device_need(tx, tenant, "state:active compliance:noncompliant", overview.noncompliant)?);
+    let (rollouts, underway) = rollouts(app, tx, tenant, now)?;
+    needs.extend(rollouts);
+    needs.extend(command_needs(tx, tenant, now)?);
+    needs.extend(token_need(tx, tenant, now)?);
+    let rows = audit::newest_entries(tx, tenant, i64::MAX, ACTIVITY)?;
+    let activity = lines(tx, tenant, rows, now)?;
+    let bars = vec![
+        charts::compliance(&overview.devices.by_compliance),
+        charts::platforms(&overview.devices.by_platform),
+        charts::states(&overview.devices.by_state),
+    ];
+    Ok(OverviewPage {
+        is_empty: overview.devices.total == 0,
+        needs,
+        underway,
+        figures: figures(&overview),
+        bars: bars.into_iter().filter(|bar| !bar.parts.is_empty()).collect(),
+        activity,
+        shell,
+    })
+}
+
+fn figures(overview: &fleet::Overview) -> Vec<Figure> {
+    let of = |label, number: i64, href| Figure { label, number: ui::count(number), href };
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let sent: i64 = overview.commands.values().sum();
+    vec![
+        of("devices", overview.devices.total, Some("/devices")),
+        of("connected now", signed(overview.connected as u64), None),
+        of("commands, 7 days", sent, Some("/commands")),
+        of("enrolled by token, 7 days", overview.enrollment.redeemed, Some("/tokens")),
+        of("log entries", signed(overview.log_entries), Some("/log")),
+    ]
+}
+
+fn device_need(tx: &mut Tx, tenant: TenantId, filter: &str, count: i64) -> Result<Option<Need>, Problem> {
+    if count == 0 {
+        return Ok(None);
+    }
+    let parsed = DeviceFilter::parse(filter)?;
+    let examples = devices::list(tx, tenant, &parsed, None, EXAMPLES)?;
+    let (tone, word, action) = if filter.contains("quarantined") {
+        (Tone::Warn, "in quarantine", "Decide")
+    } else {
+        (Tone::Bad, "noncompliant", "Look")
+    };
+    Ok(Some(Need {
+        tone,
+        what: format!("{} {word}", plural(count, "device")),
+        examples: examples
+            .into_iter()
+            .map(|device| Link { label: device.name, href: format!("/devices/{}", device.id) })
+            .collect(),
+        href: format!("/devices?filter={}", crate::session::encode(filter)),
+        action,
+    }))
+}
+
+fn rollouts(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<(Vec<Need>, Vec<Underway>), Problem> {
+    let (mut needs, mut underway) = (Vec::new(), Vec::new());
+    for rollout in rollout::list(tx, tenant, None, ROLLOUTS_LOOKED_AT)? {
+        let view = rollout::view(tx, tenant, rollout, &app.settings, now)?;
+        let Some(stage) = view.stages.first().cloned() else { continue };
+        let label = format!("{} {}", view.policy_name, view.version);
+        let href = format!("/rollouts/{}", view.id);
+        let troubled = stage.failed + stage.silent;
+        let is_open = matches!(view.state, RolloutState::Running | RolloutState::Paused);
+        if is_open {
+            underway.push(Underway {
+                href: href.clone(),
+                label: label.clone(),
+                badge: ui::rollout(view.state),
+                devices: stage.devices,
+                reported: stage.verified + stage.failed,
+                failed: stage.failed,
+            });
+        }
+        let what = match view.state {
+            RolloutState::Paused => format!("Rollout of {label} is paused"),
+            RolloutState::Running if !stage.gate.passes => format!("Rollout of {label} is past its failure limit"),
+            RolloutState::Completed if view.current && troubled > 0 => {
+                format!("Rollout of {label} ended with failures")
+            }
+            _ => continue,
+        };
+        let counts = format!("{} failed, {} silent of {} devices", stage.failed, stage.silent, stage.devices);
+        let tone = if stage.gate.passes { Tone::Warn } else { Tone::Bad };
+        let examples = vec![Link { label: counts, href: href.clone() }];
+        needs.push(Need { tone, what, examples, href, action: "Look" });
+    }
+    Ok((needs, underway))
+}
+
+fn command_needs(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<Need>, Problem> {
+    let since = now.minus(WEEK);
+    let recent = commands::list(tx, tenant, None, None, LOOKED_AT)?;
+    let recent: Vec<_> = recent.into_iter().filter(|command| command.created_at >= since).collect();
+    let failed = |command: &&commands::Command| {
+        matches!(command.state, CommandState::Failed | CommandState::Unknown | CommandState::Expired)
+    };
+    let expiring = |command: &&commands::Command| {
+        command.state == CommandState::Queued && command.expires_at.since(now) < EXPIRING
+    };
+    let need = |tone, word: &str, chosen: Vec<&commands::Command>| Need {
+        tone,
+        what: format!("{} {word}", plural(i64::try_from(chosen.len()).unwrap_or(i64::MAX), "command")),
+        examples: chosen
+            .iter()
+            .take(EXAMPLES)
+            .map(|command| Link {
+                label: format!("{} ({})", command.kind, command.state.as_str()),
+                href: format!("/commands/{}", command.id),
+            })
+            .collect(),
+        href: "/commands".to_owned(),
+        action: "Look",
+    };
+    let mut needs = Vec::new();
+    let chosen: Vec<_> = recent.iter().filter(failed).collect();
+    if !chosen.is_empty() {
+        needs.push(need(Tone::Bad, "failed or expired this week", chosen));
+    }
+    let chosen: Vec<_> = recent.iter().filter(expiring).collect();
+    if !chosen.is_empty() {
+        needs.push(need(Tone::Warn, "will expire within a day", chosen));
+    }
+    Ok(needs)
+}
+
+fn token_need(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Option<Need>, Problem> {
+    let since = now.minus(WEEK);
+    let tokens = enrollment::list(tx, tenant, None, LOOKED_AT)?;
+    let failed: Vec<_> = tokens
+        .into_iter()
+        .filter(|token| token.created_at >= since && token.failures > 0 && token.redeemed_at.is_none())
+        .collect();
+    if failed.is_empty() {
+        return Ok(None);
+    }
+    let examples = failed.iter().take(EXAMPLES).map(|token| Link {
+        label: format!("{}: {}", token.device_uuid, token.last_failure.as_deref().unwrap_or("refused")),
+        href: "/tokens".to_owned(),
+    });
+    Ok(Some(Need {
+        tone: Tone::Warn,
+        what: format!("{} refused at enrollment", plural(i64::try_from(failed.len()).unwrap_or(i64::MAX), "token")),
+        examples: examples.collect(),
+        href: "/tokens".to_owned(),
+        action: "Look",
+    }))
+}
+
+fn plural(count: i64, noun: &str) -> String {
+    format!("{} {noun}{}", ui::count(count), if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,207 @@
+//! What a person does with policies: make one, make a version of it, activate a version.
+
+use askama::Template;
+use axum::{
+    Router,
+    extract::State,
+    response::Response,
+    routing::{get, post},
+};
+use muster_control::{
+    App,
+    access::{
+        problem::{FieldError, INVALID, NAME_TAKEN, Problem, SETTINGS_INVALID, VERSION_EXISTS},
+        scope::{PolicyActivate, PolicyRead, PolicyWrite},
+    },
+    audit, policy,
+    rollout::{self, Target},
+};
+use muster_model::{
+    DeviceId, Platform,
+    rules::Rule,
+    text::{Name, VersionLabel},
+};
+
+use super::{
+    policy_making,
+    rollouts::{after_change, note_tampering},
+};
+use crate::{
+    form::Sent,
+    session::{At, Session},
+    shell::{Refusal, Section, Shell, page, see_other},
+};
+
+/// What a first version could look like.
+const EXAMPLE: &str = "{\n  \"passcode.required\": true,\n  \"passcode.min_length\": 12\n}";
+
+pub fn router() -> Router<App> {
+    Router::new()
+        .route("/policies/new", get(new_policy))
+        .route("/policies/{id}/versions/new", get(new_version))
+        .route("/policies/{id}/activate", post(activate))
+}
+
+#[derive(Template)]
+#[template(path = "policy_new.html")]
+pub struct NewPolicyPage {
+    pub shell: Shell,
+    pub name: String,
+    pub description: String,
+    pub refused: Option<String>,
+}
+
+async fn new_policy(session: Session) -> Result<Response, Refusal> {
+    let shell = session.shell("New policy", Section::Policies);
+    page(&NewPolicyPage { shell, name: String::new(), description: String::new(), refused: None })
+}
+
+/// `POST /policies`.
+pub async fn create(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
+    let permit = sent.session.permit::<PolicyWrite>();
+    let (name, description) = (sent.fields.text("name"), sent.fields.optional("description"));
+    let made = match name.parse::<Name>() {
+        Ok(parsed) => policy_making::create(&app, &permit, parsed, description.map(str::to_owned)).await,
+        Err(error) => Err(INVALID.detail(format!("name: {error}."))),
+    };
+    match made {
+        Ok(policy) => Ok(see_other(&format!("/policies/{}/versions/new?notice=policy-created", policy.id))),
+        Err(problem) if [INVALID, NAME_TAKEN].contains(&problem.kind) => page(&NewPolicyPage {
+            shell: sent.session.shell("New policy", Section::Policies),
+            name: name.to_owned(),
+            description: description.unwrap_or_default().to_owned(),
+            refused: Some(problem.detail),
+        }),
+        Err(problem) => Err(Refusal(problem)),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "version_new.html")]
+pub struct NewVersionPage {
+    pub shell: Shell,
+    pub policy_id: String,
+    pub policy: String,
+    pub version: String,
+    pub settings: String,
+    pub rules: String,
+    pub is_from_newest: bool,
+    pub refused: Option<String>,
+    pub errors: Vec<FieldError>,
+}
+
+async fn new_version(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
+    let permit = session.permit::<PolicyRead>();
+    let tenant = session.tenant();
+    let (policy, newest) = app
+        .db
+        .read(permit.storage(), move |tx| {
+            let policy = policy::resolve(tx, tenant, &id)?;
+            let newest = policy::versions(tx, tenant, policy.id, i64::MAX as u64, 1)?.pop();
+            Ok::<_, Problem>((policy, newest))
+        })
+        .await?;
+    let rules = newest.as_ref().map(|newest| pretty(&newest.rules)).filter(|rules| rules != "[]");
+    page(&NewVersionPage {
+        shell: session.shell(format!("New version of {}", policy.name), Section::Policies),
+        policy_id: policy.id.to_string(),
+        policy: policy.name,
+        version: String::new(),
+        is_from_newest: newest.is_some(),
+        settings: newest.map_or_else(|| EXAMPLE.to_owned(), |newest| pretty(&newest.settings)),
+        rules: rules.unwrap_or_default(),
+        refused: None,
+        errors: Vec::new(),
+    })
+}
+
+fn pretty(json: &str) -> String {
+    let value: Result<serde_json::Value, _> = serde_json::from_str(json);
+    value.ok().and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_else(|| json.to_owned())
+}
+
+/// `POST /policies/{id}/versions`. What is wrong is said beside what was typed.
+pub async fn create_version(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
+    let permit = sent.session.permit::<PolicyWrite>();
+    let tenant = sent.session.tenant();
+    let policy = app.db.read(permit.storage(), move |tx| policy::resolve(tx, tenant, &id)).await?;
+    let made = match read(&sent) {
+        Ok((label, rules)) => {
+            let (id, settings) = (policy.id.to_string(), sent.fields.text("settings"));
+            policy_making::create_version(&app, &permit, id, label, settings, &rules).await
+        }
+        Err(problem) => Err(problem),
+    };
+    match made {
+        Ok(made) => {
+            let notice = if made.is_new { "version-created" } else { "version-repeated" };
+            let version = made.version.version;
+            Ok(see_other(&format!("/policies/{}/versions/{version}?notice={notice}", policy.id)))
+        }
+        Err(problem) if [INVALID, SETTINGS_INVALID, VERSION_EXISTS].contains(&problem.kind) => page(&NewVersionPage {
+            shell: sent.session.shell(format!("New version of {}", policy.name), Section::Policies),
+            policy_id: policy.id.to_string(),
+            policy: policy.name,
+            version: sent.fields.text("version").to_owned(),
+            settings: sent.fields.text("settings").to_owned(),
+            rules: sent.fields.text("rules").to_owned(),
+            is_from_newest: false,
+            refused: Some(problem.detail),
+            errors: problem.errors.into_vec(),
+        }),
+        Err(problem) => Err(Refusal(problem)),
+    }
+}
+
+fn read(sent: &Sent) -> Result<(VersionLabel, Vec<Rule>), Problem> {
+    let label = sent.fields.text("version").parse().map_err(|error| INVALID.detail(format!("version: {error}.")))?;
+    let rules = match sent.fields.optional("rules") {
+        None => Vec::new(),
+        Some(text) => serde_json::from_str(text).map_err(|error| {
+            let field = FieldError { field: "rules".to_owned(), code: "malformed".to_owned(), detail: error.to_string() };
+            SETTINGS_INVALID.detail("The rules cannot be read.").with_errors(vec![field])
+        })?,
+    };
+    Ok((label, rules))
+}
+
+async fn activate(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
+    let permit = sent.session.permit::<PolicyActivate>();
+    let (tenant, settings) = (permit.tenant(), app.settings.clone());
+    let version: Option<VersionLabel> = sent.fields.parsed("version")?;
+    let version = version.ok_or_else(|| INVALID.detail("Choose the version to activate."))?;
+    let target = target(&sent)?.checked()?;
+    let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+    let started = audit::commit(&app, permit.author(), {
+        let (id, version) = (id.clone(), version.clone());
+        move |tx| {
+            let policy = policy::resolve(tx, tenant, &id)?;
+            rollout::activate(tx, &keys, &settings, policy.id, &version, target.clone())
+        }
+    })
+    .await;
+    match started {
+        Ok(rollout) => {
+            after_change(&app, tenant).await?;
+            Ok(see_other(&format!("/rollouts/{}?notice=activated", rollout.id)))
+        }
+        Err(problem) => {
+            note_tampering(&app, permit.author(), &problem, id, version).await?;
+            Err(Refusal(problem))
+        }
+    }
+}
+
+fn target(sent: &Sent) -> Result<Target, Refusal> {
+    let platforms: Vec<Platform> = sent.fields.all("platform").filter_map(Platform::parse).collect();
+    let mut devices = Vec::new();
+    for word in sent.fields.text("devices").split([' ', ',', '\n']).filter(|word| !word.is_empty()) {
+        let device: DeviceId =
+            word.parse().map_err(|_| INVALID.detail(format!("{word} is not a device id. Write dev_… ids, separated by spaces.")))?;
+        devices.push(device);
+    }
+    Ok(Target {
+        platforms: Some(platforms).filter(|platforms| !platforms.is_empty()),
+        devices: Some(devices).filter(|devices| !devices.is_empty()),
+    })
+}

@@ -1,0 +1,177 @@
+//! The signed-in person behind a page request, and the parts of a request, refused as pages.
+
+use axum::{
+    extract::{FromRequestParts, Path, Query},
+    http::{Method, request::Parts},
+    response::{IntoResponse, Response},
+};
+use muster_control::{
+    App,
+    access::{
+        PagePermit, Permit,
+        problem::{NOT_FOUND, INVALID, Problem, UNAUTHENTICATED},
+        scope::Scope,
+    },
+};
+use muster_model::TenantId;
+use serde::de::DeserializeOwned;
+
+use crate::shell::{Person, Refusal, Section, Shell, see_other};
+
+/// What a form did, as the address of the next page carries it: a word of this list, never free text.
+const NOTICES: &[(&str, &str)] = &[
+    ("command-sent", "The command is queued. A connected device gets it at once."),
+    ("command-cancelled", "The command is cancelled."),
+    ("accepted", "The device is accepted. Whoever held its hardware ids is retired."),
+    ("rejected", "The device is rejected and retired."),
+    ("retired", "The device is retired and its certificates are revoked."),
+    ("revoked", "The device's certificates are revoked. It must enroll again."),
+    ("policy-created", "The policy exists. Give it a first version."),
+    ("version-created", "The version is signed and will never change. Activate it to reach devices."),
+    ("version-repeated", "This version existed already with the same content."),
+    ("activated", "The rollout has begun."),
+    ("rollout-paused", "The rollout is paused. Devices that have it keep it."),
+    ("rollout-resumed", "The rollout goes on."),
+    ("rollout-aborted", "The rollout is aborted. Its devices go back."),
+    ("rollout-rolled-back", "The rollout is rolled back. Its devices go back."),
+];
+
+/// A signed-in person. Whoever is not signed in is sent to the sign-in page and back again.
+#[derive(Debug, Clone)]
+pub struct Session {
+    permit: PagePermit,
+    notice: Option<&'static str>,
+}
+
+impl Session {
+    pub fn tenant(&self) -> TenantId {
+        self.permit.tenant()
+    }
+
+    pub fn page_permit(&self) -> &PagePermit {
+        &self.permit
+    }
+
+    /// The permit for an action of the page.
+    pub fn permit<S: Scope>(&self) -> Permit<S> {
+        self.permit.permit()
+    }
+
+    /// What surrounds a page of this person.
+    pub fn shell(&self, title: impl Into<String>, section: Section) -> Shell {
+        let name = self.permit.author().actor.id.clone();
+        let person = Person { name, csrf: self.permit.csrf().to_owned() };
+        Shell { notice: self.notice, ..Shell::new(title, section, Some(person)) }
+    }
+}
+
+impl FromRequestParts<App> for Session {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+        match PagePermit::from_request_parts(parts, app).await {
+            Ok(permit) => Ok(Session { permit, notice: notice(parts.uri.query()) }),
+            Err(problem) if problem.kind == UNAUTHENTICATED && parts.method == Method::GET => {
+                let wanted = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+                Err(see_other(&format!("/signin?next={}", encode(wanted))))
+            }
+            Err(problem) => Err(Refusal(problem).into_response()),
+        }
+    }
+}
+
+/// Typed parameters of a path, refused as a page.
+pub struct At<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for At<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
+        match Path::<T>::from_request_parts(parts, app).await {
+            Ok(Path(value)) => Ok(At(value)),
+            Err(_) => Err(Refusal(NOT_FOUND.detail("There is nothing at this address."))),
+        }
+    }
+}
+
+/// Typed parameters of a query, refused as a page. Unknown ones are ignored: links get old.
+pub struct Ask<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Ask<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
+        match Query::<T>::from_request_parts(parts, app).await {
+            Ok(Query(value)) => Ok(Ask(value)),
+            Err(_) => Err(Refusal(INVALID.detail("The address has a parameter that this page does not understand."))),
+        }
+    }
+}
+
+/// Whether a path is one of ours to go on to after signing in: never another site.
+pub fn local_path(text: &str) -> &str {
+    let is_local = text.starts_with('/')
+        && !text.starts_with("//")
+        && !text.contains('\\')
+        && !text.starts_with("/signin")
+        && text.chars().all(|char| char.is_ascii_graphic());
+    if is_local { text } else { "/" }
+}
+
+/// A text as a part of a query (RFC 3986 §2.1).
+pub fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// A limit of rows as storage takes it.
+pub fn rows(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+/// Reads an id or a cursor of a page's address.
+pub fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|_| NOT_FOUND.detail("There is nothing at this address."))
+}
+
+fn notice(query: Option<&str>) -> Option<&'static str> {
+    let word = query?.split('&').find_map(|pair| pair.strip_prefix("notice="))?;
+    NOTICES.iter().find(|(known, _)| *known == word).map(|(_, sentence)| *sentence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_paths_are_gone_on_to() {
+        for (given, expected) in [
+            ("/devices?filter=a%20b", "/devices?filter=a%20b"),
+            ("//evil.example/", "/"),
+            ("https://evil.example/", "/"),
+            ("/\\evil.example", "/"),
+            ("/signin?next=/", "/"),
+            ("/a\r\nSet-Cookie: x", "/"),
+            ("", "/"),
+        ] {
+            assert_eq!(local_path(given), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_notice_is_one_of_ours() {
+        assert!(notice(Some("a=b&notice=retired")).is_some());
+        assert_eq!(notice(Some("notice=%3Cscript%3E")), None);
+    }
+
+    #[test]
+    fn encoded_text_has_no_special_characters() {
+        assert_eq!(encode("a b&c=\"é\"/"), "a%20b%26c%3D%22%C3%A9%22%2F");
+    }
+}

@@ -1,0 +1,149 @@
+//! What every page has around its content, and how a refusal looks to a person.
+
+use askama::Template;
+use axum::{
+    http::{StatusCode, header},
+    response::{Html, IntoResponse, Response},
+};
+use muster_control::access::{
+    problem::{FieldError, Problem},
+    request::current_id,
+};
+use muster_storage::StorageError;
+
+use crate::assets::{ADDRESSES, Addresses};
+
+/// The entries of the navigation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    Overview,
+    Devices,
+    Policies,
+    Settings,
+    Rollouts,
+    Commands,
+    Log,
+    Tokens,
+    /// Pages that stand beside the navigation.
+    Other,
+}
+
+/// One entry of the navigation.
+pub struct NavEntry {
+    pub section: Section,
+    pub href: &'static str,
+    pub label: &'static str,
+    /// A path on a 20 by 20 grid.
+    pub icon: &'static str,
+}
+
+/// The navigation, in its order.
+pub const NAVIGATION: &[NavEntry] = &[
+    NavEntry { section: Section::Overview, href: "/", label: "Overview", icon: "M3 9.5 10 3l7 6.5V17h-5v-5H8v5H3z" },
+    NavEntry { section: Section::Devices, href: "/devices", label: "Devices", icon: "M3 4h14v9H3zM7 17h6M10 13v4" },
+    NavEntry { section: Section::Policies, href: "/policies", label: "Policies", icon: "M5 2.5h7l3.5 3.5v11.5H5zM8 9h5M8 12.5h5" },
+    NavEntry { section: Section::Rollouts, href: "/rollouts", label: "Rollouts", icon: "M3 14.5h4v-4h4v-4h6M13.5 3.5l3.5 3-3.5 3" },
+    NavEntry { section: Section::Commands, href: "/commands", label: "Commands", icon: "M3 4h14v12H3zM6 8l2.5 2L6 12M10.5 12H14" },
+    NavEntry { section: Section::Tokens, href: "/tokens", label: "Enrollment", icon: "M7 10a3.5 3.5 0 1 0 0 .01M10.5 10H17v3M14 10v2.5" },
+    NavEntry { section: Section::Log, href: "/log", label: "Log", icon: "M4 4h12M4 8h12M4 12h8M4 16h5M13.5 15l1.5 1.5 2.5-3" },
+    NavEntry { section: Section::Settings, href: "/settings", label: "Catalogue", icon: "M4 4h5v12H4zM11 4h5v12h-5zM6 7h1M13 7h1" },
+];
+
+/// Who is signed in.
+pub struct Person {
+    pub name: String,
+    pub csrf: String,
+}
+
+/// What surrounds a page.
+pub struct Shell {
+    pub title: String,
+    pub section: Section,
+    pub person: Option<Person>,
+    /// What the form before this page did.
+    pub notice: Option<&'static str>,
+    pub assets: &'static Addresses,
+    pub navigation: &'static [NavEntry],
+    pub version: &'static str,
+}
+
+impl Shell {
+    pub fn new(title: impl Into<String>, section: Section, person: Option<Person>) -> Shell {
+        Shell {
+            title: title.into(),
+            section,
+            person,
+            notice: None,
+            assets: &ADDRESSES,
+            navigation: NAVIGATION,
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+
+    /// The value that every form carries.
+    pub fn csrf(&self) -> &str {
+        self.person.as_ref().map_or("", |person| &person.csrf)
+    }
+}
+
+/// Renders a page. A template that fails is a fault of ours.
+pub fn page(template: &impl Template) -> Result<Response, Refusal> {
+    page_with(StatusCode::OK, template)
+}
+
+/// Renders a page under a status.
+pub fn page_with(status: StatusCode, template: &impl Template) -> Result<Response, Refusal> {
+    let text = template.render().map_err(|error| Refusal(Problem::internal(error)))?;
+    Ok((status, Html(text)).into_response())
+}
+
+/// Sends the browser on after a form, so that a reload does not send the form again.
+pub fn see_other(path: &str) -> Response {
+    (StatusCode::SEE_OTHER, [(header::LOCATION, path.to_owned())]).into_response()
+}
+
+/// A problem as a page.
+#[derive(Debug)]
+pub struct Refusal(pub Problem);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Refusal {
+        Refusal(problem)
+    }
+}
+
+impl From<StorageError> for Refusal {
+    fn from(error: StorageError) -> Refusal {
+        Refusal(error.into())
+    }
+}
+
+#[derive(Template)]
+#[template(path = "refusal.html")]
+struct RefusalPage<'a> {
+    shell: Shell,
+    problem: &'a Problem,
+    errors: &'a [FieldError],
+    request_id: Option<String>,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let problem = self.0;
+        let request_id = current_id();
+        if let Some(cause) = problem.cause() {
+            tracing::error!(code = problem.code(), %cause, request_id = request_id.as_deref(), "a page failed");
+        }
+        let status = StatusCode::from_u16(problem.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let shell = Shell::new(problem.kind.title, Section::Other, None);
+        let template = RefusalPage { shell, problem: &problem, errors: &problem.errors, request_id };
+        let mut response = match template.render() {
+            Ok(text) => (status, Html(text)).into_response(),
+            Err(_) => status.into_response(),
+        };
+        if let Some(seconds) = problem.retry_after_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
