@@ -23,7 +23,9 @@ pub use output::Format;
 pub use verbs::log::LogCommand;
 
 use output::Printer;
-use verbs::{client, command, console_link, context as contexts, device, login, policy, rollout, system, token};
+use verbs::{
+    client, command, console_link, context as contexts, device, login, policy, rollout, system, token,
+};
 
 /// Flags that every verb takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -137,7 +139,9 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Token(command) => token::run(command, &Api::connect(globals)?, printer).await,
         Command::Log(command) => verbs::log::run(command, globals, printer).await,
         Command::Client(command) => client::run(command, &Api::connect(globals)?, printer).await,
-        Command::ConsoleLink(arguments) => console_link::run(arguments, &Api::connect(globals)?, printer).await,
+        Command::ConsoleLink(arguments) => {
+            console_link::run(arguments, &Api::connect(globals)?, printer).await
+        }
         Command::Settings(arguments) => system::settings(&arguments, &Api::connect(globals)?, printer).await,
         Command::Overview => system::overview(&Api::connect(globals)?, printer).await,
     }

@@ -165,7 +165,16 @@ fn bad_log(error: impl std::fmt::Display) -> CliError {
 }
 
 async fn download_root(api: &Api) -> Result<Vec<Envelope>, CliError> {
-    let answer: Answer<Value> = api.send(Call::get(&["log", "root"])).await?;
+    let answer: Answer<Value> = match api.send(Call::get(&["log", "root"])).await {
+        Err(CliError::Refused(problem)) if problem.status == 404 => {
+            return Err(CliError::Failed(
+                "this server does not publish its root documents; take them from an enrolled device and give them with \
+                 --root-file"
+                    .to_owned(),
+            ));
+        }
+        other => other?,
+    };
     envelopes(answer.value).ok_or_else(|| CliError::Answer("no list of root documents".to_owned()))
 }
 

@@ -144,8 +144,11 @@ impl DevicePlan {
     }
 }
 
-/// Draws a model by weight.
+/// Draws a model by weight. The first devices are one of each, so that a small fleet is not all of one kind.
 fn model(seed: u64, index: u32) -> &'static Model {
+    if let Some(model) = MODELS.get(index as usize) {
+        return model;
+    }
     let total: u32 = MODELS.iter().map(|model| model.weight).sum();
     let mut place = Draw::new(seed, index, "model").below(total as usize) as u32;
     for model in MODELS {
@@ -222,6 +225,16 @@ mod tests {
                 assert!(plan.imei().is_none_or(|imei| identities.insert(imei)));
             }
         }
+    }
+
+    #[test]
+    fn a_small_fleet_has_every_model() {
+        let models: BTreeSet<_> = fleet(2)
+            .iter()
+            .take(MODELS.len())
+            .map(|plan| plan.model.name)
+            .collect();
+        assert_eq!(models.len(), MODELS.len());
     }
 
     #[test]
