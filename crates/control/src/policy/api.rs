@@ -12,7 +12,6 @@ use muster_model::{
     rules::Rule,
     text::{Name, VersionLabel},
 };
-use muster_trust::bundle;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -20,21 +19,20 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use super::{
-    BUNDLE_MEDIA_TYPE, Policy, PolicySummary, Version, catalogue,
-    rules::{self, Content, DESCRIPTION_CHARS_MAX, Decision},
-    store,
+    BUNDLE_MEDIA_TYPE, PolicySummary, Version, catalogue,
+    change::{self, Made},
+    rules::{self, Content},
 };
 use crate::{
     App,
     access::{
         Author, Permit,
         idempotency::{IdempotencyKey, commit_once},
-        problem::{BUNDLE_CHANGED, CONFLICT, CURSOR_INVALID, INVALID, NAME_TAKEN, Problem, VERSION_EXISTS},
+        problem::{BUNDLE_CHANGED, CURSOR_INVALID, Problem, VERSION_EXISTS},
         request::{Body, Params, PathOf},
         scope::{PolicyRead, PolicyWrite},
     },
-    audit::{self, LoggedTx},
-    clock,
+    audit,
     page::{Page, PageQuery, cursor, page_limit},
 };
 
@@ -165,37 +163,13 @@ async fn create_policy(
     key: IdempotencyKey,
     Body(request): Body<PolicyRequest>,
 ) -> Result<Response, Problem> {
-    if request.name.as_str().parse::<PolicyId>().is_ok() {
-        return Err(INVALID.detail("A name cannot look like a policy id. Choose another."));
-    }
-    let description = request.description.as_deref().unwrap_or_default();
-    if description.chars().count() > DESCRIPTION_CHARS_MAX {
-        return Err(INVALID.detail("A description has at most 1024 characters."));
-    }
-    let (name, description) = (request.name.as_str().to_owned(), request.description.clone());
+    rules::check_policy(&request.name, request.description.as_deref())?;
+    let (name, description) = (request.name.clone(), request.description.clone());
     commit_once(&app, &permit, key, "POST /policies", &request, move |tx| {
-        let policy = Policy {
-            id: PolicyId::generate(tx.at(), clock::random()),
-            name: name.clone(),
-            description: description.clone(),
-            created_at: tx.at(),
-        };
-        insert_policy(tx, &policy)?;
+        let policy = change::create(tx, &name, description.clone())?;
         Ok((StatusCode::CREATED, CreatedPolicy { id: policy.id }))
     })
     .await
-}
-
-fn insert_policy(tx: &mut LoggedTx<'_>, policy: &Policy) -> Result<(), Problem> {
-    let tenant = tx.tenant();
-    let taken = || NAME_TAKEN.detail("A policy of this tenant has this name. Choose another.");
-    if store::policy_by_name(tx, tenant, &policy.name)?.is_some() {
-        return Err(taken());
-    }
-    tx.attempt(|tx| store::insert_policy(tx, tenant, policy).map_err(|error| unique_or(error, taken)))?;
-    let detail = serde_json::json!({"name": policy.name, "description": policy.description});
-    tx.record("policy.created", ("policy", policy.id.to_string()), detail)
-        .map(drop)
 }
 
 #[utoipa::path(
@@ -325,8 +299,12 @@ async fn create_version(
         {
             let (id, label, content) = (id.clone(), label.clone(), content.clone());
             move |tx| {
-                let (status, version) = make_version(tx, &id, &label, &content)?;
-                Ok((status, CreatedVersion::from(version)))
+                let tenant = tx.tenant();
+                let policy = super::resolve(tx, tenant, &id)?;
+                Ok(match change::make_version(tx, &policy, &label, &content)? {
+                    Made::Created(version) => (StatusCode::CREATED, CreatedVersion::from(version)),
+                    Made::Found(version) => (StatusCode::OK, CreatedVersion::from(version)),
+                })
             }
         },
     )
@@ -337,94 +315,6 @@ async fn create_version(
         record_refusal(&app, permit.author(), id, label, content).await?;
     }
     made
-}
-
-/// Makes a version, or finds the one that is there. Two calls at once meet at the table's keys: the later one looks again.
-/// Each time it has to, one of the others has won.
-fn make_version(
-    tx: &mut LoggedTx<'_>,
-    policy: &str,
-    label: &VersionLabel,
-    content: &Content,
-) -> Result<(StatusCode, Version), Problem> {
-    const TRIES_MAX: u32 = 64;
-    let tenant = tx.tenant();
-    let policy = super::resolve(tx, tenant, policy)?;
-    let entry = EntryId::generate(tx.at(), clock::random());
-    for _ in 0..TRIES_MAX {
-        let existing = store::version(tx, tenant, policy.id, label.as_str())?;
-        match (rules::decide(existing.as_ref(), content), existing) {
-            (Decision::Repeat, Some(existing)) => return Ok((StatusCode::OK, existing)),
-            (Decision::Create, _) => {}
-            (Decision::Repeat | Decision::Refuse, _) => {
-                return Err(VERSION_EXISTS.detail(format!(
-                    "Version {label} exists with other content, and a version never changes. Make a new version."
-                )));
-            }
-        }
-        let (version, bytes) = build(tx, &policy, label, content, entry)?;
-        let stored = tx.attempt(|tx| match store::insert_version(tx, tenant, &version, &bytes) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(unique_or(error, || {
-                CONFLICT.detail("Another version was made at this moment.")
-            })),
-        });
-        match stored {
-            Ok(()) => {
-                let detail = serde_json::json!({
-                    "policy_id": policy.id, "version": label, "sequence": version.sequence,
-                    "bundle_sha256": version.bundle_sha256,
-                });
-                tx.record_as(
-                    entry,
-                    "policy.version_created",
-                    ("policy", policy.id.to_string()),
-                    detail,
-                )?;
-                return Ok((StatusCode::CREATED, version));
-            }
-            Err(problem) if problem.kind == CONFLICT => {}
-            Err(problem) => return Err(problem),
-        }
-    }
-    Err(CONFLICT
-        .detail("Other versions of this policy are being made at this moment. Try again.")
-        .retry_after(1))
-}
-
-fn build(
-    tx: &mut LoggedTx<'_>,
-    policy: &Policy,
-    label: &VersionLabel,
-    content: &Content,
-    entry: EntryId,
-) -> Result<(Version, Vec<u8>), Problem> {
-    let tenant = tx.tenant();
-    let sequence = store::next_sequence(tx, tenant, policy.id)?;
-    let source = bundle::BundleSource {
-        tenant,
-        policy_id: policy.id,
-        policy_name: &policy.name,
-        version: label,
-        sequence,
-        created_at: tx.at(),
-        settings_json: content.settings_json.as_bytes(),
-        rules_json: content.rules_json.as_bytes(),
-    };
-    let built = bundle::build(&source, &[&tx.keys().policy]).map_err(Problem::internal)?;
-    let version = Version {
-        policy: policy.id,
-        version: label.clone(),
-        sequence,
-        content_sha256: content.sha256.as_bytes().to_vec(),
-        settings: content.settings_json.clone(),
-        rules: content.rules_json.clone(),
-        bundle_sha256: built.sha256.to_hex(),
-        entry,
-        created_by: tx.actor(),
-        created_at: tx.at(),
-    };
-    Ok((version, built.bytes))
 }
 
 /// An attempt to change a version is itself logged, although it changed nothing.
@@ -536,14 +426,6 @@ fn etag_matches(value: &HeaderValue, etag: &str) -> bool {
         .split(',')
         .map(|part| part.trim().trim_start_matches("W/"))
         .any(|part| part == "*" || part == etag)
-}
-
-/// The caller's refusal where a unique key was violated, any other failure as it is.
-fn unique_or(error: muster_storage::StorageError, refusal: impl FnOnce() -> Problem) -> Problem {
-    match error {
-        muster_storage::StorageError::Unique { .. } => refusal(),
-        other => other.into(),
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod api;
 mod catalogue;
+mod change;
 mod rules;
 mod store;
 #[cfg(test)]
@@ -27,6 +28,8 @@ use crate::{
     secrets::TenantKeys,
 };
 pub use api::router;
+pub use change::{Made, create, describe, make_version};
+pub use rules::{Content, check_policy, read_content};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;

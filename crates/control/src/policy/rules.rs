@@ -1,8 +1,10 @@
 //! What a version may say, and when a stored one is still itself.
 
 use muster_model::{
+    PolicyId,
     rules::{Rule, check_rules},
     settings::Settings,
+    text::Name,
 };
 use muster_trust::{
     bundle::{self, OpenBundle},
@@ -11,12 +13,12 @@ use muster_trust::{
 
 use super::{Opened, Version};
 use crate::{
-    access::problem::{FieldError, Problem, SETTINGS_INVALID},
+    access::problem::{FieldError, INVALID, Problem, SETTINGS_INVALID},
     secrets::TenantKeys,
 };
 
 /// Longest description of a policy, in characters.
-pub const DESCRIPTION_CHARS_MAX: usize = 1024;
+const DESCRIPTION_CHARS_MAX: usize = 1024;
 
 /// The checked content of a version.
 #[derive(Debug, Clone)]
@@ -36,6 +38,24 @@ pub enum Decision {
     Repeat,
     /// The version exists with other content, and versions never change.
     Refuse,
+}
+
+/// Checks what a policy is called and described as.
+pub fn check_policy(name: &Name, description: Option<&str>) -> Result<(), Problem> {
+    if name.as_str().parse::<PolicyId>().is_ok() {
+        return Err(INVALID.detail("A name cannot look like a policy id. Choose another."));
+    }
+    check_description(description.unwrap_or_default())
+}
+
+/// Checks a description of a policy.
+pub fn check_description(description: &str) -> Result<(), Problem> {
+    if description.chars().count() > DESCRIPTION_CHARS_MAX {
+        return Err(INVALID.detail(format!(
+            "A description has at most {DESCRIPTION_CHARS_MAX} characters."
+        )));
+    }
+    Ok(())
 }
 
 /// Checks settings (JSON text) and rules. Every wrong setting is named.

@@ -8,6 +8,7 @@ use super::{Policy, PolicySummary, Version};
 statements! {
     INSERT_POLICY = "INSERT INTO policy_policy (tenant_id, policy_id, name, description, created_at) \
         VALUES ($1, $2, $3, $4, $5)";
+    DESCRIBE_POLICY = "UPDATE policy_policy SET description = $3 WHERE tenant_id = $1 AND policy_id = $2";
     POLICY = "SELECT policy_id, name, description, created_at FROM policy_policy \
         WHERE tenant_id = $1 AND policy_id = $2";
     POLICY_BY_NAME = "SELECT policy_id, name, description, created_at FROM policy_policy \
@@ -43,6 +44,16 @@ pub fn insert_policy(tx: &mut Tx, tenant: TenantId, policy: &Policy) -> Result<(
         ],
     )
     .map(drop)
+}
+
+/// Stores another description; 0 when there is no such policy.
+pub fn describe(
+    tx: &mut Tx,
+    tenant: TenantId,
+    policy: PolicyId,
+    description: &str,
+) -> Result<u64, StorageError> {
+    tx.execute(&DESCRIBE_POLICY, &[&tenant.uuid(), &policy.uuid(), &description])
 }
 
 pub fn policy(tx: &mut Tx, tenant: TenantId, id: PolicyId) -> Result<Option<Policy>, StorageError> {

@@ -104,6 +104,16 @@ pub fn current_of(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<Opt
     Ok(store::current_of(tx, tenant, policy)?.pop())
 }
 
+/// The tenant's highest generation: activations and withdrawals take the next one, and thereby their turns.
+pub fn newest_generation(tx: &mut Tx, tenant: TenantId) -> Result<u64, Problem> {
+    Ok(store::max_generation(tx, tenant)?)
+}
+
+/// Every current rollout of the tenant, at most one for each active policy, in the order of their generation.
+pub fn current(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Rollout>, Problem> {
+    Ok(store::current(tx, tenant)?)
+}
+
 /// The counts of a rollout's stage: as they are, or as they were when it ended.
 pub fn stage(
     tx: &mut Tx,
