@@ -4,6 +4,7 @@ mod admin_file;
 mod config;
 mod doctor;
 mod install;
+mod limits;
 mod logging;
 mod ops;
 mod seed;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
     program.globals.program = Some(Program::command());
     let quiet = !matches!(program.verb, Verb::Serve(_));
     logging::start(quiet);
+    limits::raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow::Error::from(error)),
