@@ -35,7 +35,8 @@ pub struct Addresses {
     pub icon: String,
 }
 
-static ASSETS: LazyLock<Vec<(String, Asset)>> = LazyLock::new(|| Files::iter().filter_map(|name| read(&name)).collect());
+static ASSETS: LazyLock<Vec<(String, Asset)>> =
+    LazyLock::new(|| Files::iter().filter_map(|name| read(&name)).collect());
 
 /// The addresses of the files, made once.
 pub static ADDRESSES: LazyLock<Addresses> = LazyLock::new(|| Addresses {
@@ -58,7 +59,10 @@ async fn serve(Path(name): Path<String>) -> Response {
     let mut response = asset.bytes.clone().into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.media_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("public, max-age=31536000, immutable"),
+    );
     response
 }
 
@@ -73,12 +77,21 @@ fn read(file: &str) -> Option<(String, Asset)> {
         _ => return None,
     };
     let hash = &sha256(&bytes).to_hex()[..HASH_CHARS];
-    Some((file.to_owned(), Asset { name: format!("{stem}.{hash}.{extension}"), media_type, bytes }))
+    Some((
+        file.to_owned(),
+        Asset {
+            name: format!("{stem}.{hash}.{extension}"),
+            media_type,
+            bytes,
+        },
+    ))
 }
 
 fn address(file: &str) -> String {
     let asset = ASSETS.iter().find(|(name, _)| name == file);
-    asset.map(|(_, asset)| format!("/assets/{}", asset.name)).expect("every file that pages name is embedded")
+    asset
+        .map(|(_, asset)| format!("/assets/{}", asset.name))
+        .expect("every file that pages name is embedded")
 }
 
 #[cfg(test)]
@@ -88,7 +101,13 @@ mod tests {
     #[test]
     fn every_address_leads_to_a_file() {
         let addresses = &ADDRESSES;
-        for path in [&addresses.style, &addresses.theme, &addresses.script, &addresses.signin, &addresses.icon] {
+        for path in [
+            &addresses.style,
+            &addresses.theme,
+            &addresses.script,
+            &addresses.signin,
+            &addresses.icon,
+        ] {
             let name = path.strip_prefix("/assets/").expect("it is under /assets/");
             assert!(ASSETS.iter().any(|(_, asset)| asset.name == name), "{path}");
         }
@@ -98,7 +117,14 @@ mod tests {
     fn no_script_makes_markup_from_text() {
         for (name, asset) in ASSETS.iter().filter(|(name, _)| name.ends_with(".js")) {
             let text = String::from_utf8_lossy(&asset.bytes);
-            for sink in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"] {
+            for sink in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "new Function",
+            ] {
                 assert!(!text.contains(sink), "{name} uses {sink}");
             }
         }

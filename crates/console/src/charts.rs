@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::{session::encode, ui::{self, Tone}};
+use crate::{
+    session::encode,
+    ui::{self, Tone},
+};
 
 /// The width of a whole bar, in its own units.
 const WIDTH: i64 = 1000;
@@ -44,31 +47,66 @@ pub fn compliance(counts: &BTreeMap<String, i64>) -> Bar {
         ("unknown", Tone::Warn),
         ("noncompliant", Tone::Bad),
     ];
-    let quantities = words.into_iter().map(|(word, tone)| of(counts, word, word, tone.class()));
-    bar("Compliance of active devices", "state:active compliance", quantities.collect())
+    let quantities = words
+        .into_iter()
+        .map(|(word, tone)| of(counts, word, word, tone.class()));
+    bar(
+        "Compliance of active devices",
+        "state:active compliance",
+        quantities.collect(),
+    )
 }
 
 /// Devices by their standing with the tenant.
 pub fn states(counts: &BTreeMap<String, i64>) -> Bar {
-    let words = [("active", Tone::Good), ("quarantined", Tone::Warn), ("retired", Tone::Off)];
-    let quantities = words.into_iter().map(|(word, tone)| of(counts, word, word, tone.class()));
+    let words = [
+        ("active", Tone::Good),
+        ("quarantined", Tone::Warn),
+        ("retired", Tone::Off),
+    ];
+    let quantities = words
+        .into_iter()
+        .map(|(word, tone)| of(counts, word, word, tone.class()));
     bar("State of all devices", "state", quantities.collect())
 }
 
 /// Devices by platform.
 pub fn platforms(counts: &BTreeMap<String, i64>) -> Bar {
-    let words = [("linux", "hue1"), ("windows", "hue2"), ("macos", "hue3"), ("android", "hue4"), ("ios", "hue5")];
-    let quantities = words.into_iter().map(|(word, class)| of(counts, word, ui::platform(word), class));
-    bar("Platforms of active devices", "state:active platform", quantities.collect())
+    let words = [
+        ("linux", "hue1"),
+        ("windows", "hue2"),
+        ("macos", "hue3"),
+        ("android", "hue4"),
+        ("ios", "hue5"),
+    ];
+    let quantities = words
+        .into_iter()
+        .map(|(word, class)| of(counts, word, ui::platform(word), class));
+    bar(
+        "Platforms of active devices",
+        "state:active platform",
+        quantities.collect(),
+    )
 }
 
 fn of(counts: &BTreeMap<String, i64>, word: &str, label: &str, class: &'static str) -> Quantity {
-    Quantity { word: word.to_owned(), label: label.to_owned(), class, count: counts.get(word).copied().unwrap_or(0) }
+    Quantity {
+        word: word.to_owned(),
+        label: label.to_owned(),
+        class,
+        count: counts.get(word).copied().unwrap_or(0),
+    }
 }
 
 fn bar(title: &'static str, filter: &str, quantities: Vec<Quantity>) -> Bar {
     let total: i64 = quantities.iter().map(|quantity| quantity.count).sum();
-    let wanted = |count: i64| if count == 0 { 0 } else { (count * WIDTH / total.max(1)).max(WIDTH_MIN) };
+    let wanted = |count: i64| {
+        if count == 0 {
+            0
+        } else {
+            (count * WIDTH / total.max(1)).max(WIDTH_MIN)
+        }
+    };
     let sum: i64 = quantities.iter().map(|quantity| wanted(quantity.count)).sum();
     let mut x = 0;
     let mut parts = Vec::new();
@@ -78,7 +116,10 @@ fn bar(title: &'static str, filter: &str, quantities: Vec<Quantity>) -> Bar {
             label: quantity.label,
             count: ui::count(quantity.count),
             class: quantity.class,
-            href: format!("/devices?filter={}", encode(&format!("{filter}:{}", quantity.word))),
+            href: format!(
+                "/devices?filter={}",
+                encode(&format!("{filter}:{}", quantity.word))
+            ),
             x,
             width,
         });
@@ -98,7 +139,10 @@ mod tests {
         assert_eq!(bar.parts.len(), 2);
         assert!(bar.parts[1].width >= 5, "{bar:?}");
         assert!(bar.parts[1].x + bar.parts[1].width <= WIDTH, "{bar:?}");
-        assert_eq!(bar.parts[1].href, "/devices?filter=state%3Aactive%20compliance%3Anoncompliant");
+        assert_eq!(
+            bar.parts[1].href,
+            "/devices?filter=state%3Aactive%20compliance%3Anoncompliant"
+        );
     }
 
     #[test]

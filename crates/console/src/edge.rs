@@ -23,8 +23,14 @@ pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self';
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SAME_ORIGIN: [(HeaderName, &str); 2] = [
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
 ];
 
 /// Gives every request an id, refuses forms that another site sent, turns a panic into a refusal of that request alone, and
@@ -43,7 +49,10 @@ pub async fn guard(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(error) => {
             tracing::error!(%error, request_id = id, "a request panicked");
-            with_id(id.clone(), async { refuse(is_api, INTERNAL.detail("The request was not carried out.")) }).await
+            with_id(id.clone(), async {
+                refuse(is_api, INTERNAL.detail("The request was not carried out."))
+            })
+            .await
         }
     };
     set_headers(&mut response, &id);
@@ -52,21 +61,33 @@ pub async fn guard(request: Request, next: Next) -> Response {
 
 /// There is nothing at this path.
 pub async fn not_found(request: Request) -> Response {
-    refuse(is_api(request.uri().path()), NOT_FOUND.detail("There is nothing at this address."))
+    refuse(
+        is_api(request.uri().path()),
+        NOT_FOUND.detail("There is nothing at this address."),
+    )
 }
 
 /// There is something at this path, but not for this method.
 pub async fn method_not_allowed(request: Request) -> Response {
-    refuse(is_api(request.uri().path()), METHOD_NOT_ALLOWED.detail("The address takes another method."))
+    refuse(
+        is_api(request.uri().path()),
+        METHOD_NOT_ALLOWED.detail("The address takes another method."),
+    )
 }
 
 fn refuse(is_api: bool, problem: Problem) -> Response {
-    if is_api { problem.into_response() } else { Refusal(problem).into_response() }
+    if is_api {
+        problem.into_response()
+    } else {
+        Refusal(problem).into_response()
+    }
 }
 
 /// Whether programs, not people, ask under this path.
 fn is_api(path: &str) -> bool {
-    ["/api/", "/oauth2/", "/.well-known/"].iter().any(|prefix| path.starts_with(prefix))
+    ["/api/", "/oauth2/", "/.well-known/"]
+        .iter()
+        .any(|prefix| path.starts_with(prefix))
 }
 
 /// Browsers say where a request comes from (Fetch Metadata); what says nothing is judged by its token alone. `Origin` is no
@@ -88,7 +109,9 @@ fn set_headers(response: &mut Response, id: &str) {
     for (name, value) in fixed.into_iter().chain(SAME_ORIGIN) {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, id);
     }

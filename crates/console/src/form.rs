@@ -28,7 +28,9 @@ impl FromRequest<App> for Sent {
     async fn from_request(request: Request, app: &App) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
         let session = Session::from_request_parts(&mut parts, app).await?;
-        let fields = Fields::from_request(Request::from_parts(parts, body), app).await.map_err(IntoResponse::into_response)?;
+        let fields = Fields::from_request(Request::from_parts(parts, body), app)
+            .await
+            .map_err(IntoResponse::into_response)?;
         let checked = session.page_permit().check_csrf(fields.text("csrf"));
         checked.map_err(|problem| Refusal(problem).into_response())?;
         Ok(Sent { session, fields })
@@ -49,7 +51,10 @@ impl FromRequest<App> for Fields {
 impl Fields {
     /// A field without the spaces around it; empty where it is missing.
     pub fn text(&self, name: &str) -> &str {
-        self.0.iter().find(|(field, _)| field == name).map_or("", |(_, value)| value.trim())
+        self.0
+            .iter()
+            .find(|(field, _)| field == name)
+            .map_or("", |(_, value)| value.trim())
     }
 
     /// A field that may be left empty.
@@ -58,13 +63,22 @@ impl Fields {
     }
 
     /// A field read as a type of the model; an empty one is absent.
-    pub fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Option<T>, Refusal> {
-        let read = |text: &str| text.parse().map_err(|error| Refusal(INVALID.detail(format!("{name}: {error}."))));
+    pub fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, Refusal> {
+        let read = |text: &str| {
+            text.parse()
+                .map_err(|error| Refusal(INVALID.detail(format!("{name}: {error}."))))
+        };
         self.optional(name).map(read).transpose()
     }
 
     /// Every value of a field that may stand several times.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(field, _)| field == name).map(|(_, value)| value.trim())
+        self.0
+            .iter()
+            .filter(move |(field, _)| field == name)
+            .map(|(_, value)| value.trim())
     }
 }

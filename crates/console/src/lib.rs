@@ -17,6 +17,8 @@ mod ui;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 use muster_control::{App, openapi};

@@ -29,7 +29,10 @@ pub fn read(text: &str) -> Vec<Block> {
             continue;
         }
         if line.starts_with("```") {
-            let code: Vec<&str> = lines.by_ref().take_while(|line| !line.starts_with("```")).collect();
+            let code: Vec<&str> = lines
+                .by_ref()
+                .take_while(|line| !line.starts_with("```"))
+                .collect();
             blocks.push(Block::Code(code.join("\n")));
         } else if let Some(title) = line.strip_prefix("# ") {
             blocks.push(Block::Title(inline(title)));
@@ -54,9 +57,21 @@ fn grouped(lines: &[&str]) -> Block {
     if lines.iter().all(|line| line.starts_with('|')) {
         let is_rule = |line: &str| line.chars().all(|char| matches!(char, '|' | '-' | ':' | ' '));
         let rows = lines.iter().filter(|line| !is_rule(line));
-        return Block::Table(rows.map(|row| row.trim_matches('|').split('|').map(|cell| inline(cell.trim())).collect()).collect());
+        return Block::Table(
+            rows.map(|row| {
+                row.trim_matches('|')
+                    .split('|')
+                    .map(|cell| inline(cell.trim()))
+                    .collect()
+            })
+            .collect(),
+        );
     }
-    let item = |line: &str| line.strip_prefix("- ").or_else(|| line.strip_prefix("* ")).map(str::to_owned);
+    let item = |line: &str| {
+        line.strip_prefix("- ")
+            .or_else(|| line.strip_prefix("* "))
+            .map(str::to_owned)
+    };
     if lines.first().is_some_and(|line| item(line).is_some()) {
         let mut items: Vec<String> = Vec::new();
         for line in lines {
@@ -71,7 +86,9 @@ fn grouped(lines: &[&str]) -> Block {
         }
         return Block::List(items.iter().map(|item| inline(item)).collect());
     }
-    Block::Text(inline(&lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")))
+    Block::Text(inline(
+        &lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" "),
+    ))
 }
 
 fn inline(text: &str) -> Vec<Inline> {
@@ -116,7 +133,9 @@ fn marked(text: &str) -> Option<(Inline, &str)> {
     // The pages lie side by side as files and as addresses.
     let href = match target.strip_suffix(".md") {
         Some("README") => "/errors".to_owned(),
-        Some(page) if page.chars().all(|char| char.is_ascii_lowercase() || char == '_') => format!("/errors/{page}"),
+        Some(page) if page.chars().all(|char| char.is_ascii_lowercase() || char == '_') => {
+            format!("/errors/{page}")
+        }
         _ => return Some((Inline::Text(label), after)),
     };
     Some((Inline::Link { label, href }, after))
@@ -128,22 +147,35 @@ mod tests {
 
     #[test]
     fn a_help_page_is_read() {
-        let blocks = read("# `a_code`\n\n**400.** Text over\ntwo lines.\n\n- one\n- two\n  more\n\n```sh\nrun\n```\n");
+        let blocks =
+            read("# `a_code`\n\n**400.** Text over\ntwo lines.\n\n- one\n- two\n  more\n\n```sh\nrun\n```\n");
         assert_eq!(blocks[0], Block::Title(vec![Inline::Code("a_code".into())]));
         assert_eq!(
             blocks[1],
-            Block::Text(vec![Inline::Strong("400.".into()), Inline::Text(" Text over two lines.".into())])
+            Block::Text(vec![
+                Inline::Strong("400.".into()),
+                Inline::Text(" Text over two lines.".into())
+            ])
         );
         assert_eq!(
             blocks[2],
-            Block::List(vec![vec![Inline::Text("one".into())], vec![Inline::Text("two more".into())]])
+            Block::List(vec![
+                vec![Inline::Text("one".into())],
+                vec![Inline::Text("two more".into())]
+            ])
         );
         assert_eq!(blocks[3], Block::Code("run".into()));
     }
 
     #[test]
     fn only_our_own_pages_are_linked() {
-        assert_eq!(inline("[a](b_c.md)"), [Inline::Link { label: "a".into(), href: "/errors/b_c".into() }]);
+        assert_eq!(
+            inline("[a](b_c.md)"),
+            [Inline::Link {
+                label: "a".into(),
+                href: "/errors/b_c".into()
+            }]
+        );
         assert_eq!(inline("[a](javascript:x)"), [Inline::Text("a".into())]);
         assert_eq!(inline("un`closed"), [Inline::Text("un`closed".into())]);
     }

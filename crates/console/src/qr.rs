@@ -19,10 +19,17 @@ pub fn draw(text: &str) -> Option<Drawing> {
     let mut path = String::new();
     for (place, color) in code.to_colors().into_iter().enumerate() {
         if color == Color::Dark {
-            path.push_str(&format!("M{} {}h1v1h-1z", place % width + QUIET, place / width + QUIET));
+            path.push_str(&format!(
+                "M{} {}h1v1h-1z",
+                place % width + QUIET,
+                place / width + QUIET
+            ));
         }
     }
-    Some(Drawing { side: width + 2 * QUIET, path })
+    Some(Drawing {
+        side: width + 2 * QUIET,
+        path,
+    })
 }
 
 #[cfg(test)]
@@ -32,7 +39,10 @@ mod tests {
     #[test]
     fn a_token_fits_and_a_book_does_not() {
         let drawing = draw(&"a".repeat(700)).expect("a token fits");
-        assert!(drawing.path.starts_with("M4 4h1v1h-1z"), "the corner of the first finder pattern is dark");
+        assert!(
+            drawing.path.starts_with("M4 4h1v1h-1z"),
+            "the corner of the first finder pattern is dark"
+        );
         assert!(draw(&"a".repeat(5000)).is_none());
     }
 }

@@ -11,7 +11,11 @@ use axum::{
     routing::get,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use muster_control::{App, access::problem::{NOT_FOUND, PROBLEMS}, openapi};
+use muster_control::{
+    App,
+    access::problem::{NOT_FOUND, PROBLEMS},
+    openapi,
+};
 use rust_embed::Embed;
 use serde_json::Value;
 
@@ -25,7 +29,11 @@ use crate::{
 struct ErrorPages;
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| openapi::document().to_json().unwrap_or_default());
-static TAGS: LazyLock<Vec<Tag>> = LazyLock::new(|| serde_json::from_str(&DOCUMENT).map(|json| tags(&json)).unwrap_or_default());
+static TAGS: LazyLock<Vec<Tag>> = LazyLock::new(|| {
+    serde_json::from_str(&DOCUMENT)
+        .map(|json| tags(&json))
+        .unwrap_or_default()
+});
 
 /// Routes that need no sign-in.
 pub fn router() -> Router<App> {
@@ -38,7 +46,10 @@ pub fn router() -> Router<App> {
 }
 
 async fn document() -> Response {
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")];
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
     (headers, DOCUMENT.as_str()).into_response()
 }
 
@@ -90,7 +101,11 @@ struct ApiPage<'a> {
 
 async fn documentation(State(app): State<App>) -> Result<Response, Refusal> {
     let shell = Shell::new("Admin API", Section::Other, None);
-    page(&ApiPage { shell, tags: &TAGS, admin_url: &app.settings.admin_url })
+    page(&ApiPage {
+        shell,
+        tags: &TAGS,
+        admin_url: &app.settings.admin_url,
+    })
 }
 
 fn tags(document: &Value) -> Vec<Tag> {
@@ -101,7 +116,10 @@ fn tags(document: &Value) -> Vec<Tag> {
             let call = call(document, method, path, operation);
             match tags.iter_mut().find(|tag| tag.name == name) {
                 Some(tag) => tag.calls.push(call),
-                None => tags.push(Tag { name, calls: vec![call] }),
+                None => tags.push(Tag {
+                    name,
+                    calls: vec![call],
+                }),
             }
         }
     }
@@ -110,18 +128,28 @@ fn tags(document: &Value) -> Vec<Tag> {
 }
 
 fn call(document: &Value, method: &str, path: &str, operation: &Value) -> Call {
-    let parameters = operation["parameters"].as_array().into_iter().flatten().map(|parameter| Field {
-        name: format!("{} ({})", text(&parameter["name"]), text(&parameter["in"])),
-        kind: kind(&parameter["schema"]),
-        required: parameter["required"].as_bool().unwrap_or(false),
-        about: text(&parameter["description"]),
-    });
+    let parameters = operation["parameters"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|parameter| Field {
+            name: format!("{} ({})", text(&parameter["name"]), text(&parameter["in"])),
+            kind: kind(&parameter["schema"]),
+            required: parameter["required"].as_bool().unwrap_or(false),
+            about: text(&parameter["description"]),
+        });
     let answers = members(&operation["responses"]).map(|(status, answer)| Answer {
         status: status.to_owned(),
         shape: shape(document, &answer["content"]),
     });
-    let scopes = operation["security"].as_array().into_iter().flatten().flat_map(|one| members(one));
-    let scope = scopes.flat_map(|(_, scopes)| scopes.as_array().into_iter().flatten()).filter_map(Value::as_str);
+    let scopes = operation["security"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|one| members(one));
+    let scope = scopes
+        .flat_map(|(_, scopes)| scopes.as_array().into_iter().flatten())
+        .filter_map(Value::as_str);
     let summary = match (text(&operation["summary"]), text(&operation["description"])) {
         (summary, description) if description.is_empty() || summary == description => summary,
         (summary, description) => format!("{summary} {description}"),
@@ -141,11 +169,19 @@ fn call(document: &Value, method: &str, path: &str, operation: &Value) -> Call {
 fn shape(document: &Value, content: &Value) -> Option<Shape> {
     let (media_type, content) = members(content).next()?;
     let schema = resolve(document, &content["schema"]);
-    Some(Shape { media_type: media_type.to_owned(), kind: kind(&content["schema"]), fields: fields(document, schema) })
+    Some(Shape {
+        media_type: media_type.to_owned(),
+        kind: kind(&content["schema"]),
+        fields: fields(document, schema),
+    })
 }
 
 fn fields(document: &Value, schema: &Value) -> Vec<Field> {
-    let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name));
+    let required = |name: &str| {
+        schema["required"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|one| one == name))
+    };
     let own = members(&schema["properties"]).map(|(name, property)| Field {
         name: name.to_owned(),
         kind: kind(property),
@@ -153,17 +189,27 @@ fn fields(document: &Value, schema: &Value) -> Vec<Field> {
         about: text(&property["description"]),
     });
     let parts = schema["allOf"].as_array().into_iter().flatten();
-    parts.flat_map(|part| fields(document, resolve(document, part))).chain(own).collect()
+    parts
+        .flat_map(|part| fields(document, resolve(document, part)))
+        .chain(own)
+        .collect()
 }
 
 fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
-    let target = schema["$ref"].as_str().and_then(|target| target.strip_prefix('#'));
-    target.and_then(|target| document.pointer(target)).unwrap_or(schema)
+    let target = schema["$ref"]
+        .as_str()
+        .and_then(|target| target.strip_prefix('#'));
+    target
+        .and_then(|target| document.pointer(target))
+        .unwrap_or(schema)
 }
 
 /// A schema in a word or two.
 fn kind(schema: &Value) -> String {
-    if let Some(name) = schema["$ref"].as_str().and_then(|target| target.rsplit('/').next()) {
+    if let Some(name) = schema["$ref"]
+        .as_str()
+        .and_then(|target| target.rsplit('/').next())
+    {
         return name.to_owned();
     }
     if let Some(one_of) = schema["oneOf"].as_array() {
@@ -174,15 +220,27 @@ fn kind(schema: &Value) -> String {
         Value::String(word) if word == "array" => format!("list of {}", kind(&schema["items"])),
         Value::String(word) => word.clone(),
         Value::Array(words) => {
-            let words: Vec<_> = words.iter().filter_map(Value::as_str).filter(|word| *word != "null").collect();
-            if words == ["array"] { format!("list of {}", kind(&schema["items"])) } else { words.join(" or ") }
+            let words: Vec<_> = words
+                .iter()
+                .filter_map(Value::as_str)
+                .filter(|word| *word != "null")
+                .collect();
+            if words == ["array"] {
+                format!("list of {}", kind(&schema["items"]))
+            } else {
+                words.join(" or ")
+            }
         }
         _ => "any".to_owned(),
     }
 }
 
 fn members(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
-    value.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value))
+    value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.as_str(), value))
 }
 
 fn text(value: &Value) -> String {
@@ -210,7 +268,10 @@ fn help(file: &str, title: String) -> Result<Response, Refusal> {
     let file = ErrorPages::get(&format!("{file}.md"));
     let file = file.ok_or_else(|| NOT_FOUND.detail("There is no help page for this code."))?;
     let blocks = markdown::read(&String::from_utf8_lossy(&file.data));
-    page(&HelpPage { shell: Shell::new(title, Section::Other, None), blocks })
+    page(&HelpPage {
+        shell: Shell::new(title, Section::Other, None),
+        blocks,
+    })
 }
 
 /// The certificate that agents are told to trust (`--ca-file`), in PEM (RFC 7468).
@@ -225,8 +286,14 @@ async fn authority(State(app): State<App>) -> Response {
     pem.push_str("-----END CERTIFICATE-----\n");
     let mut response = pem.into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-pem-file"));
-    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"muster-ca.pem\""));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/x-pem-file"),
+    );
+    headers.insert(
+        header::CONTENT_DISPOSITION,
+        HeaderValue::from_static("attachment; filename=\"muster-ca.pem\""),
+    );
     response
 }
 
@@ -237,14 +304,20 @@ mod tests {
     #[test]
     fn every_code_has_its_help_page() {
         for kind in PROBLEMS {
-            assert!(ErrorPages::get(&format!("{}.md", kind.code)).is_some(), "docs/errors/{}.md is missing", kind.code);
+            assert!(
+                ErrorPages::get(&format!("{}.md", kind.code)).is_some(),
+                "docs/errors/{}.md is missing",
+                kind.code
+            );
         }
     }
 
     #[test]
     fn the_documentation_names_every_call() {
         let json: Value = serde_json::from_str(&DOCUMENT).expect("the document is JSON");
-        let calls: usize = members(&json["paths"]).map(|(_, methods)| members(methods).count()).sum();
+        let calls: usize = members(&json["paths"])
+            .map(|(_, methods)| members(methods).count())
+            .sum();
         assert_eq!(TAGS.iter().map(|tag| tag.calls.len()).sum::<usize>(), calls);
         assert!(calls > 20, "{calls}");
     }

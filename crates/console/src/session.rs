@@ -9,7 +9,7 @@ use muster_control::{
     App,
     access::{
         PagePermit, Permit,
-        problem::{NOT_FOUND, INVALID, Problem, UNAUTHENTICATED},
+        problem::{INVALID, NOT_FOUND, Problem, UNAUTHENTICATED},
         scope::Scope,
     },
 };
@@ -20,20 +20,44 @@ use crate::shell::{Person, Refusal, Section, Shell, see_other};
 
 /// What a form did, as the address of the next page carries it: a word of this list, never free text.
 const NOTICES: &[(&str, &str)] = &[
-    ("command-sent", "The command is queued. A connected device gets it at once."),
+    (
+        "command-sent",
+        "The command is queued. A connected device gets it at once.",
+    ),
     ("command-cancelled", "The command is cancelled."),
-    ("accepted", "The device is accepted. Whoever held its hardware ids is retired."),
+    (
+        "accepted",
+        "The device is accepted. Whoever held its hardware ids is retired.",
+    ),
     ("rejected", "The device is rejected and retired."),
-    ("retired", "The device is retired and its certificates are revoked."),
-    ("revoked", "The device's certificates are revoked. It must enroll again."),
+    (
+        "retired",
+        "The device is retired and its certificates are revoked.",
+    ),
+    (
+        "revoked",
+        "The device's certificates are revoked. It must enroll again.",
+    ),
     ("policy-created", "The policy exists. Give it a first version."),
-    ("version-created", "The version is signed and will never change. Activate it to reach devices."),
-    ("version-repeated", "This version existed already with the same content."),
+    (
+        "version-created",
+        "The version is signed and will never change. Activate it to reach devices.",
+    ),
+    (
+        "version-repeated",
+        "This version existed already with the same content.",
+    ),
     ("activated", "The rollout has begun."),
-    ("rollout-paused", "The rollout is paused. Devices that have it keep it."),
+    (
+        "rollout-paused",
+        "The rollout is paused. Devices that have it keep it.",
+    ),
     ("rollout-resumed", "The rollout goes on."),
     ("rollout-aborted", "The rollout is aborted. Its devices go back."),
-    ("rollout-rolled-back", "The rollout is rolled back. Its devices go back."),
+    (
+        "rollout-rolled-back",
+        "The rollout is rolled back. Its devices go back.",
+    ),
 ];
 
 /// A signed-in person. Whoever is not signed in is sent to the sign-in page and back again.
@@ -60,8 +84,14 @@ impl Session {
     /// What surrounds a page of this person.
     pub fn shell(&self, title: impl Into<String>, section: Section) -> Shell {
         let name = self.permit.author().actor.id.clone();
-        let person = Person { name, csrf: self.permit.csrf().to_owned() };
-        Shell { notice: self.notice, ..Shell::new(title, section, Some(person)) }
+        let person = Person {
+            name,
+            csrf: self.permit.csrf().to_owned(),
+        };
+        Shell {
+            notice: self.notice,
+            ..Shell::new(title, section, Some(person))
+        }
     }
 }
 
@@ -70,7 +100,10 @@ impl FromRequestParts<App> for Session {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
         match PagePermit::from_request_parts(parts, app).await {
-            Ok(permit) => Ok(Session { permit, notice: notice(parts.uri.query()) }),
+            Ok(permit) => Ok(Session {
+                permit,
+                notice: notice(parts.uri.query()),
+            }),
             Err(problem) if problem.kind == UNAUTHENTICATED && parts.method == Method::GET => {
                 let wanted = parts.uri.path_and_query().map_or("/", |path| path.as_str());
                 Err(see_other(&format!("/signin?next={}", encode(wanted))))
@@ -103,7 +136,9 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Ask<T> {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
         match Query::<T>::from_request_parts(parts, app).await {
             Ok(Query(value)) => Ok(Ask(value)),
-            Err(_) => Err(Refusal(INVALID.detail("The address has a parameter that this page does not understand."))),
+            Err(_) => Err(Refusal(
+                INVALID.detail("The address has a parameter that this page does not understand."),
+            )),
         }
     }
 }
@@ -123,7 +158,9 @@ pub fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte))
+            }
             _ => encoded.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -137,12 +174,16 @@ pub fn rows(limit: usize) -> i64 {
 
 /// Reads an id or a cursor of a page's address.
 pub fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Problem> {
-    text.parse().map_err(|_| NOT_FOUND.detail("There is nothing at this address."))
+    text.parse()
+        .map_err(|_| NOT_FOUND.detail("There is nothing at this address."))
 }
 
 fn notice(query: Option<&str>) -> Option<&'static str> {
     let word = query?.split('&').find_map(|pair| pair.strip_prefix("notice="))?;
-    NOTICES.iter().find(|(known, _)| *known == word).map(|(_, sentence)| *sentence)
+    NOTICES
+        .iter()
+        .find(|(known, _)| *known == word)
+        .map(|(_, sentence)| *sentence)
 }
 
 #[cfg(test)]

@@ -39,14 +39,54 @@ pub struct NavEntry {
 
 /// The navigation, in its order.
 pub const NAVIGATION: &[NavEntry] = &[
-    NavEntry { section: Section::Overview, href: "/", label: "Overview", icon: "M3 9.5 10 3l7 6.5V17h-5v-5H8v5H3z" },
-    NavEntry { section: Section::Devices, href: "/devices", label: "Devices", icon: "M3 4h14v9H3zM7 17h6M10 13v4" },
-    NavEntry { section: Section::Policies, href: "/policies", label: "Policies", icon: "M5 2.5h7l3.5 3.5v11.5H5zM8 9h5M8 12.5h5" },
-    NavEntry { section: Section::Rollouts, href: "/rollouts", label: "Rollouts", icon: "M3 14.5h4v-4h4v-4h6M13.5 3.5l3.5 3-3.5 3" },
-    NavEntry { section: Section::Commands, href: "/commands", label: "Commands", icon: "M3 4h14v12H3zM6 8l2.5 2L6 12M10.5 12H14" },
-    NavEntry { section: Section::Tokens, href: "/tokens", label: "Enrollment", icon: "M7 10a3.5 3.5 0 1 0 0 .01M10.5 10H17v3M14 10v2.5" },
-    NavEntry { section: Section::Log, href: "/log", label: "Log", icon: "M4 4h12M4 8h12M4 12h8M4 16h5M13.5 15l1.5 1.5 2.5-3" },
-    NavEntry { section: Section::Settings, href: "/settings", label: "Catalogue", icon: "M4 4h5v12H4zM11 4h5v12h-5zM6 7h1M13 7h1" },
+    NavEntry {
+        section: Section::Overview,
+        href: "/",
+        label: "Overview",
+        icon: "M3 9.5 10 3l7 6.5V17h-5v-5H8v5H3z",
+    },
+    NavEntry {
+        section: Section::Devices,
+        href: "/devices",
+        label: "Devices",
+        icon: "M3 4h14v9H3zM7 17h6M10 13v4",
+    },
+    NavEntry {
+        section: Section::Policies,
+        href: "/policies",
+        label: "Policies",
+        icon: "M5 2.5h7l3.5 3.5v11.5H5zM8 9h5M8 12.5h5",
+    },
+    NavEntry {
+        section: Section::Rollouts,
+        href: "/rollouts",
+        label: "Rollouts",
+        icon: "M3 14.5h4v-4h4v-4h6M13.5 3.5l3.5 3-3.5 3",
+    },
+    NavEntry {
+        section: Section::Commands,
+        href: "/commands",
+        label: "Commands",
+        icon: "M3 4h14v12H3zM6 8l2.5 2L6 12M10.5 12H14",
+    },
+    NavEntry {
+        section: Section::Tokens,
+        href: "/tokens",
+        label: "Enrollment",
+        icon: "M7 10a3.5 3.5 0 1 0 0 .01M10.5 10H17v3M14 10v2.5",
+    },
+    NavEntry {
+        section: Section::Log,
+        href: "/log",
+        label: "Log",
+        icon: "M4 4h12M4 8h12M4 12h8M4 16h5M13.5 15l1.5 1.5 2.5-3",
+    },
+    NavEntry {
+        section: Section::Settings,
+        href: "/settings",
+        label: "Catalogue",
+        icon: "M4 4h5v12H4zM11 4h5v12h-5zM6 7h1M13 7h1",
+    },
 ];
 
 /// Who is signed in.
@@ -93,7 +133,9 @@ pub fn page(template: &impl Template) -> Result<Response, Refusal> {
 
 /// Renders a page under a status.
 pub fn page_with(status: StatusCode, template: &impl Template) -> Result<Response, Refusal> {
-    let text = template.render().map_err(|error| Refusal(Problem::internal(error)))?;
+    let text = template
+        .render()
+        .map_err(|error| Refusal(Problem::internal(error)))?;
     Ok((status, Html(text)).into_response())
 }
 
@@ -136,7 +178,12 @@ impl IntoResponse for Refusal {
         }
         let status = StatusCode::from_u16(problem.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let shell = Shell::new(problem.kind.title, Section::Other, None);
-        let template = RefusalPage { shell, problem: &problem, errors: &problem.errors, request_id };
+        let template = RefusalPage {
+            shell,
+            problem: &problem,
+            errors: &problem.errors,
+            request_id,
+        };
         let mut response = match template.render() {
             Ok(text) => (status, Html(text)).into_response(),
             Err(_) => status.into_response(),

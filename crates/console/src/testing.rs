@@ -1,0 +1,305 @@
+//! A scene for tests: the whole admin listener over an application on a throwaway database, and a signed-in person.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{Method, Request, Response, StatusCode, header},
+};
+use muster_control::{
+    App, Clock, Control, MIGRATIONS, Settings,
+    access::{self, Author, SESSION_COOKIE, problem::Problem},
+    audit,
+    devices::{self, Admitted, Applicant},
+    reconcile,
+    secrets::Keyring,
+};
+use muster_model::{ClientId, DeviceId, Platform, TenantId, Timestamp};
+use muster_storage::testing::TestDatabase;
+use muster_trust::key::SigningKey;
+use tempfile::TempDir;
+use tower::ServiceExt;
+use uuid::Uuid;
+
+/// When a scene begins.
+const START_SECONDS: i64 = 1_800_000_000;
+const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Text that must come out as text, whatever it looks like.
+pub const HOSTILE: &str = "<script>alert(1)</script>\"'>{{7*7}}${7*7}%x%n#{7*7}";
+
+pub struct Scene {
+    pub app: App,
+    pub tenant: TenantId,
+    pub client: ClientId,
+    pub router: Router,
+    pub cookie: String,
+    clock: Arc<AtomicI64>,
+    _database: TestDatabase,
+    _folder: TempDir,
+}
+
+/// A response that was read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: header::HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn location(&self) -> &str {
+        self.headers
+            .get(header::LOCATION)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+}
+
+impl Scene {
+    /// A new install with a person who is signed in.
+    pub async fn new() -> Scene {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let database = TestDatabase::sqlite(MIGRATIONS).await;
+        let clock = Arc::new(AtomicI64::new(START_SECONDS * 1_000_000));
+        let keys = Keyring::open(folder.path(), Timestamp::from_unix_seconds(START_SECONDS))
+            .expect("keys can be made");
+        let settings = Settings {
+            admin_url: "https://127.0.0.1:8440".to_owned(),
+            device_url: "https://127.0.0.1:8443".to_owned(),
+            ..Settings::default()
+        };
+        let app = Control::new(
+            database.db().clone(),
+            Clock::Fixed(Arc::clone(&clock)),
+            keys,
+            settings,
+            "test".to_owned(),
+        );
+        let (tenant, client, _) = access::create_tenant(&app, "test", &folder.path().join("away"))
+            .await
+            .expect("a tenant can be made");
+        let mut scene = Scene {
+            router: crate::router(Arc::clone(&app)),
+            tenant,
+            client: client.id,
+            app,
+            cookie: String::new(),
+            clock,
+            _database: database,
+            _folder: folder,
+        };
+        scene.settle().await;
+        scene.cookie = scene.sign_in("mara").await;
+        scene.settle().await;
+        scene
+    }
+
+    /// A one-time link's secret.
+    pub async fn link(&self, person: &str) -> String {
+        let author = Author::system(self.tenant);
+        access::create_signin_link(&self.app, &author, person)
+            .await
+            .expect("a link can be made")
+            .0
+    }
+
+    /// Signs in over the wire; answers the cookie.
+    pub async fn sign_in(&self, person: &str) -> String {
+        let secret = self.link(person).await;
+        let answer = self
+            .send(Method::POST, "/signin", &[], &format!("secret={secret}&next=%2F"))
+            .await;
+        assert_eq!(
+            (answer.status, answer.location()),
+            (StatusCode::SEE_OTHER, "/"),
+            "{answer:?}"
+        );
+        let cookie = answer
+            .headers
+            .get(header::SET_COOKIE)
+            .expect("a cookie is set")
+            .to_str()
+            .expect("it is text");
+        cookie.split(';').next().expect("a cookie has a value").to_owned()
+    }
+
+    /// Gives every entry its place, as the sequencer does each second.
+    pub async fn settle(&self) {
+        reconcile::sequence_now(&self.app)
+            .await
+            .expect("entries can be sequenced");
+    }
+
+    pub fn pass_seconds(&self, seconds: i64) {
+        self.clock.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+    }
+
+    /// Loads a page as the signed-in person.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[("cookie", &self.cookie)], "")
+            .await
+    }
+
+    /// Loads a page that must come.
+    pub async fn page(&self, path: &str) -> String {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);
+        answer.body
+    }
+
+    /// Sends a form as the signed-in person, with the token of their session.
+    pub async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let csrf = self.csrf();
+        let mut pairs = fields.to_vec();
+        pairs.push(("csrf", &csrf));
+        let body: Vec<String> = pairs
+            .iter()
+            .map(|(name, value)| format!("{name}={}", crate::session::encode(value)))
+            .collect();
+        self.send(
+            Method::POST,
+            path,
+            &[("cookie", &self.cookie), ("sec-fetch-site", "same-origin")],
+            &body.join("&"),
+        )
+        .await
+    }
+
+    /// The value that forms of the session carry.
+    pub fn csrf(&self) -> String {
+        let secret = self
+            .cookie
+            .strip_prefix(&format!("{SESSION_COOKIE}="))
+            .expect("it is the session's cookie");
+        muster_trust::key::sha256(format!("csrf:{secret}").as_bytes()).to_string()
+    }
+
+    /// The headers and bytes of a download.
+    pub async fn raw(&self, path: &str) -> (header::HeaderMap, Vec<u8>) {
+        let request = Request::builder()
+            .uri(path)
+            .header("cookie", &self.cookie)
+            .body(Body::empty());
+        let request = request.expect("the request is well-formed");
+        let response = self
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("the router always answers");
+        let (parts, body) = response.into_parts();
+        assert_eq!(parts.status, StatusCode::OK, "{path}");
+        (
+            parts.headers,
+            to_bytes(body, BODY_BYTES_MAX)
+                .await
+                .expect("the body can be read")
+                .to_vec(),
+        )
+    }
+
+    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/x-www-form-urlencoded");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
+            .body(Body::from(body.to_owned()))
+            .expect("the request is well-formed");
+        let response: Response<Body> = self
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("the router always answers");
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, BODY_BYTES_MAX)
+            .await
+            .expect("the body can be read");
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        }
+    }
+
+    /// A call of the API by a program that holds every scope.
+    pub async fn call(&self, method: Method, path: &str, body: &str) -> serde_json::Value {
+        let now = self.app.clock.now();
+        let every = access::scope::every();
+        let (token, _) = access::tokens::issue_access(&self.app.keys, self.tenant, self.client, &every, now)
+            .expect("a token can be issued");
+        let bearer = format!("Bearer {token}");
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let answer = self.send(method, path, &headers, body).await;
+        assert!(answer.status.is_success(), "{path}: {}", answer.body);
+        serde_json::from_str(&answer.body).unwrap_or_default()
+    }
+
+    /// A policy with a version and a running rollout; answers their ids.
+    pub async fn rollout(&self, policy: &str, settings: &str) -> (String, String) {
+        let named = serde_json::json!({"name": policy, "description": HOSTILE});
+        let made = self
+            .call(Method::POST, "/api/v1/policies", &named.to_string())
+            .await;
+        let id = made["id"].as_str().expect("it has an id").to_owned();
+        let version = format!(r#"{{"version":"2026.05","settings":{settings}}}"#);
+        self.call(Method::POST, &format!("/api/v1/policies/{id}/versions"), &version)
+            .await;
+        let begun = self
+            .call(
+                Method::POST,
+                &format!("/api/v1/policies/{id}/activate"),
+                r#"{"version":"2026.05"}"#,
+            )
+            .await;
+        self.settle().await;
+        (id, begun["rollout_id"].as_str().expect("it has an id").to_owned())
+    }
+
+    /// A device with hostile names. The same serial twice is a collision.
+    pub async fn device(&self, serial: &str) -> Admitted {
+        let key = SigningKey::generate_p256().expect("a key can be made");
+        let applicant = Applicant {
+            device_uuid: Uuid::new_v4(),
+            serial: Some(serial.to_owned()),
+            imei: Vec::new(),
+            owner: Some(HOSTILE.to_owned()),
+            platform: Platform::Linux,
+            model: Some(HOSTILE.to_owned()),
+            vendor: Some(HOSTILE.to_owned()),
+            agent_version: Some(HOSTILE.to_owned()),
+            spki: key.public().spki_der(),
+        };
+        let tenant = self.tenant;
+        let admitted = audit::commit(&self.app, &Author::system(tenant), move |tx| {
+            let admission = devices::consider(tx, tenant, &applicant)?;
+            devices::admit(tx, &applicant, admission)
+        })
+        .await
+        .expect("the device is admitted");
+        self.settle().await;
+        admitted
+    }
+
+    /// The name of a device.
+    pub async fn name(&self, device: DeviceId) -> String {
+        let tenant = self.tenant;
+        let scope = muster_storage::Scope::Tenant(tenant.uuid());
+        let read = self.app.db.read(scope, move |tx| {
+            Ok::<_, Problem>(devices::get(tx, tenant, device)?.name)
+        });
+        read.await.expect("the device is there")
+    }
+}

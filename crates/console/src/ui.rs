@@ -3,11 +3,11 @@
 use std::fmt;
 
 use askama::filters::HtmlSafe;
+use muster_control::devices::DeviceState;
 use muster_model::{
     CommandState, ComplianceState, PolicyId, RolloutState, SettingState, Timestamp,
     settings::{SettingValue, Support},
 };
-use muster_control::devices::DeviceState;
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -58,7 +58,10 @@ impl When {
 
     /// `5 min ago`, `in 2 h`.
     pub fn relative(&self) -> String {
-        let (past, future) = (self.now.since(self.at).as_secs(), self.at.since(self.now).as_secs());
+        let (past, future) = (
+            self.now.since(self.at).as_secs(),
+            self.at.since(self.now).as_secs(),
+        );
         match past.max(future) {
             0..=9 => "just now".to_owned(),
             _ if future > past => format!("in {}", span(future)),
@@ -70,7 +73,10 @@ impl When {
 impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (absolute, relative) = (self.absolute(), self.relative());
-        let age = self.now.as_unix_seconds().saturating_sub(self.at.as_unix_seconds());
+        let age = self
+            .now
+            .as_unix_seconds()
+            .saturating_sub(self.at.as_unix_seconds());
         write!(
             f,
             "<time datetime=\"{}\" data-age=\"{age}\"><span class=\"abs\">{absolute}</span> <span class=\"rel\">{relative}</span></time>",
@@ -245,11 +251,20 @@ pub fn value(value: &SettingValue) -> String {
 
 /// Bytes in the unit that people use for them.
 pub fn bytes(count: u64) -> String {
-    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    const UNITS: [(&str, u64); 4] = [
+        ("TiB", 1 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
     match UNITS.iter().find(|(_, size)| count >= *size) {
         Some((unit, size)) => {
             let tenths = count.saturating_mul(10) / size;
-            if tenths >= 1000 { format!("{} {unit}", tenths / 10) } else { format!("{}.{} {unit}", tenths / 10, tenths % 10) }
+            if tenths >= 1000 {
+                format!("{} {unit}", tenths / 10)
+            } else {
+                format!("{}.{} {unit}", tenths / 10, tenths % 10)
+            }
         }
         None => format!("{count} B"),
     }
@@ -294,10 +309,26 @@ pub fn place_of(id: &str) -> Option<String> {
     is_id.then(|| format!("/{folder}/{id}"))
 }
 
+/// Who made something, from the text that tables keep: `user:mara`, `client:cli_…`, `system:muster`.
+pub fn author(text: &str) -> String {
+    const CLIENT_CHARS: usize = 6;
+    match text.split_once(':') {
+        Some(("user", name)) => name.to_owned(),
+        Some(("client", id)) => {
+            let tail = id.len().saturating_sub(CLIENT_CHARS);
+            format!("API client …{}", id.get(tail..).unwrap_or(id))
+        }
+        Some(("system", _)) => "the control plane".to_owned(),
+        _ => text.to_owned(),
+    }
+}
+
 /// The short form of a policy id in a table without names.
 pub fn short(id: &PolicyId) -> String {
     let text = id.to_string();
-    text.get(text.len().saturating_sub(6)..).unwrap_or_default().to_owned()
+    text.get(text.len().saturating_sub(6)..)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -305,7 +336,10 @@ mod tests {
     use super::*;
 
     fn when(at: i64, now: i64) -> When {
-        When::new(Timestamp::from_unix_seconds(at), Timestamp::from_unix_seconds(now))
+        When::new(
+            Timestamp::from_unix_seconds(at),
+            Timestamp::from_unix_seconds(now),
+        )
     }
 
     #[test]
@@ -320,13 +354,31 @@ mod tests {
         ] {
             assert_eq!(when(at, now).relative(), expected);
         }
-        assert!(when(0, 60).to_string().starts_with("<time datetime=\"1970-01-01T00:00:00Z\" data-age=\"60\">"));
+        assert!(
+            when(0, 60)
+                .to_string()
+                .starts_with("<time datetime=\"1970-01-01T00:00:00Z\" data-age=\"60\">")
+        );
     }
 
     #[test]
     fn numbers_are_readable() {
-        assert_eq!((count(1_234_567), count(12), count(-1000)), ("1,234,567".into(), "12".into(), "-1,000".into()));
-        assert_eq!((bytes(512), bytes(1536), bytes(500 << 30)), ("512 B".into(), "1.5 KiB".into(), "500 GiB".into()));
+        assert_eq!(
+            (count(1_234_567), count(12), count(-1000)),
+            ("1,234,567".into(), "12".into(), "-1,000".into())
+        );
+        assert_eq!(
+            (bytes(512), bytes(1536), bytes(500 << 30)),
+            ("512 B".into(), "1.5 KiB".into(), "500 GiB".into())
+        );
+    }
+
+    #[test]
+    fn authors_are_named_for_people() {
+        assert_eq!(author("user:mara"), "mara");
+        assert_eq!(author("client:cli_0123456789ab"), "API client …6789ab");
+        assert_eq!(author("system:muster"), "the control plane");
+        assert_eq!(author("é"), "é");
     }
 
     #[test]

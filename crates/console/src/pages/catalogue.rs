@@ -5,7 +5,7 @@ use axum::{Router, response::Response, routing::get};
 use muster_control::App;
 use muster_model::{
     Platform,
-    settings::{MergeRule, SettingDef, catalogue},
+    settings::{MergeRule, SettingDef, SettingKind, catalogue},
 };
 use serde::Deserialize;
 
@@ -47,15 +47,24 @@ impl Row {
     pub fn of(def: &SettingDef) -> Row {
         let support = Platform::ALL.into_iter().map(|platform| {
             let (badge, why) = ui::support(def.support_on(platform));
-            Support { platform: ui::platform(platform.as_str()).to_owned(), badge, why }
+            Support {
+                platform: ui::platform(platform.as_str()).to_owned(),
+                badge,
+                why,
+            }
         });
         Row {
             key: def.key,
             meaning: def.meaning,
             values: def.kind.describe(),
-            merge: merge(def.merge),
+            merge: merge(def),
             support: support.collect(),
         }
+    }
+
+    /// Whether some platform carries the setting less than exactly.
+    pub fn has_reasons(&self) -> bool {
+        self.support.iter().any(|support| !support.why.is_empty())
     }
 
     fn fits(&self, wanted: &str) -> bool {
@@ -82,8 +91,10 @@ async fn show(session: Session, Ask(search): Ask<Search>) -> Result<Response, Re
 }
 
 /// What happens when two policies ask for different values.
-fn merge(rule: MergeRule) -> &'static str {
-    match rule {
+fn merge(def: &SettingDef) -> &'static str {
+    match def.merge {
+        MergeRule::Highest if def.kind == SettingKind::Bool => "true wins",
+        MergeRule::Lowest if def.kind == SettingKind::Bool => "false wins",
         MergeRule::Highest => "the higher value wins",
         MergeRule::Lowest => "the lower value wins",
         MergeRule::LowestNonzero => "the lower value wins; 0 means no limit and loses",

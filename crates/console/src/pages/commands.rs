@@ -126,7 +126,11 @@ pub struct CommandsPage {
     pub is_first: bool,
 }
 
-async fn list(State(app): State<App>, session: Session, Ask(query): Ask<Before>) -> Result<Response, Refusal> {
+async fn list(
+    State(app): State<App>,
+    session: Session,
+    Ask(query): Ask<Before>,
+) -> Result<Response, Refusal> {
     let permit = session.permit::<CommandRead>();
     let (tenant, now) = (session.tenant(), app.clock.now());
     let before = query.before.as_deref().map(parse::<CommandId>).transpose()?;
@@ -140,7 +144,10 @@ async fn list(State(app): State<App>, session: Session, Ask(query): Ask<Before>)
         .await?;
     let more = found.len() > ROWS;
     found.truncate(ROWS);
-    let older = found.last().filter(|_| more).map(|last| format!("/commands?before={}", last.id));
+    let older = found
+        .last()
+        .filter(|_| more)
+        .map(|last| format!("/commands?before={}", last.id));
     let rows = found.into_iter().map(|command| {
         let name = names.get(&command.device).cloned();
         row(command, name, now)
@@ -214,7 +221,7 @@ fn command_page(shell: Shell, command: Command, device_name: String, now: Timest
         word: command.state.as_str(),
         is_final: command.state.is_final(),
         arguments: pretty(&command.arguments),
-        created_by: command.created_by,
+        created_by: ui::author(&command.created_by),
         sequence: command.sequence,
         epoch: command.epoch,
         attempts: command.attempts,
@@ -234,18 +241,26 @@ fn steps(command: &Command, now: Timestamp) -> Vec<Step> {
         1 => "handed out once".to_owned(),
         attempts => format!("handed out {attempts} times; carried out once"),
     };
-    let waits = if command.state.is_final() { "never handed out" } else { "waits for the device's next check-in" };
+    let waits = if command.state.is_final() {
+        "never handed out"
+    } else {
+        "waits for the device's next check-in"
+    };
     vec![
         Step {
             title: "Queued",
             when: Some(When::new(command.created_at, now)),
-            note: format!("signed and logged for {}", command.created_by),
+            note: format!("signed and logged for {}", ui::author(&command.created_by)),
             is_past: true,
         },
         Step {
             title: "Delivered",
             is_past: delivered.is_some(),
-            note: if delivered.is_some() { times } else { waits.to_owned() },
+            note: if delivered.is_some() {
+                times
+            } else {
+                waits.to_owned()
+            },
             when: delivered,
         },
         Step {
@@ -263,7 +278,10 @@ fn steps(command: &Command, now: Timestamp) -> Vec<Step> {
 
 fn pretty(json: &str) -> String {
     let value: Result<serde_json::Value, _> = serde_json::from_str(json);
-    value.ok().and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_else(|| json.to_owned())
+    value
+        .ok()
+        .and_then(|value| serde_json::to_string_pretty(&value).ok())
+        .unwrap_or_else(|| json.to_owned())
 }
 
 /// The state for a page that waits for it.
@@ -271,7 +289,10 @@ async fn progress(State(app): State<App>, session: Session, At(id): At<String>) 
     let permit = session.permit::<CommandRead>();
     let tenant = session.tenant();
     let id: CommandId = parse(&id)?;
-    let command = app.db.read(permit.storage(), move |tx| commands::get(tx, tenant, id)).await?;
+    let command = app
+        .db
+        .read(permit.storage(), move |tx| commands::get(tx, tenant, id))
+        .await?;
     Ok(Json(serde_json::json!({"state": command.state.as_str()})).into_response())
 }
 

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use super::{
     ROWS, commands as command_pages,
     commands::CommandRow,
-    log::{Line, lines},
+    log::{Line, own_lines},
 };
 use crate::{
     session::{Ask, At, Session, rows},
@@ -35,7 +35,10 @@ pub fn router() -> Router<App> {
         .route("/devices/{id}", get(overview))
         .route("/devices/{id}/settings", get(settings))
         .route("/devices/{id}/facts", get(facts))
-        .route("/devices/{id}/commands", get(commands_tab).post(super::device_forms::send_command))
+        .route(
+            "/devices/{id}/commands",
+            get(commands_tab).post(super::device_forms::send_command),
+        )
         .route("/devices/{id}/certificates", get(certificates_tab))
         .route("/devices/{id}/timeline", get(timeline))
 }
@@ -175,7 +178,11 @@ pub struct Verdict {
 
 impl Verdict {
     fn of(row: VerdictRow) -> Verdict {
-        Verdict { subject: row.subject, badge: ui::verdict(row.verdict), reason: row.reason.unwrap_or_default() }
+        Verdict {
+            subject: row.subject,
+            badge: ui::verdict(row.verdict),
+            reason: row.reason.unwrap_or_default(),
+        }
     }
 }
 
@@ -206,7 +213,13 @@ async fn overview(State(app): State<App>, session: Session, At(id): At<String>) 
                 policies: standing
                     .policies
                     .iter()
-                    .map(|row| (format!("/policies/{}", row.policy_id), row.name.clone(), row.version.to_string()))
+                    .map(|row| {
+                        (
+                            format!("/policies/{}", row.policy_id),
+                            row.name.clone(),
+                            row.version.to_string(),
+                        )
+                    })
                     .collect(),
                 verified: count_verified(&standing),
                 settings: standing.settings.len(),
@@ -216,8 +229,11 @@ async fn overview(State(app): State<App>, session: Session, At(id): At<String>) 
                     .filter(|row| row.verdict != "compliant")
                     .map(Verdict::of)
                     .collect(),
-                commands: recent.into_iter().map(|command| command_pages::row(command, None, now)).collect(),
-                lines: lines(tx, tenant, entries, now)?,
+                commands: recent
+                    .into_iter()
+                    .map(|command| command_pages::row(command, None, now))
+                    .collect(),
+                lines: own_lines(tx, tenant, entries, now)?,
             })
         })
         .await?;
@@ -225,7 +241,10 @@ async fn overview(State(app): State<App>, session: Session, At(id): At<String>) 
 }
 
 fn count_verified(view: &DeviceSettingsView) -> usize {
-    view.settings.iter().filter(|row| row.state == muster_model::SettingState::Verified).count()
+    view.settings
+        .iter()
+        .filter(|row| row.state == muster_model::SettingState::Verified)
+        .count()
 }
 
 /// A setting of the device as a row.
@@ -269,10 +288,19 @@ async fn settings(State(app): State<App>, session: Session, At(id): At<String>) 
         })
         .await?;
     let is_setting = |subject: &str| view.settings.iter().any(|row| row.key == subject);
-    let (_, rules): (Vec<_>, Vec<_>) = view.verdicts.into_iter().partition(|row| is_setting(&row.subject));
+    let (_, rules): (Vec<_>, Vec<_>) = view
+        .verdicts
+        .into_iter()
+        .partition(|row| is_setting(&row.subject));
     let name_of = |row: &SettingRow| {
-        let known = view.policies.iter().find(|policy| policy.policy_id == row.policy_id);
-        known.map_or_else(|| ui::short(&row.policy_id), |policy| format!("{} {}", policy.name, policy.version))
+        let known = view
+            .policies
+            .iter()
+            .find(|policy| policy.policy_id == row.policy_id);
+        known.map_or_else(
+            || ui::short(&row.policy_id),
+            |policy| format!("{} {}", policy.name, policy.version),
+        )
     };
     page(&SettingsTab {
         shell: session.shell(format!("{} · settings", device.name), Section::Devices),
@@ -280,7 +308,11 @@ async fn settings(State(app): State<App>, session: Session, At(id): At<String>) 
         compliance: ui::compliance(view.compliance),
         reported: view.reported_at.as_deref().and_then(|text| When::read(text, now)),
         is_current: view.is_current,
-        rows: view.settings.iter().map(|row| setting(row, name_of(row))).collect(),
+        rows: view
+            .settings
+            .iter()
+            .map(|row| setting(row, name_of(row)))
+            .collect(),
         rules: rules.into_iter().map(Verdict::of).collect(),
     })
 }
@@ -299,8 +331,8 @@ fn setting(row: &SettingRow, policy: String) -> Setting {
         overruled: row.overruled.len(),
         state: ui::setting(row.state),
         observed: row.observed.as_ref().map(ui::value),
-        detail: details.join(" "),
-        gap: row.gap.clone(),
+        detail: details.join("; "),
+        gap: row.gap.clone().filter(|gap| !details.contains(&gap.as_str())),
         verdict: ui::verdict(row.verdict),
     }
 }
@@ -367,11 +399,17 @@ async fn commands_tab(
         .await?;
     let more = found.len() > ROWS;
     found.truncate(ROWS);
-    let older = found.last().filter(|_| more).map(|last| format!("/devices/{}/commands?before={}", device.id, last.id));
+    let older = found
+        .last()
+        .filter(|_| more)
+        .map(|last| format!("/devices/{}/commands?before={}", device.id, last.id));
     page(&CommandsTab {
         shell: session.shell(format!("{} · commands", device.name), Section::Devices),
         head: Head::of(&device, "/commands", now),
-        rows: found.into_iter().map(|command| command_pages::row(command, None, now)).collect(),
+        rows: found
+            .into_iter()
+            .map(|command| command_pages::row(command, None, now))
+            .collect(),
         older,
     })
 }
@@ -396,7 +434,11 @@ pub struct CertificatesTab {
     pub any_valid: bool,
 }
 
-async fn certificates_tab(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
+async fn certificates_tab(
+    State(app): State<App>,
+    session: Session,
+    At(id): At<String>,
+) -> Result<Response, Refusal> {
     let permit = session.permit::<DeviceRead>();
     let (tenant, now) = (session.tenant(), app.clock.now());
     let (device, found) = app
@@ -407,7 +449,9 @@ async fn certificates_tab(State(app): State<App>, session: Session, At(id): At<S
             Ok::<_, Problem>((device, found))
         })
         .await?;
-    let any_valid = found.iter().any(|certificate| certificate.valid(device.epoch, now));
+    let any_valid = found
+        .iter()
+        .any(|certificate| certificate.valid(device.epoch, now));
     let rows = found.into_iter().map(|certificate| CertificateRow {
         state: match (certificate.revoked_at, certificate.valid(device.epoch, now)) {
             (Some(_), _) => Badge::new("revoked", ui::Tone::Bad),
@@ -445,13 +489,18 @@ async fn timeline(
 ) -> Result<Response, Refusal> {
     let permit = session.permit::<LogRead>();
     let (tenant, now) = (session.tenant(), app.clock.now());
-    let before = query.before.as_deref().map(crate::session::parse).transpose()?.unwrap_or(i64::MAX);
+    let before = query
+        .before
+        .as_deref()
+        .map(crate::session::parse)
+        .transpose()?
+        .unwrap_or(i64::MAX);
     let (device, lines) = app
         .db
         .read(permit.storage(), move |tx| {
             let device = devices::resolve(tx, tenant, &id)?;
             let entries = audit::entries_of(tx, tenant, &device.id.to_string(), before, rows(ROWS))?;
-            Ok::<_, Problem>((device, lines(tx, tenant, entries, now)?))
+            Ok::<_, Problem>((device, own_lines(tx, tenant, entries, now)?))
         })
         .await?;
     let older = lines

@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use axum::{
-    Router,
-    extract::State,
-    response::Response,
-    routing::post,
-};
+use axum::{Router, extract::State, response::Response, routing::post};
 use muster_control::{
     App,
     access::{
@@ -34,7 +29,11 @@ pub fn router() -> Router<App> {
 }
 
 /// `POST /devices/{id}/commands`.
-pub async fn send_command(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
+pub async fn send_command(
+    State(app): State<App>,
+    At(id): At<String>,
+    sent: Sent,
+) -> Result<Response, Refusal> {
     let permit = sent.session.permit::<CommandWrite>();
     let device: DeviceId = parse(&id)?;
     let kind = command_of(&sent.fields)?;
@@ -48,7 +47,10 @@ pub async fn send_command(State(app): State<App>, At(id): At<String>, sent: Sent
         commands::create(tx, &device, &kind, ttl, None)
     })
     .await?;
-    Ok(see_other(&format!("/commands/{}?notice=command-sent", command.id)))
+    Ok(see_other(&format!(
+        "/commands/{}?notice=command-sent",
+        command.id
+    )))
 }
 
 async fn decide(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
@@ -75,20 +77,29 @@ async fn revoke(State(app): State<App>, At(id): At<String>, sent: Sent) -> Resul
     let permit = sent.session.permit::<DeviceWrite>();
     let device: DeviceId = parse(&id)?;
     fleet::revoke_certificates(&app, &permit, device.to_string()).await?;
-    Ok(see_other(&format!("/devices/{device}/certificates?notice=revoked")))
+    Ok(see_other(&format!(
+        "/devices/{device}/certificates?notice=revoked"
+    )))
 }
 
 /// The name typed by hand must be the device's: what cannot be taken back is not done by a stray click.
 async fn require_name(app: &App, sent: &Sent, device: DeviceId) -> Result<(), Refusal> {
-    let (tenant, permit) = (sent.session.tenant(), Session::permit::<DeviceRead>(&sent.session));
+    let (tenant, permit) = (
+        sent.session.tenant(),
+        Session::permit::<DeviceRead>(&sent.session),
+    );
     let name = app
         .db
-        .read(permit.storage(), move |tx| Ok::<_, Problem>(devices::get(tx, tenant, device)?.name))
+        .read(permit.storage(), move |tx| {
+            Ok::<_, Problem>(devices::get(tx, tenant, device)?.name)
+        })
         .await?;
     if sent.fields.text("name") == name.trim() {
         Ok(())
     } else {
-        Err(Refusal(INVALID.detail(format!("Nothing was done: type the device's name, {name}, to confirm."))))
+        Err(Refusal(INVALID.detail(format!(
+            "Nothing was done: type the device's name, {name}, to confirm."
+        ))))
     }
 }
 

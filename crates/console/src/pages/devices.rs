@@ -52,14 +52,22 @@ impl Row {
         let is_active = device.state == devices::DeviceState::Active;
         Row {
             href: format!("/devices/{}", device.id),
-            name: device.name,
-            serial: device.serial.unwrap_or_default(),
+            serial: device
+                .serial
+                .filter(|serial| !device.name.contains(serial.as_str()))
+                .unwrap_or_default(),
             owner: device.owner.unwrap_or_default(),
             platform: ui::platform(device.platform.as_str()).to_owned(),
-            model: device.model.unwrap_or_default(),
+            model: device
+                .model
+                .filter(|model| !device.name.contains(model.as_str()))
+                .unwrap_or_default(),
+            name: device.name,
             state: (!is_active).then(|| ui::device_state(device.state)),
             compliance: ui::compliance(device.compliance.state),
-            policy: fleet.policy.map(|policy| (policy.version, ui::report(&policy.state))),
+            policy: fleet
+                .policy
+                .map(|policy| (policy.version, ui::report(&policy.state))),
             seen: When::read(&device.last_seen_at, now),
         }
     }
@@ -102,7 +110,11 @@ pub struct DevicesPage {
     pub next: Option<String>,
 }
 
-async fn list(State(app): State<App>, session: Session, Ask(search): Ask<Search>) -> Result<Response, Refusal> {
+async fn list(
+    State(app): State<App>,
+    session: Session,
+    Ask(search): Ask<Search>,
+) -> Result<Response, Refusal> {
     let permit = session.permit::<DeviceRead>();
     let (tenant, now, work) = (session.tenant(), app.clock.now(), app.clone());
     let after = search.after.as_deref().map(parse::<DeviceId>).transpose()?;
@@ -115,7 +127,10 @@ async fn list(State(app): State<App>, session: Session, Ask(search): Ask<Search>
                 .db
                 .read(permit.storage(), move |tx| {
                     let count = devices::count(tx, tenant, &parsed)?;
-                    Ok::<_, Problem>((count, fleet::list(tx, &work.activations, tenant, &parsed, after, ROWS + 1)?))
+                    Ok::<_, Problem>((
+                        count,
+                        fleet::list(tx, &work.activations, tenant, &parsed, after, ROWS + 1)?,
+                    ))
                 })
                 .await?;
             (count, found, None)
@@ -126,7 +141,11 @@ async fn list(State(app): State<App>, session: Session, Ask(search): Ask<Search>
     let last = found.last().filter(|_| more).map(|last| last.device.id);
     let chips = CHIPS.iter().map(|(label, wanted)| Chip {
         label,
-        href: if wanted.is_empty() { "/devices".to_owned() } else { format!("/devices?filter={}", encode(wanted)) },
+        href: if wanted.is_empty() {
+            "/devices".to_owned()
+        } else {
+            format!("/devices?filter={}", encode(wanted))
+        },
         is_on: filter == *wanted,
     });
     page(&DevicesPage {

@@ -7,7 +7,10 @@ use axum::{Router, extract::State, response::Response, routing::get};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use muster_control::{
     App,
-    access::{problem::{NOT_FOUND, Problem, UNAVAILABLE}, scope::LogRead},
+    access::{
+        problem::{NOT_FOUND, Problem, UNAVAILABLE},
+        scope::LogRead,
+    },
     audit::{self, EntryRow, Head},
     devices, policy,
 };
@@ -33,7 +36,9 @@ const SEARCHED: usize = 2000;
 const SEARCHED_PER_READ: usize = 500;
 
 pub fn router() -> Router<App> {
-    Router::new().route("/log", get(list)).route("/log/{entry}", get(show))
+    Router::new()
+        .route("/log", get(list))
+        .route("/log/{entry}", get(show))
 }
 
 /// What each action means, in words.
@@ -57,6 +62,7 @@ const SENTENCES: &[(&str, &str)] = &[
     ("policy.bundle_tampered", "Stored bundle was tampered with"),
     ("policy.change_refused", "Change of a version refused"),
     ("policy.created", "Policy created"),
+    ("policy.described", "Policy described"),
     ("policy.version_created", "Policy version signed"),
     ("receipt.refused", "Receipt refused"),
     ("rollout.aborted", "Rollout aborted"),
@@ -88,7 +94,12 @@ pub struct Line {
 }
 
 /// Entries as lines, with the names of the devices and policies that they are about.
-pub fn lines(tx: &mut Tx, tenant: TenantId, rows: Vec<EntryRow>, now: Timestamp) -> Result<Vec<Line>, Problem> {
+pub fn lines(
+    tx: &mut Tx,
+    tenant: TenantId,
+    rows: Vec<EntryRow>,
+    now: Timestamp,
+) -> Result<Vec<Line>, Problem> {
     let mut names: HashMap<String, Option<String>> = HashMap::new();
     let mut lines = Vec::with_capacity(rows.len());
     for row in rows {
@@ -154,17 +165,29 @@ fn name_of(tx: &mut Tx, tenant: TenantId, id: &str) -> Result<Option<String>, Pr
 fn actor(entry: &LogEntry) -> String {
     match entry.actor.kind {
         ActorKind::System => "the control plane".to_owned(),
-        ActorKind::Device if entry.actor.id == entry.object.id => "the device".to_owned(),
+        // A device that enrolls has no id yet and acts under its hardware UUID.
+        ActorKind::Device if entry.actor.id == entry.object.id || !entry.actor.id.starts_with("dev_") => {
+            "the device".to_owned()
+        }
         ActorKind::Device => format!("device {}", entry.actor.id),
         ActorKind::User => entry.actor.id.clone(),
-        ActorKind::Client => format!("client {}", entry.actor.id),
+        ActorKind::Client => ui::author(&format!("client:{}", entry.actor.id)),
     }
 }
 
 fn note(entry: &LogEntry) -> String {
-    const SHOWN: [&str; 8] = ["type", "state", "outcome", "version", "decision", "code", "reason", "serial"];
-    let texts = SHOWN.iter().filter_map(|key| entry.detail.get(*key)).filter_map(|value| value.as_str());
-    texts.take(3).map(|text| text.chars().take(120).collect::<String>()).collect::<Vec<_>>().join(", ")
+    const SHOWN: [&str; 7] = [
+        "type", "state", "outcome", "version", "decision", "code", "reason",
+    ];
+    let texts = SHOWN
+        .iter()
+        .filter_map(|key| entry.detail.get(*key))
+        .filter_map(|value| value.as_str());
+    texts
+        .take(3)
+        .map(|text| text.chars().take(120).collect::<String>())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -192,10 +215,17 @@ struct LogPage {
     root: String,
 }
 
-async fn list(State(app): State<App>, session: Session, Ask(search): Ask<Search>) -> Result<Response, Refusal> {
+async fn list(
+    State(app): State<App>,
+    session: Session,
+    Ask(search): Ask<Search>,
+) -> Result<Response, Refusal> {
     let permit = session.permit::<LogRead>();
     let (tenant, now) = (session.tenant(), app.clock.now());
-    let (action, object) = (search.action.trim().to_lowercase(), search.object.trim().to_owned());
+    let (action, object) = (
+        search.action.trim().to_lowercase(),
+        search.object.trim().to_owned(),
+    );
     let before = search.before.unwrap_or(i64::MAX);
     let asked = (action.clone(), object.clone());
     let (lines, last, is_cut) = app
@@ -206,7 +236,13 @@ async fn list(State(app): State<App>, session: Session, Ask(search): Ask<Search>
         })
         .await?;
     let head = audit::head(&app, tenant);
-    let older = last.map(|last| format!("/log?action={}&object={}&before={last}", encode(&action), encode(&object)));
+    let older = last.map(|last| {
+        format!(
+            "/log?action={}&object={}&before={last}",
+            encode(&action),
+            encode(&object)
+        )
+    });
     page(&LogPage {
         shell: session.shell("Log", Section::Log),
         action,
@@ -215,9 +251,28 @@ async fn list(State(app): State<App>, session: Session, Ask(search): Ask<Search>
         older,
         is_cut,
         is_first: search.before.is_none(),
-        size: ui::count(head.as_ref().map_or(0, |head| i64::try_from(head.size).unwrap_or(i64::MAX))),
+        size: ui::count(
+            head.as_ref()
+                .map_or(0, |head| i64::try_from(head.size).unwrap_or(i64::MAX)),
+        ),
         root: head.map_or_else(String::new, |head| head.root.to_string()),
     })
+}
+
+/// The lines of one device's own page: what each is about goes without saying.
+pub fn own_lines(
+    tx: &mut Tx,
+    tenant: TenantId,
+    rows: Vec<EntryRow>,
+    now: Timestamp,
+) -> Result<Vec<Line>, Problem> {
+    let lines = lines(tx, tenant, rows, now)?.into_iter();
+    Ok(lines
+        .map(|line| Line {
+            object_name: None,
+            ..line
+        })
+        .collect())
 }
 
 /// The entries of a search before a place; the place to go on from, where there may be more; and whether the search gave
@@ -229,7 +284,11 @@ fn find(
     object: &str,
     mut before: i64,
 ) -> Result<(Vec<EntryRow>, Option<u64>, bool), Problem> {
-    let step = if action.is_empty() { ROWS } else { SEARCHED_PER_READ };
+    let step = if action.is_empty() {
+        ROWS
+    } else {
+        SEARCHED_PER_READ
+    };
     let (mut found, mut looked_at) = (Vec::new(), 0);
     loop {
         let read = if object.is_empty() {
@@ -270,7 +329,6 @@ struct EntryPage {
     shell: Shell,
     line: Line,
     json: String,
-    entry_base64: String,
     index: u64,
     tree_size: u64,
     leaf: String,
@@ -285,7 +343,11 @@ async fn show(State(app): State<App>, session: Session, At(entry): At<String>) -
     let permit = session.permit::<LogRead>();
     let (tenant, now, work) = (session.tenant(), app.clock.now(), app.clone());
     let head = audit::head(&app, tenant);
-    let head = head.ok_or_else(|| UNAVAILABLE.detail("The log has no checkpoint yet. Try again in a second.").retry_after(1))?;
+    let head = head.ok_or_else(|| {
+        UNAVAILABLE
+            .detail("The log has no checkpoint yet. Try again in a second.")
+            .retry_after(1)
+    })?;
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let against = std::sync::Arc::clone(&head);
     let (proof, line) = app
@@ -296,7 +358,9 @@ async fn show(State(app): State<App>, session: Session, At(entry): At<String>) -
                 Err(_) => {
                     let id: EntryId = parse(&entry)?;
                     audit::entry_proof(&work, tx, tenant, id, &against)?.ok_or_else(|| {
-                        NOT_FOUND.detail("The log has no such entry, or not yet: an entry gets its place within a second.")
+                        NOT_FOUND.detail(
+                            "The log has no such entry, or not yet: an entry gets its place within a second.",
+                        )
                     })?
                 }
             };
@@ -334,8 +398,10 @@ fn entry_page(
     EntryPage {
         shell,
         line,
-        json: value.map_or_else(|_| String::from_utf8_lossy(&proof.entry).into_owned(), |value| pretty(&value)),
-        entry_base64: STANDARD.encode(&proof.entry),
+        json: value.map_or_else(
+            |_| String::from_utf8_lossy(&proof.entry).into_owned(),
+            |value| pretty(&value),
+        ),
         index: proof.index,
         tree_size: proof.tree_size,
         leaf: muster_trust::merkle::leaf_hash(&proof.entry).to_string(),
@@ -353,19 +419,33 @@ fn check(proof: &LoggedProof, head: &Head, root: &RootDocument, tenant: TenantId
     let signed = Step {
         claim: "The checkpoint is signed by the log key that the root document names".to_owned(),
         outcome: match &opened {
-            Ok(checkpoint) => Ok(format!("{} entries, signed {}", checkpoint.size(), checkpoint.time())),
+            Ok(checkpoint) => Ok(format!(
+                "{} entries, signed {}",
+                checkpoint.size(),
+                checkpoint.time()
+            )),
             Err(error) => Err(error.to_string()),
         },
     };
-    let Ok(checkpoint) = opened else { return vec![signed] };
+    let Ok(checkpoint) = opened else {
+        return vec![signed];
+    };
     let included = proof.verify(&checkpoint.body, tenant);
     let path = Step {
-        claim: format!("The leaf and {} hashes lead to the checkpoint's root", proof.hashes.len()),
-        outcome: included.as_ref().map(|_| checkpoint.root().to_string()).map_err(ToString::to_string),
+        claim: format!(
+            "The leaf and {} hashes lead to the checkpoint's root",
+            proof.hashes.len()
+        ),
+        outcome: included
+            .as_ref()
+            .map(|_| checkpoint.root().to_string())
+            .map_err(ToString::to_string),
     };
     let own = Step {
         claim: "The entry belongs to this tenant and is well-formed".to_owned(),
-        outcome: included.map(|entry| entry.id.to_string()).map_err(|error| error.to_string()),
+        outcome: included
+            .map(|entry| entry.id.to_string())
+            .map_err(|error| error.to_string()),
     };
     vec![signed, path, own]
 }

@@ -9,7 +9,6 @@ mod log;
 mod overview;
 mod policies;
 mod policy_forms;
-mod policy_making;
 mod rollouts;
 mod signin;
 mod tokens;

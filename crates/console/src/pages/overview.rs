@@ -5,22 +5,25 @@ use std::time::Duration;
 use askama::Template;
 use axum::{Router, extract::State, response::Response, routing::get};
 use muster_control::{
-    App, audit,
-    access::{problem::Problem, scope::{CommandRead, DeviceRead, LogRead, RolloutRead, TokenRead}},
-    commands, devices,
+    App,
+    access::{
+        problem::Problem,
+        scope::{CommandRead, DeviceRead, LogRead, RolloutRead, TokenRead},
+    },
+    audit, commands, devices,
     devices::DeviceFilter,
     enrollment, fleet, rollout,
 };
 use muster_model::{CommandState, RolloutState, TenantId, Timestamp};
 use muster_storage::Tx;
 
+use super::log::{Line, lines};
 use crate::{
     charts::{self, Bar},
     session::Session,
     shell::{Refusal, Section, Shell, page},
     ui::{self, Tone},
 };
-use super::log::{Line, lines};
 
 /// Examples that an item names.
 const EXAMPLES: usize = 3;
@@ -89,15 +92,34 @@ async fn show(State(app): State<App>, session: Session) -> Result<Response, Refu
     let _ = (session.permit::<TokenRead>(), session.permit::<LogRead>());
     let (tenant, work, now) = (session.tenant(), app.clone(), app.clock.now());
     let shell = session.shell("Overview", Section::Overview);
-    let content = app.db.read(permit.storage(), move |tx| gather(&work, tx, tenant, now, shell)).await?;
+    let content = app
+        .db
+        .read(permit.storage(), move |tx| gather(&work, tx, tenant, now, shell))
+        .await?;
     page(&content)
 }
 
-fn gather(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp, shell: Shell) -> Result<OverviewPage, Problem> {
+fn gather(
+    app: &App,
+    tx: &mut Tx,
+    tenant: TenantId,
+    now: Timestamp,
+    shell: Shell,
+) -> Result<OverviewPage, Problem> {
     let overview = fleet::overview(app, tx, tenant, now)?;
     let mut needs = Vec::new();
-    needs.extend(device_need(tx, tenant, "state:quarantined", overview.quarantined)?);
-    needs.extend(device_need(tx, tenant, "state:active compliance:noncompliant", overview.noncompliant)?);
+    needs.extend(device_need(
+        tx,
+        tenant,
+        "state:quarantined",
+        overview.quarantined,
+    )?);
+    needs.extend(device_need(
+        tx,
+        tenant,
+        "state:active compliance:noncompliant",
+        overview.noncompliant,
+    )?);
     let (rollouts, underway) = rollouts(app, tx, tenant, now)?;
     needs.extend(rollouts);
     needs.extend(command_needs(tx, tenant, now)?);
@@ -121,14 +143,22 @@ fn gather(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp, shell: Shell
 }
 
 fn figures(overview: &fleet::Overview) -> Vec<Figure> {
-    let of = |label, number: i64, href| Figure { label, number: ui::count(number), href };
+    let of = |label, number: i64, href| Figure {
+        label,
+        number: ui::count(number),
+        href,
+    };
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let sent: i64 = overview.commands.values().sum();
     vec![
         of("devices", overview.devices.total, Some("/devices")),
         of("connected now", signed(overview.connected as u64), None),
         of("commands, 7 days", sent, Some("/commands")),
-        of("enrolled by token, 7 days", overview.enrollment.redeemed, Some("/tokens")),
+        of(
+            "enrolled by token, 7 days",
+            overview.enrollment.redeemed,
+            Some("/tokens"),
+        ),
         of("log entries", signed(overview.log_entries), Some("/log")),
     ]
 }
@@ -149,18 +179,28 @@ fn device_need(tx: &mut Tx, tenant: TenantId, filter: &str, count: i64) -> Resul
         what: format!("{} {word}", plural(count, "device")),
         examples: examples
             .into_iter()
-            .map(|device| Link { label: device.name, href: format!("/devices/{}", device.id) })
+            .map(|device| Link {
+                label: device.name,
+                href: format!("/devices/{}", device.id),
+            })
             .collect(),
         href: format!("/devices?filter={}", crate::session::encode(filter)),
         action,
     }))
 }
 
-fn rollouts(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<(Vec<Need>, Vec<Underway>), Problem> {
+fn rollouts(
+    app: &App,
+    tx: &mut Tx,
+    tenant: TenantId,
+    now: Timestamp,
+) -> Result<(Vec<Need>, Vec<Underway>), Problem> {
     let (mut needs, mut underway) = (Vec::new(), Vec::new());
     for rollout in rollout::list(tx, tenant, None, ROLLOUTS_LOOKED_AT)? {
         let view = rollout::view(tx, tenant, rollout, &app.settings, now)?;
-        let Some(stage) = view.stages.first().cloned() else { continue };
+        let Some(stage) = view.stages.first().cloned() else {
+            continue;
+        };
         let label = format!("{} {}", view.policy_name, view.version);
         let href = format!("/rollouts/{}", view.id);
         let troubled = stage.failed + stage.silent;
@@ -177,16 +217,30 @@ fn rollouts(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<
         }
         let what = match view.state {
             RolloutState::Paused => format!("Rollout of {label} is paused"),
-            RolloutState::Running if !stage.gate.passes => format!("Rollout of {label} is past its failure limit"),
+            RolloutState::Running if !stage.gate.passes => {
+                format!("Rollout of {label} is past its failure limit")
+            }
             RolloutState::Completed if view.current && troubled > 0 => {
                 format!("Rollout of {label} ended with failures")
             }
             _ => continue,
         };
-        let counts = format!("{} failed, {} silent of {} devices", stage.failed, stage.silent, stage.devices);
+        let counts = format!(
+            "{} failed, {} silent of {} devices",
+            stage.failed, stage.silent, stage.devices
+        );
         let tone = if stage.gate.passes { Tone::Warn } else { Tone::Bad };
-        let examples = vec![Link { label: counts, href: href.clone() }];
-        needs.push(Need { tone, what, examples, href, action: "Look" });
+        let examples = vec![Link {
+            label: counts,
+            href: href.clone(),
+        }];
+        needs.push(Need {
+            tone,
+            what,
+            examples,
+            href,
+            action: "Look",
+        });
     }
     Ok((needs, underway))
 }
@@ -194,16 +248,25 @@ fn rollouts(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<
 fn command_needs(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<Need>, Problem> {
     let since = now.minus(WEEK);
     let recent = commands::list(tx, tenant, None, None, LOOKED_AT)?;
-    let recent: Vec<_> = recent.into_iter().filter(|command| command.created_at >= since).collect();
+    let recent: Vec<_> = recent
+        .into_iter()
+        .filter(|command| command.created_at >= since)
+        .collect();
     let failed = |command: &&commands::Command| {
-        matches!(command.state, CommandState::Failed | CommandState::Unknown | CommandState::Expired)
+        matches!(
+            command.state,
+            CommandState::Failed | CommandState::Unknown | CommandState::Expired
+        )
     };
     let expiring = |command: &&commands::Command| {
         command.state == CommandState::Queued && command.expires_at.since(now) < EXPIRING
     };
     let need = |tone, word: &str, chosen: Vec<&commands::Command>| Need {
         tone,
-        what: format!("{} {word}", plural(i64::try_from(chosen.len()).unwrap_or(i64::MAX), "command")),
+        what: format!(
+            "{} {word}",
+            plural(i64::try_from(chosen.len()).unwrap_or(i64::MAX), "command")
+        ),
         examples: chosen
             .iter()
             .take(EXAMPLES)
@@ -238,12 +301,19 @@ fn token_need(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Option<Ne
         return Ok(None);
     }
     let examples = failed.iter().take(EXAMPLES).map(|token| Link {
-        label: format!("{}: {}", token.device_uuid, token.last_failure.as_deref().unwrap_or("refused")),
+        label: format!(
+            "{}: {}",
+            token.device_uuid,
+            token.last_failure.as_deref().unwrap_or("refused")
+        ),
         href: "/tokens".to_owned(),
     });
     Ok(Some(Need {
         tone: Tone::Warn,
-        what: format!("{} refused at enrollment", plural(i64::try_from(failed.len()).unwrap_or(i64::MAX), "token")),
+        what: format!(
+            "{} refused at enrollment",
+            plural(i64::try_from(failed.len()).unwrap_or(i64::MAX), "token")
+        ),
         examples: examples.collect(),
         href: "/tokens".to_owned(),
         action: "Look",

@@ -1,5 +1,7 @@
 //! Policies and their versions, as stored and signed.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::{
     Router,
@@ -20,12 +22,16 @@ use muster_control::{
 use muster_model::{
     Platform, PolicyId, Timestamp,
     rules::Rule,
-    settings::{Settings, definition},
+    settings::{SettingValue, Settings, definition},
     text::VersionLabel,
 };
 use serde::Deserialize;
 
-use super::{ROWS, catalogue::Support, rollouts::{Row as RolloutRow, note_tampering}};
+use super::{
+    ROWS,
+    catalogue::Support,
+    rollouts::{Row as RolloutRow, note_tampering},
+};
 use crate::{
     session::{Ask, At, Session, parse},
     shell::{Refusal, Section, Shell, page},
@@ -40,7 +46,10 @@ pub fn router() -> Router<App> {
     Router::new()
         .route("/policies", get(list).post(super::policy_forms::create))
         .route("/policies/{id}", get(show))
-        .route("/policies/{id}/versions", get(show).post(super::policy_forms::create_version))
+        .route(
+            "/policies/{id}/versions",
+            get(show).post(super::policy_forms::create_version),
+        )
         .route("/policies/{id}/versions/{version}", get(show_version))
         .route("/policies/{id}/versions/{version}/bundle", get(bundle))
 }
@@ -76,7 +85,9 @@ async fn list(State(app): State<App>, session: Session, Ask(query): Ask<After>) 
     let permit = session.permit::<PolicyRead>();
     let (tenant, now) = (session.tenant(), app.clock.now());
     let after = query.after.as_deref().map(parse::<PolicyId>).transpose()?;
-    let first = "pol_00000000000000000000000000000000".parse().map_err(Problem::internal)?;
+    let first = "pol_00000000000000000000000000000000"
+        .parse()
+        .map_err(Problem::internal)?;
     let (rows, next) = app
         .db
         .read(permit.storage(), move |tx| {
@@ -144,12 +155,20 @@ async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> R
         .db
         .read(permit.storage(), move |tx| {
             let policy = policy::resolve(tx, tenant, &id)?;
-            let active = rollout::current_of(tx, tenant, policy.id)?.map(|rollout| rollout.version.to_string());
+            let active =
+                rollout::current_of(tx, tenant, policy.id)?.map(|rollout| rollout.version.to_string());
             let versions = policy::versions(tx, tenant, policy.id, i64::MAX as u64, VERSIONS)?;
             let mut rows = Vec::new();
             let rollouts = rollout::list(tx, tenant, None, ROLLOUTS_LOOKED_AT)?;
-            for one in rollouts.into_iter().filter(|rollout| rollout.policy == policy.id).take(ROWS) {
-                rows.push(RolloutRow::of(rollout::view(tx, tenant, one, &work.settings, now)?, now));
+            for one in rollouts
+                .into_iter()
+                .filter(|rollout| rollout.policy == policy.id)
+                .take(ROWS)
+            {
+                rows.push(RolloutRow::of(
+                    rollout::view(tx, tenant, one, &work.settings, now)?,
+                    now,
+                ));
             }
             Ok::<_, Problem>(PolicyPage {
                 shell: named.shell(policy.name.clone(), Section::Policies),
@@ -157,7 +176,10 @@ async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> R
                 name: policy.name,
                 description: policy.description.unwrap_or_default(),
                 created: When::new(policy.created_at, now),
-                versions: versions.into_iter().map(|version| version_row(version, active.as_deref(), now)).collect(),
+                versions: versions
+                    .into_iter()
+                    .map(|version| version_row(version, active.as_deref(), now))
+                    .collect(),
                 active,
                 platforms: Platform::ALL
                     .into_iter()
@@ -179,7 +201,7 @@ fn version_row(version: Version, active: Option<&str>, now: Timestamp) -> Versio
         settings: Settings::parse(version.settings.as_bytes()).map_or(0, |settings| settings.len()),
         rules: serde_json::from_str::<Vec<Rule>>(&version.rules).map_or(0, |rules| rules.len()),
         created: When::new(version.created_at, now),
-        by: version.created_by,
+        by: ui::author(&version.created_by),
     }
 }
 
@@ -227,14 +249,22 @@ async fn show_version(
         .read(permit.storage(), move |tx| {
             let policy = policy::resolve(tx, tenant, &id)?;
             let version = policy::version(tx, tenant, policy.id, &label)?;
-            let active = rollout::current_of(tx, tenant, policy.id)?.map(|rollout| rollout.version.to_string());
+            let active =
+                rollout::current_of(tx, tenant, policy.id)?.map(|rollout| rollout.version.to_string());
             let checked = policy::open(tx, &keys, policy.id, &label);
             Ok::<_, Problem>((policy, version, active, checked))
         })
         .await?;
     let shell = session.shell(format!("{} {}", policy.name, version.version), Section::Policies);
     let tampered = checked.err().map(|problem| problem.detail);
-    page(&version_page(shell, policy, version, active.as_deref(), tampered, now))
+    page(&version_page(
+        shell,
+        policy,
+        version,
+        active.as_deref(),
+        tampered,
+        now,
+    ))
 }
 
 /// Lays out a version's page.
@@ -248,18 +278,29 @@ pub fn version_page(
 ) -> VersionPage {
     let settings = Settings::parse(version.settings.as_bytes()).unwrap_or_default();
     let rules: Vec<Rule> = serde_json::from_str(&version.rules).unwrap_or_default();
-    let value: Result<serde_json::Value, _> = serde_json::from_str(&version.settings);
+    let shown: BTreeMap<&str, SettingValue> = settings
+        .iter()
+        .map(|(key, value)| (key, shown(key, value)))
+        .collect();
     VersionPage {
         shell,
         policy_id: policy.id.to_string(),
         policy: policy.name,
         entry_href: format!("/log/{}", version.entry),
         tampered,
-        settings: settings.iter().map(|(key, value)| setting_row(key, ui::value(value))).collect(),
+        settings: shown
+            .iter()
+            .map(|(key, value)| setting_row(key, ui::value(value)))
+            .collect(),
         rules: rules.iter().map(rule_row).collect(),
-        settings_json: value.ok().and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_default(),
+        settings_json: serde_json::to_string_pretty(&shown).unwrap_or_default(),
         row: version_row(version, active, now),
     }
+}
+
+/// A value without its secrets.
+pub fn shown(key: &str, value: &SettingValue) -> SettingValue {
+    definition(key).map_or_else(|| value.clone(), |def| def.redacted(value))
 }
 
 fn setting_row(key: &str, value: String) -> SettingRow {
@@ -268,7 +309,9 @@ fn setting_row(key: &str, value: String) -> SettingRow {
         key: key.to_owned(),
         meaning: def.map_or("", |def| def.meaning),
         value,
-        support: def.map(|def| super::catalogue::Row::of(def).support).unwrap_or_default(),
+        support: def
+            .map(|def| super::catalogue::Row::of(def).support)
+            .unwrap_or_default(),
     }
 }
 
@@ -276,8 +319,14 @@ fn rule_row(rule: &Rule) -> RuleRow {
     let json = serde_json::to_value(rule).unwrap_or_default();
     let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let check = &json["check"];
-    let parts = ["fact", "op", "value"].iter().filter_map(|part| check.get(*part)).map(text);
-    RuleRow { name: text(&json["name"]), check: parts.collect::<Vec<_>>().join(" ") }
+    let parts = ["fact", "op", "value"]
+        .iter()
+        .filter_map(|part| check.get(*part))
+        .map(text);
+    RuleRow {
+        name: text(&json["name"]),
+        check: parts.collect::<Vec<_>>().join(" "),
+    }
 }
 
 /// The signed bundle, as the API answers it.
@@ -311,7 +360,13 @@ async fn bundle(
     let value = |text: String| HeaderValue::from_str(&text).map_err(Problem::internal);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(BUNDLE_MEDIA_TYPE));
     headers.insert(header::ETAG, value(format!("\"{}\"", version.bundle_sha256))?);
-    headers.insert(header::CONTENT_DISPOSITION, value(format!("attachment; filename=\"policy-{}.zip\"", version.version))?);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    headers.insert(
+        header::CONTENT_DISPOSITION,
+        value(format!("attachment; filename=\"policy-{}.zip\"", version.version))?,
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, max-age=31536000, immutable"),
+    );
     Ok(response)
 }

@@ -1,5 +1,7 @@
 //! What a person does with policies: make one, make a version of it, activate a version.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::{
     Router,
@@ -10,20 +12,23 @@ use axum::{
 use muster_control::{
     App,
     access::{
+        Author,
         problem::{FieldError, INVALID, NAME_TAKEN, Problem, SETTINGS_INVALID, VERSION_EXISTS},
         scope::{PolicyActivate, PolicyRead, PolicyWrite},
     },
-    audit, policy,
+    audit,
+    policy::{self, Content, Made, Policy},
     rollout::{self, Target},
 };
 use muster_model::{
     DeviceId, Platform,
     rules::Rule,
+    settings::Settings,
     text::{Name, VersionLabel},
 };
 
 use super::{
-    policy_making,
+    policies::shown,
     rollouts::{after_change, note_tampering},
 };
 use crate::{
@@ -53,7 +58,12 @@ pub struct NewPolicyPage {
 
 async fn new_policy(session: Session) -> Result<Response, Refusal> {
     let shell = session.shell("New policy", Section::Policies);
-    page(&NewPolicyPage { shell, name: String::new(), description: String::new(), refused: None })
+    page(&NewPolicyPage {
+        shell,
+        name: String::new(),
+        description: String::new(),
+        refused: None,
+    })
 }
 
 /// `POST /policies`.
@@ -61,11 +71,20 @@ pub async fn create(State(app): State<App>, sent: Sent) -> Result<Response, Refu
     let permit = sent.session.permit::<PolicyWrite>();
     let (name, description) = (sent.fields.text("name"), sent.fields.optional("description"));
     let made = match name.parse::<Name>() {
-        Ok(parsed) => policy_making::create(&app, &permit, parsed, description.map(str::to_owned)).await,
+        Ok(parsed) => {
+            let description = description.map(str::to_owned);
+            audit::commit(&app, permit.author(), move |tx| {
+                policy::create(tx, &parsed, description.clone())
+            })
+            .await
+        }
         Err(error) => Err(INVALID.detail(format!("name: {error}."))),
     };
     match made {
-        Ok(policy) => Ok(see_other(&format!("/policies/{}/versions/new?notice=policy-created", policy.id))),
+        Ok(policy) => Ok(see_other(&format!(
+            "/policies/{}/versions/new?notice=policy-created",
+            policy.id
+        ))),
         Err(problem) if [INVALID, NAME_TAKEN].contains(&problem.kind) => page(&NewPolicyPage {
             shell: sent.session.shell("New policy", Section::Policies),
             name: name.to_owned(),
@@ -86,11 +105,17 @@ pub struct NewVersionPage {
     pub settings: String,
     pub rules: String,
     pub is_from_newest: bool,
+    /// Settings of the newest version that hold secrets, which are not shown.
+    pub left_out: String,
     pub refused: Option<String>,
     pub errors: Vec<FieldError>,
 }
 
-async fn new_version(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
+async fn new_version(
+    State(app): State<App>,
+    session: Session,
+    At(id): At<String>,
+) -> Result<Response, Refusal> {
     let permit = session.permit::<PolicyRead>();
     let tenant = session.tenant();
     let (policy, newest) = app
@@ -101,68 +126,148 @@ async fn new_version(State(app): State<App>, session: Session, At(id): At<String
             Ok::<_, Problem>((policy, newest))
         })
         .await?;
-    let rules = newest.as_ref().map(|newest| pretty(&newest.rules)).filter(|rules| rules != "[]");
+    let rules = newest
+        .as_ref()
+        .map(|newest| pretty(&newest.rules))
+        .filter(|rules| rules != "[]");
+    let (settings, left_out) = newest.as_ref().map_or_else(
+        || (EXAMPLE.to_owned(), String::new()),
+        |newest| start(&newest.settings),
+    );
     page(&NewVersionPage {
         shell: session.shell(format!("New version of {}", policy.name), Section::Policies),
         policy_id: policy.id.to_string(),
         policy: policy.name,
         version: String::new(),
         is_from_newest: newest.is_some(),
-        settings: newest.map_or_else(|| EXAMPLE.to_owned(), |newest| pretty(&newest.settings)),
+        settings,
+        left_out,
         rules: rules.unwrap_or_default(),
         refused: None,
         errors: Vec::new(),
     })
 }
 
+/// The settings to start from, and the keys of those that hold secrets.
+fn start(settings: &str) -> (String, String) {
+    let settings = Settings::parse(settings.as_bytes()).unwrap_or_default();
+    let (open, secret): (Vec<_>, Vec<_>) = settings
+        .iter()
+        .partition(|(key, value)| shown(key, value) == **value);
+    let open: BTreeMap<_, _> = open.into_iter().collect();
+    let keys: Vec<_> = secret.into_iter().map(|(key, _)| key).collect();
+    (
+        serde_json::to_string_pretty(&open).unwrap_or_default(),
+        keys.join(", "),
+    )
+}
+
 fn pretty(json: &str) -> String {
     let value: Result<serde_json::Value, _> = serde_json::from_str(json);
-    value.ok().and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_else(|| json.to_owned())
+    value
+        .ok()
+        .and_then(|value| serde_json::to_string_pretty(&value).ok())
+        .unwrap_or_else(|| json.to_owned())
 }
 
 /// `POST /policies/{id}/versions`. What is wrong is said beside what was typed.
-pub async fn create_version(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
+pub async fn create_version(
+    State(app): State<App>,
+    At(id): At<String>,
+    sent: Sent,
+) -> Result<Response, Refusal> {
     let permit = sent.session.permit::<PolicyWrite>();
     let tenant = sent.session.tenant();
-    let policy = app.db.read(permit.storage(), move |tx| policy::resolve(tx, tenant, &id)).await?;
+    let policy = app
+        .db
+        .read(permit.storage(), move |tx| policy::resolve(tx, tenant, &id))
+        .await?;
     let made = match read(&sent) {
-        Ok((label, rules)) => {
-            let (id, settings) = (policy.id.to_string(), sent.fields.text("settings"));
-            policy_making::create_version(&app, &permit, id, label, settings, &rules).await
-        }
+        Ok((label, content)) => make(&app, permit.author(), policy.clone(), label, content).await,
         Err(problem) => Err(problem),
     };
     match made {
         Ok(made) => {
-            let notice = if made.is_new { "version-created" } else { "version-repeated" };
-            let version = made.version.version;
-            Ok(see_other(&format!("/policies/{}/versions/{version}?notice={notice}", policy.id)))
+            let (version, notice) = match made {
+                Made::Created(version) => (version, "version-created"),
+                Made::Found(version) => (version, "version-repeated"),
+            };
+            Ok(see_other(&format!(
+                "/policies/{}/versions/{}?notice={notice}",
+                policy.id, version.version
+            )))
         }
-        Err(problem) if [INVALID, SETTINGS_INVALID, VERSION_EXISTS].contains(&problem.kind) => page(&NewVersionPage {
-            shell: sent.session.shell(format!("New version of {}", policy.name), Section::Policies),
-            policy_id: policy.id.to_string(),
-            policy: policy.name,
-            version: sent.fields.text("version").to_owned(),
-            settings: sent.fields.text("settings").to_owned(),
-            rules: sent.fields.text("rules").to_owned(),
-            is_from_newest: false,
-            refused: Some(problem.detail),
-            errors: problem.errors.into_vec(),
-        }),
+        Err(problem) if [INVALID, SETTINGS_INVALID, VERSION_EXISTS].contains(&problem.kind) => {
+            page(&NewVersionPage {
+                shell: sent
+                    .session
+                    .shell(format!("New version of {}", policy.name), Section::Policies),
+                policy_id: policy.id.to_string(),
+                policy: policy.name,
+                version: sent.fields.text("version").to_owned(),
+                settings: sent.fields.text("settings").to_owned(),
+                rules: sent.fields.text("rules").to_owned(),
+                is_from_newest: false,
+                left_out: String::new(),
+                refused: Some(problem.detail),
+                errors: problem.errors.into_vec(),
+            })
+        }
         Err(problem) => Err(Refusal(problem)),
     }
 }
 
-fn read(sent: &Sent) -> Result<(VersionLabel, Vec<Rule>), Problem> {
-    let label = sent.fields.text("version").parse().map_err(|error| INVALID.detail(format!("version: {error}.")))?;
-    let rules = match sent.fields.optional("rules") {
+/// Makes a version. An attempt to change one is itself logged, although it changes nothing.
+async fn make(
+    app: &App,
+    author: &Author,
+    policy: Policy,
+    label: VersionLabel,
+    content: Content,
+) -> Result<Made, Problem> {
+    let made = {
+        let (policy, label, content) = (policy.clone(), label.clone(), content.clone());
+        audit::commit(app, author, move |tx| {
+            policy::make_version(tx, &policy, &label, &content)
+        })
+        .await
+    };
+    if made.as_ref().is_err_and(|problem| problem.kind == VERSION_EXISTS) {
+        audit::commit(app, author, move |tx| {
+            let tenant = tx.tenant();
+            let version = policy::version(tx, tenant, policy.id, &label)?;
+            let detail = serde_json::json!({
+                "policy_id": policy.id, "version": label, "bundle_sha256": version.bundle_sha256,
+                "offered_content_sha256": content.sha256,
+            });
+            tx.record("policy.change_refused", ("policy", policy.id.to_string()), detail)
+                .map(drop)
+        })
+        .await?;
+    }
+    made
+}
+
+fn read(sent: &Sent) -> Result<(VersionLabel, Content), Problem> {
+    let label = sent
+        .fields
+        .text("version")
+        .parse()
+        .map_err(|error| INVALID.detail(format!("version: {error}.")))?;
+    let rules: Vec<Rule> = match sent.fields.optional("rules") {
         None => Vec::new(),
         Some(text) => serde_json::from_str(text).map_err(|error| {
-            let field = FieldError { field: "rules".to_owned(), code: "malformed".to_owned(), detail: error.to_string() };
-            SETTINGS_INVALID.detail("The rules cannot be read.").with_errors(vec![field])
+            let field = FieldError {
+                field: "rules".to_owned(),
+                code: "malformed".to_owned(),
+                detail: error.to_string(),
+            };
+            SETTINGS_INVALID
+                .detail("The rules cannot be read.")
+                .with_errors(vec![field])
         })?,
     };
-    Ok((label, rules))
+    Ok((label, policy::read_content(sent.fields.text("settings"), &rules)?))
 }
 
 async fn activate(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
@@ -195,9 +300,17 @@ async fn activate(State(app): State<App>, At(id): At<String>, sent: Sent) -> Res
 fn target(sent: &Sent) -> Result<Target, Refusal> {
     let platforms: Vec<Platform> = sent.fields.all("platform").filter_map(Platform::parse).collect();
     let mut devices = Vec::new();
-    for word in sent.fields.text("devices").split([' ', ',', '\n']).filter(|word| !word.is_empty()) {
-        let device: DeviceId =
-            word.parse().map_err(|_| INVALID.detail(format!("{word} is not a device id. Write dev_… ids, separated by spaces.")))?;
+    for word in sent
+        .fields
+        .text("devices")
+        .split([' ', ',', '\n'])
+        .filter(|word| !word.is_empty())
+    {
+        let device: DeviceId = word.parse().map_err(|_| {
+            INVALID.detail(format!(
+                "{word} is not a device id. Write dev_… ids, separated by spaces."
+            ))
+        })?;
         devices.push(device);
     }
     Ok(Target {

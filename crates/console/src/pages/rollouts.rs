@@ -77,7 +77,7 @@ impl Row {
             silent: number(|stage| stage.silent),
             pending: number(|stage| stage.pending),
             created: When::read(&view.created_at, now),
-            by: view.created_by.clone(),
+            by: ui::author(&view.created_by),
         }
     }
 }
@@ -96,7 +96,11 @@ pub struct RolloutsPage {
     pub is_first: bool,
 }
 
-async fn list(State(app): State<App>, session: Session, Ask(query): Ask<Before>) -> Result<Response, Refusal> {
+async fn list(
+    State(app): State<App>,
+    session: Session,
+    Ask(query): Ask<Before>,
+) -> Result<Response, Refusal> {
     let permit = session.permit::<RolloutRead>();
     let (tenant, now, work) = (session.tenant(), app.clock.now(), app.clone());
     let before = query.before.as_deref().map(parse::<RolloutId>).transpose()?;
@@ -104,13 +108,18 @@ async fn list(State(app): State<App>, session: Session, Ask(query): Ask<Before>)
         .db
         .read(permit.storage(), move |tx| {
             let found = rollout::list(tx, tenant, before, ROWS + 1)?;
-            let views = found.into_iter().map(|one| rollout::view(tx, tenant, one, &work.settings, now));
+            let views = found
+                .into_iter()
+                .map(|one| rollout::view(tx, tenant, one, &work.settings, now));
             views.collect::<Result<Vec<_>, Problem>>()
         })
         .await?;
     let more = found.len() > ROWS;
     found.truncate(ROWS);
-    let older = found.last().filter(|_| more).map(|last| format!("/rollouts?before={}", last.id));
+    let older = found
+        .last()
+        .filter(|_| more)
+        .map(|last| format!("/rollouts?before={}", last.id));
     page(&RolloutsPage {
         shell: session.shell("Rollouts", Section::Rollouts),
         rows: found.into_iter().map(|view| Row::of(view, now)).collect(),
@@ -244,7 +253,10 @@ impl Numbers {
             silent: stage.silent,
             pending: stage.pending,
             answered: stage.devices.saturating_sub(stage.pending),
-            gate: stage.gate.ratio.map_or_else(|| "no answers yet".to_owned(), percent),
+            gate: stage
+                .gate
+                .ratio
+                .map_or_else(|| "no answers yet".to_owned(), percent),
             gate_passes: stage.gate.passes,
             limit: percent(stage.gate.limit),
             sample: stage.gate.sample,
@@ -293,9 +305,22 @@ async fn show(
         .await?;
     let show = if only_failed { "&show=failed" } else { "" };
     let next = last.map(|last| format!("/rollouts/{id}?after={last}{show}"));
-    let shell = session.shell(format!("{} {}", view.policy_name, view.version), Section::Rollouts);
+    let shell = session.shell(
+        format!("{} {}", view.policy_name, view.version),
+        Section::Rollouts,
+    );
     let is_first = query.after.is_none();
-    page(&rollout_page(shell, view, now, Listing { rows, only_failed, next, is_first })?)
+    page(&rollout_page(
+        shell,
+        view,
+        now,
+        Listing {
+            rows,
+            only_failed,
+            next,
+            is_first,
+        },
+    )?)
 }
 
 /// The devices below the numbers.
@@ -307,8 +332,16 @@ pub struct Listing {
 }
 
 /// Lays out a rollout's page.
-pub fn rollout_page(shell: Shell, view: RolloutView, now: Timestamp, listing: Listing) -> Result<RolloutPage, Refusal> {
-    let stage = view.stages.first().ok_or_else(|| Problem::internal("a rollout has one stage"))?;
+pub fn rollout_page(
+    shell: Shell,
+    view: RolloutView,
+    now: Timestamp,
+    listing: Listing,
+) -> Result<RolloutPage, Refusal> {
+    let stage = view
+        .stages
+        .first()
+        .ok_or_else(|| Problem::internal("a rollout has one stage"))?;
     let stage = Numbers::of(stage);
     let actions = match view.state {
         RolloutState::Running => vec![&PAUSE, &ABORT],
@@ -331,7 +364,7 @@ pub fn rollout_page(shell: Shell, view: RolloutView, now: Timestamp, listing: Li
         target: target_text(&view.target),
         created: When::read(&view.created_at, now),
         updated: When::read(&view.updated_at, now),
-        by: view.created_by,
+        by: ui::author(&view.created_by),
         entry_href: format!("/log/{}", view.entry_id),
         undoes: view.rolled_back_from.map(|id| format!("/rollouts/{id}")),
         stage,
@@ -345,12 +378,22 @@ pub fn rollout_page(shell: Shell, view: RolloutView, now: Timestamp, listing: Li
 
 fn target_text(target: &rollout::Target) -> String {
     let platforms = target.platforms.as_ref().map(|platforms| {
-        let names: Vec<_> = platforms.iter().map(|platform| ui::platform(platform.as_str())).collect();
+        let names: Vec<_> = platforms
+            .iter()
+            .map(|platform| ui::platform(platform.as_str()))
+            .collect();
         names.join(", ")
     });
-    let devices = target.devices.as_ref().map(|devices| format!("{} devices by id", devices.len()));
+    let devices = target
+        .devices
+        .as_ref()
+        .map(|devices| format!("{} devices by id", devices.len()));
     let parts: Vec<String> = platforms.into_iter().chain(devices).collect();
-    if parts.is_empty() { "every device".to_owned() } else { parts.join("; ") }
+    if parts.is_empty() {
+        "every device".to_owned()
+    } else {
+        parts.join("; ")
+    }
 }
 
 /// A page of the target, and the device to go on after.
@@ -377,17 +420,31 @@ fn target(
         if only_failed && state != Some("failed") {
             continue;
         }
-        let problems = report.iter().flat_map(|(_, settings)| settings).filter(|(_, report)| {
-            !matches!(report.state, muster_model::SettingState::Verified | muster_model::SettingState::Pending)
-        });
+        let problems = report
+            .iter()
+            .flat_map(|(_, settings)| settings)
+            .filter(|(_, report)| {
+                !matches!(
+                    report.state,
+                    muster_model::SettingState::Verified | muster_model::SettingState::Pending
+                )
+            });
         rows.push(DeviceRow {
             href: format!("/devices/{}/settings", device.id),
             name: device.name,
             platform: ui::platform(device.platform.as_str()).to_owned(),
             state: state.map(ui::report),
-            reported: report.as_ref().map(|(report, _)| When::new(report.reported_at, now)),
+            reported: report
+                .as_ref()
+                .map(|(report, _)| When::new(report.reported_at, now)),
             problems: problems
-                .map(|(key, report)| (key.clone(), ui::setting(report.state), report.detail.clone().unwrap_or_default()))
+                .map(|(key, report)| {
+                    (
+                        key.clone(),
+                        ui::setting(report.state),
+                        report.detail.clone().unwrap_or_default(),
+                    )
+                })
                 .collect(),
         });
         if rows.len() == ROWS {
@@ -409,7 +466,10 @@ async fn progress(State(app): State<App>, session: Session, At(id): At<String>) 
             rollout::view(tx, tenant, rollout, &work.settings, now)
         })
         .await?;
-    let stage = view.stages.first().ok_or_else(|| Problem::internal("a rollout has one stage"))?;
+    let stage = view
+        .stages
+        .first()
+        .ok_or_else(|| Problem::internal("a rollout has one stage"))?;
     Ok(Json(Numbers::of(stage).json(view.state.as_str())).into_response())
 }
 
@@ -430,7 +490,11 @@ async fn change(
     let shown = match undoing {
         Some(event) => undo(&app, permit.author(), id, event).await?,
         None => {
-            let step = if action == "pause" { rollout::pause } else { rollout::resume };
+            let step = if action == "pause" {
+                rollout::pause
+            } else {
+                rollout::resume
+            };
             audit::commit(&app, permit.author(), move |tx| {
                 let rollout = rollout::get(tx, tenant, id)?;
                 step(tx, rollout).map(|rollout| rollout.id)

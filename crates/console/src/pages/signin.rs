@@ -24,7 +24,9 @@ use crate::{
 };
 
 pub fn router() -> Router<App> {
-    Router::new().route("/signin", get(show).post(sign_in)).route("/signout", post(sign_out))
+    Router::new()
+        .route("/signin", get(show).post(sign_in))
+        .route("/signout", post(sign_out))
 }
 
 #[derive(Debug, Deserialize)]
@@ -50,24 +52,40 @@ async fn sign_in(State(app): State<App>, fields: Fields) -> Result<Response, Ref
     let next = local_path(fields.text("next")).to_owned();
     match access::sign_in(&app, secret_of(fields.text("secret"))).await {
         Ok(secret) => Ok(([(header::SET_COOKIE, cookie(&secret, ""))], see_other(&next)).into_response()),
-        Err(problem) if problem.kind == UNAUTHENTICATED => sign_in_page(StatusCode::UNAUTHORIZED, &next, true),
+        Err(problem) if problem.kind == UNAUTHENTICATED => {
+            sign_in_page(StatusCode::UNAUTHORIZED, &next, true)
+        }
         Err(problem) => Err(Refusal(problem)),
     }
 }
 
 async fn sign_out(State(app): State<App>, headers: HeaderMap, sent: Sent) -> Result<Response, Refusal> {
     access::end_session(&app, sent.session.page_permit(), &headers).await?;
-    Ok(([(header::SET_COOKIE, cookie("", "; Max-Age=0"))], see_other("/signin")).into_response())
+    Ok((
+        [(header::SET_COOKIE, cookie("", "; Max-Age=0"))],
+        see_other("/signin"),
+    )
+        .into_response())
 }
 
 fn sign_in_page(status: StatusCode, next: &str, is_refused: bool) -> Result<Response, Refusal> {
     let shell = Shell::new("Sign in", Section::Other, None);
-    page_with(status, &SigninPage { shell, next: local_path(next).to_owned(), is_refused })
+    page_with(
+        status,
+        &SigninPage {
+            shell,
+            next: local_path(next).to_owned(),
+            is_refused,
+        },
+    )
 }
 
 /// People paste the whole link or what is behind its `#`.
 fn secret_of(pasted: &str) -> &str {
-    pasted.rsplit_once('#').map_or(pasted, |(_, secret)| secret).trim()
+    pasted
+        .rsplit_once('#')
+        .map_or(pasted, |(_, secret)| secret)
+        .trim()
 }
 
 /// A cookie for this origin alone that no script can read. It follows links from elsewhere, which change nothing; forms

@@ -12,7 +12,7 @@ use muster_control::{
     enrollment::{self, Funnel, NewTokenRequest, Token},
 };
 use muster_model::{
-    TokenId, Timestamp,
+    Timestamp, TokenId,
     text::{DeviceUuid, Name, SerialNumber},
 };
 use serde::Deserialize;
@@ -61,7 +61,7 @@ impl Row {
             state,
             created: When::new(token.created_at, now),
             expires: When::new(token.expires_at, now),
-            by: token.created_by,
+            by: ui::author(&token.created_by),
             device_href: token.device.map(|device| format!("/devices/{device}")),
             failures: token.failures,
             last_failure: token.last_failure.unwrap_or_default(),
@@ -95,7 +95,11 @@ pub struct TokensPage {
     pub refused: Option<String>,
 }
 
-async fn list(State(app): State<App>, session: Session, Ask(query): Ask<Before>) -> Result<Response, Refusal> {
+async fn list(
+    State(app): State<App>,
+    session: Session,
+    Ask(query): Ask<Before>,
+) -> Result<Response, Refusal> {
     let before = query.before.as_deref().map(parse::<TokenId>).transpose()?;
     tokens_page(&app, &session, before, Typed::default(), None).await
 }
@@ -119,7 +123,10 @@ async fn tokens_page(
         .await?;
     let more = found.len() > ROWS;
     found.truncate(ROWS);
-    let older = found.last().filter(|_| more).map(|last| format!("/tokens?before={}", last.id));
+    let older = found
+        .last()
+        .filter(|_| more)
+        .map(|last| format!("/tokens?before={}", last.id));
     page(&TokensPage {
         shell: session.shell("Enrollment", Section::Tokens),
         funnel,
@@ -154,7 +161,10 @@ async fn create(State(app): State<App>, sent: Sent) -> Result<Response, Refusal>
         Err(Refusal(problem)) => Err(problem),
         Ok(new) => {
             let work = app.clone();
-            audit::commit(&app, permit.author(), move |tx| enrollment::create_token(tx, &work, &new)).await
+            audit::commit(&app, permit.author(), move |tx| {
+                enrollment::create_token(tx, &work, &new)
+            })
+            .await
         }
     };
     match made {
@@ -176,7 +186,8 @@ async fn create(State(app): State<App>, sent: Sent) -> Result<Response, Refusal>
 fn read(sent: &Sent) -> Result<NewTokenRequest, Refusal> {
     let fields = &sent.fields;
     let device: Option<DeviceUuid> = fields.parsed("device_uuid")?;
-    let device = device.ok_or_else(|| INVALID.detail("device_uuid: the hardware UUID of the device is needed."))?;
+    let device =
+        device.ok_or_else(|| INVALID.detail("device_uuid: the hardware UUID of the device is needed."))?;
     let serial: Option<SerialNumber> = fields.parsed("serial")?;
     let owner: Option<Name> = fields.parsed("owner")?;
     Ok(NewTokenRequest {

@@ -1,0 +1,5 @@
+//! The admin listener over a real application: who gets in, what pages show, what forms do.
+
+mod forms;
+mod pages;
+mod security;
