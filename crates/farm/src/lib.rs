@@ -100,7 +100,7 @@ pub enum FarmError {
     #[error("{0}")]
     Options(String),
     /// A file cannot be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path} cannot be read or written")]
     File {
         /// Which file.
         path: PathBuf,

@@ -33,7 +33,7 @@ pub struct FarmArgs {
     #[arg(long, value_name = "RATE", default_value_t = 0.0, value_parser = rate, env = "MUSTER_FARM_SILENT_RATE")]
     pub silent_rate: f64,
     /// Part of the devices that take seconds for everything
-    #[arg(long, value_name = "RATE", default_value_t = Disorder::TYPICAL.slow_rate, value_parser = rate,
+    #[arg(long, value_name = "RATE", default_value_t = 0.0, value_parser = rate,
           env = "MUSTER_FARM_SLOW_RATE")]
     pub slow_rate: f64,
     /// Part of the check-ins that are sent twice

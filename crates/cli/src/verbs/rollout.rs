@@ -29,7 +29,7 @@ pub enum RolloutCommand {
         #[command(flatten)]
         paging: Paging,
     },
-    /// Watch a rollout to its end: 0 if it completed, 1 if not
+    /// Watch a rollout to its end: 0 if it completed, 1 if it ended otherwise or is held
     #[command(
         after_help = "Examples:\n  muster rollout watch rol_…\n  muster rollout watch rol_… --timeout 600"
     )]
@@ -87,6 +87,17 @@ struct Stage {
     failed: u64,
     silent: u64,
     pending: u64,
+    gate: Option<Gate>,
+}
+
+/// What a stage is judged by.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Gate {
+    failed: u64,
+    sample: u64,
+    limit: f64,
+    passes: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -166,6 +177,7 @@ pub async fn watch(
 ) -> Result<(), CliError> {
     let bar = progress::bar(0, "devices reported");
     let mut pace = Pace::new(timeout);
+    let mut was_held = false;
     loop {
         let answer: Answer<Rollout> = api.send(Call::get(&["rollouts", id])).await?;
         let counts = answer.known.totals();
@@ -175,6 +187,16 @@ pub async fn watch(
             "{}: {} verified, {} failed, {} silent",
             answer.known.state, counts.verified, counts.failed, counts.silent
         ));
+        // Twice, since the counts and the state are not taken in one moment.
+        let hold = answer.known.hold();
+        if let (Some(reason), true) = (&hold, was_held) {
+            bar.finish_and_clear();
+            printer.answer(&answer.value, |printer| rollout(printer, &answer.known))?;
+            return Err(CliError::Failed(format!(
+                "{reason}; `muster rollout devices {id}` names them, and `abort` or another version ends the rollout"
+            )));
+        }
+        was_held = hold.is_some();
         if answer.known.is_over() {
             bar.finish_and_clear();
             printer.answer(&answer.value, |printer| rollout(printer, &answer.known))?;
@@ -202,6 +224,28 @@ impl Rollout {
             sum.silent += stage.silent;
             sum.pending += stage.pending;
             sum
+        })
+    }
+
+    /// Why nothing more will happen by itself: every device has answered, and too many failed.
+    fn hold(&self) -> Option<String> {
+        let is_waiting = self.state == "running" && self.totals().pending == 0;
+        let gate = self
+            .stages
+            .iter()
+            .filter_map(|stage| stage.gate.as_ref())
+            .find(|gate| !gate.passes)?;
+        is_waiting.then(|| {
+            let Gate {
+                failed,
+                sample,
+                limit,
+                ..
+            } = gate;
+            format!(
+                "the rollout is held: {failed} of {sample} devices failed, at least {} %",
+                limit * 100.0
+            )
         })
     }
 
@@ -285,6 +329,23 @@ fn devices(printer: &Printer, devices: &[RolloutDevice]) -> Sheet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rollout_whose_gate_is_closed_is_held_once_all_have_answered() {
+        let rollout = |state: &str, pending: u64, passes: bool| -> Rollout {
+            let gate = serde_json::json!({"failed": 2, "sample": 10, "limit": 0.005, "passes": passes});
+            let stage = serde_json::json!({"devices": 10, "pending": pending, "gate": gate});
+            serde_json::from_value(serde_json::json!({"state": state, "stages": [stage]})).expect("a rollout")
+        };
+        let held = rollout("running", 0, false).hold().expect("it is held");
+        assert_eq!(
+            held,
+            "the rollout is held: 2 of 10 devices failed, at least 0.5 %"
+        );
+        assert!(rollout("running", 1, false).hold().is_none());
+        assert!(rollout("running", 0, true).hold().is_none());
+        assert!(rollout("completed", 0, false).hold().is_none());
+    }
 
     #[test]
     fn counts_add_up_over_stages_and_only_final_states_end() {
