@@ -330,7 +330,11 @@ async fn create_client(
             "There is no scope {unknown}. The OAuth metadata lists them."
         )));
     }
-    let scopes = request.scopes.join(" ");
+    permit.require_held(request.scopes.iter().map(String::as_str))?;
+    // In the order of the list and each once, so that equal sets are equal texts.
+    let wanted = |name: &&str| request.scopes.iter().any(|wanted| wanted == name);
+    let names = scope::ALL.iter().map(|(name, _)| *name);
+    let scopes = names.filter(wanted).collect::<Vec<_>>().join(" ");
     let tenant = permit.tenant();
     // No idempotency key: its stored answer would be a second copy of the secret.
     let client = audit::commit(&app, permit.author(), move |tx| {
@@ -364,6 +368,8 @@ async fn delete_client(
             return Err(NOT_FOUND.detail("There is no client with this id."));
         };
         let every = scope::every();
+        // Of two removals at once, the second one waits here and then counts what the first one left.
+        store::hold_administrators(tx, tenant, &every)?;
         if client.scopes == every && store::other_administrators(tx, tenant, id, &every)? == 0 {
             return Err(
                 LAST_CLIENT.detail("This is the last client that holds every scope. Make another one first.")
@@ -407,6 +413,8 @@ async fn create_console_link(
     State(app): State<App>,
     Body(request): Body<ConsoleLinkRequest>,
 ) -> Result<Response, Problem> {
+    // A signed-in person may do everything, so only who may do everything lets one in.
+    permit.require_held(scope::ALL.iter().map(|(name, _)| *name))?;
     let (secret, expires_at) =
         super::create_signin_link(&app, permit.author(), request.person.as_str()).await?;
     let url = format!("{}/signin#{secret}", app.settings.admin_url);

@@ -92,6 +92,7 @@ impl Author {
 #[derive(Debug)]
 pub struct Permit<S> {
     author: Author,
+    held: String,
     scope: PhantomData<S>,
 }
 
@@ -109,9 +110,20 @@ impl<S> Permit<S> {
         TenantScope::Tenant(self.author.tenant.uuid())
     }
 
-    fn new(author: Author) -> Permit<S> {
+    /// Refuses to hand on a scope that the caller does not hold: a credential never makes a stronger one.
+    fn require_held<'a>(&self, mut wanted: impl Iterator<Item = &'a str>) -> Result<(), Problem> {
+        match wanted.find(|wanted| !self.held.split(' ').any(|held| held == *wanted)) {
+            None => Ok(()),
+            Some(missing) => Err(FORBIDDEN.detail(format!(
+                "This would hand on the scope {missing}, which the caller does not hold."
+            ))),
+        }
+    }
+
+    fn new(author: Author, held: String) -> Permit<S> {
         Permit {
             author,
+            held,
             scope: PhantomData,
         }
     }
@@ -128,7 +140,7 @@ impl<S: Scope> FromRequestParts<App> for Permit<S> {
                 S::NAME
             )));
         }
-        Ok(Permit::new(caller.author))
+        Ok(Permit::new(caller.author, caller.scopes))
     }
 }
 
@@ -316,6 +328,15 @@ pub fn verify_enrollment_token(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn m3_a_client_hands_on_no_scope_that_it_does_not_hold() {
+        let author = Author::system(TenantId::from_uuid(uuid::Uuid::nil()));
+        let permit = Permit::<scope::ClientWrite>::new(author, "client:write log:read".to_owned());
+        assert!(permit.require_held(["log:read"].into_iter()).is_ok());
+        let refused = permit.require_held(["log:read", "command:write"].into_iter());
+        assert!(refused.is_err_and(|problem| problem.kind == FORBIDDEN));
+    }
 
     #[test]
     fn a_token_gives_no_scope_that_its_client_lost() {

@@ -20,6 +20,8 @@ statements! {
         WHERE tenant_id = $1 AND client_id = $2 AND disabled_at IS NULL";
     OTHER_ADMINISTRATORS = "SELECT COUNT(*) FROM access_client \
         WHERE tenant_id = $1 AND client_id <> $2 AND disabled_at IS NULL AND scopes = $3";
+    HOLD_ADMINISTRATORS = "UPDATE access_client SET disabled_at = NULL \
+        WHERE tenant_id = $1 AND disabled_at IS NULL AND scopes = $2";
     INSERT_SIGNIN = "INSERT INTO access_signin (tenant_id, token_sha256, actor, expires_at) VALUES ($1, $2, $3, $4)";
     USE_SIGNIN = "UPDATE access_signin SET used_at = $2 \
         WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > $2 RETURNING tenant_id, actor";
@@ -103,6 +105,11 @@ pub fn other_administrators(
         &[&tenant.uuid(), &id.uuid(), &scopes],
         |row| row.get(0),
     )
+}
+
+/// Holds every client with these scopes for the rest of the transaction.
+pub fn hold_administrators(tx: &mut Tx, tenant: TenantId, scopes: &str) -> Result<u64, StorageError> {
+    tx.execute(&HOLD_ADMINISTRATORS, &[&tenant.uuid(), &scopes])
 }
 
 pub fn insert_signin(
