@@ -23,7 +23,7 @@ use muster_control::{
     access::{
         Author,
         problem::{
-            CSR_INVALID, DEVICE_BLOCKED, EPOCH_MISMATCH, INTERNAL, MALFORMED, METHOD_NOT_ALLOWED, NOT_FOUND,
+            CERTIFICATE_REVOKED, CSR_INVALID, DEVICE_BLOCKED, EPOCH_MISMATCH, INTERNAL, MALFORMED, METHOD_NOT_ALLOWED, NOT_FOUND,
             Problem,
         },
         request::with_id,
@@ -35,7 +35,11 @@ use muster_control::{
 use muster_storage::Scope;
 use muster_trust::key::Digest;
 
-use crate::{Gateway, checkin, identity::known, wake, wire};
+use crate::{
+    Gateway, Peer, checkin,
+    identity::{known, known_peer},
+    wake, wire,
+};
 
 /// Every route of the device listener.
 pub fn router(gateway: Gateway) -> Router {
@@ -138,10 +142,12 @@ async fn bundle(
 
 async fn inventory(State(gateway): State<Gateway>, request: Request) -> Result<StatusCode, Problem> {
     let app = &gateway.app;
-    let known = known(app, request.extensions()).await?;
+    let peer = request.extensions().get::<Peer>().cloned();
+    known_peer(app, peer.as_ref()).await?;
     let message = wire::read::<InventoryRequest>(request, INVENTORY_BODY_BYTES_MAX)
         .await?
         .value;
+    let known = known_peer(app, peer.as_ref()).await?;
     if message.epoch != known.identity.epoch {
         return Err(EPOCH_MISMATCH.detail("The message names another enrollment than the certificate."));
     }
@@ -164,19 +170,24 @@ async fn inventory(State(gateway): State<Gateway>, request: Request) -> Result<S
 
 async fn renew(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
     let app = gateway.app.clone();
-    let known = known(&app, request.extensions()).await?;
+    let peer = request.extensions().get::<Peer>().cloned();
+    known_peer(&app, peer.as_ref()).await?;
     let message = wire::read::<RenewRequest>(request, RENEW_BODY_BYTES_MAX).await?;
+    let known = known_peer(&app, peer.as_ref()).await?;
     let csr = certificates::read_request(&message.value.csr.0)?;
     if csr.spki != known.identity.spki {
         return Err(CSR_INVALID.detail("A renewal is for the key that the device enrolled with."));
     }
     let (tenant, device, epoch) = (known.identity.tenant, known.identity.device, known.identity.epoch);
     let lifetime = std::time::Duration::from_secs(app.settings.device_certificate_days * 86_400);
-    let shared = app.clone();
+    let (shared, serial) = (app.clone(), known.serial);
     let der = audit::commit(&app, &Author::device(tenant, device), move |tx| {
         let stored = devices::get(tx, tenant, device)?;
         if stored.epoch != epoch || stored.state == DeviceState::Retired {
             return Err(EPOCH_MISMATCH.detail("The device was enrolled again or retired meanwhile."));
+        }
+        if !certificates::hold(tx, tenant, &serial, device, epoch)? {
+            return Err(CERTIFICATE_REVOKED.detail("The certificate was revoked. The device must enroll again."));
         }
         certificates::issue(tx, &shared.keys, device, epoch, &csr.spki, lifetime)
     })

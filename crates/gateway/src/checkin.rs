@@ -19,7 +19,7 @@ use muster_control::{
     App,
     access::{
         Author,
-        problem::{DEVICE_BLOCKED, EPOCH_MISMATCH, MALFORMED, Problem},
+        problem::{DEVICE_BLOCKED, EPOCH_MISMATCH, MALFORMED, Problem, RATE_LIMITED},
     },
     audit::{self, Head},
     commands::{self, Command},
@@ -31,20 +31,24 @@ use muster_storage::Scope;
 use muster_trust::{dsse::Envelope, key::PublicKey};
 
 use crate::{
-    Gateway,
-    identity::{Known, known},
+    Gateway, Peer,
+    identity::{Known, known_peer},
     wire,
 };
 
 /// A device that must wait for the log or for this node comes again this soon.
 const SOON_SECONDS: u32 = 1;
+/// A device whose messages are refused over and over waits this long.
+const REFUSED_WAIT_SECONDS: u64 = 600;
 
 /// `POST /agent/v1/checkin`
 pub async fn checkin(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
-    let known = known(&gateway.app, request.extensions())
+    let peer = request.extensions().get::<Peer>().cloned();
+    known_peer(&gateway.app, peer.as_ref())
         .await
         .inspect_err(|_| gateway.metrics.checkin("refused"))?;
     let message = wire::read::<CheckinRequest>(request, CHECKIN_BODY_BYTES_MAX).await?;
+    let known = known_peer(&gateway.app, peer.as_ref()).await?;
     let asked = message.value;
     asked
         .check_limits()
@@ -93,9 +97,9 @@ async fn work(
     now: Timestamp,
 ) -> Result<CheckinResponse, Problem> {
     let identity = &known.identity;
-    let receipts_accepted = take_receipts(app, identity, asked.receipts).await?;
+    let receipts_accepted = take_receipts(app, known, asked.receipts).await?;
     if let Some(report) = &asked.report {
-        take_report(app, identity, report).await?;
+        take_report(app, known, report).await?;
     }
     rollout::ensure(app, identity.tenant).await?;
     let set = app
@@ -135,29 +139,36 @@ async fn work(
 
 async fn take_receipts(
     app: &App,
-    identity: &Identity,
+    known: &Known,
     receipts: Vec<Envelope>,
 ) -> Result<Vec<CommandId>, Problem> {
+    let identity = &known.identity;
     if receipts.is_empty() {
         return Ok(Vec::new());
     }
     let key = PublicKey::from_spki_der(&identity.spki).map_err(Problem::internal)?;
     let author = Author::device(identity.tenant, identity.device);
-    let (device, epoch) = (identity.device, identity.epoch);
+    let (device, epoch, seat) = (identity.device, identity.epoch, Arc::clone(&known.seat));
     let taken = audit::commit(app, &author, move |tx| {
-        receipts
+        let mut refused = 0;
+        let taken = receipts
             .iter()
-            .map(|receipt| commands::accept_receipt(tx, device, epoch, &key, receipt))
-            .collect()
+            .map(|receipt| commands::accept_receipt(tx, device, epoch, &key, receipt, &mut refused))
+            .collect::<Result<_, Problem>>()?;
+        if refused > 0 && !seat.may_refuse(refused, tx.at()) {
+            return Err(too_many_refusals());
+        }
+        Ok(taken)
     })
     .await;
     match taken {
-        Err(problem) if problem.kind == DEVICE_BLOCKED => Err(alarm(app, identity, problem).await),
+        Err(problem) if problem.kind == DEVICE_BLOCKED => Err(alarm(app, known, problem).await),
         other => other,
     }
 }
 
-async fn take_report(app: &App, identity: &Identity, report: &Envelope) -> Result<(), Problem> {
+async fn take_report(app: &App, known: &Known, report: &Envelope) -> Result<(), Problem> {
+    let identity = &known.identity;
     let reporter = Reporter {
         tenant: identity.tenant,
         device: identity.device,
@@ -166,13 +177,23 @@ async fn take_report(app: &App, identity: &Identity, report: &Envelope) -> Resul
         key: PublicKey::from_spki_der(&identity.spki).map_err(Problem::internal)?,
     };
     match rollout::accept_report(app, &reporter, report).await {
-        Err(problem) if problem.kind == DEVICE_BLOCKED => Err(alarm(app, identity, problem).await),
+        Err(problem) if problem.kind == DEVICE_BLOCKED => Err(alarm(app, known, problem).await),
         other => other.map(drop),
     }
 }
 
+fn too_many_refusals() -> Problem {
+    RATE_LIMITED
+        .detail("Too many messages of this device were refused. Come again later.")
+        .retry_after(REFUSED_WAIT_SECONDS)
+}
+
 /// Records that a device presented something that is not its own, and hands the refusal on.
-async fn alarm(app: &App, identity: &Identity, problem: Problem) -> Problem {
+async fn alarm(app: &App, known: &Known, problem: Problem) -> Problem {
+    if !known.seat.may_refuse(1, app.clock.now()) {
+        return too_many_refusals();
+    }
+    let identity = &known.identity;
     let detail = serde_json::json!({"code": problem.code(), "reason": problem.detail});
     let device = identity.device;
     let logged = audit::commit(app, &Author::device(identity.tenant, device), move |tx| {

@@ -41,6 +41,8 @@ pub struct DeviceCertificate {
 pub struct Known {
     pub seat: Arc<Seat>,
     pub identity: Arc<Identity>,
+    /// The serial of the certificate that the connection presented.
+    pub serial: String,
     pub certificate_until: Timestamp,
 }
 
@@ -57,12 +59,16 @@ impl Peer {
 
 /// The device behind a request, if its certificate is still good for its tenant, device and epoch.
 pub async fn known(app: &App, extensions: &Extensions) -> Result<Known, Problem> {
-    let certificate = extensions
-        .get::<Peer>()
-        .and_then(|peer| peer.device.clone())
-        .ok_or_else(|| {
-            CERTIFICATE_REQUIRED.detail("This call needs the device's certificate. Enroll first.")
-        })?;
+    let peer = extensions.get::<Peer>().cloned();
+    known_peer(app, peer.as_ref()).await
+}
+
+/// As `known`, once the request is used up. A client decides how long its body takes, so what was known before the body is
+/// asked again after it.
+pub async fn known_peer(app: &App, peer: Option<&Peer>) -> Result<Known, Problem> {
+    let certificate = peer.and_then(|peer| peer.device.clone()).ok_or_else(|| {
+        CERTIFICATE_REQUIRED.detail("This call needs the device's certificate. Enroll first.")
+    })?;
     let now = app.clock.now();
     let identity = match certificate.seat.identity() {
         Some(identity) => identity,
@@ -73,6 +79,7 @@ pub async fn known(app: &App, extensions: &Extensions) -> Result<Known, Problem>
     Ok(Known {
         seat: Arc::clone(&certificate.seat),
         identity,
+        serial: certificate.serial.clone(),
         certificate_until: until,
     })
 }
@@ -97,6 +104,7 @@ fn check(certificate: &DeviceCertificate, identity: &Identity, now: Timestamp) -
 
 async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Result<Arc<Identity>, Problem> {
     let (tenant, id) = (certificate.tenant, certificate.device);
+    let read = certificate.seat.forgotten();
     let identity = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
@@ -121,7 +129,7 @@ async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Re
             _ => problem,
         })?;
     let identity = Arc::new(identity);
-    certificate.seat.learn(Arc::clone(&identity));
+    certificate.seat.learn(Arc::clone(&identity), read);
     Ok(identity)
 }
 

@@ -17,9 +17,9 @@ use muster_control::{access::problem::Problem, clock, devices::Connected};
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    Gateway, Metrics,
+    Gateway, Metrics, Peer,
     agent::fixed,
-    identity::{Known, known},
+    identity::{Known, known_peer},
 };
 
 /// A stream is closed after this long, so that connections spread over nodes again.
@@ -27,13 +27,16 @@ const STREAM_LIFE: Duration = Duration::from_secs(3600);
 
 /// Holds the stream open.
 pub async fn wake(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
-    let known = known(&gateway.app, request.extensions()).await?;
+    let peer = request.extensions().get::<Peer>().cloned();
+    let known = known_peer(&gateway.app, peer.as_ref()).await?;
     let jitter = u64::from(u16::from_le_bytes(clock::random::<2>()));
     let held = Held {
         _connected: known.seat.connect(),
         _counted: Counted::one(&gateway.metrics),
         until: Instant::now() + STREAM_LIFE + Duration::from_millis(jitter * 30),
         first: true,
+        seen: known.seat.mark(),
+        peer,
         gateway,
         known,
     };
@@ -55,6 +58,9 @@ struct Held {
     _counted: Counted,
     until: Instant,
     first: bool,
+    /// The newest mark that the device was told of.
+    seen: u64,
+    peer: Option<Peer>,
 }
 
 impl Held {
@@ -74,11 +80,23 @@ impl Held {
         }
         let mut stop = self.gateway.stop.clone();
         let line = tokio::select! {
-            woken = timeout(Duration::from_secs(WAKE_KEEPALIVE_SECONDS), self.known.seat.woken()) => {
-                if woken.is_ok() { WAKE_LINE } else { KEEPALIVE_LINE }
+            woken = timeout(Duration::from_secs(WAKE_KEEPALIVE_SECONDS), self.known.seat.woken(self.seen)) => {
+                match woken {
+                    Ok(mark) => {
+                        self.seen = mark;
+                        WAKE_LINE
+                    }
+                    Err(_) => KEEPALIVE_LINE,
+                }
             }
             _ = stop.changed() => return None,
         };
+        // The certificate was revoked, has expired, or the device was retired or enrolled again: the stream ends. A database
+        // that does not answer says none of this.
+        let refused = known_peer(&self.gateway.app, self.peer.as_ref()).await.err();
+        if refused.is_some_and(|problem| problem.kind.status < 500) {
+            return None;
+        }
         Some((Ok(fixed(line)), self))
     }
 }

@@ -53,9 +53,13 @@ async fn body(request: Request<Body>, bytes_max: usize) -> Result<Bytes, Problem
     if announced.is_some_and(|length: usize| length > bytes_max) {
         return Err(too_large());
     }
-    to_bytes(request.into_body(), bytes_max)
-        .await
-        .map_err(|_| too_large())
+    to_bytes(request.into_body(), bytes_max).await.map_err(|error| {
+        let error = std::error::Error::source(&error);
+        if error.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
+            return too_large();
+        }
+        MALFORMED.detail("The body broke off or took too long.")
+    })
 }
 
 fn types(headers: &HeaderMap) -> Result<(ContentType, ContentType), Problem> {

@@ -76,6 +76,18 @@ pub fn issue(
     Ok(issued.der)
 }
 
+/// Holds a certificate until the transaction ends, so that no revocation passes between this check and what follows it.
+/// `false` when it is revoked, or not this device's in this epoch.
+pub fn hold(
+    tx: &mut Tx,
+    tenant: TenantId,
+    serial: &str,
+    device: DeviceId,
+    epoch: u32,
+) -> Result<bool, Problem> {
+    Ok(store::hold(tx, tenant, serial, device, epoch)?)
+}
+
 /// Revokes every certificate of a device; answers how many were valid.
 pub fn revoke_all(tx: &mut LoggedTx<'_>, device: DeviceId, reason: &str) -> Result<u64, Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());

@@ -15,6 +15,8 @@ statements! {
         AND revoked_at IS NULL ORDER BY not_after DESC LIMIT 1";
     REVOKE_ALL = "UPDATE certificates_certificate SET revoked_at = $3, revocation_reason = $4 \
         WHERE tenant_id = $1 AND device_id = $2 AND revoked_at IS NULL";
+    HOLD = "UPDATE certificates_certificate SET revoked_at = NULL WHERE tenant_id = $1 AND serial = $2 \
+        AND device_id = $3 AND epoch = $4 AND revoked_at IS NULL";
     STRAYS = "SELECT c.serial, c.device_id FROM certificates_certificate c \
         LEFT JOIN devices_device d ON d.tenant_id = c.tenant_id AND d.device_id = c.device_id \
         WHERE c.tenant_id = $1 AND c.revoked_at IS NULL AND c.not_after > $2 \
@@ -76,10 +78,32 @@ pub fn revoke_all(
     at: Timestamp,
     reason: &str,
 ) -> Result<u64, StorageError> {
-    tx.execute(
-        &REVOKE_ALL,
-        &[&tenant.uuid(), &device.uuid(), &at.as_micros(), &reason],
-    )
+    // A renewal holds the row of the certificate that it follows, so a pass waits for it; the next pass sees what it made.
+    let mut revoked = 0;
+    loop {
+        match tx.execute(
+            &REVOKE_ALL,
+            &[&tenant.uuid(), &device.uuid(), &at.as_micros(), &reason],
+        )? {
+            0 => return Ok(revoked),
+            more => revoked += more,
+        }
+    }
+}
+
+/// Holds a certificate for the rest of the transaction; `false` when it is revoked, or not this device's in this epoch.
+pub fn hold(
+    tx: &mut Tx,
+    tenant: TenantId,
+    serial: &str,
+    device: DeviceId,
+    epoch: u32,
+) -> Result<bool, StorageError> {
+    let rows = tx.execute(
+        &HOLD,
+        &[&tenant.uuid(), &serial, &device.uuid(), &i64::from(epoch)],
+    )?;
+    Ok(rows == 1)
 }
 
 /// Valid certificates without a device that may use them, as (serial, device).

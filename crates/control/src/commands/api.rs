@@ -30,6 +30,8 @@ use crate::{
 const TTL_SECONDS_MAX: u64 = 90 * 86_400;
 /// Devices that one bulk call may name or match.
 const BULK_DEVICES_MAX: usize = 10_000;
+/// Devices that one bulk call may name otherwise than by id: a name is looked for among all devices, while nobody else writes.
+const BULK_NAMES_MAX: usize = 100;
 
 /// Routes under `/api/v1`.
 pub fn router() -> OpenApiRouter<App> {
@@ -324,7 +326,13 @@ impl BulkTarget {
     fn devices(&self, tx: &mut LoggedTx<'_>) -> Result<Vec<Device>, Problem> {
         let tenant = tx.tenant();
         match self {
-            BulkTarget::Ids(ids) => ids.iter().map(|id| devices::resolve(tx, tenant, id)).collect(),
+            BulkTarget::Ids(ids) => {
+                let names = ids.iter().filter(|id| id.parse::<muster_model::DeviceId>().is_err());
+                if names.count() > BULK_NAMES_MAX {
+                    return Err(INVALID.detail("Name at most 100 devices by something else than their ids, dev_…."));
+                }
+                ids.iter().map(|id| devices::resolve(tx, tenant, id)).collect()
+            }
             BulkTarget::Filter(filter) => {
                 let matched = devices::list(tx, tenant, filter, None, BULK_DEVICES_MAX + 1)?;
                 if matched.len() > BULK_DEVICES_MAX {

@@ -186,7 +186,9 @@ pub fn cancel(tx: &mut LoggedTx<'_>, id: CommandId) -> Result<Command, Problem> 
     let command = get(tx, tenant, id)?;
     let state = command::next(command.state, CommandEvent::Cancel)
         .map_err(|refused| ILLEGAL_STATE.detail(format!("The command cannot be cancelled: {refused}.")))?;
-    end(tx, &command, state, "command.cancelled")?;
+    if !end(tx, &command, state, "command.cancelled")? {
+        return Err(ILLEGAL_STATE.detail("The command cannot be cancelled: it ended just now."));
+    }
     Ok(Command {
         state,
         completed_at: Some(tx.at()),
@@ -194,7 +196,8 @@ pub fn cancel(tx: &mut LoggedTx<'_>, id: CommandId) -> Result<Command, Problem> 
     })
 }
 
-/// Ends the commands of every tenant whose time is over. A reconciler's step; answers how many it ended.
+/// Ends the commands of every tenant whose time is over. A reconciler's step; answers how many it ended. A tenant whose
+/// commands cannot be ended holds up no other; the first such problem is the answer.
 pub async fn expire_overdue(app: &App) -> Result<usize, Problem> {
     let now = app.clock.now();
     let overdue = app
@@ -203,11 +206,12 @@ pub async fn expire_overdue(app: &App) -> Result<usize, Problem> {
             Ok::<_, Problem>(store::overdue(tx, now, EXPIRED_PER_STEP)?)
         })
         .await?;
-    let count = overdue.len();
+    let (count, mut failed) = (overdue.len(), None);
     for (tenant, command) in overdue {
-        end_logged(app, tenant, command, CommandEvent::Expire, "command.expired").await?;
+        let ended = end_logged(app, tenant, command, CommandEvent::Expire, "command.expired").await;
+        failed = failed.or(ended.err());
     }
-    Ok(count)
+    failed.map_or(Ok(count), Err)
 }
 
 /// Ends what still waits for a device's earlier epochs, so that nothing of the old queue reaches the new enrollment.
@@ -265,24 +269,26 @@ async fn end_logged(
         return Ok(());
     };
     audit::commit(app, &Author::system(tenant), move |tx| {
-        end(tx, &command, state, action)
+        end(tx, &command, state, action).map(drop)
     })
     .await
 }
 
+/// Ends a command and records it; `false`, and nothing is recorded, when it had ended.
 fn end(
     tx: &mut LoggedTx<'_>,
     command: &Command,
     state: CommandState,
     action: &'static str,
-) -> Result<(), Problem> {
+) -> Result<bool, Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
-    if store::end(tx, tenant, command.id, state, at)? == 1 {
-        tx.record(
-            action,
-            ("device", command.device.to_string()),
-            serde_json::json!({"command_id": command.id, "type": command.kind}),
-        )?;
+    if store::end(tx, tenant, command.id, state, at)? == 0 {
+        return Ok(false);
     }
-    Ok(())
+    tx.record(
+        action,
+        ("device", command.device.to_string()),
+        serde_json::json!({"command_id": command.id, "type": command.kind}),
+    )?;
+    Ok(true)
 }

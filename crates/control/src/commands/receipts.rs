@@ -17,13 +17,14 @@ use crate::{
 };
 
 /// Stores a receipt of the device. One that fits no command of this device is recorded and changes nothing; a repeated
-/// one changes nothing and is not recorded again.
+/// one changes nothing and is not recorded again. `refused` counts those that fit no command.
 pub fn accept_receipt(
     tx: &mut LoggedTx<'_>,
     device: DeviceId,
     epoch: u32,
     key: &PublicKey,
     envelope: &Envelope,
+    refused: &mut usize,
 ) -> Result<muster_model::CommandId, Problem> {
     let tenant = tx.tenant();
     let receipt: ReceiptStatement = statement::verify(envelope, &[key], 1)
@@ -32,8 +33,9 @@ pub fn accept_receipt(
     if receipt.tenant != tenant || receipt.device_id != device || receipt.epoch != epoch {
         return Err(DEVICE_BLOCKED.detail("A receipt names another device, tenant or enrollment."));
     }
-    let command = store::by_id(tx, tenant, receipt.command_id)?.filter(|command| command.device == device);
+    let command = store::by_id(tx, tenant, receipt.command_id)?.filter(|command| command.device == device && command.epoch == epoch);
     let Some(command) = command else {
+        *refused += 1;
         refuse(tx, device, &receipt, "there is no such command of this device")?;
         return Ok(receipt.command_id);
     };
@@ -43,7 +45,10 @@ pub fn accept_receipt(
     let event = CommandEvent::Receipt(receipt.outcome);
     match command::next(command.state, event) {
         Ok(state) => complete(tx, tenant, &command, state, &receipt, envelope)?,
-        Err(refused) => refuse(tx, device, &receipt, &refused.to_string())?,
+        Err(why) => {
+            *refused += 1;
+            refuse(tx, device, &receipt, &why.to_string())?;
+        }
     }
     Ok(receipt.command_id)
 }

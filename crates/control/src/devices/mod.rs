@@ -6,6 +6,8 @@ mod registry;
 mod rules;
 mod store;
 mod targets;
+#[cfg(test)]
+mod tests;
 
 use muster_model::{ComplianceState, DeviceId, Platform, TenantId, Timestamp, facts::Facts};
 use muster_storage::{Scope, Statement, Tx};
@@ -14,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     App,
-    access::problem::{DEVICE_BLOCKED, ILLEGAL_STATE, INVALID, NOT_FOUND, Problem},
+    access::problem::{DEVICE_BLOCKED, ILLEGAL_STATE, INVALID, NOT_FOUND, Problem, UNAVAILABLE},
     audit::{self, LoggedTx},
 };
 pub use api::{DeviceView, router};
@@ -364,9 +366,7 @@ pub fn decide(
     }
     if decision == QuarantineDecision::Accept {
         store::set_state(tx, tenant, device.id, DeviceState::Active, None)?;
-        for claim in own_claims(device) {
-            store::claim(tx, tenant, &claim, device.id)?;
-        }
+        hold(tx, tenant, own_claims(device), device.id)?;
     }
     tx.record(
         "device.quarantine_decided",
@@ -444,8 +444,18 @@ fn own_claims(device: &Device) -> Vec<Claim> {
 
 fn take_claims(tx: &mut LoggedTx<'_>, applicant: &Applicant, device: DeviceId) -> Result<(), Problem> {
     let tenant = tx.tenant();
-    for claim in applicant.claims() {
-        store::claim(tx, tenant, &claim, device)?;
+    hold(tx, tenant, applicant.claims(), device)
+}
+
+/// Takes claims for a device that becomes active. Two transactions may both have found a claim free, so the row decides: the
+/// later one is undone and finds the holder when it is repeated.
+fn hold(tx: &mut Tx, tenant: TenantId, claims: Vec<Claim>, device: DeviceId) -> Result<(), Problem> {
+    for claim in claims {
+        if !store::claim(tx, tenant, &claim, device)? {
+            return Err(UNAVAILABLE
+                .detail("Another device took the same hardware identifier just now. Nothing was changed; repeat the call.")
+                .retry_after(1));
+        }
     }
     Ok(())
 }

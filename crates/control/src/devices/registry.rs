@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 use super::DeviceState;
 
 const SHARDS: usize = 64;
+/// Refused messages of one device that this node records in an hour.
+const REFUSALS_PER_HOUR_MAX: usize = 256;
 /// A last-seen time is stored when it is at least this much newer than the stored one.
 const SEEN_STEP_MICROS: i64 = 60 * 1_000_000;
 
@@ -50,12 +52,16 @@ impl Identity {
 #[derive(Debug, Default)]
 pub struct Seat {
     identity: ArcSwapOption<Identity>,
+    /// How often the identity was forgotten, so that what was read before is not learned after.
+    forgotten: Mutex<u64>,
     /// Commands may wait in the database.
     due: AtomicBool,
     /// The generation of `due` marks, so that a mark made while the database is read is not lost.
     marks: AtomicU64,
     seen_at: AtomicI64,
     connections: AtomicU32,
+    /// The hour of the newest refusals, and how many there were in it.
+    refusals: Mutex<(i64, usize)>,
     wake: Notify,
 }
 
@@ -64,8 +70,23 @@ impl Seat {
         self.identity.load_full()
     }
 
-    pub fn learn(&self, identity: Arc<Identity>) {
-        self.identity.store(Some(identity));
+    /// The count to hand back to `learn` after the database was read.
+    pub fn forgotten(&self) -> u64 {
+        *self.forgotten.lock()
+    }
+
+    /// Learns what was read, unless it was forgotten since: then it may be from before a revocation.
+    pub fn learn(&self, identity: Arc<Identity>, read_at: u64) {
+        let forgotten = self.forgotten.lock();
+        if *forgotten == read_at {
+            self.identity.store(Some(identity));
+        }
+    }
+
+    fn forget(&self) {
+        let mut forgotten = self.forgotten.lock();
+        *forgotten += 1;
+        self.identity.store(None);
     }
 
     pub fn is_due(&self) -> bool {
@@ -79,17 +100,42 @@ impl Seat {
 
     /// Says that nothing waits, unless a newer mark was made meanwhile.
     pub fn settle(&self, mark: u64) {
-        if self.marks.load(Ordering::Acquire) == mark {
-            self.due.store(false, Ordering::Release);
-            if self.marks.load(Ordering::Acquire) != mark {
-                self.due.store(true, Ordering::Release);
+        // Sequentially consistent: the second look at the marks must not happen before `due` is cleared.
+        if self.marks.load(Ordering::SeqCst) == mark {
+            self.due.store(false, Ordering::SeqCst);
+            if self.marks.load(Ordering::SeqCst) != mark {
+                self.due.store(true, Ordering::SeqCst);
             }
         }
     }
 
-    /// Waits until the device should come.
-    pub async fn woken(&self) {
-        self.wake.notified().await;
+    /// Waits until there is a newer mark than `seen`, and answers it. Every held stream of the device is woken: one of them
+    /// may be a connection that is dead and does not know it.
+    pub async fn woken(&self, seen: u64) -> u64 {
+        loop {
+            let mut waiting = std::pin::pin!(self.wake.notified());
+            waiting.as_mut().enable();
+            let mark = self.mark();
+            if mark != seen {
+                return mark;
+            }
+            waiting.await;
+        }
+    }
+
+    /// Whether `more` refused messages of this device may be recorded. A device that is broken or hostile sends them without
+    /// end, and the log keeps each for ever.
+    pub fn may_refuse(&self, more: usize, now: Timestamp) -> bool {
+        let hour = now.as_micros() / 3_600_000_000;
+        let mut refusals = self.refusals.lock();
+        if refusals.0 != hour {
+            *refusals = (hour, 0);
+        }
+        if refusals.1.saturating_add(more) > REFUSALS_PER_HOUR_MAX {
+            return false;
+        }
+        refusals.1 += more;
+        true
     }
 
     /// Counts a held stream while the guard lives.
@@ -99,9 +145,9 @@ impl Seat {
     }
 
     fn call(&self) {
-        self.marks.fetch_add(1, Ordering::AcqRel);
-        self.due.store(true, Ordering::Release);
-        self.wake.notify_one();
+        self.marks.fetch_add(1, Ordering::SeqCst);
+        self.due.store(true, Ordering::SeqCst);
+        self.wake.notify_waiters();
     }
 }
 
@@ -150,7 +196,7 @@ impl Registry {
     /// Forgets what is known of a device's identity and calls it.
     pub fn forget(&self, device: DeviceId) {
         if let Some(seat) = self.known(device) {
-            seat.identity.store(None);
+            seat.forget();
             seat.call();
         }
     }
@@ -158,7 +204,14 @@ impl Registry {
     /// Forgets what is known of a device's identity, without calling it.
     pub fn forget_identity(&self, device: DeviceId) {
         if let Some(seat) = self.known(device) {
-            seat.identity.store(None);
+            seat.forget();
+        }
+    }
+
+    /// Forgets what is known of every device's identity: news of some may have been missed.
+    pub fn forget_identities(&self) {
+        for shard in &self.shards {
+            shard.read().values().for_each(|seat| seat.forget());
         }
     }
 
@@ -240,5 +293,53 @@ mod tests {
         assert!(seat.is_due());
         seat.settle(seat.mark());
         assert!(!seat.is_due());
+    }
+
+    #[test]
+    fn refusals_are_recorded_up_to_a_number_in_an_hour() {
+        let seat = Seat::default();
+        let now = Timestamp::from_unix_seconds(7200);
+        assert!(seat.may_refuse(REFUSALS_PER_HOUR_MAX, now));
+        assert!(!seat.may_refuse(1, now));
+        assert!(seat.may_refuse(1, Timestamp::from_unix_seconds(10_800)));
+    }
+
+    #[test]
+    fn what_was_read_before_a_revocation_is_not_learned_after_it() {
+        let registry = Registry::default();
+        let device = DeviceId::from_uuid(uuid::Uuid::from_u128(7));
+        let seat = registry.seat(device);
+        let identity = Arc::new(Identity {
+            tenant: TenantId::from_uuid(uuid::Uuid::from_u128(1)),
+            device,
+            epoch: 1,
+            state: DeviceState::Active,
+            platform: Platform::Linux,
+            spki: Vec::new(),
+            certificates: Vec::new(),
+            has_facts: false,
+        });
+        let read = seat.forgotten();
+        registry.forget_identity(device);
+        seat.learn(Arc::clone(&identity), read);
+        assert!(seat.identity().is_none());
+        seat.learn(identity, seat.forgotten());
+        assert!(seat.identity().is_some());
+    }
+
+    #[tokio::test]
+    async fn every_held_stream_is_woken_and_an_early_call_is_not_lost() {
+        let registry = Registry::default();
+        let device = DeviceId::from_uuid(uuid::Uuid::from_u128(7));
+        let seat = registry.seat(device);
+        let seen = seat.mark();
+        let dead = tokio::spawn({
+            let seat = Arc::clone(&seat);
+            async move { seat.woken(seen).await }
+        });
+        tokio::task::yield_now().await;
+        registry.call(device);
+        assert_eq!(seat.woken(seen).await, seen + 1);
+        assert_eq!(dead.await.expect("the task ends"), seen + 1);
     }
 }

@@ -45,7 +45,7 @@ statements! {
         agent_version = COALESCE($5, agent_version), name = CASE WHEN $6 = '' THEN name ELSE $6 END \
         WHERE tenant_id = $1 AND device_id = $2";
     CLAIM = "INSERT INTO devices_hardware (tenant_id, kind, value, device_id) VALUES ($1, $2, $3, $4) \
-        ON CONFLICT (tenant_id, kind, value) DO UPDATE SET device_id = $4";
+        ON CONFLICT (tenant_id, kind, value) DO UPDATE SET device_id = $4 WHERE devices_hardware.device_id = $4";
     HOLDER = "SELECT device_id FROM devices_hardware WHERE tenant_id = $1 AND kind = $2 AND value = $3";
     CLAIMS = "SELECT kind, value FROM devices_hardware WHERE tenant_id = $1 AND device_id = $2 ORDER BY kind, value";
     RELEASE = "DELETE FROM devices_hardware WHERE tenant_id = $1 AND device_id = $2";
@@ -225,12 +225,13 @@ pub fn learn(
     .map(drop)
 }
 
-pub fn claim(tx: &mut Tx, tenant: TenantId, claim: &Claim, id: DeviceId) -> Result<(), StorageError> {
-    tx.execute(
+/// Takes a claim that is free or already the device's; answers `false` when another device holds it.
+pub fn claim(tx: &mut Tx, tenant: TenantId, claim: &Claim, id: DeviceId) -> Result<bool, StorageError> {
+    let rows = tx.execute(
         &CLAIM,
         &[&tenant.uuid(), &claim.kind, &claim.value.as_str(), &id.uuid()],
-    )
-    .map(drop)
+    )?;
+    Ok(rows == 1)
 }
 
 pub fn holder(tx: &mut Tx, tenant: TenantId, claim: &Claim) -> Result<Option<DeviceId>, StorageError> {

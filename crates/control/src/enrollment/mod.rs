@@ -43,6 +43,8 @@ pub const STATEMENTS: &[Statement] = store::ALL;
 pub const SESSION_SECONDS: u64 = 120;
 /// Sessions that one token may have open at a time.
 const SESSIONS_PER_TOKEN_MAX: i64 = 64;
+/// Refusals that are recorded of one token: whoever holds a used token must not be able to fill the log with it.
+const FAILURES_PER_TOKEN_MAX: i64 = 32;
 /// A device whose answer was lost gets the same certificate again for this long.
 const REPEAT_MINUTES: u64 = 10;
 /// Tokens are listed this long.
@@ -166,10 +168,15 @@ pub async fn begin(app: &App, request: EnrollBeginRequest) -> Result<EnrollBegin
         .map_err(|limit| MALFORMED.detail(limit.to_string()))?;
     let now = app.clock.now();
     let claims = verify_enrollment_token(&app.keys, &request.token, now)?;
+    if app.keys.tenant(claims.tid).is_err() {
+        // Without a tenant there is no log that could take the refusal.
+        return Err(TOKEN_INVALID.detail("This installation has no such tenant."));
+    }
     let token = TokenId::from_uuid(claims.jti);
     let checked = check_begin(app, &request, &claims).await;
     let spki = match checked {
         Ok(spki) => spki,
+        Err(problem) if problem.kind.status >= 500 => return Err(problem),
         Err(problem) => return Err(refused(app, claims.tid, token, &request.hardware, problem).await),
     };
     let secret = clock::random_secret();
@@ -453,7 +460,11 @@ async fn refused(
         actor: applicant_actor(hardware),
     };
     let logged = audit::commit(app, &author, move |tx| {
-        store::failed(tx, tenant, token, code)?;
+        if !store::failed(tx, tenant, token, code, FAILURES_PER_TOKEN_MAX)? {
+            return Err(RATE_LIMITED
+                .detail("This token was refused too often. Ask for a new one.")
+                .retry_after(SESSION_SECONDS));
+        }
         tx.record(
             "enrollment.refused",
             ("enrollment-token", token.to_string()),

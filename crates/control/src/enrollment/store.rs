@@ -24,7 +24,7 @@ statements! {
         WHERE tenant_id = $1 AND jti = $2 AND redeemed_at IS NULL";
     BOUND = "UPDATE enrollment_token SET device_id = $3 WHERE tenant_id = $1 AND jti = $2";
     FAILED = "UPDATE enrollment_token SET failures = failures + 1, last_failure = $3 \
-        WHERE tenant_id = $1 AND jti = $2";
+        WHERE tenant_id = $1 AND jti = $2 AND failures < $4";
     FUNNEL = "SELECT COUNT(*), COUNT(redeemed_at), COUNT(CASE WHEN redeemed_at IS NULL AND expires_at <= $3 THEN 1 END), \
         COUNT(CASE WHEN failures > 0 THEN 1 END) FROM enrollment_token WHERE tenant_id = $1 AND created_at >= $2";
     FORGET_TOKENS = "DELETE FROM enrollment_token WHERE created_at < $1";
@@ -86,9 +86,16 @@ pub fn bind(tx: &mut Tx, tenant: TenantId, id: TokenId, device: DeviceId) -> Res
         .map(drop)
 }
 
-pub fn failed(tx: &mut Tx, tenant: TenantId, id: TokenId, code: &str) -> Result<(), StorageError> {
-    tx.execute(&FAILED, &[&tenant.uuid(), &id.uuid(), &code])
-        .map(drop)
+/// Counts a failure; `false` when the token has failed `failures_max` times already.
+pub fn failed(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: TokenId,
+    code: &str,
+    failures_max: i64,
+) -> Result<bool, StorageError> {
+    let rows = tx.execute(&FAILED, &[&tenant.uuid(), &id.uuid(), &code, &failures_max])?;
+    Ok(rows == 1)
 }
 
 /// (issued, redeemed, expired unused, with failures) of the tokens made since `since`.
