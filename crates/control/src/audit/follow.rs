@@ -16,6 +16,8 @@ const STEP_ENTRIES: i64 = 1000;
 #[derive(Debug, Default)]
 pub struct Followed {
     read: HashMap<TenantId, u64>,
+    /// Entries that were read and not answered yet: a later read of the same step failed.
+    news: Vec<LogEntry>,
     started: bool,
 }
 
@@ -26,7 +28,6 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<Vec<LogEntry>,
         .db
         .read(Scope::System, |tx| Ok::<_, Problem>(store::trees(tx)?))
         .await?;
-    let mut news = Vec::new();
     for tree in trees {
         let (tenant, size) = (tree.tenant, tree.size);
         app.heads.learn(tenant, size, tree.note);
@@ -46,7 +47,7 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<Vec<LogEntry>,
             next = last.place + 1;
             for row in rows {
                 match row.entry() {
-                    Ok(entry) => news.push(entry),
+                    Ok(entry) => followed.news.push(entry),
                     Err(why) => {
                         tracing::error!(place = row.place, %tenant, why, "an entry of the log cannot be read")
                     }
@@ -56,5 +57,5 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<Vec<LogEntry>,
         }
     }
     followed.started = true;
-    Ok(news)
+    Ok(std::mem::take(&mut followed.news))
 }
