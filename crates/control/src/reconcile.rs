@@ -29,6 +29,10 @@ const SEEN_EVERY: Duration = Duration::from_secs(15);
 const PAUSES_EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
+/// Entries that wait for another try; more than these are not kept.
+const UNFOLLOWED_MAX: usize = 1000;
+/// How often an entry is tried again: for a minute at least.
+const FOLLOW_TRIES_MAX: u32 = 240;
 const LEASE_TTL: Duration = Duration::from_secs(5);
 /// The lease under which one node ends what is over.
 const SWEEPER_LEASE: &str = "control.sweeper";
@@ -139,13 +143,26 @@ async fn hold(app: &App, held: &mut Option<Held>, name: &str) -> Result<Option<L
 }
 
 async fn follower(app: App, stop: watch::Receiver<bool>) {
-    let mut followed = Followed::default();
+    let (mut followed, mut reread) = (Followed::default(), true);
+    // Entries whose effect on this node's memory failed, with how often; they are tried again, behind what is newer.
+    let mut again: Vec<(LogEntry, u32)> = Vec::new();
     while !*stop.borrow() {
         match audit::follow(&app, &mut followed).await {
             Ok(news) => {
-                for entry in &news {
-                    if let Err(problem) = take_note(&app, entry).await {
-                        tracing::warn!(%problem, action = entry.action, "an entry of the log was not followed");
+                if reread {
+                    // What was placed between `warm` and this first step is in nobody's news.
+                    app.registry.forget_identities();
+                    reread = rollout::load(&app).await.is_err();
+                }
+                let news = news.into_iter().map(|entry| (entry, 0));
+                for (entry, tries) in news.chain(std::mem::take(&mut again)) {
+                    if let Err(problem) = take_note(&app, &entry).await {
+                        if tries == 0 || tries == FOLLOW_TRIES_MAX {
+                            tracing::warn!(%problem, action = entry.action, tries, "an entry of the log was not followed");
+                        }
+                        if tries < FOLLOW_TRIES_MAX && again.len() < UNFOLLOWED_MAX {
+                            again.push((entry, tries + 1));
+                        }
                     }
                 }
             }
