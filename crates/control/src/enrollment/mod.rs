@@ -460,7 +460,9 @@ async fn refused(
         actor: applicant_actor(hardware),
     };
     let logged = audit::commit(app, &author, move |tx| {
-        if !store::failed(tx, tenant, token, code, FAILURES_PER_TOKEN_MAX)? {
+        // A token without a row cannot be counted on it; only a key of this installation signs such a one.
+        let has_row = code != TOKEN_INVALID.code;
+        if has_row && !store::failed(tx, tenant, token, code, FAILURES_PER_TOKEN_MAX)? {
             return Err(RATE_LIMITED
                 .detail("This token was refused too often. Ask for a new one.")
                 .retry_after(SESSION_SECONDS));
