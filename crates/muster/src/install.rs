@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -12,14 +13,15 @@ use clap::{Args, Subcommand};
 use muster_control::{
     App, Clock, Control, MIGRATIONS, Settings,
     access::{self, NewClient},
+    audit,
     reconcile,
-    secrets::Keyring,
+    secrets::{Keyring, write_private},
 };
 use muster_model::TenantId;
 use muster_storage::{Database, DatabaseUrl, OpenOptions, Scope};
 
 use crate::{
-    admin_file::{AdminFile, write_private},
+    admin_file::AdminFile,
     config::Options,
 };
 
@@ -156,7 +158,6 @@ pub async fn tenant(command: TenantCommand) -> Result<()> {
     let app = open(&data_dir, &options, settings).await?;
     let (tenant, client, root_key) =
         access::create_tenant(&app, &args.name, &data_dir.join("take-away")).await?;
-    reconcile::sequence_now(&app).await?;
     let file = AdminFile {
         tenant: tenant.to_string(),
         client_id: client.id.to_string(),
@@ -165,13 +166,30 @@ pub async fn tenant(command: TenantCommand) -> Result<()> {
     };
     let text = serde_json::to_string_pretty(&file)?;
     write_private(&args.admin_file, text.as_bytes())?;
+    let signed = sign_first_head(&app, tenant).await;
     close(app).await;
-    println!(
+    signed?;
+    say!(
         "Tenant {} is {tenant}. Its root key is {}: carry it away.",
         args.name,
         root_key.display()
     );
     Ok(())
+}
+
+/// Waits until the log of a new tenant has a signed head. After a crash the lease of the sequencer may still be the dead
+/// process's, and beside running nodes it is theirs.
+async fn sign_first_head(app: &App, tenant: TenantId) -> Result<()> {
+    const TRIES_MAX: u32 = 40;
+    const BETWEEN: Duration = Duration::from_millis(250);
+    for _ in 0..TRIES_MAX {
+        reconcile::sequence_now(app).await?;
+        if audit::head(app, tenant).is_some() {
+            return Ok(());
+        }
+        tokio::time::sleep(BETWEEN).await;
+    }
+    bail!("the tenant was made, and its log waits for a node that is busy or gone: start `muster serve`")
 }
 
 /// Releases the database of an install that nothing else uses any more.

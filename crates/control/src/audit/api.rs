@@ -10,6 +10,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use muster_model::{EntryId, TenantId};
 use muster_trust::{
+    dsse::Envelope,
     entry::{ActorKind, LogEntry},
     tile::{self, TILE_WIDTH, Tile, TilePath},
 };
@@ -33,6 +34,7 @@ use crate::{
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(checkpoint))
+        .routes(routes!(root_documents))
         .routes(routes!(tile))
         .routes(routes!(entries))
         .routes(routes!(proof))
@@ -46,6 +48,28 @@ pub fn router() -> OpenApiRouter<App> {
 async fn checkpoint(permit: Permit<LogRead>, State(app): State<App>) -> Result<Response, Problem> {
     let head = head(&app, permit.tenant())?;
     Ok(plain(head.note.clone(), "no-cache"))
+}
+
+/// The tenant's root documents: who may sign what, from version 1 on.
+#[derive(Debug, Serialize, ToSchema)]
+struct RootDocumentsView {
+    /// DSSE envelopes; each is signed by the threshold of the one before.
+    #[schema(value_type = Vec<Object>)]
+    items: Vec<Envelope>,
+}
+
+/// The root documents. Compare the first one with what a device pinned before believing the rest.
+#[utoipa::path(
+    get, path = "/log/root", tag = "log", security(("oauth2" = ["log:read"])),
+    responses((status = 200, body = RootDocumentsView)),
+)]
+async fn root_documents(
+    permit: Permit<LogRead>,
+    State(app): State<App>,
+) -> Result<Json<RootDocumentsView>, Problem> {
+    let keys = app.keys.tenant(permit.tenant()).map_err(Problem::internal)?;
+    let items = keys.root_documents.clone();
+    Ok(Json(RootDocumentsView { items }))
 }
 
 #[utoipa::path(
@@ -149,6 +173,7 @@ impl EntryView {
 
 /// Which entries to list.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct EntriesQuery {
     /// Start behind this place; without it at the beginning.
@@ -202,7 +227,7 @@ async fn entries(
                 None => store::entries_from(
                     tx,
                     tenant,
-                    after.map_or(0, |after| u64::try_from(after + 1).unwrap_or(0)),
+                    after.map_or(0, |after| u64::try_from(after.saturating_add(1)).unwrap_or(0)),
                     fetch,
                 )?,
             })
@@ -231,6 +256,7 @@ fn view(row: &EntryRow) -> Option<EntryView> {
 
 /// Which entry to prove: its id, or its place.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct ProofQuery {
     /// `ent_…` or a number.
@@ -291,6 +317,7 @@ async fn proof(
 
 /// Two sizes of the tree.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct ConsistencyQuery {
     from: u64,

@@ -6,45 +6,53 @@ use muster_model::{TenantId, Timestamp};
 use muster_storage::{Lease, Scope, Tx};
 use muster_trust::{
     checkpoint::{self, CheckpointBody},
-    entry::LogEntry,
     merkle::{Frontier, Hash, leaf_hash},
     note::SignedNote,
     tile::{self, TILE_WIDTH, Tile},
 };
 
-use super::{LOG_TOPIC, sealed, store};
+use super::{LOG_TOPIC, proofs, store, verify::is_ours};
 use crate::{App, access::problem::Problem, secrets::TenantKeys};
 
 /// Entries that one transaction places.
 const BATCH: i64 = 2000;
 
-/// Places what waits, tenant by tenant; answers how many entries got a place. Every write is fenced by the lease.
+/// Places what waits, tenant by tenant; answers how many entries got a place. Every write is fenced by the lease. A tenant
+/// whose log cannot be extended holds up no other; the first such problem is the answer.
 pub async fn sequence(app: &App, lease: &Lease) -> Result<u64, Problem> {
     let tenants = app
         .db
         .read(Scope::System, |tx| Ok::<_, Problem>(store::pending_tenants(tx)?))
         .await?;
-    let mut placed = 0;
+    let (mut placed, mut failed) = (0, None);
     for tenant in tenants {
-        let of_tenant = sequence_tenant(app, lease.clone(), tenant).await?;
+        let of_tenant = match sequence_tenant(app, lease.clone(), tenant).await {
+            Ok(of_tenant) => of_tenant,
+            Err(problem) => {
+                tracing::error!(%problem, %tenant, "the log of a tenant was not sequenced");
+                failed = failed.or(Some(problem));
+                continue;
+            }
+        };
         if of_tenant > 0 {
             app.db.notify(LOG_TOPIC, "");
             app.nudges.follower.notify_one();
         }
         placed += of_tenant;
     }
-    Ok(placed)
+    failed.map_or(Ok(placed), Err)
 }
 
 async fn sequence_tenant(app: &App, lease: Lease, tenant: TenantId) -> Result<u64, Problem> {
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let now = app.clock.now();
+    let seen = proofs::head(app, tenant).map_or(0, |head| head.size);
     app.db
         .write(super::tenant_scope(tenant), move |tx| {
             tx.fence(&lease)?;
-            let mut batch = Batch::open(tx, tenant)?;
+            let mut batch = Batch::open(tx, &keys, seen)?;
             for row in store::pending(tx, tenant, BATCH)? {
-                if !genuine(&keys, tenant, &row) {
+                if !is_ours(tenant, &row, &[keys.log.public()]) {
                     tracing::error!(entry = %row.id, %tenant, "an entry without our seal waits in the log and is not placed");
                     continue;
                 }
@@ -54,12 +62,6 @@ async fn sequence_tenant(app: &App, lease: Lease, tenant: TenantId) -> Result<u6
             batch.close(tx, &keys, now)
         })
         .await
-}
-
-/// Whether this installation wrote the row: an entry that was added by SQL has no seal.
-fn genuine(keys: &TenantKeys, tenant: TenantId, row: &store::PendingRow) -> bool {
-    keys.log.public().verify(&sealed(&row.body), &row.seal).is_ok()
-        && LogEntry::from_bytes(&row.body).is_ok_and(|entry| entry.tenant == tenant && entry.id == row.id)
 }
 
 /// The tree while a batch is appended to it.
@@ -72,16 +74,27 @@ struct Batch {
 }
 
 impl Batch {
-    fn open(tx: &mut Tx, tenant: TenantId) -> Result<Batch, Problem> {
+    /// Opens the stored tree. It is extended only if it is what was signed last, and not shorter than what this node has
+    /// seen: whoever changed it by SQL must not get our signature under the change.
+    fn open(tx: &mut Tx, keys: &TenantKeys, seen: u64) -> Result<Batch, Problem> {
+        let tenant = keys.tenant;
         let tree = store::tree(tx, tenant)?;
         let size = tree.as_ref().map_or(0, |tree| tree.size);
+        if size < seen {
+            return Err(changed("it is shorter than the head that this node has seen"));
+        }
         let frontier = tile::frontier(size, |tile| read_tile(tx, tenant, tile)).map_err(Problem::internal)?;
-        let earlier = tree.and_then(|tree| time_of(&tree.note));
+        let signed = tree.map(|tree| signed_head(keys, &tree.note)).transpose()?;
+        if let Some(signed) = &signed
+            && (signed.size != size || signed.root != frontier.root())
+        {
+            return Err(changed("its tiles do not lead to the signed root"));
+        }
         Ok(Batch {
             tenant,
             first: size,
             frontier,
-            earlier,
+            earlier: signed.map(|signed| signed.time),
             tiles: BTreeMap::new(),
         })
     }
@@ -157,7 +170,20 @@ pub(super) fn read_tile(
         .unwrap_or_default())
 }
 
-fn time_of(note: &str) -> Option<Timestamp> {
-    let note: SignedNote = note.parse().ok()?;
-    CheckpointBody::parse(note.text()).ok().map(|body| body.time)
+/// What this installation signed last.
+fn signed_head(keys: &TenantKeys, note: &str) -> Result<CheckpointBody, Problem> {
+    let unreadable = || changed("its head cannot be read");
+    let note: SignedNote = note.parse().map_err(|_| unreadable())?;
+    let body = CheckpointBody::parse(note.text()).map_err(|_| unreadable())?;
+    let origin = checkpoint::origin(keys.tenant);
+    if body.origin != origin || !note.signed_by(&origin, keys.log.public()).is_ok_and(|ours| ours) {
+        return Err(changed("its head is not one that this installation signed"));
+    }
+    Ok(body)
+}
+
+fn changed(how: &str) -> Problem {
+    Problem::internal(format!(
+        "the stored log was changed: {how}; nothing is added to it. Run `muster log verify`"
+    ))
 }

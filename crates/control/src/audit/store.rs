@@ -29,7 +29,7 @@ statements! {
     ENTRIES_OF = "SELECT entry_id, seq, body FROM audit_entry WHERE tenant_id = $1 AND object_id = $2 AND seq < $3 \
         ORDER BY seq DESC LIMIT $4";
     ANY_ENTRY = "SELECT body FROM audit_entry WHERE tenant_id = $1 AND entry_id = $2";
-    ROWS_FROM = "SELECT seq, body FROM audit_entry WHERE tenant_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3";
+    ROWS_FROM = "SELECT seq, body, entry_id, action, object_id FROM audit_entry WHERE tenant_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3";
     UNPLACED = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND seq IS NULL \
         ORDER BY entry_id LIMIT $2";
 }
@@ -196,15 +196,30 @@ pub fn body(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<Vec<u8>
     tx.query_opt(&ANY_ENTRY, &[&tenant.uuid(), &id.uuid()], |row| row.get(0))
 }
 
-/// Rows in the order of their places, from `from` on, as (place, body). A place that no tree can have is answered too.
+/// A row with a place, whole: its bytes and the columns that repeat parts of them.
+pub struct PlacedRow {
+    pub place: i64,
+    pub body: Vec<u8>,
+    pub id: EntryId,
+    pub action: String,
+    pub object: String,
+}
+
+/// Rows in the order of their places, from `from` on. A place that no tree can have is answered too.
 pub fn rows_from(
     tx: &mut Tx,
     tenant: TenantId,
     from: i64,
     limit: i64,
-) -> Result<Vec<(i64, Vec<u8>)>, StorageError> {
+) -> Result<Vec<PlacedRow>, StorageError> {
     tx.query(&ROWS_FROM, &[&tenant.uuid(), &from, &limit], |row| {
-        Ok((row.get(0)?, row.get(1)?))
+        Ok(PlacedRow {
+            place: row.get(0)?,
+            body: row.get(1)?,
+            id: EntryId::from_uuid(row.get(2)?),
+            action: row.get(3)?,
+            object: row.get(4)?,
+        })
     })
 }
 

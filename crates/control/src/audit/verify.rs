@@ -4,11 +4,17 @@ use muster_model::TenantId;
 use muster_storage::{StorageError, Tx};
 use muster_trust::{
     checkpoint::Checkpoint,
+    entry::LogEntry,
+    key::PublicKey,
     log::{StoredEntry, VerifyError, verify_log},
-    root::RootDocument,
+    root::{Role, RootDocument},
 };
 
-use super::{sealed, sequence::read_tile, store};
+use super::{
+    sealed,
+    sequence::read_tile,
+    store::{self, PendingRow, PlacedRow},
+};
 use crate::access::problem::Problem;
 
 const ROWS_PER_READ: i64 = 2000;
@@ -42,7 +48,13 @@ pub fn verify_tenant(
             )));
         }
     };
-    let rows = read_rows(tx, tenant)?;
+    if tree.size != head.body.size {
+        return Ok(Err(format!(
+            "the signed head commits to {} entries, and audit_tree.size says {}",
+            head.body.size, tree.size
+        )));
+    }
+    let (rows, relabeled) = read_rows(tx, tenant)?;
     let entries = rows.into_iter().map(Ok::<_, StorageError>);
     let verified = verify_log(
         tenant,
@@ -50,10 +62,18 @@ pub fn verify_tenant(
         |tile| read_tile(tx, tenant, tile),
         std::slice::from_ref(&head.body),
     );
-    let summary = match verified {
-        Ok(summary) => summary,
-        Err(VerifyError::Bad(bad)) => return Ok(Err(bad.to_string())),
-        Err(VerifyError::Store(error)) => return Err(error.into()),
+    let summary = match (verified, relabeled) {
+        (Err(VerifyError::Store(error)), _) => return Err(error.into()),
+        (Err(VerifyError::Bad(bad)), relabeled) if relabeled.is_none_or(|place| place >= bad.index) => {
+            return Ok(Err(bad.to_string()));
+        }
+        (_, Some(place)) => {
+            return Ok(Err(format!(
+                "entry {place}: the columns entry_id, action or object_id are not those of its bytes"
+            )));
+        }
+        (Err(VerifyError::Bad(bad)), None) => return Ok(Err(bad.to_string())),
+        (Ok(summary), None) => summary,
     };
     if summary.unsigned_entries > 0 {
         return Ok(Err(format!(
@@ -61,18 +81,13 @@ pub fn verify_tenant(
             summary.signed_entries
         )));
     }
-    let (keys, _) = root.role(muster_trust::root::Role::Log);
     let waiting = store::unplaced(tx, tenant, UNPLACED_MAX)?;
-    for row in &waiting {
-        if !keys
-            .iter()
-            .any(|key| key.verify(&sealed(&row.body), &row.seal).is_ok())
-        {
-            return Ok(Err(format!(
-                "entry {}: it was added behind the log's back: it has no seal",
-                row.id
-            )));
-        }
+    let (keys, _) = root.role(Role::Log);
+    if let Some(row) = waiting.iter().find(|row| !is_ours(tenant, row, &keys)) {
+        return Ok(Err(format!(
+            "entry {}: it was added behind the log's back: it has no seal of ours",
+            row.id
+        )));
     }
     Ok(Ok(LogSummary {
         entries: summary.signed_entries,
@@ -81,23 +96,43 @@ pub fn verify_tenant(
     }))
 }
 
-/// Reads every row that has a place, in the order of the places. A negative place is out of order wherever it stands.
-fn read_rows(tx: &mut Tx, tenant: TenantId) -> Result<Vec<StoredEntry>, Problem> {
-    let mut all = Vec::new();
+/// Whether this installation wrote an entry that waits: its seal is by the log's key, and its bytes name it.
+pub(super) fn is_ours(tenant: TenantId, row: &PendingRow, keys: &[&PublicKey]) -> bool {
+    let sealed = sealed(&row.body);
+    keys.iter().any(|key| key.verify(&sealed, &row.seal).is_ok())
+        && LogEntry::from_bytes(&row.body).is_ok_and(|entry| entry.tenant == tenant && entry.id == row.id)
+}
+
+/// Reads every row that has a place, in the order of the places, and the first place whose columns are not those of its
+/// bytes. A negative place is out of order wherever it stands.
+fn read_rows(tx: &mut Tx, tenant: TenantId) -> Result<(Vec<StoredEntry>, Option<u64>), Problem> {
+    let (mut all, mut relabeled) = (Vec::new(), None);
     let mut from = i64::MIN;
     loop {
         let rows = store::rows_from(tx, tenant, from, ROWS_PER_READ)?;
-        let Some((last, _)) = rows.last() else {
-            return Ok(all);
+        let Some(last) = rows.last().map(|row| row.place) else {
+            return Ok((all, relabeled));
         };
-        let next = last.saturating_add(1);
-        all.extend(rows.into_iter().map(|(place, bytes)| StoredEntry {
-            index: place.cast_unsigned(),
-            bytes,
-        }));
-        if next == from {
-            return Ok(all);
+        for row in rows {
+            let index = row.place.cast_unsigned();
+            if relabeled.is_none() && is_relabeled(&row) {
+                relabeled = Some(index);
+            }
+            all.push(StoredEntry {
+                index,
+                bytes: row.body,
+            });
         }
-        from = next;
+        if last == i64::MAX {
+            return Ok((all, relabeled));
+        }
+        from = last + 1;
     }
+}
+
+/// Whether the columns by which entries are found say something else than the bytes. What cannot be read is for the
+/// verifier to name.
+fn is_relabeled(row: &PlacedRow) -> bool {
+    LogEntry::from_bytes(&row.body)
+        .is_ok_and(|entry| entry.id != row.id || entry.action != row.action || entry.object.id != row.object)
 }

@@ -28,20 +28,31 @@ pub struct PostgresDatabase {
 impl PostgresDatabase {
     async fn create(server: &str) -> PostgresDatabase {
         let name = format!("muster_it_{}", Uuid::new_v4().simple());
-        run(server, &format!("CREATE DATABASE {name}")).await.expect("a database can be made");
-        PostgresDatabase { server: server.to_owned(), name }
+        run(server, &format!("CREATE DATABASE {name}"))
+            .await
+            .expect("a database can be made");
+        PostgresDatabase {
+            server: server.to_owned(),
+            name,
+        }
     }
 
     /// The URL of this database.
     pub fn url(&self) -> String {
-        let (server, _) = self.server.rsplit_once('/').expect("the URL of the test server names a database");
+        let (server, _) = self
+            .server
+            .rsplit_once('/')
+            .expect("the URL of the test server names a database");
         format!("{server}/{}", self.name)
     }
 }
 
 impl Drop for PostgresDatabase {
     fn drop(&mut self) {
-        let (server, sql) = (self.server.clone(), format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        let (server, sql) = (
+            self.server.clone(),
+            format!("DROP DATABASE {} WITH (FORCE)", self.name),
+        );
         // `drop` is not asynchronous, and a runtime must not block on itself.
         let dropping = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -64,7 +75,11 @@ pub async fn on_postgres(test: impl AsyncFn(Options)) {
     let Some(server) = postgres_url() else { return };
     println!("on PostgreSQL");
     let database = PostgresDatabase::create(&server).await;
-    test(Options { place: Place::Postgres(Arc::new(database)), ..Options::default() }).await;
+    test(Options {
+        place: Place::Postgres(Arc::new(database)),
+        ..Options::default()
+    })
+    .await;
 }
 
 /// The PostgreSQL server for tests. Without one, says so loudly, or panics where that is not allowed.
@@ -74,10 +89,16 @@ fn postgres_url() -> Option<String> {
     if url.is_none() {
         let required = super::variable("CI").as_deref() == Some("true")
             || super::variable("MUSTER_REQUIRE_PEERS").as_deref() == Some("1");
-        assert!(!required, "{POSTGRES_URL_VARIABLE} is not set, and this run must not skip PostgreSQL");
+        assert!(
+            !required,
+            "{POSTGRES_URL_VARIABLE} is not set, and this run must not skip PostgreSQL"
+        );
         // Straight to the stream: the test runner swallows what a passing test prints.
         SAID.call_once(|| {
-            let _ = writeln!(std::io::stderr(), "SKIPPED postgres: {POSTGRES_URL_VARIABLE} is not set");
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED postgres: {POSTGRES_URL_VARIABLE} is not set"
+            );
         });
     }
     url
@@ -137,14 +158,21 @@ impl Store {
     pub async fn open(place: &Place, data_dir: &Path) -> Store {
         match place {
             Place::Sqlite => {
-                let connection = rusqlite::Connection::open(data_dir.join("muster.db")).expect("the database opens");
-                connection.busy_timeout(Duration::from_secs(20)).expect("a time-out can be set");
+                let connection =
+                    rusqlite::Connection::open(data_dir.join("muster.db")).expect("the database opens");
+                connection
+                    .busy_timeout(Duration::from_secs(20))
+                    .expect("a time-out can be set");
                 // Who tampers is not held back by the schema's own rules.
-                connection.pragma_update(None, "foreign_keys", false).expect("a setting can be made");
+                connection
+                    .pragma_update(None, "foreign_keys", false)
+                    .expect("a setting can be made");
                 Store::Sqlite(connection)
             }
             Place::Postgres(database) => {
-                let (client, connection) = tokio_postgres::connect(&database.url(), NoTls).await.expect("it connects");
+                let (client, connection) = tokio_postgres::connect(&database.url(), NoTls)
+                    .await
+                    .expect("it connects");
                 tokio::spawn(connection);
                 Store::Postgres(client)
             }
@@ -154,25 +182,36 @@ impl Store {
     /// Runs one statement; how many rows it changed.
     #[track_caller]
     pub async fn execute(&self, sql: &str) -> u64 {
-        self.try_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+        self.try_execute(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
     /// As [`Store::execute`], for what the database may refuse.
     pub async fn try_execute(&self, sql: &str) -> Result<u64, String> {
         match self {
-            Store::Sqlite(connection) => {
-                connection.execute(sql, []).map(|rows| rows as u64).map_err(|error| error.to_string())
-            }
-            Store::Postgres(client) => client.execute(sql, &[]).await.map_err(|error| format!("{error:?}")),
+            Store::Sqlite(connection) => connection
+                .execute(sql, [])
+                .map(|rows| rows as u64)
+                .map_err(|error| error.to_string()),
+            Store::Postgres(client) => client
+                .execute(sql, &[])
+                .await
+                .map_err(|error| format!("{error:?}")),
         }
     }
 
     /// Every row of a query.
     pub async fn rows(&self, sql: &str) -> Vec<Vec<Cell>> {
         match self {
-            Store::Sqlite(connection) => sqlite_rows(connection, sql).unwrap_or_else(|error| panic!("{sql}: {error}")),
+            Store::Sqlite(connection) => {
+                sqlite_rows(connection, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+            }
             Store::Postgres(client) => {
-                let rows = client.query(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+                let rows = client
+                    .query(sql, &[])
+                    .await
+                    .unwrap_or_else(|error| panic!("{sql}: {error}"));
                 rows.iter().map(postgres_row).collect()
             }
         }
@@ -187,7 +226,9 @@ impl Store {
 
     /// How many rows a table has.
     pub async fn count(&self, table: &str) -> i64 {
-        self.value(&format!("SELECT COUNT(*) FROM {table}")).await.integer()
+        self.value(&format!("SELECT COUNT(*) FROM {table}"))
+            .await
+            .integer()
     }
 
     /// A literal of these bytes.
@@ -239,11 +280,17 @@ fn postgres_row(row: &tokio_postgres::Row) -> Vec<Cell> {
     let cell = |(index, column): (usize, &tokio_postgres::Column)| {
         let found = match *column.type_() {
             Type::INT8 => row.get::<_, Option<i64>>(index).map(Cell::Integer),
-            Type::INT4 => row.get::<_, Option<i32>>(index).map(|value| Cell::Integer(value.into())),
-            Type::BOOL => row.get::<_, Option<bool>>(index).map(|value| Cell::Integer(value.into())),
+            Type::INT4 => row
+                .get::<_, Option<i32>>(index)
+                .map(|value| Cell::Integer(value.into())),
+            Type::BOOL => row
+                .get::<_, Option<bool>>(index)
+                .map(|value| Cell::Integer(value.into())),
             Type::BYTEA => row.get::<_, Option<Vec<u8>>>(index).map(Cell::Bytes),
             Type::TEXT | Type::VARCHAR | Type::NAME => row.get::<_, Option<String>>(index).map(Cell::Text),
-            _ => row.get::<_, Option<PostgresUuid>>(index).map(|id| Cell::Bytes(id.0)),
+            _ => row
+                .get::<_, Option<PostgresUuid>>(index)
+                .map(|id| Cell::Bytes(id.0)),
         };
         found.unwrap_or(Cell::Null)
     };

@@ -32,7 +32,10 @@ impl TokenKey {
         use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).expect("it is a key");
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der());
-        TokenKey { pair: pair.expect("it is a P-256 key"), pem }
+        TokenKey {
+            pair: pair.expect("it is a P-256 key"),
+            pem,
+        }
     }
 
     /// The id under which headers name the key.
@@ -57,7 +60,10 @@ impl TokenKey {
     /// A token with this header and these claims, signed with ES256 whatever the header says.
     pub fn sign(&self, header: &Value, claims: &Value) -> String {
         let text = unsigned(header, claims);
-        let signature = self.pair.sign(&SystemRandom::new(), text.as_bytes()).expect("a key signs");
+        let signature = self
+            .pair
+            .sign(&SystemRandom::new(), text.as_bytes())
+            .expect("a key signs");
         format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
     }
 }
@@ -81,5 +87,8 @@ pub fn parts(token: &str) -> (Value, Value) {
         let bytes = URL_SAFE_NO_PAD.decode(part).expect("a token is base64url");
         serde_json::from_slice(&bytes).unwrap_or_default()
     });
-    (parts.next().expect("a token has a header"), parts.next().expect("a token has claims"))
+    (
+        parts.next().expect("a token has a header"),
+        parts.next().expect("a token has claims"),
+    )
 }

@@ -3,7 +3,9 @@
 pub mod api;
 pub mod database;
 pub mod device;
+pub mod identity;
 pub mod jwt;
+pub mod machine;
 pub mod raw;
 pub mod routes;
 pub mod server;

@@ -13,11 +13,17 @@ pub struct Route {
 
 /// Every row.
 pub fn all() -> Vec<Route> {
-    let rows = TABLE.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    let rows = TABLE
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
     rows.map(|line| {
         let mut cells = line.split('\t');
         let mut next = || cells.next().expect("a row has three cells");
-        Route { method: next(), path: next(), scope: next() }
+        Route {
+            method: next(),
+            path: next(),
+            scope: next(),
+        }
     })
     .collect()
 }
@@ -43,6 +49,9 @@ impl Route {
 
     /// The path with this id in the place of `{id}`.
     pub fn filled_with(&self, id: &str) -> String {
-        self.path.replace("{id}", id).replace("{version}", "2026.05").replace("{*path}", "0/000")
+        self.path
+            .replace("{id}", id)
+            .replace("{version}", "2026.05")
+            .replace("{*path}", "0/000")
     }
 }

@@ -88,7 +88,10 @@ pub struct Server {
 impl Server {
     /// Starts a server on an empty data folder and waits until it is ready.
     pub async fn start(options: Options) -> Server {
-        let folder = tempfile::Builder::new().prefix("muster-it-").tempdir().expect("a folder can be made");
+        let folder = tempfile::Builder::new()
+            .prefix("muster-it-")
+            .tempdir()
+            .expect("a folder can be made");
         Server::start_in(Arc::new(folder), "data", options).await
     }
 
@@ -103,7 +106,13 @@ impl Server {
             client_id: String::new(),
             client_secret: String::new(),
         };
-        let mut server = Server { folder, name: name.to_owned(), options, child: None, admin: nowhere };
+        let mut server = Server {
+            folder,
+            name: name.to_owned(),
+            options,
+            child: None,
+            admin: nowhere,
+        };
         server.start_again().await;
         server
     }
@@ -153,7 +162,9 @@ impl Server {
         self.signal(Signal::TERM);
         let mut child = self.child.take().expect("the server runs");
         let ended = tokio::time::timeout(STOP, child.wait()).await;
-        ended.expect("SIGTERM ends the server within 10 s").expect("its status can be read")
+        ended
+            .expect("SIGTERM ends the server within 10 s")
+            .expect("its status can be read")
     }
 
     /// Ends the server as a power cut would.
@@ -165,14 +176,17 @@ impl Server {
     /// Stops the server, if it runs, and starts it again on the same data.
     pub async fn restart(&mut self) {
         if self.child.is_some() {
-            self.stop().await;
+            let status = self.stop().await;
+            assert!(status.success(), "SIGTERM is an orderly end: {status}");
         }
         self.start_again().await;
     }
 
     /// Whether the process is still there.
     pub fn runs(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
+        self.child
+            .as_mut()
+            .is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
     }
 
     pub fn process_id(&self) -> u32 {
@@ -186,11 +200,15 @@ impl Server {
     }
 
     async fn start_again(&mut self) {
-        let before = fs::metadata(self.admin_file()).and_then(|meta| meta.modified()).ok();
+        let before = fs::metadata(self.admin_file())
+            .and_then(|meta| meta.modified())
+            .ok();
         self.child = Some(self.spawn());
         let data = self.data_dir();
         let ready = eventually("the server is ready", START, async || {
-            let written = fs::metadata(data.join("admin.json")).and_then(|meta| meta.modified()).ok();
+            let written = fs::metadata(data.join("admin.json"))
+                .and_then(|meta| meta.modified())
+                .ok();
             assert!(self.runs(), "the server ended at once:\n{}", self.log());
             if written.is_none() || written == before {
                 return None;
@@ -203,12 +221,23 @@ impl Server {
     }
 
     fn spawn(&self) -> Child {
-        let append = |name: &str| fs::OpenOptions::new().create(true).append(true).open(self.output(name));
+        let append = |name: &str| {
+            fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(self.output(name))
+        };
         let stdout = fs::File::create(self.output("stdout")).expect("the output can be kept");
         let mut command = muster();
         command.args(serve_arguments(&self.data_dir(), &self.options));
-        command.stdin(Stdio::null()).stdout(stdout).stderr(append("stderr").expect("the log can be kept"));
-        command.kill_on_drop(true).spawn().expect("the program muster starts")
+        command
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(append("stderr").expect("the log can be kept"));
+        command
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program muster starts")
     }
 
     fn output(&self, name: &str) -> PathBuf {
@@ -218,7 +247,11 @@ impl Server {
 
 /// The arguments of `muster serve` on a data folder, with ports of its own.
 pub fn serve_arguments(data_dir: &Path, options: &Options) -> Vec<String> {
-    let mut arguments = vec!["serve".to_owned(), "--data-dir".to_owned(), data_dir.display().to_string()];
+    let mut arguments = vec![
+        "serve".to_owned(),
+        "--data-dir".to_owned(),
+        data_dir.display().to_string(),
+    ];
     for listener in ["--admin-listen", "--device-listen", "--ops-listen"] {
         arguments.extend([listener.to_owned(), "127.0.0.1:0".to_owned()]);
     }
@@ -234,37 +267,60 @@ pub async fn run_muster<A: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<
     let mut command = muster();
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     let ended = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
-    ended.expect("the program ends within a minute").expect("the program muster starts")
+    ended
+        .expect("the program ends within a minute")
+        .expect("the program muster starts")
 }
 
 /// Runs a maintenance verb on a server's data folder; the words before `--data-dir`.
 pub async fn maintain(server: &Server, words: &[&str]) -> Output {
     let mut command = muster();
-    command.args(words).arg("--data-dir").arg(server.data_dir()).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .args(words)
+        .arg("--data-dir")
+        .arg(server.data_dir())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     if let Place::Postgres(database) = &server.options.place {
         command.env("MUSTER_DATABASE_URL", database.url());
     }
     let ended = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
-    ended.expect("the program ends within a minute").expect("the program muster starts")
+    ended
+        .expect("the program ends within a minute")
+        .expect("the program muster starts")
 }
 
 /// Asserts that the doctor and the log's verifier find nothing.
 pub async fn assert_healthy(server: &Server) {
     for words in [&["doctor"][..], &["log", "verify"][..]] {
         let output = maintain(server, words).await;
-        assert!(output.status.success(), "muster {words:?}: {}", everything(&output));
+        assert!(
+            output.status.success(),
+            "muster {words:?}: {}",
+            everything(&output)
+        );
     }
 }
 
 /// Both streams of a program that ended, as one text.
 pub fn everything(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// Makes a second tenant of a stopped server and answers its `admin.json`.
 pub async fn create_tenant(server: &Server, name: &str) -> PathBuf {
     let file = server.folder().path().join(format!("{name}.json"));
-    let words = ["tenant", "create", name, "--admin-file", file.to_str().expect("paths here are text")];
+    let words = [
+        "tenant",
+        "create",
+        name,
+        "--admin-file",
+        file.to_str().expect("paths here are text"),
+    ];
     let output = maintain(server, &words).await;
     assert!(output.status.success(), "{}", everything(&output));
     file
@@ -290,7 +346,11 @@ pub fn agent_program() -> PathBuf {
         Some(path) => PathBuf::from(path),
         None => Path::new(env!("CARGO_BIN_EXE_muster")).with_file_name("muster-agent"),
     };
-    assert!(path.exists(), "{} is not built: run `cargo build -p muster-agent`", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built: run `cargo build -p muster-agent`",
+        path.display()
+    );
     path
 }
 
@@ -304,7 +364,20 @@ pub fn agent() -> Command {
     program(&agent_program())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test harness whose purpose is to start the programs under test")]
+/// Runs a tool of the system to its end, such as `openssl` or `curl`.
+pub async fn tool(name: &str, arguments: &[&str]) -> Output {
+    let mut command = program(Path::new(name));
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let ended = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
+    ended
+        .expect("the tool ends within a minute")
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test harness whose purpose is to start the programs under test"
+)]
 fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     command.env_clear().env("RUST_BACKTRACE", "1");
