@@ -2,12 +2,11 @@
 
 use std::{
     fs,
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
+use muster_control::secrets::write_private;
 use serde::{Deserialize, Serialize};
 
 /// The file's content (DESIGN §7).
@@ -47,23 +46,6 @@ impl AdminFile {
     /// Writes the file whole, for its owner alone.
     pub fn write(&self, data_dir: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)?;
-        write_private(&Self::path(data_dir), format!("{text}\n").as_bytes())
+        Ok(write_private(&Self::path(data_dir), format!("{text}\n").as_bytes())?)
     }
-}
-
-/// Writes a file of mode 0600 whole: a crash leaves the old one or the new one.
-pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    let part = path.with_extension("part");
-    let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&part)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&part, path)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }

@@ -83,14 +83,14 @@ async fn verify_log(install: &Install, tenant: TenantId, name: &str) -> Result<b
         .await?;
     match verdict {
         Ok(summary) => {
-            println!(
+            say!(
                 "ok    log of {name}: {} entries, root {}, {} waiting",
                 summary.entries, summary.root, summary.waiting
             );
             Ok(true)
         }
         Err(why) => {
-            println!("BAD   log of {name}: {why}");
+            say!("BAD   log of {name}: {why}");
             Ok(false)
         }
     }
@@ -110,10 +110,10 @@ async fn diagnose(install: &Install) -> Result<bool> {
         for finding in findings {
             good &= finding.broken.is_empty();
             if finding.broken.is_empty() {
-                println!("ok    {name}: {}", finding.what);
+                say!("ok    {name}: {}", finding.what);
             }
             for broken in finding.broken {
-                println!("BAD   {name}: {}: {broken}", finding.what);
+                say!("BAD   {name}: {}: {broken}", finding.what);
             }
         }
     }

@@ -1,5 +1,14 @@
 //! The program `muster`: the server, its maintenance verbs, the farm, and the command line client.
 
+/// Prints a line. Whoever closed the pipe has read enough: that is no reason to end, least of all for a server.
+macro_rules! say {
+    () => { say!("") };
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod admin_file;
 mod config;
 mod doctor;
@@ -89,7 +98,7 @@ async fn run(program: Program) -> ExitCode {
 }
 
 fn openapi() -> anyhow::Result<()> {
-    println!("{}", muster_control::openapi::document().to_pretty_json()?);
+    say!("{}", muster_control::openapi::document().to_pretty_json()?);
     Ok(())
 }
 

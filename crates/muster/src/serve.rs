@@ -21,7 +21,7 @@ use muster_gateway::{
 };
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinSet,
 };
@@ -63,6 +63,8 @@ struct Listeners {
 
 /// Runs the control plane until SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs) -> Result<()> {
+    // Before anything says that the server is ready: a signal that comes early must end it as any other does.
+    let signals = Signals::listen()?;
     let data_dir = install::data_folder(&args.data_dir)?;
     let options = args.options.clone().with_file(args.config.as_deref())?;
     let listeners = bind(&options).await?;
@@ -96,7 +98,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     let farm =
         (args.farm > 0).then(|| tokio::spawn(seed::farm(data_dir.clone(), args.farm, stopping.clone())));
 
-    wait_for_signal().await?;
+    signals.first().await;
     tracing::info!("stopping: requests under way may finish");
     stop.send_replace(true);
     let drained = tokio::time::timeout(DRAIN, async {
@@ -210,23 +212,23 @@ async fn announce(
     root_key: Option<PathBuf>,
 ) -> Result<()> {
     let admin = AdminFile::path(data_dir);
-    println!("Muster is running.");
-    println!("  Console and API   {}", app.settings.admin_url);
-    println!("  Devices           {}", app.settings.device_url);
-    println!("  Credentials       {}", admin.display());
+    say!("Muster is running.");
+    say!("  Console and API   {}", app.settings.admin_url);
+    say!("  Devices           {}", app.settings.device_url);
+    say!("  Credentials       {}", admin.display());
     if let Some(root_key) = root_key {
         let (secret, _) = access::create_signin_link(app, &Author::system(tenant), "first-operator").await?;
-        println!("  Sign in (once)    {}/signin#{secret}", app.settings.admin_url);
-        println!();
-        println!("The root key of your tenant is {}", root_key.display());
-        println!(
+        say!("  Sign in (once)    {}/signin#{secret}", app.settings.admin_url);
+        say!();
+        say!("The root key of your tenant is {}", root_key.display());
+        say!(
             "It names every other key. Carry it away from this machine (two copies, offline) and delete it here:"
         );
-        println!(
+        say!(
             "the server never needs it, and whoever holds it can replace every signature your devices obey."
         );
     } else {
-        println!(
+        say!(
             "  Sign in           muster console-link --admin-file {}",
             admin.display()
         );
@@ -234,12 +236,24 @@ async fn announce(
     Ok(())
 }
 
-async fn wait_for_signal() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that end the process, heard from the first moment on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    async fn first(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

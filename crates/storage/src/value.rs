@@ -223,6 +223,9 @@ impl FromValue for Vec<u8> {
     fn from_value(value: ValueRef<'_>) -> Option<Self> {
         match value {
             ValueRef::Blob(bytes) => Some(bytes.to_vec()),
+            // SQLite's columns hold what they are given: a row that somebody edited with text must be readable, so that it
+            // can be found to be another one.
+            ValueRef::Text(text) => Some(text.as_bytes().to_vec()),
             _ => None,
         }
     }

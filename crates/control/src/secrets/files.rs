@@ -24,14 +24,10 @@ pub fn private_folder(path: &Path) -> Result<(), SecretsError> {
 
 /// Writes a private file whole: a crash leaves the old one or the new one.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SecretsError> {
-    let part = path.with_extension("part");
+    // A name that nobody can have put there before, and never one that is there: no link of somebody else is followed.
+    let part = path.with_extension(format!("{}.part", hex::encode(crate::clock::random::<8>())));
     let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&part)?;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&part, path)?;
@@ -40,7 +36,10 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SecretsError> {
             None => Ok(()),
         }
     };
-    write().map_err(|source| io(path, source))
+    write().map_err(|source| {
+        let _ = fs::remove_file(&part);
+        io(path, source)
+    })
 }
 
 pub fn read(path: &Path) -> Result<Vec<u8>, SecretsError> {

@@ -23,6 +23,7 @@ use parking_lot::RwLock;
 use uuid::Uuid;
 
 pub use authority::{Authority, IssuedCertificate, SERVER_CERTIFICATE_DAYS};
+pub use files::write_private;
 
 /// What can go wrong with the key folder.
 #[derive(Debug, thiserror::Error)]
