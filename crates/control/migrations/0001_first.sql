@@ -289,3 +289,14 @@ CREATE TABLE rollout_report (
 );
 
 CREATE INDEX rollout_report_generation ON rollout_report (tenant_id, generation, state);
+
+CREATE TABLE configuration_plan (
+    tenant_id UUID NOT NULL,
+    plan_sha256 BYTEA NOT NULL,
+    document TEXT NOT NULL,
+    bytes BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    PRIMARY KEY (tenant_id, plan_sha256)
+);
+
+CREATE INDEX configuration_plan_age ON configuration_plan (created_at);

@@ -2,7 +2,8 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets ← devices, certificates ← commands, enrollment ← policy ← compliance ← rollout ← fleet`.
+//! `access, audit, secrets ← devices, certificates ← commands, enrollment ← policy ← compliance ← rollout ← fleet,
+//! configuration`.
 
 pub mod access;
 pub mod audit;
@@ -10,6 +11,7 @@ pub mod certificates;
 pub mod clock;
 pub mod commands;
 pub mod compliance;
+pub mod configuration;
 pub mod devices;
 pub mod enrollment;
 pub mod fleet;
@@ -41,6 +43,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     audit::STATEMENTS,
     certificates::STATEMENTS,
     commands::STATEMENTS,
+    configuration::STATEMENTS,
     devices::STATEMENTS,
     devices::TARGET_STATEMENTS,
     enrollment::STATEMENTS,

@@ -6,7 +6,7 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{App, access, audit, commands, devices, enrollment, fleet, policy, rollout};
+use crate::{App, access, audit, commands, configuration, devices, enrollment, fleet, policy, rollout};
 
 /// Where the API is mounted.
 pub const PREFIX: &str = "/api/v1";
@@ -41,6 +41,7 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(access::router())
         .merge(audit::router())
         .merge(commands::router())
+        .merge(configuration::router())
         .merge(devices::router())
         .merge(enrollment::router())
         .merge(fleet::router())

@@ -18,7 +18,7 @@ use crate::{
     App,
     access::{self, problem::Problem},
     audit::{self, Followed, LOG_TOPIC, PENDING_TOPIC},
-    certificates, commands, devices, enrollment, rollout,
+    certificates, commands, configuration, devices, enrollment, rollout,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -233,6 +233,7 @@ async fn sweep(app: &App, held: &mut Option<Held>, rounds: u64) -> Result<(), Pr
         access::forget_expired(app).await?;
         certificates::forget_expired(app).await?;
         enrollment::forget_expired(app).await?;
+        configuration::forget_expired(app).await?;
     }
     Ok(())
 }

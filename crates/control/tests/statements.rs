@@ -12,6 +12,7 @@ const MAY_SCAN: &[&str] = &[
     "FORGET_SIGNINS",
     "FORGET",
     "FORGET_TOKENS",
+    "DROP_SURPLUS",
     "HELD_BY_INACTIVE",
     "STRAYS",
     "ALL_OPEN",

@@ -63,6 +63,7 @@ problems! {
     VERSION_EXISTS = "version_exists", 409, "The version exists with other content";
     BUNDLE_CHANGED = "bundle_changed", 409, "The stored bundle is not the one that was signed";
     ILLEGAL_STATE = "illegal_state", 409, "The state does not allow this";
+    PLAN_CHANGED = "plan_changed", 409, "The plan is no longer what applying it would do";
     TOKEN_REDEEMED = "token_redeemed", 409, "The token has been used";
     IDENTITY_CONFLICT = "identity_conflict", 409, "Another device has this identity";
     LAST_CLIENT = "last_client", 409, "The last administrator cannot be removed";
@@ -71,6 +72,7 @@ problems! {
     SETTINGS_INVALID = "settings_invalid", 422, "The settings are not valid";
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", 422, "The idempotency key belongs to another request";
     STAGES_UNSUPPORTED = "stages_unsupported", 422, "Only one stage is supported";
+    PRUNE_UNSUPPORTED = "prune_unsupported", 422, "Nothing can be pruned yet";
     RATE_LIMITED = "rate_limited", 429, "Too many requests";
     INTERNAL = "internal", 500, "Something broke on our side";
     UNAVAILABLE = "unavailable", 503, "The service cannot answer now";

@@ -35,8 +35,8 @@ scopes! {
     LogRead = "log:read", "Read the transparency log and its proofs.";
     ClientRead = "client:read", "See API clients and their scopes.";
     ClientWrite = "client:write", "Make and remove API clients, make sign-in links, ask about tokens.";
-    ConfigRead = "config:read", "Export the configuration and plan changes to it.";
-    ConfigWrite = "config:write", "Apply a planned configuration.";
+    ConfigRead = "config:read", "Export the configuration, with the secrets in its settings, and plan changes to it.";
+    ConfigWrite = "config:write", "Apply a planned configuration: make policies and versions, and start their rollouts.";
 }
 
 /// Whether `name` is a scope that exists.

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     App, Clock, Control, Settings,
     access::{self, Author, problem::Problem, scope, tokens},
-    audit,
+    audit, configuration,
     devices::{self, Applicant},
     policy, rollout,
     rollout::Reporter,
@@ -82,7 +82,10 @@ impl Scene {
         let (tenant, client, _) = access::create_tenant(&app, "test", &folder.path().join("away"))
             .await
             .expect("a tenant can be made");
-        let (routes, _) = policy::router().merge(rollout::router()).split_for_parts();
+        let (routes, _) = policy::router()
+            .merge(rollout::router())
+            .merge(configuration::router())
+            .split_for_parts();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");
         let service = routes.with_state(Arc::clone(&app));

@@ -75,7 +75,9 @@ pub const SLICES: &[(&str, u8)] = &[
     ("policy", 3),
     ("compliance", 4),
     ("rollout", 5),
+    ("fleet", 6),
     ("alerts", 6),
+    ("configuration", 7),
 ];
 
 /// Calls within one level that are allowed: (caller, called).

@@ -1,0 +1,180 @@
+//! Routes of configuration as code.
+
+use axum::{
+    Json,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    response::Response,
+};
+use muster_trust::key::Digest;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Applied, Change, DOCUMENT_BYTES_MAX, Document, Entries, PolicyDocument, document::FORMAT};
+use crate::{
+    App,
+    access::{
+        Permit,
+        idempotency::{IdempotencyKey, commit_once},
+        problem::{BUNDLE_CHANGED, INVALID, PRUNE_UNSUPPORTED, Problem},
+        request::Body,
+        scope::{ConfigRead, ConfigWrite},
+    },
+    audit, rollout,
+};
+
+/// Routes under `/api/v1`.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(export_configuration))
+        .routes(routes!(plan_configuration))
+        .routes(routes!(apply_configuration))
+        .layer(DefaultBodyLimit::max(DOCUMENT_BYTES_MAX))
+}
+
+/// The whole configuration as one document, the same bytes for the same state. A plan of it changes nothing. Settings are
+/// exported as they are, secrets such as Wi-Fi passphrases among them: without them it would be another configuration.
+/// Keep the document as you keep a password.
+#[utoipa::path(
+    get, path = "/export", tag = "configuration", security(("oauth2" = ["config:read"])),
+    responses((status = 200, body = Document)),
+)]
+async fn export_configuration(
+    permit: Permit<ConfigRead>,
+    State(app): State<App>,
+) -> Result<Json<Document>, Problem> {
+    super::export(&app, &permit).await.map(Json)
+}
+
+/// A document to plan.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PlanRequest {
+    /// 1.
+    format: u32,
+    policies: Vec<PolicyDocument>,
+    /// Whether to delete what the document leaves out. Nothing can be deleted yet: `true` is refused.
+    #[serde(default)]
+    prune: bool,
+}
+
+/// What applying the document would do.
+#[derive(Debug, Serialize, ToSchema)]
+struct PlanView {
+    /// What `POST /apply` takes, for an hour.
+    #[schema(value_type = String)]
+    plan_sha256: Digest,
+    changes: Vec<Change>,
+    /// How many of the changes are `would_delete`, which are never made.
+    deletions: usize,
+    base: BaseView,
+}
+
+/// The state that a plan was made on.
+#[derive(Debug, Serialize, ToSchema)]
+struct BaseView {
+    /// The size of the tenant's log.
+    tree_size: u64,
+}
+
+/// What applying a document would change. Changes nothing; the planned document is kept for an hour.
+#[utoipa::path(
+    post, path = "/plan", tag = "configuration", security(("oauth2" = ["config:read"])),
+    request_body = PlanRequest, responses((status = 200, body = PlanView)),
+)]
+async fn plan_configuration(
+    permit: Permit<ConfigRead>,
+    State(app): State<App>,
+    Body(request): Body<PlanRequest>,
+) -> Result<Json<PlanView>, Problem> {
+    if request.prune {
+        return Err(PRUNE_UNSUPPORTED.detail(
+            "Nothing can be pruned yet: versions never change and policies cannot be deleted. Leave `prune` out; the \
+             plan shows what the document leaves out.",
+        ));
+    }
+    let document = Document {
+        format: request.format,
+        policies: request.policies,
+    };
+    let plan = super::plan(&app, &permit, document.checked()?).await?;
+    Ok(Json(PlanView {
+        plan_sha256: plan.sha256,
+        deletions: plan.deletions(),
+        changes: plan.changes,
+        base: BaseView {
+            tree_size: audit::head(&app, permit.tenant()).map_or(0, |head| head.size),
+        },
+    }))
+}
+
+/// Which plan to apply: `{"plan_sha256"}`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ApplyRequest {
+    #[schema(value_type = String)]
+    plan_sha256: Digest,
+    /// With `policies`, the planned document: needed only for a plan that is not kept any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    format: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    policies: Option<Vec<PolicyDocument>>,
+}
+
+impl ApplyRequest {
+    fn document(&self) -> Result<Option<Entries>, Problem> {
+        match (self.format, &self.policies) {
+            (None, None) => Ok(None),
+            (Some(format), Some(policies)) => {
+                let policies = policies.clone();
+                Document { format, policies }.checked().map(Some)
+            }
+            (Some(_), None) | (None, Some(_)) => Err(INVALID.detail(format!(
+                "Send `plan_sha256` alone, or with the whole document: `\"format\": {FORMAT}` and `policies`."
+            ))),
+        }
+    }
+}
+
+/// The changes that were made.
+#[derive(Debug, Serialize, ToSchema)]
+struct AppliedView {
+    applied: Vec<Applied>,
+}
+
+/// Makes every change of a plan, or none. 409 `plan_changed` when it would no longer do what was planned. Applying a plan
+/// whose changes were all made answers that nothing was applied. Activations start rollouts: this scope implies
+/// `policy:write` and `policy:activate`.
+#[utoipa::path(
+    post, path = "/apply", tag = "configuration", security(("oauth2" = ["config:write"])),
+    request_body = ApplyRequest, responses((status = 200, body = AppliedView)),
+)]
+async fn apply_configuration(
+    permit: Permit<ConfigWrite>,
+    State(app): State<App>,
+    key: IdempotencyKey,
+    Body(request): Body<ApplyRequest>,
+) -> Result<Response, Problem> {
+    let document = request.document()?;
+    let (tenant, settings, sha256) = (permit.tenant(), app.settings.clone(), request.plan_sha256);
+    let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+    let answer = commit_once(&app, &permit, key, "POST /apply", &request, move |tx| {
+        let applied = super::apply(tx, &keys, &settings, sha256, document.as_ref())?;
+        Ok((StatusCode::OK, AppliedView { applied }))
+    })
+    .await;
+    match answer {
+        Ok(answer) => {
+            rollout::reload(&app, tenant).await?;
+            app.nudges.rollouts.notify_one();
+            Ok(answer)
+        }
+        Err(problem) => {
+            if problem.kind == BUNDLE_CHANGED {
+                super::report_tampering(&app, permit.author()).await?;
+            }
+            Err(problem)
+        }
+    }
+}

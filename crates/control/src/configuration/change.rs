@@ -1,0 +1,153 @@
+//! Applying a plan: every change of it in one transaction, or none.
+
+use muster_model::{RolloutId, text::VersionLabel};
+use muster_trust::key::Digest;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    document::Entries,
+    rules::{self, Change, State, Step, Work},
+};
+use crate::{
+    Settings,
+    access::problem::{NAME_TAKEN, NOT_FOUND, PLAN_CHANGED, Problem, VERSION_EXISTS},
+    audit::LoggedTx,
+    policy::{self, Policy},
+    rollout::{self, Target},
+    secrets::TenantKeys,
+};
+
+/// A change that was made.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Applied {
+    #[serde(flatten)]
+    pub change: Change,
+    /// Of an activation.
+    #[schema(value_type = Option<String>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout_id: Option<RolloutId>,
+}
+
+/// Applies the plan with this digest. `document` is for a caller that sends the planned document again; without one, the
+/// plan must be a kept one. A plan that has become another is refused, unless the document already is the state.
+pub fn apply(
+    tx: &mut LoggedTx<'_>,
+    keys: &TenantKeys,
+    settings: &Settings,
+    sha256: Digest,
+    document: Option<&Entries>,
+) -> Result<Vec<Applied>, Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    let kept = super::planned(tx, tenant, &sha256, at)?;
+    let entries = document.or(kept.as_ref()).ok_or_else(|| {
+        NOT_FOUND
+            .detail("No plan has this digest. A plan can be applied for an hour: plan the document again.")
+    })?;
+    let state = super::state(tx, tenant)?;
+    let steps = rules::steps(entries, &state).map_err(moved_on)?;
+    let plan = rules::plan_of(tenant, entries, &steps)?;
+    if plan.sha256 != sha256 {
+        let is_planned = match (document, &kept) {
+            (None, _) => true,
+            (Some(document), Some(kept)) => document.to_json()? == kept.to_json()?,
+            (Some(_), None) => false,
+        };
+        let is_done = is_planned && plan.to_make().next().is_none();
+        if !is_done {
+            return Err(changed());
+        }
+    }
+    let applied = make(tx, keys, settings, &state, &steps).map_err(moved_on)?;
+    let detail = serde_json::json!({"plan_sha256": sha256, "changes": applied.len()});
+    tx.record(
+        "configuration.applied",
+        ("configuration", sha256.to_hex()),
+        detail,
+    )?;
+    Ok(applied)
+}
+
+fn make(
+    tx: &mut LoggedTx<'_>,
+    keys: &TenantKeys,
+    settings: &Settings,
+    state: &State,
+    steps: &[Step<'_>],
+) -> Result<Vec<Applied>, Problem> {
+    let tenant = tx.tenant();
+    let mut generation = state.generation;
+    let mut applied = Vec::new();
+    for Step { change, work } in steps {
+        let rollout_id = match work {
+            Work::Create { name, description } => {
+                policy::create(tx, name, description.map(str::to_owned))?;
+                None
+            }
+            Work::Describe { description } => {
+                let policy = policy::resolve(tx, tenant, &change.policy)?;
+                policy::describe(tx, &policy, description)?;
+                None
+            }
+            Work::AddVersion { label, content } => {
+                let policy = policy::resolve(tx, tenant, &change.policy)?;
+                policy::make_version(tx, &policy, label, content)?;
+                None
+            }
+            Work::Activate { label, target } => {
+                let policy = policy::resolve(tx, tenant, &change.policy)?;
+                generation += 1;
+                Some(activate(
+                    tx,
+                    keys,
+                    settings,
+                    &policy,
+                    (label, target),
+                    generation,
+                )?)
+            }
+            Work::Keep => continue,
+        };
+        applied.push(Applied {
+            change: change.clone(),
+            rollout_id,
+        });
+    }
+    Ok(applied)
+}
+
+/// Activations of a tenant take turns by their generation. One that gets another than the next was preceded by one that
+/// the plan does not know.
+fn activate(
+    tx: &mut LoggedTx<'_>,
+    keys: &TenantKeys,
+    settings: &Settings,
+    policy: &Policy,
+    (label, target): (&VersionLabel, &Target),
+    generation: u64,
+) -> Result<RolloutId, Problem> {
+    let rollout = rollout::activate(tx, keys, settings, policy.id, label, target.clone())?;
+    if rollout.generation == generation {
+        Ok(rollout.id)
+    } else {
+        Err(changed())
+    }
+}
+
+/// What made a plan impossible since it was made.
+fn moved_on(problem: Problem) -> Problem {
+    if [NAME_TAKEN, VERSION_EXISTS].contains(&problem.kind) {
+        let mut moved_on = changed();
+        moved_on.detail = format!("{} {}", moved_on.detail, problem.detail);
+        moved_on
+    } else {
+        problem
+    }
+}
+
+fn changed() -> Problem {
+    PLAN_CHANGED.detail(
+        "This is not what applying the document would do now: the configuration was changed since, or the document is \
+         another. Nothing was changed; plan again and look at the new plan.",
+    )
+}

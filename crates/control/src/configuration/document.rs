@@ -1,0 +1,263 @@
+//! The document: its form as JSON, and what it says once it was checked.
+
+use muster_model::{
+    rules::Rule,
+    text::{Name, VersionLabel},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::{DOCUMENT_BYTES_MAX, POLICIES_MAX, VERSIONS_MAX};
+use crate::{
+    access::problem::{BODY_TOO_LARGE, FieldError, INVALID, Problem, SETTINGS_INVALID},
+    policy::{self, Content, Policy},
+    rollout::{Rollout, Target},
+};
+
+/// The version of the document's form.
+pub const FORMAT: u32 = 1;
+/// Wrong fields that one refusal names.
+const ERRORS_MAX: usize = 100;
+
+/// A tenant's configuration. Lists have one order and objects one order of members: two exports of one state are the same
+/// bytes.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// 1.
+    pub format: u32,
+    /// By name.
+    pub policies: Vec<PolicyDocument>,
+}
+
+/// A policy. What is left out of it is kept as it is.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyDocument {
+    #[schema(value_type = String)]
+    pub name: Name,
+    #[serde(default)]
+    pub description: Option<String>,
+    /// In the order in which they were made, or are to be made.
+    #[serde(default)]
+    pub versions: Vec<VersionDocument>,
+    /// What devices should have.
+    #[serde(default)]
+    pub active: Option<ActiveDocument>,
+}
+
+/// A version of a policy.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VersionDocument {
+    #[schema(value_type = String)]
+    pub version: VersionLabel,
+    /// Setting keys of `GET /settings` with their values, secrets among them.
+    #[schema(value_type = Object)]
+    pub settings: Box<RawValue>,
+    #[schema(value_type = Vec<Object>)]
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+}
+
+/// The version that is active, and for whom.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActiveDocument {
+    #[schema(value_type = String)]
+    pub version: VersionLabel,
+    /// Every device when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+}
+
+/// A checked document: names are unique, contents are canonical, policies are sorted by name.
+#[derive(Debug, Clone)]
+pub struct Entries(pub(super) Vec<PolicyEntry>);
+
+/// A policy of a checked document.
+#[derive(Debug, Clone)]
+pub(super) struct PolicyEntry {
+    pub name: Name,
+    pub description: Option<String>,
+    pub versions: Vec<(VersionLabel, Content)>,
+    pub active: Option<(VersionLabel, Target)>,
+}
+
+impl Document {
+    pub(super) fn of(policies: Vec<PolicyDocument>) -> Document {
+        Document {
+            format: FORMAT,
+            policies,
+        }
+    }
+
+    /// The document as it is exported.
+    pub fn to_json(&self) -> Result<String, Problem> {
+        serde_json::to_string(self).map_err(Problem::internal)
+    }
+
+    /// What the document says. Every wrong setting is named by policy, version and key.
+    pub fn checked(self) -> Result<Entries, Problem> {
+        if self.format != FORMAT {
+            return Err(INVALID.detail(format!("A document has `\"format\": {FORMAT}`.")));
+        }
+        if self.policies.len() > POLICIES_MAX {
+            return Err(INVALID.detail(format!("A document has at most {POLICIES_MAX} policies.")));
+        }
+        let mut errors = Vec::new();
+        let mut policies = Vec::with_capacity(self.policies.len());
+        for policy in self.policies {
+            policies.push(policy.checked(&mut errors)?);
+        }
+        if !errors.is_empty() {
+            let detail = match errors.as_slice() {
+                [only] => format!("{}: {}", only.field, only.detail),
+                several => format!("{} fields are wrong; `errors` names each.", several.len()),
+            };
+            errors.truncate(ERRORS_MAX);
+            return Err(SETTINGS_INVALID.detail(detail).with_errors(errors));
+        }
+        policies.sort_unstable_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
+        if let Some(pair) = policies.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            return Err(INVALID.detail(format!("The document has the policy {} twice.", pair[0].name)));
+        }
+        Ok(Entries(policies))
+    }
+}
+
+impl PolicyDocument {
+    pub(super) fn of(
+        policy: &Policy,
+        versions: Vec<VersionDocument>,
+        active: Option<ActiveDocument>,
+    ) -> Result<PolicyDocument, Problem> {
+        Ok(PolicyDocument {
+            name: policy.name.parse().map_err(Problem::internal)?,
+            description: policy.description.clone(),
+            versions,
+            active,
+        })
+    }
+
+    fn checked(self, errors: &mut Vec<FieldError>) -> Result<PolicyEntry, Problem> {
+        let name = self.name;
+        let here = |mut problem: Problem| {
+            problem.detail = format!("{name}: {}", problem.detail);
+            problem
+        };
+        policy::check_policy(&name, self.description.as_deref()).map_err(here)?;
+        if self.versions.len() > VERSIONS_MAX {
+            return Err(here(INVALID.detail(format!(
+                "A policy of a document has at most {VERSIONS_MAX} versions."
+            ))));
+        }
+        let mut versions: Vec<(VersionLabel, Content)> = Vec::with_capacity(self.versions.len());
+        let mut labels = std::collections::BTreeSet::new();
+        for VersionDocument {
+            version,
+            settings,
+            rules,
+        } in self.versions
+        {
+            if !labels.insert(version.clone()) {
+                return Err(here(
+                    INVALID.detail(format!("The document has version {version} twice.")),
+                ));
+            }
+            match policy::read_content(settings.get(), &rules) {
+                Ok(content) => versions.push((version, content)),
+                Err(problem) if problem.kind == SETTINGS_INVALID => {
+                    errors.extend(fields_of(problem, &format!("{name}/{version}")));
+                }
+                Err(problem) => return Err(here(problem)),
+            }
+        }
+        let active = match self.active {
+            Some(active) => {
+                let target = active.target.unwrap_or_default().checked().map_err(here)?;
+                Some((active.version, target))
+            }
+            None => None,
+        };
+        Ok(PolicyEntry {
+            name,
+            description: self.description,
+            versions,
+            active,
+        })
+    }
+}
+
+impl VersionDocument {
+    /// From canonical settings.
+    pub(super) fn of(
+        version: VersionLabel,
+        settings: String,
+        rules: Vec<Rule>,
+    ) -> Result<VersionDocument, Problem> {
+        Ok(VersionDocument {
+            version,
+            settings: RawValue::from_string(settings).map_err(Problem::internal)?,
+            rules,
+        })
+    }
+}
+
+impl ActiveDocument {
+    pub(super) fn of(rollout: Rollout) -> ActiveDocument {
+        ActiveDocument::new(rollout.version, rollout.plan.target)
+    }
+
+    fn new(version: VersionLabel, target: Target) -> ActiveDocument {
+        let target = (target != Target::default()).then_some(target);
+        ActiveDocument { version, target }
+    }
+}
+
+impl Entries {
+    /// The one text for what a document says.
+    pub(super) fn to_json(&self) -> Result<String, Problem> {
+        let mut policies = Vec::with_capacity(self.0.len());
+        for entry in &self.0 {
+            let mut versions = Vec::with_capacity(entry.versions.len());
+            for (label, content) in &entry.versions {
+                let rules = serde_json::from_str(&content.rules_json).map_err(Problem::internal)?;
+                versions.push(VersionDocument::of(
+                    label.clone(),
+                    content.settings_json.clone(),
+                    rules,
+                )?);
+            }
+            let active = entry.active.clone();
+            policies.push(PolicyDocument {
+                name: entry.name.clone(),
+                description: entry.description.clone(),
+                versions,
+                active: active.map(|(version, target)| ActiveDocument::new(version, target)),
+            });
+        }
+        let text = Document::of(policies).to_json()?;
+        if text.len() > DOCUMENT_BYTES_MAX {
+            return Err(BODY_TOO_LARGE.detail("The document is over the limit of this call."));
+        }
+        Ok(text)
+    }
+}
+
+/// The wrong fields of one version, each under its policy and version.
+fn fields_of(problem: Problem, place: &str) -> Vec<FieldError> {
+    if problem.errors.is_empty() {
+        return vec![FieldError {
+            field: place.to_owned(),
+            code: problem.code().to_owned(),
+            detail: problem.detail,
+        }];
+    }
+    let within = |error: FieldError| FieldError {
+        field: format!("{place}/{}", error.field),
+        ..error
+    };
+    problem.errors.into_iter().map(within).collect()
+}
