@@ -23,8 +23,8 @@ use muster_control::{
     access::{
         Author,
         problem::{
-            CERTIFICATE_REVOKED, CSR_INVALID, DEVICE_BLOCKED, EPOCH_MISMATCH, INTERNAL, MALFORMED, METHOD_NOT_ALLOWED, NOT_FOUND,
-            Problem,
+            CERTIFICATE_REVOKED, CSR_INVALID, DEVICE_BLOCKED, EPOCH_MISMATCH, INTERNAL, MALFORMED,
+            METHOD_NOT_ALLOWED, NOT_FOUND, Problem,
         },
         request::with_id,
     },
@@ -69,7 +69,9 @@ async fn identified(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(_) => {
             tracing::error!(request_id = id, "a request panicked");
-            INTERNAL.detail("The request was not carried out.").into_response()
+            INTERNAL
+                .detail("The request was not carried out.")
+                .into_response()
         }
     }
 }
@@ -187,7 +189,9 @@ async fn renew(State(gateway): State<Gateway>, request: Request) -> Result<Respo
             return Err(EPOCH_MISMATCH.detail("The device was enrolled again or retired meanwhile."));
         }
         if !certificates::hold(tx, tenant, &serial, device, epoch)? {
-            return Err(CERTIFICATE_REVOKED.detail("The certificate was revoked. The device must enroll again."));
+            return Err(
+                CERTIFICATE_REVOKED.detail("The certificate was revoked. The device must enroll again.")
+            );
         }
         certificates::issue(tx, &shared.keys, device, epoch, &csr.spki, lifetime)
     })

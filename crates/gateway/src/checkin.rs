@@ -137,11 +137,7 @@ async fn work(
     Ok(answer)
 }
 
-async fn take_receipts(
-    app: &App,
-    known: &Known,
-    receipts: Vec<Envelope>,
-) -> Result<Vec<CommandId>, Problem> {
+async fn take_receipts(app: &App, known: &Known, receipts: Vec<Envelope>) -> Result<Vec<CommandId>, Problem> {
     let identity = &known.identity;
     if receipts.is_empty() {
         return Ok(Vec::new());

@@ -46,6 +46,9 @@ impl AdminFile {
     /// Writes the file whole, for its owner alone.
     pub fn write(&self, data_dir: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)?;
-        Ok(write_private(&Self::path(data_dir), format!("{text}\n").as_bytes())?)
+        Ok(write_private(
+            &Self::path(data_dir),
+            format!("{text}\n").as_bytes(),
+        )?)
     }
 }

@@ -85,7 +85,9 @@ async fn verify_log(install: &Install, tenant: TenantId, name: &str) -> Result<b
         Ok(summary) => {
             say!(
                 "ok    log of {name}: {} entries, root {}, {} waiting",
-                summary.entries, summary.root, summary.waiting
+                summary.entries,
+                summary.root,
+                summary.waiting
             );
             Ok(true)
         }

@@ -13,17 +13,13 @@ use clap::{Args, Subcommand};
 use muster_control::{
     App, Clock, Control, MIGRATIONS, Settings,
     access::{self, NewClient},
-    audit,
-    reconcile,
+    audit, reconcile,
     secrets::{Keyring, write_private},
 };
 use muster_model::TenantId;
 use muster_storage::{Database, DatabaseUrl, OpenOptions, Scope};
 
-use crate::{
-    admin_file::AdminFile,
-    config::Options,
-};
+use crate::{admin_file::AdminFile, config::Options};
 
 /// The name of the tenant that the first run makes.
 const FIRST_TENANT: &str = "default";

@@ -327,9 +327,13 @@ impl BulkTarget {
         let tenant = tx.tenant();
         match self {
             BulkTarget::Ids(ids) => {
-                let names = ids.iter().filter(|id| id.parse::<muster_model::DeviceId>().is_err());
+                let names = ids
+                    .iter()
+                    .filter(|id| id.parse::<muster_model::DeviceId>().is_err());
                 if names.count() > BULK_NAMES_MAX {
-                    return Err(INVALID.detail("Name at most 100 devices by something else than their ids, dev_…."));
+                    return Err(
+                        INVALID.detail("Name at most 100 devices by something else than their ids, dev_….")
+                    );
                 }
                 ids.iter().map(|id| devices::resolve(tx, tenant, id)).collect()
             }

@@ -33,7 +33,8 @@ pub fn accept_receipt(
     if receipt.tenant != tenant || receipt.device_id != device || receipt.epoch != epoch {
         return Err(DEVICE_BLOCKED.detail("A receipt names another device, tenant or enrollment."));
     }
-    let command = store::by_id(tx, tenant, receipt.command_id)?.filter(|command| command.device == device && command.epoch == epoch);
+    let command = store::by_id(tx, tenant, receipt.command_id)?
+        .filter(|command| command.device == device && command.epoch == epoch);
     let Some(command) = command else {
         *refused += 1;
         refuse(tx, device, &receipt, "there is no such command of this device")?;

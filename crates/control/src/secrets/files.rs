@@ -27,7 +27,11 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SecretsError> {
     // A name that nobody can have put there before, and never one that is there: no link of somebody else is followed.
     let part = path.with_extension(format!("{}.part", hex::encode(crate::clock::random::<8>())));
     let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&part)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&part, path)?;
