@@ -5,7 +5,7 @@
   const POLL_MS = 2000, REST_MS = 10 * 60 * 1000;
 
   // Relative times go on while the page is open, from the age that the server saw: this machine's clock may be wrong.
-  const span = (s) => s < MINUTE ? `${s} s` : s < HOUR ? `${Math.floor(s / MINUTE)} min` : s < DAY ? `${Math.floor(s / HOUR)} h` : `${Math.floor(s / DAY)} d`;
+  const span = (s) => s < MINUTE ? `${s} s` : s < HOUR ? `${Math.round(s / MINUTE)} min` : s < DAY ? `${Math.round(s / HOUR)} h` : `${Math.round(s / DAY)} d`;
   const relative = (element) => {
     const seconds = Math.floor(Number(element.dataset.age) + performance.now() / 1000);
     const text = element.querySelector(".rel");

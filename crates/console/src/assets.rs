@@ -113,6 +113,45 @@ mod tests {
         }
     }
 
+    /// Relative luminance and contrast (WCAG 2.2, definitions) of two colors as `#rrggbb`.
+    fn contrast(one: &str, other: &str) -> f64 {
+        let luminance = |color: &str| {
+            let channel = |at: usize| {
+                let value = f64::from(u8::from_str_radix(&color[at..at + 2], 16).expect("a color is hex")) / 255.0;
+                if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+            };
+            0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5)
+        };
+        let (one, other) = (luminance(one), luminance(other));
+        (one.max(other) + 0.05) / (one.min(other) + 0.05)
+    }
+
+    #[test]
+    fn text_is_readable_in_both_themes() {
+        let style = Files::get("app.css").expect("the style is embedded").data;
+        let style = String::from_utf8_lossy(&style).into_owned();
+        let colors = |name: &str| {
+            let at = style.find(&format!("--{name}: light-dark(")).expect("the color is defined");
+            let pair = style[at..].split(['(', ')']).nth(1).expect("it has two values");
+            let (light, dark) = pair.split_once(", ").expect("it has two values");
+            [light.to_owned(), dark.to_owned()]
+        };
+        let mut pairs = vec![("accent-ink", "accent")];
+        for tone in ["good", "bad", "warn", "wait", "off"] {
+            pairs.extend([(tone, "surface"), (tone, tone)]);
+        }
+        for ground in ["paper", "surface", "sunken"] {
+            pairs.extend([("ink", ground), ("muted", ground), ("accent", ground)]);
+        }
+        for (text, ground) in pairs {
+            let ground = if text == ground { format!("{ground}-soft") } else { ground.to_owned() };
+            for (text_color, ground_color) in colors(text).iter().zip(&colors(&ground)) {
+                let ratio = contrast(text_color, ground_color);
+                assert!(ratio >= 4.5, "{text} {text_color} on {ground} {ground_color}: {ratio:.2}");
+            }
+        }
+    }
+
     #[test]
     fn no_script_makes_markup_from_text() {
         for (name, asset) in ASSETS.iter().filter(|(name, _)| name.ends_with(".js")) {

@@ -84,7 +84,7 @@ pub const NAVIGATION: &[NavEntry] = &[
     NavEntry {
         section: Section::Settings,
         href: "/settings",
-        label: "Catalogue",
+        label: "Catalog",
         icon: "M4 4h5v12H4zM11 4h5v12h-5zM6 7h1M13 7h1",
     },
 ];

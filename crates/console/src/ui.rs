@@ -87,13 +87,14 @@ impl fmt::Display for When {
 
 impl HtmlSafe for When {}
 
-/// A length of time in its largest unit.
+/// A length of time in its largest unit, to the nearest.
 pub fn span(seconds: u64) -> String {
+    let nearest = |unit: u64| (seconds + unit / 2) / unit;
     match seconds {
         0..MINUTE => format!("{seconds} s"),
-        MINUTE..HOUR => format!("{} min", seconds / MINUTE),
-        HOUR..DAY => format!("{} h", seconds / HOUR),
-        _ => format!("{} d", seconds / DAY),
+        MINUTE..HOUR => format!("{} min", nearest(MINUTE)),
+        HOUR..DAY => format!("{} h", nearest(HOUR)),
+        _ => format!("{} d", nearest(DAY)),
     }
 }
 

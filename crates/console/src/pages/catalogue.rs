@@ -84,7 +84,7 @@ async fn show(session: Session, Ask(search): Ask<Search>) -> Result<Response, Re
     let wanted = search.q.trim().to_lowercase();
     let rows = catalogue().iter().map(Row::of).filter(|row| row.fits(&wanted));
     page(&CataloguePage {
-        shell: session.shell("Settings catalogue", Section::Settings),
+        shell: session.shell("Settings catalog", Section::Settings),
         rows: rows.collect(),
         query: search.q.trim().to_owned(),
     })

@@ -14,7 +14,7 @@ use muster_control::{
     audit::{self, EntryRow, Head},
     devices, policy,
 };
-use muster_model::{DeviceId, EntryId, PolicyId, TenantId, Timestamp};
+use muster_model::{DeviceId, EntryId, PolicyId, TenantId, Timestamp, TokenId};
 use muster_storage::Tx;
 use muster_trust::{
     checkpoint::Checkpoint,
@@ -40,6 +40,10 @@ pub fn router() -> Router<App> {
         .route("/log", get(list))
         .route("/log/{entry}", get(show))
 }
+
+/// What a line says of an entry's detail at most.
+const NOTE_PARTS_MAX: usize = 3;
+const NOTE_CHARS_MAX: usize = 120;
 
 /// What each action means, in words.
 const SENTENCES: &[(&str, &str)] = &[
@@ -103,12 +107,16 @@ pub fn lines(
     let mut names: HashMap<String, Option<String>> = HashMap::new();
     let mut lines = Vec::with_capacity(rows.len());
     for row in rows {
-        let Ok(entry) = row.entry() else { continue };
+        // What somebody made unreadable must not vanish from the list.
+        let Ok(entry) = row.entry() else {
+            lines.push(unreadable(row.place, now));
+            continue;
+        };
         let id = entry.object.id.clone();
         let name = match names.get(&id) {
             Some(known) => known.clone(),
             None => {
-                let name = name_of(tx, tenant, &id)?;
+                let name = name_of(tx, tenant, &entry)?;
                 names.insert(id.clone(), name.clone());
                 name
             }
@@ -148,7 +156,9 @@ fn unreadable(index: u64, now: Timestamp) -> Line {
     }
 }
 
-fn name_of(tx: &mut Tx, tenant: TenantId, id: &str) -> Result<Option<String>, Problem> {
+/// What people call the object of an entry.
+fn name_of(tx: &mut Tx, tenant: TenantId, entry: &LogEntry) -> Result<Option<String>, Problem> {
+    let id = &entry.object.id;
     if let Ok(device) = id.parse::<DeviceId>() {
         return match devices::get(tx, tenant, device) {
             Ok(device) => Ok(Some(device.name)),
@@ -156,9 +166,14 @@ fn name_of(tx: &mut Tx, tenant: TenantId, id: &str) -> Result<Option<String>, Pr
             Err(problem) => Err(problem),
         };
     }
-    match id.parse::<PolicyId>() {
-        Ok(policy) => Ok(Some(policy::name(tx, tenant, policy)?)),
-        Err(_) => Ok(None),
+    if id.parse::<TokenId>().is_ok() {
+        return Ok(entry.detail_text("device_uuid").map(|uuid| format!("for {uuid}")));
+    }
+    // A rollout is known by its policy.
+    let policy = id.parse::<PolicyId>().ok();
+    match policy.or_else(|| entry.detail_text("policy_id")?.parse().ok()) {
+        Some(policy) => Ok(Some(policy::name(tx, tenant, policy)?)),
+        None => Ok(None),
     }
 }
 
@@ -179,15 +194,14 @@ fn note(entry: &LogEntry) -> String {
     const SHOWN: [&str; 7] = [
         "type", "state", "outcome", "version", "decision", "code", "reason",
     ];
-    let texts = SHOWN
+    let mut texts: Vec<String> = SHOWN
         .iter()
-        .filter_map(|key| entry.detail.get(*key))
-        .filter_map(|value| value.as_str());
-    texts
-        .take(3)
-        .map(|text| text.chars().take(120).collect::<String>())
-        .collect::<Vec<_>>()
-        .join(", ")
+        .filter_map(|key| entry.detail_text(key))
+        .map(|text| text.chars().take(NOTE_CHARS_MAX).collect())
+        .collect();
+    texts.dedup();
+    texts.truncate(NOTE_PARTS_MAX);
+    texts.join(", ")
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -366,7 +380,7 @@ async fn show(State(app): State<App>, session: Session, At(entry): At<String>) -
             };
             // Bytes that somebody changed may be no entry any more: the page then shows them and that they do not verify.
             let line = match LogEntry::from_bytes(&proof.entry) {
-                Ok(entry) => line(proof.index, &entry, name_of(tx, tenant, &entry.object.id)?, now),
+                Ok(entry) => line(proof.index, &entry, name_of(tx, tenant, &entry)?, now),
                 Err(_) => unreadable(proof.index, now),
             };
             Ok::<_, Problem>((proof, line))

@@ -155,7 +155,7 @@ fn figures(overview: &fleet::Overview) -> Vec<Figure> {
         of("connected now", signed(overview.connected as u64), None),
         of("commands, 7 days", sent, Some("/commands")),
         of(
-            "enrolled by token, 7 days",
+            "enrolled, 7 days",
             overview.enrollment.redeemed,
             Some("/tokens"),
         ),

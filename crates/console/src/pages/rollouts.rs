@@ -144,6 +144,7 @@ pub struct DeviceRow {
     pub state: Option<Badge>,
     pub reported: Option<When>,
     pub problems: Vec<(String, Badge, String)>,
+    pub is_failed: bool,
 }
 
 /// One thing that can be done to a rollout.
@@ -434,6 +435,7 @@ fn target(
             name: device.name,
             platform: ui::platform(device.platform.as_str()).to_owned(),
             state: state.map(ui::report),
+            is_failed: state == Some("failed"),
             reported: report
                 .as_ref()
                 .map(|(report, _)| When::new(report.reported_at, now)),

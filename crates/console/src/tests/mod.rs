@@ -1,5 +1,7 @@
 //! The admin listener over a real application: who gets in, what pages show, what forms do.
 
+mod browser;
+mod chromium;
 mod forms;
 mod pages;
 mod security;

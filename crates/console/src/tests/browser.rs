@@ -1,0 +1,155 @@
+//! The console in a real browser: sign-in, every page in both themes and at 400 pixels, keyboard, live progress.
+
+use axum::http::Method;
+use serde_json::json;
+use tokio::{net::TcpListener, task::block_in_place};
+
+use super::chromium::{Browser, installed};
+use crate::testing::{HOSTILE, Scene};
+
+/// What every page must be; answers what it is not.
+const AUDIT: &str = r"(() => {
+    const bad = [];
+    const name = (e) => (e.getAttribute('aria-label') ?? e.textContent ?? '').trim();
+    for (const e of document.querySelectorAll('input:not([type=hidden]), select, textarea')) {
+        if (!e.labels.length) bad.push('a field without a label: ' + e.name);
+    }
+    for (const e of document.querySelectorAll('a, button, summary')) if (!name(e)) bad.push('without a name: ' + e.tagName);
+    for (const e of document.querySelectorAll('th')) if (!e.scope) bad.push('a header without a scope: ' + name(e));
+    for (const e of document.querySelectorAll('[aria-labelledby], [aria-describedby]')) {
+        for (const id of ((e.getAttribute('aria-labelledby') ?? '') + ' ' + (e.getAttribute('aria-describedby') ?? '')).split(' ')) {
+            if (id && !document.getElementById(id)) bad.push('names an element that is not there: ' + id);
+        }
+    }
+    const ids = [...document.querySelectorAll('[id]')].map((e) => e.id);
+    for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) bad.push('twice the id ' + id);
+    if (document.querySelectorAll('h1').length !== 1) bad.push('not one h1');
+    if (document.documentElement.lang !== 'en') bad.push('no language');
+    if (document.documentElement.scrollWidth > innerWidth) bad.push('wider than the window: ' + document.documentElement.scrollWidth);
+    return bad;
+})()";
+
+/// The scene behind a real socket, and a browser that looks at it.
+struct Stage {
+    scene: Scene,
+    browser: Browser,
+    base: String,
+}
+
+async fn stage() -> Option<Stage> {
+    let path = installed()?;
+    let scene = Scene::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("the listener has an address");
+    let service = scene.router.clone();
+    tokio::spawn(async move { axum::serve(listener, service).await });
+    let browser = block_in_place(|| Browser::start(&path));
+    Some(Stage { scene, browser, base: format!("http://localhost:{}", address.port()) })
+}
+
+impl Stage {
+    fn open(&mut self, path: &str) {
+        block_in_place(|| self.browser.open(&format!("{}{path}", self.base)));
+    }
+
+    fn until(&mut self, expression: &str) {
+        block_in_place(|| self.browser.until(expression));
+    }
+
+    fn evaluate(&mut self, expression: &str) -> serde_json::Value {
+        block_in_place(|| self.browser.evaluate(expression))
+    }
+
+    async fn sign_in(&mut self) {
+        let secret = self.scene.link("mara").await;
+        self.open(&format!("/signin#{secret}"));
+        self.until("location.hash === '' && !location.href.includes('#')");
+        assert_eq!(self.evaluate("document.activeElement.textContent"), "Sign in");
+        block_in_place(|| self.browser.press("Enter", 13));
+        self.until("location.pathname === '/' && document.readyState === 'complete'");
+    }
+
+    fn check(&mut self, path: &str) {
+        self.open(path);
+        assert_eq!(self.evaluate(AUDIT), json!([]), "{path}");
+        assert_eq!(self.browser.complaints, Vec::<String>::new(), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
+    let Some(mut stage) = stage().await else { return };
+    let device = stage.scene.device("SAME").await.id;
+    let rival = stage.scene.device("SAME").await.id;
+    let (policy, rollout) = stage.scene.rollout(HOSTILE, r#"{"lockscreen.message":"<b>x</b>"}"#).await;
+    let lock = json!({"type": "lock", "message": HOSTILE}).to_string();
+    let sent = stage.scene.call(Method::POST, &format!("/api/v1/devices/{device}/commands"), &lock).await;
+    let command = sent["command_id"].as_str().expect("it has an id").to_owned();
+    stage.scene.settle().await;
+    stage.sign_in().await;
+    let mut paths: Vec<String> =
+        ["", "/settings", "/facts", "/commands", "/certificates", "/timeline"].map(|tab| format!("/devices/{device}{tab}")).to_vec();
+    paths.extend(
+        ["/", "/devices", "/policies", "/policies/new", "/rollouts", "/commands", "/log", "/log/0", "/tokens", "/settings"]
+            .map(str::to_owned),
+    );
+    paths.extend(["/api/v1/docs", "/errors", "/errors/not_found"].map(str::to_owned));
+    paths.extend([
+        format!("/devices/{rival}"),
+        format!("/policies/{policy}"),
+        format!("/policies/{policy}/versions/2026.05"),
+        format!("/policies/{policy}/versions/new"),
+        format!("/rollouts/{rollout}"),
+        format!("/commands/{command}"),
+    ]);
+    for (width, scheme) in [(1280, "light"), (1280, "dark"), (400, "light")] {
+        block_in_place(|| stage.browser.look(width, scheme));
+        for path in &paths {
+            stage.check(path);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_keyboard_is_enough_and_progress_is_live() {
+    let Some(mut stage) = stage().await else { return };
+    stage.scene.device("S-1").await;
+    let (_, rollout) = stage.scene.rollout("baseline", r#"{"passcode.min_length":12}"#).await;
+    stage.sign_in().await;
+    let path = format!("/rollouts/{rollout}");
+    stage.open(&path);
+    block_in_place(|| stage.browser.press("Tab", 9));
+    assert_eq!(stage.evaluate("document.activeElement.textContent"), "Skip to content");
+
+    assert_eq!(stage.evaluate("document.querySelector('dd[data-field=pending]').textContent"), "1");
+    stage.scene.device("S-2").await;
+    stage.until("document.querySelector('dd[data-field=pending]').textContent === '2'");
+
+    stage.evaluate("document.querySelector('[data-opens=do-pause]').focus()");
+    block_in_place(|| stage.browser.press("Enter", 13));
+    stage.until("document.querySelector('#do-pause').open && document.querySelector('#do-pause').matches(':modal')");
+    block_in_place(|| stage.browser.press("Escape", 27));
+    stage.until("!document.querySelector('#do-pause').open");
+    block_in_place(|| stage.browser.press("Enter", 13));
+    stage.until("document.querySelector('#do-pause').matches(':modal')");
+    assert_eq!(stage.evaluate("document.activeElement.textContent"), "Pause");
+    block_in_place(|| stage.browser.press("Enter", 13));
+    stage.until("location.search === '?notice=rollout-paused' && document.readyState === 'complete'");
+    assert_eq!(stage.browser.complaints, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_theme_is_remembered() {
+    const BACKGROUND: &str = "getComputedStyle(document.body).backgroundColor";
+    let Some(mut stage) = stage().await else { return };
+    block_in_place(|| stage.browser.look(1280, "light"));
+    stage.open("/signin");
+    let light = stage.evaluate(BACKGROUND);
+    block_in_place(|| stage.browser.look(1280, "dark"));
+    let dark = stage.evaluate(BACKGROUND);
+    assert_ne!(light, dark, "the system's preference is followed");
+    stage.evaluate("document.querySelector('[data-theme-toggle]').click()");
+    assert_eq!(stage.evaluate(BACKGROUND), light, "the first press chooses light");
+    stage.open("/errors");
+    assert_eq!(stage.evaluate(BACKGROUND), light, "on the next page as well");
+}
