@@ -34,7 +34,11 @@ async fn no_hot_statement_scans_a_whole_table() {
     let mut scans = Vec::new();
     for database in testing::databases(MIGRATIONS).await {
         for slice in STATEMENTS {
-            let hot: Vec<_> = slice.iter().filter(|statement| !MAY_SCAN.contains(&statement.name)).copied().collect();
+            let hot: Vec<_> = slice
+                .iter()
+                .filter(|statement| !MAY_SCAN.contains(&statement.name))
+                .copied()
+                .collect();
             scans.extend(testing::whole_table_scans(&database, &hot).await);
         }
     }

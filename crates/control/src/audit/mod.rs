@@ -47,6 +47,8 @@ pub struct LoggedTx<'a> {
     at: Timestamp,
     keys: Arc<TenantKeys>,
     recorded: u64,
+    /// Changed rows that are no change of the tenant's: a claimed idempotency key and its stored answer.
+    excused: u64,
 }
 
 impl Deref for LoggedTx<'_> {
@@ -80,6 +82,11 @@ impl LoggedTx<'_> {
     /// The tenant's signing keys.
     pub fn keys(&self) -> &TenantKeys {
         &self.keys
+    }
+
+    /// Says that `rows` changed rows need no entry, because they only remember the request itself.
+    pub(crate) fn excuse(&mut self, rows: u64) {
+        self.excused += rows;
     }
 
     /// Writes the log entry of a change. `object` is what changed: its kind and id.
@@ -150,10 +157,11 @@ where
                 at,
                 keys: Arc::clone(&keys),
                 recorded: 0,
+                excused: 0,
             };
             let value = change(&mut logged)?;
-            let recorded = logged.recorded;
-            if tx.changes() > before && recorded == 0 {
+            let (recorded, excused) = (logged.recorded, logged.excused);
+            if tx.changes() > before + excused && recorded == 0 {
                 return Err(Problem::internal(
                     "a transaction changed rows and recorded no entry",
                 ));
