@@ -28,7 +28,7 @@ use muster_control::{
 };
 use muster_model::{CommandId, Timestamp};
 use muster_storage::Scope;
-use muster_trust::{dsse::Envelope, key::PublicKey};
+use muster_trust::{dsse::Envelope, entry::LogEntry, key::PublicKey};
 
 use crate::{
     Gateway, Peer,
@@ -238,8 +238,13 @@ async fn hand_out(
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
             let mut proved = Proved::default();
             for command in due {
-                if let Some(proof) = audit::entry_proof(&shared, tx, tenant, command.entry, &at)? {
-                    proved.commands.push((command, proof));
+                let Some(proof) = audit::entry_proof(&shared, tx, tenant, command.entry, &at)? else {
+                    continue;
+                };
+                let entry = LogEntry::from_bytes(&proof.entry).map_err(Problem::internal)?;
+                match commands::as_logged(&command, &entry) {
+                    Some(envelope) => proved.commands.push((command, DueCommand { envelope, proof })),
+                    None => tracing::error!(command = %command.id, "not delivered: the row is not what the log records"),
                 }
             }
             if let Some((set, statement, entries)) = desired {
@@ -266,7 +271,7 @@ async fn hand_out(
 /// What the database gave for an answer.
 #[derive(Default)]
 struct Proved {
-    commands: Vec<(Command, muster_trust::proof::LoggedProof)>,
+    commands: Vec<(Command, DueCommand)>,
     desired: Option<Desired>,
     consistency: Vec<muster_trust::merkle::Hash>,
 }
@@ -280,17 +285,13 @@ async fn fill(
     answer: &mut CheckinResponse,
 ) -> Result<(), Problem> {
     answer.desired = proved.desired;
-    let (due, proofs): (Vec<_>, Vec<_>) = proved.commands.into_iter().unzip();
-    if !due.is_empty() {
-        let ids: Vec<CommandId> = due.iter().map(|command| command.id).collect();
-        let handed = commands::mark_delivered(app, tenant, due).await?;
-        for command in handed {
-            let place = ids.iter().position(|id| *id == command.id);
-            let proof = place.and_then(|place| proofs.get(place)).cloned();
-            let proof = proof.ok_or_else(|| Problem::internal("a delivered command was among those due"))?;
-            let envelope: Envelope = serde_json::from_str(&command.envelope).map_err(Problem::internal)?;
-            answer.commands.push(DueCommand { envelope, proof });
-        }
+    let (rows, mut due): (Vec<_>, Vec<_>) = proved.commands.into_iter().unzip();
+    if !rows.is_empty() {
+        let ids: Vec<CommandId> = rows.iter().map(|command| command.id).collect();
+        let handed = commands::mark_delivered(app, tenant, rows).await?;
+        let mut is_handed = ids.iter().map(|id| handed.iter().any(|command| command.id == *id));
+        due.retain(|_| is_handed.next().unwrap_or(false));
+        answer.commands = due;
     }
     if head.size > tree_size && (answer.desired.is_some() || !answer.commands.is_empty()) {
         let consistency = proved

@@ -12,6 +12,8 @@ use muster_model::{
 };
 use muster_storage::{Scope, Statement, Tx};
 use muster_trust::{
+    dsse::Envelope,
+    entry::LogEntry,
     key::sha256,
     statement::{self, CommandStatement},
 };
@@ -242,16 +244,21 @@ pub async fn supersede_before(
     Ok(ended)
 }
 
+/// What to deliver for a command: its envelope, if it is the one that its log entry records for this very command. A row
+/// that was inserted or edited by SQL has none.
+pub fn as_logged(command: &Command, entry: &LogEntry) -> Option<Envelope> {
+    let envelope: Envelope = serde_json::from_str(&command.envelope).ok()?;
+    let is_its_entry = entry.detail_text("command_id") == Some(command.id.to_string().as_str());
+    let recorded = entry.detail_digest(muster_trust::entry::detail::STATEMENT_SHA256);
+    (is_its_entry && recorded == Some(sha256(&envelope.payload))).then_some(envelope)
+}
+
 /// What breaks "a command that waits is one that was logged", for the doctor: rows that were inserted or edited by SQL.
 pub fn broken(tx: &mut Tx, tenant: TenantId) -> Result<Vec<String>, Problem> {
     let mut broken = Vec::new();
     for command in store::all_open(tx, tenant, CHECKED_MAX)? {
-        let logged = audit::entry(tx, tenant, command.entry)?;
-        let envelope: Option<muster_trust::dsse::Envelope> = serde_json::from_str(&command.envelope).ok();
-        let stated = envelope.map(|envelope| sha256(&envelope.payload));
-        let recorded =
-            logged.and_then(|entry| entry.detail_digest(muster_trust::entry::detail::STATEMENT_SHA256));
-        if stated.is_none() || stated != recorded {
+        let entry = audit::entry(tx, tenant, command.entry)?;
+        if entry.and_then(|entry| as_logged(&command, &entry)).is_none() {
             broken.push(format!("{} waits and was not logged", command.id));
         }
     }
