@@ -117,8 +117,13 @@ mod tests {
     fn contrast(one: &str, other: &str) -> f64 {
         let luminance = |color: &str| {
             let channel = |at: usize| {
-                let value = f64::from(u8::from_str_radix(&color[at..at + 2], 16).expect("a color is hex")) / 255.0;
-                if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+                let value =
+                    f64::from(u8::from_str_radix(&color[at..at + 2], 16).expect("a color is hex")) / 255.0;
+                if value <= 0.04045 {
+                    value / 12.92
+                } else {
+                    ((value + 0.055) / 1.055).powf(2.4)
+                }
             };
             0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5)
         };
@@ -131,7 +136,9 @@ mod tests {
         let style = Files::get("app.css").expect("the style is embedded").data;
         let style = String::from_utf8_lossy(&style).into_owned();
         let colors = |name: &str| {
-            let at = style.find(&format!("--{name}: light-dark(")).expect("the color is defined");
+            let at = style
+                .find(&format!("--{name}: light-dark("))
+                .expect("the color is defined");
             let pair = style[at..].split(['(', ')']).nth(1).expect("it has two values");
             let (light, dark) = pair.split_once(", ").expect("it has two values");
             [light.to_owned(), dark.to_owned()]
@@ -144,10 +151,17 @@ mod tests {
             pairs.extend([("ink", ground), ("muted", ground), ("accent", ground)]);
         }
         for (text, ground) in pairs {
-            let ground = if text == ground { format!("{ground}-soft") } else { ground.to_owned() };
+            let ground = if text == ground {
+                format!("{ground}-soft")
+            } else {
+                ground.to_owned()
+            };
             for (text_color, ground_color) in colors(text).iter().zip(&colors(&ground)) {
                 let ratio = contrast(text_color, ground_color);
-                assert!(ratio >= 4.5, "{text} {text_color} on {ground} {ground_color}: {ratio:.2}");
+                assert!(
+                    ratio >= 4.5,
+                    "{text} {text_color} on {ground} {ground_color}: {ratio:.2}"
+                );
             }
         }
     }

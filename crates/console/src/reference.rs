@@ -146,7 +146,7 @@ fn call(document: &Value, method: &str, path: &str, operation: &Value) -> Call {
         .as_array()
         .into_iter()
         .flatten()
-        .flat_map(|one| members(one));
+        .flat_map(members);
     let scope = scopes
         .flat_map(|(_, scopes)| scopes.as_array().into_iter().flatten())
         .filter_map(Value::as_str);

@@ -1,6 +1,6 @@
 //! Commands: the list, and the whole life of one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use askama::Template;
 use axum::{
@@ -105,8 +105,8 @@ pub fn names(
 ) -> Result<HashMap<DeviceId, String>, Problem> {
     let mut names = HashMap::new();
     for id in ids {
-        if !names.contains_key(&id) {
-            names.insert(id, devices::get(tx, tenant, id)?.name);
+        if let Entry::Vacant(place) = names.entry(id) {
+            place.insert(devices::get(tx, tenant, id)?.name);
         }
     }
     Ok(names)

@@ -29,6 +29,8 @@ use crate::{
 
 /// Commands and entries that the first tab shows.
 const RECENT: usize = 5;
+/// Verdicts that the first tab shows; the settings tab has them all.
+const VERDICTS: usize = 6;
 
 pub fn router() -> Router<App> {
     Router::new()
@@ -188,7 +190,6 @@ impl Verdict {
 
 async fn overview(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
     let permit = session.permit::<DeviceRead>();
-    let _ = (session.permit::<CommandRead>(), session.permit::<LogRead>());
     let (tenant, now, work) = (session.tenant(), app.clock.now(), app.clone());
     rollout::ensure(&app, tenant).await?;
     let named = session.clone();
@@ -223,12 +224,7 @@ async fn overview(State(app): State<App>, session: Session, At(id): At<String>) 
                     .collect(),
                 verified: count_verified(&standing),
                 settings: standing.settings.len(),
-                verdicts: standing
-                    .verdicts
-                    .into_iter()
-                    .filter(|row| row.verdict != "compliant")
-                    .map(Verdict::of)
-                    .collect(),
+                verdicts: not_right(standing.verdicts),
                 commands: recent
                     .into_iter()
                     .map(|command| command_pages::row(command, None, now))
@@ -238,6 +234,13 @@ async fn overview(State(app): State<App>, session: Session, At(id): At<String>) 
         })
         .await?;
     page(&content)
+}
+
+/// What is not compliant, the worst first.
+fn not_right(verdicts: Vec<VerdictRow>) -> Vec<Verdict> {
+    let wrong = verdicts.into_iter().filter(|row| row.verdict != "compliant");
+    let (noncompliant, unknown): (Vec<_>, Vec<_>) = wrong.partition(|row| row.verdict == "noncompliant");
+    noncompliant.into_iter().chain(unknown).map(Verdict::of).collect()
 }
 
 fn count_verified(view: &DeviceSettingsView) -> usize {

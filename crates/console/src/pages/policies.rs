@@ -12,10 +12,7 @@ use axum::{
 };
 use muster_control::{
     App,
-    access::{
-        problem::Problem,
-        scope::{PolicyRead, RolloutRead},
-    },
+    access::{problem::Problem, scope::PolicyRead},
     policy::{self, BUNDLE_MEDIA_TYPE, Version},
     rollout,
 };
@@ -148,7 +145,6 @@ pub struct PolicyPage {
 
 async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
     let permit = session.permit::<PolicyRead>();
-    let _ = session.permit::<RolloutRead>();
     let (tenant, now, work) = (session.tenant(), app.clock.now(), app.clone());
     let named = session.clone();
     let content = app

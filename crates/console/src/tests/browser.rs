@@ -25,7 +25,7 @@ const AUDIT: &str = r"(() => {
     for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) bad.push('twice the id ' + id);
     if (document.querySelectorAll('h1').length !== 1) bad.push('not one h1');
     if (document.documentElement.lang !== 'en') bad.push('no language');
-    if (document.documentElement.scrollWidth > innerWidth) bad.push('wider than the window: ' + document.documentElement.scrollWidth);
+    if (document.documentElement.scrollWidth > document.documentElement.clientWidth) bad.push('wider than the window: ' + document.documentElement.scrollWidth);
     return bad;
 })()";
 
@@ -44,7 +44,11 @@ async fn stage() -> Option<Stage> {
     let service = scene.router.clone();
     tokio::spawn(async move { axum::serve(listener, service).await });
     let browser = block_in_place(|| Browser::start(&path));
-    Some(Stage { scene, browser, base: format!("http://localhost:{}", address.port()) })
+    Some(Stage {
+        scene,
+        browser,
+        base: format!("http://localhost:{}", address.port()),
+    })
 }
 
 impl Stage {
@@ -81,17 +85,42 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
     let Some(mut stage) = stage().await else { return };
     let device = stage.scene.device("SAME").await.id;
     let rival = stage.scene.device("SAME").await.id;
-    let (policy, rollout) = stage.scene.rollout(HOSTILE, r#"{"lockscreen.message":"<b>x</b>"}"#).await;
+    let (policy, rollout) = stage
+        .scene
+        .rollout(HOSTILE, r#"{"lockscreen.message":"<b>x</b>"}"#)
+        .await;
     let lock = json!({"type": "lock", "message": HOSTILE}).to_string();
-    let sent = stage.scene.call(Method::POST, &format!("/api/v1/devices/{device}/commands"), &lock).await;
+    let sent = stage
+        .scene
+        .call(Method::POST, &format!("/api/v1/devices/{device}/commands"), &lock)
+        .await;
     let command = sent["command_id"].as_str().expect("it has an id").to_owned();
     stage.scene.settle().await;
     stage.sign_in().await;
-    let mut paths: Vec<String> =
-        ["", "/settings", "/facts", "/commands", "/certificates", "/timeline"].map(|tab| format!("/devices/{device}{tab}")).to_vec();
+    let mut paths: Vec<String> = [
+        "",
+        "/settings",
+        "/facts",
+        "/commands",
+        "/certificates",
+        "/timeline",
+    ]
+    .map(|tab| format!("/devices/{device}{tab}"))
+    .to_vec();
     paths.extend(
-        ["/", "/devices", "/policies", "/policies/new", "/rollouts", "/commands", "/log", "/log/0", "/tokens", "/settings"]
-            .map(str::to_owned),
+        [
+            "/",
+            "/devices",
+            "/policies",
+            "/policies/new",
+            "/rollouts",
+            "/commands",
+            "/log",
+            "/log/0",
+            "/tokens",
+            "/settings",
+        ]
+        .map(str::to_owned),
     );
     paths.extend(["/api/v1/docs", "/errors", "/errors/not_found"].map(str::to_owned));
     paths.extend([
@@ -114,20 +143,31 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
 async fn the_keyboard_is_enough_and_progress_is_live() {
     let Some(mut stage) = stage().await else { return };
     stage.scene.device("S-1").await;
-    let (_, rollout) = stage.scene.rollout("baseline", r#"{"passcode.min_length":12}"#).await;
+    let (_, rollout) = stage
+        .scene
+        .rollout("baseline", r#"{"passcode.min_length":12}"#)
+        .await;
     stage.sign_in().await;
     let path = format!("/rollouts/{rollout}");
     stage.open(&path);
     block_in_place(|| stage.browser.press("Tab", 9));
-    assert_eq!(stage.evaluate("document.activeElement.textContent"), "Skip to content");
+    assert_eq!(
+        stage.evaluate("document.activeElement.textContent"),
+        "Skip to content"
+    );
 
-    assert_eq!(stage.evaluate("document.querySelector('dd[data-field=pending]').textContent"), "1");
+    assert_eq!(
+        stage.evaluate("document.querySelector('dd[data-field=pending]').textContent"),
+        "1"
+    );
     stage.scene.device("S-2").await;
     stage.until("document.querySelector('dd[data-field=pending]').textContent === '2'");
 
     stage.evaluate("document.querySelector('[data-opens=do-pause]').focus()");
     block_in_place(|| stage.browser.press("Enter", 13));
-    stage.until("document.querySelector('#do-pause').open && document.querySelector('#do-pause').matches(':modal')");
+    stage.until(
+        "document.querySelector('#do-pause').open && document.querySelector('#do-pause').matches(':modal')",
+    );
     block_in_place(|| stage.browser.press("Escape", 27));
     stage.until("!document.querySelector('#do-pause').open");
     block_in_place(|| stage.browser.press("Enter", 13));

@@ -31,7 +31,10 @@ pub struct Browser {
     _folder: TempDir,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the tests' only place that starts programs")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the tests' only place that starts programs"
+)]
 fn program(name: &str) -> Command {
     Command::new(name)
 }
@@ -40,10 +43,19 @@ fn program(name: &str) -> Command {
 pub fn installed() -> Option<String> {
     let look = "command -v chromium || command -v chromium-browser || command -v google-chrome; \
         test \"$CI\" = true -o \"$MUSTER_REQUIRE_PEERS\" = 1 && echo required >&2";
-    let output = program("sh").args(["-c", look]).output().expect("a shell can be started");
-    let path = String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned);
+    let output = program("sh")
+        .args(["-c", look])
+        .output()
+        .expect("a shell can be started");
+    let path = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .next()
+        .map(str::to_owned);
     if path.is_none() {
-        assert!(output.stderr.is_empty(), "Chromium is required here and is not installed");
+        assert!(
+            output.stderr.is_empty(),
+            "Chromium is required here and is not installed"
+        );
         println!("SKIPPED chromium: it is not installed");
     }
     path
@@ -54,7 +66,10 @@ impl Browser {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let pipe = |name: &str| folder.path().join(name);
         let (to, from, profile) = (pipe("to"), pipe("from"), pipe("profile"));
-        let made = program("mkfifo").args([&to, &from]).status().expect("mkfifo is there");
+        let made = program("mkfifo")
+            .args([&to, &from])
+            .status()
+            .expect("mkfifo is there");
         assert!(made.success());
         let process = program("sh")
             .args(["-c", START, path])
@@ -63,7 +78,10 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .expect("Chromium can be started");
-        let commands = File::options().write(true).open(&to).expect("the shell opens the other end");
+        let commands = File::options()
+            .write(true)
+            .open(&to)
+            .expect("the shell opens the other end");
         let mut browser = Browser {
             process,
             commands,
@@ -75,8 +93,14 @@ impl Browser {
         };
         let targets = browser.call("Target.getTargets", json!({}));
         let pages = targets["targetInfos"].as_array().expect("there are targets");
-        let page = pages.iter().find(|target| target["type"] == "page").expect("there is a page");
-        let attached = browser.call("Target.attachToTarget", json!({"targetId": page["targetId"], "flatten": true}));
+        let page = pages
+            .iter()
+            .find(|target| target["type"] == "page")
+            .expect("there is a page");
+        let attached = browser.call(
+            "Target.attachToTarget",
+            json!({"targetId": page["targetId"], "flatten": true}),
+        );
         browser.session = attached["sessionId"].as_str().map(str::to_owned);
         for domain in ["Page", "Runtime", "Log"] {
             browser.call(&format!("{domain}.enable"), json!({}));
@@ -89,7 +113,10 @@ impl Browser {
         self.call("Page.navigate", json!({"url": url}));
         // A page may take what is behind the # for itself.
         let url = url.split('#').next().unwrap_or(url);
-        self.until(&format!("document.readyState === 'complete' && location.href.startsWith({})", json!(url)));
+        self.until(&format!(
+            "document.readyState === 'complete' && location.href.startsWith({})",
+            json!(url)
+        ));
     }
 
     /// Waits until an expression is true.
@@ -103,7 +130,10 @@ impl Browser {
 
     /// The value of an expression in the page; null while the page changes.
     pub fn evaluate(&mut self, expression: &str) -> Value {
-        let answer = self.call("Runtime.evaluate", json!({"expression": expression, "returnByValue": true}));
+        let answer = self.call(
+            "Runtime.evaluate",
+            json!({"expression": expression, "returnByValue": true}),
+        );
         answer["result"]["value"].clone()
     }
 
@@ -132,7 +162,9 @@ impl Browser {
         if let Some(session) = &self.session {
             message["sessionId"] = json!(session);
         }
-        self.commands.write_all(format!("{message}\0").as_bytes()).expect("Chromium listens");
+        self.commands
+            .write_all(format!("{message}\0").as_bytes())
+            .expect("Chromium listens");
         loop {
             let answer = self.answers.recv_timeout(ANSWER_MAX).expect("Chromium answers");
             if answer["id"] == self.last_id {
@@ -146,8 +178,12 @@ impl Browser {
         let parameters = &event["params"];
         match event["method"].as_str() {
             Some("Log.entryAdded") => self.complaints.push(parameters["entry"]["text"].to_string()),
-            Some("Runtime.exceptionThrown") => self.complaints.push(parameters["exceptionDetails"].to_string()),
-            Some("Page.javascriptDialogOpening") => self.complaints.push(format!("a dialog opened: {parameters}")),
+            Some("Runtime.exceptionThrown") => {
+                self.complaints.push(parameters["exceptionDetails"].to_string())
+            }
+            Some("Page.javascriptDialogOpening") => {
+                self.complaints.push(format!("a dialog opened: {parameters}"))
+            }
             _ => {}
         }
     }
@@ -173,7 +209,9 @@ fn read(pipe: &Path) -> Receiver<Value> {
                 Ok(_) => {}
             }
             message.pop();
-            let Ok(value) = serde_json::from_slice(&message) else { return };
+            let Ok(value) = serde_json::from_slice(&message) else {
+                return;
+            };
             if sender.send(value).is_err() {
                 return;
             }

@@ -181,74 +181,87 @@ async fn certificates_are_revoked() {
     );
 }
 
-#[tokio::test]
-async fn a_policy_goes_from_the_form_to_a_rollout_and_back() {
-    let scene = Scene::new().await;
-    scene.device("S-1").await;
+/// Makes a policy with the form; answers its address.
+async fn policy(scene: &Scene, name: &str) -> String {
     let made = scene
-        .post("/policies", &[("name", "baseline"), ("description", "For all")])
+        .post("/policies", &[("name", name), ("description", "For all")])
         .await;
     assert_eq!(made.status, StatusCode::SEE_OTHER, "{}", made.body);
-    let policy = made
-        .location()
+    made.location()
         .split("/versions")
         .next()
         .expect("it has a path")
-        .to_owned();
-    let taken = scene.post("/policies", &[("name", "baseline")]).await;
-    assert!(
-        taken.status == StatusCode::OK && taken.body.contains("role=\"alert\""),
-        "{taken:?}"
-    );
+        .to_owned()
+}
 
-    let version = |settings| [("version", "2026.05"), ("settings", settings), ("rules", "")];
-    let versions = format!("{policy}/versions");
-    let wrong = scene
-        .post(
-            &versions,
-            &version(r#"{"passcode.min_lenght":12,"passcode.required":"yes"}"#),
-        )
-        .await;
-    assert!(
-        wrong.body.contains("did you mean passcode.min_length?"),
-        "{}",
-        wrong.body
+#[tokio::test]
+async fn a_policy_name_is_taken_once() {
+    let scene = Scene::new().await;
+    policy(&scene, "baseline").await;
+    for name in ["baseline", "", "pol_00000000000000000000000000000000"] {
+        let refused = scene.post("/policies", &[("name", name)]).await;
+        assert!(refused.body.contains("role=\"alert\""), "{name}: {refused:?}");
+    }
+    assert_eq!(
+        scene
+            .page("/policies")
+            .await
+            .matches("<tr><th scope=\"row\">")
+            .count(),
+        1
     );
+}
+
+#[tokio::test]
+async fn a_version_is_checked_signed_and_never_changed() {
+    let scene = Scene::new().await;
+    let versions = format!("{}/versions", policy(&scene, "baseline").await);
+    let post = async |settings: &str| {
+        scene
+            .post(
+                &versions,
+                &[("version", "2026.05"), ("settings", settings), ("rules", "")],
+            )
+            .await
+    };
+    let wrong = post(r#"{"passcode.min_lenght":12,"passcode.required":"yes"}"#)
+        .await
+        .body;
+    assert!(wrong.contains("did you mean passcode.min_length?"), "{wrong}");
     assert!(
-        wrong.body.contains("<code>passcode.required</code>") && wrong.body.contains("min_lenght&#34;:12")
+        wrong.contains("<code>passcode.required</code>"),
+        "every wrong setting is named"
     );
-    let signed = scene
-        .post(&versions, &version(r#"{"passcode.min_length":12}"#))
-        .await;
+    assert!(wrong.contains("min_lenght&#34;:12"), "what was typed is kept");
+    let signed = post(r#"{"passcode.min_length":12}"#).await;
     assert_eq!(signed.status, StatusCode::SEE_OTHER, "{}", signed.body);
     assert!(scene.page(signed.location()).await.contains("signature verified"));
-    let repeated = scene
-        .post(&versions, &version(r#"{ "passcode.min_length": 12 }"#))
-        .await;
+    let repeated = post(r#"{ "passcode.min_length": 12 }"#).await;
     assert!(
         repeated.location().ends_with("notice=version-repeated"),
         "{repeated:?}"
     );
-    let changed = scene
-        .post(&versions, &version(r#"{"passcode.min_length":4}"#))
-        .await;
-    assert!(
-        changed.body.contains("a version never changes"),
-        "{}",
-        changed.body
-    );
+    let changed = post(r#"{"passcode.min_length":4}"#).await.body;
+    assert!(changed.contains("a version never changes"), "{changed}");
     scene.settle().await;
     assert!(
         scene.page("/log").await.contains("policy.change_refused"),
         "the attempt is in the log"
     );
+}
 
-    let begun = scene
-        .post(
-            &format!("{policy}/activate"),
-            &[("version", "2026.05"), ("platform", "linux")],
-        )
-        .await;
+#[tokio::test]
+async fn a_rollout_is_begun_and_driven_from_its_page() {
+    let scene = Scene::new().await;
+    scene.device("S-1").await;
+    let policy = policy(&scene, "baseline").await;
+    let version = [
+        ("version", "2026.05"),
+        ("settings", r#"{"passcode.min_length":12}"#),
+    ];
+    scene.post(&format!("{policy}/versions"), &version).await;
+    let target = [("version", "2026.05"), ("platform", "linux")];
+    let begun = scene.post(&format!("{policy}/activate"), &target).await;
     assert_eq!(begun.status, StatusCode::SEE_OTHER, "{}", begun.body);
     let page = scene.page(begun.location()).await;
     assert!(page.contains("For Linux") && page.contains("running"), "{page}");
@@ -258,12 +271,12 @@ async fn a_policy_goes_from_the_form_to_a_rollout_and_back() {
         .next()
         .expect("it has a path")
         .to_owned();
-    let progress: serde_json::Value =
-        serde_json::from_str(&scene.page(&format!("{rollout}/progress")).await).expect("it is JSON");
-    assert_eq!(progress["state"], "running-true");
+    let progress = scene.page(&format!("{rollout}/progress")).await;
+    let progress: serde_json::Value = serde_json::from_str(&progress).expect("it is JSON");
+    let fields = &progress["fields"];
     assert_eq!(
-        (&progress["fields"]["devices"], &progress["fields"]["pending"]),
-        (&1.into(), &1.into())
+        (&progress["state"], &fields["devices"], &fields["pending"]),
+        (&"running-true".into(), &1.into(), &1.into())
     );
     for (action, word) in [("pause", "paused"), ("resume", "running"), ("abort", "aborted")] {
         let changed = scene.post(&format!("{rollout}/{action}"), &[]).await;
@@ -273,22 +286,32 @@ async fn a_policy_goes_from_the_form_to_a_rollout_and_back() {
             "{action}: {}",
             changed.body
         );
-        assert!(
-            scene
-                .page(&rollout)
-                .await
-                .contains(&format!("</svg>{word}</span>")),
+        let page = scene.page(&rollout).await;
+        assert!(page.contains(&format!("</svg>{word}</span>")), "{action}: {page}");
+    }
+    for (action, status) in [
+        ("resume", StatusCode::CONFLICT),
+        ("explode", StatusCode::NOT_FOUND),
+    ] {
+        assert_eq!(
+            scene.post(&format!("{rollout}/{action}"), &[]).await.status,
+            status,
             "{action}"
         );
     }
-    assert_eq!(
-        scene.post(&format!("{rollout}/resume"), &[]).await.status,
-        StatusCode::CONFLICT
-    );
-    assert_eq!(
-        scene.post(&format!("{rollout}/explode"), &[]).await.status,
-        StatusCode::NOT_FOUND
-    );
+}
+
+#[tokio::test]
+async fn an_activation_for_somebody_unknown_is_refused() {
+    let scene = Scene::new().await;
+    let (id, _) = scene.rollout("baseline", r#"{"passcode.min_length":12}"#).await;
+    for target in [
+        [("version", "2026.05"), ("devices", "dev_x")],
+        [("version", ""), ("devices", "")],
+    ] {
+        let answer = scene.post(&format!("/policies/{id}/activate"), &target).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{target:?}");
+    }
 }
 
 #[tokio::test]

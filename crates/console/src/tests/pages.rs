@@ -250,7 +250,10 @@ async fn l3_an_entry_that_was_changed_behind_our_back_does_not_verify() {
         Ok::<_, Problem>(tx.execute(&EDIT, &[&tenant, &b"not an entry".as_slice()])?)
     });
     assert_eq!(edited.await.expect("the attacker has the database"), 1);
-    assert!(scene.page("/log").await.contains("Unreadable entry"), "it does not vanish from the list");
+    assert!(
+        scene.page("/log").await.contains("Unreadable entry"),
+        "it does not vanish from the list"
+    );
     let body = scene.page("/log/0").await;
     assert!(
         body.contains("does not verify") && body.contains("muster log verify --data-dir DIR"),
