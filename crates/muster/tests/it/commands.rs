@@ -140,7 +140,7 @@ struct Insertion {
 impl Insertion {
     /// Copies a command's row with another id and sequence, and this kind and envelope; answers the new id.
     async fn put(&self, store: &Store, original: &str, sequence: i64) -> String {
-        let id = Uuid::now_v7();
+        let id = Uuid::new_v4();
         let sql = format!(
             "INSERT INTO commands_command (tenant_id, command_id, operation_id, device_id, epoch, sequence, kind, \
              arguments, state, envelope, entry_id, created_by, created_at, expires_at, attempts) \
@@ -173,7 +173,7 @@ fn forged(original: &Envelope, keys: &[&SigningKey], renumber: bool) -> String {
     statement["kind"] = json!({"type": "wipe", "mode": "full"});
     if renumber {
         statement["sequence"] = json!(statement["sequence"].as_u64().expect("a number") + 1000);
-        statement["command_id"] = json!(format!("cmd_{}", Uuid::now_v7().simple()));
+        statement["command_id"] = json!(format!("cmd_{}", Uuid::new_v4().simple()));
     }
     let payload = statement.to_string().into_bytes();
     let envelope = if keys.is_empty() {

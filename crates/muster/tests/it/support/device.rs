@@ -304,14 +304,6 @@ impl Device {
         self.enrolled.device_id.to_string()
     }
 
-    /// The certificate chain and the private key, as PEM.
-    pub fn pem(&self) -> String {
-        identity_pem(
-            &self.applicant.key,
-            self.enrolled.certificate_chain.iter().map(|der| der.0.as_slice()),
-        )
-    }
-
     /// A check-in of a device that has nothing and saw nothing.
     pub fn checkin_body(&self) -> Value {
         json!({
@@ -429,7 +421,7 @@ fn with_certificate(ca: &reqwest::Certificate, pem: &str) -> reqwest::Client {
 }
 
 /// Certificates and a private key, as PEM.
-pub fn identity_pem<'a>(key: &SigningKey, chain: impl Iterator<Item = &'a [u8]>) -> String {
+fn identity_pem<'a>(key: &SigningKey, chain: impl Iterator<Item = &'a [u8]>) -> String {
     let block = |der: &[u8]| {
         format!(
             "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",

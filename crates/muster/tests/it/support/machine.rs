@@ -1,10 +1,6 @@
 //! A Linux machine with the real `muster-agent`: a folder that it takes for the root of its file system.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::{fs, path::PathBuf, process::Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -190,10 +186,6 @@ impl Machine {
 
     fn root(&self) -> PathBuf {
         self.folder.path().join("root")
-    }
-
-    pub fn state_dir(&self) -> &Path {
-        &self.state_dir
     }
 
     fn log_file(&self) -> PathBuf {
