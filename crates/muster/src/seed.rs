@@ -1,6 +1,6 @@
 //! `serve --farm N`: simulated devices in the same process, over the real listeners, and a first policy for them.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -12,14 +12,14 @@ use crate::admin_file::AdminFile;
 const POLICY: &str = "baseline";
 const VERSION: &str = "2026.11";
 const SEED: u64 = 1;
+/// How often to ask whether the farm is enrolled, and for how long at most: the policy comes in any case.
+const ENROLLED_ASKED_EVERY: Duration = Duration::from_millis(250);
+const ENROLLED_ASKED_MAX: u32 = 480;
 
 /// Makes a first policy where there is none, then runs the farm until the process stops.
 pub async fn farm(data_dir: PathBuf, devices: u32, mut stop: watch::Receiver<bool>) {
     let run = async {
         let file = AdminFile::read(&data_dir)?.context("admin.json was just written")?;
-        first_policy(&file)
-            .await
-            .context("the first policy was not made")?;
         let options = muster_farm::FarmOptions::in_process(
             AdminFile::path(&data_dir),
             devices,
@@ -29,7 +29,14 @@ pub async fn farm(data_dir: PathBuf, devices: u32, mut stop: watch::Receiver<boo
         let stopped = async move {
             let _ = stop.changed().await;
         };
-        let summary = muster_farm::run(options, stopped).await?;
+        // The policy comes when the devices are there, so that the first rollout has something to count.
+        let seeding = async {
+            if let Err(error) = first_policy(&file, devices).await {
+                tracing::error!(error = format!("{error:#}"), "the first policy was not made");
+            }
+        };
+        let (summary, ()) = tokio::join!(muster_farm::run(options, stopped), seeding);
+        let summary = summary?;
         tracing::info!(%summary, "the farm has ended");
         anyhow::Ok(())
     };
@@ -38,7 +45,7 @@ pub async fn farm(data_dir: PathBuf, devices: u32, mut stop: watch::Receiver<boo
     }
 }
 
-async fn first_policy(file: &AdminFile) -> Result<()> {
+async fn first_policy(file: &AdminFile, devices: u32) -> Result<()> {
     #[derive(Deserialize)]
     struct Token {
         access_token: String,
@@ -69,6 +76,20 @@ async fn first_policy(file: &AdminFile) -> Result<()> {
         .await?;
     if listed["items"].as_array().is_some_and(|items| !items.is_empty()) {
         return Ok(());
+    }
+    for _ in 0..ENROLLED_ASKED_MAX {
+        let overview: Value = http
+            .get(url("/overview"))
+            .bearer_auth(&token.access_token)
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?;
+        if overview["devices"]["total"].as_u64() >= Some(u64::from(devices)) {
+            break;
+        }
+        tokio::time::sleep(ENROLLED_ASKED_EVERY).await;
     }
     let calls = [
         (
