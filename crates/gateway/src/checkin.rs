@@ -289,7 +289,9 @@ async fn fill(
     if !rows.is_empty() {
         let ids: Vec<CommandId> = rows.iter().map(|command| command.id).collect();
         let handed = commands::mark_delivered(app, tenant, rows).await?;
-        let mut is_handed = ids.iter().map(|id| handed.iter().any(|command| command.id == *id));
+        let mut is_handed = ids
+            .iter()
+            .map(|id| handed.iter().any(|command| command.id == *id));
         due.retain(|_| is_handed.next().unwrap_or(false));
         answer.commands = due;
     }

@@ -202,10 +202,7 @@ async fn d5_cbor_that_is_deep_endless_or_lies_about_lengths_is_malformed() {
             "bytes of 2^63",
             vec![0x5b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
         ),
-        (
-            "endless text",
-            [vec![0x7f], [0x61, 0x61].repeat(10_000)].concat(),
-        ),
+        ("endless text", [vec![0x7f], [0x61, 0x61].repeat(10_000)].concat()),
         ("a lone break", vec![0xff]),
         ("a reserved length", vec![0x9c]),
         ("bytes behind it", [good.as_slice(), &[0xf6]].concat()),

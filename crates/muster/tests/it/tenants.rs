@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{
     api::{Answer, Api, answer},
     database::each_database,
-    identity::{Identity, enroll},
+    device::Device,
     jwt::{self, TokenKey},
     routes::{Route, all},
     server::{AdminFile, Options, Server, assert_healthy, create_tenant},
@@ -50,7 +50,7 @@ impl Two {
 struct Furnished {
     /// The ids by the noun in the path: several spellings of one thing.
     ids: BTreeMap<&'static str, Vec<String>>,
-    device: Identity,
+    device: Device,
 }
 
 async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
@@ -66,7 +66,7 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         )
         .await
         .expect(202);
-    let device = enroll(api, admin).await;
+    let device = Device::enroll(api, admin).await;
     let lock = api
         .post(
             &format!("/devices/{}/commands", device.device),
@@ -90,7 +90,7 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
             "devices",
             vec![
                 device.device.clone(),
-                device.device_uuid.to_string(),
+                device.applicant.device_uuid.to_string(),
                 text(&shown["name"]),
             ],
         ),
@@ -202,7 +202,7 @@ async fn t1_queries_that_name_a_foreign_id_find_nothing() {
     each_database(async |options| {
         let two = Two::start(options).await;
         let of_a = furnish(&two.a, &two.server.admin, "alpha").await;
-        let device = &of_a.device.device;
+        let device = &of_a.device.id();
         let absent = nothing_like(device);
         let pairs = [
             (
@@ -236,10 +236,10 @@ async fn t1_queries_that_name_a_foreign_id_find_nothing() {
 async fn t3_a_bulk_command_with_one_foreign_device_is_refused_whole() {
     each_database(async |options| {
         let two = Two::start(options).await;
-        let foreign = enroll(&two.a, &two.server.admin).await.device;
+        let foreign = Device::enroll(&two.a, &two.server.admin).await.id();
         let mut own = Vec::new();
         for _ in 0..3 {
-            own.push(enroll(&two.b, &two.b_admin).await.device);
+            own.push(Device::enroll(&two.b, &two.b_admin).await.id());
         }
         let mixed = [own.clone(), vec![foreign.clone()]].concat();
         two.b
@@ -277,7 +277,7 @@ async fn t4_lists_counts_and_searches_show_nothing_foreign() {
             );
         }
         assert_eq!(two.b.list("/clients").await.len(), 1);
-        let uuid = of_a.device.device_uuid.simple().to_string();
+        let uuid = of_a.device.applicant.device_uuid.simple().to_string();
         for filter in ["", "platform:linux", "state:active", &format!("s{uuid}"), "%25"] {
             assert_eq!(
                 two.b.list(&format!("/devices?filter={filter}")).await,
@@ -338,7 +338,7 @@ async fn names_are_free_in_every_tenant() {
 async fn t9_a_device_certificate_is_no_credential_of_the_admin_api() {
     let server = Server::start(Options::default()).await;
     let api = server.api().await;
-    let device = enroll(&api, &server.admin).await;
+    let device = Device::enroll(&api, &server.admin).await;
     let ca = std::fs::read(&server.admin.ca_file).expect("ca.pem is there");
     let ca = reqwest::Certificate::from_pem(&ca).expect("it is a certificate");
     let identity = reqwest::Identity::from_pem(device.pem.as_bytes()).expect("it is an identity");
@@ -424,8 +424,8 @@ async fn a_bundle_digest_of_another_tenant_opens_nothing() {
             .expect("a client can be made")
     };
     let (of_a, of_b) = (
-        enroll(&two.a, &two.server.admin).await,
-        enroll(&two.b, &two.b_admin).await,
+        Device::enroll(&two.a, &two.server.admin).await,
+        Device::enroll(&two.b, &two.b_admin).await,
     );
     let url = format!("{}/agent/v1/bundles/{sha256}", two.server.admin.device_url);
     answer(own(&of_a).get(&url)).await.expect(200);

@@ -57,8 +57,9 @@ impl Machine {
     }
 
     /// This machine with its agent's state in a folder of the test's choice.
-    pub fn with_state_dir(self, state_dir: PathBuf) -> Machine {
-        Machine { state_dir, ..self }
+    pub fn with_state_dir(mut self, state_dir: PathBuf) -> Machine {
+        self.state_dir = state_dir;
+        self
     }
 
     /// Sets an environment variable of the agent from its next start on.
@@ -105,6 +106,7 @@ impl Machine {
             .create(true)
             .append(true)
             .open(self.log_file());
+        self.set_environment("MUSTER_LOG_LEVEL", "debug");
         let mut command = self.command("run");
         command
             .stdout(Stdio::null())
@@ -202,6 +204,15 @@ impl Machine {
             .kill_on_drop(true);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+}
+
+impl Drop for Machine {
+    /// What the agent saw is what one wants to know of a test that failed.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the agent of {} said:\n{}", self.device, self.log());
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 pub mod api;
 pub mod database;
 pub mod device;
-pub mod identity;
 pub mod jwt;
 pub mod machine;
 pub mod raw;
@@ -28,7 +27,10 @@ pub async fn eventually<T>(what: &str, patience: Duration, mut ask: impl AsyncFn
 }
 
 /// A variable of the environment that tests are run in.
-#[expect(clippy::disallowed_methods, reason = "tests have no command line; this is the one place that reads theirs")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests have no command line; this is the one place that reads theirs"
+)]
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

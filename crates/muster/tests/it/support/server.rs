@@ -215,7 +215,8 @@ impl Server {
             }
             let admin = AdminFile::read(&data.join("admin.json"));
             let answer = reqwest::get(format!("{}/readyz", admin.ops_url)).await.ok()?;
-            answer.status().is_success().then_some(admin)
+            // The sign-in link of the first run is the last thing that a start writes.
+            (answer.status().is_success() && self.banner().contains("Sign in")).then_some(admin)
         });
         self.admin = ready.await;
     }
