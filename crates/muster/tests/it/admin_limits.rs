@@ -102,7 +102,7 @@ async fn d5_deep_wide_and_odd_json_is_refused() {
         ),
         (
             "/policies/p/versions",
-            format!(r#"{{"version":"1","settings":{{}},"settings":{{"firewall.enabled":true}}}}"#),
+            r#"{"version":"1","settings":{},"settings":{"firewall.enabled":true}}"#.into(),
         ),
         (
             "/policies/p/activate",

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::support::{
     api::Api,
     database::{each_database, on_postgres},
+    device::Device,
     raw,
     server::{AdminFile, Options, Server, assert_healthy, everything, run_muster, serve_arguments},
 };
@@ -156,8 +157,79 @@ async fn sigterm_ends_within_ten_seconds_though_connections_stay_open() {
         .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         .await
         .expect("it is open");
+    let device = Device::enroll(&server.api().await, &server.admin).await;
+    let url = format!("{}/agent/v1/wake", server.admin.device_url);
+    let mut wake = device.door.http.get(url).send().await.expect("the stream opens");
+    assert!(wake.chunk().await.expect("a line comes").is_some());
     let status = server.stop().await;
     assert!(status.success(), "{status}");
+    while wake.chunk().await.expect("a held stream ends in order").is_some() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l1_neither_the_log_nor_the_database_holds_a_secret_in_clear() {
+    let mut server = Server::start(Options::default()).await;
+    let api = server.api().await;
+    let asked = json!({"device_uuid": Uuid::new_v4()});
+    let enrollment = api.post("/enrollment-tokens", &asked).await.expect(201)["token"].clone();
+    let client = json!({"name": "canary", "scopes": ["device:read"]});
+    let client = api.post("/clients", &client).await.expect(201)["client_secret"].clone();
+    let link = api
+        .post("/console-links", &json!({"person": "Ada"}))
+        .await
+        .expect(201)["url"]
+        .clone();
+    api.with_token("canary-token-in-a-header")
+        .get("/devices")
+        .await
+        .expect(401);
+    api.get("/devices?access_token=canary-token-in-a-url")
+        .await
+        .expect(400);
+    api.post_bytes("/policies", "{\"canary-in-a-body\":")
+        .await
+        .expect(400);
+    Device::enroll(&api, &server.admin).await;
+    server.stop().await;
+
+    let text = |value: &serde_json::Value| value.as_str().expect("a secret is text").to_owned();
+    let link = text(&link);
+    let signature = |token: &str| {
+        token
+            .rsplit('.')
+            .next()
+            .expect("a token has a signature")
+            .to_owned()
+    };
+    let mut secrets = vec![
+        server.admin.client_secret.clone(),
+        signature(&api.token),
+        signature(&text(&enrollment)),
+        text(&client),
+        link.split('#').nth(1).expect("a link has a secret").to_owned(),
+        "canary-".to_owned() + "token-in",
+        "canary-in-a-body".to_owned(),
+        "PRIVATE KEY".to_owned(),
+    ];
+    let banner = server.banner();
+    let first = banner
+        .split("/signin#")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next());
+    secrets.push(first.expect("the banner has a link").to_owned());
+    let kept: Vec<(String, Vec<u8>)> = ["muster.db", "muster.db-wal"]
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), fs::read(server.data_dir().join(name)).ok()?)))
+        .chain([("the log".to_owned(), server.log().into_bytes())])
+        .collect();
+    for (place, bytes) in kept {
+        for secret in &secrets {
+            let found = bytes
+                .windows(secret.len())
+                .any(|window| window == secret.as_bytes());
+            assert!(!found, "{place} holds {secret:.8}…");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

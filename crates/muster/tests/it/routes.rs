@@ -213,7 +213,9 @@ async fn a3_authentication_comes_before_the_body() {
 async fn a9_unknown_fields_are_refused() {
     let server = Server::start(Options::default()).await;
     let api = server.api().await;
-    let bodies: [(&str, Value); 7] = [
+    let bodies: [(&str, Value); 9] = [
+        ("/plan", serde_json::json!({"format": 1, "policies": []})),
+        ("/apply", serde_json::json!({"plan_sha256": "0".repeat(64)})),
         (
             "/clients",
             serde_json::json!({"name": "n", "scopes": ["device:read"]}),

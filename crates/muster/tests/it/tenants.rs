@@ -69,7 +69,7 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
     let device = Device::enroll(api, admin).await;
     let lock = api
         .post(
-            &format!("/devices/{}/commands", device.device),
+            &format!("/devices/{}/commands", device.id()),
             &json!({"type": "lock"}),
         )
         .await
@@ -81,7 +81,7 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         )
         .await
         .expect(201);
-    let shown = api.get(&format!("/devices/{}", device.device)).await.ok();
+    let shown = api.get(&format!("/devices/{}", device.id())).await.ok();
     let text = |value: &Value| value.as_str().expect("an id is text").to_owned();
     let ids = BTreeMap::from([
         ("clients", vec![text(&client["client_id"])]),
@@ -89,7 +89,7 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         (
             "devices",
             vec![
-                device.device.clone(),
+                device.id(),
                 device.applicant.device_uuid.to_string(),
                 text(&shown["name"]),
             ],
@@ -286,16 +286,18 @@ async fn t4_lists_counts_and_searches_show_nothing_foreign() {
             );
         }
         assert_eq!(two.a.list(&format!("/devices?filter=s{uuid}")).await.len(), 1);
-        let (overview, foreign_id) = (two.b.get("/overview").await, &of_a.device.device);
+        let (overview, foreign_id) = (two.b.get("/overview").await, of_a.device.id());
         overview.ok();
         let log = two.b.get("/log/entries?limit=500").await;
         for text in [
             overview.text(),
             log.text(),
             two.b.get("/log/checkpoint").await.text(),
+            two.b.get("/export").await.text(),
+            two.b.get("/log/root").await.text(),
         ] {
             assert!(
-                !text.contains(foreign_id)
+                !text.contains(&foreign_id)
                     && !text.contains("alpha")
                     && !text.contains(&two.server.admin.tenant),
                 "{text}"
@@ -339,16 +341,8 @@ async fn t9_a_device_certificate_is_no_credential_of_the_admin_api() {
     let server = Server::start(Options::default()).await;
     let api = server.api().await;
     let device = Device::enroll(&api, &server.admin).await;
-    let ca = std::fs::read(&server.admin.ca_file).expect("ca.pem is there");
-    let ca = reqwest::Certificate::from_pem(&ca).expect("it is a certificate");
-    let identity = reqwest::Identity::from_pem(device.pem.as_bytes()).expect("it is an identity");
-    let http = reqwest::Client::builder()
-        .tls_certs_only([ca])
-        .identity(identity)
-        .build()
-        .expect("a client can be made");
     let with_certificate = Api {
-        http,
+        http: device.door.http.clone(),
         token: String::new(),
         ..api.clone()
     };
@@ -413,21 +407,11 @@ async fn a_bundle_digest_of_another_tenant_opens_nothing() {
     furnish(&two.a, &two.server.admin, "alpha").await;
     let made = two.a.get("/policies/alpha/versions/2026.05").await.ok();
     let sha256 = made["sha256"].as_str().expect("a digest is text");
-    let own = |identity: &Identity| {
-        let ca = std::fs::read(&two.server.admin.ca_file).expect("ca.pem is there");
-        let ca = reqwest::Certificate::from_pem(&ca).expect("it is a certificate");
-        let identity = reqwest::Identity::from_pem(identity.pem.as_bytes()).expect("it is an identity");
-        reqwest::Client::builder()
-            .tls_certs_only([ca])
-            .identity(identity)
-            .build()
-            .expect("a client can be made")
-    };
     let (of_a, of_b) = (
         Device::enroll(&two.a, &two.server.admin).await,
         Device::enroll(&two.b, &two.b_admin).await,
     );
     let url = format!("{}/agent/v1/bundles/{sha256}", two.server.admin.device_url);
-    answer(own(&of_a).get(&url)).await.expect(200);
-    answer(own(&of_b).get(&url)).await.refused(404, "not_found");
+    answer(of_a.door.http.get(&url)).await.expect(200);
+    answer(of_b.door.http.get(&url)).await.refused(404, "not_found");
 }

@@ -180,7 +180,6 @@ impl Store {
     }
 
     /// Runs one statement; how many rows it changed.
-    #[track_caller]
     pub async fn execute(&self, sql: &str) -> u64 {
         self.try_execute(sql)
             .await
