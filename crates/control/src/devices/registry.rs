@@ -5,7 +5,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -51,6 +51,8 @@ impl Identity {
 /// One device's place in memory.
 #[derive(Debug, Default)]
 pub struct Seat {
+    /// Whose device it is. Stays when the identity is forgotten: it never changes, and calls go by it.
+    tenant: OnceLock<TenantId>,
     identity: ArcSwapOption<Identity>,
     /// How often the identity was forgotten, so that what was read before is not learned after.
     forgotten: Mutex<u64>,
@@ -77,6 +79,7 @@ impl Seat {
 
     /// Learns what was read, unless it was forgotten since: then it may be from before a revocation.
     pub fn learn(&self, identity: Arc<Identity>, read_at: u64) {
+        self.tenant.get_or_init(|| identity.tenant);
         let forgotten = self.forgotten.lock();
         if *forgotten == read_at {
             self.identity.store(Some(identity));
@@ -226,12 +229,7 @@ impl Registry {
     pub fn call_all(&self, tenant: TenantId) {
         for shard in &self.shards {
             for seat in shard.read().values() {
-                if seat
-                    .identity
-                    .load()
-                    .as_ref()
-                    .is_some_and(|identity| identity.tenant == tenant)
-                {
+                if seat.tenant.get() == Some(&tenant) {
                     seat.call();
                 }
             }
@@ -282,6 +280,19 @@ fn shard_of(device: DeviceId) -> usize {
 mod tests {
     use super::*;
 
+    fn identity_of(tenant: TenantId, device: DeviceId) -> Arc<Identity> {
+        Arc::new(Identity {
+            tenant,
+            device,
+            epoch: 1,
+            state: DeviceState::Active,
+            platform: Platform::Linux,
+            spki: Vec::new(),
+            certificates: Vec::new(),
+            has_facts: false,
+        })
+    }
+
     #[test]
     fn a_call_during_the_reading_of_the_queue_is_not_lost() {
         let registry = Registry::default();
@@ -305,20 +316,29 @@ mod tests {
     }
 
     #[test]
+    fn a_call_to_a_tenant_reaches_devices_whose_identity_was_just_forgotten() {
+        let registry = Registry::default();
+        let device = DeviceId::from_uuid(uuid::Uuid::from_u128(7));
+        let (own, other) = (
+            TenantId::from_uuid(uuid::Uuid::from_u128(1)),
+            TenantId::from_uuid(uuid::Uuid::from_u128(2)),
+        );
+        let seat = registry.seat(device);
+        seat.learn(identity_of(own, device), seat.forgotten());
+        seat.settle(seat.mark());
+        registry.forget_identity(device);
+        registry.call_all(other);
+        assert!(!seat.is_due());
+        registry.call_all(own);
+        assert!(seat.is_due());
+    }
+
+    #[test]
     fn what_was_read_before_a_revocation_is_not_learned_after_it() {
         let registry = Registry::default();
         let device = DeviceId::from_uuid(uuid::Uuid::from_u128(7));
         let seat = registry.seat(device);
-        let identity = Arc::new(Identity {
-            tenant: TenantId::from_uuid(uuid::Uuid::from_u128(1)),
-            device,
-            epoch: 1,
-            state: DeviceState::Active,
-            platform: Platform::Linux,
-            spki: Vec::new(),
-            certificates: Vec::new(),
-            has_facts: false,
-        });
+        let identity = identity_of(TenantId::from_uuid(uuid::Uuid::from_u128(1)), device);
         let read = seat.forgotten();
         registry.forget_identity(device);
         seat.learn(Arc::clone(&identity), read);
