@@ -13,6 +13,7 @@ use crate::{
         PATIENCE,
         device::{Device, Handshake, Line, tls},
         eventually,
+        machine::activate,
         server::{Options, Server, tool},
     },
 };
@@ -280,4 +281,26 @@ async fn many_connections_that_say_nothing_do_not_keep_a_device_out() {
     .await;
     drop(silent);
     ground.still_serves().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_stream_calls_for_a_policy_right_after_the_first_facts_came() {
+    let ground = Ground::open().await;
+    let device = &ground.device;
+    device.checkin().await;
+    let mut stream = Stream::of(device).await;
+    assert!(stream.next().await.is_some(), "the first line comes at once");
+    // With its first facts the node reads the device anew; a call in this moment must not pass it by.
+    device.send_facts().await;
+    activate(&ground.api, "base", "1", &json!({"camera.allowed": false})).await;
+    loop {
+        let line = stream.next().await.expect("the stream is open");
+        if line.contains("{\"wake\":true}") {
+            break;
+        }
+    }
+    eventually("the policy is there", PATIENCE, async || {
+        device.checkin().await.desired
+    })
+    .await;
 }

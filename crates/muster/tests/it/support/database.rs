@@ -174,6 +174,11 @@ impl Store {
                     .await
                     .expect("it connects");
                 tokio::spawn(connection);
+                // A login that is no superuser is under row-level security too: look at every tenant.
+                client
+                    .batch_execute("SET muster.tenant = '*'")
+                    .await
+                    .expect("the scope can be set");
                 Store::Postgres(client)
             }
         }
