@@ -32,7 +32,7 @@ fn start_child(folder: &Path) -> Child {
 }
 
 #[test]
-#[ignore = "runs only as the child of `what_was_saved_survives_kill_9`"]
+#[ignore = "started by `what_was_saved_survives_kill_9`"]
 #[expect(
     clippy::disallowed_methods,
     reason = "the only way to hand a value to a test that runs as a child"

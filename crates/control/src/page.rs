@@ -10,6 +10,7 @@ const PAGE_ITEMS: usize = 100;
 
 /// The paging parameters of a list.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct PageQuery {
     /// `next_cursor` of the page before.

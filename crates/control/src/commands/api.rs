@@ -238,6 +238,7 @@ async fn create_bulk(
 
 /// The filter of a command list.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct ListQuery {
     /// A device's id or name.

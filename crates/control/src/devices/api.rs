@@ -129,6 +129,7 @@ async fn facts(
 
 /// Paging of a timeline.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct TimelineQuery {
     cursor: Option<String>,

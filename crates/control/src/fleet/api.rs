@@ -31,6 +31,7 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// Which devices to list.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct DevicesQuery {
     /// `platform:linux compliance:noncompliant state:active model:"X 1" free text`.

@@ -64,7 +64,12 @@ pub struct Reader {
     tally: Tally,
     harnesses_open: u64,
     in_successes: bool,
+    /// Ignored tests of the running harness that other tests start as their child processes.
+    children: u64,
 }
+
+/// How the reason of an ignored test says that another test starts it, so that it does run.
+const CHILD_MARK: &str = "started by";
 
 /// What a test prints, at the start of a line, when a peer is missing and it ran without it.
 const SKIP_MARK: &str = "SKIPPED";
@@ -75,6 +80,9 @@ impl Reader {
         if let Some(what) = line.strip_prefix(SKIP_MARK) {
             self.tally.skip(what.trim_start_matches([':', ' ']).to_owned());
             return true;
+        }
+        if line.starts_with("test ") && line.contains(" ... ignored, ") && line.contains(CHILD_MARK) {
+            self.children += 1;
         }
         if let Some(result) = line.strip_prefix("test result: ") {
             return self.take_result(result);
@@ -101,7 +109,8 @@ impl Reader {
             self.harnesses_open = self.harnesses_open.saturating_sub(1);
             self.tally.passed += passed;
             self.tally.failed += failed;
-            let ignored = count(result, "ignored").unwrap_or(0);
+            let children = std::mem::take(&mut self.children);
+            let ignored = count(result, "ignored").unwrap_or(0).saturating_sub(children);
             for _ in 0..ignored {
                 self.tally.skip("a test marked #[ignore]".to_owned());
             }
@@ -182,6 +191,19 @@ mod tests {
     #[test]
     fn cargo_that_fails_without_a_test_is_a_failure() {
         check(GREEN, false, "2 passed, 1 failed");
+    }
+
+    #[test]
+    fn a_child_that_another_test_starts_is_no_skip() {
+        let mut reader = Reader::default();
+        for line in [
+            "running 1 test",
+            "test a ... ignored, runs without end; started by b",
+            "test result: ok. 0 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        ] {
+            reader.take(line);
+        }
+        assert_eq!(reader.finish(true).skipped, 0);
     }
 
     #[test]
