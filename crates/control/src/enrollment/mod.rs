@@ -8,11 +8,11 @@ use std::time::Duration;
 use muster_channel_agent::{
     codec::Base64Bytes,
     enroll::{
-        CheckinPlan, EnrollBeginRequest, EnrollBeginResponse, EnrollFinishRequest, EnrollFinishResponse,
-        EnrollmentState, HardwareClaims, TRANSCRIPT_CONTEXT,
+        ChannelBinding, CheckinPlan, EnrollBeginRequest, EnrollBeginResponse, EnrollFinishRequest,
+        EnrollFinishResponse, EnrollmentState, HardwareClaims, NO_EXPORTER, TRANSCRIPT_CONTEXT,
     },
 };
-use muster_model::{DeviceId, TenantId, Timestamp, TokenId};
+use muster_model::{AttestationLevel, DeviceId, TenantId, Timestamp, TokenId};
 use muster_storage::{Scope, Statement, Tx};
 use muster_trust::{
     entry::{Actor, ActorKind},
@@ -208,6 +208,8 @@ pub async fn begin(app: &App, request: EnrollBeginRequest) -> Result<EnrollBegin
         session: secret,
         nonce: Base64Bytes(nonce.to_vec()),
         expires_in_seconds: u32::try_from(SESSION_SECONDS).unwrap_or(u32::MAX),
+        channel_binding: ChannelBinding::None,
+        attestation: None,
     })
 }
 
@@ -308,6 +310,7 @@ fn check_finish(session: &Session, request: &EnrollFinishRequest) -> Result<(), 
         &session.token_sha256,
         &session.nonce,
         sha256(&session.spki).as_bytes(),
+        &NO_EXPORTER,
     ]
     .concat();
     if key.verify(&transcript, &request.proof.0).is_err() {
@@ -436,6 +439,7 @@ async fn answer(
             DeviceState::Active => EnrollmentState::Active,
             DeviceState::Quarantined | DeviceState::Retired => EnrollmentState::Quarantined,
         },
+        attestation_level: AttestationLevel::Unattested,
     })
 }
 
