@@ -19,6 +19,9 @@ use crate::limits::{
 /// First bytes of the enrollment transcript; the zero byte ends them.
 pub const TRANSCRIPT_CONTEXT: &[u8] = b"muster-enroll-v1\0";
 
+/// Label of the TLS exporter (RFC 8446 §7.5) that binds an enrollment to its connection: no context, 32 bytes.
+pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-muster-enroll-v2";
+
 /// What the machine says about itself. Claims only: the identity is the key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
