@@ -18,7 +18,7 @@ use muster_control::App;
 use tokio::sync::watch;
 
 pub use agent::router;
-pub use identity::Peer;
+pub use identity::{ChannelBinding, EXPORTER_BYTES, Peer};
 pub use metrics::Metrics;
 pub use tls::{device_config, server_config};
 
