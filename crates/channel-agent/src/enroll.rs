@@ -27,9 +27,6 @@ pub const EXPORTER_BYTES: usize = 32;
 /// What stands in the exporter's place where `channel_binding` is `none`.
 pub const NO_EXPORTER: [u8; EXPORTER_BYTES] = [0; EXPORTER_BYTES];
 
-/// Label of the TLS exporter (RFC 8446 §7.5) that binds an enrollment to its connection: no context, 32 bytes.
-pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-muster-enroll-v2";
-
 /// What the machine says about itself. Claims only: the identity is the key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

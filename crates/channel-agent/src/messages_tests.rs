@@ -186,7 +186,9 @@ fn the_two_encodings_carry_the_same_tree() {
 fn the_enrollment_request_has_the_documented_form() {
     let expected = concat!(
         r#"{"token":"e30.e30.c2ln","hardware":{"device_uuid":"4c4c4544-0042-3510-8052-b4c04f4b3132","serial":"B5RKO12","#,
-        r#""imei":["490154203237518"],"platform":"linux","model":"Model 7"},"public_key":"AQID/w==","agent_version":"0.1.0"}"#,
+        r#""imei":["490154203237518"],"platform":"linux","model":"Model 7"},"public_key":"AQID/w==","agent_version":"0.1.0","#,
+        r#""attestation":{"format":"tpm2","ek_certificates":["MAA="],"ak_public":"ACM=","device_public":"ACMB"},"#,
+        r#""channel_binding":"tls_exporter"}"#,
     );
     let bytes = encode(ContentType::Json, &begin_request()).expect("it encodes");
     assert_eq!(String::from_utf8(bytes).expect("JSON is text"), expected);
