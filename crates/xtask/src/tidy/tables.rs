@@ -5,6 +5,8 @@
 pub const CRATES: &[(&str, &[&str])] = &[
     ("muster-model", &[]),
     ("muster-trust", &["muster-model"]),
+    // Hardware attestation judges foreign bytes and nothing else.
+    ("muster-attest", &["muster-model"]),
     ("muster-channel-agent", &["muster-model", "muster-trust"]),
     ("muster-storage", &[]),
     (
