@@ -12,6 +12,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
     (
         "muster-control",
         &[
+            "muster-attest",
             "muster-channel-agent",
             "muster-model",
             "muster-storage",
