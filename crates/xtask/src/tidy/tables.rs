@@ -38,7 +38,12 @@ pub const CRATES: &[(&str, &[&str])] = &[
     // Devices on the wire alone: never `control`.
     (
         "muster-farm",
-        &["muster-channel-agent", "muster-model", "muster-trust"],
+        &[
+            "muster-attest",
+            "muster-channel-agent",
+            "muster-model",
+            "muster-trust",
+        ],
     ),
     (
         "muster-agent",
