@@ -197,6 +197,18 @@ impl SoftwareTpm {
         }
     }
 
+    /// Makes another attestation key and another device key, as a machine does that was installed anew: the endorsement key
+    /// stays.
+    pub fn make_fresh_keys(&mut self) {
+        let ak_pair = KeyPair::p256();
+        self.ak = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, ak_pair.pkcs8())
+            .expect("a key that was just made");
+        self.ak_spki = ak_pair.spki();
+        self.ak_public = PublicArea::attestation(ak_pair.point()).encode();
+        self.device = KeyPair::p256();
+        self.device_public = PublicArea::device(self.device.point()).encode();
+    }
+
     /// The certificate of the endorsement key and that of its issuer.
     pub fn ek_certificates(&self) -> &[Vec<u8>] {
         &self.ek_certificates

@@ -8,6 +8,7 @@ mod support;
 mod admin_limits;
 mod agent;
 mod api_document;
+mod attestation;
 mod certificates;
 mod commands;
 mod crash;

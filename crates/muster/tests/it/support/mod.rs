@@ -1,6 +1,7 @@
 //! What every test stands on.
 
 pub mod api;
+pub mod attested;
 pub mod database;
 pub mod device;
 pub mod jwt;
