@@ -43,12 +43,13 @@ pub struct Rules {
 }
 
 /// Which system may have booted. The bootloader is locked in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BootRule {
     /// The maker's.
     Verified,
-    /// The maker's, or one that the owner signed with a key of its own.
-    VerifiedOrSelfSigned,
+    /// The maker's, or one that another key verified which is listed here by its hash, as GrapheneOS publishes its own.
+    /// Without such a list whoever holds a device could sign a system of its own and lock the bootloader again.
+    VerifiedOrSignedBy(Vec<[u8; 32]>),
 }
 
 /// An Android application, known by its package and its signer.
@@ -168,9 +169,10 @@ fn judge(description: &Description<'_>, rules: &Rules) -> Result<Level, Reject> 
     if !root.device_locked {
         return Err(Reject::AndroidUnlocked);
     }
-    let booted = match rules.boot {
-        BootRule::Verified => root.boot_state == BOOT_VERIFIED,
-        BootRule::VerifiedOrSelfSigned => [BOOT_VERIFIED, BOOT_SELF_SIGNED].contains(&root.boot_state),
+    let booted = match (root.boot_state, &rules.boot) {
+        (BOOT_VERIFIED, _) => true,
+        (BOOT_SELF_SIGNED, BootRule::VerifiedOrSignedBy(keys)) => keys.iter().any(|key| key == root.boot_key),
+        _ => false,
     };
     if !booted {
         return Err(Reject::AndroidBootState);

@@ -4,6 +4,7 @@ mod android;
 mod apple;
 mod chain;
 mod event_log;
+
 mod fuzz;
 mod object;
 mod support;
