@@ -125,7 +125,7 @@ pub fn verify(
     if certificates.len() < CERTIFICATES_MIN {
         return Err(Reject::AndroidTooFew);
     }
-    chain::validate(&certificates, anchors, now, chain_rules(&certificates))?;
+    chain::validate(&certificates, anchors, now, chain_rules(&certificates, anchors))?;
     for certificate in &certificates {
         revoked.check(certificate.serial)?;
     }
@@ -220,10 +220,13 @@ fn facts(
     })
 }
 
-/// Keys from the factory are known by a serial number in the name below the root; remotely provisioned keys live for
-/// weeks, so for them every date counts.
-fn chain_rules(certificates: &[Certificate<'_>]) -> chain::Rules {
-    let below_root = certificates.iter().rev().nth(1);
+/// Keys from the factory are known by a serial number in the name that the root itself certified, which is no device's
+/// to choose; remotely provisioned keys live for weeks, so for them every date counts.
+fn chain_rules(certificates: &[Certificate<'_>], anchors: &Anchors) -> chain::Rules {
+    let below_root = match certificates.split_last() {
+        Some((last, rest)) if chain::same_anchor(last, anchors).is_some() => rest.last(),
+        _ => certificates.last(),
+    };
     let factory = below_root.is_some_and(|certificate| {
         attributes(certificate.subject)
             .is_ok_and(|attributes| attributes.iter().any(|(oid, _)| *oid == OID_NAME_SERIAL))

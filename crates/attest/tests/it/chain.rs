@@ -96,7 +96,7 @@ fn a_truncated_chain_is_refused() {
 
 #[test]
 fn a_chain_of_fifty_is_refused_before_it_is_read() {
-    let garbage = vec![0_u8; 100];
+    let garbage = [0_u8; 100];
     let chain = vec![&garbage[..]; 50];
     assert_eq!(
         verify_endorsement(&chain, &roots::tpm(), NOW).err(),

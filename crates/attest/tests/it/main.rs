@@ -7,6 +7,7 @@ mod event_log;
 
 mod fuzz;
 mod object;
+mod openssl;
 mod support;
 mod swtpm;
 mod tpm;
