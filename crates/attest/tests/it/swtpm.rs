@@ -235,10 +235,10 @@ fn der_of(pem: &Path) -> Vec<u8> {
 }
 
 /// The whole exchange with one endorsement key.
-fn exchange(tpm: &Tpm, ek: &Endorsement, ek_handle: &str, ak_algorithm: &str, ak_scheme: &str) {
-    let label = format!("{ek_handle} {ak_algorithm} {ak_scheme}");
+fn exchange(tpm: &Tpm, ek: &Endorsement, ek_handle: &str, [ak_algorithm, ak_hash, ak_scheme]: [&str; 3]) {
+    let label = format!("{ek_handle} {ak_algorithm} {ak_hash} {ak_scheme}");
     tpm.tool(&format!(
-        "tpm2_createak -C {ek_handle} -c ak.ctx -G {ak_algorithm} -g sha256 -s {ak_scheme} -u ak.pub -n ak.name"
+        "tpm2_createak -C {ek_handle} -c ak.ctx -G {ak_algorithm} -g {ak_hash} -s {ak_scheme} -u ak.pub -n ak.name"
     ));
     let ak = read_attestation_key(&tpm.public("ak.pub")).expect("an attestation key");
     assert_eq!(ak.name, tpm.read("ak.name"), "{label}");
@@ -264,7 +264,7 @@ fn exchange(tpm: &Tpm, ek: &Endorsement, ek_handle: &str, ak_algorithm: &str, ak
     tpm.tool("tpm2_load -C parent.ctx -u device.pub -r device.priv -c device.ctx");
     let device = read_device_key(&tpm.public("device.pub")).expect("a device key");
     tpm.tool(&format!(
-        "tpm2_certify -c device.ctx -C ak.ctx -g sha256 --scheme {ak_scheme} -o certify.attest -s certify.signature"
+        "tpm2_certify -c device.ctx -C ak.ctx -g {ak_hash} --scheme {ak_scheme} -o certify.attest -s certify.signature"
     ));
     let (attest, signature) = (tpm.read("certify.attest"), tpm.read("certify.signature"));
     // The tool writes the structure with its length in front.
@@ -277,7 +277,7 @@ fn exchange(tpm: &Tpm, ek: &Endorsement, ek_handle: &str, ak_algorithm: &str, ak
 
     let nonce = random();
     tpm.tool(&format!(
-        "tpm2_quote -c ak.ctx -l sha256:0,2,4,7 -q {} -m quote.attest -s quote.signature -g sha256 --scheme {ak_scheme}",
+        "tpm2_quote -c ak.ctx -l sha256:0,2,4,7 -q {} -m quote.attest -s quote.signature -g {ak_hash} --scheme {ak_scheme}",
         hex::encode(nonce)
     ));
     tpm.tool("tpm2_pcrread sha256:0,2,4,7 -o quote.values");
@@ -325,16 +325,17 @@ fn swtpm_and_its_tools_agree_with_us() {
     let tpm = Tpm::start();
     tpm.tool("tpm2_pcrextend 7:sha256=abababababababababababababababababababababababababababababababab");
     let rsa = tpm.endorsement(RSA_EK_CERTIFICATE);
-    exchange(&tpm, &rsa, RSA_EK, "ecc", "ecdsa");
-    exchange(&tpm, &rsa, RSA_EK, "rsa", "rsassa");
-    exchange(&tpm, &rsa, RSA_EK, "rsa", "rsapss");
+    exchange(&tpm, &rsa, RSA_EK, ["ecc", "sha256", "ecdsa"]);
+    exchange(&tpm, &rsa, RSA_EK, ["ecc384", "sha384", "ecdsa"]);
+    exchange(&tpm, &rsa, RSA_EK, ["rsa", "sha256", "rsassa"]);
+    exchange(&tpm, &rsa, RSA_EK, ["rsa", "sha256", "rsapss"]);
     // The default of swtpm is P-384.
     let ecc = tpm.endorsement(ECC_EK_CERTIFICATE);
-    exchange(&tpm, &ecc, ECC_EK, "ecc", "ecdsa");
+    exchange(&tpm, &ecc, ECC_EK, ["ecc", "sha256", "ecdsa"]);
     // A key without certificate, as an administrator would import it: P-256 by the template of the TCG.
     tpm.tool("tpm2_createek -c 0x81010017 -G ecc -u ek.pub");
     tpm.tool("tpm2_readpublic -c 0x81010017 -f der -o ek.spki");
     let known = endorsement_of_known_key(&tpm.read("ek.spki")).expect("a key");
     assert_eq!(known.spki_der, tpm.read("ek.spki"));
-    exchange(&tpm, &known, "0x81010017", "ecc", "ecdsa");
+    exchange(&tpm, &known, "0x81010017", ["ecc", "sha256", "ecdsa"]);
 }
