@@ -48,7 +48,7 @@ fn item(rest: &mut &[u8]) -> Result<u64, Refused> {
     let value = match first & 0x1f {
         small @ 0..24 => u64::from(small),
         24 => u64::from(take(rest, 1)?[0]),
-        size @ (25 | 26 | 27) => take(rest, 1 << (size - 24))?
+        size @ (25..=27) => take(rest, 1 << (size - 24))?
             .iter()
             .fold(0, |value, byte| value << 8 | u64::from(*byte)),
         _ => return Err(Refused::Malformed),

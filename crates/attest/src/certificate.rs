@@ -41,6 +41,9 @@ const UNDERSTOOD: &[&[u8]] = &[
     OID_ANDROID_KEY_DESCRIPTION,
 ];
 
+/// An attribute of a name: object identifier and text.
+pub(crate) type Attribute<'a> = (&'a [u8], &'a [u8]);
+
 /// An extension of a certificate.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extension<'a> {
@@ -399,8 +402,8 @@ fn read_hash(reader: &mut Reader<'_>) -> Result<Option<Hash>, Malformed> {
     })
 }
 
-/// The attributes of a name: object identifier and text. `name` is the whole RDNSequence.
-pub(crate) fn attributes(name: &[u8]) -> Result<Vec<(&[u8], &[u8])>, Malformed> {
+/// The attributes of a name; `name` is the whole RDNSequence.
+pub(crate) fn attributes(name: &[u8]) -> Result<Vec<Attribute<'_>>, Malformed> {
     let mut reader = Reader::new(name);
     let mut relative = reader.nested(Tag::SEQUENCE)?;
     reader.end()?;

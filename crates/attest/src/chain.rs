@@ -183,7 +183,7 @@ fn search<'c, 'a>(
 }
 
 /// The anchor whose name and key a certificate holds.
-fn same_anchor<'a>(certificate: &Certificate<'_>, anchors: &'a Anchors) -> Option<&'a Anchor> {
+pub(crate) fn same_anchor<'a>(certificate: &Certificate<'_>, anchors: &'a Anchors) -> Option<&'a Anchor> {
     let key = certificate.key().ok()?;
     anchors.anchor_of(certificate.subject, &key)
 }

@@ -98,7 +98,11 @@ pub(crate) enum PublicKey {
 impl PublicKey {
     /// Reads a SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7).
     pub fn from_spki(spki: &[u8]) -> Result<Self, Reject> {
-        let (algorithm, parameters, key) = split_spki(spki).map_err(|Malformed| Reject::KeyMalformed)?;
+        let Spki {
+            algorithm,
+            parameters,
+            key,
+        } = split_spki(spki).map_err(|Malformed| Reject::KeyMalformed)?;
         if algorithm == OID_RSA || algorithm == OID_RSA_OAEP {
             return read_rsa(key);
         }
@@ -221,8 +225,14 @@ fn rsa_verifies(
     key.verify(parameters, message, signature).is_ok()
 }
 
-/// Algorithm, its parameters as received, and the key's octets.
-fn split_spki(spki: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Malformed> {
+struct Spki<'a> {
+    algorithm: &'a [u8],
+    /// As received, with tag and length; empty if there are none.
+    parameters: &'a [u8],
+    key: &'a [u8],
+}
+
+fn split_spki(spki: &[u8]) -> Result<Spki<'_>, Malformed> {
     let mut outer = Reader::new(spki);
     let mut fields = outer.nested(Tag::SEQUENCE)?;
     outer.end()?;
@@ -236,7 +246,11 @@ fn split_spki(spki: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Malformed> {
     algorithm.end()?;
     let key = der::octets_of_bits(fields.expect(Tag::BIT_STRING)?)?;
     fields.end()?;
-    Ok((oid, parameters, key))
+    Ok(Spki {
+        algorithm: oid,
+        parameters,
+        key,
+    })
 }
 
 fn read_rsa(key: &[u8]) -> Result<PublicKey, Reject> {

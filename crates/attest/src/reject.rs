@@ -188,4 +188,16 @@ mod tests {
             assert!(shaped && code.contains('.'), "{code}");
         }
     }
+    #[test]
+    fn the_book_lists_every_code_with_its_meaning_and_no_other() {
+        let page = include_str!("../../../docs/reference/attestation-codes.md");
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(rows.len(), ALL_CODES.len());
+        for (code, meaning) in ALL_CODES {
+            assert!(
+                rows.contains(&format!("| `{code}` | {meaning} |").as_str()),
+                "{code}"
+            );
+        }
+    }
 }

@@ -43,12 +43,13 @@ pub struct Rules {
 }
 
 /// Which system may have booted. The bootloader is locked in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BootRule {
     /// The maker's.
     Verified,
-    /// The maker's, or one that the owner signed with a key of its own.
-    VerifiedOrSelfSigned,
+    /// The maker's, or one that another key verified which is listed here by its hash, as GrapheneOS publishes its own.
+    /// Without such a list whoever holds a device could sign a system of its own and lock the bootloader again.
+    VerifiedOrSignedBy(Vec<[u8; 32]>),
 }
 
 /// An Android application, known by its package and its signer.
@@ -124,7 +125,7 @@ pub fn verify(
     if certificates.len() < CERTIFICATES_MIN {
         return Err(Reject::AndroidTooFew);
     }
-    chain::validate(&certificates, anchors, now, chain_rules(&certificates))?;
+    chain::validate(&certificates, anchors, now, chain_rules(&certificates, anchors))?;
     for certificate in &certificates {
         revoked.check(certificate.serial)?;
     }
@@ -168,9 +169,10 @@ fn judge(description: &Description<'_>, rules: &Rules) -> Result<Level, Reject> 
     if !root.device_locked {
         return Err(Reject::AndroidUnlocked);
     }
-    let booted = match rules.boot {
-        BootRule::Verified => root.boot_state == BOOT_VERIFIED,
-        BootRule::VerifiedOrSelfSigned => [BOOT_VERIFIED, BOOT_SELF_SIGNED].contains(&root.boot_state),
+    let booted = match (root.boot_state, &rules.boot) {
+        (BOOT_VERIFIED, _) => true,
+        (BOOT_SELF_SIGNED, BootRule::VerifiedOrSignedBy(keys)) => keys.iter().any(|key| key == root.boot_key),
+        _ => false,
     };
     if !booted {
         return Err(Reject::AndroidBootState);
@@ -218,10 +220,13 @@ fn facts(
     })
 }
 
-/// Keys from the factory are known by a serial number in the name below the root; remotely provisioned keys live for
-/// weeks, so for them every date counts.
-fn chain_rules(certificates: &[Certificate<'_>]) -> chain::Rules {
-    let below_root = certificates.iter().rev().nth(1);
+/// Keys from the factory are known by a serial number in the name that the root itself certified, which is no device's
+/// to choose; remotely provisioned keys live for weeks, so for them every date counts.
+fn chain_rules(certificates: &[Certificate<'_>], anchors: &Anchors) -> chain::Rules {
+    let below_root = match certificates.split_last() {
+        Some((last, rest)) if chain::same_anchor(last, anchors).is_some() => rest.last(),
+        _ => certificates.last(),
+    };
     let factory = below_root.is_some_and(|certificate| {
         attributes(certificate.subject)
             .is_ok_and(|attributes| attributes.iter().any(|(oid, _)| *oid == OID_NAME_SERIAL))

@@ -15,9 +15,12 @@ use crate::tpm::{
     verify_certify, verify_endorsement, verify_quote,
 };
 
+/// A name and one verification.
+pub type BenchCase = (&'static str, Box<dyn Fn()>);
+
 /// What the server computes, by name: a whole enrollment of a TPM with an RSA key and with one on a curve, the same from
 /// the endorsement certificate alone, an Android and an Apple attestation.
-pub fn bench_cases() -> Vec<(&'static str, Box<dyn Fn()>)> {
+pub fn bench_cases() -> Vec<BenchCase> {
     // A fixed moment, since nothing here depends on today.
     let now = Timestamp::from_unix_seconds(1_790_000_000);
     vec![

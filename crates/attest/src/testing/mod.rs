@@ -15,7 +15,7 @@ mod tpm;
 pub use android::{AndroidChain, AndroidMaker, KeyDescription, RootOfTrust};
 pub use apple::{AppleChain, AppleMaker, AppleProperties};
 pub use authority::{Authority, CertificateSpec, KeyPair};
-pub use bench::bench_cases;
+pub use bench::{BenchCase, bench_cases};
 pub use event_log::{LogEvent, event_log, replayed, secure_boot_event};
 pub use object::{android_object, apple_object, tpm_object};
 pub use tpm::{

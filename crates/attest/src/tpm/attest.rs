@@ -71,10 +71,6 @@ pub(crate) fn certified(attest: &[u8], device: &DeviceKey, extra_data: &[u8]) ->
 /// that the policy allows their values.
 ///
 /// `values` holds the registers in ascending order, as many as `selection`.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "three groups of two that belong together only here: evidence, question, rule"
-)]
 pub fn verify_quote(
     ak: &AttestationKey,
     attest: &[u8],

@@ -15,11 +15,12 @@ const REGISTERS: usize = 24;
 
 const ALG_SHA256: u16 = 0x000b;
 const EV_NO_ACTION: u32 = 0x0000_0003;
-const EV_EFI_VARIABLE_DRIVER_CONFIG: u32 = 0x8000_0001;
 const SIGNATURE_SPEC_ID: &[u8; 16] = b"Spec ID Event03\0";
 const SIGNATURE_STARTUP_LOCALITY: &[u8; 16] = b"StartupLocality\0";
 /// The register of the Secure Boot state.
 const SECURE_BOOT_REGISTER: u8 = 7;
+/// What a separator measures (section 10.4.1, EV_SEPARATOR).
+const SEPARATORS: [[u8; 4]; 2] = [[0; 4], [0xff; 4]];
 /// EFI_GLOBAL_VARIABLE, 8be4df61-93ca-11d2-aa0d-00e098032b8c, as it is stored (UEFI 2.10, section 3.3).
 const EFI_GLOBAL_VARIABLE: [u8; 16] = [
     0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c,
@@ -92,11 +93,21 @@ pub fn replay_event_log(log: &[u8], values: &[(u8, [u8; 32])]) -> Result<Vec<Eve
 }
 
 /// The Secure Boot state that a replayed log shows; `None` if register 7 was not quoted or the log does not say.
+///
+/// The quote vouches for digests and their order alone: types and data are whatever the sender wrote. So only data that
+/// gives its digest counts, and only before the separator, which the firmware measures before it starts any other
+/// program: after it, whoever rules the machine can extend the register with a state of its own.
 pub fn secure_boot(events: &[Event]) -> Option<SecureBoot> {
-    events
+    let separators = SEPARATORS.map(|data| crate::sha256(&data));
+    let measured: Vec<&Event> = events
         .iter()
-        .filter(|event| event.pcr == SECURE_BOOT_REGISTER && event.kind == EV_EFI_VARIABLE_DRIVER_CONFIG)
-        // For this type the data is what was hashed; only then does the quote vouch for it.
+        .filter(|event| event.pcr == SECURE_BOOT_REGISTER)
+        .collect();
+    let end = measured
+        .iter()
+        .position(|event| separators.contains(&event.digest))?;
+    measured[..end]
+        .iter()
         .filter(|event| crate::sha256(&event.data) == event.digest)
         .find_map(|event| match efi_variable(&event.data) {
             Some(("SecureBoot", [1])) => Some(SecureBoot::Enforced),

@@ -152,7 +152,7 @@ fn unlocked_and_unverified_devices_are_refused() {
         Some(Reject::AndroidNoRootOfTrust)
     );
     let own = Rules {
-        boot: BootRule::VerifiedOrSelfSigned,
+        boot: BootRule::VerifiedOrSignedBy(vec![[6; 32], [7; 32]]),
         ..Rules::production()
     };
     let facts = check_by(&own, root(|root| root.boot_state = 1));

@@ -61,6 +61,24 @@ fn what_was_not_hashed_says_nothing() {
 }
 
 #[test]
+fn a_state_that_was_measured_after_the_boot_says_nothing() {
+    // Secure Boot is off. Root extends the register with a state of its own, and hides the firmware's measurement.
+    let mut lie = boot(0);
+    lie.push(secure_boot_event(1));
+    lie[1].data = b"nothing to see".to_vec();
+    lie[3].kind = 8;
+    let replayed = replay_event_log(&event_log(&lie), &values(&lie)).expect("the digests fit");
+    assert_eq!(secure_boot(&replayed), None);
+    // Without a separator nobody can say what the firmware measured.
+    let open: Vec<LogEvent> = boot(1)
+        .into_iter()
+        .filter(|event| event.kind != EV_SEPARATOR)
+        .collect();
+    let replayed = replay_event_log(&event_log(&open), &values(&open)).expect("the digests fit");
+    assert_eq!(secure_boot(&replayed), None);
+}
+
+#[test]
 fn the_start_locality_is_where_register_zero_begins() {
     let mut events = boot(1);
     let mut locality = b"StartupLocality\0".to_vec();

@@ -4,8 +4,10 @@ mod android;
 mod apple;
 mod chain;
 mod event_log;
+
 mod fuzz;
 mod object;
+mod openssl;
 mod support;
 mod swtpm;
 mod tpm;

@@ -373,6 +373,22 @@ fn a_quote_of_another_kind_is_refused() {
         .err()
     };
     assert_eq!(check(&quote.attest), None);
+    // Signed by a key that is bound to another endorsement key.
+    let stranger = SoftwareTpm::new(&Maker::new("maker", NOW), EkKind::P256);
+    let signature = stranger.sign_attest(&quote.attest);
+    assert_eq!(
+        verify_quote(
+            &fixture.ak,
+            &quote.attest,
+            &signature,
+            &nonce,
+            &selection,
+            &quote.values,
+            &any
+        )
+        .err(),
+        Some(Reject::AttestSignature)
+    );
     let (certified, _) = fixture.tpm.certify(&nonce);
     assert_eq!(check(&certified), Some(Reject::AttestType));
     assert_eq!(
