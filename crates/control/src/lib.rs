@@ -62,6 +62,8 @@ pub struct Control {
     pub nudges: Nudges,
     pub heads: audit::LogHeads,
     pub registry: devices::Registry,
+    /// Whether `registry` may be believed now.
+    pub memory: devices::MemoryTrust,
     pub activations: rollout::Activations,
     pub settings: Settings,
     /// This process, as leases name it.
@@ -108,6 +110,7 @@ pub struct Nudges {
 impl Control {
     pub fn new(db: Database, clock: Clock, keys: secrets::Keyring, settings: Settings, node: String) -> App {
         Arc::new(Control {
+            memory: devices::MemoryTrust::of(db.engine()),
             db,
             clock,
             keys,

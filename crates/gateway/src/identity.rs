@@ -7,7 +7,7 @@ use muster_channel_agent::enroll::EXPORTER_LABEL;
 use muster_control::{
     App,
     access::problem::{CERTIFICATE_REQUIRED, CERTIFICATE_REVOKED, DEVICE_BLOCKED, EPOCH_MISMATCH, Problem},
-    certificates,
+    certificates, clock,
     devices::{self, DeviceState, Identity, Seat},
 };
 use muster_model::{DeviceId, TenantId, Timestamp};
@@ -100,9 +100,10 @@ pub async fn known_peer(app: &App, peer: Option<&Peer>) -> Result<Known, Problem
         CERTIFICATE_REQUIRED.detail("This call needs the device's certificate. Enroll first.")
     })?;
     let now = app.clock.now();
+    let trusted = app.memory.stands(clock::uptime);
     let identity = match certificate.seat.identity() {
-        Some(identity) => identity,
-        None => learn(app, &certificate, now).await?,
+        Some(identity) if trusted => identity,
+        Some(_) | None => learn(app, &certificate, now).await?,
     };
     let until = check(&certificate, &identity, now)?;
     app.registry.saw(&certificate.seat, &identity, now);

@@ -239,6 +239,10 @@ pub async fn finish(app: &App, request: EnrollFinishRequest) -> Result<EnrollFin
         }
     };
     app.registry.forget(admitted.id);
+    if admitted.epoch > 1 {
+        // The certificates of the epoch before are refused everywhere once there is a new one.
+        app.memory.settle().await;
+    }
     answer(app, session.tenant, &admitted, certificate).await
 }
 
