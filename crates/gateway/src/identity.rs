@@ -21,7 +21,8 @@ use x509_parser::{
 /// The other side of a connection. Every request of the connection carries it.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    pub remote: SocketAddr,
+    /// The client's address; none when whoever relays the connection does not know it.
+    pub remote: Option<SocketAddr>,
     pub device: Option<Arc<DeviceCertificate>>,
     pub channel_binding: ChannelBinding,
 }
@@ -73,7 +74,7 @@ pub struct Known {
 impl Peer {
     /// Reads the peer of a finished handshake; none if the connection can give no exporter value, which no finished handshake
     /// does.
-    pub fn of(app: &App, tls: &ServerConnection, remote: SocketAddr) -> Option<Peer> {
+    pub(crate) fn of(app: &App, tls: &ServerConnection, remote: Option<SocketAddr>) -> Option<Peer> {
         // Two HMACs: not worth a second path for connections that enroll nobody.
         let exporter = tls
             .export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)
@@ -81,9 +82,20 @@ impl Peer {
         let leaf = tls.peer_certificates().and_then(<[_]>::first);
         Some(Peer {
             remote,
-            device: leaf.and_then(|leaf| read(app, leaf)).map(Arc::new),
+            device: leaf
+                .and_then(|leaf| DeviceCertificate::read(app, leaf))
+                .map(Arc::new),
             channel_binding: ChannelBinding::Exporter(exporter),
         })
+    }
+
+    /// The peer of a proxy's connection: no device, until a request brings its certificate.
+    pub(crate) fn behind_proxy(remote: Option<SocketAddr>) -> Peer {
+        Peer {
+            remote,
+            device: None,
+            channel_binding: ChannelBinding::ProxyTerminated,
+        }
     }
 }
 
@@ -164,32 +176,35 @@ async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Re
     Ok(identity)
 }
 
-fn read(app: &App, leaf: &[u8]) -> Option<DeviceCertificate> {
-    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
-    let serial = hex::encode(leaf.raw_serial());
-    let names = leaf
-        .extensions()
-        .iter()
-        .find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+impl DeviceCertificate {
+    /// Reads a certificate whose chain and validity were checked.
+    pub(crate) fn read(app: &App, leaf: &[u8]) -> Option<DeviceCertificate> {
+        let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+        let serial = hex::encode(leaf.raw_serial());
+        let names = leaf
+            .extensions()
+            .iter()
+            .find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+                _ => None,
+            })?;
+        let uri = names.iter().find_map(|name| match name {
+            GeneralName::URI(uri) => uri.strip_prefix("urn:muster:"),
             _ => None,
         })?;
-    let uri = names.iter().find_map(|name| match name {
-        GeneralName::URI(uri) => uri.strip_prefix("urn:muster:"),
-        _ => None,
-    })?;
-    let mut parts = uri.split(':');
-    let (tenant, device, epoch) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() {
-        return None;
+        let mut parts = uri.split(':');
+        let (tenant, device, epoch) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        let device: DeviceId = device.parse().ok()?;
+        let seat = app.registry.seat(device);
+        Some(DeviceCertificate {
+            tenant: tenant.parse().ok()?,
+            device,
+            epoch: epoch.parse().ok()?,
+            serial,
+            seat,
+        })
     }
-    let device: DeviceId = device.parse().ok()?;
-    let seat = app.registry.seat(device);
-    Some(DeviceCertificate {
-        tenant: tenant.parse().ok()?,
-        device,
-        epoch: epoch.parse().ok()?,
-        serial,
-        seat,
-    })
 }
