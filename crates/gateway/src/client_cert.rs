@@ -80,7 +80,7 @@ pub(crate) struct Gate {
 /// Refuses the headers on the public listener, and turns them into the peer of the request on that of the proxies.
 pub(crate) async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let admitted = match &gate.arrival {
-        Arrival::Direct => absent(request.headers()).map_err(|error| gate.refuse(error)),
+        Arrival::Direct => absent(request.headers()).map_err(|error| gate.refuse(&request, error)),
         Arrival::Proxied(authorities) => gate.admit(&mut request, authorities),
     };
     match admitted {
@@ -91,7 +91,7 @@ pub(crate) async fn gate(State(gate): State<Gate>, mut request: Request, next: N
 
 impl Gate {
     fn admit(&self, request: &mut Request, authorities: &DeviceTls) -> Result<(), Problem> {
-        let der = certificate(request.headers()).map_err(|error| self.refuse(error))?;
+        let der = certificate(request.headers()).map_err(|error| self.refuse(request, error))?;
         let device = der.map(|der| self.verify(&der, authorities)).transpose()?;
         if let Some(peer) = request.extensions_mut().get_mut::<Peer>() {
             peer.device = device;
@@ -113,10 +113,11 @@ impl Gate {
             })
     }
 
-    fn refuse(&self, error: ClientCertError) -> Problem {
+    fn refuse(&self, request: &Request, error: ClientCertError) -> Problem {
         self.metrics.client_cert_refused.inc();
         if let Some(times) = self.warned.due(clock::uptime()) {
-            tracing::warn!(times, reason = %error, "requests with a certificate in a header were refused");
+            let remote = request.extensions().get::<Peer>().and_then(|peer| peer.remote);
+            tracing::warn!(times, ?remote, reason = %error, "requests with a certificate in a header were refused");
         }
         CLIENT_CERT_REFUSED.detail(error.to_string())
     }

@@ -179,6 +179,12 @@ pub async fn serve(
         let accepted = match accepted {
             Ok(Some(accepted)) => accepted,
             Ok(None) => {
+                if let Some(times) = entrance.warned.due(clock::uptime()) {
+                    tracing::warn!(
+                        times,
+                        "processes of other users than proxy_users came to the proxies' socket"
+                    );
+                }
                 failed();
                 continue;
             }

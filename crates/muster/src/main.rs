@@ -14,6 +14,7 @@ mod config;
 mod doctor;
 mod install;
 mod limits;
+mod listeners;
 mod logging;
 mod ops;
 mod seed;
