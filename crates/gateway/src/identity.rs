@@ -75,10 +75,7 @@ impl Peer {
     /// Reads the peer of a finished handshake; none if the connection can give no exporter value, which no finished handshake
     /// does.
     pub(crate) fn of(app: &App, tls: &ServerConnection, remote: Option<SocketAddr>) -> Option<Peer> {
-        // Two HMACs: not worth a second path for connections that enroll nobody.
-        let exporter = tls
-            .export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)
-            .ok()?;
+        let exporter = exporter(tls)?;
         let leaf = tls.peer_certificates().and_then(<[_]>::first);
         Some(Peer {
             remote,
@@ -97,6 +94,12 @@ impl Peer {
             channel_binding: ChannelBinding::ProxyTerminated,
         }
     }
+}
+
+/// The exporter value of a finished handshake. Some HMACs: not worth a second path for connections that enroll nobody.
+pub(crate) fn exporter(tls: &ServerConnection) -> Option<[u8; EXPORTER_BYTES]> {
+    tls.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)
+        .ok()
 }
 
 /// The device behind a request, if its certificate is still good for its tenant, device and epoch.

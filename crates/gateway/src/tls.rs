@@ -207,3 +207,183 @@ impl ClientCertVerifier for KnownProxies {
             .supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+    use rustls::{ClientConfig, ClientConnection, ServerConnection};
+    use rustls_pki_types::ServerName;
+
+    use super::*;
+
+    struct Authority {
+        issuer: Issuer<'static, KeyPair>,
+        der: CertificateDer<'static>,
+    }
+
+    fn authority() -> Authority {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let der = params.self_signed(&key).expect("a certificate").der().clone();
+        Authority {
+            issuer: Issuer::new(params, key),
+            der,
+        }
+    }
+
+    impl Authority {
+        fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+            let key = KeyPair::generate().expect("a key");
+            let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            change(&mut params);
+            let leaf = params.signed_by(&key, &self.issuer).expect("a certificate");
+            (vec![leaf.der().clone()], key.serialize_der())
+        }
+
+        fn server(&self) -> Identity {
+            self.issue(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth])
+        }
+    }
+
+    fn copy(identity: &Identity) -> Identity {
+        (identity.0.clone(), identity.1.clone())
+    }
+
+    /// Both ends of a connection after as much of the handshake as they agree on, or why they do not.
+    fn shake(
+        server: Arc<ServerConfig>,
+        roots: &Authority,
+        client: Option<Identity>,
+    ) -> Result<(ServerConnection, ClientConnection), Error> {
+        let mut anchors = RootCertStore::empty();
+        anchors.add(roots.der.clone())?;
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13])?
+            .with_root_certificates(anchors);
+        let config = match client {
+            None => config.with_no_client_auth(),
+            Some((chain, key)) => config.with_client_auth_cert(chain, pkcs8(key))?,
+        };
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut client = ClientConnection::new(Arc::new(config), name)?;
+        let mut server = ServerConnection::new(server)?;
+        while client.is_handshaking() || server.is_handshaking() {
+            pass(&mut client, &mut server)?;
+            pass(&mut server, &mut client)?;
+        }
+        Ok((server, client))
+    }
+
+    fn pass<A, B>(
+        from: &mut impl std::ops::DerefMut<Target = rustls::ConnectionCommon<A>>,
+        to: &mut impl std::ops::DerefMut<Target = rustls::ConnectionCommon<B>>,
+    ) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        while from.wants_write() {
+            from.write_tls(&mut bytes).expect("a vector takes bytes");
+        }
+        let mut left = bytes.as_slice();
+        while !left.is_empty() {
+            to.read_tls(&mut left).expect("a slice gives bytes");
+            to.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_accepted_authorities_change_between_two_handshakes() {
+        let (old, new) = (authority(), authority());
+        let tls = DeviceTls::new(old.server(), &[old.der.clone()]).expect("it can be set up");
+        let (of_old, of_new) = (old.issue(|_| {}), new.issue(|_| {}));
+        let enters = |identity: &Identity| shake(tls.config(), &old, Some(copy(identity))).is_ok();
+        assert!(enters(&of_old) && !enters(&of_new));
+        tls.accept(&[old.der.clone(), new.der.clone()])
+            .expect("two are accepted");
+        assert!(enters(&of_old) && enters(&of_new));
+        tls.accept(&[new.der.clone()]).expect("one is accepted");
+        assert!(!enters(&of_old) && enters(&of_new));
+        assert!(tls.accept(&[]).is_err(), "without any nobody could come");
+        assert!(enters(&of_new), "and nothing was changed");
+        shake(tls.config(), &old, None).expect("who has none yet may enroll");
+    }
+
+    #[test]
+    fn a_certificate_in_a_header_is_checked_as_one_in_a_handshake_is() {
+        let (own, other) = (authority(), authority());
+        let tls = DeviceTls::new(own.server(), &[own.der.clone()]).expect("it can be set up");
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000));
+        let verdict = |identity: Identity| tls.verify(&identity.0[0], now);
+        verdict(own.issue(|_| {})).expect("it is good");
+        assert!(verdict(other.issue(|_| {})).is_err(), "another authority");
+        assert!(verdict(own.server()).is_err(), "not for clients");
+        let expired = own.issue(|params| params.not_after = rcgen::date_time_ymd(2026, 1, 1));
+        assert_eq!(
+            verdict(expired).map_err(|error| matches!(
+                error,
+                Error::InvalidCertificate(
+                    CertificateError::ExpiredContext { .. } | CertificateError::Expired
+                )
+            )),
+            Err(true)
+        );
+        let early = own.issue(|params| params.not_before = rcgen::date_time_ymd(2100, 1, 1));
+        assert!(verdict(early).is_err(), "not yet valid");
+        let mut longer = own.issue(|_| {}).0[0].to_vec();
+        longer.push(0);
+        assert!(tls.verify(&longer, now).is_err(), "something after it");
+        assert!(tls.verify(b"", now).is_err() && tls.verify(&[0x30; 64], now).is_err());
+    }
+
+    #[test]
+    fn only_listed_proxies_get_through_the_handshake() {
+        let own = authority();
+        let (listed, by_key) = (own.issue(|_| {}), own.issue(|_| {}));
+        let other = own.issue(|_| {});
+        let expired = own.issue(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+        let early = own.issue(|params| params.not_before = rcgen::date_time_ymd(2100, 1, 1));
+        let spki = {
+            let (_, leaf) = X509Certificate::from_der(&by_key.0[0]).expect("a certificate");
+            sha256(leaf.public_key().raw)
+        };
+        let names = [
+            sha256(&listed.0[0]),
+            spki,
+            sha256(&expired.0[0]),
+            sha256(&early.0[0]),
+        ];
+        let config = Arc::new(proxy_config(own.server(), &names).expect("it can be set up"));
+        let outcome = |client: Option<Identity>| shake(Arc::clone(&config), &own, client).map(drop);
+        outcome(Some(copy(&listed))).expect("it is listed");
+        outcome(Some(by_key)).expect("its key is listed");
+        assert!(outcome(Some(other)).is_err(), "the same authority does not help");
+        assert!(outcome(None).is_err(), "none at all");
+        assert!(outcome(Some(expired)).is_err() && outcome(Some(early)).is_err());
+        let stolen = (listed.0, own.issue(|_| {}).1);
+        assert!(outcome(Some(stolen)).is_err(), "the certificate without its key");
+    }
+
+    #[test]
+    fn both_ends_know_one_exporter_value_and_no_other_connection_has_it() {
+        use muster_channel_agent::enroll::EXPORTER_LABEL;
+        let own = authority();
+        let tls = DeviceTls::new(own.server(), &[own.der.clone()]).expect("it can be set up");
+        let values = || {
+            let (server, client) = shake(tls.config(), &own, None).expect("they agree");
+            let of_client = client.export_keying_material([0; 32], EXPORTER_LABEL, None);
+            (
+                crate::identity::exporter(&server).expect("the handshake is over"),
+                of_client.expect("the handshake is over"),
+            )
+        };
+        let ((server, client), (elsewhere, _)) = (values(), values());
+        assert_eq!(server, client);
+        assert_ne!(server, elsewhere);
+        let early = ServerConnection::new(tls.config()).expect("it can be set up");
+        assert!(
+            crate::identity::exporter(&early).is_none(),
+            "before the handshake there is none"
+        );
+    }
+}

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod database;
 pub mod device;
+pub mod haproxy;
 pub mod jwt;
 pub mod machine;
 pub mod raw;
