@@ -116,11 +116,16 @@ pub async fn known_peer(app: &App, peer: Option<&Peer>) -> Result<Known, Problem
     })?;
     let now = app.clock.now();
     let trusted = app.memory.stands(clock::uptime);
-    let identity = match certificate.seat.identity() {
-        Some(identity) if trusted => identity,
-        Some(_) | None => learn(app, &certificate, now).await?,
+    let remembered = certificate.seat.identity().filter(|_| trusted);
+    let (identity, until) = match remembered.map(|identity| (check(&certificate, &identity, now), identity)) {
+        Some((Ok(until), identity)) => (identity, until),
+        Some((Err(refusal), _)) if !may_doubt(app, &certificate) => return Err(refusal),
+        Some((Err(_), _)) | None => {
+            let identity = learn(app, &certificate, now).await?;
+            let until = check(&certificate, &identity, now)?;
+            (identity, until)
+        }
     };
-    let until = check(&certificate, &identity, now)?;
     app.registry.saw(&certificate.seat, &identity, now);
     Ok(Known {
         seat: Arc::clone(&certificate.seat),
@@ -128,6 +133,11 @@ pub async fn known_peer(app: &App, peer: Option<&Peer>) -> Result<Known, Problem
         serial: certificate.serial.clone(),
         certificate_until: until,
     })
+}
+
+/// Another node may have renewed the certificate, and this one not have heard of it.
+fn may_doubt(app: &App, certificate: &DeviceCertificate) -> bool {
+    app.memory.is_shared() && certificate.seat.may_doubt(clock::uptime())
 }
 
 fn check(certificate: &DeviceCertificate, identity: &Identity, now: Timestamp) -> Result<Timestamp, Problem> {

@@ -30,6 +30,14 @@ impl MemoryTrust {
         }
     }
 
+    /// Whether other nodes may change what this one remembers.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            MemoryTrust::Alone => false,
+            MemoryTrust::AmongOthers(_) => true,
+        }
+    }
+
     /// Whether memory may be trusted. Ask before memory is read: what a step has made it forget is then not found any more.
     pub fn stands(&self, now: impl FnOnce() -> Duration) -> bool {
         match self {

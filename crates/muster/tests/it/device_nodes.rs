@@ -1,5 +1,6 @@
 //! Devices between two nodes on one PostgreSQL: what one node decides, the other keeps.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use muster_channel_agent::{limits::WAKE_KEEPALIVE_SECONDS, path};
 use serde_json::json;
 
@@ -7,7 +8,7 @@ use crate::{
     support::{
         PATIENCE,
         database::on_postgres,
-        device::{Applicant, Device, Handshake, Line, Obedient, logged, tls},
+        device::{Applicant, Device, Handshake, Line, Obedient, certificate_request, logged, tls},
         eventually,
         machine::{Machine, Relay, activate, ended, order, reported, setting},
         server::{AdminFile, Server, assert_healthy},
@@ -150,6 +151,27 @@ async fn a_stream_that_one_node_holds_ends_with_a_revocation_on_the_other() {
             begun.elapsed().as_secs() < WAKE_KEEPALIVE_SECONDS / 2,
             "it was ended, it did not find out by its keep-alive"
         );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_renewed_on_one_node_is_good_on_the_other_at_once() {
+    on_postgres(async |options| {
+        let first = Server::start(options).await;
+        let second = first.second_node().await;
+        let device = Device::enroll(&first.api().await, &first.admin).await;
+        let elsewhere = device.at(&second.admin);
+        elsewhere.checkin().await;
+        let csr = STANDARD.encode(certificate_request(&device.applicant.key));
+        let renewed = device.door.post(path::RENEW, &json!({"csr": csr})).await.ok();
+        let chain: Vec<Vec<u8>> = renewed["certificate_chain"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|der| STANDARD.decode(der.as_str().expect("text")).expect("base64"))
+            .collect();
+        elsewhere.showing(&chain).checkin().await;
     })
     .await;
 }
