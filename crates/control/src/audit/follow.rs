@@ -71,12 +71,15 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
             .or_insert(if followed.started { 0 } else { size });
         let mut next = from;
         while next < size {
-            let rows = app
+            let mut rows = app
                 .db
                 .read(super::tenant_scope(tenant), move |tx| {
                     Ok::<_, Problem>(store::entries_from(tx, tenant, next, STEP_ENTRIES)?)
                 })
                 .await?;
+            // What got its place since the head was read is for the next step: a device that is called for a command must
+            // find it under the head that this node has.
+            rows.retain(|row| row.place < size);
             let Some(last) = rows.last() else {
                 followed.news.incomplete = true;
                 break;
