@@ -295,14 +295,15 @@ mod tests {
     #[test]
     fn the_accepted_authorities_change_between_two_handshakes() {
         let (old, new) = (authority(), authority());
-        let tls = DeviceTls::new(old.server(), &[old.der.clone()]).expect("it can be set up");
+        let tls = DeviceTls::new(old.server(), std::slice::from_ref(&old.der)).expect("it can be set up");
         let (of_old, of_new) = (old.issue(|_| {}), new.issue(|_| {}));
         let enters = |identity: &Identity| shake(tls.config(), &old, Some(copy(identity))).is_ok();
         assert!(enters(&of_old) && !enters(&of_new));
         tls.accept(&[old.der.clone(), new.der.clone()])
             .expect("two are accepted");
         assert!(enters(&of_old) && enters(&of_new));
-        tls.accept(&[new.der.clone()]).expect("one is accepted");
+        tls.accept(std::slice::from_ref(&new.der))
+            .expect("one is accepted");
         assert!(!enters(&of_old) && enters(&of_new));
         assert!(tls.accept(&[]).is_err(), "without any nobody could come");
         assert!(enters(&of_new), "and nothing was changed");
@@ -312,7 +313,7 @@ mod tests {
     #[test]
     fn a_certificate_in_a_header_is_checked_as_one_in_a_handshake_is() {
         let (own, other) = (authority(), authority());
-        let tls = DeviceTls::new(own.server(), &[own.der.clone()]).expect("it can be set up");
+        let tls = DeviceTls::new(own.server(), std::slice::from_ref(&own.der)).expect("it can be set up");
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000));
         let verdict = |identity: Identity| tls.verify(&identity.0[0], now);
         verdict(own.issue(|_| {})).expect("it is good");
@@ -368,7 +369,7 @@ mod tests {
     fn both_ends_know_one_exporter_value_and_no_other_connection_has_it() {
         use muster_channel_agent::enroll::EXPORTER_LABEL;
         let own = authority();
-        let tls = DeviceTls::new(own.server(), &[own.der.clone()]).expect("it can be set up");
+        let tls = DeviceTls::new(own.server(), std::slice::from_ref(&own.der)).expect("it can be set up");
         let values = || {
             let (server, client) = shake(tls.config(), &own, None).expect("they agree");
             let of_client = client.export_keying_material([0; 32], EXPORTER_LABEL, None);
