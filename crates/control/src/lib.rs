@@ -70,6 +70,8 @@ pub struct Control {
     pub heads: audit::LogHeads,
     pub registry: devices::Registry,
     pub android_status: enrollment::AndroidStatus,
+    /// Whether `registry` may be believed now.
+    pub memory: devices::MemoryTrust,
     pub activations: rollout::Activations,
     pub settings: Settings,
     /// This process, as leases name it.
@@ -116,6 +118,7 @@ pub struct Nudges {
 impl Control {
     pub fn new(db: Database, clock: Clock, keys: secrets::Keyring, settings: Settings, node: String) -> App {
         Arc::new(Control {
+            memory: devices::MemoryTrust::of(db.engine()),
             db,
             clock,
             keys,

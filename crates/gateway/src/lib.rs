@@ -5,9 +5,13 @@
 
 mod agent;
 mod checkin;
+mod client_cert;
 mod identity;
 pub mod listener;
 mod metrics;
+mod network;
+mod proxy_protocol;
+mod seldom;
 mod tls;
 mod wake;
 mod wire;
@@ -18,9 +22,11 @@ use muster_control::App;
 use tokio::sync::watch;
 
 pub use agent::router;
+pub use client_cert::Arrival;
 pub use identity::{ChannelBinding, EXPORTER_BYTES, Peer};
 pub use metrics::Metrics;
-pub use tls::{device_config, server_config};
+pub use network::{Network, NetworkError, Sources};
+pub use tls::{DeviceTls, Identity as TlsIdentity, TlsError, proxy_config, server_config};
 
 /// What every handler of the gateway works with.
 #[derive(Clone)]

@@ -14,8 +14,10 @@ mod config;
 mod doctor;
 mod install;
 mod limits;
+mod listeners;
 mod logging;
 mod ops;
+mod proxy_certificate;
 mod seed;
 mod serve;
 
@@ -50,6 +52,7 @@ enum Verb {
     /// Make another tenant; the server must not be running on the same SQLite folder
     #[command(subcommand)]
     Tenant(install::TenantCommand),
+    ProxyCertificate(proxy_certificate::ProxyCertificateArgs),
     /// Run simulated devices against a control plane
     Farm(muster_farm::FarmArgs),
     /// Put load on a control plane, for benchmarks
@@ -81,6 +84,7 @@ async fn run(program: Program) -> ExitCode {
         Verb::Serve(args) => serve::run(*args).await,
         Verb::Doctor(args) => return doctor::run(args).await,
         Verb::Tenant(command) => install::tenant(command).await,
+        Verb::ProxyCertificate(args) => proxy_certificate::run(args),
         Verb::Farm(args) => muster_farm::run_program(args).await.map_err(anyhow::Error::from),
         Verb::Load(args) => muster_farm::run_load(args).await.map_err(anyhow::Error::from),
         Verb::Openapi => openapi(),

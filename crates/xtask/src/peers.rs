@@ -34,6 +34,12 @@ pub const PEERS: &[Peer] = &[
         find: find_chromium,
     },
     Peer {
+        name: "haproxy",
+        packages: &["haproxy"],
+        purpose: "the listener of proxies is tested behind a real proxy that ends the TLS of devices",
+        find: || process::find("haproxy"),
+    },
+    Peer {
         name: "faketime",
         packages: &["faketime"],
         purpose: "the agent is tested with a clock that is wrong",

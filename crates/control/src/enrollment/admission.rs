@@ -182,6 +182,10 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
     })
     .await?;
     app.registry.forget(enrolled.device);
+    if enrolled.epoch > 1 {
+        // The certificates of the epoch before are refused everywhere once there is a new one.
+        app.memory.settle().await;
+    }
     Ok(enrolled)
 }
 

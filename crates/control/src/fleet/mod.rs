@@ -168,6 +168,7 @@ pub async fn decide(
     })
     .await?;
     changed.into_iter().for_each(|id| app.registry.forget(id));
+    app.memory.settle().await;
     Ok(())
 }
 
@@ -182,10 +183,11 @@ pub async fn retire(app: &App, permit: &Permit<DeviceWrite>, device: String) -> 
     })
     .await?;
     app.registry.forget(id);
+    app.memory.settle().await;
     Ok(())
 }
 
-/// Revokes every certificate of a device: its next message is refused, and it must enroll again.
+/// Revokes every certificate of a device: once this returns no node accepts its next message, and it must enroll again.
 pub async fn revoke_certificates(
     app: &App,
     permit: &Permit<DeviceWrite>,
@@ -199,5 +201,6 @@ pub async fn revoke_certificates(
     })
     .await?;
     app.registry.forget(id);
+    app.memory.settle().await;
     Ok(())
 }

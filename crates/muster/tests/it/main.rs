@@ -24,6 +24,7 @@ mod nodes;
 mod oauth;
 mod policy;
 mod protocol;
+mod proxies;
 mod receipts;
 mod routes;
 mod tenants;
