@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use muster_channel_agent::limits::TOKEN_CHARS_MAX;
 use url::Url;
 
+use crate::device_key::TpmChoice;
+
 /// Keeps this machine in the state that its organization has signed.
 #[derive(Debug, Parser)]
 #[command(name = "muster-agent", version, arg_required_else_help = true, after_help = EXAMPLES)]
@@ -69,9 +71,10 @@ pub struct EnrollArgs {
     #[arg(long, env = "MUSTER_ROOT", value_name = "PREFIX", default_value = "/")]
     pub root: PathBuf,
 
-    /// Keep the key in a TPM. Not available yet: comes with attestation.
-    #[arg(long, env = "MUSTER_TPM", value_name = "TCTI")]
-    pub tpm: Option<String>,
+    /// Where the key is kept: `device:/dev/tpmrm0`, `swtpm:host=127.0.0.1,port=2321`, `swtpm:path=/path/of/socket`, or
+    /// `none` for the state folder. Default: in /dev/tpmrm0 if it is there and works, else in the state folder.
+    #[arg(long, env = "MUSTER_TPM", value_name = "TCTI", value_parser = TpmChoice::parse)]
+    pub tpm: Option<TpmChoice>,
 }
 
 impl std::fmt::Debug for EnrollArgs {

@@ -14,13 +14,13 @@ use muster_channel_agent::limits::{ENROLL_RESPONSE_BYTES_MAX, NONCE_BYTES};
 use muster_channel_agent::{Base64Bytes, path};
 use muster_model::platform::Platform;
 use muster_model::text::{DeviceUuid, SerialNumber};
-use muster_trust::key::SigningKey;
 use muster_trust::obey::Trust;
 use serde::Deserialize;
 
 use crate::cli::{EnrollArgs, read_token};
+use crate::device_key::{DeviceKey, TpmChoice};
 use crate::error::AgentError;
-use crate::identity::{self, Identity};
+use crate::identity::Identity;
 use crate::link::Link;
 use crate::os::Machine;
 use crate::spool::{Opening, Slot, Spool};
@@ -32,9 +32,6 @@ const CA_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Runs the whole exchange. The state folder holds the identity when this returns `Ok`, and none otherwise.
 pub async fn enroll(arguments: &EnrollArgs) -> Result<Identity, AgentError> {
-    if arguments.tpm.is_some() {
-        return Err(AgentError::TpmNotAvailable);
-    }
     let token = read_token(&arguments.token)?;
     let device_uuid = token_device_uuid(&token)?;
     let ca_certificates = read_ca_file(&arguments.ca_file)?;
@@ -44,7 +41,8 @@ pub async fn enroll(arguments: &EnrollArgs) -> Result<Identity, AgentError> {
         let (state_dir, device) = (arguments.state_dir.clone(), existing.device_id.to_string());
         return Err(AgentError::AlreadyEnrolled { state_dir, device });
     }
-    let key = identity::create_key(&arguments.state_dir)?;
+    let choice = arguments.tpm.as_ref().unwrap_or(&TpmChoice::Automatic);
+    let key = DeviceKey::create(&arguments.state_dir, choice)?;
     let machine = Machine::new(&root, &arguments.state_dir);
     let hardware = hardware_claims(&machine, device_uuid);
 
@@ -63,7 +61,7 @@ pub async fn enroll(arguments: &EnrollArgs) -> Result<Identity, AgentError> {
 async fn exchange(
     link: &Link,
     token: &str,
-    key: &SigningKey,
+    key: &DeviceKey,
     hardware: HardwareClaims,
     device_uuid: uuid::Uuid,
 ) -> Result<EnrollFinishResponse, AgentError> {
@@ -88,13 +86,11 @@ async fn exchange(
         .nonce
         .to_array()
         .ok_or_else(|| AgentError::AnswerRefused(format!("its nonce has not {NONCE_BYTES} bytes")))?;
-    let proof = key
-        .sign(&Transcript::of(token, &nonce, &spki, &NO_EXPORTER).bytes())
-        .map_err(|error| AgentError::Key(error.to_string()))?;
+    let proof = key.sign(&Transcript::of(token, &nonce, &spki, &NO_EXPORTER).bytes())?;
     let finish = EnrollFinishRequest {
         session: begun.session,
         proof: Base64Bytes(proof),
-        csr: Base64Bytes(identity::certificate_request(key, device_uuid)?),
+        csr: Base64Bytes(key.certificate_request(device_uuid)?),
         attestation: None,
     };
     Ok(link
@@ -111,7 +107,7 @@ async fn exchange(
 /// this tenant, the checkpoint is signed by the log they name.
 fn accept(
     answer: EnrollFinishResponse,
-    key: &SigningKey,
+    key: &DeviceKey,
     ca_certificates: Vec<Base64Bytes>,
     arguments: &EnrollArgs,
     root: &Path,
@@ -121,7 +117,7 @@ fn accept(
         .certificate_chain
         .first()
         .ok_or_else(|| AgentError::AnswerRefused("it holds no certificate".to_owned()))?;
-    if !identity::certificate_is_over(&leaf.0, key) {
+    if !key.is_certified_by(&leaf.0) {
         return Err(AgentError::AnswerRefused(
             "its certificate is not over this machine's key".to_owned(),
         ));

@@ -2,10 +2,12 @@
 //! what its organization has signed and logged. It obeys signatures, not servers.
 //!
 //! * [`cli`]: the command line. [`enroll`], [`run`], [`status`]: its three commands.
+//! * [`device_key`] and [`tpm`]: what signs.
 //! * [`link`] and [`tls`]: the wire. [`spool`]: the disk. `os`: the machine. [`sandbox`]: what the process may touch.
 //! * What is decided is decided in `muster-channel-agent`'s device core, without I/O.
 
 pub mod cli;
+pub mod device_key;
 pub mod enroll;
 pub mod error;
 pub mod identity;
@@ -19,6 +21,7 @@ pub mod spool;
 pub mod status;
 mod stop;
 pub mod tls;
+pub mod tpm;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -16,11 +16,11 @@ use muster_channel_agent::device::{Action, CheckinFailure, DeviceCore};
 use muster_channel_agent::limits::CHECKIN_RESPONSE_BYTES_MAX;
 use muster_channel_agent::{ErrorCode, path};
 use muster_model::id::CommandId;
-use muster_trust::key::SigningKey;
 use tokio::time::Instant;
 
+use crate::device_key::{DeviceKey, TlsKey};
 use crate::error::AgentError;
-use crate::identity::{self, Identity};
+use crate::identity::Identity;
 use crate::link::{Link, LinkError, Wake, WakeStream};
 use crate::os::Machine;
 use crate::sandbox::{self, Sandbox};
@@ -61,7 +61,7 @@ pub struct Agent {
     state_dir: PathBuf,
     spool: Spool,
     identity: Identity,
-    key: Arc<SigningKey>,
+    key: Arc<DeviceKey>,
     core: DeviceCore,
     machine: Arc<Machine>,
     link: Option<Link>,
@@ -94,7 +94,7 @@ impl Agent {
         let identity: Identity = spool.load(Slot::Identity)?.ok_or_else(missing)?;
         let mut core: DeviceCore = spool.load(Slot::Device)?.ok_or_else(missing)?;
         core.set_agent_version(AGENT_VERSION);
-        let key = identity::load_key(state_dir)?;
+        let key = DeviceKey::load(state_dir)?;
         let machine = Machine::new(&identity.root, state_dir);
         Ok(Self {
             state_dir: state_dir.to_owned(),
@@ -114,7 +114,7 @@ impl Agent {
 
     /// Gives up the right to write anywhere but where settings live. Best effort: an older kernel gives less.
     pub fn enter_sandbox(&self) {
-        match sandbox::enter(&self.state_dir, &self.identity.root) {
+        match sandbox::enter(&self.state_dir, &self.identity.root, self.key.device_path()) {
             Ok(Sandbox::Full) => tracing::info!("sandboxed"),
             Ok(Sandbox::Partial) => tracing::warn!("partly sandboxed: this kernel's Landlock is older"),
             Ok(Sandbox::Absent) => tracing::warn!("not sandboxed: this kernel has no Landlock"),
@@ -309,17 +309,20 @@ impl Agent {
             tracing::warn!(ended = %validity.not_after, "the device certificate has expired: this machine has to be enrolled again");
         }
         let at = JudgedAt::trusted(now, reading.wall);
-        let pkcs8 = self
-            .key
-            .to_pkcs8_der()
-            .map_err(|error| AgentError::Key(error.to_string()))?;
+        let key = TlsKey::new(Arc::clone(&self.key));
         let identity = ClientIdentity {
             certificate_chain: &self.identity.certificate_chain,
-            key_pkcs8: &pkcs8,
+            key: key.clone(),
         };
         let config = tls::client_config(&self.identity.ca_certificates, Some(identity), at)
             .map_err(AgentError::Tls)?;
-        let link = Link::connect(&self.identity.server, config).await?;
+        // A key that does not sign is no sign of a server that cannot be reached, on which a policy would be reverted.
+        let link = Link::connect(&self.identity.server, config)
+            .await
+            .map_err(|error| match key.take_failure() {
+                Some(failure) => AttemptError::Setup(failure),
+                None => AttemptError::Link(error),
+            })?;
         tracing::debug!("connected");
         self.link = Some(link.clone());
         Ok(link)
@@ -336,9 +339,7 @@ impl Agent {
     ) -> Result<T, SpoolError> {
         let before = self.core.clone();
         let key = Arc::clone(&self.key);
-        let result = change(&mut self.core, &mut |kind, payload| {
-            muster_trust::dsse::sign(kind, payload, &[&key])
-        });
+        let result = change(&mut self.core, &mut |kind, payload| key.envelope(kind, payload));
         if let Err(error) = self.save() {
             self.core = before;
             return Err(error);
