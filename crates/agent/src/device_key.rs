@@ -1,6 +1,7 @@
 //! The key that is this machine's identity: in a TPM, or in the state folder. Everything that the agent signs goes through
 //! here.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -165,6 +166,15 @@ impl DeviceKey {
     pub fn is_certified_by(&self, certificate: &[u8]) -> bool {
         x509_parser::parse_x509_certificate(certificate)
             .is_ok_and(|(_, certificate)| certificate.public_key().raw == self.public().spki_der())
+    }
+}
+
+impl fmt::Display for DeviceKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Software(_) => formatter.write_str("the state folder"),
+            Self::Tpm(key) => write!(formatter, "the TPM {} ({})", key.tpm().tcti(), key.description()),
+        }
     }
 }
 

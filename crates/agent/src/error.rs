@@ -39,6 +39,11 @@ pub enum AgentError {
     Certificate(String),
     #[error("the server's enrollment answer was refused: {0}")]
     AnswerRefused(String),
+    #[error(
+        "the server does not see this machine's own TLS connection, so anybody could stand between: if the organization \
+         has a proxy there, enroll with --behind-proxy"
+    )]
+    NotBound,
     #[error("cannot use the root prefix {path}: {source}")]
     Root { path: PathBuf, source: std::io::Error },
     #[error("cannot start: {0}")]

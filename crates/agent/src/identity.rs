@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use muster_channel_agent::Base64Bytes;
 use muster_channel_agent::enroll::CheckinPlan;
+use muster_model::attestation::AttestationLevel;
 use muster_model::id::{DeviceId, TenantId};
 use muster_model::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,14 @@ pub struct Identity {
     pub checkin: CheckinPlan,
     /// When the identity was made, by this machine's clock.
     pub enrolled_at: Timestamp,
+    /// What the server found behind the key.
+    #[serde(default = "unattested")]
+    pub attestation: AttestationLevel,
+}
+
+/// Identities that were made before there was attestation.
+fn unattested() -> AttestationLevel {
+    AttestationLevel::Unattested
 }
 
 /// The dates of a certificate.

@@ -23,6 +23,7 @@ mod stop;
 pub mod tls;
 pub mod tpm;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -56,6 +57,12 @@ fn dispatch(command: Command) -> Result<(), AgentError> {
         Command::Enroll(arguments) => {
             let identity = block_on(enroll::enroll(&arguments))??;
             println!("enrolled as {} of {}", identity.device_id, identity.tenant);
+            let key = device_key::DeviceKey::load(&arguments.state_dir)?;
+            println!(
+                "the key is in {key}; attestation: {}",
+                identity.attestation.as_str()
+            );
+            first_checkin(&arguments.state_dir);
             Ok(())
         }
         Command::Run(arguments) => {
@@ -68,6 +75,30 @@ fn dispatch(command: Command) -> Result<(), AgentError> {
             })?
         }
         Command::Status(arguments) => status::print(&arguments),
+    }
+}
+
+/// Delivers the first settings within the enrollment. The machine is enrolled whatever comes of it.
+fn first_checkin(state_dir: &Path) {
+    let checkin = || -> Result<run::FirstCheckin, String> {
+        let agent = run::Agent::open(state_dir).map_err(|error| error.to_string())?;
+        agent.enter_sandbox();
+        block_on(agent.check_in_once()).map_err(|error| error.to_string())?
+    };
+    match checkin() {
+        Ok(run::FirstCheckin { settings: 0, .. }) => {
+            println!("first check-in: the server has no settings for this machine yet")
+        }
+        Ok(run::FirstCheckin {
+            settings,
+            news: false,
+        }) => println!("first check-in: {settings} settings are in force"),
+        Ok(run::FirstCheckin { settings, news: true }) => {
+            println!(
+                "first check-in: {settings} settings are in force; the report goes out with `muster-agent run`"
+            );
+        }
+        Err(error) => println!("first check-in: not finished ({error}); `muster-agent run` goes on"),
     }
 }
 

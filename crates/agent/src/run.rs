@@ -16,6 +16,8 @@ use muster_channel_agent::device::{Action, CheckinFailure, DeviceCore};
 use muster_channel_agent::limits::CHECKIN_RESPONSE_BYTES_MAX;
 use muster_channel_agent::{ErrorCode, path};
 use muster_model::id::CommandId;
+use muster_trust::dsse::DsseError;
+use muster_trust::key::KeyError;
 use tokio::time::Instant;
 
 use crate::device_key::{DeviceKey, TlsKey};
@@ -42,6 +44,8 @@ const ENFORCE_INTERVAL: Duration = Duration::from_secs(300);
 const ROUNDS_MAX: u32 = 16;
 /// Bounds of what the server may say about the next check-in.
 const INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+/// How long the check-in at the end of an enrollment may take.
+const FIRST_CHECKIN_TIME_MAX: Duration = Duration::from_secs(30);
 /// Delay after the state could not be saved (disk full).
 const SAVE_RETRY: Duration = Duration::from_secs(10);
 
@@ -73,6 +77,17 @@ pub struct Agent {
     shown: Option<actions::Shown>,
     /// Accepted commands that need the server.
     waiting: Vec<CommandId>,
+    /// The key did not sign a report: the machine is read back and reported again.
+    report_again: bool,
+}
+
+/// What the check-in at the end of an enrollment brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstCheckin {
+    /// How many settings are in force.
+    pub settings: usize,
+    /// True if the server has not heard of everything yet.
+    pub news: bool,
 }
 
 /// When what is due.
@@ -109,6 +124,7 @@ impl Agent {
             backoff: Backoff::new(RETRY.0, RETRY.1),
             shown: None,
             waiting: Vec::new(),
+            report_again: false,
         })
     }
 
@@ -119,6 +135,20 @@ impl Agent {
             Ok(Sandbox::Partial) => tracing::warn!("partly sandboxed: this kernel's Landlock is older"),
             Ok(Sandbox::Absent) => tracing::warn!("not sandboxed: this kernel has no Landlock"),
             Err(error) => tracing::warn!(%error, "not sandboxed"),
+        }
+    }
+
+    /// One check-in with all that follows from it, so that a machine has its first settings when it is enrolled. No wake
+    /// stream is held for it. What does not end in time is taken up by [`Self::run`].
+    pub async fn check_in_once(mut self) -> Result<FirstCheckin, String> {
+        self.wake_again_at = Instant::now() + 2 * FIRST_CHECKIN_TIME_MAX;
+        match tokio::time::timeout(FIRST_CHECKIN_TIME_MAX, self.checkin()).await {
+            Ok(Ok(_)) => Ok(FirstCheckin {
+                settings: self.core.effective_settings().len(),
+                news: self.core.has_news(),
+            }),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("it took longer than {FIRST_CHECKIN_TIME_MAX:?}")),
         }
     }
 
@@ -270,6 +300,11 @@ impl Agent {
                 .map(|command_id| Action::Execute { command_id })
                 .collect();
             self.perform(waiting, Some(&link)).await?;
+            if std::mem::take(&mut self.report_again) {
+                let settings = self.core.effective_settings();
+                self.perform(vec![Action::ReadBack { settings }], Some(&link))
+                    .await?;
+            }
             let request = self.core.checkin_request(&machine_clock::read());
             let response: CheckinResponse = link
                 .exchange(Method::POST, path::CHECKIN, &request, CHECKIN_RESPONSE_BYTES_MAX)
@@ -339,7 +374,13 @@ impl Agent {
     ) -> Result<T, SpoolError> {
         let before = self.core.clone();
         let key = Arc::clone(&self.key);
-        let result = change(&mut self.core, &mut |kind, payload| key.envelope(kind, payload));
+        let mut is_unsigned = false;
+        let result = change(&mut self.core, &mut |kind, payload| {
+            let signed = key.envelope(kind, payload);
+            is_unsigned |= matches!(signed, Err(DsseError::Key(KeyError::Holder)));
+            signed
+        });
+        self.report_again |= is_unsigned;
         if let Err(error) = self.save() {
             self.core = before;
             return Err(error);

@@ -143,16 +143,18 @@ fn a_folder_without_an_identity_is_a_failure_that_says_what_to_do() {
 }
 
 #[test]
-fn a_tpm_is_refused_with_the_reason() {
+fn a_tpm_that_is_not_there_is_an_error_and_never_a_key_in_a_file() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let output = enroll(
-        folder.path(),
-        "https://127.0.0.1:1",
-        TOKEN,
-        &["--tpm", "device:/dev/tpmrm0"],
+    let enroll_with = |tpm| enroll(folder.path(), "https://127.0.0.1:1", TOKEN, &["--tpm", tpm]);
+    check(&enroll_with("device:/nonexistent/tpm"), 1, "/nonexistent/tpm");
+    check(
+        &enroll_with("swtpm:path=/nonexistent/socket"),
+        1,
+        "/nonexistent/socket",
     );
-    check(&output, 1, "attestation");
-    assert!(!folder.path().join("state").exists(), "nothing was left behind");
+    let state = folder.path().join("state");
+    assert!(!state.join("device.key").exists() && !state.join("device.tpm").exists());
+    check(&enroll_with("the-blue-one"), 2, "device:/dev/tpmrm0");
 }
 
 #[test]

@@ -203,6 +203,12 @@ impl<'a> OpenTpm<'a> {
         .map(|_| ())
     }
 
+    /// As if the program ended now.
+    #[cfg(test)]
+    pub(super) fn leave_loaded(&mut self) {
+        self.loaded.clear();
+    }
+
     /// Handles in use, from this one on.
     pub(super) fn handles(&mut self, first: Handle, count_max: u32) -> Result<Vec<Handle>, TpmError> {
         self.capability(capability::HANDLES, first.0, count_max, |reader| {

@@ -345,6 +345,11 @@ impl PcrBank {
         Self { hash, bitmap }
     }
 
+    /// Selects PCRs of the SHA-256 bank.
+    pub fn sha256(indexes: &[u8]) -> Self {
+        Self::new(alg::SHA256, indexes)
+    }
+
     /// The selected PCRs, in ascending order.
     pub fn indexes(&self) -> Vec<u8> {
         let is_set = |index: &u8| {

@@ -54,6 +54,25 @@ pub(super) struct CreatedKey {
     pub private: Vec<u8>,
 }
 
+/// A secret that only the TPM with the right two keys can read.
+#[derive(Clone, Copy, Debug)]
+pub struct Credential<'a> {
+    /// `TPM2B_ID_OBJECT`, with its length: the secret, encrypted for the attestation key.
+    pub id_object: &'a [u8],
+    /// `TPM2B_ENCRYPTED_SECRET`, with its length: the seed of that encryption, encrypted to the endorsement key.
+    pub encrypted_secret: &'a [u8],
+}
+
+impl Credential<'_> {
+    /// True if both are what they should be in form.
+    pub fn is_whole(&self) -> bool {
+        [self.id_object, self.encrypted_secret].into_iter().all(|buffer| {
+            let mut reader = Reader::new(buffer);
+            reader.sized().is_ok_and(|content| !content.is_empty()) && reader.end().is_ok()
+        })
+    }
+}
+
 /// A statement of the TPM with the attestation key's signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attested {
@@ -212,15 +231,16 @@ impl OpenTpm<'_> {
         &mut self,
         attestation_key: Handle,
         endorsement: (Handle, Authorization),
-        credential: &[u8],
-        encrypted_secret: &[u8],
+        credential: Credential<'_>,
     ) -> Result<Vec<u8>, TpmError> {
         let code = CommandCode::ActivateCredential;
         let answer = self.send(&Command {
             code,
             handles: &[attestation_key, endorsement.0],
             authorizations: &[Authorization::Password, endorsement.1],
-            parameters: Writer::default().sized(credential).sized(encrypted_secret),
+            parameters: Writer::default()
+                .raw(credential.id_object)
+                .raw(credential.encrypted_secret),
         })?;
         parse(code, &answer, |reader| Ok(reader.sized()?.to_vec()))
     }

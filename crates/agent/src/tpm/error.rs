@@ -52,12 +52,14 @@ pub enum TpmError {
     /// It signed, and the signature is wrong.
     #[error("the TPM's signature does not verify: it is broken, or it holds another key than it says")]
     WrongSignature,
+    /// A bank of registers is switched off.
+    #[error(
+        "the TPM does not have the registers that the server asks for: activate its SHA-256 bank in the firmware"
+    )]
+    NoRegisters,
     /// It made a key that is not what was asked for.
     #[error("the TPM made a key that was not asked for: {0}")]
     UnexpectedKey(&'static str),
-    /// Its maker left no endorsement certificate in it, or none whose key it has.
-    #[error("the TPM holds no usable endorsement certificate: {0}")]
-    NoEndorsement(String),
 }
 
 impl TpmError {
@@ -71,8 +73,8 @@ impl TpmError {
             Self::KeyFile(_) => "tpm_key_file_invalid",
             Self::OtherTpm => "tpm_other",
             Self::WrongSignature => "tpm_signature_wrong",
+            Self::NoRegisters => "tpm_registers_missing",
             Self::UnexpectedKey(_) => "tpm_key_unexpected",
-            Self::NoEndorsement(_) => "tpm_endorsement_missing",
         }
     }
 
@@ -85,8 +87,8 @@ impl TpmError {
             | Self::KeyFile(_)
             | Self::OtherTpm
             | Self::WrongSignature
-            | Self::UnexpectedKey(_)
-            | Self::NoEndorsement(_) => false,
+            | Self::NoRegisters
+            | Self::UnexpectedKey(_) => false,
         }
     }
 

@@ -1,11 +1,12 @@
 //! What enrollment proves: that the attestation key is in the TPM whose maker signed the endorsement certificate, that the
 //! device key is in the same TPM, and what the machine has started (Library specification, part 1, 24 and 31).
 
-use muster_trust::key::sha256_of;
+use muster_channel_agent::limits::{ATTESTATION_CERTIFICATE_BYTES_MAX, EK_CERTIFICATES_MAX};
+use muster_trust::key::{PublicKey, sha256_of};
 use x509_parser::public_key::PublicKey as X509PublicKey;
 
 use super::client::{Authorization, OpenTpm};
-use super::codec::{PcrBank, PublicPoint, der_value, trim_zeros};
+use super::codec::{PublicPoint, der_value, trim_zeros};
 use super::commands::LoadedKey;
 use super::error::TpmError;
 use super::ids::{Handle, object};
@@ -13,7 +14,8 @@ use super::keys::{TpmKey, release};
 use super::tcti::Tcti;
 use super::templates::{self, EndorsementTemplate};
 
-pub use super::commands::{Attested, PcrValue};
+pub use super::codec::PcrBank;
+pub use super::commands::{Attested, Credential, PcrValue};
 
 /// Where makers leave their certificates (EK Credential Profile, 2.2.1.4 and 2.2.1.5), best first: a small key is fast in a
 /// slow chip.
@@ -29,10 +31,8 @@ const CERTIFICATES: [(Handle, EndorsementTemplate); 6] = [
 const CHAIN_FIRST: u32 = 0x01C0_0100;
 /// Most NV indices of a chain that are read.
 const CHAIN_INDICES_MAX: u32 = 16;
-/// Most certificates of a chain that are sent.
-const CHAIN_CERTIFICATES_MAX: usize = 3;
-/// Longest certificate that is sent, in bytes.
-const CERTIFICATE_BYTES_MAX: usize = 8 * 1024;
+/// Most certificates of a chain that are sent: one place is the endorsement certificate's.
+const CHAIN_CERTIFICATES_MAX: usize = EK_CERTIFICATES_MAX - 1;
 /// Most persistent keys that are compared with a certificate.
 const PERSISTENT_KEYS_MAX: u32 = 32;
 /// Registers may change between the quote and their reading: asked this often.
@@ -43,8 +43,10 @@ const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// What the first enrollment call tells about the TPM.
 #[derive(Clone, Debug)]
 pub struct Announcement {
-    /// The endorsement certificate, then those above it, DER.
+    /// The endorsement certificate, then those above it, DER. Empty where the maker left none.
     pub endorsement_certificates: Vec<Vec<u8>>,
+    /// The endorsement key, SPKI DER, where there is no certificate.
+    pub endorsement_key: Option<Vec<u8>>,
     /// The attestation key, `TPMT_PUBLIC`.
     pub attestation_key: Vec<u8>,
     /// The device key, `TPMT_PUBLIC`.
@@ -55,10 +57,8 @@ pub struct Announcement {
 /// What the server asks the TPM to prove.
 #[derive(Clone, Debug)]
 pub struct Challenge<'a> {
-    /// `TPMS_ID_OBJECT`: the secret, encrypted for the attestation key.
-    pub credential: &'a [u8],
-    /// The seed of that encryption, encrypted to the endorsement key.
-    pub encrypted_secret: &'a [u8],
+    /// The secret.
+    pub credential: Credential<'a>,
     /// What both statements have to carry.
     pub extra_data: &'a [u8],
     /// Which registers to state.
@@ -78,10 +78,10 @@ pub struct Evidence {
     pub registers: Vec<PcrValue>,
 }
 
-/// One certificate and the key that it is about.
+/// An endorsement key, and the certificate over it.
 #[derive(Clone, Debug)]
 struct Endorsement {
-    certificate: Vec<u8>,
+    certificate: Option<Vec<u8>>,
     template: EndorsementTemplate,
     key: PublicPoint,
 }
@@ -89,14 +89,23 @@ struct Endorsement {
 impl Announcement {
     /// Reads the maker's certificates and makes the attestation key.
     pub fn make(key: &TpmKey) -> Result<Self, TpmError> {
+        Self::make_of(key, &CERTIFICATES)
+    }
+
+    fn make_of(key: &TpmKey, places: &[(Handle, EndorsementTemplate)]) -> Result<Self, TpmError> {
         key.tpm().with(|open| {
-            let endorsement = usable_endorsement(open)?;
-            let attestation_key = attestation_key(open)?;
-            let mut endorsement_certificates = vec![endorsement.certificate.clone()];
-            endorsement_certificates.extend(chain(open)?);
+            let endorsement = match certified_endorsement(open, places)? {
+                Some(endorsement) => endorsement,
+                None => uncertified_endorsement(open)?,
+            };
+            let (endorsement_certificates, endorsement_key) = match &endorsement.certificate {
+                Some(certificate) => ([vec![certificate.clone()], chain(open)?].concat(), None),
+                None => (Vec::new(), Some(p256_spki(&endorsement.key)?)),
+            };
             Ok(Self {
                 endorsement_certificates,
-                attestation_key: attestation_key.public,
+                endorsement_key,
+                attestation_key: attestation_key(open)?.public,
                 device_key: key.public_area().to_vec(),
                 endorsement,
             })
@@ -149,34 +158,56 @@ fn attestation_key(open: &mut OpenTpm<'_>) -> Result<LoadedKey, TpmError> {
 }
 
 /// The best certificate whose key this TPM really has.
-fn usable_endorsement(open: &mut OpenTpm<'_>) -> Result<Endorsement, TpmError> {
-    let mut reason = "its maker left none".to_owned();
-    for (index, template) in CERTIFICATES {
-        let Some(content) = open.read_nv(index)? else {
+fn certified_endorsement(
+    open: &mut OpenTpm<'_>,
+    places: &[(Handle, EndorsementTemplate)],
+) -> Result<Option<Endorsement>, TpmError> {
+    for (index, template) in places {
+        let Some(content) = open.read_nv(*index)? else {
             continue;
         };
-        let Some(endorsement) = read_certificate(&content, template) else {
-            reason = format!("what is in NV index 0x{:08x} is not a certificate", index.0);
+        let index = format!("0x{:08x}", index.0);
+        let Some(endorsement) = read_certificate(&content, *template) else {
+            tracing::warn!(index, "what the TPM holds there is no endorsement certificate");
             continue;
         };
-        match endorsement_key(open, &endorsement)? {
-            Some(key) => {
-                release(open, &key)?;
-                return Ok(endorsement);
-            }
-            None => {
-                reason = format!(
-                    "the certificate in NV index 0x{:08x} is over another key",
-                    index.0
-                )
-            }
+        if let Some(key) = endorsement_key(open, &endorsement)? {
+            release(open, &key)?;
+            return Ok(Some(endorsement));
         }
+        tracing::warn!(
+            index,
+            "the endorsement certificate is over a key that the TPM does not have"
+        );
     }
-    Err(TpmError::NoEndorsement(reason))
+    Ok(None)
+}
+
+/// The key without a certificate that every TPM can derive. Its owner may know it from a list of the maker or the dealer.
+fn uncertified_endorsement(open: &mut OpenTpm<'_>) -> Result<Endorsement, TpmError> {
+    let template = EndorsementTemplate::P256Low;
+    let key = open.create_primary(Handle::ENDORSEMENT, &template.public())?;
+    open.flush(key.handle)?;
+    Ok(Endorsement {
+        certificate: None,
+        template,
+        key: key.area.key,
+    })
+}
+
+fn p256_spki(key: &PublicPoint) -> Result<Vec<u8>, TpmError> {
+    let point = match key {
+        PublicPoint::Ecc { point, .. } => PublicKey::from_p256_point(point).ok(),
+        PublicPoint::Rsa { .. } => None,
+    };
+    let point = point.ok_or(TpmError::UnexpectedKey(
+        "the endorsement key is not on the curve P-256",
+    ))?;
+    Ok(point.spki_der())
 }
 
 fn read_certificate(content: &[u8], template: EndorsementTemplate) -> Option<Endorsement> {
-    let der = der_value(content).filter(|der| der.len() <= CERTIFICATE_BYTES_MAX)?;
+    let der = der_value(content).filter(|der| der.len() <= ATTESTATION_CERTIFICATE_BYTES_MAX)?;
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let key = match certificate.public_key().parsed().ok()? {
         X509PublicKey::RSA(key) => PublicPoint::Rsa {
@@ -196,7 +227,7 @@ fn read_certificate(content: &[u8], template: EndorsementTemplate) -> Option<End
         | X509PublicKey::Unknown(_) => return None,
     };
     Some(Endorsement {
-        certificate: der.to_vec(),
+        certificate: Some(der.to_vec()),
         template,
         key,
     })
@@ -240,7 +271,7 @@ fn split_chain(mut content: &[u8]) -> Vec<Vec<u8>> {
     let mut certificates = Vec::new();
     while let Some(der) = der_value(content)
         && certificates.len() < CHAIN_CERTIFICATES_MAX
-        && der.len() <= CERTIFICATE_BYTES_MAX
+        && der.len() <= ATTESTATION_CERTIFICATE_BYTES_MAX
     {
         certificates.push(der.to_vec());
         content = &content[der.len()..];
@@ -269,7 +300,6 @@ fn activate(
         attestation_key.handle,
         (endorsement_key.handle, authorization),
         challenge.credential,
-        challenge.encrypted_secret,
     )?;
     if let Some(session) = session {
         open.flush(session)?;
@@ -284,10 +314,19 @@ fn quote(
     attestation_key: &LoadedKey,
     challenge: &Challenge<'_>,
 ) -> Result<(Attested, Vec<PcrValue>), TpmError> {
+    let wanted: Vec<(u16, u8)> = challenge
+        .registers
+        .iter()
+        .flat_map(|bank| bank.indexes().into_iter().map(|index| (bank.hash, index)))
+        .collect();
     let mut asked = 0;
     loop {
         let quoted = open.quote(attestation_key.handle, challenge.extra_data, challenge.registers)?;
-        let registers = open.read_pcrs(challenge.registers)?;
+        let mut registers = open.read_pcrs(challenge.registers)?;
+        registers.sort_by_key(|value| wanted.iter().position(|one| *one == (value.hash, value.index)));
+        if registers.len() != wanted.len() {
+            return Err(TpmError::NoRegisters);
+        }
         asked += 1;
         if is_over(&quoted, &registers) || asked == QUOTES_MAX {
             return Ok((quoted, registers));
@@ -305,35 +344,5 @@ fn is_over(quoted: &Attested, registers: &[PcrValue]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chain_is_split_into_its_certificates() {
-        let first = [0x30, 2, 5, 0];
-        let second = [0x30, 1, 7];
-        let content = [&first[..], &second, &[0xFF; 9]].concat();
-        assert_eq!(split_chain(&content), vec![first.to_vec(), second.to_vec()]);
-        assert_eq!(split_chain(&first.repeat(9)).len(), CHAIN_CERTIFICATES_MAX);
-        assert!(split_chain(&[0xFF; 64]).is_empty());
-    }
-
-    #[test]
-    fn what_is_not_a_certificate_is_not_used() {
-        for content in [&[][..], &[0xFF; 64], &[0x30, 2, 5, 0]] {
-            assert!(read_certificate(content, EndorsementTemplate::P256Low).is_none());
-        }
-    }
-
-    #[test]
-    fn a_log_that_is_too_long_is_left_out() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("log");
-        std::fs::write(&path, [7; 100]).expect("it writes");
-        assert_eq!(read_event_log(&path, 100).map(|log| log.len()), Some(100));
-        assert_eq!(read_event_log(&path, 99), None);
-        assert_eq!(read_event_log(&folder.path().join("none"), 100), None);
-        let swtpm = Tcti::parse("swtpm:port=1").expect("it parses");
-        assert_eq!(event_log(&swtpm, usize::MAX - 1), None);
-    }
-}
+#[path = "evidence_tests.rs"]
+pub(crate) mod tests;

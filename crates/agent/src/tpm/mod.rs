@@ -23,6 +23,11 @@ pub mod tcti;
 mod templates;
 mod transport;
 
+#[cfg(test)]
+pub(crate) mod swtpm;
+#[cfg(test)]
+mod swtpm_tests;
+
 pub use client::Tpm;
 pub use error::TpmError;
 pub use tcti::Tcti;
