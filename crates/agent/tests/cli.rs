@@ -257,4 +257,16 @@ fn the_program_holds_no_private_key() {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(byte));
         assert!(!is_base64, "a private key at {start}");
     }
+    // PKCS#8 of P-256, Ed25519 and RSA, and SEC 1, in DER.
+    let documents = [
+        "308187020100301306072a8648ce3d020106082a8648ce3d030107046d306b0201010420",
+        "302e020100300506032b657004220420",
+        "020100300d06092a864886f70d0101010500048204",
+        "30770201010420",
+    ];
+    for document in documents {
+        let head = hex::decode(document).expect("hex");
+        let found = bytes.windows(head.len()).position(|window| window == head);
+        assert_eq!(found, None, "a private key in DER, {document}");
+    }
 }

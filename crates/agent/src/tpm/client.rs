@@ -166,17 +166,19 @@ impl<'a> OpenTpm<'a> {
         } else {
             COMMAND_TIME_MAX
         };
-        let answer = self
-            .transport
-            .exchange(bytes, time_max)
-            .map_err(|error| match error {
-                TransportError::Io(source) => TpmError::Gone {
-                    tcti: self.tcti.to_string(),
-                    command: command.code,
-                    source,
-                },
-                TransportError::Malformed(source) => malformed(command.code)(source),
-            })?;
+        let exchanged = self.transport.exchange(bytes, time_max);
+        if exchanged.is_err() {
+            // Nothing more is asked over a broken connection; what is loaded is flushed at the next one.
+            self.loaded.clear();
+        }
+        let answer = exchanged.map_err(|error| match error {
+            TransportError::Io(source) => TpmError::Gone {
+                tcti: self.tcti.to_string(),
+                command: command.code,
+                source,
+            },
+            TransportError::Malformed(source) => malformed(command.code)(source),
+        })?;
         let head = read_head(&answer).map_err(malformed(command.code))?;
         if head.code != 0 {
             let (command, code) = (command.code, head.code);

@@ -66,7 +66,7 @@ pub struct Challenge<'a> {
 }
 
 /// What the second enrollment call proves.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Evidence {
     /// Only the TPM with the endorsement key that holds the attestation key learns it.
     pub activation_secret: Vec<u8>,
@@ -76,6 +76,19 @@ pub struct Evidence {
     pub quoted: Attested,
     /// What was quoted.
     pub registers: Vec<PcrValue>,
+}
+
+impl std::fmt::Debug for Evidence {
+    /// The secret prints as `***`.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Evidence")
+            .field("activation_secret", &"***")
+            .field("certified", &self.certified)
+            .field("quoted", &self.quoted)
+            .field("registers", &self.registers)
+            .finish()
+    }
 }
 
 /// An endorsement key, and the certificate over it.

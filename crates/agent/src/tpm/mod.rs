@@ -24,6 +24,8 @@ mod templates;
 mod transport;
 
 #[cfg(test)]
+mod broken_tests;
+#[cfg(test)]
 pub(crate) mod swtpm;
 #[cfg(test)]
 mod swtpm_tests;
