@@ -92,10 +92,10 @@ fn first_checkin(state_dir: &Path) {
         Ok(run::FirstCheckin {
             settings,
             news: false,
-        }) => println!("first check-in: {settings} settings are in force"),
+        }) => println!("first check-in: settings in force: {settings}"),
         Ok(run::FirstCheckin { settings, news: true }) => {
             println!(
-                "first check-in: {settings} settings are in force; the report goes out with `muster-agent run`"
+                "first check-in: settings in force: {settings}; the report goes out with `muster-agent run`"
             );
         }
         Err(error) => println!("first check-in: not finished ({error}); `muster-agent run` goes on"),

@@ -46,6 +46,8 @@ const ROUNDS_MAX: u32 = 16;
 const INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
 /// How long the check-in at the end of an enrollment may take.
 const FIRST_CHECKIN_TIME_MAX: Duration = Duration::from_secs(30);
+/// Delay after the key did not sign: a TPM that was reset, or is busy.
+const SIGN_RETRY: Duration = Duration::from_secs(20);
 /// Delay after the state could not be saved (disk full).
 const SAVE_RETRY: Duration = Duration::from_secs(10);
 
@@ -77,8 +79,8 @@ pub struct Agent {
     shown: Option<actions::Shown>,
     /// Accepted commands that need the server.
     waiting: Vec<CommandId>,
-    /// The key did not sign a report: the machine is read back and reported again.
-    report_again: bool,
+    /// The key did not sign a receipt or a report. The server asks again for receipts; the machine is reported again.
+    is_unsigned: bool,
 }
 
 /// What the check-in at the end of an enrollment brought.
@@ -124,7 +126,7 @@ impl Agent {
             backoff: Backoff::new(RETRY.0, RETRY.1),
             shown: None,
             waiting: Vec::new(),
-            report_again: false,
+            is_unsigned: false,
         })
     }
 
@@ -188,6 +190,9 @@ impl Agent {
                         if self.core.has_news() && self.link.is_some() {
                             schedule.checkin = Instant::now();
                         }
+                        if self.is_unsigned {
+                            schedule.checkin = schedule.checkin.min(Instant::now() + SIGN_RETRY);
+                        }
                     }
                 }
             };
@@ -244,7 +249,11 @@ impl Agent {
                 self.backoff.succeeded();
                 // A renewed certificate is shown by a new connection: make it now, so that wake-ups arrive.
                 if self.link.is_some() {
-                    delay
+                    if self.is_unsigned {
+                        delay.min(SIGN_RETRY)
+                    } else {
+                        delay
+                    }
                 } else {
                     full_jitter(machine_clock::random(), WAKE_REOPEN_MAX)
                 }
@@ -300,7 +309,7 @@ impl Agent {
                 .map(|command_id| Action::Execute { command_id })
                 .collect();
             self.perform(waiting, Some(&link)).await?;
-            if std::mem::take(&mut self.report_again) {
+            if std::mem::take(&mut self.is_unsigned) {
                 let settings = self.core.effective_settings();
                 self.perform(vec![Action::ReadBack { settings }], Some(&link))
                     .await?;
@@ -367,12 +376,11 @@ impl Agent {
         self.spool.save(Slot::Device, &self.core)
     }
 
-    /// Changes the core and saves it. What could not be saved did not happen: the core is as before.
-    fn change_and_save<T>(
+    /// Changes the core, and notes whether the key signed what had to be signed.
+    fn change<T>(
         &mut self,
         change: impl FnOnce(&mut DeviceCore, &mut muster_channel_agent::device::Signer<'_>) -> T,
-    ) -> Result<T, SpoolError> {
-        let before = self.core.clone();
+    ) -> T {
         let key = Arc::clone(&self.key);
         let mut is_unsigned = false;
         let result = change(&mut self.core, &mut |kind, payload| {
@@ -380,7 +388,17 @@ impl Agent {
             is_unsigned |= matches!(signed, Err(DsseError::Key(KeyError::Holder)));
             signed
         });
-        self.report_again |= is_unsigned;
+        self.is_unsigned |= is_unsigned;
+        result
+    }
+
+    /// Changes the core and saves it. What could not be saved did not happen: the core is as before.
+    fn change_and_save<T>(
+        &mut self,
+        change: impl FnOnce(&mut DeviceCore, &mut muster_channel_agent::device::Signer<'_>) -> T,
+    ) -> Result<T, SpoolError> {
+        let before = self.core.clone();
+        let result = self.change(change);
         if let Err(error) = self.save() {
             self.core = before;
             return Err(error);

@@ -127,9 +127,7 @@ impl Agent {
         };
         tracing::info!(command = %command_id, outcome = ?execution.outcome, code = execution.code, "executed");
         let reading = machine_clock::read();
-        let key = Arc::clone(&self.key);
-        let mut sign = |kind: &str, payload: &[u8]| key.envelope(kind, payload);
-        self.core.on_executed(command_id, execution, &reading, &mut sign);
+        self.change(|core, sign| core.on_executed(command_id, execution, &reading, sign));
         // It has happened: memory keeps the outcome even where the disk does not take it, and the next save tries again.
         self.save()?;
         Ok(())

@@ -7,7 +7,7 @@ use super::ids::CommandCode;
 #[derive(Debug, thiserror::Error)]
 pub enum TpmError {
     /// It cannot be opened.
-    #[error("the TPM {tcti} cannot be opened: {source}{}", open_hint(source))]
+    #[error("the TPM {tcti} cannot be opened: {source}{}", open_hint(tcti, source))]
     Unavailable {
         /// Which one.
         tcti: String,
@@ -196,8 +196,9 @@ fn code_hint(code: u32) -> &'static str {
     }
 }
 
-fn open_hint(source: &std::io::Error) -> &'static str {
+fn open_hint(tcti: &str, source: &std::io::Error) -> &'static str {
     match source.kind() {
+        std::io::ErrorKind::NotFound if tcti.starts_with("swtpm:") => ". Is the software TPM running?",
         std::io::ErrorKind::PermissionDenied => ". Run as root, or as a member of the group tss",
         std::io::ErrorKind::NotFound => ". Is there a TPM 2.0, and is it enabled in the firmware?",
         std::io::ErrorKind::ConnectionRefused => ". Is the software TPM running?",

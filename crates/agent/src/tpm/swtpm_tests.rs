@@ -50,6 +50,26 @@ fn a_key_in_a_tpm_signs_and_leaves_nothing_loaded() {
 }
 
 #[test]
+fn a_key_in_a_tpm_signs_requests_and_statements() {
+    let Some(maker) = Maker::new() else { return };
+    let tpm = maker.tpm("device", &[]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let key = DeviceKey::create(folder.path(), &choice(&tpm)).expect("a key");
+    let der = key.certificate_request(uuid::Uuid::nil()).expect("a request");
+    use x509_parser::prelude::FromDer as _;
+    let (_, request) =
+        x509_parser::certification_request::X509CertificationRequest::from_der(&der).expect("PKCS#10");
+    let info = &request.certification_request_info;
+    assert_eq!(info.subject_pki.raw, key.public().spki_der());
+    key.public()
+        .verify(info.raw, request.signature_value.data.as_ref())
+        .expect("it is signed by the key");
+    let envelope = key.envelope("application/test", b"payload").expect("it signs");
+    let payload = envelope.verify("application/test", &[key.public()], 1);
+    assert_eq!(payload.expect("it verifies"), b"payload");
+}
+
+#[test]
 fn a_key_is_there_after_a_restart_and_its_file_says_nothing() {
     let Some(maker) = Maker::new() else { return };
     let mut tpm = maker.tpm("device", &[]);

@@ -247,6 +247,28 @@ mod tests {
     }
 
     #[test]
+    fn a_tpm_can_be_behind_a_port() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("it listens");
+        let port = listener.local_addr().expect("an address").port();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut command = [0; 12];
+            stream.read_exact(&mut command).expect("a command");
+            // In two parts, as a network may deliver it.
+            let answer = answer(40, 40);
+            stream.write_all(&answer[..7]).expect("it writes");
+            stream.flush().expect("it flushes");
+            std::thread::sleep(Duration::from_millis(5));
+            stream.write_all(&answer[7..]).expect("it writes");
+        });
+        let tcti = Tcti::parse(&format!("swtpm:host=localhost,port={port}")).expect("it parses");
+        let mut transport = Transport::open(&tcti).expect("it opens");
+        let whole = transport.exchange(&[0; 12], Duration::from_secs(5));
+        assert_eq!(whole.expect("an answer").len(), 40);
+        server.join().expect("the server ends");
+    }
+
+    #[test]
     fn an_answer_that_ends_early_is_an_error() {
         for bytes in [0, 4, 10, 299] {
             let error = exchange_with(Some(answer(300, bytes))).expect_err("too short");
