@@ -31,11 +31,18 @@ use tokio::sync::Notify;
 pub use clock::Clock;
 
 /// The schema, in order. An old migration is never edited.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "first",
-    sql: include_str!("../migrations/0001_first.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "first",
+        sql: include_str!("../migrations/0001_first.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "certificates",
+        sql: include_str!("../migrations/0003_certificates.sql"),
+    },
+];
 
 /// Every SQL statement of every slice.
 pub const STATEMENTS: &[&[Statement]] = &[
@@ -63,6 +70,7 @@ pub struct Control {
     pub heads: audit::LogHeads,
     pub registry: devices::Registry,
     pub activations: rollout::Activations,
+    pub revocations: certificates::Revocations,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -76,6 +84,9 @@ pub struct Settings {
     /// The origin of the device listener as agents reach it, without a final slash.
     pub device_url: String,
     pub device_certificate_days: u64,
+    /// The origin under which relying parties find revocation lists and the OCSP responder, without a final slash.
+    /// Certificates name it where it is given.
+    pub pki_url: Option<String>,
     /// How often an up-to-date device checks in.
     pub checkin_interval_seconds: u64,
     /// A device that has not reported a rollout after this long counts as silent.
@@ -90,6 +101,7 @@ impl Default for Settings {
             admin_url: String::new(),
             device_url: String::new(),
             device_certificate_days: 7,
+            pki_url: None,
             checkin_interval_seconds: 60,
             silent_after_seconds: 24 * 3600,
             command_ttl_seconds: 7 * 86_400,
@@ -106,7 +118,14 @@ pub struct Nudges {
 }
 
 impl Control {
-    pub fn new(db: Database, clock: Clock, keys: secrets::Keyring, settings: Settings, node: String) -> App {
+    pub fn new(
+        db: Database,
+        clock: Clock,
+        mut keys: secrets::Keyring,
+        settings: Settings,
+        node: String,
+    ) -> App {
+        keys.authority.publish_at(settings.pki_url.clone());
         Arc::new(Control {
             db,
             clock,
@@ -115,6 +134,7 @@ impl Control {
             heads: audit::LogHeads::default(),
             registry: devices::Registry::default(),
             activations: rollout::Activations::default(),
+            revocations: certificates::Revocations::default(),
             settings,
             node,
         })

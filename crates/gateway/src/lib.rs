@@ -3,11 +3,13 @@
 //! Order inside a request: limits → authenticate → parse → validate → act. A message is accepted only under a certificate
 //! whose tenant, device and enrollment epoch the registry still knows.
 
+mod accepted;
 mod agent;
 mod checkin;
 mod identity;
 pub mod listener;
 mod metrics;
+pub mod pki;
 mod tls;
 mod wake;
 mod wire;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use muster_control::App;
 use tokio::sync::watch;
 
+pub use accepted::AcceptedDevices;
 pub use agent::router;
 pub use identity::Peer;
 pub use metrics::Metrics;

@@ -65,6 +65,7 @@ problems! {
     ILLEGAL_STATE = "illegal_state", 409, "The state does not allow this";
     PLAN_CHANGED = "plan_changed", 409, "The plan is no longer what applying it would do";
     TOKEN_REDEEMED = "token_redeemed", 409, "The token has been used";
+    KEY_REUSED = "key_reused", 409, "Another device has this key";
     IDENTITY_CONFLICT = "identity_conflict", 409, "Another device has this identity";
     LAST_CLIENT = "last_client", 409, "The last administrator cannot be removed";
     BODY_TOO_LARGE = "body_too_large", 413, "The body is too large";
@@ -76,6 +77,7 @@ problems! {
     RATE_LIMITED = "rate_limited", 429, "Too many requests";
     INTERNAL = "internal", 500, "Something broke on our side";
     UNAVAILABLE = "unavailable", 503, "The service cannot answer now";
+    CA_UNAVAILABLE = "ca_unavailable", 503, "The certificate authority cannot sign now";
     OUTCOME_UNKNOWN = "outcome_unknown", 503, "The outcome is not known; ask again with the same idempotency key";
 }
 
@@ -131,6 +133,12 @@ impl Problem {
 
     pub fn retry_after(mut self, seconds: u64) -> Problem {
         self.retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// With the cause for the log, which is never sent.
+    pub fn caused_by(mut self, cause: impl std::fmt::Display) -> Problem {
+        self.internal = Some(cause.to_string());
         self
     }
 

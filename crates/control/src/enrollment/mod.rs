@@ -32,7 +32,8 @@ use crate::{
         verify_enrollment_token,
     },
     audit::{self, LoggedTx},
-    certificates, clock,
+    certificates::{self, Issued},
+    clock,
     devices::{self, Admission, Admitted, Applicant, DeviceState},
 };
 pub use api::{TokenView, router};
@@ -231,7 +232,7 @@ pub async fn finish(app: &App, request: EnrollFinishRequest) -> Result<EnrollFin
         Ok(()) => redeem(app, &session, &announced).await,
         Err(problem) => Err(problem),
     };
-    let (admitted, certificate) = match outcome {
+    let (admitted, issued) = match outcome {
         Ok(done) => done,
         Err(problem) if problem.kind.status >= 500 => return Err(problem),
         Err(problem) => {
@@ -239,7 +240,8 @@ pub async fn finish(app: &App, request: EnrollFinishRequest) -> Result<EnrollFin
         }
     };
     app.registry.forget(admitted.id);
-    answer(app, session.tenant, &admitted, certificate).await
+    let chain = certificates::chain(app, session.tenant, issued).await?;
+    answer(app, session.tenant, &admitted, chain).await
 }
 
 /// Removes sessions and tokens whose time is long over. A reconciler's step.
@@ -321,7 +323,9 @@ fn check_finish(session: &Session, request: &EnrollFinishRequest) -> Result<(), 
     Ok(())
 }
 
-async fn redeem(app: &App, session: &Session, announced: &Announced) -> Result<(Admitted, Vec<u8>), Problem> {
+async fn redeem(app: &App, session: &Session, announced: &Announced) -> Result<(Admitted, Issued), Problem> {
+    // A token must not be used up for a certificate that nobody can sign.
+    certificates::ready(app).await?;
     let author = Author {
         tenant: session.tenant,
         actor: applicant_actor(&announced.hardware),
@@ -342,7 +346,7 @@ async fn redeem(app: &App, session: &Session, announced: &Announced) -> Result<(
         if again {
             certificates::revoke_all(tx, admitted.id, "enrolled again")?;
         }
-        let der = certificates::issue(
+        let issued = certificates::issue(
             tx,
             &shared.keys,
             admitted.id,
@@ -351,7 +355,7 @@ async fn redeem(app: &App, session: &Session, announced: &Announced) -> Result<(
             lifetime,
         )?;
         store::bind(tx, tenant, session.token, admitted.id)?;
-        Ok((admitted, der))
+        Ok((admitted, issued))
     })
     .await
 }
@@ -362,21 +366,21 @@ fn repeat(
     token: &Token,
     session: &Session,
     now: Timestamp,
-) -> Result<(Admitted, Vec<u8>), Problem> {
+) -> Result<(Admitted, Issued), Problem> {
     // The row may have been redeemed since it was read: read it again behind the lock that `redeem` waited for.
     let token = store::token(tx, session.tenant, token.id)?.ok_or_else(used)?;
     if token.redeemed_at.is_none() || !repeatable(&token, &session.spki, now) {
         return Err(used());
     }
     let device = devices::get(tx, session.tenant, token.device.ok_or_else(used)?)?;
-    let der = certificates::newest_der(tx, session.tenant, device.id, device.epoch)?.ok_or_else(used)?;
+    let issued = certificates::newest(tx, session.tenant, device.id, device.epoch)?.ok_or_else(used)?;
     Ok((
         Admitted {
             id: device.id,
             epoch: device.epoch,
             state: device.state,
         },
-        der,
+        issued,
     ))
 }
 
@@ -407,7 +411,7 @@ async fn answer(
     app: &App,
     tenant: TenantId,
     admitted: &Admitted,
-    der: Vec<u8>,
+    chain: Vec<Vec<u8>>,
 ) -> Result<EnrollFinishResponse, Problem> {
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let head = audit::head(app, tenant).ok_or_else(|| {
@@ -420,10 +424,7 @@ async fn answer(
         tenant,
         device_id: admitted.id,
         epoch: admitted.epoch,
-        certificate_chain: vec![
-            Base64Bytes(der),
-            Base64Bytes(authority.device_ca_certificate().to_vec()),
-        ],
+        certificate_chain: chain.into_iter().map(Base64Bytes).collect(),
         ca_certificates: vec![Base64Bytes(authority.root_certificate().to_vec())],
         root_documents: keys.root_documents.clone(),
         checkpoint: head.note.clone(),

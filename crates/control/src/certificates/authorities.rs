@@ -1,0 +1,162 @@
+//! The database's side of the device CAs: what each tenant's log says of them, and what their retirement revokes.
+
+use std::collections::BTreeMap;
+
+use muster_model::{TenantId, Timestamp};
+use muster_storage::{Scope, Tx};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::store;
+use crate::{
+    App,
+    access::{self, Author, problem::Problem},
+    audit,
+    secrets::{AuthoritySet, AuthorityState},
+};
+
+const RETIRED: &str = "the certificate authority was retired";
+/// Certificates that the doctor reads at a time.
+const PAGE: i64 = 500;
+/// Findings that the doctor lists at most.
+const BROKEN_MAX: usize = 100;
+
+/// Names the authority of certificates that are older than this knowledge. Once, at the start.
+pub async fn adopt_unnamed(app: &App) -> Result<u64, Problem> {
+    let set = app.keys.authority.set();
+    let Some(first) = set.first_device_ca().map(str::to_owned) else {
+        return Ok(0);
+    };
+    audit::housekeeping(app, Scope::System, move |tx| Ok(store::adopt(tx, &first)?)).await
+}
+
+/// Records in every tenant's log what the register says of the device CAs and the log does not yet, and revokes what a
+/// retired one signed. A reconciler's step, under a lease.
+pub async fn follow_register(app: &App) -> Result<(), Problem> {
+    let set = app.keys.authority.set();
+    let states: BTreeMap<String, AuthorityState> = set
+        .device_cas()
+        .map(|member| (member.id.clone(), member.state))
+        .collect();
+    let tenants = app.db.read(Scope::System, access::tenants).await?;
+    for (tenant, _) in tenants {
+        let known: BTreeMap<String, String> = app
+            .db
+            .read(Scope::Tenant(tenant.uuid()), move |tx| {
+                Ok::<_, Problem>(store::authorities(tx, tenant)?.into_iter().collect())
+            })
+            .await?;
+        let news: Vec<(String, AuthorityState)> = states
+            .iter()
+            .filter(|(id, state)| known.get(*id).map(String::as_str) != Some(state.as_str()))
+            .map(|(id, state)| (id.clone(), *state))
+            .collect();
+        if news.is_empty() {
+            continue;
+        }
+        // The authorities that a tenant begins with are no change.
+        let is_beginning = known.is_empty();
+        follow_for(app, tenant, news, is_beginning).await?;
+    }
+    Ok(())
+}
+
+async fn follow_for(
+    app: &App,
+    tenant: TenantId,
+    news: Vec<(String, AuthorityState)>,
+    is_beginning: bool,
+) -> Result<(), Problem> {
+    let now = app.clock.now();
+    let (silent, told): (Vec<_>, Vec<_>) = news
+        .into_iter()
+        .partition(|(_, state)| is_beginning && *state != AuthorityState::Retired);
+    if !silent.is_empty() {
+        audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+            for (id, state) in &silent {
+                store::put_authority(tx, tenant, id, state.as_str(), now)?;
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    if told.is_empty() {
+        return Ok(());
+    }
+    audit::commit(app, &Author::system(tenant), move |tx| {
+        let at = tx.at();
+        for (id, state) in &told {
+            store::put_authority(tx, tenant, id, state.as_str(), at)?;
+            let (action, revoked) = match state {
+                AuthorityState::Requested => continue,
+                AuthorityState::Active => ("certificate.authority_activated", None),
+                AuthorityState::Superseded => ("certificate.authority_superseded", None),
+                AuthorityState::Retired => {
+                    let revoked = store::revoke_of_authority(tx, tenant, id, at, RETIRED)?;
+                    ("certificate.authority_retired", Some(revoked))
+                }
+            };
+            tx.record(
+                action,
+                ("authority", id.clone()),
+                serde_json::json!({"certificates_revoked": revoked}),
+            )?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// What breaks "an unexpired certificate chains to a device CA, and a revoked one is in its list", for the doctor.
+pub fn broken_chains(
+    tx: &mut Tx,
+    set: &AuthoritySet,
+    tenant: TenantId,
+    now: Timestamp,
+) -> Result<Vec<String>, Problem> {
+    let mut broken = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = store::unexpired(tx, tenant, now, &after, PAGE)?;
+        let Some(last) = page.last() else {
+            return Ok(broken);
+        };
+        after.clone_from(&last.serial);
+        for row in page {
+            let id = row.authority.as_deref().or(set.first_device_ca());
+            let accepted = set.accepted(now).any(|member| Some(member.id.as_str()) == id);
+            match id.and_then(|id| set.find(id)) {
+                None if row.is_revoked => broken.push(format!(
+                    "certificate {} is revoked and in no list: its authority is unknown",
+                    row.serial
+                )),
+                None => broken.push(format!("certificate {} is of an unknown authority", row.serial)),
+                Some(_) if !row.is_revoked && !accepted => broken.push(format!(
+                    "certificate {} is valid and its authority is not accepted",
+                    row.serial
+                )),
+                Some(member) if !row.der.is_empty() && !is_signed_by(&row.der, member.key.point()) => {
+                    broken.push(format!(
+                        "certificate {} is not signed by its authority",
+                        row.serial
+                    ));
+                }
+                Some(_) => {}
+            }
+            if broken.len() >= BROKEN_MAX {
+                return Ok(broken);
+            }
+        }
+    }
+}
+
+fn is_signed_by(der: &[u8], point: &[u8]) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+        return false;
+    };
+    aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1, point)
+        .verify(
+            certificate.tbs_certificate.as_ref(),
+            &certificate.signature_value.data,
+        )
+        .is_ok()
+}
