@@ -7,8 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 use muster_channel_agent::device::{DeviceCore, DeviceIdentity};
 use muster_channel_agent::enroll::{
-    EnrollBeginRequest, EnrollBeginResponse, EnrollFinishRequest, EnrollFinishResponse, HardwareClaims,
-    transcript,
+    ChannelBinding, EnrollBeginRequest, EnrollBeginResponse, EnrollFinishRequest, EnrollFinishResponse,
+    HardwareClaims, NO_EXPORTER, Transcript,
 };
 use muster_channel_agent::limits::{ENROLL_RESPONSE_BYTES_MAX, NONCE_BYTES};
 use muster_channel_agent::{Base64Bytes, path};
@@ -73,6 +73,8 @@ async fn exchange(
         hardware,
         public_key: Base64Bytes(spki.clone()),
         agent_version: Some(AGENT_VERSION.to_owned()),
+        attestation: None,
+        channel_binding: ChannelBinding::None,
     };
     let begun: EnrollBeginResponse = link
         .exchange(
@@ -87,12 +89,13 @@ async fn exchange(
         .to_array()
         .ok_or_else(|| AgentError::AnswerRefused(format!("its nonce has not {NONCE_BYTES} bytes")))?;
     let proof = key
-        .sign(&transcript(token, &nonce, &spki))
+        .sign(&Transcript::of(token, &nonce, &spki, &NO_EXPORTER).bytes())
         .map_err(|error| AgentError::Key(error.to_string()))?;
     let finish = EnrollFinishRequest {
         session: begun.session,
         proof: Base64Bytes(proof),
         csr: Base64Bytes(identity::certificate_request(key, device_uuid)?),
+        attestation: None,
     };
     Ok(link
         .exchange(

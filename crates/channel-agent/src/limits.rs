@@ -1,7 +1,9 @@
 //! Every bound of the agent protocol, by name. A message past one of them is refused whole.
 
-/// Largest body of either enrollment call, in bytes.
+/// Largest body of the first enrollment call, in bytes: nothing is known of the caller yet.
 pub const ENROLL_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Largest body of the second enrollment call, in bytes: it may carry a measured-boot event log.
+pub const ENROLL_FINISH_BODY_BYTES_MAX: usize = 256 * 1024;
 /// Largest answer to either enrollment call, in bytes.
 pub const ENROLL_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 /// Largest check-in request, in bytes.
@@ -36,6 +38,16 @@ pub const AGENT_VERSION_CHARS_MAX: usize = 64;
 pub const DER_BYTES_MAX: usize = 16 * 1024;
 /// Longest proof-of-possession signature, in bytes.
 pub const PROOF_BYTES_MAX: usize = 256;
+/// Most endorsement certificates that a device sends: the leaf and its intermediates.
+pub const EK_CERTIFICATES_MAX: usize = 4;
+/// Longest single certificate in an attestation, in bytes.
+pub const ATTESTATION_CERTIFICATE_BYTES_MAX: usize = 8 * 1024;
+/// Longest structure of a TPM (a public area, an attestation, a signature, a credential), in bytes.
+pub const TPM_STRUCTURE_BYTES_MAX: usize = 2 * 1024;
+/// Platform configuration registers of one bank.
+pub const PCR_COUNT: usize = 24;
+/// Longest measured-boot event log, in bytes.
+pub const EVENT_LOG_BYTES_MAX: usize = 128 * 1024;
 /// Length of the enrollment nonce and of the session identifier, in bytes.
 pub const NONCE_BYTES: usize = 32;
 /// How long an enrollment session lives, in seconds.

@@ -1,5 +1,6 @@
 //! Every message in both encodings, with contents as a real tenant makes them.
 
+use muster_model::attestation::AttestationLevel;
 use muster_model::command::CommandKind;
 use muster_model::facts::{Disk, Facts, Hardware, OsFacts};
 use muster_model::id::{DeviceId, TenantId};
@@ -14,8 +15,9 @@ use serde_json::json;
 use crate::checkin::{CheckinRequest, CheckinResponse};
 use crate::device::tests::office::Office;
 use crate::enroll::{
-    CheckinPlan, EnrollBeginRequest, EnrollBeginResponse, EnrollFinishRequest, EnrollFinishResponse,
-    EnrollmentState, HardwareClaims, transcript,
+    AttestationChallenge, AttestationEvidence, AttestationOffer, ChannelBinding, CheckinPlan,
+    EnrollBeginRequest, EnrollBeginResponse, EnrollFinishRequest, EnrollFinishResponse, EnrollmentState,
+    HardwareClaims, PcrValue, TpmChallenge, TpmEvidence, TpmOffer, Transcript,
 };
 use crate::inventory::InventoryRequest;
 use crate::renew::{RenewRequest, RenewResponse};
@@ -36,6 +38,28 @@ fn begin_request() -> EnrollBeginRequest {
         },
         public_key: Base64Bytes(vec![1, 2, 3, 255]),
         agent_version: Some("0.1.0".to_owned()),
+        attestation: Some(AttestationOffer::Tpm2(TpmOffer {
+            ek_certificates: vec![Base64Bytes(vec![0x30, 0])],
+            ek_public: None,
+            ak_public: Base64Bytes(vec![0, 0x23]),
+            device_public: Base64Bytes(vec![0, 0x23, 1]),
+        })),
+        channel_binding: ChannelBinding::TlsExporter,
+    }
+}
+
+fn tpm_evidence() -> TpmEvidence {
+    TpmEvidence {
+        activation_proof: Base64Bytes(vec![1; 32]),
+        certify_attest: Base64Bytes(vec![0xff]),
+        certify_signature: Base64Bytes(vec![2]),
+        quote_attest: Base64Bytes(vec![3]),
+        quote_signature: Base64Bytes(vec![4]),
+        pcr_values: vec![PcrValue {
+            index: 7,
+            sha256: Base64Bytes(vec![5; 32]),
+        }],
+        event_log: Some(Base64Bytes(vec![6; 100])),
     }
 }
 
@@ -96,11 +120,18 @@ fn every_message_survives_both_encodings() {
         session: "s".to_owned(),
         nonce: Base64Bytes(vec![0; 32]),
         expires_in_seconds: 120,
+        channel_binding: ChannelBinding::None,
+        attestation: Some(AttestationChallenge::Tpm2(TpmChallenge {
+            id_object: Base64Bytes(vec![0, 1, 2]),
+            encrypted_secret: Base64Bytes(vec![0, 1, 3]),
+            pcr_selection: vec![0, 7],
+        })),
     });
     check(&EnrollFinishRequest {
         session: "s".to_owned(),
         proof: Base64Bytes(vec![1]),
         csr: Base64Bytes(vec![2]),
+        attestation: Some(AttestationEvidence::Tpm2(tpm_evidence())),
     });
     let now = Timestamp::from_unix_seconds(1_800_000_000);
     let (request, response) = full_checkin();
@@ -118,6 +149,7 @@ fn every_message_survives_both_encodings() {
             wake: true,
         },
         state: EnrollmentState::Quarantined,
+        attestation_level: AttestationLevel::Tpm2,
     });
     check(&request);
     check(&response);
@@ -154,7 +186,9 @@ fn the_two_encodings_carry_the_same_tree() {
 fn the_enrollment_request_has_the_documented_form() {
     let expected = concat!(
         r#"{"token":"e30.e30.c2ln","hardware":{"device_uuid":"4c4c4544-0042-3510-8052-b4c04f4b3132","serial":"B5RKO12","#,
-        r#""imei":["490154203237518"],"platform":"linux","model":"Model 7"},"public_key":"AQID/w==","agent_version":"0.1.0"}"#,
+        r#""imei":["490154203237518"],"platform":"linux","model":"Model 7"},"public_key":"AQID/w==","agent_version":"0.1.0","#,
+        r#""attestation":{"format":"tpm2","ek_certificates":["MAA="],"ak_public":"ACM=","device_public":"ACMB"},"#,
+        r#""channel_binding":"tls_exporter"}"#,
     );
     let bytes = encode(ContentType::Json, &begin_request()).expect("it encodes");
     assert_eq!(String::from_utf8(bytes).expect("JSON is text"), expected);
@@ -191,6 +225,14 @@ fn members_past_their_limits_are_named() {
         request.check_limits().map_err(|error| error.field),
         Err("hardware.model")
     );
+    let mut request = begin_request();
+    if let Some(AttestationOffer::Tpm2(offer)) = &mut request.attestation {
+        offer.ek_certificates = vec![Base64Bytes(vec![0x30]); 5];
+    }
+    assert_eq!(
+        request.check_limits().map_err(|error| error.field),
+        Err("ek_certificates")
+    );
     let (mut request, _) = full_checkin();
     request.receipts = vec![request.receipts[0].clone(); 65];
     assert_eq!(
@@ -206,15 +248,16 @@ fn a_token_never_prints() {
 
 #[test]
 fn the_transcript_has_the_documented_bytes() {
-    let bytes = transcript("abc", &[7; 32], b"key");
-    assert_eq!(bytes.len(), 113);
-    assert_eq!(&bytes[..17], b"muster-enroll-v1\0");
+    let bytes = Transcript::of("abc", &[7; 32], b"key", &[9; 32]).bytes();
+    assert_eq!(bytes.len(), 145);
+    assert_eq!(&bytes[..17], b"muster-enroll-v2\0");
     // SHA-256 of "abc": FIPS 180-4, example B.1.
     assert_eq!(
         hex::encode(&bytes[17..49]),
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     );
     assert_eq!(&bytes[49..81], &[7; 32]);
+    assert_eq!(&bytes[113..], &[9; 32]);
 }
 
 proptest! {

@@ -39,6 +39,11 @@ pub const MIGRATIONS: &[Migration] = &[
     },
     Migration {
         version: 2,
+        name: "enrollment",
+        sql: include_str!("../migrations/0002_enrollment.sql"),
+    },
+    Migration {
+        version: 3,
         name: "certificates",
         sql: include_str!("../migrations/0003_certificates.sql"),
     },

@@ -3,8 +3,8 @@
 use muster_channel_agent::clock::ClockReading;
 use muster_channel_agent::device::{DeviceCore, DeviceIdentity};
 use muster_channel_agent::enroll::{
-    CheckinPlan, EnrollBeginRequest, EnrollBeginResponse, EnrollFinishRequest, EnrollFinishResponse,
-    transcript,
+    ChannelBinding, CheckinPlan, EnrollBeginRequest, EnrollBeginResponse, EnrollFinishRequest,
+    EnrollFinishResponse, NO_EXPORTER, Transcript,
 };
 use muster_channel_agent::limits::{ENROLL_RESPONSE_BYTES_MAX, NONCE_BYTES};
 use muster_channel_agent::{Base64Bytes, path};
@@ -135,6 +135,8 @@ pub async fn enroll(
         hardware,
         public_key: Base64Bytes(spki.clone()),
         agent_version: Some(AGENT_VERSION.to_owned()),
+        attestation: None,
+        channel_binding: ChannelBinding::None,
     };
     let begun: EnrollBeginResponse = link
         .exchange(path::ENROLL_BEGIN, &begin, ENROLL_RESPONSE_BYTES_MAX)
@@ -143,12 +145,15 @@ pub async fn enroll(
         .nonce
         .to_array()
         .ok_or_else(|| LinkError::Protocol(format!("the nonce has not {NONCE_BYTES} bytes")))?;
-    let proof = key.sign(&transcript(token, &nonce, &spki)).map_err(key_error)?;
+    let proof = key
+        .sign(&Transcript::of(token, &nonce, &spki, &NO_EXPORTER).bytes())
+        .map_err(key_error)?;
     let csr = certificate_request(key, plan)?;
     let finish = EnrollFinishRequest {
         session: begun.session,
         proof: Base64Bytes(proof),
         csr,
+        attestation: None,
     };
     let answer: EnrollFinishResponse = link
         .exchange(path::ENROLL_FINISH, &finish, ENROLL_RESPONSE_BYTES_MAX)

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::http::Extensions;
+use muster_channel_agent::enroll::EXPORTER_LABEL;
 use muster_control::{
     App,
     access::problem::{CERTIFICATE_REQUIRED, CERTIFICATE_REVOKED, DEVICE_BLOCKED, EPOCH_MISMATCH, Problem},
@@ -11,8 +12,7 @@ use muster_control::{
 };
 use muster_model::{DeviceId, TenantId, Timestamp};
 use muster_storage::Scope;
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use rustls::ServerConnection;
 use x509_parser::{
     extensions::{GeneralName, ParsedExtension},
     prelude::{FromDer, X509Certificate},
@@ -23,6 +23,30 @@ use x509_parser::{
 pub struct Peer {
     pub remote: SocketAddr,
     pub device: Option<Arc<DeviceCertificate>>,
+    pub channel_binding: ChannelBinding,
+}
+
+/// What ties a message to the TLS connection that it came over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// The exporter value of the device's own TLS connection ([`EXPORTER_LABEL`], RFC 8446 §7.5). A program in the middle has
+    /// another value on each side.
+    Exporter([u8; EXPORTER_BYTES]),
+    /// A proxy ended the device's TLS connection: there is nothing to bind to, and who decides by it must say so.
+    ProxyTerminated,
+}
+
+/// Bytes of the exporter value.
+pub const EXPORTER_BYTES: usize = 32;
+
+impl std::fmt::Debug for ChannelBinding {
+    /// The exporter value is keying material and prints as `***`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ChannelBinding::Exporter(_) => f.write_str("Exporter(***)"),
+            ChannelBinding::ProxyTerminated => f.write_str("ProxyTerminated"),
+        }
+    }
 }
 
 /// What a device certificate says. Its chain and validity were checked in the handshake.
@@ -47,13 +71,19 @@ pub struct Known {
 }
 
 impl Peer {
-    /// Reads the peer of a finished handshake.
-    pub fn of(app: &App, stream: &TlsStream<TcpStream>, remote: SocketAddr) -> Peer {
-        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        Peer {
+    /// Reads the peer of a finished handshake; none if the connection can give no exporter value, which no finished handshake
+    /// does.
+    pub fn of(app: &App, tls: &ServerConnection, remote: SocketAddr) -> Option<Peer> {
+        // Two HMACs: not worth a second path for connections that enroll nobody.
+        let exporter = tls
+            .export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)
+            .ok()?;
+        let leaf = tls.peer_certificates().and_then(<[_]>::first);
+        Some(Peer {
             remote,
             device: leaf.and_then(|leaf| read(app, leaf)).map(Arc::new),
-        }
+            channel_binding: ChannelBinding::Exporter(exporter),
+        })
     }
 }
 

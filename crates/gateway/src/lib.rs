@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 pub use accepted::AcceptedDevices;
 pub use agent::router;
-pub use identity::Peer;
+pub use identity::{ChannelBinding, EXPORTER_BYTES, Peer};
 pub use metrics::Metrics;
 pub use tls::{device_config, server_config};
 

@@ -120,7 +120,9 @@ pub async fn serve(
             let Some(stream) = shake(socket, &tls, &handshakes, &limits).await else {
                 return failed();
             };
-            let peer = Peer::of(&app, &stream, remote);
+            let Some(peer) = Peer::of(&app, stream.get_ref().1, remote) else {
+                return failed();
+            };
             let asked = Arc::new(AtomicBool::new(false));
             let connection = connect(stream, peer, router, &limits, Arc::clone(&asked));
             hold(watcher.watch(connection), &limits, &asked).await;

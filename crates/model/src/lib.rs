@@ -1,5 +1,6 @@
 //! The vocabulary and rules of device management. Nothing here does I/O, reads a clock or draws random numbers.
 
+pub mod attestation;
 pub mod command;
 pub mod compliance;
 pub mod evaluate;
@@ -15,6 +16,7 @@ pub mod text;
 pub mod time;
 mod version;
 
+pub use attestation::{AttestationLevel, Ownership};
 pub use command::{CommandKind, CommandState, ReceiptOutcome};
 pub use compliance::ComplianceState;
 pub use id::{ClientId, CommandId, DeviceId, EntryId, PolicyId, RolloutId, TenantId, TokenId};

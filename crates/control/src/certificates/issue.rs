@@ -30,7 +30,7 @@ enum Content {
     Unsigned(Vec<u8>),
 }
 
-/// Issues and stores a certificate for `spki` (DER). A key of another device is refused. A certificate for the same key
+/// Issues and stores a certificate for `spki` (DER). A key for which another device has a valid one is refused. A certificate for the same key
 /// that still waits for its signature is answered once more, so that repeating a request makes no second one.
 pub fn issue(
     tx: &mut LoggedTx<'_>,
@@ -42,8 +42,10 @@ pub fn issue(
 ) -> Result<Issued, Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
     let spki_sha256 = sha256(spki);
-    if key_holder(tx, tenant, spki)?.is_some_and(|holder| holder != device) {
-        return Err(KEY_REUSED.detail("Another device of the tenant has this key. Make a new one."));
+    if store::is_held_by_another(tx, tenant, spki_sha256.as_bytes(), device, at)? {
+        return Err(
+            KEY_REUSED.detail("Another device of the tenant has a certificate for this key. Make a new key.")
+        );
     }
     if let Some(waiting) = store::unsigned(tx, tenant, device, epoch, spki_sha256.as_bytes())?
         && waiting.not_after.since(at) >= lifetime / 2

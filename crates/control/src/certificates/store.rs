@@ -21,6 +21,8 @@ statements! {
     DER = "SELECT der FROM certificates_certificate WHERE tenant_id = $1 AND serial = $2";
     HOLDER = "SELECT device_id FROM certificates_certificate WHERE tenant_id = $1 AND spki_sha256 = $2 \
         ORDER BY issued_at, serial LIMIT 1";
+    OTHER_HOLDER = "SELECT device_id FROM certificates_certificate WHERE tenant_id = $1 AND spki_sha256 = $2 \
+        AND device_id <> $3 AND revoked_at IS NULL AND not_after > $4 LIMIT 1";
     REVOKE_ALL = "UPDATE certificates_certificate SET revoked_at = $3, revocation_reason = $4 \
         WHERE tenant_id = $1 AND device_id = $2 AND revoked_at IS NULL";
     REVOKE_ONE = "UPDATE certificates_certificate SET revoked_at = $4, revocation_reason = $5 \
@@ -137,6 +139,22 @@ pub fn holder(tx: &mut Tx, tenant: TenantId, spki_sha256: &[u8]) -> Result<Optio
     tx.query_opt(&HOLDER, &[&tenant.uuid(), &spki_sha256], |row| {
         Ok(DeviceId::from_uuid(row.get(0)?))
     })
+}
+
+/// Whether another device has a valid certificate for a key.
+pub fn is_held_by_another(
+    tx: &mut Tx,
+    tenant: TenantId,
+    spki_sha256: &[u8],
+    device: DeviceId,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
+    let other = tx.query_opt(
+        &OTHER_HOLDER,
+        &[&tenant.uuid(), &spki_sha256, &device.uuid(), &now.as_micros()],
+        |_| Ok(()),
+    )?;
+    Ok(other.is_some())
 }
 
 pub fn revoke_all(

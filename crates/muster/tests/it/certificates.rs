@@ -1,6 +1,7 @@
 //! Device certificates: whom they are issued to, what they say, renewal and the end.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use muster_channel_agent::enroll::{NO_EXPORTER, Transcript};
 use muster_channel_agent::path;
 use muster_trust::key::SigningKey;
 use serde_json::{Value, json};
@@ -108,7 +109,7 @@ async fn a_proof_that_is_not_of_this_session_token_and_key_is_refused() {
             .decode(opened.begun["nonce"].as_str().expect("text"))
             .expect("base64");
         let nonce: [u8; 32] = nonce.try_into().expect("32 bytes");
-        let transcript = muster_channel_agent::enroll::transcript(token, &nonce, &applicant.spki());
+        let transcript = Transcript::of(token, &nonce, &applicant.spki(), &NO_EXPORTER).bytes();
         other_key.key.sign(&transcript).expect("a key signs")
     };
     let mut bent = applicant.proof(token, &opened.begun);

@@ -15,7 +15,7 @@ use muster_channel_agent::{
     decode,
     device::{Action, Begin, DeviceCore, DeviceIdentity, Execution, Refused},
     encode,
-    enroll::{EnrollFinishResponse, transcript},
+    enroll::{EnrollFinishResponse, NO_EXPORTER, Transcript},
     path,
 };
 use muster_model::{
@@ -188,7 +188,7 @@ impl Applicant {
             .expect("it is base64");
         let nonce: [u8; 32] = nonce.try_into().expect("the nonce has 32 bytes");
         self.key
-            .sign(&transcript(token, &nonce, &self.spki()))
+            .sign(&Transcript::of(token, &nonce, &self.spki(), &NO_EXPORTER).bytes())
             .expect("a key signs")
     }
 
