@@ -47,13 +47,15 @@ pub fn run(
         migrate(folder, now)?;
     }
     let old_key = folder.join(ROOT_KEY);
-    if old_key.exists() {
-        return carry_away(&old_key, take_away).map(Some);
-    }
+    let moved = if old_key.exists() {
+        Some(carry_away(&old_key, take_away)?)
+    } else {
+        None
+    };
     for left_over in [OLD_DEVICE_CERTIFICATE, OLD_DEVICE_KEY] {
         remove(&folder.join(left_over))?;
     }
-    Ok(None)
+    Ok(moved)
 }
 
 /// A crash anywhere in here leaves no root certificate, so the next run begins anew with a root of its own.

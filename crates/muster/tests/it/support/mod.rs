@@ -5,9 +5,11 @@ pub mod database;
 pub mod device;
 pub mod jwt;
 pub mod machine;
+pub mod pki;
 pub mod raw;
 pub mod routes;
 pub mod server;
+pub mod vault;
 
 use std::time::{Duration, Instant};
 
