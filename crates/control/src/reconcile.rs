@@ -84,6 +84,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
 /// Learns every head and every activation once, before the listeners open.
 pub async fn warm(app: &App) -> Result<(), Problem> {
     certificates::adopt_unnamed(app).await?;
+    certificates::note_beginnings(app).await?;
     let mut followed = Followed::default();
     audit::follow(app, &mut followed).await?;
     rollout::load(app).await

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, Bytes},
     extract::{DefaultBodyLimit, Path, Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -97,7 +97,7 @@ async fn file(State(app): State<App>, Path(name): Path<String>) -> Result<Respon
         }
         "crl" => {
             let (list, seconds) = certificates::revocation_list(&app, &id).await?;
-            Ok(bytes(list.to_vec(), LIST_TYPE, seconds))
+            Ok(bytes(Bytes::from_owner(list), LIST_TYPE, seconds))
         }
         _ => Err(unknown()),
     }
@@ -123,11 +123,11 @@ async fn ocsp_get(State(app): State<App>, Path(request): Path<String>) -> Respon
 }
 
 fn said(answer: OcspAnswer) -> Response {
-    bytes(answer.der.to_vec(), OCSP_TYPE, answer.max_age_seconds)
+    bytes(Bytes::from_owner(answer.der), OCSP_TYPE, answer.max_age_seconds)
 }
 
-fn bytes(content: Vec<u8>, content_type: &'static str, seconds: u64) -> Response {
-    let mut response = Body::from(content).into_response();
+fn bytes(content: impl Into<Bytes>, content_type: &'static str, seconds: u64) -> Response {
+    let mut response = Body::from(content.into()).into_response();
     *response.status_mut() = StatusCode::OK;
     let caching = match seconds {
         0 => "no-store".to_owned(),

@@ -10,7 +10,7 @@ use super::store;
 use crate::{
     App,
     access::{self, Author, problem::Problem},
-    audit,
+    audit::{self, LoggedTx},
     secrets::{AuthoritySet, AuthorityState},
 };
 
@@ -29,15 +29,53 @@ pub async fn adopt_unnamed(app: &App) -> Result<u64, Problem> {
     audit::housekeeping(app, Scope::System, move |tx| Ok(store::adopt(tx, &first)?)).await
 }
 
+/// Notes the authorities that a tenant begins with, which are no change. Once, at the start.
+pub async fn note_beginnings(app: &App) -> Result<(), Problem> {
+    for (tenant, news) in news(app).await? {
+        let News::Beginning(states) = news else { continue };
+        let now = app.clock.now();
+        audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+            for (id, state) in &states {
+                store::put_authority(tx, tenant, id, state.as_str(), now)?;
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 /// Records in every tenant's log what the register says of the device CAs and the log does not yet, and revokes what a
 /// retired one signed. A reconciler's step, under a lease.
 pub async fn follow_register(app: &App) -> Result<(), Problem> {
+    note_beginnings(app).await?;
+    for (tenant, news) in news(app).await? {
+        let News::Changes(states) = news else { continue };
+        audit::commit(app, &Author::system(tenant), move |tx| {
+            for (id, state) in &states {
+                record(tx, id, *state)?;
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// What the register says and a tenant's rows do not.
+enum News {
+    Beginning(Vec<(String, AuthorityState)>),
+    Changes(Vec<(String, AuthorityState)>),
+}
+
+async fn news(app: &App) -> Result<Vec<(TenantId, News)>, Problem> {
     let set = app.keys.authority.set();
-    let states: BTreeMap<String, AuthorityState> = set
+    let states: Vec<(String, AuthorityState)> = set
         .device_cas()
         .map(|member| (member.id.clone(), member.state))
         .collect();
     let tenants = app.db.read(Scope::System, access::tenants).await?;
+    let mut all = Vec::new();
     for (tenant, _) in tenants {
         let known: BTreeMap<String, String> = app
             .db
@@ -45,65 +83,41 @@ pub async fn follow_register(app: &App) -> Result<(), Problem> {
                 Ok::<_, Problem>(store::authorities(tx, tenant)?.into_iter().collect())
             })
             .await?;
-        let news: Vec<(String, AuthorityState)> = states
-            .iter()
-            .filter(|(id, state)| known.get(*id).map(String::as_str) != Some(state.as_str()))
-            .map(|(id, state)| (id.clone(), *state))
-            .collect();
-        if news.is_empty() {
+        if known.is_empty() {
+            all.push((tenant, News::Beginning(states.clone())));
             continue;
         }
-        // The authorities that a tenant begins with are no change.
-        let is_beginning = known.is_empty();
-        follow_for(app, tenant, news, is_beginning).await?;
+        let changed: Vec<(String, AuthorityState)> = states
+            .iter()
+            .filter(|(id, state)| known.get(id).map(String::as_str) != Some(state.as_str()))
+            .cloned()
+            .collect();
+        if !changed.is_empty() {
+            all.push((tenant, News::Changes(changed)));
+        }
     }
-    Ok(())
+    Ok(all)
 }
 
-async fn follow_for(
-    app: &App,
-    tenant: TenantId,
-    news: Vec<(String, AuthorityState)>,
-    is_beginning: bool,
-) -> Result<(), Problem> {
-    let now = app.clock.now();
-    let (silent, told): (Vec<_>, Vec<_>) = news
-        .into_iter()
-        .partition(|(_, state)| is_beginning && *state != AuthorityState::Retired);
-    if !silent.is_empty() {
-        audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
-            for (id, state) in &silent {
-                store::put_authority(tx, tenant, id, state.as_str(), now)?;
-            }
-            Ok(())
-        })
-        .await?;
-    }
-    if told.is_empty() {
-        return Ok(());
-    }
-    audit::commit(app, &Author::system(tenant), move |tx| {
-        let at = tx.at();
-        for (id, state) in &told {
-            store::put_authority(tx, tenant, id, state.as_str(), at)?;
-            let (action, revoked) = match state {
-                AuthorityState::Requested => continue,
-                AuthorityState::Active => ("certificate.authority_activated", None),
-                AuthorityState::Superseded => ("certificate.authority_superseded", None),
-                AuthorityState::Retired => {
-                    let revoked = store::revoke_of_authority(tx, tenant, id, at, RETIRED)?;
-                    ("certificate.authority_retired", Some(revoked))
-                }
-            };
-            tx.record(
-                action,
-                ("authority", id.clone()),
-                serde_json::json!({"certificates_revoked": revoked}),
-            )?;
+fn record(tx: &mut LoggedTx<'_>, id: &str, state: AuthorityState) -> Result<(), Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    store::put_authority(tx, tenant, id, state.as_str(), at)?;
+    let (action, revoked) = match state {
+        // It has no certificate, so it is in no set of authorities.
+        AuthorityState::Requested => return Ok(()),
+        AuthorityState::Active => ("certificate.authority_activated", None),
+        AuthorityState::Superseded => ("certificate.authority_superseded", None),
+        AuthorityState::Retired => {
+            let revoked = store::revoke_of_authority(tx, tenant, id, at, RETIRED)?;
+            ("certificate.authority_retired", Some(revoked))
         }
-        Ok(())
-    })
-    .await
+    };
+    let detail = match revoked {
+        Some(revoked) => serde_json::json!({"certificates": revoked}),
+        None => serde_json::json!({}),
+    };
+    tx.record(action, ("authority", id.to_owned()), detail)?;
+    Ok(())
 }
 
 /// What breaks "an unexpired certificate chains to a device CA, and a revoked one is in its list", for the doctor.

@@ -22,7 +22,7 @@ use crate::{
     access::problem::{CONFLICT, NOT_FOUND, Problem},
     audit::{self, LoggedTx},
 };
-pub use authorities::{adopt_unnamed, broken_chains, follow_register};
+pub use authorities::{adopt_unnamed, broken_chains, follow_register, note_beginnings};
 pub use issue::{Issued, chain, issue, key_holder, newest, ready};
 pub use ocsp::{OCSP_REQUEST_BYTES_MAX, OcspAnswer, answer as answer_ocsp};
 pub use reason::RevocationReason;

@@ -9,12 +9,13 @@ use muster_model::Timestamp;
 use muster_storage::{Scope, Tx};
 use parking_lot::Mutex;
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
+use tokio::time::timeout;
 
 use super::{RevocationReason, issue::refused, ocsp, store};
 use crate::{
     App,
-    access::problem::{NOT_FOUND, Problem, UNAVAILABLE},
-    secrets::{Member, offset},
+    access::problem::{CA_UNAVAILABLE, NOT_FOUND, Problem, UNAVAILABLE},
+    secrets::{Member, SIGNATURE_TIMEOUT, offset},
 };
 
 /// How long a list may be believed.
@@ -72,7 +73,12 @@ pub async fn revocation_list(app: &App, authority: &str) -> Result<(Arc<[u8]>, u
     if let Some(der) = kept(app, authority, now) {
         return Ok((der, FETCHED_AGAIN_AFTER_SECONDS));
     }
-    let _turn = app.revocations.making.lock().await;
+    let turn = timeout(SIGNATURE_TIMEOUT, app.revocations.making.lock()).await;
+    let _turn = turn.map_err(|_| {
+        CA_UNAVAILABLE
+            .detail("The revocation list is being made and is not there yet.")
+            .retry_after(SIGNATURE_TIMEOUT.as_secs())
+    })?;
     // Whoever had the turn before may have made it.
     if let Some(der) = kept(app, authority, now) {
         return Ok((der, FETCHED_AGAIN_AFTER_SECONDS));

@@ -152,8 +152,29 @@ pub fn install(folder: &Path, certificate: &[u8], now: Timestamp) -> Result<Stri
             record.since = now.to_string();
         }
     }
+    forget_expired(folder, &mut register, now)?;
     register.write(folder)?;
     Ok(id)
+}
+
+/// Takes authorities out of the register that have expired, and with them every certificate that they signed.
+fn forget_expired(folder: &Path, register: &mut Register, now: Timestamp) -> Result<(), SecretsError> {
+    let mut expired = Vec::new();
+    for record in &register.authorities {
+        match record.state {
+            AuthorityState::Requested | AuthorityState::Active => {}
+            AuthorityState::Superseded | AuthorityState::Retired => {
+                let path = register::certificate_path(folder, &record.id);
+                if read_certificate(&path, &files::read(&path)?)?.not_after < now {
+                    expired.push(record.id.clone());
+                }
+            }
+        }
+    }
+    register
+        .authorities
+        .retain(|record| !expired.contains(&record.id));
+    Ok(())
 }
 
 /// Ends the acceptance of what an authority signed. One that never got its certificate is forgotten.

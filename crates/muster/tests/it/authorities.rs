@@ -198,6 +198,7 @@ async fn the_device_ca_is_replaced_with_overlap_and_without_a_restart() {
         let api = server.api().await;
         let early = Device::enroll(&api, &server.admin).await;
         let late = Device::enroll(&api, &server.admin).await;
+        late.checkin().await;
         let before = early.enrolled.certificate_chain[1].0.clone();
         let (old, new) = rotate(&server, "device", &[]).await;
         eventually("the new device CA signs", PATIENCE, async || {
@@ -221,6 +222,7 @@ async fn the_device_ca_is_replaced_with_overlap_and_without_a_restart() {
         let renewed = early.showing(&chain);
         renewed.checkin().await;
         assert_healthy(&server).await;
+        assert_eq!(logged(&api, "certificate.authority_superseded", 1).await.len(), 1);
 
         ca(&["retire", "--data-dir", text(&server.data_dir()), &old]).await;
         logged(&api, "certificate.authority_retired", 1).await;
@@ -245,7 +247,6 @@ async fn the_device_ca_is_replaced_with_overlap_and_without_a_restart() {
             told.iter().any(|entry| entry.to_string().contains(&new)),
             "{told:?}"
         );
-        assert_eq!(logged(&api, "certificate.authority_superseded", 1).await.len(), 1);
         assert_healthy(&server).await;
     })
     .await;

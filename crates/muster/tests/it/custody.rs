@@ -216,6 +216,30 @@ async fn vault_keeps_the_device_cas_key_and_its_absence_loses_nothing() {
     openssl_ok(&["verify", "-CAfile", text(&files.trust), text(&files.leaf)]).await;
     assert!(vault.signatures().await >= 2);
 
+    // Vault goes away between the serial number and the signature: the same request finds the certificate again.
+    let api = server.api().await;
+    let (door, applicant) = (Door::of(&server.admin), Applicant::new());
+    let ticket = token_for(&api, applicant.device_uuid).await;
+    let begun = applicant.begin(&door, &ticket).await.ok();
+    Device::enroll(&api, &server.admin).await;
+    vault.set(Fault::Sealed).await;
+    refused_for_now(&applicant.finish(&door, &ticket, &begun).await);
+    let store = server.store().await;
+    let waiting = "SELECT COUNT(*) FROM certificates_certificate WHERE to_sign IS NOT NULL";
+    assert_eq!(store.value(waiting).await.integer(), 1);
+    let all = store.count("certificates_certificate").await;
+    vault.set(Fault::None).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let done = applicant.finish(&door, &ticket, &begun).await;
+    done.expect(201);
+    applicant.with_identity(&server.admin, &done).checkin().await;
+    assert_eq!(store.value(waiting).await.integer(), 0);
+    assert_eq!(
+        store.count("certificates_certificate").await,
+        all,
+        "no second one was made"
+    );
+
     // A token that is over is replaced by a fresh login, and nobody notices.
     vault.forget_tokens().await;
     Device::enroll(&server.api().await, &server.admin).await;

@@ -276,6 +276,9 @@ impl CaKey {
         if let Some(signature) = self.sign_at_once(message) {
             return signature;
         }
+        if self.failed_just_now() {
+            return Err(self.failed("it failed a moment ago".to_owned()));
+        }
         let signed = match timeout(SIGNATURE_TIMEOUT, self.sign_far(message)).await {
             Ok(signed) => signed,
             Err(_) => Err(self.failed("it did not answer in time".to_owned())),
@@ -302,11 +305,14 @@ impl CaKey {
         let last = *self.last.lock();
         match last {
             Some((at, true)) if at.elapsed() < TRUSTED_AFTER_SUCCESS => Ok(()),
-            Some((at, false)) if at.elapsed() < SPARED_AFTER_FAILURE => {
-                Err(self.failed("it failed a moment ago".to_owned()))
-            }
             _ => self.sign(PROBE).await.map(drop),
         }
+    }
+
+    /// Many who ask at once must not each wait for a key that is away.
+    fn failed_just_now(&self) -> bool {
+        let last = *self.last.lock();
+        last.is_some_and(|(at, came)| !came && at.elapsed() < SPARED_AFTER_FAILURE)
     }
 
     async fn sign_far(&self, message: &[u8]) -> Result<Vec<u8>, Unavailable> {

@@ -179,7 +179,10 @@ fn transit(inside: &mut Inside, method: &Method, path: &str, body: &Value) -> Re
                 }}))
             }
         },
-        ("POST" | "PUT", ["transit", "sign", name, "sha2-256"]) => {
+        // The hash's name is a part of the path or a field of the body; both are Vault's API.
+        ("POST" | "PUT", ["transit", "sign", name, hash @ ..])
+            if hash.first().copied().or(body["hash_algorithm"].as_str()) == Some("sha2-256") =>
+        {
             let wrong = (inside.fault == Fault::WrongKey).then(fresh_key);
             let Some(key) = wrong.as_ref().or(inside.keys.get(*name)) else {
                 return refuse(400, "signing key not found");
