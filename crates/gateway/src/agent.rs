@@ -41,7 +41,7 @@ use crate::{
     Arrival, Gateway, Peer, checkin,
     client_cert::{self, Gate},
     identity::{ChannelBinding, known, known_peer},
-    wake, wire,
+    pki, wake, wire,
 };
 
 /// Every route of a listener for devices.
@@ -61,6 +61,7 @@ pub fn router(gateway: Gateway, arrival: Arrival) -> Router {
         .route("/agent/v1/renew", post(renew))
         .route("/agent/v1/wake", get(wake::wake))
         .route("/agent/v1/ping", get(ping))
+        .merge(pki::routes(gateway.app.clone()))
         .fallback(|| async {
             NOT_FOUND.detail("The device listener has no such path. See docs/agent-protocol.md.")
         })
@@ -203,7 +204,8 @@ async fn renew(State(gateway): State<Gateway>, request: Request) -> Result<Respo
     let (tenant, device, epoch) = (known.identity.tenant, known.identity.device, known.identity.epoch);
     let lifetime = std::time::Duration::from_secs(app.settings.device_certificate_days * 86_400);
     let (shared, serial) = (app.clone(), known.serial);
-    let der = audit::commit(&app, &Author::device(tenant, device), move |tx| {
+    certificates::ready(&app).await?;
+    let issued = audit::commit(&app, &Author::device(tenant, device), move |tx| {
         let stored = devices::get(tx, tenant, device)?;
         if stored.epoch != epoch || stored.state == DeviceState::Retired {
             return Err(EPOCH_MISMATCH.detail("The device was enrolled again or retired meanwhile."));
@@ -217,9 +219,9 @@ async fn renew(State(gateway): State<Gateway>, request: Request) -> Result<Respo
     })
     .await?;
     app.registry.forget_identity(device);
-    let authority = app.keys.authority.device_ca_certificate().to_vec();
+    let chain = certificates::chain(&app, tenant, issued).await?;
     let answer = RenewResponse {
-        certificate_chain: vec![Base64Bytes(der), Base64Bytes(authority)],
+        certificate_chain: chain.into_iter().map(Base64Bytes).collect(),
     };
     wire::answer(StatusCode::OK, message.answer_as, &answer)
 }

@@ -3,6 +3,7 @@
 //! Order inside a request: limits → authenticate → parse → validate → act. A message is accepted only under a certificate
 //! whose tenant, device and enrollment epoch the registry still knows.
 
+mod accepted;
 mod agent;
 mod checkin;
 mod client_cert;
@@ -10,6 +11,7 @@ mod identity;
 pub mod listener;
 mod metrics;
 mod network;
+pub mod pki;
 mod proxy_protocol;
 mod seldom;
 mod tls;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use muster_control::App;
 use tokio::sync::watch;
 
+pub use accepted::AcceptedDevices;
 pub use agent::router;
 pub use client_cert::Arrival;
 pub use identity::{ChannelBinding, EXPORTER_BYTES, Peer};

@@ -5,17 +5,14 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     server::{
-        NoServerSessionStorage, WebPkiClientVerifier,
+        NoServerSessionStorage,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
-    sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
@@ -34,75 +31,38 @@ pub type Identity = (Vec<CertificateDer<'static>>, Vec<u8>);
 pub enum TlsError {
     #[error("TLS: {0}")]
     Rustls(#[from] rustls::Error),
-    #[error("client certificates: {0}")]
-    Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// TLS of the device listener. A client certificate of a device CA is optional here and required by the routes that need one.
-/// Which CAs these are can be changed while the server runs.
+/// TLS of the device listener. A client certificate that `verifier` accepts is optional here and required by the routes that
+/// need one.
 pub struct DeviceTls {
-    own: Arc<SingleCertAndKey>,
-    accepted: ArcSwap<Accepted>,
-}
-
-struct Accepted {
     config: Arc<ServerConfig>,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
 impl DeviceTls {
-    /// With the listener's own certificate, and the CAs whose certificates are accepted.
-    pub fn new(identity: Identity, device_cas: &[CertificateDer<'static>]) -> Result<DeviceTls, TlsError> {
-        let (chain, key) = identity;
-        let own = CertifiedKey::from_der(chain, pkcs8(key), &aws_lc_rs::default_provider())?;
-        let own = Arc::new(SingleCertAndKey::from(own));
-        let accepted = Accepted::by(&own, device_cas)?;
+    /// With the listener's own certificate, and what decides about those of devices.
+    pub fn new(identity: Identity, verifier: Arc<dyn ClientCertVerifier>) -> Result<DeviceTls, TlsError> {
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(Arc::clone(&verifier))
+            .with_single_cert(identity.0, pkcs8(identity.1))?;
         Ok(DeviceTls {
-            own,
-            accepted: ArcSwap::from_pointee(accepted),
+            config: Arc::new(without_resumption(config)),
+            verifier,
         })
     }
 
-    /// Accepts the certificates of these CAs and of no others, from the next handshake on. Connections that are open stay;
-    /// each of their messages is checked against the registry as before. Without any CA nothing is changed.
-    pub fn accept(&self, device_cas: &[CertificateDer<'static>]) -> Result<(), TlsError> {
-        self.accepted
-            .store(Arc::new(Accepted::by(&self.own, device_cas)?));
-        Ok(())
-    }
-
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.accepted.load().config)
+        Arc::clone(&self.config)
     }
 
     /// Checks a device certificate that did not come in a handshake as one is checked that did: its chain to an accepted CA,
     /// its validity, and that it is for clients.
     pub(crate) fn verify(&self, leaf: &[u8], now: UnixTime) -> Result<(), Error> {
-        let verifier = Arc::clone(&self.accepted.load().verifier);
-        verifier
+        self.verifier
             .verify_client_cert(&CertificateDer::from(leaf), &[], now)
             .map(drop)
-    }
-}
-
-impl Accepted {
-    fn by(own: &Arc<SingleCertAndKey>, device_cas: &[CertificateDer<'static>]) -> Result<Accepted, TlsError> {
-        let mut anchors = RootCertStore::empty();
-        for device_ca in device_cas {
-            anchors.add(device_ca.clone())?;
-        }
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()?;
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])?
-            .with_client_cert_verifier(Arc::clone(&verifier))
-            .with_cert_resolver(Arc::clone(own) as _);
-        Ok(Accepted {
-            config: Arc::new(without_resumption(config)),
-            verifier,
-        })
     }
 }
 
@@ -211,7 +171,9 @@ impl ClientCertVerifier for KnownProxies {
 #[cfg(test)]
 mod tests {
     use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-    use rustls::{ClientConfig, ClientConnection, ServerConnection};
+    use rustls::{
+        ClientConfig, ClientConnection, RootCertStore, ServerConnection, server::WebPkiClientVerifier,
+    };
     use rustls_pki_types::ServerName;
 
     use super::*;
@@ -245,6 +207,16 @@ mod tests {
         fn server(&self) -> Identity {
             self.issue(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth])
         }
+    }
+
+    fn accepting(authority: &Authority) -> Arc<dyn ClientCertVerifier> {
+        let mut anchors = RootCertStore::empty();
+        anchors.add(authority.der.clone()).expect("an anchor");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), provider)
+            .allow_unauthenticated()
+            .build()
+            .expect("a verifier")
     }
 
     fn copy(identity: &Identity) -> Identity {
@@ -293,27 +265,9 @@ mod tests {
     }
 
     #[test]
-    fn the_accepted_authorities_change_between_two_handshakes() {
-        let (old, new) = (authority(), authority());
-        let tls = DeviceTls::new(old.server(), std::slice::from_ref(&old.der)).expect("it can be set up");
-        let (of_old, of_new) = (old.issue(|_| {}), new.issue(|_| {}));
-        let enters = |identity: &Identity| shake(tls.config(), &old, Some(copy(identity))).is_ok();
-        assert!(enters(&of_old) && !enters(&of_new));
-        tls.accept(&[old.der.clone(), new.der.clone()])
-            .expect("two are accepted");
-        assert!(enters(&of_old) && enters(&of_new));
-        tls.accept(std::slice::from_ref(&new.der))
-            .expect("one is accepted");
-        assert!(!enters(&of_old) && enters(&of_new));
-        assert!(tls.accept(&[]).is_err(), "without any nobody could come");
-        assert!(enters(&of_new), "and nothing was changed");
-        shake(tls.config(), &old, None).expect("who has none yet may enroll");
-    }
-
-    #[test]
     fn a_certificate_in_a_header_is_checked_as_one_in_a_handshake_is() {
         let (own, other) = (authority(), authority());
-        let tls = DeviceTls::new(own.server(), std::slice::from_ref(&own.der)).expect("it can be set up");
+        let tls = DeviceTls::new(own.server(), accepting(&own)).expect("it can be set up");
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000));
         let verdict = |identity: Identity| tls.verify(&identity.0[0], now);
         verdict(own.issue(|_| {})).expect("it is good");
@@ -369,7 +323,7 @@ mod tests {
     fn both_ends_know_one_exporter_value_and_no_other_connection_has_it() {
         use muster_channel_agent::enroll::EXPORTER_LABEL;
         let own = authority();
-        let tls = DeviceTls::new(own.server(), std::slice::from_ref(&own.der)).expect("it can be set up");
+        let tls = DeviceTls::new(own.server(), accepting(&own)).expect("it can be set up");
         let values = || {
             let (server, client) = shake(tls.config(), &own, None).expect("they agree");
             let of_client = client.export_keying_material([0; 32], EXPORTER_LABEL, None);

@@ -23,6 +23,8 @@ pub struct Listeners {
     pub device: TcpListener,
     pub ops: TcpListener,
     pub proxy: Option<ProxyListener>,
+    /// Plain HTTP for revocation lists and OCSP.
+    pub pki: Option<TcpListener>,
     /// Who relays the connections of devices and proxies.
     pub relays: Sources,
 }
@@ -47,6 +49,10 @@ impl Listeners {
             admin: bind(options.admin_listen, 8440, "--admin-listen").await?,
             device: bind(options.device_listen, 8443, "--device-listen").await?,
             ops: bind(options.ops_listen, 8441, "--ops-listen").await?,
+            pki: match options.pki_listen {
+                Some(address) => Some(bind(Some(address), 0, "--pki-listen").await?),
+                None => None,
+            },
         })
     }
 

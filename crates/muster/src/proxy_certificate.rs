@@ -51,10 +51,8 @@ pub fn run(args: ProxyCertificateArgs) -> Result<()> {
     let mut identity: String = chain.iter().map(|der| pem("CERTIFICATE", der)).collect();
     identity.push_str(&pem("PRIVATE KEY", &key));
     // A proxy wants the chain up to an authority that signed itself.
-    let authorities = [
-        keys.authority.device_ca_certificate(),
-        keys.authority.root_certificate(),
-    ];
+    let mut authorities = keys.authority.accepted_device_cas(now);
+    authorities.push(keys.authority.root_certificate().clone());
     let authorities: String = authorities.iter().map(|der| pem("CERTIFICATE", der)).collect();
     fs::create_dir_all(&args.out_dir)
         .with_context(|| format!("cannot make the folder {}", args.out_dir.display()))?;

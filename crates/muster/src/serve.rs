@@ -14,9 +14,9 @@ use muster_control::{
     reconcile,
 };
 use muster_gateway::{
-    Arrival, DeviceTls, Gateway, Sources,
+    AcceptedDevices, Arrival, DeviceTls, Gateway, Sources,
     listener::{self, Limits, Listener, Socket, Tls},
-    server_config,
+    pki, server_config,
 };
 use tokio::{
     net::TcpListener,
@@ -87,7 +87,11 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
     let mut loops = reconcile::start(&app, &stopping);
     let proxy = listeners.proxy.as_ref().map(ProxyListener::place).transpose()?;
+    let pki = listeners.pki.as_ref().map(TcpListener::local_addr).transpose()?;
     let mut served = serve(&app, &options, listeners, &stopping)?;
+    if let Some(pki) = pki {
+        say!("Revocation lists and OCSP are at http://{}/pki/", reachable(pki));
+    }
     announce(&app, tenant, &data_dir, proxy, root_key).await?;
     let farm =
         (args.farm > 0).then(|| tokio::spawn(seed::farm(data_dir.clone(), args.farm, stopping.clone())));
@@ -124,10 +128,8 @@ fn serve(
             .authority
             .server_certificate(&names, &addresses, app.clock.now())
     };
-    let device_tls = Arc::new(DeviceTls::new(
-        identity()?,
-        std::slice::from_ref(app.keys.authority.device_ca_certificate()),
-    )?);
+    let verifier = Arc::new(AcceptedDevices::new(app.clone()));
+    let device_tls = Arc::new(DeviceTls::new(identity()?, verifier)?);
     let gateway = Gateway {
         app: app.clone(),
         metrics: Arc::default(),
@@ -169,6 +171,9 @@ fn serve(
         stopping.clone(),
         || {},
     ));
+    if let Some(tcp) = listeners.pki {
+        served.spawn(pki::serve_plain(tcp, pki::router(app.clone()), stopping.clone()));
+    }
     let ops = ops::router(app.clone(), &gateway.metrics);
     served.spawn(serve_ops(listeners.ops, ops, stopping.clone()));
     Ok(served)
@@ -226,13 +231,24 @@ async fn announce(
         say!(
             "the server never needs it, and whoever holds it can replace every signature your devices obey."
         );
+        say_root_ca(app);
     } else {
+        say_root_ca(app);
         say!(
             "  Sign in           muster console-link --admin-file {}",
             admin.display()
         );
     }
     Ok(())
+}
+
+/// Says once what to do with the key of the root CA: on the first run, or when an older install was opened.
+pub fn say_root_ca(app: &App) {
+    if let Some(path) = &app.keys.authority.root_key_to_carry_away {
+        say!();
+        say!("The key of the root certificate authority is {}", path.display());
+        say!("Carry it away too: it is needed for `muster ca sign` alone, which runs without this server.");
+    }
 }
 
 /// The signals that end the process, heard from the first moment on.

@@ -7,9 +7,11 @@ pub mod device;
 pub mod haproxy;
 pub mod jwt;
 pub mod machine;
+pub mod pki;
 pub mod raw;
 pub mod routes;
 pub mod server;
+pub mod vault;
 
 use std::time::{Duration, Instant};
 
