@@ -47,6 +47,9 @@ pub enum Command {
     /// Print who this machine is, and when it last reached its server.
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
+    /// Write certificate, key and authorities as files, for Wi-Fi and VPN programs.
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(ExportArgs),
 }
 
 #[derive(Args)]
@@ -121,12 +124,30 @@ pub struct StatusArgs {
     pub output: OutputFormat,
 }
 
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The folder that `enroll` filled.
+    #[arg(long, env = "MUSTER_STATE_DIR", value_name = "DIR")]
+    pub state_dir: PathBuf,
+
+    /// Folder for device.pem, device.key and ca.pem; created with mode 0700.
+    #[arg(long, env = "MUSTER_OUT", value_name = "DIR")]
+    pub out: PathBuf,
+}
+
 /// How `status` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     Text,
     Json,
 }
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  muster-agent export --state-dir /var/lib/muster-agent --out /etc/wpa_supplicant/muster
+
+A certificate lives for days: export again after each renewal, for example from a timer. A key in a TPM stays there; its
+file is for OpenSSL's TPM provider (Debian package tpm2-openssl) and worth nothing on another machine.";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -13,9 +13,10 @@ use rustls::pki_types::SubjectPublicKeyInfoDer;
 use uuid::Uuid;
 
 use crate::error::AgentError;
+use crate::export;
 use crate::spool::{self, KeyFile};
 use crate::tpm::keys::TpmKey;
-use crate::tpm::{Tcti, Tpm, TpmError};
+use crate::tpm::{self, Tcti, Tpm, TpmError};
 
 /// Where the key may be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +115,17 @@ impl DeviceKey {
         match self {
             Self::Software(key) => key.public(),
             Self::Tpm(key) => key.public(),
+        }
+    }
+
+    /// The key as other programs read it: PKCS#8, or the TPM's own form of a key that stays in it.
+    pub fn to_pem(&self) -> Result<String, AgentError> {
+        match self {
+            Self::Software(key) => key
+                .to_pkcs8_pem()
+                .map(|pem| pem.to_string())
+                .map_err(|error| AgentError::Key(error.to_string())),
+            Self::Tpm(key) => Ok(export::pem(tpm::key_format::LABEL, &key.to_loadable_key()?)),
         }
     }
 

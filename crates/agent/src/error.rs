@@ -46,6 +46,8 @@ pub enum AgentError {
     NotBound,
     #[error("cannot use the root prefix {path}: {source}")]
     Root { path: PathBuf, source: std::io::Error },
+    #[error("cannot write {path}: {source}")]
+    Export { path: PathBuf, source: std::io::Error },
     #[error("cannot start: {0}")]
     Start(std::io::Error),
 }

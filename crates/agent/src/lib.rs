@@ -1,7 +1,7 @@
 //! The device agent of Muster: enrolls this machine, keeps it in the state that its organization has signed, and executes
 //! what its organization has signed and logged. It obeys signatures, not servers.
 //!
-//! * [`cli`]: the command line. [`enroll`], [`run`], [`status`]: its three commands.
+//! * [`cli`]: the command line. [`enroll`], [`run`], [`status`], [`export`]: its commands.
 //! * [`device_key`] and [`tpm`]: what signs.
 //! * [`link`] and [`tls`]: the wire. [`spool`]: the disk. `os`: the machine. [`sandbox`]: what the process may touch.
 //! * What is decided is decided in `muster-channel-agent`'s device core, without I/O.
@@ -10,6 +10,7 @@ pub mod cli;
 pub mod device_key;
 pub mod enroll;
 pub mod error;
+pub mod export;
 pub mod identity;
 pub mod link;
 mod logging;
@@ -75,6 +76,12 @@ fn dispatch(command: Command) -> Result<(), AgentError> {
             })?
         }
         Command::Status(arguments) => status::print(&arguments),
+        Command::Export(arguments) => {
+            for path in export::export(&arguments)? {
+                println!("{}", path.display());
+            }
+            Ok(())
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::codec::{PublicArea, ecdsa_signature};
 use super::commands::{CreatedKey, LoadedKey};
 use super::error::{TpmError, rc};
 use super::ids::{CommandCode, Handle, object};
+use super::key_format;
 use super::tcti::Tcti;
 use super::templates;
 
@@ -118,6 +119,24 @@ impl TpmKey {
     /// The public half as the TPM describes it: `TPMT_PUBLIC`.
     pub fn public_area(&self) -> &[u8] {
         &self.created.public
+    }
+
+    /// The key as a file for programs with OpenSSL's TPM provider, DER. The TPM is asked where its storage key is.
+    pub fn to_loadable_key(&self) -> Result<Vec<u8>, TpmError> {
+        let parent = self.tpm.with(|open| {
+            let parent = self.parent(open)?;
+            release(open, &parent)?;
+            Ok(if parent.handle.is_transient() {
+                Handle::OWNER
+            } else {
+                parent.handle
+            })
+        })?;
+        Ok(key_format::loadable_key(
+            parent.0,
+            &self.created.public,
+            &self.created.private,
+        ))
     }
 
     /// The TPM that holds the key.

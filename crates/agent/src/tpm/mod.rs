@@ -18,6 +18,7 @@ mod commands;
 mod error;
 pub mod evidence;
 mod ids;
+pub mod key_format;
 pub mod keys;
 pub mod tcti;
 mod templates;

@@ -54,10 +54,13 @@ const SHA1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.14.3.2.26");
 const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
 const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 
+type KeptResponse = (Timestamp, Arc<[u8]>);
+
 /// What the responder keeps between requests.
 pub struct Kept {
     responders: tokio::sync::Mutex<HashMap<String, Arc<Responder>>>,
-    responses: Mutex<HashMap<[u8; 32], (Timestamp, Arc<[u8]>)>>,
+    /// By the question: until when the answer is good, and the answer.
+    responses: Mutex<HashMap<[u8; 32], KeptResponse>>,
     turns: Semaphore,
 }
 

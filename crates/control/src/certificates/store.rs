@@ -308,12 +308,15 @@ pub fn revoked_stamp(
     })
 }
 
+/// When a certificate was revoked, and why.
+pub type Revocation = (Timestamp, Option<String>);
+
 /// Whether a certificate exists, and when and why it was revoked if it was. Serials are of no tenant.
 pub fn status(
     tx: &mut Tx,
     serial: &str,
     authority: &str,
-) -> Result<Option<Option<(Timestamp, Option<String>)>>, StorageError> {
+) -> Result<Option<Option<Revocation>>, StorageError> {
     tx.query_opt(&STATUS, &[&serial, &authority], |row| {
         let at = row.get::<Option<i64>>(0)?.map(Timestamp::from_micros);
         let reason: Option<String> = row.get(1)?;

@@ -112,27 +112,35 @@ pub struct Enrolled {
 /// A refusal, with what only the log is told.
 #[derive(Debug)]
 pub struct Refusal {
-    pub problem: Problem,
+    pub problem: Box<Problem>,
     pub reason: Option<String>,
 }
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Refusal {
         Refusal {
-            problem,
+            problem: Box::new(problem),
             reason: None,
         }
     }
 }
 
 impl Refusal {
+    /// A refusal whose cause only the log is told.
+    pub fn because(problem: Problem, reason: impl Into<String>) -> Refusal {
+        Refusal {
+            problem: Box::new(problem),
+            reason: Some(reason.into()),
+        }
+    }
+
     /// A proof of hardware that does not hold. The caller is told no more than that; the log has the code and the sentence.
     pub fn attestation(code: &str, sentence: impl std::fmt::Display) -> Refusal {
-        Refusal {
-            problem: ATTESTATION_REJECTED
+        Refusal::because(
+            ATTESTATION_REJECTED
                 .detail("The proof of the hardware is not accepted. The tenant's log says why."),
-            reason: Some(format!("{code}: {sentence}")),
-        }
+            format!("{code}: {sentence}"),
+        )
     }
 }
 
@@ -337,6 +345,7 @@ pub async fn refused(
     refusal: Refusal,
 ) -> Problem {
     let Refusal { problem, reason } = refusal;
+    let problem = *problem;
     if problem.kind.status >= 500 {
         return problem;
     }

@@ -214,10 +214,7 @@ pub async fn ticket(app: &App, protocol: Protocol, challenge: &str) -> Result<Ti
     let Some(cause) = cause else {
         return Ok(Ticket { tenant, token });
     };
-    let refusal = Refusal {
-        problem: invalid(),
-        reason: Some(cause.to_owned()),
-    };
+    let refusal = Refusal::because(invalid(), cause);
     Err(refused(app, tenant, token.id, Some(token.device_uuid), refusal).await)
 }
 

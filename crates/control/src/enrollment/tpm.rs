@@ -227,7 +227,7 @@ fn endorsement(policy: &TpmPolicy, offer: &TpmOffer, now: Timestamp) -> Result<t
 }
 
 fn rejected(reject: Reject) -> Refusal {
-    Refusal::attestation(reject.code(), &reject)
+    Refusal::attestation(reject.code(), reject)
 }
 
 /// The maker's name where its TCG vendor id is known: `id:53544D20` is the ASCII of `STM `.
