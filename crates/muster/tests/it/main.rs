@@ -33,4 +33,5 @@ mod revocation;
 mod routes;
 mod tenants;
 mod tokens;
+mod tpm;
 mod transport;

@@ -76,8 +76,23 @@ impl Machine {
         machine
     }
 
-    /// Runs `muster-agent enroll`.
+    /// Runs `muster-agent enroll`, which must succeed.
     pub async fn enroll(&mut self, api: &Api, admin: &AdminFile) {
+        let output = self.run_enroll(api, admin).await;
+        assert!(output.status.success(), "{}", server::everything(&output));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let device = said.split_whitespace().find(|word| word.starts_with("dev_"));
+        self.device = device.unwrap_or_else(|| panic!("no id in {said:?}")).to_owned();
+    }
+
+    /// Runs `muster-agent enroll`, which must fail; answers what it said.
+    pub async fn try_enroll(&self, api: &Api, admin: &AdminFile) -> String {
+        let output = self.run_enroll(api, admin).await;
+        assert!(!output.status.success(), "{}", server::everything(&output));
+        server::everything(&output)
+    }
+
+    async fn run_enroll(&self, api: &Api, admin: &AdminFile) -> std::process::Output {
         let token = self.folder.path().join("token.jwt");
         fs::write(&token, token_for(api, self.device_uuid).await).expect("it can be written");
         let mut command = self.command("enroll");
@@ -92,11 +107,31 @@ impl Machine {
             .arg(&admin.ca_file)
             .arg("--root")
             .arg(self.root());
-        let output = command.output().await.expect("the program muster-agent starts");
+        command.output().await.expect("the program muster-agent starts")
+    }
+
+    /// Runs `muster-agent export`; answers the folder with the files.
+    pub async fn export(&self) -> PathBuf {
+        let out = self.folder.path().join("exported");
+        let mut command = self.command("export");
+        let output = command.arg("--out").arg(&out).output().await;
+        let output = output.expect("the program muster-agent starts");
         assert!(output.status.success(), "{}", server::everything(&output));
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let device = said.split_whitespace().find(|word| word.starts_with("dev_"));
-        self.device = device.unwrap_or_else(|| panic!("no id in {said:?}")).to_owned();
+        out
+    }
+
+    /// Runs `muster-agent status`.
+    pub async fn status(&self) -> Value {
+        let mut command = self.command("status");
+        let output = command.args(["-o", "json"]).output().await;
+        let output = output.expect("the program muster-agent starts");
+        assert!(output.status.success(), "{}", server::everything(&output));
+        serde_json::from_slice(&output.stdout).expect("it is JSON")
+    }
+
+    /// The folder of the agent's key and state.
+    pub fn state_dir(&self) -> &std::path::Path {
+        &self.state_dir
     }
 
     /// Starts `muster-agent run`.

@@ -11,6 +11,9 @@ pub mod pki;
 pub mod raw;
 pub mod routes;
 pub mod server;
+#[path = "../../../../agent/src/tpm/swtpm.rs"]
+#[expect(dead_code, reason = "the agent's own tests use the rest of it")]
+pub mod swtpm;
 pub mod vault;
 
 use std::time::{Duration, Instant};

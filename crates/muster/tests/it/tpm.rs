@@ -1,0 +1,131 @@
+//! The real agent with a software TPM of a factory's making, against the running server.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::{
+    api::Api,
+    attested::{pem, put_policy},
+    database::each_database,
+    machine::{Machine, activate, ended, order, reported, setting},
+    server::{Options, Server, assert_healthy},
+    swtpm::{Maker, Swtpm},
+};
+
+/// Trusts the maker's TPMs, and asks for one.
+async fn trust(api: &Api, maker: &Maker) {
+    // The software TPMs hold their own certificate alone, so their issuer is an anchor too.
+    let roots = format!("{}{}", pem(maker.root()), pem(maker.issuer()));
+    let policy = json!({
+        "attestation": ["tpm2"],
+        "tpm": {"well_known_roots": false, "roots_pem": roots},
+    });
+    put_policy(api, policy).await.ok();
+}
+
+fn machine_with(tpm: &Swtpm) -> Machine {
+    let mut machine = Machine::new();
+    machine.set_environment("MUSTER_TPM", &tpm.tcti());
+    machine
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_with_a_tpm_enrolls_attested_obeys_and_keeps_no_key_on_its_disk() {
+    let Some(maker) = Maker::new() else { return };
+    each_database(async |options| {
+        let tpm = maker.tpm(&format!("machine-{}", uuid::Uuid::new_v4().simple()), &[]);
+        let server = Server::start(options).await;
+        let api = server.api().await;
+        trust(&api, &maker).await;
+        let mut machine = machine_with(&tpm);
+        machine.enroll(&api, &server.admin).await;
+        let shown = api.get(&format!("/devices/{}", machine.device)).await.ok();
+        assert_eq!(shown["attestation"]["level"], "tpm2");
+        assert!(shown["attestation"]["facts"]["boot"]["pcrs"]["0"].is_string());
+        let status = machine.status().await;
+        assert_eq!(
+            (&status["attestation"], &status["key"]["kind"]),
+            (&json!("tpm2"), &json!("tpm"))
+        );
+        for file in fs::read_dir(machine.state_dir()).expect("the folder is there") {
+            let bytes = fs::read(file.expect("it is listed").path()).unwrap_or_default();
+            let text = String::from_utf8_lossy(&bytes);
+            assert!(!text.contains("PRIVATE KEY"), "the key is in the TPM alone");
+        }
+        machine.start();
+        let lock = order(&api, &machine.device, &json!({"type": "lock", "message": "1"})).await;
+        assert_eq!(
+            ended(&api, &lock).await["state"],
+            "done",
+            "the TPM signs receipts"
+        );
+        activate(&api, "base", "1", &json!({"camera.allowed": false})).await;
+        let settings = reported(&api, &machine.device, "1").await;
+        assert_eq!(setting(&settings, "camera.allowed")["state"], "verified");
+        assert_healthy(&server).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_configuration_is_in_force_when_enrollment_ends() {
+    each_database(async |options| {
+        let server = Server::start(options).await;
+        let api = server.api().await;
+        activate(&api, "base", "1", &json!({"camera.allowed": false})).await;
+        let mut machine = Machine::new();
+        machine.set_environment("MUSTER_TPM", "none");
+        machine.enroll(&api, &server.admin).await;
+        // Nobody has started `muster-agent run`.
+        let status = machine.status().await;
+        assert_eq!(
+            (&status["settings"], &status["attestation"]),
+            (&json!(1), &json!("unattested"))
+        );
+        let settings = reported(&api, &machine.device, "1").await;
+        assert_eq!(setting(&settings, "camera.allowed")["state"], "verified");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e12_a_machine_that_is_installed_anew_is_the_same_device_by_its_tpm() {
+    let Some(maker) = Maker::new() else { return };
+    let tpm = maker.tpm("anew", &[]);
+    let server = Server::start(Options::default()).await;
+    let api = server.api().await;
+    trust(&api, &maker).await;
+    let mut first = machine_with(&tpm);
+    first.enroll(&api, &server.admin).await;
+    let mut again = machine_with(&tpm);
+    again.device_uuid = first.device_uuid;
+    again.enroll(&api, &server.admin).await;
+    assert_eq!(again.device, first.device);
+    let shown = api.get(&format!("/devices/{}", again.device)).await.ok();
+    assert_eq!((&shown["epoch"], &shown["state"]), (&json!(2), &json!("active")));
+    // What is left of the first installation gets nothing any more.
+    first.start();
+    again.start();
+    let lock = order(&api, &again.device, &json!({"type": "lock", "message": "1"})).await;
+    assert_eq!(ended(&api, &lock).await["state"], "done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tpm_of_a_maker_that_the_tenant_does_not_trust_enrolls_nobody() {
+    let Some(maker) = Maker::new() else { return };
+    let tpm = maker.tpm("stranger", &[]);
+    let server = Server::start(Options::default()).await;
+    let api = server.api().await;
+    put_policy(&api, json!({"attestation": ["tpm2"]})).await.ok();
+    let machine = machine_with(&tpm);
+    let said = machine.try_enroll(&api, &server.admin).await;
+    assert!(said.contains("attestation_rejected"), "{said}");
+    let entries = api.list("/log/entries").await;
+    let refused = entries
+        .iter()
+        .find(|entry| entry["action"] == "enrollment.refused")
+        .expect("it is in the log");
+    let reason = refused["detail"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("chain."), "{reason}");
+}
