@@ -64,6 +64,22 @@ pub const PEERS: &[Peer] = &[
         find: find_hvac,
     },
     Peer {
+        name: "swtpm",
+        packages: &["swtpm", "swtpm-tools", "tpm2-tools", "libtss2-tcti-swtpm0"],
+        purpose: "TPMs are asked and judged for real, as far as software can be one",
+        find: || {
+            let programs = ["swtpm", "swtpm_setup", "swtpm_localca", "tpm2_quote"];
+            let paths = programs.map(process::find);
+            paths.into_iter().collect::<Option<Vec<_>>>()?.pop()
+        },
+    },
+    Peer {
+        name: "tpm2-openssl",
+        packages: &["tpm2-openssl", "libtss2-tcti-swtpm0"],
+        purpose: "a key in a TPM opens a Wi-Fi",
+        find: find_tpm2_provider,
+    },
+    Peer {
         name: "faketime",
         packages: &["faketime"],
         purpose: "the agent is tested with a clock that is wrong",
@@ -122,6 +138,15 @@ fn find_administrative(name: &str) -> Option<PathBuf> {
         let path = PathBuf::from("/usr/sbin").join(name);
         path.is_file().then_some(path)
     })
+}
+
+/// OpenSSL's provider of keys in a TPM, where Debian puts it on any architecture.
+fn find_tpm2_provider() -> Option<PathBuf> {
+    let libraries = std::fs::read_dir("/usr/lib").ok()?;
+    libraries
+        .filter_map(Result::ok)
+        .map(|folder| folder.path().join("ossl-modules/tpm2.so"))
+        .find(|path| path.is_file())
 }
 
 /// Debian's package of the library, for Debian's interpreter.
