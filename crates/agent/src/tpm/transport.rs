@@ -81,6 +81,8 @@ impl Transport {
         while filled < wanted {
             deadline.wait(self.as_fd(), PollFlags::IN)?;
             match self.stream().read(&mut buffer[filled..]) {
+                // Linux 5.0 calls a device readable before it has its answer, and then reads nothing.
+                Ok(0) if matches!(self, Self::Device(_)) => std::thread::sleep(BUSY_DELAY),
                 Ok(0) => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
                 Ok(count) => filled += count,
                 Err(error) if is_again(&error) => {}
@@ -257,8 +259,6 @@ mod tests {
             // In two parts, as a network may deliver it.
             let answer = answer(40, 40);
             stream.write_all(&answer[..7]).expect("it writes");
-            stream.flush().expect("it flushes");
-            std::thread::sleep(Duration::from_millis(5));
             stream.write_all(&answer[7..]).expect("it writes");
         });
         let tcti = Tcti::parse(&format!("swtpm:host=localhost,port={port}")).expect("it parses");
