@@ -164,7 +164,7 @@ pub struct CaKey {
 enum Keeper {
     File(Box<KeyPair>),
     Pkcs11(Arc<Pkcs11Key>),
-    Vault(VaultKey),
+    Vault(Box<VaultKey>),
 }
 
 impl Custody {
@@ -190,7 +190,7 @@ impl Custody {
                     version: Some(version),
                 };
                 let key = VaultKey::new(self.vault.clone(), name.clone(), Some(version));
-                Ok(CaKey::new(place, point, Keeper::Vault(key)))
+                Ok(CaKey::new(place, point, Keeper::Vault(Box::new(key))))
             }
         }
     }
@@ -224,7 +224,11 @@ impl Custody {
             }
             KeyPlace::Vault { name, version } => {
                 let key = VaultKey::new(self.vault.clone(), name.clone(), *version);
-                Ok(CaKey::new(place.clone(), point.to_vec(), Keeper::Vault(key)))
+                Ok(CaKey::new(
+                    place.clone(),
+                    point.to_vec(),
+                    Keeper::Vault(Box::new(key)),
+                ))
             }
         }
     }
