@@ -29,7 +29,7 @@ pub enum CaCommand {
     /// List the authorities
     List(FolderArgs),
     /// Make a key for a new intermediate, and the request that the root is to sign
-    Request(RequestArgs),
+    Request(Box<RequestArgs>),
     /// Sign a request with the offline root key; needs no install
     Sign(SignArgs),
     /// Put a signed intermediate into service; the one before stays accepted
@@ -122,7 +122,7 @@ pub async fn run(command: CaCommand) -> Result<()> {
     let now = Clock::System.now();
     match command {
         CaCommand::List(args) => list(&args),
-        CaCommand::Request(args) => request(args).await,
+        CaCommand::Request(args) => request(*args).await,
         CaCommand::Sign(args) => sign(&args),
         CaCommand::Install(args) => {
             let folder = keys_folder(&args.folder)?;

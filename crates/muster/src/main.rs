@@ -57,7 +57,7 @@ enum Verb {
     ProxyCertificate(proxy_certificate::ProxyCertificateArgs),
     /// Replace a certificate authority; its root key stays offline
     #[command(subcommand)]
-    Ca(Box<ca::CaCommand>),
+    Ca(ca::CaCommand),
     /// Run simulated devices against a control plane
     Farm(muster_farm::FarmArgs),
     /// Put load on a control plane, for benchmarks
@@ -90,7 +90,7 @@ async fn run(program: Program) -> ExitCode {
         Verb::Doctor(args) => return doctor::run(args).await,
         Verb::Tenant(command) => install::tenant(command).await,
         Verb::ProxyCertificate(args) => proxy_certificate::run(args),
-        Verb::Ca(command) => ca::run(*command).await,
+        Verb::Ca(command) => ca::run(command).await,
         Verb::Farm(args) => muster_farm::run_program(args).await.map_err(anyhow::Error::from),
         Verb::Load(args) => muster_farm::run_load(args).await.map_err(anyhow::Error::from),
         Verb::Openapi => openapi(),

@@ -54,13 +54,15 @@ const SHA1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.14.3.2.26");
 const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
 const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 
+/// SHA-256 of the certificate ids that a request asks about.
+type Question = [u8; 32];
+/// Until when a response is given out again, and the response.
 type KeptResponse = (Timestamp, Arc<[u8]>);
 
 /// What the responder keeps between requests.
 pub struct Kept {
     responders: tokio::sync::Mutex<HashMap<String, Arc<Responder>>>,
-    /// By the question: until when the answer is good, and the answer.
-    responses: Mutex<HashMap<[u8; 32], KeptResponse>>,
+    responses: Mutex<HashMap<Question, KeptResponse>>,
     turns: Semaphore,
 }
 
@@ -243,8 +245,8 @@ async fn statuses(
         .into_iter()
         .map(|stored| match stored {
             None => Ok(CertStatus::unknown()),
-            Some(None) => Ok(CertStatus::good()),
-            Some(Some((at, reason))) => {
+            Some(store::Status::Good) => Ok(CertStatus::good()),
+            Some(store::Status::Revoked { at, reason }) => {
                 let reason = reason.as_deref().map(RevocationReason::of);
                 Ok(CertStatus::revoked(RevokedInfo {
                     revocation_time: time_of(at)?,

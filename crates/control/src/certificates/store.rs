@@ -308,19 +308,18 @@ pub fn revoked_stamp(
     })
 }
 
-/// When a certificate was revoked, and why.
-pub type Revocation = (Timestamp, Option<String>);
+/// The state of a certificate.
+pub enum Status {
+    Good,
+    Revoked { at: Timestamp, reason: Option<String> },
+}
 
-/// Whether a certificate exists, and when and why it was revoked if it was. Serials are of no tenant.
-pub fn status(
-    tx: &mut Tx,
-    serial: &str,
-    authority: &str,
-) -> Result<Option<Option<Revocation>>, StorageError> {
+/// The state of a certificate, if there is one. Serials are of no tenant.
+pub fn status(tx: &mut Tx, serial: &str, authority: &str) -> Result<Option<Status>, StorageError> {
     tx.query_opt(&STATUS, &[&serial, &authority], |row| {
         let at = row.get::<Option<i64>>(0)?.map(Timestamp::from_micros);
         let reason: Option<String> = row.get(1)?;
-        Ok(at.map(|at| (at, reason)))
+        Ok(at.map_or(Status::Good, |at| Status::Revoked { at, reason }))
     })
 }
 

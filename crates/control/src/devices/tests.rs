@@ -72,3 +72,37 @@ async fn a_certificate_is_held_until_it_is_revoked_and_not_after() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e6_a_key_with_a_valid_certificate_is_no_other_devices_key() {
+    on_both(MIGRATIONS, async |db| {
+        let scene = Scene::new(db.db().clone()).await;
+        let (first, second) = (
+            scene.device(Platform::Linux).await,
+            scene.device(Platform::Linux).await,
+        );
+        let spki = muster_trust::key::SigningKey::generate_p256()
+            .expect("a key")
+            .public()
+            .spki_der();
+        let issue = async |device: muster_model::DeviceId| {
+            let (shared, spki) = (scene.app.clone(), spki.clone());
+            let day = std::time::Duration::from_secs(86_400);
+            audit::commit(&scene.app, &Author::system(scene.tenant), move |tx| {
+                let issued = certificates::issue(tx, &shared.keys, device, 1, &spki, day)?;
+                let tenant = tx.tenant();
+                assert_eq!(certificates::key_holder(tx, tenant, &spki)?, Some(device));
+                Ok(issued)
+            })
+            .await
+        };
+        let issued = issue(first.id).await.expect("the key is free");
+        let chain = certificates::chain(&scene.app, scene.tenant, issued).await;
+        assert_eq!(chain.expect("it is signed").len(), 2);
+        let again = issue(first.id).await;
+        assert!(again.is_ok(), "a device keeps its key");
+        let reused = issue(second.id).await.expect_err("it is another device's");
+        assert_eq!(reused.code(), "key_reused");
+    })
+    .await;
+}
