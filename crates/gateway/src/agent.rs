@@ -36,9 +36,9 @@ use muster_storage::Scope;
 use muster_trust::key::Digest;
 
 use crate::{
-    Gateway, Peer, checkin,
+    Gateway, Peer, checkin, est,
     identity::{known, known_peer},
-    wake, wire,
+    scep, wake, wire,
 };
 
 /// Every route of the device listener.
@@ -52,6 +52,8 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/agent/v1/renew", post(renew))
         .route("/agent/v1/wake", get(wake::wake))
         .route("/agent/v1/ping", get(ping))
+        .merge(scep::router())
+        .merge(est::router())
         .fallback(|| async {
             NOT_FOUND.detail("The device listener has no such path. See docs/agent-protocol.md.")
         })

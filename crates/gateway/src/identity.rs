@@ -99,12 +99,17 @@ pub async fn known_peer(app: &App, peer: Option<&Peer>) -> Result<Known, Problem
     let certificate = peer.and_then(|peer| peer.device.clone()).ok_or_else(|| {
         CERTIFICATE_REQUIRED.detail("This call needs the device's certificate. Enroll first.")
     })?;
+    known_certificate(app, &certificate).await
+}
+
+/// As `known`, for a certificate that came another way than by the handshake, checked by whoever read it.
+pub async fn known_certificate(app: &App, certificate: &DeviceCertificate) -> Result<Known, Problem> {
     let now = app.clock.now();
     let identity = match certificate.seat.identity() {
         Some(identity) => identity,
-        None => learn(app, &certificate, now).await?,
+        None => learn(app, certificate, now).await?,
     };
-    let until = check(&certificate, &identity, now)?;
+    let until = check(certificate, &identity, now)?;
     app.registry.saw(&certificate.seat, &identity, now);
     Ok(Known {
         seat: Arc::clone(&certificate.seat),
@@ -163,7 +168,8 @@ async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Re
     Ok(identity)
 }
 
-fn read(app: &App, leaf: &[u8]) -> Option<DeviceCertificate> {
+/// What a device certificate (DER) says, without a check of who signed it.
+pub fn read(app: &App, leaf: &[u8]) -> Option<DeviceCertificate> {
     let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
     let serial = hex::encode(leaf.raw_serial());
     let names = leaf

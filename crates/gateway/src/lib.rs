@@ -5,9 +5,11 @@
 
 mod agent;
 mod checkin;
+mod est;
 mod identity;
 pub mod listener;
 mod metrics;
+mod scep;
 mod tls;
 mod wake;
 mod wire;

@@ -14,7 +14,7 @@ use crate::{
     audit::{self, LoggedTx},
     secrets::Keyring,
 };
-pub use request::{CertificateRequest, read_request};
+pub use request::{CSR_BYTES_MAX, CertificateRequest, read_request};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;

@@ -154,6 +154,21 @@ impl Authority {
             not_after,
         })
     }
+
+    /// Issues a certificate of this installation's own under the device CA, with a validity from `now` on.
+    pub(super) fn issue_own(
+        &self,
+        name: &str,
+        mut params: CertificateParams,
+        key: &KeyPair,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<CertificateDer<'static>, SecretsError> {
+        params.distinguished_name = named(name);
+        params.use_authority_key_identifier_extension = true;
+        validity(&mut params, now, lifetime);
+        Ok(params.signed_by(key, &self.device)?.der().clone())
+    }
 }
 
 /// The subject alternative name that ties a certificate to (tenant, device, epoch).

@@ -5,6 +5,7 @@
 
 mod authority;
 mod files;
+mod scep_ra;
 
 use std::{
     collections::HashMap,
@@ -22,8 +23,9 @@ use muster_trust::{
 use parking_lot::RwLock;
 use uuid::Uuid;
 
-pub use authority::{Authority, IssuedCertificate, SERVER_CERTIFICATE_DAYS};
+pub use authority::{Authority, IssuedCertificate, SERVER_CERTIFICATE_DAYS, device_uri};
 pub use files::write_private;
+pub use scep_ra::{KeyTransport, ScepRa};
 
 /// What can go wrong with the key folder.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,7 @@ pub struct Keyring {
     folder: PathBuf,
     pub install: Uuid,
     pub authority: Authority,
+    pub scep_ra: ScepRa,
     pub access_tokens: SigningKey,
     pub enrollment_tokens: SigningKey,
     tenants: RwLock<HashMap<TenantId, Arc<TenantKeys>>>,
@@ -68,9 +71,11 @@ impl Keyring {
         let folder = data_dir.join("keys");
         files::private_folder(&folder)?;
         let install = files::install_id(&folder.join("install-id"), now)?;
+        let authority = Authority::open(&folder, now)?;
         Ok(Keyring {
             install,
-            authority: Authority::open(&folder, now)?,
+            scep_ra: ScepRa::open(&folder, &authority, now)?,
+            authority,
             access_tokens: files::signing_key(&folder.join("access-tokens.pem"), SigningKey::generate_p256)?,
             enrollment_tokens: files::signing_key(
                 &folder.join("enrollment-tokens.pem"),
