@@ -272,15 +272,12 @@ impl Scene {
     pub async fn device(&self, serial: &str) -> Admitted {
         let key = SigningKey::generate_p256().expect("a key can be made");
         let applicant = Applicant {
-            device_uuid: Uuid::new_v4(),
             serial: Some(serial.to_owned()),
-            imei: Vec::new(),
             owner: Some(HOSTILE.to_owned()),
-            platform: Platform::Linux,
             model: Some(HOSTILE.to_owned()),
             vendor: Some(HOSTILE.to_owned()),
             agent_version: Some(HOSTILE.to_owned()),
-            spki: key.public().spki_der(),
+            ..Applicant::unattested(Uuid::new_v4(), Platform::Linux, key.public().spki_der())
         };
         let tenant = self.tenant;
         let admitted = audit::commit(&self.app, &Author::system(tenant), move |tx| {

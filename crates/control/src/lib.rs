@@ -31,11 +31,18 @@ use tokio::sync::Notify;
 pub use clock::Clock;
 
 /// The schema, in order. An old migration is never edited.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "first",
-    sql: include_str!("../migrations/0001_first.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "first",
+        sql: include_str!("../migrations/0001_first.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "enrollment",
+        sql: include_str!("../migrations/0002_enrollment.sql"),
+    },
+];
 
 /// Every SQL statement of every slice.
 pub const STATEMENTS: &[&[Statement]] = &[

@@ -16,7 +16,9 @@ use muster_channel_agent::{
     codec::Base64Bytes,
     enroll::{EnrollBeginRequest, EnrollFinishRequest},
     inventory::InventoryRequest,
-    limits::{ENROLL_BODY_BYTES_MAX, INVENTORY_BODY_BYTES_MAX, RENEW_BODY_BYTES_MAX},
+    limits::{
+        ENROLL_BODY_BYTES_MAX, ENROLL_FINISH_BODY_BYTES_MAX, INVENTORY_BODY_BYTES_MAX, RENEW_BODY_BYTES_MAX,
+    },
     renew::{RenewRequest, RenewResponse},
 };
 use muster_control::{
@@ -37,7 +39,7 @@ use muster_trust::key::Digest;
 
 use crate::{
     Gateway, Peer, checkin, est,
-    identity::{known, known_peer},
+    identity::{ChannelBinding, known, known_peer},
     scep, wake, wire,
 };
 
@@ -83,9 +85,18 @@ async fn ping() -> &'static str {
     "pong"
 }
 
+/// What names the connection of a request; none where a proxy ended TLS.
+fn exporter(request: &Request) -> enrollment::Exporter {
+    match request.extensions().get::<Peer>()?.channel_binding {
+        ChannelBinding::Exporter(exporter) => Some(exporter),
+        ChannelBinding::ProxyTerminated => None,
+    }
+}
+
 async fn begin(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
+    let exporter = exporter(&request);
     let message = wire::read::<EnrollBeginRequest>(request, ENROLL_BODY_BYTES_MAX).await?;
-    let begun = enrollment::begin(&gateway.app, message.value).await;
+    let begun = enrollment::begin(&gateway.app, message.value, exporter).await;
     if begun.is_err() {
         gateway.metrics.enrollment("refused");
     }
@@ -93,8 +104,9 @@ async fn begin(State(gateway): State<Gateway>, request: Request) -> Result<Respo
 }
 
 async fn finish(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
-    let message = wire::read::<EnrollFinishRequest>(request, ENROLL_BODY_BYTES_MAX).await?;
-    let finished = enrollment::finish(&gateway.app, message.value).await;
+    let exporter = exporter(&request);
+    let message = wire::read::<EnrollFinishRequest>(request, ENROLL_FINISH_BODY_BYTES_MAX).await?;
+    let finished = enrollment::finish(&gateway.app, message.value, exporter).await;
     gateway
         .metrics
         .enrollment(if finished.is_ok() { "done" } else { "refused" });

@@ -105,7 +105,7 @@ impl Head {
             device_uuid: device.device_uuid.to_string(),
             epoch: device.epoch,
             agent_version: device.agent_version.clone(),
-            attestation: device.attestation_level.clone(),
+            attestation: device.attestation_level.as_str().to_owned(),
             state: ui::device_state(device.state),
             is_active: device.state == DeviceState::Active,
             is_quarantined: device.state == DeviceState::Quarantined,

@@ -57,7 +57,8 @@ async fn decide(State(app): State<App>, At(id): At<String>, sent: Sent) -> Resul
     let permit = sent.session.permit::<DeviceWrite>();
     let device: DeviceId = parse(&id)?;
     let (decision, notice) = match sent.fields.text("decision") {
-        "accept" => (QuarantineDecision::Accept, "accepted"),
+        "merge" | "accept" => (QuarantineDecision::Merge, "accepted"),
+        "keep_both" => (QuarantineDecision::KeepBoth, "kept"),
         "reject" => (QuarantineDecision::Reject, "rejected"),
         _ => return Err(Refusal(INVALID.detail("The decision is accept or reject."))),
     };

@@ -168,13 +168,13 @@ async fn create(State(app): State<App>, sent: Sent) -> Result<Response, Refusal>
         }
     };
     match made {
-        Ok((token, expires_at)) => page(&TokenPage {
+        Ok(made) => page(&TokenPage {
             shell: sent.session.shell("New token", Section::Tokens),
             device_uuid: typed.device_uuid,
-            qr: qr::draw(&token),
-            token,
+            qr: qr::draw(&made.secret),
+            token: made.secret,
             device_url: app.settings.device_url.clone(),
-            expires: When::new(expires_at, app.clock.now()),
+            expires: When::new(made.expires_at, app.clock.now()),
         }),
         Err(problem) if problem.kind == INVALID => {
             tokens_page(&app, &sent.session, None, typed, Some(problem.detail)).await
@@ -195,5 +195,6 @@ fn read(sent: &Sent) -> Result<NewTokenRequest, Refusal> {
         serial: serial.map(|serial| serial.as_str().to_owned()),
         owner: owner.map(|owner| owner.as_str().to_owned()),
         ttl_seconds: fields.parsed("ttl_seconds")?,
+        ..NewTokenRequest::for_device(device.uuid())
     })
 }

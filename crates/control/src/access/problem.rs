@@ -54,7 +54,11 @@ problems! {
     CERTIFICATE_REVOKED = "certificate_revoked", 403, "The certificate is revoked or unknown";
     EPOCH_MISMATCH = "epoch_mismatch", 403, "The message is from another enrollment";
     DEVICE_BLOCKED = "device_blocked", 403, "The device is not allowed to do this";
+    ATTESTATION_REJECTED = "attestation_rejected", 403, "The proof of the hardware is not accepted";
     ATTESTATION_REQUIRED = "attestation_required", 403, "The tenant asks for hardware attestation";
+    ENROLLMENT_NOT_ALLOWED = "enrollment_not_allowed", 403, "The tenant does not take this device";
+    ENROLLMENT_LIMIT = "enrollment_limit", 403, "No more devices may enroll";
+    CHALLENGE_INVALID = "challenge_invalid", 401, "The enrollment challenge is not valid";
     NOT_FOUND = "not_found", 404, "There is no such thing here";
     SESSION_UNKNOWN = "session_unknown", 404, "The enrollment session is not known";
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "The method is not allowed here";
@@ -66,16 +70,20 @@ problems! {
     PLAN_CHANGED = "plan_changed", 409, "The plan is no longer what applying it would do";
     TOKEN_REDEEMED = "token_redeemed", 409, "The token has been used";
     IDENTITY_CONFLICT = "identity_conflict", 409, "Another device has this identity";
+    KEY_REUSED = "key_reused", 409, "The key belongs to another device";
     LAST_CLIENT = "last_client", 409, "The last administrator cannot be removed";
     BODY_TOO_LARGE = "body_too_large", 413, "The body is too large";
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415, "The content type is not understood";
     SETTINGS_INVALID = "settings_invalid", 422, "The settings are not valid";
+    CSV_INVALID = "csv_invalid", 422, "Rows of the table are not valid";
+    ENROLLMENT_POLICY_INVALID = "enrollment_policy_invalid", 422, "The enrollment policy is not valid";
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", 422, "The idempotency key belongs to another request";
     STAGES_UNSUPPORTED = "stages_unsupported", 422, "Only one stage is supported";
     PRUNE_UNSUPPORTED = "prune_unsupported", 422, "Nothing can be pruned yet";
     RATE_LIMITED = "rate_limited", 429, "Too many requests";
     INTERNAL = "internal", 500, "Something broke on our side";
     UNAVAILABLE = "unavailable", 503, "The service cannot answer now";
+    ATTESTATION_UNAVAILABLE = "attestation_unavailable", 503, "The proof of the hardware cannot be checked now";
     OUTCOME_UNKNOWN = "outcome_unknown", 503, "The outcome is not known; ask again with the same idempotency key";
 }
 

@@ -1,13 +1,13 @@
 //! Routes of devices.
 
 use axum::{Json, extract::State};
-use muster_model::{ComplianceState, DeviceId, Platform};
+use muster_model::{AttestationLevel, ComplianceState, DeviceId, Ownership, Platform};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::{Device, DeviceState};
+use super::{Device, DeviceState, Protocol};
 use crate::{
     App,
     access::{
@@ -30,8 +30,12 @@ pub fn router() -> OpenApiRouter<App> {
 /// What is known of how a device proved itself.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AttestationView {
-    /// `none` until hardware attestation.
-    pub level: String,
+    /// `unattested`, `tpm2`, `android_tee`, `android_strongbox` or `apple`.
+    #[schema(value_type = String)]
+    pub level: AttestationLevel,
+    /// What the proof said of the hardware, of its boot and of its operating system.
+    #[schema(value_type = Object)]
+    pub facts: serde_json::Value,
 }
 
 /// A device's verdict.
@@ -61,6 +65,13 @@ pub struct DeviceView {
     pub attestation: AttestationView,
     pub compliance: ComplianceView,
     pub agent_version: Option<String>,
+    #[schema(value_type = String)]
+    pub ownership: Ownership,
+    /// How the device enrolled.
+    pub protocol: Protocol,
+    /// The device that a retired one lives on as.
+    #[schema(value_type = Option<String>)]
+    pub merged_into: Option<DeviceId>,
     pub last_seen_at: String,
     pub enrolled_at: String,
 }
@@ -81,12 +92,16 @@ impl From<Device> for DeviceView {
             quarantine_reason: device.quarantine_reason,
             attestation: AttestationView {
                 level: device.attestation_level,
+                facts: serde_json::from_str(&device.attestation).unwrap_or_default(),
             },
             compliance: ComplianceView {
                 state: device.compliance,
                 evaluated_at: device.compliance_at.map(|at| at.to_string()),
             },
             agent_version: device.agent_version,
+            ownership: device.ownership,
+            protocol: device.protocol,
+            merged_into: device.merged_into,
             last_seen_at: device.last_seen_at.to_string(),
             enrolled_at: device.enrolled_at.to_string(),
         }

@@ -9,14 +9,19 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
-use muster_model::{ComplianceState, DeviceId, Platform, TenantId, Timestamp, facts::Facts};
-use muster_storage::{Scope, Statement, Tx};
+use muster_model::{
+    AttestationLevel, ComplianceState, DeviceId, Ownership, Platform, TenantId, Timestamp, facts::Facts,
+};
+use muster_storage::{Scope, Statement, StorageError, Tx};
 use muster_trust::key::sha256;
 use uuid::Uuid;
 
 use crate::{
     App,
-    access::problem::{CSR_INVALID, DEVICE_BLOCKED, ILLEGAL_STATE, KEY_REUSED, INVALID, NOT_FOUND, Problem, UNAVAILABLE},
+    access::problem::{
+        CSR_INVALID, DEVICE_BLOCKED, IDENTITY_CONFLICT, ILLEGAL_STATE, INVALID, KEY_REUSED, NOT_FOUND, Problem,
+        UNAVAILABLE,
+    },
     audit::{self, LoggedTx},
 };
 pub use api::{DeviceView, router};
@@ -43,7 +48,14 @@ pub struct Device {
     pub epoch: u32,
     pub state: DeviceState,
     pub quarantine_reason: Option<String>,
-    pub attestation_level: String,
+    pub attestation_level: AttestationLevel,
+    /// What the proof of the hardware said, as a JSON object.
+    pub attestation: String,
+    pub ownership: Ownership,
+    /// How the device enrolled.
+    pub protocol: Protocol,
+    /// The device that an operator said this one lives on as.
+    pub merged_into: Option<DeviceId>,
     /// The attested (or only claimed) public key, SPKI in DER: the device's identity.
     pub spki: Vec<u8>,
     pub compliance: ComplianceState,
@@ -86,7 +98,44 @@ impl DeviceState {
     }
 }
 
-/// What an enrolling device says of itself, parsed.
+/// How a device enrolls.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// The agent protocol, with a signed token.
+    #[default]
+    Agent,
+    /// ACME with `device-attest-01`.
+    Acme,
+    /// SCEP (RFC 8894).
+    Scep,
+    /// EST (RFC 7030).
+    Est,
+}
+
+impl Protocol {
+    pub const ALL: [Protocol; 4] = [Protocol::Agent, Protocol::Acme, Protocol::Scep, Protocol::Est];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Agent => "agent",
+            Protocol::Acme => "acme",
+            Protocol::Scep => "scep",
+            Protocol::Est => "est",
+        }
+    }
+
+    /// The protocol that a word names.
+    pub fn parse(word: &str) -> Option<Protocol> {
+        Protocol::ALL
+            .into_iter()
+            .find(|protocol| protocol.as_str() == word)
+    }
+}
+
+/// What an enrolling device says of itself, parsed, and what its hardware proved.
 #[derive(Debug, Clone)]
 pub struct Applicant {
     pub device_uuid: Uuid,
@@ -98,9 +147,36 @@ pub struct Applicant {
     pub vendor: Option<String>,
     pub agent_version: Option<String>,
     pub spki: Vec<u8>,
+    pub protocol: Protocol,
+    pub ownership: Ownership,
+    pub level: AttestationLevel,
+    /// What the proof of the hardware said, as a JSON object.
+    pub attestation: String,
+    /// SHA-256 of the TPM's endorsement key (SPKI): the hardware that outlives every key made in it.
+    pub tpm_ek_sha256: Option<[u8; 32]>,
 }
 
 impl Applicant {
+    /// A company's device that says nothing of itself and proves nothing but its key.
+    pub fn unattested(device_uuid: Uuid, platform: Platform, spki: Vec<u8>) -> Applicant {
+        Applicant {
+            device_uuid,
+            serial: None,
+            imei: Vec::new(),
+            owner: None,
+            platform,
+            model: None,
+            vendor: None,
+            agent_version: None,
+            spki,
+            protocol: Protocol::Agent,
+            ownership: Ownership::Company,
+            level: AttestationLevel::Unattested,
+            attestation: "{}".to_owned(),
+            tpm_ek_sha256: None,
+        }
+    }
+
     /// The hardware identifiers that must be unique among active devices.
     pub fn claims(&self) -> Vec<Claim> {
         let uuid = Claim {
@@ -115,9 +191,20 @@ impl Applicant {
             kind: "imei",
             value: imei.clone(),
         });
-        std::iter::once(uuid).chain(serial).chain(imei).collect()
+        let tpm = self.tpm_ek_sha256.iter().map(|ek| Claim {
+            kind: TPM_CLAIM,
+            value: hex::encode(ek),
+        });
+        std::iter::once(uuid)
+            .chain(serial)
+            .chain(imei)
+            .chain(tpm)
+            .collect()
     }
 }
+
+/// The kind of claim that is proven: a TPM's endorsement key.
+const TPM_CLAIM: &str = "tpm_ek";
 
 /// A device as it came out of an enrollment.
 #[derive(Debug, Clone)]
@@ -127,11 +214,78 @@ pub struct Admitted {
     pub state: DeviceState,
 }
 
+/// Refuses a TPM that belongs to a device of another tenant. It runs outside of the tenant's own view of the tables.
+pub async fn refuse_tpm_of_another_tenant(
+    app: &App,
+    tenant: TenantId,
+    ek_sha256: [u8; 32],
+) -> Result<(), Problem> {
+    let elsewhere = app
+        .db
+        .read(Scope::System, move |tx| {
+            Ok::<_, Problem>(store::tpm_elsewhere(tx, tenant, &hex::encode(ek_sha256))?)
+        })
+        .await?;
+    if elsewhere { Err(tpm_elsewhere()) } else { Ok(()) }
+}
+
+fn tpm_elsewhere() -> Problem {
+    IDENTITY_CONFLICT
+        .detail("This TPM belongs to a device that is enrolled elsewhere. It must be retired there first.")
+}
+
+/// How many devices count against a tenant's limits.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Population {
+    pub live: i64,
+    /// Of the applicant's owner; 0 where it has none.
+    pub of_owner: i64,
+    /// Of the applicant's model; 0 where it names none.
+    pub of_model: i64,
+    pub enrolled_in_the_last_hour: i64,
+}
+
+/// Counts the devices that an applicant would join.
+pub fn population(
+    tx: &mut Tx,
+    tenant: TenantId,
+    applicant: &Applicant,
+    now: Timestamp,
+) -> Result<Population, Problem> {
+    let hour_ago = now.minus(std::time::Duration::from_secs(3600));
+    Ok(Population {
+        live: store::live(tx, tenant)?,
+        of_owner: match &applicant.owner {
+            Some(owner) => store::owned(tx, tenant, owner)?,
+            None => 0,
+        },
+        of_model: match &applicant.model {
+            Some(model) => store::of_model(tx, tenant, model)?,
+            None => 0,
+        },
+        enrolled_in_the_last_hour: store::enrolled_since(tx, tenant, hour_ago)?,
+    })
+}
+
 /// Decides about an applicant from what is stored, without changing anything.
 pub fn consider(tx: &mut Tx, tenant: TenantId, applicant: &Applicant) -> Result<Admission, Problem> {
     let same_key = store::by_key(tx, tenant, sha256(&applicant.spki).as_bytes())?;
+    let shared: Vec<(String, String)> = match &same_key {
+        None => Vec::new(),
+        Some(own) => store::said_claims(tx, tenant, own.id)?
+            .into_iter()
+            .filter(|(_, _, shared)| *shared)
+            .map(|(kind, value, _)| (kind, value))
+            .collect(),
+    };
     let mut held = Vec::new();
     for claim in applicant.claims() {
+        if shared
+            .iter()
+            .any(|(kind, value)| kind == claim.kind && *value == claim.value)
+        {
+            continue;
+        }
         if let Some(holder) = store::holder(tx, tenant, &claim)? {
             let claims = store::claims(tx, tenant, holder)?;
             if let Some(device) = store::by_id(tx, tenant, holder)? {
@@ -155,12 +309,17 @@ pub fn admit(
     let (tenant, at) = (tx.tenant(), tx.at());
     match admission {
         Admission::Refuse(problem) => Err(problem),
-        Admission::Again { device, state } => {
-            let epoch = store::next_epoch(tx, tenant, device, state, applicant.owner.as_deref(), at)?;
+        Admission::Again { device, quarantine } => {
+            let state = state_for(quarantine.as_ref());
+            let epoch = store::next_epoch(tx, tenant, device, state, quarantine.as_deref(), applicant, at)?;
+            store::forget_claims(tx, tenant, device)?;
+            say_claims(tx, applicant, device)?;
             if state == DeviceState::Active {
                 take_claims(tx, applicant, device)?;
+            } else {
+                store::release(tx, tenant, device)?;
             }
-            record_enrolled(tx, applicant, device, epoch, state, None)?;
+            record_enrolled(tx, applicant, device, epoch, state, quarantine)?;
             Ok(Admitted {
                 id: device,
                 epoch,
@@ -169,12 +328,9 @@ pub fn admit(
         }
         Admission::New { quarantine } => {
             let id = DeviceId::generate(at, crate::clock::random());
-            let state = if quarantine.is_some() {
-                DeviceState::Quarantined
-            } else {
-                DeviceState::Active
-            };
+            let state = state_for(quarantine.as_ref());
             store::insert(tx, tenant, &fresh(id, applicant, state, quarantine.clone(), at))?;
+            say_claims(tx, applicant, id)?;
             if state == DeviceState::Active {
                 take_claims(tx, applicant, id)?;
             }
@@ -342,7 +498,7 @@ pub fn claims(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Vec<(St
 /// Devices that hold a claim which this device makes too: the other side of a quarantine.
 pub fn rivals(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<Vec<Device>, Problem> {
     let mut rivals: Vec<Device> = Vec::new();
-    for claim in own_claims(device) {
+    for claim in said_claims(tx, tenant, device)? {
         if let Some(holder) = store::holder(tx, tenant, &claim)?.filter(|holder| *holder != device.id)
             && rivals.iter().all(|rival| rival.id != holder)
         {
@@ -356,8 +512,12 @@ pub fn rivals(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<Vec<Devi
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum QuarantineDecision {
-    /// The new device is the true one: it becomes active, and those that hold its claims are retired.
-    Accept,
+    /// Both are one machine, which enrolled with a new key: the new device becomes active and takes the old one's name and
+    /// owner; those that held its claims are retired and say which device they live on as.
+    #[serde(alias = "accept")]
+    Merge,
+    /// They are two machines with the same hardware identifiers: both are active. The identifiers stay with the first.
+    KeepBoth,
     /// The new device is retired.
     Reject,
 }
@@ -372,32 +532,72 @@ pub fn decide(
     if device.state != DeviceState::Quarantined {
         return Err(ILLEGAL_STATE.detail("The device is not in quarantine."));
     }
-    let retired = match decision {
-        QuarantineDecision::Reject => vec![device.id],
-        QuarantineDecision::Accept => rivals(tx, tenant, device)?
-            .into_iter()
-            .map(|rival| rival.id)
-            .collect(),
-    };
-    for id in &retired {
-        store::set_state(tx, tenant, *id, DeviceState::Retired, None)?;
-        store::release(tx, tenant, *id)?;
-        tx.record(
-            "device.retired",
-            ("device", id.to_string()),
-            serde_json::json!({"because_of": device.id.to_string()}),
-        )?;
-    }
-    if decision == QuarantineDecision::Accept {
-        store::set_state(tx, tenant, device.id, DeviceState::Active, None)?;
-        hold(tx, tenant, own_claims(device), device.id)?;
+    let rivals = rivals(tx, tenant, device)?;
+    let mut retired = Vec::new();
+    match decision {
+        QuarantineDecision::Reject => {
+            end(tx, device.id, device.id)?;
+            retired.push(device.id);
+        }
+        QuarantineDecision::Merge => {
+            for rival in &rivals {
+                end(tx, rival.id, device.id)?;
+                store::merged_into(tx, tenant, rival.id, device.id)?;
+                retired.push(rival.id);
+            }
+            if let Some(heritage) = rivals.first() {
+                store::inherit(tx, tenant, device.id, heritage.owner.as_deref(), &heritage.name)?;
+            }
+            store::set_state(tx, tenant, device.id, DeviceState::Active, None)?;
+            let claims = said_claims(tx, tenant, device)?;
+            hold(tx, tenant, claims, device.id)?;
+        }
+        QuarantineDecision::KeepBoth => {
+            store::set_state(tx, tenant, device.id, DeviceState::Active, None)?;
+            share_or_hold(tx, device)?;
+        }
     }
     tx.record(
         "device.quarantine_decided",
         ("device", device.id.to_string()),
-        serde_json::json!({"decision": decision}),
+        serde_json::json!({
+            "decision": decision,
+            "other_devices": rivals.iter().map(|rival| rival.id.to_string()).collect::<Vec<_>>(),
+        }),
     )?;
     Ok(retired)
+}
+
+/// Retires `id` in favor of `because_of`.
+fn end(tx: &mut LoggedTx<'_>, id: DeviceId, because_of: DeviceId) -> Result<(), Problem> {
+    let tenant = tx.tenant();
+    store::set_state(tx, tenant, id, DeviceState::Retired, None)?;
+    store::release(tx, tenant, id)?;
+    tx.record(
+        "device.retired",
+        ("device", id.to_string()),
+        serde_json::json!({"because_of": because_of.to_string()}),
+    )?;
+    Ok(())
+}
+
+/// Lets two devices say the same of themselves: claims that another holds are marked as shared, the others are taken. A TPM
+/// is in one machine only.
+fn share_or_hold(tx: &mut LoggedTx<'_>, device: &Device) -> Result<(), Problem> {
+    let tenant = tx.tenant();
+    for claim in said_claims(tx, tenant, device)? {
+        let holder = store::holder(tx, tenant, &claim)?;
+        if holder.is_none_or(|holder| holder == device.id) {
+            hold(tx, tenant, vec![claim], device.id)?;
+        } else if claim.kind == TPM_CLAIM {
+            return Err(IDENTITY_CONFLICT.detail(
+                "Both devices proved the same TPM, so they are one machine: merge them or reject the new one.",
+            ));
+        } else {
+            store::share_claim(tx, tenant, device.id, &claim)?;
+        }
+    }
+    Ok(())
 }
 
 /// Ends a device's time in the tenant. Its certificates are for the caller to revoke.
@@ -454,28 +654,57 @@ pub async fn store_seen(app: &App) -> Result<usize, Problem> {
     Ok(count)
 }
 
-fn own_claims(device: &Device) -> Vec<Claim> {
-    let uuid = Claim {
-        kind: "uuid",
-        value: device.device_uuid.as_hyphenated().to_string(),
-    };
-    let serial = device.serial.iter().map(|serial| Claim {
-        kind: "serial",
-        value: serial.clone(),
-    });
-    std::iter::once(uuid).chain(serial).collect()
+/// What a device says of itself and shares with nobody by an operator's word.
+fn said_claims(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<Vec<Claim>, Problem> {
+    let said = store::said_claims(tx, tenant, device.id)?;
+    Ok(said
+        .into_iter()
+        .filter(|(_, _, shared)| !shared)
+        .filter_map(|(kind, value, _)| {
+            let kind = CLAIM_KINDS.into_iter().find(|known| *known == kind)?;
+            Some(Claim { kind, value })
+        })
+        .collect())
+}
+
+const CLAIM_KINDS: [&str; 4] = ["uuid", "serial", "imei", TPM_CLAIM];
+
+fn say_claims(tx: &mut LoggedTx<'_>, applicant: &Applicant, device: DeviceId) -> Result<(), Problem> {
+    let tenant = tx.tenant();
+    for claim in applicant.claims() {
+        store::say_claim(tx, tenant, device, &claim)?;
+    }
+    Ok(())
+}
+
+fn state_for(quarantine: Option<&String>) -> DeviceState {
+    match quarantine {
+        Some(_) => DeviceState::Quarantined,
+        None => DeviceState::Active,
+    }
 }
 
 fn take_claims(tx: &mut LoggedTx<'_>, applicant: &Applicant, device: DeviceId) -> Result<(), Problem> {
     let tenant = tx.tenant();
-    hold(tx, tenant, applicant.claims(), device)
+    let shared = store::said_claims(tx, tenant, device)?;
+    let claims = applicant.claims().into_iter().filter(|claim| {
+        !shared
+            .iter()
+            .any(|(kind, value, shared)| *shared && kind == claim.kind && *value == claim.value)
+    });
+    hold(tx, tenant, claims.collect(), device)
 }
 
 /// Takes claims for a device that becomes active. Two transactions may both have found a claim free, so the row decides: the
 /// later one is undone and finds the holder when it is repeated.
 fn hold(tx: &mut Tx, tenant: TenantId, claims: Vec<Claim>, device: DeviceId) -> Result<(), Problem> {
     for claim in claims {
-        if !store::claim(tx, tenant, &claim, device)? {
+        let taken = match store::claim(tx, tenant, &claim, device) {
+            // The index over all tenants: another tenant's device has this TPM.
+            Err(StorageError::Unique { .. }) if claim.kind == TPM_CLAIM => return Err(tpm_elsewhere()),
+            taken => taken?,
+        };
+        if !taken {
             return Err(UNAVAILABLE
                 .detail("Another device took the same hardware identifier just now. Nothing was changed; repeat the call.")
                 .retry_after(1));
@@ -505,6 +734,9 @@ fn record_enrolled(
             "platform": applicant.platform,
             "epoch": epoch,
             "key_sha256": sha256(&applicant.spki).to_string(),
+            "attestation": applicant.level,
+            "ownership": applicant.ownership,
+            "protocol": applicant.protocol,
             "reason": reason,
         }),
     )?;
@@ -536,7 +768,11 @@ fn fresh(
         epoch: 1,
         state,
         quarantine_reason: reason,
-        attestation_level: "none".to_owned(),
+        attestation_level: applicant.level,
+        attestation: applicant.attestation.clone(),
+        ownership: applicant.ownership,
+        protocol: applicant.protocol,
+        merged_into: None,
         spki: applicant.spki.clone(),
         compliance: ComplianceState::Pending,
         compliance_at: None,

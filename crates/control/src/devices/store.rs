@@ -1,21 +1,23 @@
 //! SQL of the `devices_` tables.
 
-use muster_model::{ComplianceState, DeviceId, Platform, TenantId, Timestamp};
+use muster_model::{AttestationLevel, ComplianceState, DeviceId, Ownership, Platform, TenantId, Timestamp};
 use muster_storage::{Row, StorageError, Tx, statements};
 use uuid::Uuid;
 
-use super::{Device, DeviceState, filter::DeviceFilter};
+use super::{Applicant, Device, DeviceState, Protocol, filter::DeviceFilter};
 
 macro_rules! device_columns {
     () => {
         "device_id, device_uuid, serial, name, owner, platform, model, vendor, epoch, state, quarantine_reason, \
-         attestation_level, spki, compliance_state, compliance_at, agent_version, enrolled_at, last_seen_at"
+         attestation_level, spki, compliance_state, compliance_at, agent_version, enrolled_at, last_seen_at, \
+         ownership, protocol, attestation, merged_into"
     };
 }
 
 statements! {
     INSERT = concat!("INSERT INTO devices_device (tenant_id, spki_sha256, ", device_columns!(), ") VALUES \
-        ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)");
+        ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
+        $24)");
     BY_ID = concat!("SELECT ", device_columns!(), " FROM devices_device WHERE tenant_id = $1 AND device_id = $2");
     BY_UUID = concat!("SELECT ", device_columns!(), " FROM devices_device WHERE tenant_id = $1 AND device_uuid = $2 \
         ORDER BY enrolled_at DESC, device_id LIMIT 16");
@@ -35,8 +37,23 @@ statements! {
             OR LOWER(COALESCE(owner, '')) LIKE $6 ESCAPE '!' OR LOWER(COALESCE(model, '')) LIKE $6 ESCAPE '!')";
     SUMMARY = "SELECT platform, state, compliance_state, COUNT(*) FROM devices_device WHERE tenant_id = $1 \
         GROUP BY platform, state, compliance_state";
-    NEXT_EPOCH = "UPDATE devices_device SET epoch = epoch + 1, state = $3, quarantine_reason = NULL, owner = $4, \
-        enrolled_at = $5, last_seen_at = $5 WHERE tenant_id = $1 AND device_id = $2 RETURNING epoch";
+    NEXT_EPOCH = "UPDATE devices_device SET epoch = epoch + 1, state = $3, quarantine_reason = $4, owner = $5, \
+        enrolled_at = $6, last_seen_at = $6, spki = $7, spki_sha256 = $8, attestation_level = $9, attestation = $10, \
+        ownership = $11, protocol = $12, merged_into = NULL WHERE tenant_id = $1 AND device_id = $2 RETURNING epoch";
+    MERGED_INTO = "UPDATE devices_device SET merged_into = $3 WHERE tenant_id = $1 AND device_id = $2";
+    INHERIT = "UPDATE devices_device SET owner = COALESCE(owner, $3), name = $4 WHERE tenant_id = $1 AND device_id = $2";
+    OWNED = "SELECT COUNT(*) FROM devices_device WHERE tenant_id = $1 AND owner = $2 AND state <> 'retired'";
+    OF_MODEL = "SELECT COUNT(*) FROM devices_device WHERE tenant_id = $1 AND model = $2 AND state <> 'retired'";
+    LIVE = "SELECT COUNT(*) FROM devices_device WHERE tenant_id = $1 AND state <> 'retired'";
+    ENROLLED_SINCE = "SELECT COUNT(*) FROM devices_device WHERE tenant_id = $1 AND enrolled_at > $2";
+    SAY_CLAIM = "INSERT INTO devices_claim (tenant_id, device_id, kind, value, shared) VALUES ($1, $2, $3, $4, FALSE) \
+        ON CONFLICT (tenant_id, device_id, kind, value) DO NOTHING";
+    SAID_CLAIMS = "SELECT kind, value, shared FROM devices_claim WHERE tenant_id = $1 AND device_id = $2 \
+        ORDER BY kind, value";
+    SHARE_CLAIM = "UPDATE devices_claim SET shared = TRUE WHERE tenant_id = $1 AND device_id = $2 AND kind = $3 \
+        AND value = $4";
+    FORGET_CLAIMS = "DELETE FROM devices_claim WHERE tenant_id = $1 AND device_id = $2 AND NOT shared";
+    TPM_ELSEWHERE = "SELECT COUNT(*) FROM devices_hardware WHERE kind = 'tpm_ek' AND value = $2 AND tenant_id <> $1";
     SET_STATE = "UPDATE devices_device SET state = $3, quarantine_reason = $4 WHERE tenant_id = $1 AND device_id = $2";
     REKEY = "UPDATE devices_device SET spki = $3, spki_sha256 = $4 WHERE tenant_id = $1 AND device_id = $2";
     SET_COMPLIANCE = "UPDATE devices_device SET compliance_state = $3, compliance_at = $4 \
@@ -90,6 +107,10 @@ pub fn insert(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<(), Stor
             &device.agent_version,
             &device.enrolled_at.as_micros(),
             &device.last_seen_at.as_micros(),
+            &device.ownership.as_str(),
+            &device.protocol.as_str(),
+            &device.attestation.as_str(),
+            &device.merged_into.map(|id| id.uuid()),
         ],
     )
     .map(drop)
@@ -172,12 +193,14 @@ pub fn summary(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(String, String, Str
     })
 }
 
+/// Begins the device's next enrollment, with the key and the proof that the applicant brings.
 pub fn next_epoch(
     tx: &mut Tx,
     tenant: TenantId,
     id: DeviceId,
     state: DeviceState,
-    owner: Option<&str>,
+    reason: Option<&str>,
+    applicant: &Applicant,
     at: Timestamp,
 ) -> Result<u32, StorageError> {
     tx.query_one(
@@ -186,11 +209,98 @@ pub fn next_epoch(
             &tenant.uuid(),
             &id.uuid(),
             &state.as_str(),
-            &owner,
+            &reason,
+            &applicant.owner,
             &at.as_micros(),
+            &applicant.spki.as_slice(),
+            &muster_trust::key::sha256(&applicant.spki).as_bytes().as_slice(),
+            &applicant.level.as_str(),
+            &applicant.attestation.as_str(),
+            &applicant.ownership.as_str(),
+            &applicant.protocol.as_str(),
         ],
         |row| row.get(0),
     )
+}
+
+pub fn merged_into(tx: &mut Tx, tenant: TenantId, id: DeviceId, heir: DeviceId) -> Result<(), StorageError> {
+    tx.execute(&MERGED_INTO, &[&tenant.uuid(), &id.uuid(), &heir.uuid()])
+        .map(drop)
+}
+
+/// Gives a device the name, and where it has none the owner, of the one that it follows.
+pub fn inherit(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: DeviceId,
+    owner: Option<&str>,
+    name: &str,
+) -> Result<(), StorageError> {
+    tx.execute(&INHERIT, &[&tenant.uuid(), &id.uuid(), &owner, &name])
+        .map(drop)
+}
+
+/// Devices of an owner that are not retired.
+pub fn owned(tx: &mut Tx, tenant: TenantId, owner: &str) -> Result<i64, StorageError> {
+    tx.query_one(&OWNED, &[&tenant.uuid(), &owner], |row| row.get(0))
+}
+
+/// Devices of a model that are not retired.
+pub fn of_model(tx: &mut Tx, tenant: TenantId, model: &str) -> Result<i64, StorageError> {
+    tx.query_one(&OF_MODEL, &[&tenant.uuid(), &model], |row| row.get(0))
+}
+
+/// Devices that are not retired.
+pub fn live(tx: &mut Tx, tenant: TenantId) -> Result<i64, StorageError> {
+    tx.query_one(&LIVE, &[&tenant.uuid()], |row| row.get(0))
+}
+
+pub fn enrolled_since(tx: &mut Tx, tenant: TenantId, since: Timestamp) -> Result<i64, StorageError> {
+    tx.query_one(&ENROLLED_SINCE, &[&tenant.uuid(), &since.as_micros()], |row| {
+        row.get(0)
+    })
+}
+
+/// Notes what a device says of itself, whether it holds the claim or not.
+pub fn say_claim(tx: &mut Tx, tenant: TenantId, id: DeviceId, claim: &Claim) -> Result<(), StorageError> {
+    tx.execute(
+        &SAY_CLAIM,
+        &[&tenant.uuid(), &id.uuid(), &claim.kind, &claim.value.as_str()],
+    )
+    .map(drop)
+}
+
+/// What a device says of itself, as (kind, value, whether an operator lets another device say it too).
+pub fn said_claims(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: DeviceId,
+) -> Result<Vec<(String, String, bool)>, StorageError> {
+    tx.query(&SAID_CLAIMS, &[&tenant.uuid(), &id.uuid()], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })
+}
+
+pub fn share_claim(tx: &mut Tx, tenant: TenantId, id: DeviceId, claim: &Claim) -> Result<(), StorageError> {
+    tx.execute(
+        &SHARE_CLAIM,
+        &[&tenant.uuid(), &id.uuid(), &claim.kind, &claim.value.as_str()],
+    )
+    .map(drop)
+}
+
+/// Forgets what a device said in an earlier enrollment; what an operator lets it share stays.
+pub fn forget_claims(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<(), StorageError> {
+    tx.execute(&FORGET_CLAIMS, &[&tenant.uuid(), &id.uuid()])
+        .map(drop)
+}
+
+/// Across tenants: whether a TPM belongs to a device of another tenant.
+pub fn tpm_elsewhere(tx: &mut Tx, tenant: TenantId, ek_sha256: &str) -> Result<bool, StorageError> {
+    tx.query_one(&TPM_ELSEWHERE, &[&tenant.uuid(), &ek_sha256], |row| {
+        row.get::<i64>(0)
+    })
+    .map(|rows| rows > 0)
 }
 
 pub fn set_state(
@@ -321,12 +431,17 @@ fn device_of(row: &Row<'_>) -> Result<Device, StorageError> {
         epoch: row.get(8)?,
         state: DeviceState::parse(&row.get::<String>(9)?),
         quarantine_reason: row.get(10)?,
-        attestation_level: row.get(11)?,
+        attestation_level: AttestationLevel::parse(&row.get::<String>(11)?)
+            .unwrap_or(AttestationLevel::Unattested),
         spki: row.get(12)?,
         compliance: ComplianceState::parse(&row.get::<String>(13)?).unwrap_or(ComplianceState::Unknown),
         compliance_at: row.get::<Option<i64>>(14)?.map(Timestamp::from_micros),
         agent_version: row.get(15)?,
         enrolled_at: Timestamp::from_micros(row.get(16)?),
         last_seen_at: Timestamp::from_micros(row.get(17)?),
+        ownership: Ownership::parse(&row.get::<String>(18)?).unwrap_or(Ownership::Personal),
+        protocol: Protocol::parse(&row.get::<String>(19)?).unwrap_or(Protocol::Agent),
+        attestation: row.get(20)?,
+        merged_into: row.get::<Option<Uuid>>(21)?.map(DeviceId::from_uuid),
     })
 }

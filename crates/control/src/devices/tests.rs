@@ -14,19 +14,10 @@ use crate::{
 };
 
 fn applicant(device_uuid: Uuid) -> Applicant {
+    let key = SigningKey::generate_p256().expect("a key can be made");
     Applicant {
-        device_uuid,
         serial: Some("SN-1".to_owned()),
-        imei: Vec::new(),
-        owner: None,
-        platform: Platform::Linux,
-        model: None,
-        vendor: None,
-        agent_version: None,
-        spki: SigningKey::generate_p256()
-            .expect("a key can be made")
-            .public()
-            .spki_der(),
+        ..Applicant::unattested(device_uuid, Platform::Linux, key.public().spki_der())
     }
 }
 

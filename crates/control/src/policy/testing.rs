@@ -208,17 +208,7 @@ impl Scene {
 
     pub async fn device(&self, platform: Platform) -> TestDevice {
         let key = SigningKey::generate_p256().expect("a key can be made");
-        let applicant = Applicant {
-            device_uuid: Uuid::new_v4(),
-            serial: None,
-            imei: Vec::new(),
-            owner: None,
-            platform,
-            model: None,
-            vendor: None,
-            agent_version: None,
-            spki: key.public().spki_der(),
-        };
+        let applicant = Applicant::unattested(Uuid::new_v4(), platform, key.public().spki_der());
         let tenant = self.tenant;
         let admitted = audit::commit(&self.app, &Author::system(tenant), move |tx| {
             let admission = devices::consider(tx, tenant, &applicant)?;

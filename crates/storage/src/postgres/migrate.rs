@@ -100,11 +100,11 @@ async fn inspect_on(client: &Client, known: &'static [Migration]) -> Result<Prep
 }
 
 async fn prepare_on(client: &Client, known: &'static [Migration]) -> Result<Prepared, StorageError> {
-    // Another node's migration may take its time.
+    // Another node's migration may take its time. A migration works on the rows of every tenant.
     run(
         client,
         "locking the schema",
-        &format!("BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; {LOCK}"),
+        &format!("BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL muster.tenant = '*'; {LOCK}"),
     )
     .await?;
     migrate(client, known).await?;
