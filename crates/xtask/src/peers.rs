@@ -34,6 +34,24 @@ pub const PEERS: &[Peer] = &[
         find: find_chromium,
     },
     Peer {
+        name: "certmonger",
+        packages: &["certmonger"],
+        purpose: "SCEP is tested with a client that is not ours",
+        find: || Some(PathBuf::from("/usr/sbin/certmonger")).filter(|path| path.exists()),
+    },
+    Peer {
+        name: "openssl",
+        packages: &["openssl"],
+        purpose: "messages of SCEP and EST are made and read by it",
+        find: || process::find("openssl"),
+    },
+    Peer {
+        name: "curl",
+        packages: &["curl"],
+        purpose: "EST is tested with it",
+        find: || process::find("curl"),
+    },
+    Peer {
         name: "faketime",
         packages: &["faketime"],
         purpose: "the agent is tested with a clock that is wrong",

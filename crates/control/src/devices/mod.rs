@@ -19,8 +19,8 @@ use uuid::Uuid;
 use crate::{
     App,
     access::problem::{
-        CSR_INVALID, DEVICE_BLOCKED, IDENTITY_CONFLICT, ILLEGAL_STATE, INVALID, KEY_REUSED, NOT_FOUND, Problem,
-        UNAVAILABLE,
+        CSR_INVALID, DEVICE_BLOCKED, IDENTITY_CONFLICT, ILLEGAL_STATE, INVALID, KEY_REUSED, NOT_FOUND,
+        Problem, UNAVAILABLE,
     },
     audit::{self, LoggedTx},
 };

@@ -11,17 +11,16 @@ use aws_lc_rs::{
     hmac,
     rand::SystemRandom,
     rsa::{
-        self, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, Pkcs1PrivateDecryptingKey, PrivateDecryptingKey,
+        self, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, Pkcs1PrivateDecryptingKey,
+        PrivateDecryptingKey,
     },
     signature::RSA_PKCS1_SHA256,
 };
 use muster_model::Timestamp;
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PublicKeyData, RsaKeySize};
-use x509_parser::{
-    certificate::X509Certificate,
-    extensions::ParsedExtension,
-    prelude::FromDer,
+use rcgen::{
+    CertificateParams, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PublicKeyData, RsaKeySize,
 };
+use x509_parser::{certificate::X509Certificate, extensions::ParsedExtension, prelude::FromDer};
 use zeroize::Zeroizing;
 
 use super::{Authority, SecretsError, files};
@@ -69,9 +68,8 @@ impl ScepRa {
             path: path.clone(),
             why: why.to_owned(),
         };
-        let decrypting = || {
-            PrivateDecryptingKey::from_pkcs8(&pkcs8).map_err(|error| unreadable(&error.to_string()))
-        };
+        let decrypting =
+            || PrivateDecryptingKey::from_pkcs8(&pkcs8).map_err(|error| unreadable(&error.to_string()));
         let unfit = |_: Unspecified| unreadable("it is not an RSA key");
         Ok(ScepRa {
             certificate,
@@ -92,7 +90,12 @@ impl ScepRa {
     /// A ciphertext that is wrong in any way yields a key that nobody knows and that is always the same for it, so the
     /// caller fails later, in one way, on what that key decrypts to. Otherwise the difference between wrong padding and wrong
     /// content would decrypt other people's messages (Bleichenbacher 1998; RFC 3218).
-    pub fn content_key(&self, transport: KeyTransport, ciphertext: &[u8], key_bytes: usize) -> Zeroizing<Vec<u8>> {
+    pub fn content_key(
+        &self,
+        transport: KeyTransport,
+        ciphertext: &[u8],
+        key_bytes: usize,
+    ) -> Zeroizing<Vec<u8>> {
         let substitute = hmac::sign(&self.rejection, ciphertext);
         let mut chosen = Zeroizing::new(substitute.as_ref().to_vec());
         chosen.truncate(key_bytes);
@@ -227,14 +230,26 @@ mod tests {
         let oaep = OaepPublicEncryptingKey::new(public(&ra)).expect("a key");
         let sealed = oaep.encrypt(&OAEP_SHA256_MGF1SHA256, &[8; 16], &mut room, None);
         let sealed = sealed.expect("it encrypts").to_vec();
-        assert_eq!(*ra.content_key(KeyTransport::OaepSha256, &sealed, 16), vec![8; 16]);
+        assert_eq!(
+            *ra.content_key(KeyTransport::OaepSha256, &sealed, 16),
+            vec![8; 16]
+        );
 
         let mut broken = sent.clone();
         broken[5] ^= 1;
-        for (bytes, key_bytes) in [(&broken[..], 32), (&sent[..], 16), (&sent[1..], 32), (&[][..], 16)] {
+        for (bytes, key_bytes) in [
+            (&broken[..], 32),
+            (&sent[..], 16),
+            (&sent[1..], 32),
+            (&[][..], 16),
+        ] {
             let got = ra.content_key(KeyTransport::Pkcs1, bytes, key_bytes);
             assert_eq!(got.len(), key_bytes);
-            assert_eq!(*got, *ra.content_key(KeyTransport::Pkcs1, bytes, key_bytes), "always the same");
+            assert_eq!(
+                *got,
+                *ra.content_key(KeyTransport::Pkcs1, bytes, key_bytes),
+                "always the same"
+            );
             assert!(!got.iter().all(|byte| *byte == 7));
         }
     }

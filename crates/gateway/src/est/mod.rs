@@ -22,9 +22,7 @@ use zeroize::Zeroizing;
 use crate::{
     Gateway, Peer,
     identity::known_peer,
-    scep::{
-        Refused, Request, RequestError, certificates_only, der, enroll, oid, renew,
-    },
+    scep::{Refused, Request, RequestError, Subject, certificates_only, der, enroll, oid, renew},
     wire,
 };
 
@@ -45,7 +43,10 @@ pub fn router() -> Router<Gateway> {
 /// The chain above every device certificate (RFC 7030 §4.1).
 async fn authorities(State(gateway): State<Gateway>) -> Response {
     let authority = &gateway.app.keys.authority;
-    let chain = [&**authority.device_ca_certificate(), &**authority.root_certificate()];
+    let chain = [
+        &**authority.device_ca_certificate(),
+        &**authority.root_certificate(),
+    ];
     encoded("application/pkcs7-mime", &certificates_only(&chain))
 }
 
@@ -92,7 +93,7 @@ async fn next(State(gateway): State<Gateway>, request: HttpRequest) -> Result<Re
     if request.alternative_names.is_none() {
         return Err(CSR_INVALID.detail(RequestError::Renewal.to_string()));
     }
-    Ok(issued(&renew(app, &known, &request).await?))
+    Ok(issued(&renew(app, &known, &request, Subject::Current).await?))
 }
 
 /// The password of Basic credentials (RFC 7617).
@@ -118,7 +119,8 @@ fn challenge(headers: &HeaderMap) -> Result<Zeroizing<String>, Problem> {
 
 /// One answer for every challenge that opens nothing.
 fn unknown_challenge() -> Problem {
-    CHALLENGE_INVALID.detail("Send an unused challenge of this device as the password of HTTP Basic authentication.")
+    CHALLENGE_INVALID
+        .detail("Send an unused challenge of this device as the password of HTTP Basic authentication.")
 }
 
 /// Reads a request: PKCS#10 in base64 (RFC 7030 §4.2.1).

@@ -334,7 +334,7 @@ pub fn enclose(
 
 /// Signs `content` and `attributes` (each an Attribute in DER) with SHA-256 by `sign`, as the certificate `signer` (DER).
 pub fn sign<E>(
-    content: Option<&[u8]>,
+    content: &[u8],
     mut attributes: Vec<Vec<u8>>,
     signer: &[u8],
     certificates: &[&[u8]],
@@ -343,7 +343,7 @@ pub fn sign<E>(
     let Ok(name) = CertificateName::of(signer) else {
         return Ok(None);
     };
-    let digest = DigestAlgorithm::Sha256.digest(content.unwrap_or_default());
+    let digest = DigestAlgorithm::Sha256.digest(content);
     attributes.push(attribute(oid::CONTENT_TYPE, &der::oid(oid::DATA)));
     attributes.push(attribute(oid::MESSAGE_DIGEST, &der::octets(digest.as_ref())));
     let signed = der::set_of(attributes);
@@ -359,7 +359,7 @@ pub fn sign<E>(
         &der::sequence(&[&der::oid(oid::RSA_ENCRYPTION), &der::null()]),
         &der::octets(&signature),
     ]);
-    let data = signed_data(&[sha256], content, certificates, vec![signer]);
+    let data = signed_data(&[sha256], Some(content), certificates, vec![signer]);
     Ok(Some(wrap_info(oid::SIGNED_DATA, &data)))
 }
 

@@ -58,7 +58,11 @@ impl<'a> Reader<'a> {
 
     /// Nothing may follow.
     pub fn end(&self) -> Result<(), DerError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(DerError) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(DerError)
+        }
     }
 
     /// The next element, whatever it is.
@@ -81,7 +85,11 @@ impl<'a> Reader<'a> {
     /// The next element, which must have this tag.
     pub fn element(&mut self, tag: u8) -> Result<Element<'a>, DerError> {
         let element = self.any()?;
-        if element.tag == tag { Ok(element) } else { Err(DerError) }
+        if element.tag == tag {
+            Ok(element)
+        } else {
+            Err(DerError)
+        }
     }
 
     /// What the next element holds, which must have this tag.

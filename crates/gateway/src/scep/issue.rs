@@ -86,16 +86,27 @@ pub async fn enroll(
     }
 }
 
+/// Which subjects a renewal may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// That of the current certificate.
+    Current,
+    /// That, or the hardware UUID, which the first request named: SCEP clients repeat what they asked for at first.
+    CurrentOrFirst,
+}
+
 /// Issues the next certificate (DER) of a device whose current one was shown, for the key of `request`.
 ///
 /// The current certificate proves the old key; a device whose key was attested keeps that key, for nothing attests a new one.
-pub async fn renew(app: &App, known: &Known, request: &Request) -> Result<Vec<u8>, Problem> {
+pub async fn renew(
+    app: &App,
+    known: &Known,
+    request: &Request,
+    subject: Subject,
+) -> Result<Vec<u8>, Problem> {
     let (tenant, device, epoch) = (known.identity.tenant, known.identity.device, known.identity.epoch);
-    request
-        .is_again_for(&device.to_string(), &device_uri(tenant, device, epoch))
-        .map_err(|error| CSR_INVALID.detail(error.to_string()))?;
     let lifetime = Duration::from_secs(app.settings.device_certificate_days * 86_400);
-    let (shared, serial, spki) = (app.clone(), known.serial.clone(), request.spki.clone());
+    let (shared, serial, request) = (app.clone(), known.serial.clone(), request.clone());
     let der = audit::commit(app, &Author::device(tenant, device), move |tx| {
         let stored = devices::get(tx, tenant, device)?;
         if stored.epoch != epoch || stored.state == DeviceState::Retired {
@@ -106,10 +117,17 @@ pub async fn renew(app: &App, known: &Known, request: &Request) -> Result<Vec<u8
                 CERTIFICATE_REVOKED.detail("The certificate was revoked. The device must enroll again.")
             );
         }
-        if stored.spki != spki {
-            devices::rekey(tx, &stored, &spki)?;
+        let mut names = vec![device.to_string()];
+        if subject == Subject::CurrentOrFirst {
+            names.push(stored.device_uuid.as_hyphenated().to_string());
         }
-        certificates::issue(tx, &shared.keys, device, epoch, &spki, lifetime)
+        request
+            .is_again_for(&names, &device_uri(tenant, device, epoch))
+            .map_err(|error| CSR_INVALID.detail(error.to_string()))?;
+        if stored.spki != request.spki {
+            devices::rekey(tx, &stored, &request.spki)?;
+        }
+        certificates::issue(tx, &shared.keys, device, epoch, &request.spki, lifetime)
     })
     .await?;
     app.registry.forget_identity(device);

@@ -94,6 +94,8 @@ pub struct Message<'a> {
     pub kind: MessageType,
     /// The certificate (DER) of the key that signed.
     pub certificate: &'a [u8],
+    /// Whether that certificate is the client's own, which it has before it has any other.
+    pub is_self_signed: bool,
     /// That key (SPKI, DER): RSA of 2048 to 4096 bits.
     pub spki: &'a [u8],
     /// What is enclosed for us.
@@ -144,6 +146,7 @@ impl<'a> Outer<'a> {
         Ok(Message {
             kind: self.kind.ok_or(CmsError::Malformed)?,
             certificate,
+            is_self_signed: request::is_own_issuer(certificate)?,
             spki,
             envelope: self.signed.content.ok_or(CmsError::Malformed)?,
         })
@@ -201,7 +204,7 @@ pub fn success(
         return Ok(None);
     };
     let attributes = attributes(transaction, b"0", &random.nonce);
-    reply(ra, Some(&enclosed), attributes)
+    reply(ra, &enclosed, attributes)
 }
 
 /// The answer that a request failed. It carries nothing but the reason.
@@ -213,7 +216,8 @@ pub fn failure(
 ) -> Result<Option<Vec<u8>>, Unspecified> {
     let mut attributes = attributes(transaction, b"2", &nonce);
     attributes.push(cms::attribute(oid::FAIL_INFO, &printable(fail.text())));
-    reply(ra, None, attributes)
+    // Empty, not absent: clients on OpenSSL cannot verify a signature over nothing.
+    reply(ra, &[], attributes)
 }
 
 fn attributes(transaction: &Transaction, status: &[u8], nonce: &[u8]) -> Vec<Vec<u8>> {
@@ -227,11 +231,7 @@ fn attributes(transaction: &Transaction, status: &[u8], nonce: &[u8]) -> Vec<Vec
     ]
 }
 
-fn reply(
-    ra: &ScepRa,
-    content: Option<&[u8]>,
-    attributes: Vec<Vec<u8>>,
-) -> Result<Option<Vec<u8>>, Unspecified> {
+fn reply(ra: &ScepRa, content: &[u8], attributes: Vec<Vec<u8>>) -> Result<Option<Vec<u8>>, Unspecified> {
     let certificate = ra.certificate();
     cms::sign(content, attributes, certificate, &[certificate], |message| {
         ra.sign(message)

@@ -28,10 +28,9 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use muster_control::{
     App,
-    access::problem::{
-        BODY_TOO_LARGE, MALFORMED, METHOD_NOT_ALLOWED, Problem, UNAVAILABLE,
-    },
-    clock, devices::Protocol,
+    access::problem::{BODY_TOO_LARGE, MALFORMED, METHOD_NOT_ALLOWED, Problem, UNAVAILABLE},
+    clock,
+    devices::Protocol,
 };
 use tokio::sync::Semaphore;
 
@@ -40,7 +39,7 @@ use message::{AnswerRandom, FailInfo, MESSAGE_BYTES_MAX, Message, MessageType, O
 use request::KeyKind;
 
 pub(crate) use cms::certificates_only;
-pub(crate) use issue::{Refused, enroll, renew};
+pub(crate) use issue::{Refused, Subject, enroll, renew};
 pub(crate) use request::{Request, RequestError};
 
 /// Messages that are worked on at a time. Each costs an RSA decryption and a signature before anything is known of the client.
@@ -101,7 +100,10 @@ async fn answer(gateway: &Gateway, turns: &Semaphore, request: HttpRequest) -> R
             Err(METHOD_NOT_ALLOWED.detail("Only PKIOperation is posted."))
         }
         Operation::Capabilities => Ok(typed("text/plain", CAPABILITIES.into())),
-        Operation::Certificates => Ok(typed("application/x-x509-ca-ra-cert", authorities(&gateway.app).into())),
+        Operation::Certificates => Ok(typed(
+            "application/x-x509-ca-ra-cert",
+            authorities(&gateway.app).into(),
+        )),
         Operation::Message => {
             let message = if posted {
                 let request = HttpRequest::from_parts(parts, body);
@@ -249,9 +251,11 @@ async fn grant<'a>(app: &App, outer: &Outer<'a>) -> Result<(Message<'a>, Opened,
         | RequestError::Renewal
         | RequestError::Extension => Failure::new(FailInfo::BadRequest, error.to_string()),
     })?;
-    let certificate = match message.kind {
-        MessageType::RenewalReq => renewed(app, &message, &request).await?,
-        _ => enrolled(app, &message, &request).await?,
+    // Clients of the drafts before RFC 8894 renew by a PKCSReq that their certificate signs, where RFC 8894 has RenewalReq.
+    let certificate = if message.kind == MessageType::RenewalReq || !message.is_self_signed {
+        renewed(app, &message, &request).await?
+    } else {
+        enrolled(app, &message, &request).await?
     };
     Ok((message, opened, certificate))
 }
@@ -276,14 +280,16 @@ async fn enrolled(app: &App, message: &Message<'_>, request: &Request) -> Result
 
 /// A renewal is signed by the certificate that it follows.
 async fn renewed(app: &App, message: &Message<'_>, request: &Request) -> Result<Vec<u8>, Unanswered> {
-    let known = signer::device_of(app, message.certificate).await.map_err(|unknown| match unknown {
-        signer::Unknown::Refused(why) => Failure::new(FailInfo::BadCertId, why).into(),
-        signer::Unknown::Fault(problem) => Unanswered::Fault(problem),
-    })?;
+    let known = signer::device_of(app, message.certificate)
+        .await
+        .map_err(|unknown| match unknown {
+            signer::Unknown::Refused(why) => Failure::new(FailInfo::BadCertId, why).into(),
+            signer::Unknown::Fault(problem) => Unanswered::Fault(problem),
+        })?;
     if request.kind != KeyKind::Rsa {
         return Err(Failure::new(FailInfo::BadAlg, "SCEP encloses for RSA keys alone").into());
     }
-    Ok(renew(app, &known, request).await?)
+    Ok(renew(app, &known, request, Subject::CurrentOrFirst).await?)
 }
 
 fn sentence(text: &str) -> String {

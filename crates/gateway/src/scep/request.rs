@@ -43,7 +43,9 @@ const CHALLENGE_BYTES_MAX: usize = 256;
 pub enum RequestError {
     #[error("The request is not PKCS#10 in DER of at most 16 KiB.")]
     Malformed,
-    #[error("The request is signed with another algorithm than SHA-256 (SHA-384 for a P-384 key, SHA-512 for RSA).")]
+    #[error(
+        "The request is signed with another algorithm than SHA-256 (SHA-384 for a P-384 key, SHA-512 for RSA)."
+    )]
     Signature,
     #[error("The signature of the request does not verify.")]
     Proof,
@@ -145,8 +147,8 @@ impl Request {
         if same { Ok(()) } else { Err(RequestError::Subject) }
     }
 
-    /// Whether this asks for what a device has already: its common name, and no alternative name but its URI.
-    pub fn is_again_for(&self, common_name: &str, uri: &str) -> Result<(), RequestError> {
+    /// Whether this asks for what a device has already: one of its names, and no alternative name but its URI.
+    pub fn is_again_for(&self, names: &[String], uri: &str) -> Result<(), RequestError> {
         const CONTEXT_6: u8 = 0x86;
         self.is_modest()?;
         let expected = der::sequence(&[&der::wrap(CONTEXT_6, &[uri.as_bytes()])]);
@@ -154,7 +156,7 @@ impl Request {
             .alternative_names
             .as_ref()
             .is_none_or(|asked| *asked == expected);
-        if self.common_name.as_deref() == Some(common_name) && same_names {
+        if same_names && self.common_name.as_ref().is_some_and(|name| names.contains(name)) {
             Ok(())
         } else {
             Err(RequestError::Renewal)
@@ -273,6 +275,17 @@ pub fn certificate_key(certificate: &[u8]) -> Result<&[u8], DerError> {
         fields.element(tag::SEQUENCE)?;
     }
     Ok(fields.element(tag::SEQUENCE)?.raw)
+}
+
+/// Whether a certificate (DER) names itself as its issuer.
+pub fn is_own_issuer(certificate: &[u8]) -> Result<bool, DerError> {
+    let mut fields = Reader::whole(certificate, tag::SEQUENCE)?.enter(tag::SEQUENCE)?;
+    fields.optional(tag::CONTEXT_0)?;
+    fields.element(tag::INTEGER)?;
+    fields.element(tag::SEQUENCE)?;
+    let issuer = fields.element(tag::SEQUENCE)?.raw;
+    fields.element(tag::SEQUENCE)?;
+    Ok(fields.element(tag::SEQUENCE)?.raw == issuer)
 }
 
 /// What kind of key this is (SPKI, DER), if it is one that is accepted.

@@ -4,11 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use muster_control::{App, access::problem::Problem};
 use muster_model::Timestamp;
-use rustls::{
-    RootCertStore,
-    crypto::aws_lc_rs,
-    server::WebPkiClientVerifier,
-};
+use rustls::{RootCertStore, crypto::aws_lc_rs, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::identity::{self, Known};
@@ -39,7 +35,9 @@ pub async fn device_of(app: &App, certificate: &[u8]) -> Result<Known, Unknown> 
 
 fn verify(certificate: &[u8], device_ca: &CertificateDer<'static>, now: Timestamp) -> Result<(), String> {
     let mut anchors = RootCertStore::empty();
-    anchors.add(device_ca.clone()).map_err(|error| error.to_string())?;
+    anchors
+        .add(device_ca.clone())
+        .map_err(|error| error.to_string())?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), provider)
         .build()

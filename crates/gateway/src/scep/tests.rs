@@ -38,8 +38,18 @@ fn world() -> &'static World {
         let authority = Authority::open(folder.path(), now).expect("an authority");
         let ra = ScepRa::open(folder.path(), &authority, now).expect("a registration authority");
         let client = rsa(RsaKeySize::_2048);
-        let certificate = named(SUBJECT).self_signed(&client).expect("a certificate").der().to_vec();
-        let message = question(&ra, &client, &certificate, &csr(&client, named(SUBJECT), CHALLENGE), "19");
+        let certificate = named(SUBJECT)
+            .self_signed(&client)
+            .expect("a certificate")
+            .der()
+            .to_vec();
+        let message = question(
+            &ra,
+            &client,
+            &certificate,
+            &csr(&client, named(SUBJECT), CHALLENGE),
+            "19",
+        );
         World {
             ra,
             client,
@@ -89,16 +99,19 @@ fn question(ra: &ScepRa, key: &KeyPair, certificate: &[u8], content: &[u8], kind
         iv: [3; 16],
     };
     let spki = certificate_key(ra.certificate()).expect("a key");
-    let enclosed = cms::enclose(content, recipient, spki, ContentCipher::Aes128Cbc, &random).expect("enclosed");
+    let enclosed =
+        cms::enclose(content, recipient, spki, ContentCipher::Aes128Cbc, &random).expect("enclosed");
     let text = |text: &str| der::wrap(tag::PRINTABLE_STRING, &[text.as_bytes()]);
     let attributes = vec![
         cms::attribute(oid::MESSAGE_TYPE, &text(kind)),
         cms::attribute(oid::TRANSACTION_ID, &text("transaction-1")),
         cms::attribute(oid::SENDER_NONCE, &der::octets(&NONCE)),
     ];
-    cms::sign(Some(&enclosed), attributes, certificate, &[certificate], |bytes| sign_with(key, bytes))
-        .expect("it signs")
-        .expect("the certificate has a name")
+    cms::sign(&enclosed, attributes, certificate, &[certificate], |bytes| {
+        sign_with(key, bytes)
+    })
+    .expect("it signs")
+    .expect("the certificate has a name")
 }
 
 /// How far a message comes: the request in it, if every check passes.
@@ -147,20 +160,32 @@ fn an_answer_is_signed_and_only_the_client_can_open_it() {
     let signed = Signed::read(&answer).expect("it is CMS");
     let ra_key = certificate_key(world.ra.certificate()).expect("a key");
     signed.verify(ra_key).expect("we signed it");
-    assert_eq!(signed.attribute(oid::PKI_STATUS, tag::PRINTABLE_STRING), Some(&b"0"[..]));
-    assert_eq!(signed.attribute(oid::RECIPIENT_NONCE, tag::OCTET_STRING), Some(&NONCE[..]));
+    assert_eq!(
+        signed.attribute(oid::PKI_STATUS, tag::PRINTABLE_STRING),
+        Some(&b"0"[..])
+    );
+    assert_eq!(
+        signed.attribute(oid::RECIPIENT_NONCE, tag::OCTET_STRING),
+        Some(&NONCE[..])
+    );
     assert_eq!(
         signed.attribute(oid::TRANSACTION_ID, tag::PRINTABLE_STRING),
         Some(&b"transaction-1"[..])
     );
     let client = CertificateName::of(&world.certificate).expect("a name");
-    let envelope = cms::Envelope::read(signed.content.expect("it holds something"), client).expect("for the client");
+    let envelope =
+        cms::Envelope::read(signed.content.expect("it holds something"), client).expect("for the client");
     let pkcs8 = world.client.serialize_der();
     let private = aws_lc_rs::rsa::PrivateDecryptingKey::from_pkcs8(&pkcs8).expect("a key");
     let private = aws_lc_rs::rsa::Pkcs1PrivateDecryptingKey::new(private).expect("a key");
     let mut room = vec![0; 256];
-    let key = private.decrypt(envelope.encrypted_key, &mut room).expect("it is for this key");
-    let content = envelope.cipher.decrypt(key, envelope.iv, envelope.content).expect("it opens");
+    let key = private
+        .decrypt(envelope.encrypted_key, &mut room)
+        .expect("it is for this key");
+    let content = envelope
+        .cipher
+        .decrypt(key, envelope.iv, envelope.content)
+        .expect("it opens");
     assert_eq!(*content, cms::certificates_only(&[&world.certificate]));
 }
 
@@ -174,9 +199,15 @@ fn a_failure_says_why_and_carries_nothing() {
     let signed = Signed::read(&answer).expect("it is CMS");
     let ra_key = certificate_key(world.ra.certificate()).expect("a key");
     signed.verify(ra_key).expect("we signed it");
-    assert_eq!(signed.content, None);
-    assert_eq!(signed.attribute(oid::PKI_STATUS, tag::PRINTABLE_STRING), Some(&b"2"[..]));
-    assert_eq!(signed.attribute(oid::FAIL_INFO, tag::PRINTABLE_STRING), Some(&b"0"[..]));
+    assert_eq!(signed.content, Some(&[][..]));
+    assert_eq!(
+        signed.attribute(oid::PKI_STATUS, tag::PRINTABLE_STRING),
+        Some(&b"2"[..])
+    );
+    assert_eq!(
+        signed.attribute(oid::FAIL_INFO, tag::PRINTABLE_STRING),
+        Some(&b"0"[..])
+    );
 }
 
 #[test]
@@ -194,8 +225,15 @@ fn a_key_that_was_changed_underway_fails_like_content_that_was() {
     let world = world();
     let message = question(&world.ra, &world.client, &world.certificate, b"no request", "19");
     let outer = Outer::read(&message).expect("it is read");
-    let opened = outer.verify().expect("it is signed").open(&world.ra).expect("it opens");
-    assert_eq!(Request::read(&opened.content).err(), Some(RequestError::Malformed));
+    let opened = outer
+        .verify()
+        .expect("it is signed")
+        .open(&world.ra)
+        .expect("it opens");
+    assert_eq!(
+        Request::read(&opened.content).err(),
+        Some(RequestError::Malformed)
+    );
     let other = question(&world.ra, &world.client, &world.certificate, &[], "19");
     assert!(read(&world.ra, &other).is_none());
 }
@@ -217,7 +255,9 @@ fn e5_a_request_for_more_than_a_device_may_have_is_refused() {
         Ok(())
     );
     assert_eq!(
-        asking(|params| params.distinguished_name.push(DnType::OrganizationName, "Example")),
+        asking(|params| params
+            .distinguished_name
+            .push(DnType::OrganizationName, "Example")),
         Err(RequestError::Subject)
     );
     assert_eq!(
@@ -225,7 +265,8 @@ fn e5_a_request_for_more_than_a_device_may_have_is_refused() {
         Err(RequestError::Subject)
     );
     assert_eq!(
-        asking(|params| params.subject_alt_names = vec![SanType::DnsName("localhost".try_into().expect("a name"))]),
+        asking(|params| params.subject_alt_names =
+            vec![SanType::DnsName("localhost".try_into().expect("a name"))]),
         Err(RequestError::AlternativeName)
     );
     assert_eq!(
@@ -259,7 +300,10 @@ fn names_and_keys_of_certificates_are_what_another_library_reads() {
     let name = CertificateName::of(&world.certificate).expect("a name");
     assert_eq!(name.issuer, certificate.issuer().as_raw());
     assert_eq!(name.serial, certificate.raw_serial());
-    assert_eq!(certificate_key(&world.certificate), Ok(certificate.public_key().raw));
+    assert_eq!(
+        certificate_key(&world.certificate),
+        Ok(certificate.public_key().raw)
+    );
 }
 
 proptest! {

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod database;
 pub mod device;
+pub mod enrollee;
 pub mod jwt;
 pub mod machine;
 pub mod raw;

@@ -375,11 +375,12 @@ pub async fn tool(name: &str, arguments: &[&str]) -> Output {
         .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+/// A program, with none of the caller's settings but the search path.
 #[expect(
     clippy::disallowed_methods,
     reason = "a test harness whose purpose is to start the programs under test"
 )]
-fn program(path: &Path) -> Command {
+pub fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     command.env_clear().env("RUST_BACKTRACE", "1");
     command.env("PATH", super::variable("PATH").unwrap_or_default());
