@@ -44,6 +44,7 @@ pub enum KeyTransport {
 /// The key pair and its certificate.
 pub struct ScepRa {
     certificate: Vec<u8>,
+    issuer: Vec<u8>,
     signing: rsa::KeyPair,
     pkcs1: Pkcs1PrivateDecryptingKey,
     oaep: OaepPrivateDecryptingKey,
@@ -73,6 +74,7 @@ impl ScepRa {
         let unfit = |_: Unspecified| unreadable("it is not an RSA key");
         Ok(ScepRa {
             certificate,
+            issuer: authority.device_ca_certificate().to_vec(),
             signing: rsa::KeyPair::from_pkcs8(&pkcs8).map_err(|error| unreadable(&error.to_string()))?,
             pkcs1: Pkcs1PrivateDecryptingKey::new(decrypting()?).map_err(unfit)?,
             oaep: OaepPrivateDecryptingKey::new(decrypting()?).map_err(unfit)?,
@@ -83,6 +85,11 @@ impl ScepRa {
     /// The certificate (DER), issued by the device CA.
     pub fn certificate(&self) -> &[u8] {
         &self.certificate
+    }
+
+    /// The certificate (DER) of the device CA that issued it.
+    pub fn issuer(&self) -> &[u8] {
+        &self.issuer
     }
 
     /// Decrypts a content key of `key_bytes` (at most 32) bytes, and never says whether that worked.

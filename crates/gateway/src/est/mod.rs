@@ -70,8 +70,9 @@ async fn first(State(gateway): State<Gateway>, request: HttpRequest) -> Response
 }
 
 async fn enroll_first(app: &App, request: HttpRequest) -> Result<Vec<u8>, Problem> {
-    let challenge = challenge(request.headers())?;
-    let request = read(request).await?;
+    let (headers, body) = taken(request).await?;
+    let challenge = challenge(&headers)?;
+    let request = read(&headers, &body)?;
     enroll(app, Protocol::Est, &challenge, &request)
         .await
         .map_err(|refused| match refused {
@@ -87,13 +88,19 @@ async fn enroll_first(app: &App, request: HttpRequest) -> Result<Vec<u8>, Proble
 async fn next(State(gateway): State<Gateway>, request: HttpRequest) -> Result<Response, Problem> {
     let app = &gateway.app;
     let peer = request.extensions().get::<Peer>().cloned();
-    known_peer(app, peer.as_ref()).await?;
-    let request = read(request).await?;
+    let (headers, body) = taken(request).await?;
     let known = known_peer(app, peer.as_ref()).await?;
+    let request = read(&headers, &body)?;
     if request.alternative_names.is_none() {
         return Err(CSR_INVALID.detail(RequestError::Renewal.to_string()));
     }
     Ok(issued(&renew(app, &known, &request, Subject::Current).await?))
+}
+
+/// The headers and the small body. Clients that are refused before they have sent all of it take that for a broken connection.
+async fn taken(request: HttpRequest) -> Result<(HeaderMap, Bytes), Problem> {
+    let headers = request.headers().clone();
+    Ok((headers, wire::body(request, BODY_BYTES_MAX).await?))
 }
 
 /// The password of Basic credentials (RFC 7617).
@@ -124,9 +131,8 @@ fn unknown_challenge() -> Problem {
 }
 
 /// Reads a request: PKCS#10 in base64 (RFC 7030 §4.2.1).
-async fn read(request: HttpRequest) -> Result<Request, Problem> {
-    let is_pkcs10 = request
-        .headers()
+fn read(headers: &HeaderMap, body: &[u8]) -> Result<Request, Problem> {
+    let is_pkcs10 = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next())
@@ -134,7 +140,7 @@ async fn read(request: HttpRequest) -> Result<Request, Problem> {
     if !is_pkcs10 {
         return Err(UNSUPPORTED_MEDIA_TYPE.detail("Send the request as application/pkcs10, in base64."));
     }
-    let mut text = wire::body(request, BODY_BYTES_MAX).await?.to_vec();
+    let mut text = body.to_vec();
     text.retain(|byte| !byte.is_ascii_whitespace());
     let der = STANDARD
         .decode(text)

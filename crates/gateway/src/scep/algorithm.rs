@@ -33,20 +33,25 @@ impl DigestAlgorithm {
     /// Reads an AlgorithmIdentifier; none for a digest that is not accepted.
     pub fn read(identifier: Reader<'_>) -> Result<Option<DigestAlgorithm>, DerError> {
         Ok(match plain(identifier)? {
-            oid::SHA256 => Some(DigestAlgorithm::Sha256),
-            oid::SHA512 => Some(DigestAlgorithm::Sha512),
+            Some(oid::SHA256) => Some(DigestAlgorithm::Sha256),
+            Some(oid::SHA512) => Some(DigestAlgorithm::Sha512),
+            _ => None,
+        })
+    }
+
+    /// The digest of an RSA signature (PKCS #1 v1.5) that names its digest; none for every other signature.
+    pub fn of_signature(identifier: Reader<'_>) -> Result<Option<DigestAlgorithm>, DerError> {
+        Ok(match plain(identifier)? {
+            Some(oid::SHA256_WITH_RSA) => Some(DigestAlgorithm::Sha256),
+            Some(oid::SHA512_WITH_RSA) => Some(DigestAlgorithm::Sha512),
             _ => None,
         })
     }
 
     /// Whether an AlgorithmIdentifier names an RSA signature (PKCS #1 v1.5) with this digest.
     pub fn signs_as(self, identifier: Reader<'_>) -> Result<bool, DerError> {
-        let with_digest = match self {
-            DigestAlgorithm::Sha256 => oid::SHA256_WITH_RSA,
-            DigestAlgorithm::Sha512 => oid::SHA512_WITH_RSA,
-        };
-        let named = plain(identifier)?;
-        Ok(named == oid::RSA_ENCRYPTION || named == with_digest)
+        Ok(plain(identifier)? == Some(oid::RSA_ENCRYPTION)
+            || DigestAlgorithm::of_signature(identifier)? == Some(self))
     }
 
     pub fn digest(self, bytes: &[u8]) -> digest::Digest {
@@ -68,16 +73,12 @@ impl DigestAlgorithm {
     }
 }
 
-/// The object identifier of an AlgorithmIdentifier whose parameters are NULL or absent.
-fn plain(mut identifier: Reader<'_>) -> Result<&[u8], DerError> {
+/// The name in an AlgorithmIdentifier whose parameters are NULL or absent; none where they are something else.
+fn plain(mut identifier: Reader<'_>) -> Result<Option<&[u8]>, DerError> {
     let named = identifier.content(tag::OBJECT_IDENTIFIER)?;
-    if let Some(parameters) = identifier.optional(tag::NULL)?
-        && !parameters.content.is_empty()
-    {
-        return Err(DerError);
-    }
-    // Other parameters belong to algorithms that are not accepted: their name says so to the caller.
-    Ok(named)
+    let parameters = identifier.optional(tag::NULL)?;
+    let is_null = parameters.is_none_or(|null| null.content.is_empty());
+    Ok((is_null && identifier.is_empty()).then_some(named))
 }
 
 /// How the content of an envelope is encrypted.

@@ -85,26 +85,28 @@ impl<'a> Signed<'a> {
     /// Reads a ContentInfo that holds SignedData.
     pub fn read(message: &'a [u8]) -> Result<Signed<'a>, CmsError> {
         let mut fields = content_info(message, oid::SIGNED_DATA)?;
-        fields.small_integer()?;
-        fields.enter(tag::SET)?;
+        version(&mut fields)?;
+        let digests = fields.element(tag::SET)?;
         let content = enclosed(fields.enter(tag::SEQUENCE)?)?;
         let certificates = match fields.optional(tag::CONTEXT_0)? {
             Some(found) => certificates(found.content)?,
             None => Vec::new(),
         };
-        fields.optional(tag::CONTEXT_1)?;
         let mut signers = fields.enter(tag::SET)?;
         fields.end()?;
         let mut signer = signers.enter(tag::SEQUENCE)?;
         // One signer: with two, which of them asked?
         signers.end()?;
-        signer.small_integer()?;
+        version(&mut signer)?;
         let name = CertificateName::read(signer.enter(tag::SEQUENCE)?)?;
-        let digest = signer.enter(tag::SEQUENCE)?;
+        let digest = signer.element(tag::SEQUENCE)?;
+        // What is under no signature must say the same as what is, or nothing.
+        if digests.content != digest.raw {
+            return Err(CmsError::Malformed);
+        }
         let signed = signer.element(tag::CONTEXT_0)?;
         let signature_algorithm = signer.enter(tag::SEQUENCE)?;
         let signature = signer.content(tag::OCTET_STRING)?;
-        signer.optional(tag::CONTEXT_1)?;
         signer.end()?;
         Ok(Signed {
             content,
@@ -112,7 +114,7 @@ impl<'a> Signed<'a> {
             attributes: attributes(signed.content)?,
             attribute_bytes: signed.content,
             signer: name,
-            digest,
+            digest: Reader::new(digest.content),
             signature_algorithm,
             signature,
         })
@@ -147,6 +149,14 @@ impl<'a> Signed<'a> {
         } else {
             Err(CmsError::Integrity)
         }
+    }
+}
+
+/// Version 1: data with certificates, by a signer who is named by issuer and serial number (RFC 5652 §5.1 and §5.3).
+fn version(fields: &mut Reader<'_>) -> Result<(), CmsError> {
+    match fields.small_integer()? {
+        1 => Ok(()),
+        _ => Err(CmsError::Malformed),
     }
 }
 

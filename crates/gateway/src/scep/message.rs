@@ -143,10 +143,18 @@ impl<'a> Outer<'a> {
             Ok(KeyKind::EcdsaP256 | KeyKind::EcdsaP384) | Err(_) => return Err(CmsError::Algorithm),
         }
         self.signed.verify(spki)?;
+        let is_self_signed = request::is_own_issuer(certificate)?;
+        if is_self_signed {
+            // It proves nothing more, and what is not as its maker made it has no place in a message.
+            let holds = request::is_signed_by(certificate, spki)?.ok_or(CmsError::Algorithm)?;
+            if !holds {
+                return Err(CmsError::Integrity);
+            }
+        }
         Ok(Message {
             kind: self.kind.ok_or(CmsError::Malformed)?,
             certificate,
-            is_self_signed: request::is_own_issuer(certificate)?,
+            is_self_signed,
             spki,
             envelope: self.signed.content.ok_or(CmsError::Malformed)?,
         })
@@ -233,7 +241,8 @@ fn attributes(transaction: &Transaction, status: &[u8], nonce: &[u8]) -> Vec<Vec
 
 fn reply(ra: &ScepRa, content: &[u8], attributes: Vec<Vec<u8>>) -> Result<Option<Vec<u8>>, Unspecified> {
     let certificate = ra.certificate();
-    cms::sign(content, attributes, certificate, &[certificate], |message| {
+    let chain = [certificate, ra.issuer()];
+    cms::sign(content, attributes, certificate, &chain, |message| {
         ra.sign(message)
     })
 }

@@ -9,6 +9,7 @@ use muster_control::certificates::CSR_BYTES_MAX;
 use zeroize::Zeroizing;
 
 use super::{
+    algorithm::DigestAlgorithm,
     der::{self, DerError, Reader, tag},
     oid,
 };
@@ -286,6 +287,16 @@ pub fn is_own_issuer(certificate: &[u8]) -> Result<bool, DerError> {
     let issuer = fields.element(tag::SEQUENCE)?.raw;
     fields.element(tag::SEQUENCE)?;
     Ok(fields.element(tag::SEQUENCE)?.raw == issuer)
+}
+
+/// Whether a certificate (DER) is signed by the RSA key `spki` (DER); none where its signature is not one that is accepted.
+pub fn is_signed_by(certificate: &[u8], spki: &[u8]) -> Result<Option<bool>, DerError> {
+    let mut outer = Reader::whole(certificate, tag::SEQUENCE)?;
+    let signed = outer.element(tag::SEQUENCE)?.raw;
+    let digest = DigestAlgorithm::of_signature(outer.enter(tag::SEQUENCE)?)?;
+    let signature = bits(outer.content(BIT_STRING)?)?;
+    outer.end()?;
+    Ok(digest.map(|digest| digest.verifies(spki, signed, signature)))
 }
 
 /// What kind of key this is (SPKI, DER), if it is one that is accepted.

@@ -114,12 +114,12 @@ fn question(ra: &ScepRa, key: &KeyPair, certificate: &[u8], content: &[u8], kind
     .expect("the certificate has a name")
 }
 
-/// How far a message comes: the request in it, if every check passes.
+/// The request in a message that asks for a first certificate, if every check passes.
 fn read(ra: &ScepRa, bytes: &[u8]) -> Option<Request> {
     let message = Outer::read(bytes).ok()?.verify().ok()?;
     let opened = message.open(ra).ok()?;
     let request = Request::read(&opened.content).ok()?;
-    (request.spki == message.spki).then_some(request)
+    (message.is_self_signed && request.spki == message.spki).then_some(request)
 }
 
 #[test]
@@ -306,6 +306,18 @@ fn names_and_keys_of_certificates_are_what_another_library_reads() {
     );
 }
 
+#[test]
+fn no_flipped_bit_of_a_message_gets_through() {
+    let world = world();
+    for at in 0..world.message.len() {
+        for bit in 0..8 {
+            let mut bytes = world.message.clone();
+            bytes[at] ^= 1 << bit;
+            assert!(read(&world.ra, &bytes).is_none(), "byte {at}, bit {bit}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -313,19 +325,6 @@ proptest! {
     fn random_bytes_are_no_message(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
         prop_assert!(read(&world().ra, &bytes).is_none());
         prop_assert!(Request::read(&bytes).is_err());
-    }
-
-    #[test]
-    fn no_flipped_bit_of_a_message_gets_through(position in any::<prop::sample::Index>(), bit in 0_u8..8) {
-        let world = world();
-        let mut bytes = world.message.clone();
-        let at = position.index(bytes.len());
-        bytes[at] ^= 1 << bit;
-        if let Some(request) = read(&world.ra, &bytes) {
-            // Bits that nothing is under: version numbers, the certificate's own signature, names of digests beside the signer's.
-            prop_assert_eq!(request.is_for(SUBJECT), Ok(()));
-            prop_assert_eq!(request.challenge.as_deref().map(String::as_str), Some(CHALLENGE));
-        }
     }
 
     #[test]
