@@ -69,6 +69,7 @@ pub struct Control {
     pub nudges: Nudges,
     pub heads: audit::LogHeads,
     pub registry: devices::Registry,
+    pub android_status: enrollment::AndroidStatus,
     pub activations: rollout::Activations,
     pub settings: Settings,
     /// This process, as leases name it.
@@ -121,6 +122,7 @@ impl Control {
             nudges: Nudges::default(),
             heads: audit::LogHeads::default(),
             registry: devices::Registry::default(),
+            android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),
             settings,
             node,
