@@ -45,6 +45,7 @@ impl MessageType {
 
 /// Why a request failed, as the client is told (RFC 8894 §3.2.1.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "RFC 8894 names them so")]
 pub enum FailInfo {
     BadAlg,
     BadMessageCheck,

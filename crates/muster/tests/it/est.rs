@@ -251,7 +251,7 @@ async fn e5_est_without_a_good_challenge_or_for_more_than_it_opens_is_refused() 
             &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:secp256k1"],
         ),
         (
-            "RSA of 8192 bits",
+            "RSA of 4608 bits",
             &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:4608"],
         ),
     ] {

@@ -570,6 +570,7 @@ async fn e6_the_key_of_another_device_is_refused() {
     each_database(async |options| {
         let scene = Scene::open(options).await;
         let (key, _) = scene.enrolled().await;
+        let key = scene.enrollee.with_own_certificate(&key.path).await;
         assert_eq!(scene.asked(&key, |asked| asked).await, "failure 2");
         assert_eq!(identities(&scene.server.store().await).await, (1, 1));
         logged(&scene.api, "enrollment.refused", 1).await;

@@ -141,7 +141,8 @@ impl Enrollee {
             .await
     }
 
-    async fn with_own_certificate(&self, key: &Path) -> Key {
+    /// A key with a certificate over itself.
+    pub async fn with_own_certificate(&self, key: &Path) -> Key {
         let certificate = key.with_extension("pem");
         let arguments = [
             "req",
