@@ -4,7 +4,11 @@ use muster_model::{PolicyId, Timestamp};
 use muster_storage::Tx;
 use uuid::Uuid;
 
-use crate::{access::problem::Problem, certificates, commands, devices, policy, secrets::TenantKeys};
+use crate::{
+    access::problem::Problem,
+    certificates, commands, devices, policy,
+    secrets::{AuthoritySet, TenantKeys},
+};
 
 /// One invariant, and what breaks it.
 #[derive(Debug)]
@@ -14,7 +18,12 @@ pub struct Finding {
 }
 
 /// Checks a tenant's rows against each other and against the log.
-pub fn check(tx: &mut Tx, keys: &TenantKeys, now: Timestamp) -> Result<Vec<Finding>, Problem> {
+pub fn check(
+    tx: &mut Tx,
+    keys: &TenantKeys,
+    authorities: &AuthoritySet,
+    now: Timestamp,
+) -> Result<Vec<Finding>, Problem> {
     let tenant = keys.tenant;
     Ok(vec![
         Finding {
@@ -24,6 +33,10 @@ pub fn check(tx: &mut Tx, keys: &TenantKeys, now: Timestamp) -> Result<Vec<Findi
         Finding {
             what: "a valid certificate has a device that may use it",
             broken: certificates::broken(tx, tenant, now)?,
+        },
+        Finding {
+            what: "a valid certificate chains to an accepted authority, and a revoked one is in a list",
+            broken: certificates::broken_chains(tx, authorities, tenant, now)?,
         },
         Finding {
             what: "a command that waits was logged",

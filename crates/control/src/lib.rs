@@ -42,6 +42,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "enrollment",
         sql: include_str!("../migrations/0002_enrollment.sql"),
     },
+    Migration {
+        version: 3,
+        name: "certificates",
+        sql: include_str!("../migrations/0003_certificates.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -71,6 +76,7 @@ pub struct Control {
     pub registry: devices::Registry,
     pub android_status: enrollment::AndroidStatus,
     pub activations: rollout::Activations,
+    pub revocations: certificates::Revocations,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -84,6 +90,9 @@ pub struct Settings {
     /// The origin of the device listener as agents reach it, without a final slash.
     pub device_url: String,
     pub device_certificate_days: u64,
+    /// The origin under which relying parties find revocation lists and the OCSP responder, without a final slash.
+    /// Certificates name it where it is given.
+    pub pki_url: Option<String>,
     /// How often an up-to-date device checks in.
     pub checkin_interval_seconds: u64,
     /// A device that has not reported a rollout after this long counts as silent.
@@ -98,6 +107,7 @@ impl Default for Settings {
             admin_url: String::new(),
             device_url: String::new(),
             device_certificate_days: 7,
+            pki_url: None,
             checkin_interval_seconds: 60,
             silent_after_seconds: 24 * 3600,
             command_ttl_seconds: 7 * 86_400,
@@ -114,7 +124,14 @@ pub struct Nudges {
 }
 
 impl Control {
-    pub fn new(db: Database, clock: Clock, keys: secrets::Keyring, settings: Settings, node: String) -> App {
+    pub fn new(
+        db: Database,
+        clock: Clock,
+        mut keys: secrets::Keyring,
+        settings: Settings,
+        node: String,
+    ) -> App {
+        keys.authority.publish_at(settings.pki_url.clone());
         Arc::new(Control {
             db,
             clock,
@@ -124,6 +141,7 @@ impl Control {
             registry: devices::Registry::default(),
             android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),
+            revocations: certificates::Revocations::default(),
             settings,
             node,
         })

@@ -27,6 +27,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const SEEN_EVERY: Duration = Duration::from_secs(15);
 /// How often a node asks which devices hold a paused rollout: others may have heard of it.
 const PAUSES_EVERY: Duration = Duration::from_secs(5);
+/// How often a node looks whether the register of certificate authorities changed.
+const AUTHORITIES_EVERY: Duration = Duration::from_secs(2);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
 /// Entries that wait for another try; more than these are not kept.
@@ -62,12 +64,27 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
             Ok(())
         },
     ));
+    tasks.spawn(every(
+        app.clone(),
+        stop.clone(),
+        AUTHORITIES_EVERY,
+        "certificate authorities",
+        |app| async move {
+            if app.keys.authority.reload().map_err(Problem::internal)? {
+                tracing::info!("the register of certificate authorities changed");
+                app.registry.forget_identities();
+            }
+            Ok(())
+        },
+    ));
     tasks.spawn(bridge(app.clone(), stop.clone()));
     tasks
 }
 
 /// Learns every head and every activation once, before the listeners open.
 pub async fn warm(app: &App) -> Result<(), Problem> {
+    certificates::adopt_unnamed(app).await?;
+    certificates::note_beginnings(app).await?;
     let mut followed = Followed::default();
     audit::follow(app, &mut followed).await?;
     rollout::load(app).await
@@ -191,8 +208,16 @@ async fn take_note(app: &App, entry: &LogEntry) -> Result<(), Problem> {
             app.registry.forget(device);
             commands::supersede_before(app, entry.tenant, device, u32::MAX).await?;
         }
-        ("device.quarantine_decided" | "certificate.revoked" | "certificate.issued", Some(device)) => {
+        ("certificate.revoked", Some(device)) => {
+            app.revocations.forget();
             app.registry.forget_identity(device);
+        }
+        ("device.quarantine_decided" | "certificate.issued", Some(device)) => {
+            app.registry.forget_identity(device);
+        }
+        ("certificate.authority_retired", _) => {
+            app.revocations.forget();
+            app.registry.forget_identities();
         }
         (action, _) if action.starts_with("rollout.") => {
             rollout::reload(app, entry.tenant).await?;
@@ -228,6 +253,7 @@ async fn sweep(app: &App, held: &mut Option<Held>, rounds: u64) -> Result<(), Pr
     rollout::reconcile(app).await?;
     if rounds.is_multiple_of(SWEEP_EVERY.as_secs()) {
         commands::expire_overdue(app).await?;
+        certificates::follow_register(app).await?;
     }
     if rounds.is_multiple_of(FORGET_EVERY.as_secs()) {
         access::forget_expired(app).await?;

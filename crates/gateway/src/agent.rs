@@ -40,7 +40,7 @@ use muster_trust::key::Digest;
 use crate::{
     Gateway, Peer, checkin, est,
     identity::{ChannelBinding, known, known_peer},
-    scep, wake, wire,
+    pki, scep, wake, wire,
 };
 
 /// Every route of the device listener.
@@ -54,6 +54,7 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/agent/v1/renew", post(renew))
         .route("/agent/v1/wake", get(wake::wake))
         .route("/agent/v1/ping", get(ping))
+        .merge(pki::routes(gateway.app.clone()))
         .merge(scep::router())
         .merge(est::router())
         .fallback(|| async {
@@ -197,7 +198,8 @@ async fn renew(State(gateway): State<Gateway>, request: Request) -> Result<Respo
     let (tenant, device, epoch) = (known.identity.tenant, known.identity.device, known.identity.epoch);
     let lifetime = std::time::Duration::from_secs(app.settings.device_certificate_days * 86_400);
     let (shared, serial) = (app.clone(), known.serial);
-    let der = audit::commit(&app, &Author::device(tenant, device), move |tx| {
+    certificates::ready(&app).await?;
+    let issued = audit::commit(&app, &Author::device(tenant, device), move |tx| {
         let stored = devices::get(tx, tenant, device)?;
         if stored.epoch != epoch || stored.state == DeviceState::Retired {
             return Err(EPOCH_MISMATCH.detail("The device was enrolled again or retired meanwhile."));
@@ -211,9 +213,9 @@ async fn renew(State(gateway): State<Gateway>, request: Request) -> Result<Respo
     })
     .await?;
     app.registry.forget_identity(device);
-    let authority = app.keys.authority.device_ca_certificate().to_vec();
+    let chain = certificates::chain(&app, tenant, issued).await?;
     let answer = RenewResponse {
-        certificate_chain: vec![Base64Bytes(der), Base64Bytes(authority)],
+        certificate_chain: chain.into_iter().map(Base64Bytes).collect(),
     };
     wire::answer(StatusCode::OK, message.answer_as, &answer)
 }

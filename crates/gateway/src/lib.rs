@@ -3,12 +3,14 @@
 //! Order inside a request: limits → authenticate → parse → validate → act. A message is accepted only under a certificate
 //! whose tenant, device and enrollment epoch the registry still knows.
 
+mod accepted;
 mod agent;
 mod checkin;
 mod est;
 mod identity;
 pub mod listener;
 mod metrics;
+pub mod pki;
 mod scep;
 mod tls;
 mod wake;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use muster_control::App;
 use tokio::sync::watch;
 
+pub use accepted::AcceptedDevices;
 pub use agent::router;
 pub use identity::{ChannelBinding, EXPORTER_BYTES, Peer};
 pub use metrics::Metrics;

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use rustls::{
-    RootCertStore, ServerConfig,
+    ServerConfig,
     crypto::aws_lc_rs,
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::{NoServerSessionStorage, danger::ClientCertVerifier},
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -21,21 +21,15 @@ pub type Identity = (Vec<CertificateDer<'static>>, Vec<u8>);
 pub enum TlsError {
     #[error("TLS: {0}")]
     Rustls(#[from] rustls::Error),
-    #[error("client certificates: {0}")]
-    Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// The device listener: a client certificate of the device CA is optional here and required by the routes that need one.
+/// The device listener: a client certificate that `verifier` accepts is optional here and required by the routes that
+/// need one.
 pub fn device_config(
     identity: Identity,
-    device_ca: &CertificateDer<'static>,
+    verifier: Arc<dyn ClientCertVerifier>,
 ) -> Result<ServerConfig, TlsError> {
-    let mut anchors = RootCertStore::empty();
-    anchors.add(device_ca.clone())?;
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), Arc::clone(&provider))
-        .allow_unauthenticated()
-        .build()?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)

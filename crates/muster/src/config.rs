@@ -1,6 +1,9 @@
 //! Settings of the server: a flag, its environment variable, or its key in one TOML file, in this order.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -35,6 +38,42 @@ pub struct Options {
     /// Days that a device certificate lives [default: 7]
     #[arg(long, env = "MUSTER_DEVICE_CERTIFICATE_DAYS", value_name = "DAYS")]
     pub device_certificate_days: Option<u64>,
+    /// Where a new device CA key is made: file, pkcs11:LABEL or vault:NAME [default: file]
+    #[arg(long, env = "MUSTER_DEVICE_CA_KEY", value_name = "PLACE")]
+    pub device_ca_key: Option<String>,
+    /// The vendor's PKCS#11 library, for keys on a token
+    #[arg(long, env = "MUSTER_PKCS11_MODULE", value_name = "FILE")]
+    pub pkcs11_module: Option<PathBuf>,
+    /// Label of the PKCS#11 token
+    #[arg(long, env = "MUSTER_PKCS11_TOKEN", value_name = "LABEL")]
+    pub pkcs11_token: Option<String>,
+    /// File that holds the PIN of the PKCS#11 token
+    #[arg(long, env = "MUSTER_PKCS11_PIN_FILE", value_name = "FILE")]
+    pub pkcs11_pin_file: Option<PathBuf>,
+    /// Origin of the Vault server, for keys in its transit engine, such as https://vault.example.com:8200
+    #[arg(long, env = "MUSTER_VAULT_URL", value_name = "URL")]
+    pub vault_url: Option<String>,
+    /// Where Vault's transit engine is mounted [default: transit]
+    #[arg(long, env = "MUSTER_VAULT_MOUNT", value_name = "PATH")]
+    pub vault_mount: Option<String>,
+    /// File that holds a Vault token that somebody else renews
+    #[arg(long, env = "MUSTER_VAULT_TOKEN_FILE", value_name = "FILE")]
+    pub vault_token_file: Option<PathBuf>,
+    /// Role id of a Vault AppRole, instead of a token
+    #[arg(long, env = "MUSTER_VAULT_ROLE_ID", value_name = "ID")]
+    pub vault_role_id: Option<String>,
+    /// File that holds the secret id of the Vault AppRole
+    #[arg(long, env = "MUSTER_VAULT_SECRET_ID_FILE", value_name = "FILE")]
+    pub vault_secret_id_file: Option<PathBuf>,
+    /// PEM file of the authority that Vault's certificate comes from, where the system does not know it
+    #[arg(long, env = "MUSTER_VAULT_CA_FILE", value_name = "FILE")]
+    pub vault_ca_file: Option<PathBuf>,
+    /// Plain HTTP for revocation lists and OCSP, for Wi-Fi and VPN servers; off unless given
+    #[arg(long, env = "MUSTER_PKI_LISTEN", value_name = "ADDRESS")]
+    pub pki_listen: Option<SocketAddr>,
+    /// Origin under which device certificates name their revocation list and OCSP, such as http://pki.example.com
+    #[arg(long, env = "MUSTER_PKI_URL", value_name = "URL")]
+    pub pki_url: Option<String>,
     /// Seconds between two check-ins of a device that nobody wakes [default: 60]
     #[arg(long, env = "MUSTER_CHECKIN_INTERVAL_SECONDS", value_name = "SECONDS")]
     pub checkin_interval_seconds: Option<u64>,
@@ -76,6 +115,18 @@ impl Options {
             admin_url: self.admin_url.or(stored.admin_url),
             device_url: self.device_url.or(stored.device_url),
             device_certificate_days: self.device_certificate_days.or(stored.device_certificate_days),
+            device_ca_key: self.device_ca_key.or(stored.device_ca_key),
+            pkcs11_module: self.pkcs11_module.or(stored.pkcs11_module),
+            pkcs11_token: self.pkcs11_token.or(stored.pkcs11_token),
+            pkcs11_pin_file: self.pkcs11_pin_file.or(stored.pkcs11_pin_file),
+            vault_url: self.vault_url.or(stored.vault_url),
+            vault_mount: self.vault_mount.or(stored.vault_mount),
+            vault_token_file: self.vault_token_file.or(stored.vault_token_file),
+            vault_role_id: self.vault_role_id.or(stored.vault_role_id),
+            vault_secret_id_file: self.vault_secret_id_file.or(stored.vault_secret_id_file),
+            vault_ca_file: self.vault_ca_file.or(stored.vault_ca_file),
+            pki_listen: self.pki_listen.or(stored.pki_listen),
+            pki_url: self.pki_url.or(stored.pki_url),
             checkin_interval_seconds: self.checkin_interval_seconds.or(stored.checkin_interval_seconds),
             silent_after_seconds: self.silent_after_seconds.or(stored.silent_after_seconds),
             command_ttl_seconds: self.command_ttl_seconds.or(stored.command_ttl_seconds),
@@ -104,6 +155,7 @@ impl Options {
             device_certificate_days: self
                 .device_certificate_days
                 .unwrap_or(defaults.device_certificate_days),
+            pki_url: self.pki_url.as_deref().map(pki_origin).transpose()?,
             checkin_interval_seconds: self
                 .checkin_interval_seconds
                 .unwrap_or(defaults.checkin_interval_seconds),
@@ -120,6 +172,18 @@ impl Options {
         );
         Ok(settings)
     }
+}
+
+/// The origin that certificates name. It is written into every one of them, so it is checked once.
+fn pki_origin(url: &str) -> Result<String> {
+    const BYTES_MAX: usize = 200;
+    let origin = url.trim_end_matches('/');
+    let is_plain = origin.len() <= BYTES_MAX && origin.bytes().all(|byte| byte.is_ascii_graphic());
+    ensure!(
+        is_plain && (origin.starts_with("http://") || origin.starts_with("https://")),
+        "--pki-url is an origin such as http://pki.example.com"
+    );
+    Ok(origin.to_owned())
 }
 
 /// An address to write into URLs: who listens everywhere is reached on loopback.

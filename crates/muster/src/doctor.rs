@@ -70,6 +70,12 @@ async fn open(data_dir: &Path, options: &Options) -> Result<Install> {
         .await
         .context("the database cannot be opened")?;
     let tenants = db.read(Scope::System, access::tenants).await?;
+    if let Some(path) = &keys.authority.root_key_to_carry_away {
+        say!(
+            "note  the root CA's key was moved to {}: carry it away",
+            path.display()
+        );
+    }
     Ok(Install { db, keys, tenants })
 }
 
@@ -103,10 +109,11 @@ async fn diagnose(install: &Install) -> Result<bool> {
     for (tenant, name) in &install.tenants {
         good &= verify_log(install, *tenant, name).await?;
         let (tenant, keys, now) = (*tenant, install.keys.tenant(*tenant)?, Clock::System.now());
+        let authorities = install.keys.authority.set();
         let findings = install
             .db
             .read(Scope::Tenant(tenant.uuid()), move |tx| {
-                invariants::check(tx, &keys, now)
+                invariants::check(tx, &keys, &authorities, now)
             })
             .await?;
         for finding in findings {

@@ -19,7 +19,7 @@ use muster_control::{
 use muster_model::TenantId;
 use muster_storage::{Database, DatabaseUrl, OpenOptions, Scope};
 
-use crate::{admin_file::AdminFile, config::Options};
+use crate::{admin_file::AdminFile, config::Options, custody};
 
 /// The name of the tenant that the first run makes.
 const FIRST_TENANT: &str = "default";
@@ -42,7 +42,9 @@ pub fn data_folder(path: &Path) -> Result<PathBuf> {
 /// Opens keys and database of an install and puts the control plane together.
 pub async fn open(data_dir: &Path, options: &Options, settings: Settings) -> Result<App> {
     let clock = Clock::System;
-    let keys = Keyring::open(data_dir, clock.now()).context("the key folder cannot be used")?;
+    let keys = Keyring::open_with(data_dir, custody::of(options)?, clock.now())
+        .await
+        .context("the key folder cannot be used")?;
     let url = options.database(data_dir)?;
     let database = Database::open(
         &url,

@@ -10,7 +10,9 @@ macro_rules! say {
 }
 
 mod admin_file;
+mod ca;
 mod config;
+mod custody;
 mod doctor;
 mod install;
 mod limits;
@@ -50,6 +52,9 @@ enum Verb {
     /// Make another tenant; the server must not be running on the same SQLite folder
     #[command(subcommand)]
     Tenant(install::TenantCommand),
+    /// Replace a certificate authority; its root key stays offline
+    #[command(subcommand)]
+    Ca(Box<ca::CaCommand>),
     /// Run simulated devices against a control plane
     Farm(muster_farm::FarmArgs),
     /// Put load on a control plane, for benchmarks
@@ -81,6 +86,7 @@ async fn run(program: Program) -> ExitCode {
         Verb::Serve(args) => serve::run(*args).await,
         Verb::Doctor(args) => return doctor::run(args).await,
         Verb::Tenant(command) => install::tenant(command).await,
+        Verb::Ca(command) => ca::run(*command).await,
         Verb::Farm(args) => muster_farm::run_program(args).await.map_err(anyhow::Error::from),
         Verb::Load(args) => muster_farm::run_load(args).await.map_err(anyhow::Error::from),
         Verb::Openapi => openapi(),

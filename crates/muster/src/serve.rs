@@ -15,9 +15,9 @@ use muster_control::{
     reconcile,
 };
 use muster_gateway::{
-    Gateway, Metrics, device_config,
+    AcceptedDevices, Gateway, Metrics, device_config,
     listener::{self, Limits},
-    server_config,
+    pki, server_config,
 };
 use tokio::{
     net::TcpListener,
@@ -59,6 +59,7 @@ struct Listeners {
     admin: TcpListener,
     device: TcpListener,
     ops: TcpListener,
+    pki: Option<TcpListener>,
 }
 
 /// Runs the control plane until SIGTERM or SIGINT.
@@ -93,7 +94,11 @@ pub async fn run(args: ServeArgs) -> Result<()> {
 
     let (stop, stopping) = watch::channel(false);
     let mut loops = reconcile::start(&app, &stopping);
+    let pki = listeners.pki.as_ref().map(TcpListener::local_addr).transpose()?;
     let mut served = serve(&app, &options, listeners, &stopping)?;
+    if let Some(pki) = pki {
+        say!("Revocation lists and OCSP are at http://{}/pki/", reachable(pki));
+    }
     announce(&app, tenant, &data_dir, root_key).await?;
     let farm =
         (args.farm > 0).then(|| tokio::spawn(seed::farm(data_dir.clone(), args.farm, stopping.clone())));
@@ -129,6 +134,10 @@ async fn bind(options: &Options) -> Result<Listeners> {
         admin: bind(options.admin_listen, 8440, "--admin-listen").await?,
         device: bind(options.device_listen, 8443, "--device-listen").await?,
         ops: bind(options.ops_listen, 8441, "--ops-listen").await?,
+        pki: match options.pki_listen {
+            Some(address) => Some(bind(Some(address), 0, "--pki-listen").await?),
+            None => None,
+        },
     })
 }
 
@@ -152,10 +161,8 @@ fn serve(
             .authority
             .server_certificate(&names, &addresses, app.clock.now())
     };
-    let device_tls = Arc::new(device_config(
-        identity()?,
-        app.keys.authority.device_ca_certificate(),
-    )?);
+    let verifier = Arc::new(AcceptedDevices::new(app.clone()));
+    let device_tls = Arc::new(device_config(identity()?, verifier)?);
     let admin_tls = Arc::new(server_config(identity()?)?);
     let metrics = Arc::new(Metrics::default());
 
@@ -189,6 +196,9 @@ fn serve(
         stopping.clone(),
         || {},
     ));
+    if let Some(tcp) = listeners.pki {
+        served.spawn(pki::serve_plain(tcp, pki::router(app.clone()), stopping.clone()));
+    }
     let (ops, mut stop) = (ops::router(app.clone(), &metrics), stopping.clone());
     served.spawn(async move {
         let stopped = async move {
@@ -227,13 +237,24 @@ async fn announce(
         say!(
             "the server never needs it, and whoever holds it can replace every signature your devices obey."
         );
+        say_root_ca(app);
     } else {
+        say_root_ca(app);
         say!(
             "  Sign in           muster console-link --admin-file {}",
             admin.display()
         );
     }
     Ok(())
+}
+
+/// Says once what to do with the key of the root CA: on the first run, or when an older install was opened.
+pub fn say_root_ca(app: &App) {
+    if let Some(path) = &app.keys.authority.root_key_to_carry_away {
+        say!();
+        say!("The key of the root certificate authority is {}", path.display());
+        say!("Carry it away too: it is needed for `muster ca sign` alone, which runs without this server.");
+    }
 }
 
 /// The signals that end the process, heard from the first moment on.

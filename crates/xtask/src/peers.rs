@@ -34,16 +34,34 @@ pub const PEERS: &[Peer] = &[
         find: find_chromium,
     },
     Peer {
+        name: "openssl",
+        packages: &["openssl"],
+        purpose: "certificates, revocation lists and OCSP are judged by somebody else's code",
+        find: || process::find("openssl"),
+    },
+    Peer {
+        name: "freeradius",
+        packages: &["freeradius", "eapoltest"],
+        purpose: "a device certificate opens a Wi-Fi, and a revoked one does not",
+        find: || process::find("eapol_test").and(find_administrative("freeradius")),
+    },
+    Peer {
+        name: "softhsm2",
+        packages: &["softhsm2", "opensc"],
+        purpose: "the device CA's key is kept on a PKCS#11 token",
+        find: || process::find("pkcs11-tool").and(process::find("softhsm2-util")),
+    },
+    Peer {
+        name: "hvac",
+        packages: &["python3-hvac"],
+        purpose: "the stand-in for Vault is judged by the client library of the real one",
+        find: find_hvac,
+    },
+    Peer {
         name: "certmonger",
         packages: &["certmonger"],
         purpose: "SCEP is tested with a client that is not ours",
-        find: || Some(PathBuf::from("/usr/sbin/certmonger")).filter(|path| path.exists()),
-    },
-    Peer {
-        name: "openssl",
-        packages: &["openssl"],
-        purpose: "messages of SCEP and EST are made and read by it",
-        find: || process::find("openssl"),
+        find: || find_administrative("certmonger"),
     },
     Peer {
         name: "curl",
@@ -102,6 +120,20 @@ pub fn find_chromium() -> Option<PathBuf> {
     ["chromium", "chromium-browser", "google-chrome"]
         .iter()
         .find_map(|name| process::find(name))
+}
+
+/// A program that Debian puts where only administrators' paths lead.
+fn find_administrative(name: &str) -> Option<PathBuf> {
+    process::find(name).or_else(|| {
+        let path = PathBuf::from("/usr/sbin").join(name);
+        path.is_file().then_some(path)
+    })
+}
+
+/// Debian's package of the library, for Debian's interpreter.
+fn find_hvac() -> Option<PathBuf> {
+    let path = PathBuf::from("/usr/lib/python3/dist-packages/hvac");
+    path.is_dir().then_some(path)
 }
 
 fn missing() -> Vec<&'static Peer> {

@@ -73,6 +73,34 @@ pub enum DeviceCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// List the certificates of a device
+    #[command(after_help = "Examples:\n  muster device certificates laptop-7")]
+    Certificates { id: String },
+    /// Revoke one certificate of a device, or all of them
+    #[command(
+        after_help = "Examples:\n  muster device revoke laptop-7 --serial 4f0a… --reason key-compromise\n  \
+        muster device revoke laptop-7 --all --yes\n\nThe device must enroll again when its last certificate is revoked."
+    )]
+    Revoke {
+        id: String,
+        /// The serial number, as `muster device certificates` says it
+        #[arg(
+            long,
+            value_name = "HEX",
+            conflicts_with = "all",
+            required_unless_present = "all"
+        )]
+        serial: Option<String>,
+        /// Every certificate of the device
+        #[arg(long)]
+        all: bool,
+        /// Why, for relying parties
+        #[arg(long, value_enum, default_value = "unspecified", conflicts_with = "all")]
+        reason: super::certificate::Reason,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// What becomes of a device in quarantine.
@@ -176,6 +204,14 @@ pub async fn run(command: DeviceCommand, api: &Api, printer: &Printer) -> Result
             printer.note(&format!("{id} is retired."));
             Ok(())
         }
+        DeviceCommand::Certificates { id } => super::certificate::list(api, printer, &id).await,
+        DeviceCommand::Revoke {
+            id,
+            serial,
+            all: _,
+            reason,
+            yes,
+        } => super::certificate::revoke(api, printer, &id, serial.as_deref(), reason, yes).await,
     }
 }
 

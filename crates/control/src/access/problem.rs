@@ -83,6 +83,7 @@ problems! {
     RATE_LIMITED = "rate_limited", 429, "Too many requests";
     INTERNAL = "internal", 500, "Something broke on our side";
     UNAVAILABLE = "unavailable", 503, "The service cannot answer now";
+    CA_UNAVAILABLE = "ca_unavailable", 503, "The certificate authority cannot sign now";
     ATTESTATION_UNAVAILABLE = "attestation_unavailable", 503, "The proof of the hardware cannot be checked now";
     OUTCOME_UNKNOWN = "outcome_unknown", 503, "The outcome is not known; ask again with the same idempotency key";
 }
@@ -139,6 +140,12 @@ impl Problem {
 
     pub fn retry_after(mut self, seconds: u64) -> Problem {
         self.retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// With the cause for the log, which is never sent.
+    pub fn caused_by(mut self, cause: impl std::fmt::Display) -> Problem {
+        self.internal = Some(cause.to_string());
         self
     }
 

@@ -1,6 +1,15 @@
 //! Device certificates: issued for a key, tied to (tenant, device, epoch), revoked with the next message as effect.
+//!
+//! A certificate is made in two steps. `issue` gives it its serial number inside the transaction of its cause and, where
+//! the device CA's key is in this process, signs it there. `chain` signs what is not signed yet, outside of any
+//! transaction, because a key elsewhere may be slow or gone; then the row waits and the same request finds it again.
 
+mod authorities;
+mod issue;
+mod ocsp;
+mod reason;
 mod request;
+mod revocation;
 mod store;
 
 use std::time::Duration;
@@ -10,11 +19,18 @@ use muster_storage::{Scope, Statement, Tx};
 
 use crate::{
     App,
-    access::problem::Problem,
+    access::problem::{CONFLICT, NOT_FOUND, Problem},
     audit::{self, LoggedTx},
-    secrets::Keyring,
 };
-pub use request::{CSR_BYTES_MAX, CertificateRequest, read_request};
+pub use authorities::{adopt_unnamed, broken_chains, follow_register, note_beginnings};
+pub use issue::{Issued, chain, issue, key_holder, newest, ready};
+pub use ocsp::{OCSP_REQUEST_BYTES_MAX, OcspAnswer, answer as answer_ocsp};
+pub use reason::RevocationReason;
+pub use request::{
+    CSR_BYTES_MAX, CertificateRequest, ClientKey, ClientRequest, RequestedName, read_client_request,
+    read_request,
+};
+pub use revocation::{Revocations, revocation_list};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;
@@ -31,6 +47,8 @@ pub struct Certificate {
     pub not_after: Timestamp,
     pub revoked_at: Option<Timestamp>,
     pub revocation_reason: Option<String>,
+    /// The id of the authority that signed it.
+    pub authority: Option<String>,
 }
 
 impl Certificate {
@@ -40,40 +58,17 @@ impl Certificate {
     }
 }
 
-/// Issues and stores a certificate for `spki` (DER); answers its bytes.
-pub fn issue(
-    tx: &mut LoggedTx<'_>,
-    keys: &Keyring,
+/// A row to be.
+struct NewCertificate<'a> {
+    serial: &'a str,
     device: DeviceId,
     epoch: u32,
-    spki: &[u8],
-    lifetime: Duration,
-) -> Result<Vec<u8>, Problem> {
-    let (tenant, at) = (tx.tenant(), tx.at());
-    let issued = keys
-        .authority
-        .issue_device(tenant, device, epoch, spki, at, lifetime)
-        .map_err(Problem::internal)?;
-    let certificate = Certificate {
-        serial: issued.serial,
-        device,
-        epoch,
-        not_before: issued.not_before,
-        not_after: issued.not_after,
-        revoked_at: None,
-        revocation_reason: None,
-    };
-    store::insert(tx, &certificate, tenant, &issued.der, at)?;
-    tx.record(
-        "certificate.issued",
-        ("device", device.to_string()),
-        serde_json::json!({
-            "serial": certificate.serial,
-            "epoch": epoch,
-            "not_after": certificate.not_after.to_string(),
-        }),
-    )?;
-    Ok(issued.der)
+    not_before: Timestamp,
+    not_after: Timestamp,
+    authority: &'a str,
+    spki_sha256: &'a [u8],
+    der: Option<&'a [u8]>,
+    to_sign: Option<&'a [u8]>,
 }
 
 /// Holds a certificate until the transaction ends, so that no revocation passes between this check and what follows it.
@@ -100,19 +95,33 @@ pub fn revoke_all(tx: &mut LoggedTx<'_>, device: DeviceId, reason: &str) -> Resu
     Ok(revoked)
 }
 
+/// Revokes one certificate of a device, by its serial number in lower hex.
+pub fn revoke(
+    tx: &mut LoggedTx<'_>,
+    device: DeviceId,
+    serial: &str,
+    reason: RevocationReason,
+) -> Result<(), Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    if !store::revoke_one(tx, tenant, serial, device, at, reason.as_str())? {
+        let held = store::of_device(tx, tenant, device)?;
+        return Err(if held.iter().any(|certificate| certificate.serial == serial) {
+            CONFLICT.detail("The certificate is revoked already.")
+        } else {
+            NOT_FOUND.detail("The device has no certificate with this serial number.")
+        });
+    }
+    tx.record(
+        "certificate.revoked",
+        ("device", device.to_string()),
+        serde_json::json!({"certificates": 1, "serial": serial, "reason": reason.as_str()}),
+    )?;
+    Ok(())
+}
+
 /// The certificates of a device, newest first.
 pub fn of_device(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Vec<Certificate>, Problem> {
     Ok(store::of_device(tx, tenant, device)?)
-}
-
-/// The bytes of the newest valid certificate of a device's epoch, for a repeated enrollment whose answer was lost.
-pub fn newest_der(
-    tx: &mut Tx,
-    tenant: TenantId,
-    device: DeviceId,
-    epoch: u32,
-) -> Result<Option<Vec<u8>>, Problem> {
-    Ok(store::newest_der(tx, tenant, device, epoch)?)
 }
 
 /// What breaks "a valid certificate has a device that may use it", for the doctor.

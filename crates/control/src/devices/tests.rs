@@ -58,7 +58,7 @@ async fn a_certificate_is_held_until_it_is_revoked_and_not_after() {
         let (shared, spki) = (app.clone(), device.key.public().spki_der());
         let held = audit::commit(&app, &Author::system(tenant), move |tx| {
             let day = std::time::Duration::from_secs(86_400);
-            certificates::issue(tx, &shared.keys, id, 1, &spki, day)?;
+            let _issued = certificates::issue(tx, &shared.keys, id, 1, &spki, day)?;
             let serial = certificates::of_device(tx, tenant, id)?.remove(0).serial;
             let before = certificates::hold(tx, tenant, &serial, id, 1)?;
             let other_epoch = certificates::hold(tx, tenant, &serial, id, 2)?;

@@ -24,7 +24,7 @@ use crate::{
         },
     },
     audit::{self, LoggedTx},
-    certificates,
+    certificates::{self, Issued},
     devices::{self, Admission, Applicant, DeviceState, Population},
 };
 
@@ -105,8 +105,8 @@ pub struct Enrolled {
     pub epoch: u32,
     pub state: DeviceState,
     pub level: AttestationLevel,
-    /// The device certificate, DER.
-    pub certificate: Vec<u8>,
+    /// The device certificate and its authority's, DER.
+    pub chain: Vec<Vec<u8>>,
 }
 
 /// A refusal, with what only the log is told.
@@ -139,6 +139,8 @@ impl Refusal {
 /// Redeems the token and makes the identity, in one transaction. A refusal leaves everything as it was, and is for the caller
 /// to record with `refused`.
 pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem> {
+    // A token must not be used up for a certificate that nobody can sign.
+    certificates::ready(app).await?;
     if let Some(ek) = candidate.evidence.tpm_ek_sha256 {
         devices::refuse_tpm_of_another_tenant(app, candidate.tenant, ek).await?;
     }
@@ -149,7 +151,7 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
     };
     let shared = app.clone();
     let lifetime = Duration::from_secs(app.settings.device_certificate_days * 86_400);
-    let enrolled = audit::commit(app, &author, move |tx| {
+    let (mut enrolled, issued) = audit::commit(app, &author, move |tx| {
         let at = tx.at();
         let key_hash = sha256(&candidate.spki);
         let token = store::token(tx, tenant, candidate.token)?.ok_or_else(used)?;
@@ -163,7 +165,7 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
         if again {
             certificates::revoke_all(tx, admitted.id, "enrolled again")?;
         }
-        let certificate = certificates::issue(
+        let issued = certificates::issue(
             tx,
             &shared.keys,
             admitted.id,
@@ -172,16 +174,18 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
             lifetime,
         )?;
         store::bind(tx, tenant, candidate.token, admitted.id)?;
-        Ok(Enrolled {
+        let enrolled = Enrolled {
             device: admitted.id,
             epoch: admitted.epoch,
             state: admitted.state,
             level: applicant.level,
-            certificate,
-        })
+            chain: Vec::new(),
+        };
+        Ok((enrolled, issued))
     })
     .await?;
     app.registry.forget(enrolled.device);
+    enrolled.chain = certificates::chain(app, tenant, issued).await?;
     Ok(enrolled)
 }
 
@@ -217,7 +221,11 @@ fn judge(
 }
 
 /// The answer once more, for the device whose first answer was lost; a refusal for everyone else.
-fn repeat(tx: &mut LoggedTx<'_>, candidate: &Candidate, now: Timestamp) -> Result<Enrolled, Problem> {
+fn repeat(
+    tx: &mut LoggedTx<'_>,
+    candidate: &Candidate,
+    now: Timestamp,
+) -> Result<(Enrolled, Issued), Problem> {
     let tenant = candidate.tenant;
     // The row may have been redeemed since it was read: read it again behind the lock that `redeem` waited for.
     let token = store::token(tx, tenant, candidate.token)?.ok_or_else(used)?;
@@ -225,14 +233,15 @@ fn repeat(tx: &mut LoggedTx<'_>, candidate: &Candidate, now: Timestamp) -> Resul
         return Err(used());
     }
     let device = devices::get(tx, tenant, token.device.ok_or_else(used)?)?;
-    let certificate = certificates::newest_der(tx, tenant, device.id, device.epoch)?.ok_or_else(used)?;
-    Ok(Enrolled {
+    let issued = certificates::newest(tx, tenant, device.id, device.epoch)?.ok_or_else(used)?;
+    let enrolled = Enrolled {
         device: device.id,
         epoch: device.epoch,
         state: device.state,
         level: device.attestation_level,
-        certificate,
-    })
+        chain: Vec::new(),
+    };
+    Ok((enrolled, issued))
 }
 
 /// Whether the token is unused, or was used by this key so recently that the answer may have been lost.

@@ -321,10 +321,7 @@ async fn answer(app: &App, tenant: TenantId, enrolled: Enrolled) -> Result<Enrol
         tenant,
         device_id: enrolled.device,
         epoch: enrolled.epoch,
-        certificate_chain: vec![
-            Base64Bytes(enrolled.certificate),
-            Base64Bytes(authority.device_ca_certificate().to_vec()),
-        ],
+        certificate_chain: enrolled.chain.into_iter().map(Base64Bytes).collect(),
         ca_certificates: vec![Base64Bytes(authority.root_certificate().to_vec())],
         root_documents: keys.root_documents.clone(),
         checkpoint: head.note.clone(),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{FleetDevice, Overview};
+use super::{CertificateDetail, FleetDevice, Overview};
 use crate::{
     App,
     access::{
@@ -14,6 +14,7 @@ use crate::{
         request::{Body, Params, PathOf},
         scope::{DeviceRead, DeviceWrite},
     },
+    certificates::RevocationReason,
     devices::{DeviceFilter, QuarantineDecision},
     page::{Page, cursor, page_limit},
 };
@@ -26,6 +27,8 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(quarantine_decision))
         .routes(routes!(retire_device))
         .routes(routes!(revoke_certificates))
+        .routes(routes!(list_certificates))
+        .routes(routes!(revoke_certificate))
         .routes(routes!(overview))
 }
 
@@ -127,6 +130,54 @@ async fn revoke_certificates(
     PathOf(id): PathOf<String>,
 ) -> Result<StatusCode, Problem> {
     super::revoke_certificates(&app, &permit, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The certificates of a device.
+#[derive(Debug, Serialize, ToSchema)]
+struct CertificatesView {
+    /// The newest first, at most 32.
+    items: Vec<CertificateDetail>,
+}
+
+#[utoipa::path(
+    get, path = "/devices/{id}/certificates", tag = "devices", params(("id" = String, Path)),
+    security(("oauth2" = ["device:read"])), responses((status = 200, body = CertificatesView)),
+)]
+async fn list_certificates(
+    permit: Permit<DeviceRead>,
+    State(app): State<App>,
+    PathOf(id): PathOf<String>,
+) -> Result<Json<CertificatesView>, Problem> {
+    let tenant = permit.tenant();
+    let items = app
+        .db
+        .read(permit.storage(), move |tx| {
+            super::certificates_of(tx, tenant, &id)
+        })
+        .await?;
+    Ok(Json(CertificatesView { items }))
+}
+
+/// Why one certificate is revoked.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RevocationRequest {
+    reason: RevocationReason,
+}
+
+#[utoipa::path(
+    post, path = "/devices/{id}/certificates/{serial}/revoke", tag = "devices",
+    params(("id" = String, Path), ("serial" = String, Path, description = "Lower hex.")),
+    security(("oauth2" = ["device:write"])), request_body = RevocationRequest, responses((status = 204)),
+)]
+async fn revoke_certificate(
+    permit: Permit<DeviceWrite>,
+    State(app): State<App>,
+    PathOf((id, serial)): PathOf<(String, String)>,
+    Body(request): Body<RevocationRequest>,
+) -> Result<StatusCode, Problem> {
+    super::revoke_certificate(&app, &permit, id, serial, request.reason).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -12,7 +12,9 @@ use utoipa::ToSchema;
 use crate::{
     App,
     access::{Permit, problem::Problem, scope::DeviceWrite},
-    audit, certificates, commands,
+    audit,
+    certificates::{self, RevocationReason},
+    commands,
     devices::{self, Device, DeviceFilter, DeviceView, QuarantineDecision, Summary},
     enrollment::{self, Funnel},
     rollout::{self, Activations},
@@ -41,6 +43,20 @@ pub struct CertificateView {
     pub serial: String,
     pub not_after: String,
     pub revoked_at: Option<String>,
+}
+
+/// A certificate of a device, in full.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CertificateDetail {
+    /// Lower hex.
+    pub serial: String,
+    pub epoch: u32,
+    pub not_before: String,
+    pub not_after: String,
+    pub revoked_at: Option<String>,
+    pub revocation_reason: Option<String>,
+    /// The id of the authority that signed it; its revocation list is `/pki/ID.crl`.
+    pub authority: Option<String>,
 }
 
 /// A device with everything that a list shows of it.
@@ -99,6 +115,22 @@ pub fn device(
             revoked_at: newest.revoked_at.map(|at| at.to_string()),
         });
     Ok(view)
+}
+
+/// The certificates of a device, newest first.
+pub fn certificates_of(tx: &mut Tx, tenant: TenantId, text: &str) -> Result<Vec<CertificateDetail>, Problem> {
+    let device = devices::resolve(tx, tenant, text)?;
+    let held = certificates::of_device(tx, tenant, device.id)?;
+    let details = held.into_iter().map(|held| CertificateDetail {
+        serial: held.serial,
+        epoch: held.epoch,
+        not_before: held.not_before.to_string(),
+        not_after: held.not_after.to_string(),
+        revoked_at: held.revoked_at.map(|at| at.to_string()),
+        revocation_reason: held.revocation_reason,
+        authority: held.authority,
+    });
+    Ok(details.collect())
 }
 
 /// What needs a person, and how large everything is.
@@ -198,6 +230,27 @@ pub async fn revoke_certificates(
         Ok(device.id)
     })
     .await?;
+    app.revocations.forget();
     app.registry.forget(id);
+    Ok(())
+}
+
+/// Revokes one certificate of a device: relying parties refuse it, and so does the next message under it.
+pub async fn revoke_certificate(
+    app: &App,
+    permit: &Permit<DeviceWrite>,
+    device: String,
+    serial: String,
+    reason: RevocationReason,
+) -> Result<(), Problem> {
+    let id = audit::commit(app, permit.author(), move |tx| {
+        let tenant = tx.tenant();
+        let device = devices::resolve(tx, tenant, &device)?;
+        certificates::revoke(tx, device.id, &serial, reason)?;
+        Ok(device.id)
+    })
+    .await?;
+    app.revocations.forget();
+    app.registry.forget_identity(id);
     Ok(())
 }

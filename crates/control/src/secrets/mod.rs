@@ -1,10 +1,16 @@
 //! The keys of an installation, one file per role, readable by the service's user alone.
 //!
-//! `keys/` holds what the server signs with. `take-away/` holds each tenant's root key: the operator is told to carry it
-//! away, and the server never reads it again after the first run.
+//! `keys/` holds what the server signs with. `take-away/` holds each tenant's root key and the root CA's key: the operator
+//! is told to carry them away, and the server never reads them again after the first run.
 
 mod authority;
+pub mod ceremony;
+mod custody;
+mod der;
 mod files;
+mod first_run;
+mod profile;
+mod register;
 mod scep_ra;
 
 use std::{
@@ -23,8 +29,20 @@ use muster_trust::{
 use parking_lot::RwLock;
 use uuid::Uuid;
 
-pub use authority::{Authority, IssuedCertificate, SERVER_CERTIFICATE_DAYS, device_uri};
+pub use authority::{Authority, AuthoritySet, PreparedCertificate};
+pub use custody::{
+    CaKey, Custody, KeyPlace, Pkcs11Settings, SIGNATURE_TIMEOUT, Unavailable, UnknownPlace, VaultLogin,
+    VaultSettings,
+};
+#[cfg(test)]
+pub(crate) fn der_value(tag: u8, content: &[u8]) -> Vec<u8> {
+    der::value(tag, &[content])
+}
+
 pub use files::write_private;
+pub use profile::{CaRole, DeviceSubject, SERVER_CERTIFICATE_DAYS};
+pub(crate) use profile::{offset, responder};
+pub use register::{AuthorityState, Member, Record};
 pub use scep_ra::{KeyTransport, ScepRa};
 
 /// What can go wrong with the key folder.
@@ -42,6 +60,12 @@ pub enum SecretsError {
     Certificate(#[from] rcgen::Error),
     #[error("the root document of tenant {tenant} does not verify: {why}")]
     RootDocument { tenant: TenantId, why: String },
+    #[error("certificate authorities: {0}")]
+    Authorities(String),
+    #[error("{0}")]
+    Ceremony(String),
+    #[error(transparent)]
+    CaUnavailable(#[from] Unavailable),
 }
 
 /// The keys that sign for one tenant, and its root documents from version 1 on.
@@ -65,13 +89,46 @@ pub struct Keyring {
     tenants: RwLock<HashMap<TenantId, Arc<TenantKeys>>>,
 }
 
+/// Where the keys of an install are.
+pub fn keys_folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("keys")
+}
+
 impl Keyring {
-    /// Opens the key folder below `data_dir`, making what is not there yet.
+    /// Opens the key folder below `data_dir`, making what is not there yet, with every key in a file.
     pub fn open(data_dir: &Path, now: Timestamp) -> Result<Keyring, SecretsError> {
-        let folder = data_dir.join("keys");
+        Keyring::open_prepared(data_dir, Custody::default(), None, now)
+    }
+
+    /// As `open`, with the device CA's key where `custody` says.
+    pub async fn open_with(
+        data_dir: &Path,
+        custody: Custody,
+        now: Timestamp,
+    ) -> Result<Keyring, SecretsError> {
+        let is_far = match custody.device_ca_key {
+            KeyPlace::File => false,
+            KeyPlace::Pkcs11 { .. } | KeyPlace::Vault { .. } => true,
+        };
+        let device_key = if is_far && first_run::is_due(&keys_folder(data_dir)) {
+            Some(custody.take_up(&custody.device_ca_key).await?)
+        } else {
+            None
+        };
+        Keyring::open_prepared(data_dir, custody, device_key, now)
+    }
+
+    fn open_prepared(
+        data_dir: &Path,
+        custody: Custody,
+        device_key: Option<CaKey>,
+        now: Timestamp,
+    ) -> Result<Keyring, SecretsError> {
+        let folder = keys_folder(data_dir);
         files::private_folder(&folder)?;
+        let take_away = data_dir.join("take-away");
+        let authority = Authority::open(&folder, &take_away, custody, device_key, now)?;
         let install = files::install_id(&folder.join("install-id"), now)?;
-        let authority = Authority::open(&folder, now)?;
         Ok(Keyring {
             install,
             scep_ra: ScepRa::open(&folder, &authority, now)?,

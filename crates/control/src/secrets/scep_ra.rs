@@ -17,9 +17,7 @@ use aws_lc_rs::{
     signature::RSA_PKCS1_SHA256,
 };
 use muster_model::Timestamp;
-use rcgen::{
-    CertificateParams, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PublicKeyData, RsaKeySize,
-};
+use rcgen::{KeyPair, PublicKeyData, RsaKeySize};
 use x509_parser::{certificate::X509Certificate, extensions::ParsedExtension, prelude::FromDer};
 use zeroize::Zeroizing;
 
@@ -29,8 +27,6 @@ use crate::clock::random;
 const CERTIFICATE_DAYS: u64 = 730;
 /// At a start, a certificate with less than this left is made anew for the same key.
 const RENEWED_BEFORE_DAYS: u64 = 90;
-/// `id-kp-cmcRA` (RFC 6402 §2.10): with it, the certificate is none that a TLS client could show.
-const REGISTRATION_AUTHORITY: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 28];
 
 /// How the key of an envelope's content was encrypted for the registration authority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +49,7 @@ pub struct ScepRa {
 }
 
 impl ScepRa {
-    /// Opens the key and its certificate in `folder`, making what is missing, ends soon or is of an earlier device CA.
+    /// Opens the key and its certificate in `folder`, making what is missing, ends soon or is of an earlier CA.
     pub fn open(folder: &Path, authority: &Authority, now: Timestamp) -> Result<ScepRa, SecretsError> {
         let path = folder.join("scep-ra-key.pem");
         if !path.exists() {
@@ -74,7 +70,7 @@ impl ScepRa {
         let unfit = |_: Unspecified| unreadable("it is not an RSA key");
         Ok(ScepRa {
             certificate,
-            issuer: authority.device_ca_certificate().to_vec(),
+            issuer: authority.listener_ca_certificate().to_vec(),
             signing: rsa::KeyPair::from_pkcs8(&pkcs8).map_err(|error| unreadable(&error.to_string()))?,
             pkcs1: Pkcs1PrivateDecryptingKey::new(decrypting()?).map_err(unfit)?,
             oaep: OaepPrivateDecryptingKey::new(decrypting()?).map_err(unfit)?,
@@ -82,12 +78,12 @@ impl ScepRa {
         })
     }
 
-    /// The certificate (DER), issued by the device CA.
+    /// The certificate (DER), issued by the listener CA.
     pub fn certificate(&self) -> &[u8] {
         &self.certificate
     }
 
-    /// The certificate (DER) of the device CA that issued it.
+    /// The certificate (DER) of the listener CA that issued it.
     pub fn issuer(&self) -> &[u8] {
         &self.issuer
     }
@@ -143,24 +139,18 @@ fn certificate(
             return Ok(der);
         }
     }
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.key_usages = vec![
-        KeyUsagePurpose::DigitalSignature,
-        KeyUsagePurpose::KeyEncipherment,
-    ];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(REGISTRATION_AUTHORITY.to_vec())];
     let lifetime = Duration::from_secs(CERTIFICATE_DAYS * 86_400);
-    let der = authority.issue_own("Muster SCEP RA", params, key, now, lifetime)?;
+    let der = authority.registration_authority_certificate(key, now, lifetime)?;
     files::write_private(path, &der)?;
     Ok(der.to_vec())
 }
 
-/// Whether a stored certificate is for this key, by this device CA, and ends late enough.
+/// Whether a stored certificate is for this key, by this listener CA, and ends late enough.
 fn serves(der: &[u8], key: &KeyPair, authority: &Authority, now: Timestamp) -> bool {
-    let (Ok((_, stored)), Ok((_, issuer))) = (
-        X509Certificate::from_der(der),
-        X509Certificate::from_der(authority.device_ca_certificate()),
-    ) else {
+    let issuer = authority.listener_ca_certificate();
+    let (Ok((_, stored)), Ok((_, issuer))) =
+        (X509Certificate::from_der(der), X509Certificate::from_der(&issuer))
+    else {
         return false;
     };
     let enough = now.plus(Duration::from_secs(RENEWED_BEFORE_DAYS * 86_400));
@@ -194,10 +184,12 @@ mod tests {
     use aws_lc_rs::rsa::{OaepPublicEncryptingKey, Pkcs1PublicEncryptingKey, PublicEncryptingKey};
 
     use super::*;
+    use crate::secrets::Custody;
 
     fn opened(folder: &Path, now: i64) -> ScepRa {
         let now = Timestamp::from_unix_seconds(now);
-        let authority = Authority::open(folder, now).expect("an authority");
+        let away = folder.join("take-away");
+        let authority = Authority::open(folder, &away, Custody::default(), None, now).expect("an authority");
         ScepRa::open(folder, &authority, now).expect("a registration authority")
     }
 

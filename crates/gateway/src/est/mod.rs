@@ -44,7 +44,7 @@ pub fn router() -> Router<Gateway> {
 async fn authorities(State(gateway): State<Gateway>) -> Response {
     let authority = &gateway.app.keys.authority;
     let chain = [
-        &**authority.device_ca_certificate(),
+        &*authority.device_ca_certificate(),
         &**authority.root_certificate(),
     ];
     encoded("application/pkcs7-mime", &certificates_only(&chain))
@@ -64,12 +64,12 @@ async fn first(State(gateway): State<Gateway>, request: HttpRequest) -> Response
     let result = if answered.is_ok() { "done" } else { "refused" };
     gateway.metrics.enrollment(result);
     match answered {
-        Ok(certificate) => issued(&certificate),
+        Ok(chain) => issued(&chain),
         Err(problem) => challenged(problem),
     }
 }
 
-async fn enroll_first(app: &App, request: HttpRequest) -> Result<Vec<u8>, Problem> {
+async fn enroll_first(app: &App, request: HttpRequest) -> Result<Vec<Vec<u8>>, Problem> {
     let (headers, body) = taken(request).await?;
     let challenge = challenge(&headers)?;
     let request = read(&headers, &body)?;
@@ -148,10 +148,12 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Result<Request, Problem> {
     Request::read(&der).map_err(|error| CSR_INVALID.detail(error.to_string()))
 }
 
-fn issued(certificate: &[u8]) -> Response {
+/// The certificate alone: who wants the chain asks for `cacerts`.
+fn issued(chain: &[Vec<u8>]) -> Response {
+    let certificate: Vec<&[u8]> = chain.iter().take(1).map(Vec::as_slice).collect();
     encoded(
         "application/pkcs7-mime; smime-type=certs-only",
-        &certificates_only(&[certificate]),
+        &certificates_only(&certificate),
     )
 }
 

@@ -15,7 +15,7 @@ use muster_control::{
     audit, certificates,
     devices::{self, DeviceState, Protocol},
     enrollment::{self, Candidate, ClaimedHardware, Evidence},
-    secrets::device_uri,
+    secrets::DeviceSubject,
 };
 use muster_model::Platform;
 
@@ -43,13 +43,13 @@ impl Refused {
     }
 }
 
-/// Issues the first certificate (DER) of the device that `challenge` was made for, once.
+/// Issues the first certificate of the device that `challenge` was made for, once; answers it and its authority's (DER).
 pub async fn enroll(
     app: &App,
     protocol: Protocol,
     challenge: &str,
     request: &Request,
-) -> Result<Vec<u8>, Refused> {
+) -> Result<Vec<Vec<u8>>, Refused> {
     let ticket = enrollment::ticket(app, protocol, challenge)
         .await
         .map_err(Refused::by)?;
@@ -77,7 +77,7 @@ pub async fn enroll(
         evidence: Evidence::unattested(),
     };
     match enrollment::admit(app, candidate).await {
-        Ok(enrolled) => Ok(enrolled.certificate),
+        Ok(enrolled) => Ok(enrolled.chain),
         Err(problem) => {
             let device_uuid = Some(token.device_uuid);
             let told = enrollment::refused(app, tenant, token.id, device_uuid, problem.into()).await;
@@ -95,7 +95,8 @@ pub enum Subject {
     CurrentOrFirst,
 }
 
-/// Issues the next certificate (DER) of a device whose current one was shown, for the key of `request`.
+/// Issues the next certificate of a device whose current one was shown, for the key of `request`; answers it and its
+/// authority's (DER).
 ///
 /// The current certificate proves the old key; a device whose key was attested keeps that key, for nothing attests a new one.
 pub async fn renew(
@@ -103,11 +104,18 @@ pub async fn renew(
     known: &Known,
     request: &Request,
     subject: Subject,
-) -> Result<Vec<u8>, Problem> {
+) -> Result<Vec<Vec<u8>>, Problem> {
     let (tenant, device, epoch) = (known.identity.tenant, known.identity.device, known.identity.epoch);
     let lifetime = Duration::from_secs(app.settings.device_certificate_days * 86_400);
+    let uri = DeviceSubject {
+        tenant,
+        device,
+        epoch,
+    }
+    .uri();
     let (shared, serial, request) = (app.clone(), known.serial.clone(), request.clone());
-    let der = audit::commit(app, &Author::device(tenant, device), move |tx| {
+    certificates::ready(app).await?;
+    let issued = audit::commit(app, &Author::device(tenant, device), move |tx| {
         let stored = devices::get(tx, tenant, device)?;
         if stored.epoch != epoch || stored.state == DeviceState::Retired {
             return Err(EPOCH_MISMATCH.detail("The device was enrolled again or retired meanwhile."));
@@ -122,7 +130,7 @@ pub async fn renew(
             names.push(stored.device_uuid.as_hyphenated().to_string());
         }
         request
-            .is_again_for(&names, &device_uri(tenant, device, epoch))
+            .is_again_for(&names, &uri)
             .map_err(|error| CSR_INVALID.detail(error.to_string()))?;
         if stored.spki != request.spki {
             devices::rekey(tx, &stored, &request.spki)?;
@@ -131,5 +139,5 @@ pub async fn renew(
     })
     .await?;
     app.registry.forget_identity(device);
-    Ok(der)
+    certificates::chain(app, tenant, issued).await
 }

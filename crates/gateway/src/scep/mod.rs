@@ -132,7 +132,8 @@ fn typed(content_type: &'static str, bytes: Bytes) -> Response {
 fn authorities(app: &App) -> Vec<u8> {
     certificates_only(&[
         app.keys.scep_ra.certificate(),
-        app.keys.authority.device_ca_certificate(),
+        &app.keys.authority.device_ca_certificate(),
+        app.keys.scep_ra.issuer(),
         app.keys.authority.root_certificate(),
     ])
 }
@@ -201,17 +202,14 @@ async fn operate(gateway: &Gateway, bytes: &[u8]) -> Result<Response, Problem> {
     let ra = &gateway.app.keys.scep_ra;
     let outer = Outer::read(bytes).map_err(|error| MALFORMED.detail(sentence(&error.to_string())))?;
     let answered = match grant(&gateway.app, &outer).await {
-        Ok((message, opened, certificate)) => {
+        Ok((message, opened, chain)) => {
             gateway.metrics.enrollment("done");
             let random = AnswerRandom {
                 nonce: clock::random(),
                 key: clock::random(),
                 iv: clock::random(),
             };
-            let chain = [
-                certificate.as_slice(),
-                gateway.app.keys.authority.device_ca_certificate(),
-            ];
+            let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
             message::success(ra, &outer.transaction, &message, opened.cipher, &chain, random)
         }
         Err(Unanswered::Failed(failure)) => {
@@ -227,8 +225,8 @@ async fn operate(gateway: &Gateway, bytes: &[u8]) -> Result<Response, Problem> {
     Ok(typed("application/x-pki-message", answer.into()))
 }
 
-/// What a message asked for, as the certificate that it gets.
-async fn grant<'a>(app: &App, outer: &Outer<'a>) -> Result<(Message<'a>, Opened, Vec<u8>), Unanswered> {
+/// What a message asked for, as the certificate that it gets with its authority's.
+async fn grant<'a>(app: &App, outer: &Outer<'a>) -> Result<(Message<'a>, Opened, Vec<Vec<u8>>), Unanswered> {
     let message = outer.verify()?;
     match message.kind {
         MessageType::PkcsReq | MessageType::RenewalReq => {}
@@ -252,15 +250,15 @@ async fn grant<'a>(app: &App, outer: &Outer<'a>) -> Result<(Message<'a>, Opened,
         | RequestError::Extension => Failure::new(FailInfo::BadRequest, error.to_string()),
     })?;
     // Clients of the drafts before RFC 8894 renew by a PKCSReq that their certificate signs, where RFC 8894 has RenewalReq.
-    let certificate = if message.kind == MessageType::RenewalReq || !message.is_self_signed {
+    let chain = if message.kind == MessageType::RenewalReq || !message.is_self_signed {
         renewed(app, &message, &request).await?
     } else {
         enrolled(app, &message, &request).await?
     };
-    Ok((message, opened, certificate))
+    Ok((message, opened, chain))
 }
 
-async fn enrolled(app: &App, message: &Message<'_>, request: &Request) -> Result<Vec<u8>, Unanswered> {
+async fn enrolled(app: &App, message: &Message<'_>, request: &Request) -> Result<Vec<Vec<u8>>, Unanswered> {
     // The answer is enclosed for the key that signed, and only the key that asks may read it.
     if request.spki != message.spki || request.kind != KeyKind::Rsa {
         let why = "the message is signed by another key than the one that asks";
@@ -279,7 +277,7 @@ async fn enrolled(app: &App, message: &Message<'_>, request: &Request) -> Result
 }
 
 /// A renewal is signed by the certificate that it follows.
-async fn renewed(app: &App, message: &Message<'_>, request: &Request) -> Result<Vec<u8>, Unanswered> {
+async fn renewed(app: &App, message: &Message<'_>, request: &Request) -> Result<Vec<Vec<u8>>, Unanswered> {
     let known = signer::device_of(app, message.certificate)
         .await
         .map_err(|unknown| match unknown {

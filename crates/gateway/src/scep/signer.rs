@@ -19,8 +19,8 @@ pub enum Unknown {
 
 /// The device that a certificate (DER) in a message is of: chain, validity, and what the registry knows of it now.
 pub async fn device_of(app: &App, certificate: &[u8]) -> Result<Known, Unknown> {
-    let device_ca = app.keys.authority.device_ca_certificate();
-    verify(certificate, device_ca, app.clock.now()).map_err(Unknown::Refused)?;
+    let now = app.clock.now();
+    verify(certificate, &app.keys.authority.accepted_device_cas(now), now).map_err(Unknown::Refused)?;
     let read = identity::read(app, certificate)
         .ok_or_else(|| Unknown::Refused("the certificate is no device's".to_owned()))?;
     let known = identity::known_certificate(app, &read).await;
@@ -33,11 +33,13 @@ pub async fn device_of(app: &App, certificate: &[u8]) -> Result<Known, Unknown> 
     })
 }
 
-fn verify(certificate: &[u8], device_ca: &CertificateDer<'static>, now: Timestamp) -> Result<(), String> {
+fn verify(certificate: &[u8], device_cas: &[CertificateDer<'static>], now: Timestamp) -> Result<(), String> {
     let mut anchors = RootCertStore::empty();
-    anchors
-        .add(device_ca.clone())
-        .map_err(|error| error.to_string())?;
+    for device_ca in device_cas {
+        anchors
+            .add(device_ca.clone())
+            .map_err(|error| error.to_string())?;
+    }
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), provider)
         .build()

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use muster_control::secrets::{Authority, ScepRa};
+use muster_control::secrets::{Authority, Custody, ScepRa};
 use muster_model::Timestamp;
 use proptest::prelude::*;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, RsaKeySize};
@@ -35,7 +35,9 @@ fn world() -> &'static World {
     WORLD.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder");
         let now = Timestamp::from_unix_seconds(1_780_000_000);
-        let authority = Authority::open(folder.path(), now).expect("an authority");
+        let away = folder.path().join("take-away");
+        let authority = Authority::open(folder.path(), &away, Custody::default(), None, now);
+        let authority = authority.expect("an authority");
         let ra = ScepRa::open(folder.path(), &authority, now).expect("a registration authority");
         let client = rsa(RsaKeySize::_2048);
         let certificate = named(SUBJECT)

@@ -113,6 +113,7 @@ fn nothing_like(id: &str) -> String {
 fn body_of(route: &Route) -> Value {
     match route.path.rsplit('/').next().unwrap_or_default() {
         "commands" => json!({"type": "lock"}),
+        "revoke" => json!({"reason": "unspecified"}),
         "quarantine-decision" => json!({"decision": "accept"}),
         "activate" => json!({"version": "2026.05"}),
         "versions" => json!({"version": "2026.05", "settings": {"firewall.enabled": true}}),

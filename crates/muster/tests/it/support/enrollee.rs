@@ -102,7 +102,11 @@ impl Enrollee {
         let chain = enrollee.get("/scep?operation=GetCACert").await;
         assert_eq!(chain.header("content-type"), "application/x-x509-ca-ra-cert");
         let pems = enrollee.certificates_in(&chain.bytes).await;
-        assert_eq!(pems.len(), 3, "registration authority, device CA, root");
+        assert_eq!(
+            pems.len(),
+            4,
+            "registration authority, device CA, its own CA, root"
+        );
         enrollee.write("ra.pem", pems[0].as_bytes());
         enrollee.write("issuers.pem", pems[1..].concat().as_bytes());
         enrollee

@@ -6,9 +6,11 @@ pub mod device;
 pub mod enrollee;
 pub mod jwt;
 pub mod machine;
+pub mod pki;
 pub mod raw;
 pub mod routes;
 pub mod server;
+pub mod vault;
 
 use std::time::{Duration, Instant};
 

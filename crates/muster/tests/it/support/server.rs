@@ -65,9 +65,17 @@ pub struct Options {
     pub place: Place,
     /// More arguments of `muster serve`.
     pub arguments: Vec<String>,
+    /// Variables that the program is started with, such as those of a PKCS#11 library.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Options {
+    /// With one more variable of the environment.
+    pub fn with_variable(mut self, name: &str, value: impl ToString) -> Options {
+        self.environment.push((name.to_owned(), value.to_string()));
+        self
+    }
+
     /// With one more argument of `muster serve`.
     pub fn with(mut self, argument: &str, value: impl ToString) -> Options {
         self.arguments.extend([argument.to_owned(), value.to_string()]);
@@ -231,6 +239,7 @@ impl Server {
         let stdout = fs::File::create(self.output("stdout")).expect("the output can be kept");
         let mut command = muster();
         command.args(serve_arguments(&self.data_dir(), &self.options));
+        command.envs(self.options.environment.iter().cloned());
         command
             .stdin(Stdio::null())
             .stdout(stdout)
@@ -280,6 +289,7 @@ pub async fn maintain(server: &Server, words: &[&str]) -> Output {
         .args(words)
         .arg("--data-dir")
         .arg(server.data_dir())
+        .envs(server.options.environment.iter().cloned())
         .stdin(Stdio::null())
         .kill_on_drop(true);
     if let Place::Postgres(database) = &server.options.place {
@@ -367,12 +377,28 @@ pub fn agent() -> Command {
 
 /// Runs a tool of the system to its end, such as `openssl` or `curl`.
 pub async fn tool(name: &str, arguments: &[&str]) -> Output {
+    tool_with(name, arguments, &[]).await
+}
+
+/// As [`tool`], with variables of the environment.
+pub async fn tool_with(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = program(Path::new(name));
+    command.envs(environment.iter().copied());
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     let ended = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
     ended
         .expect("the tool ends within a minute")
         .unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Starts a tool of the system that runs until it is dropped; both streams go to `log`.
+pub fn start_tool(name: &str, arguments: &[&str], log: &Path) -> Child {
+    let file = fs::File::create(log).expect("the log can be kept");
+    let errors = file.try_clone().expect("the log can be kept");
+    let mut command = program(Path::new(name));
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    command.stdout(file).stderr(errors);
+    command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// A program, with none of the caller's settings but the search path.
