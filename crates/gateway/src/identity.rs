@@ -81,7 +81,9 @@ impl Peer {
         let leaf = tls.peer_certificates().and_then(<[_]>::first);
         Some(Peer {
             remote,
-            device: leaf.and_then(|leaf| read(app, leaf)).map(Arc::new),
+            device: leaf
+                .and_then(|leaf| DeviceCertificate::read(app, leaf))
+                .map(Arc::new),
             channel_binding: ChannelBinding::Exporter(exporter),
         })
     }
@@ -168,33 +170,35 @@ async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Re
     Ok(identity)
 }
 
-/// What a device certificate (DER) says, without a check of who signed it.
-pub fn read(app: &App, leaf: &[u8]) -> Option<DeviceCertificate> {
-    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
-    let serial = hex::encode(leaf.raw_serial());
-    let names = leaf
-        .extensions()
-        .iter()
-        .find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+impl DeviceCertificate {
+    /// Reads a certificate whose chain and validity were checked.
+    pub(crate) fn read(app: &App, leaf: &[u8]) -> Option<DeviceCertificate> {
+        let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+        let serial = hex::encode(leaf.raw_serial());
+        let names = leaf
+            .extensions()
+            .iter()
+            .find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+                _ => None,
+            })?;
+        let uri = names.iter().find_map(|name| match name {
+            GeneralName::URI(uri) => uri.strip_prefix("urn:muster:"),
             _ => None,
         })?;
-    let uri = names.iter().find_map(|name| match name {
-        GeneralName::URI(uri) => uri.strip_prefix("urn:muster:"),
-        _ => None,
-    })?;
-    let mut parts = uri.split(':');
-    let (tenant, device, epoch) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() {
-        return None;
+        let mut parts = uri.split(':');
+        let (tenant, device, epoch) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        let device: DeviceId = device.parse().ok()?;
+        let seat = app.registry.seat(device);
+        Some(DeviceCertificate {
+            tenant: tenant.parse().ok()?,
+            device,
+            epoch: epoch.parse().ok()?,
+            serial,
+            seat,
+        })
     }
-    let device: DeviceId = device.parse().ok()?;
-    let seat = app.registry.seat(device);
-    Some(DeviceCertificate {
-        tenant: tenant.parse().ok()?,
-        device,
-        epoch: epoch.parse().ok()?,
-        serial,
-        seat,
-    })
 }

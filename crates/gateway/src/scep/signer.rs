@@ -7,7 +7,7 @@ use muster_model::Timestamp;
 use rustls::{RootCertStore, crypto::aws_lc_rs, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::identity::{self, Known};
+use crate::identity::{self, DeviceCertificate, Known};
 
 /// Why a certificate stands for no device.
 pub enum Unknown {
@@ -21,7 +21,7 @@ pub enum Unknown {
 pub async fn device_of(app: &App, certificate: &[u8]) -> Result<Known, Unknown> {
     let now = app.clock.now();
     verify(certificate, &app.keys.authority.accepted_device_cas(now), now).map_err(Unknown::Refused)?;
-    let read = identity::read(app, certificate)
+    let read = DeviceCertificate::read(app, certificate)
         .ok_or_else(|| Unknown::Refused("the certificate is no device's".to_owned()))?;
     let known = identity::known_certificate(app, &read).await;
     known.map_err(|problem| {
