@@ -40,8 +40,9 @@ use muster_trust::key::Digest;
 use crate::{
     Arrival, Gateway, Peer, checkin,
     client_cert::{self, Gate},
+    est,
     identity::{ChannelBinding, known, known_peer},
-    pki, wake, wire,
+    pki, scep, wake, wire,
 };
 
 /// Every route of a listener for devices.
@@ -62,6 +63,8 @@ pub fn router(gateway: Gateway, arrival: Arrival) -> Router {
         .route("/agent/v1/wake", get(wake::wake))
         .route("/agent/v1/ping", get(ping))
         .merge(pki::routes(gateway.app.clone()))
+        .merge(scep::router())
+        .merge(est::router())
         .fallback(|| async {
             NOT_FOUND.detail("The device listener has no such path. See docs/agent-protocol.md.")
         })

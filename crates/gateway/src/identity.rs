@@ -114,15 +114,20 @@ pub async fn known_peer(app: &App, peer: Option<&Peer>) -> Result<Known, Problem
     let certificate = peer.and_then(|peer| peer.device.clone()).ok_or_else(|| {
         CERTIFICATE_REQUIRED.detail("This call needs the device's certificate. Enroll first.")
     })?;
+    known_certificate(app, &certificate).await
+}
+
+/// As `known`, for a certificate that came another way than by the handshake, checked by whoever read it.
+pub async fn known_certificate(app: &App, certificate: &DeviceCertificate) -> Result<Known, Problem> {
     let now = app.clock.now();
     let trusted = app.memory.stands(clock::uptime);
     let remembered = certificate.seat.identity().filter(|_| trusted);
-    let (identity, until) = match remembered.map(|identity| (check(&certificate, &identity, now), identity)) {
+    let (identity, until) = match remembered.map(|identity| (check(certificate, &identity, now), identity)) {
         Some((Ok(until), identity)) => (identity, until),
-        Some((Err(refusal), _)) if !may_doubt(app, &certificate) => return Err(refusal),
+        Some((Err(refusal), _)) if !may_doubt(app, certificate) => return Err(refusal),
         Some((Err(_), _)) | None => {
-            let identity = learn(app, &certificate, now).await?;
-            let until = check(&certificate, &identity, now)?;
+            let identity = learn(app, certificate, now).await?;
+            let until = check(certificate, &identity, now)?;
             (identity, until)
         }
     };

@@ -80,6 +80,18 @@ pub const PEERS: &[Peer] = &[
         find: find_tpm2_provider,
     },
     Peer {
+        name: "certmonger",
+        packages: &["certmonger"],
+        purpose: "SCEP is tested with a client that is not ours",
+        find: || find_administrative("certmonger"),
+    },
+    Peer {
+        name: "curl",
+        packages: &["curl"],
+        purpose: "EST is tested with it",
+        find: || process::find("curl"),
+    },
+    Peer {
         name: "faketime",
         packages: &["faketime"],
         purpose: "the agent is tested with a clock that is wrong",

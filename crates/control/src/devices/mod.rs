@@ -20,7 +20,8 @@ use uuid::Uuid;
 use crate::{
     App,
     access::problem::{
-        DEVICE_BLOCKED, IDENTITY_CONFLICT, ILLEGAL_STATE, INVALID, NOT_FOUND, Problem, UNAVAILABLE,
+        CSR_INVALID, DEVICE_BLOCKED, IDENTITY_CONFLICT, ILLEGAL_STATE, INVALID, KEY_REUSED, NOT_FOUND,
+        Problem, UNAVAILABLE,
     },
     audit::{self, LoggedTx},
 };
@@ -339,6 +340,30 @@ pub fn admit(
             Ok(Admitted { id, epoch: 1, state })
         }
     }
+}
+
+/// Gives a device another key (SPKI, DER), whose possession the caller has seen proven beside that of the old one.
+///
+/// Nothing attests the new key, so a device whose key was attested keeps that one.
+pub fn rekey(tx: &mut LoggedTx<'_>, device: &Device, spki: &[u8]) -> Result<(), Problem> {
+    let tenant = tx.tenant();
+    if device.attestation_level.is_attested() {
+        return Err(CSR_INVALID.detail("The device's key was attested. It renews for that key alone."));
+    }
+    if store::by_key(tx, tenant, sha256(spki).as_bytes())?.is_some() {
+        return Err(KEY_REUSED.detail("Another device has this key. Make a new one."));
+    }
+    store::rekey(tx, tenant, device.id, spki)?;
+    tx.record(
+        "device.rekeyed",
+        ("device", device.id.to_string()),
+        serde_json::json!({
+            "epoch": device.epoch,
+            "key_sha256": sha256(spki).to_string(),
+            "old_key_sha256": sha256(&device.spki).to_string(),
+        }),
+    )?;
+    Ok(())
 }
 
 /// The device that an id, a unique name or a hardware UUID names.

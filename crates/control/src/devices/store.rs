@@ -55,6 +55,7 @@ statements! {
     FORGET_CLAIMS = "DELETE FROM devices_claim WHERE tenant_id = $1 AND device_id = $2 AND NOT shared";
     TPM_ELSEWHERE = "SELECT COUNT(*) FROM devices_hardware WHERE kind = 'tpm_ek' AND value = $2 AND tenant_id <> $1";
     SET_STATE = "UPDATE devices_device SET state = $3, quarantine_reason = $4 WHERE tenant_id = $1 AND device_id = $2";
+    REKEY = "UPDATE devices_device SET spki = $3, spki_sha256 = $4 WHERE tenant_id = $1 AND device_id = $2";
     SET_COMPLIANCE = "UPDATE devices_device SET compliance_state = $3, compliance_at = $4 \
         WHERE tenant_id = $1 AND device_id = $2";
     SEEN = "UPDATE devices_device SET last_seen_at = $3 WHERE tenant_id = $1 AND device_id = $2 AND last_seen_at < $3";
@@ -125,6 +126,20 @@ pub fn by_uuid(tx: &mut Tx, tenant: TenantId, device_uuid: Uuid) -> Result<Vec<D
 
 pub fn by_name(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Vec<Device>, StorageError> {
     tx.query(&BY_NAME, &[&tenant.uuid(), &name], device_of)
+}
+
+/// Gives a device another key. Another device's key breaks the unique index.
+pub fn rekey(tx: &mut Tx, tenant: TenantId, device: DeviceId, spki: &[u8]) -> Result<(), StorageError> {
+    tx.execute(
+        &REKEY,
+        &[
+            &tenant.uuid(),
+            &device.uuid(),
+            &spki,
+            &muster_trust::key::sha256(spki).as_bytes().as_slice(),
+        ],
+    )
+    .map(drop)
 }
 
 pub fn by_key(tx: &mut Tx, tenant: TenantId, spki_sha256: &[u8]) -> Result<Option<Device>, StorageError> {

@@ -225,6 +225,28 @@ impl Authority {
         Ok((vec![leaf, issuer.certificate.clone()], key.serialize_der()))
     }
 
+    /// The certificate of the CA that signs what this installation shows itself, such as its listeners' certificate.
+    pub fn listener_ca_certificate(&self) -> CertificateDer<'static> {
+        self.set().listener.certificate.clone()
+    }
+
+    /// A certificate for the key of SCEP's registration authority, by the listener CA: its key is always at hand, and it does
+    /// not change when the device CA does.
+    pub(super) fn registration_authority_certificate(
+        &self,
+        key: &KeyPair,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<CertificateDer<'static>, SecretsError> {
+        let issuer = Arc::clone(&self.set().listener);
+        let params = profile::registration_authority(now, lifetime, issuer.not_after)?;
+        let to_sign = issuer.issuer().certificate_to_sign(&params, key)?;
+        let signature = issuer.key.sign_at_once(&to_sign).ok_or_else(|| {
+            SecretsError::Authorities("the listener CA's key must be in a file".to_owned())
+        })??;
+        Ok(CertificateDer::from(der::signed(&to_sign, &signature)))
+    }
+
     /// Writes the certificate of a device for the key `spki` (DER), unsigned. Nothing is taken from a request but the key.
     pub fn prepare_device(
         &self,

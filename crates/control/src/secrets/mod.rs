@@ -11,6 +11,7 @@ mod files;
 mod first_run;
 mod profile;
 mod register;
+mod scep_ra;
 
 use std::{
     collections::HashMap,
@@ -42,6 +43,7 @@ pub use files::write_private;
 pub use profile::{CaRole, DeviceSubject, SERVER_CERTIFICATE_DAYS};
 pub(crate) use profile::{offset, responder};
 pub use register::{AuthorityState, Member, Record};
+pub use scep_ra::{KeyTransport, ScepRa};
 
 /// What can go wrong with the key folder.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +83,7 @@ pub struct Keyring {
     folder: PathBuf,
     pub install: Uuid,
     pub authority: Authority,
+    pub scep_ra: ScepRa,
     pub access_tokens: SigningKey,
     pub enrollment_tokens: SigningKey,
     tenants: RwLock<HashMap<TenantId, Arc<TenantKeys>>>,
@@ -124,10 +127,12 @@ impl Keyring {
         let folder = keys_folder(data_dir);
         files::private_folder(&folder)?;
         let take_away = data_dir.join("take-away");
+        let authority = Authority::open(&folder, &take_away, custody, device_key, now)?;
         let install = files::install_id(&folder.join("install-id"), now)?;
         Ok(Keyring {
             install,
-            authority: Authority::open(&folder, &take_away, custody, device_key, now)?,
+            scep_ra: ScepRa::open(&folder, &authority, now)?,
+            authority,
             access_tokens: files::signing_key(&folder.join("access-tokens.pem"), SigningKey::generate_p256)?,
             enrollment_tokens: files::signing_key(
                 &folder.join("enrollment-tokens.pem"),

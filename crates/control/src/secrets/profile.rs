@@ -246,6 +246,25 @@ pub fn responder(now: Timestamp, lifetime: Duration, until: Timestamp) -> Certif
     params
 }
 
+/// The certificate of the registration authority of SCEP: it signs answers and is enclosed for, and is no CA's, server's or
+/// device's.
+pub fn registration_authority(
+    now: Timestamp,
+    lifetime: Duration,
+    until: Timestamp,
+) -> Result<CertificateParams, SecretsError> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.serial_number = Some(SerialNumber::from_slice(&serial()));
+    params.distinguished_name = named("Muster SCEP RA");
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
+    params.use_authority_key_identifier_extension = true;
+    validity(&mut params, now, lifetime, until);
+    Ok(params)
+}
+
 /// A fresh serial number: positive, and of the same length always.
 pub fn serial() -> [u8; SERIAL_BYTES] {
     let mut serial = random::<SERIAL_BYTES>();

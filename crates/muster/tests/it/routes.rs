@@ -165,6 +165,65 @@ async fn a2_no_spelling_of_a_path_goes_around_authentication() {
     }
 }
 
+/// What the device listener answers who shows nothing at all.
+const DEVICE_ROUTES: [(&str, &str, u16); 15] = [
+    ("GET", "/agent/v1/ping", 200),
+    ("POST", "/agent/v1/enroll/begin", 400),
+    ("POST", "/agent/v1/enroll/finish", 400),
+    ("POST", "/agent/v1/checkin", 401),
+    (
+        "GET",
+        "/agent/v1/bundles/0000000000000000000000000000000000000000000000000000000000000000",
+        401,
+    ),
+    ("PUT", "/agent/v1/inventory", 401),
+    ("POST", "/agent/v1/renew", 401),
+    ("GET", "/agent/v1/wake", 401),
+    ("GET", "/scep?operation=GetCACaps", 200),
+    ("GET", "/scep?operation=GetCACert", 200),
+    ("POST", "/scep?operation=PKIOperation", 400),
+    ("GET", "/.well-known/est/cacerts", 200),
+    ("GET", "/.well-known/est/csrattrs", 200),
+    ("POST", "/.well-known/est/simpleenroll", 401),
+    ("POST", "/.well-known/est/simplereenroll", 401),
+];
+
+/// Sends `{}` as JSON and nothing that would say who asks.
+async fn unknown(server: &Server, address: &str, method: &str, target: &str) -> raw::RawAnswer {
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\
+         Connection: close\r\n\r\n{{}}"
+    );
+    raw::send_to(&server.admin, address, request.as_bytes()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a1_the_device_listener_tells_strangers_what_is_public_and_no_more() {
+    let server = Server::start(Options::default()).await;
+    let (device, admin) = (server.admin.device_address(), server.admin.admin_address());
+    for (method, path, status) in DEVICE_ROUTES {
+        let answer = unknown(&server, device, method, path).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
+        let elsewhere = unknown(&server, admin, method, path).await.status;
+        assert!(
+            (400..500).contains(&elsewhere),
+            "{method} {path} on the admin listener: {elsewhere}"
+        );
+        if status == 200 {
+            continue;
+        }
+        for spelling in spellings(path) {
+            let answer = unknown(&server, device, method, &spelling).await;
+            assert!(
+                (400..500).contains(&answer.status),
+                "{method} {spelling} answered {}: {}",
+                answer.status,
+                answer.body
+            );
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a2_the_method_is_that_of_the_request_line() {
     let server = Server::start(Options::default()).await;

@@ -222,6 +222,13 @@ impl Answer {
             .to_owned()
     }
 
+    /// The status, and the code of a refusal, for tables.
+    pub fn word(&self) -> String {
+        let body = self.json();
+        let code = body["code"].as_str().map(|code| format!(" {code}"));
+        format!("{}{}", self.status, code.unwrap_or_default())
+    }
+
     pub fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)

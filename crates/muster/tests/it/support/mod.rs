@@ -4,6 +4,7 @@ pub mod api;
 pub mod attested;
 pub mod database;
 pub mod device;
+pub mod enrollee;
 pub mod haproxy;
 pub mod jwt;
 pub mod machine;

@@ -54,7 +54,12 @@ pub async fn connect(admin: &AdminFile, address: &str, protocol: &[u8]) -> io::R
 
 /// Sends bytes to the admin listener as HTTP/1.1 and reads the answer. Say `Connection: close` in the bytes.
 pub async fn send(admin: &AdminFile, bytes: &[u8]) -> RawAnswer {
-    let mut stream = connect(admin, admin.admin_address(), b"http/1.1")
+    send_to(admin, admin.admin_address(), bytes).await
+}
+
+/// As [`send`], to a listener at `host:port`.
+pub async fn send_to(admin: &AdminFile, address: &str, bytes: &[u8]) -> RawAnswer {
+    let mut stream = connect(admin, address, b"http/1.1")
         .await
         .expect("the listener answers");
     let _ = stream.write_all(bytes).await;

@@ -401,6 +401,7 @@ pub fn start_tool(name: &str, arguments: &[&str], log: &Path) -> Child {
     command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+/// A program, with none of the caller's settings but the search path.
 #[expect(
     clippy::disallowed_methods,
     reason = "a test harness whose purpose is to start the programs under test"
