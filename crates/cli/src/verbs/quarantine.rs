@@ -217,7 +217,7 @@ pub async fn decide(
         Decision::Merge => (
             "merge",
             format!(
-                "Device {id} takes the place, name and owner of the device with the same hardware, which is retired."
+                "Device {id} takes the place and name of the device with the same hardware, which is retired."
             ),
             "is active; whoever held its hardware ids is retired",
         ),
