@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, HeaderMap, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -52,9 +52,17 @@ pub struct Call<'a> {
     method: Method,
     segments: Vec<&'a str>,
     query: Vec<(&'a str, String)>,
-    body: Option<Value>,
+    body: Option<Body>,
     idempotency_key: Option<String>,
     accept: &'static str,
+}
+
+/// What a request carries.
+#[derive(Clone, Debug)]
+enum Body {
+    Json(Value),
+    /// Bytes of another media type.
+    Bytes(&'static str, Vec<u8>),
 }
 
 impl<'a> Call<'a> {
@@ -84,10 +92,15 @@ impl<'a> Call<'a> {
     pub fn create(segments: &[&'a str], body: Value, key: Option<String>) -> Self {
         let key = key.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
         Self {
-            body: Some(body),
+            body: Some(Body::Json(body)),
             idempotency_key: Some(key),
             ..Self::new(Method::POST, segments)
         }
+    }
+
+    /// Replaces something.
+    pub fn put(segments: &[&'a str], body: Value) -> Self {
+        Self::new(Method::PUT, segments).body(body)
     }
 
     /// Removes something.
@@ -97,7 +110,13 @@ impl<'a> Call<'a> {
 
     /// With a body.
     pub fn body(mut self, body: Value) -> Self {
-        self.body = Some(body);
+        self.body = Some(Body::Json(body));
+        self
+    }
+
+    /// With a body of another media type than JSON.
+    pub fn bytes(mut self, media_type: &'static str, bytes: Vec<u8>) -> Self {
+        self.body = Some(Body::Bytes(media_type, bytes));
         self
     }
 
@@ -216,9 +235,13 @@ impl Api {
             .request(call.method.clone(), url.clone())
             .bearer_auth(token)
             .header(ACCEPT, call.accept);
-        if let Some(body) = &call.body {
-            request = request.json(body);
-        }
+        request = match &call.body {
+            None => request,
+            Some(Body::Json(body)) => request.json(body),
+            Some(Body::Bytes(media_type, bytes)) => {
+                request.header(CONTENT_TYPE, *media_type).body(bytes.clone())
+            }
+        };
         if let Some(key) = &call.idempotency_key {
             request = request.header("Idempotency-Key", key);
         }
@@ -452,6 +475,7 @@ mod tests {
         assert!(Call::get(&["devices"]).may_repeat());
         assert!(Call::create(&["policies"], Value::Null, None).may_repeat());
         assert!(!Call::post(&["clients"]).may_repeat());
+        assert!(!Call::put(&["enrollment-policy"], Value::Null).may_repeat());
         assert!(!Call::delete(&["clients", "x"]).may_repeat());
     }
 

@@ -222,6 +222,29 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
     Ok(bytes)
 }
 
+/// Reads a file; `-` is standard input. Both have the same limit.
+pub fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
+    if path != Path::new("-") {
+        return read_file(path);
+    }
+    let mut bytes = Vec::new();
+    let read = std::io::stdin()
+        .lock()
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes);
+    read.map_err(|source| CliError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(CliError::Content {
+            path: path.to_owned(),
+            detail: format!("larger than {FILE_BYTES_MAX} bytes"),
+        });
+    }
+    Ok(bytes)
+}
+
 /// Writes a file that only its owner can read, in one step: a new file takes the old one's place.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let write = || -> std::io::Result<()> {

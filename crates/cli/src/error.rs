@@ -165,6 +165,11 @@ impl Problem {
                 "Use a client that holds the scope: `muster client create NAME --scope …` as an administrator."
             }
             "cursor_invalid" => "Start without --cursor.",
+            "csv_invalid" => "Correct the rows, or make the good ones with --partial.",
+            "enrollment_policy_invalid" => {
+                "`muster enrollment policy show -o json` has the shape of a policy."
+            }
+            "conflict" => "Read what is stored now, and repeat the change.",
             "name_taken" => "Choose another name, or work with the one that is there.",
             "version_exists" => "A version never changes: give the new content a new version.",
             "settings_invalid" => "`muster settings` lists every setting with its values.",

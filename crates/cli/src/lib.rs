@@ -10,6 +10,7 @@ mod error;
 mod log;
 mod output;
 mod progress;
+mod qr;
 mod verbs;
 
 use std::path::{Path, PathBuf};
@@ -24,7 +25,8 @@ pub use verbs::log::LogCommand;
 
 use output::Printer;
 use verbs::{
-    client, command, console_link, context as contexts, device, login, policy, rollout, system, token,
+    client, command, console_link, context as contexts, device, enrollment, login, policy, rollout, system,
+    token,
 };
 
 /// Flags that every verb takes.
@@ -78,6 +80,9 @@ pub enum Command {
     /// One-time enrollment tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Enrollment: how tokens fared, and what a device has to be to get in
+    #[command(subcommand)]
+    Enrollment(enrollment::EnrollmentCommand),
     /// The transparency log: checkpoint, entries, verification
     #[command(subcommand)]
     Log(LogCommand),
@@ -137,6 +142,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Rollout(command) => rollout::run(command, &Api::connect(globals)?, printer).await,
         Command::Command(command) => command::run(command, &Api::connect(globals)?, printer).await,
         Command::Token(command) => token::run(command, &Api::connect(globals)?, printer).await,
+        Command::Enrollment(command) => enrollment::run(command, &Api::connect(globals)?, printer).await,
         Command::Log(command) => verbs::log::run(command, globals, printer).await,
         Command::Client(command) => client::run(command, &Api::connect(globals)?, printer).await,
         Command::ConsoleLink(arguments) => {
@@ -191,13 +197,24 @@ mod tests {
     fn the_lines_of_the_documentation_parse() {
         for line in [
             "device list --filter platform:linux -o json",
-            "device quarantine dev_1 accept",
+            "device quarantine list",
+            "device decide dev_1 merge",
+            "device decide dev_1 accept --yes",
+            "device decide dev_1 keep-both",
             "policy version add baseline 2026.05 --set passcode.min_length=12",
             "policy activate baseline 2026.05 --wait",
             "rollout watch rol_1",
             "command lock dev_1 --wait",
             "command bulk lock --filter platform:linux --wait",
             "token create --device-uuid 4c4c4544-0042-3510-8052-b4c04f4b3132",
+            "token create --device-uuid u --protocol acme --attestation apple --attestation tpm2 --qr",
+            "token create --device-uuid u --protocol scep --subject laptop-7 --ownership personal",
+            "token create-bulk --file devices.csv --partial --out tokens.csv",
+            "enrollment funnel --hours 24",
+            "enrollment policy show -o json",
+            "enrollment policy set --file policy.json",
+            "enrollment policy set --require-attestation tpm2,apple --devices-max none",
+            "enrollment policy set --allow-unattested",
             "log verify --admin-file admin.json",
             "client create ci --scope device:read --scope policy:write",
             "--context lab overview",
@@ -225,7 +242,12 @@ mod tests {
             "command lock",
             "token create",
             "-o xml overview",
-            "device quarantine dev_1 maybe",
+            "device decide dev_1 maybe",
+            "token create --device-uuid u --protocol pigeon",
+            "token create --device-uuid u --attestation magic",
+            "token create-bulk",
+            "enrollment policy set --require-attestation unattested",
+            "enrollment policy set --devices-max -1",
         ] {
             let error = parse(line).err().unwrap_or_else(|| panic!("`{line}` parses"));
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -85,6 +85,16 @@ impl Printer {
         let _ = writeln!(std::io::stderr().lock(), "{text}");
     }
 
+    /// Shows tables beside the answer, on standard error.
+    pub fn aside(&self, sheet: &Sheet) {
+        self.note(&self.render(sheet));
+    }
+
+    /// Whether text may have colors.
+    pub fn has_color(&self) -> bool {
+        self.has_color
+    }
+
     /// Says where the next page begins.
     pub fn next_page(&self, cursor: Option<&str>) {
         if let Some(cursor) = cursor
@@ -307,10 +317,12 @@ fn clean(text: &str) -> String {
 /// The color that goes with a state's word; the word alone says it all.
 fn color_of(word: &str) -> Option<Color> {
     match word {
-        "compliant" | "verified" | "active" | "completed" | "done" | "exact" => Some(Color::Green),
+        "compliant" | "verified" | "active" | "completed" | "done" | "exact" | "redeemed" => {
+            Some(Color::Green)
+        }
         "noncompliant" | "failed" | "aborted" | "rolled_back" | "expired" | "retired" => Some(Color::Red),
         "pending" | "queued" | "delivered" | "running" | "paused" | "quarantined" | "weaker" | "unknown"
-        | "awaiting_approval" | "not_expressible" | "silent" => Some(Color::Yellow),
+        | "differs" | "awaiting_approval" | "not_expressible" | "silent" => Some(Color::Yellow),
         _ => None,
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use muster_control::enrollment::Funnel;
+
 use crate::{
     session::encode,
     ui::{self, Tone},
@@ -37,6 +39,53 @@ struct Quantity {
     label: String,
     class: &'static str,
     count: i64,
+}
+
+/// One step of the way from a token to a device.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Step {
+    pub label: &'static str,
+    pub meaning: &'static str,
+    pub count: String,
+    /// Of all tokens.
+    pub percent: i64,
+    pub class: &'static str,
+    pub width: i64,
+}
+
+/// How the tokens of a time fared: all of them, then those that were used, wait, were never used, were refused.
+pub fn funnel(funnel: &Funnel) -> Vec<Step> {
+    let waiting = (funnel.issued - funnel.redeemed - funnel.expired_unused).max(0);
+    let steps = [
+        ("Issued", "Tokens that were made", funnel.issued, "hue1"),
+        ("Redeemed", "A device enrolled with it", funnel.redeemed, "good"),
+        ("Waiting", "Can still be used", waiting, "wait"),
+        (
+            "Expired unused",
+            "Nobody used it in time",
+            funnel.expired_unused,
+            "off",
+        ),
+        (
+            "Refused",
+            "A device was refused with it at least once",
+            funnel.with_failures,
+            "bad",
+        ),
+    ];
+    let share = |count: i64, whole: i64| count.max(0) * whole / funnel.issued.max(1);
+    let steps = steps.into_iter().map(|(label, meaning, count, class)| Step {
+        label,
+        meaning,
+        count: ui::count(count),
+        percent: share(count, 100).min(100),
+        class,
+        width: match count {
+            ..=0 => 0,
+            _ => share(count, WIDTH).clamp(WIDTH_MIN, WIDTH),
+        },
+    });
+    steps.collect()
 }
 
 /// Devices by compliance, from good to bad.
@@ -143,6 +192,32 @@ mod tests {
             bar.parts[1].href,
             "/devices?filter=state%3Aactive%20compliance%3Anoncompliant"
         );
+    }
+
+    #[test]
+    fn a_funnel_shows_what_became_of_each_token() {
+        let steps = funnel(&Funnel {
+            issued: 8,
+            redeemed: 4,
+            expired_unused: 1,
+            with_failures: 2,
+            failures: Vec::new(),
+        });
+        let shown: Vec<_> = steps
+            .iter()
+            .map(|step| (step.label, step.count.as_str(), step.percent, step.width))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("Issued", "8", 100, 1000),
+                ("Redeemed", "4", 50, 500),
+                ("Waiting", "3", 37, 375),
+                ("Expired unused", "1", 12, 125),
+                ("Refused", "2", 25, 250),
+            ]
+        );
+        assert!(funnel(&Funnel::default()).iter().all(|step| step.width == 0));
     }
 
     #[test]

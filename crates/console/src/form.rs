@@ -1,16 +1,21 @@
 //! Forms: read only for a signed-in person whose session made them.
 
 use axum::{
-    Form,
+    Form, RequestExt,
     extract::{FromRequest, FromRequestParts, Request},
+    http::header,
     response::{IntoResponse, Response},
 };
+use multer::{Constraints, Multipart, SizeLimit, parse_boundary};
 use muster_control::{
     App,
     access::problem::{INVALID, MALFORMED},
 };
 
-use crate::{session::Session, shell::Refusal};
+use crate::{BODY_BYTES_MAX, session::Session, shell::Refusal};
+
+/// Fields that a form with a file may have.
+const PARTS_MAX: usize = 32;
 
 /// A form with the person who sent it. There is no other way to a form's fields, so no handler can forget the check.
 pub struct Sent {
@@ -41,6 +46,11 @@ impl FromRequest<App> for Fields {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Refusal> {
+        let content_type = request.headers().get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok());
+        if let Some(boundary) = content_type.and_then(|text| parse_boundary(text).ok()) {
+            return read_parts(request, boundary).await;
+        }
         match Form::<Vec<(String, String)>>::from_request(request, app).await {
             Ok(Form(pairs)) => Ok(Fields(pairs)),
             Err(_) => Err(Refusal(MALFORMED.detail("The form could not be read."))),
@@ -48,7 +58,37 @@ impl FromRequest<App> for Fields {
     }
 }
 
+/// Reads a form that carries a file (`multipart/form-data`, RFC 7578). A file is text here, as every field is.
+async fn read_parts(request: Request, boundary: String) -> Result<Fields, Refusal> {
+    let unreadable = |_| Refusal(MALFORMED.detail("The form could not be read, or has more than 2 MiB."));
+    let limit = SizeLimit::new().whole_stream(BODY_BYTES_MAX as u64);
+    let body = request.with_limited_body().into_body().into_data_stream();
+    let mut parts = Multipart::with_constraints(body, boundary, Constraints::new().size_limit(limit));
+    let mut pairs = Vec::new();
+    while let Some(part) = parts.next_field().await.map_err(unreadable)? {
+        if pairs.len() >= PARTS_MAX {
+            return Err(Refusal(
+                MALFORMED.detail("The form has more fields than any of ours."),
+            ));
+        }
+        let name = part.name().unwrap_or_default().to_owned();
+        let bytes = part.bytes().await.map_err(unreadable)?;
+        let text = String::from_utf8(bytes.to_vec()).map_err(|_| {
+            Refusal(INVALID.detail(format!(
+                "{name}: the file is not UTF-8 text. Save it again as \u{201c}CSV UTF-8\u{201d}."
+            )))
+        })?;
+        pairs.push((name, text));
+    }
+    Ok(Fields(pairs))
+}
+
 impl Fields {
+    /// The fields that a form would have sent.
+    pub fn of(pairs: Vec<(String, String)>) -> Fields {
+        Fields(pairs)
+    }
+
     /// A field without the spaces around it; empty where it is missing.
     pub fn text(&self, name: &str) -> &str {
         self.0
@@ -60,6 +100,11 @@ impl Fields {
     /// A field that may be left empty.
     pub fn optional(&self, name: &str) -> Option<&str> {
         Some(self.text(name)).filter(|text| !text.is_empty())
+    }
+
+    /// Whether one of the fields of this name has this value: a box that is checked.
+    pub fn has(&self, name: &str, value: &str) -> bool {
+        self.all(name).any(|sent| sent == value)
     }
 
     /// A field read as a type of the model; an empty one is absent.

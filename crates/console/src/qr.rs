@@ -17,13 +17,14 @@ pub fn draw(text: &str) -> Option<Drawing> {
     let code = QrCode::with_error_correction_level(text.as_bytes(), EcLevel::L).ok()?;
     let width = code.width();
     let mut path = String::new();
-    for (place, color) in code.to_colors().into_iter().enumerate() {
-        if color == Color::Dark {
-            path.push_str(&format!(
-                "M{} {}h1v1h-1z",
-                place % width + QUIET,
-                place / width + QUIET
-            ));
+    for (y, row) in code.to_colors().chunks(width).enumerate() {
+        let mut x = 0;
+        for run in row.chunk_by(|left, right| left == right) {
+            if run.first() == Some(&Color::Dark) {
+                let (left, top, length) = (x + QUIET, y + QUIET, run.len());
+                path.push_str(&format!("M{left} {top}h{length}v1h-{length}z"));
+            }
+            x += run.len();
         }
     }
     Some(Drawing {
@@ -40,8 +41,8 @@ mod tests {
     fn a_token_fits_and_a_book_does_not() {
         let drawing = draw(&"a".repeat(700)).expect("a token fits");
         assert!(
-            drawing.path.starts_with("M4 4h1v1h-1z"),
-            "the corner of the first finder pattern is dark"
+            drawing.path.starts_with("M4 4h7v1h-7z"),
+            "the first finder pattern begins with seven dark modules"
         );
         assert!(draw(&"a".repeat(5000)).is_none());
     }

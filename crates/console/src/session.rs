@@ -31,6 +31,14 @@ const NOTICES: &[(&str, &str)] = &[
     ),
     ("rejected", "The device is rejected and retired."),
     (
+        "kept",
+        "Both devices are active. The hardware ids stay with the one that had them first.",
+    ),
+    (
+        "enrollment-policy-changed",
+        "The enrollment policy is changed. It counts for every enrollment from now on.",
+    ),
+    (
         "retired",
         "The device is retired and its certificates are revoked.",
     ),

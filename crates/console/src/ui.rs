@@ -3,9 +3,10 @@
 use std::fmt;
 
 use askama::filters::HtmlSafe;
-use muster_control::devices::DeviceState;
+use muster_control::devices::{DeviceState, Protocol};
 use muster_model::{
-    CommandState, ComplianceState, PolicyId, RolloutState, SettingState, Timestamp,
+    AttestationLevel, CommandState, ComplianceState, Ownership, PolicyId, RolloutState, SettingState,
+    Timestamp,
     settings::{SettingValue, Support},
 };
 
@@ -172,6 +173,61 @@ pub fn device_state(state: DeviceState) -> Badge {
         DeviceState::Active => Badge::new("active", Tone::Good),
         DeviceState::Quarantined => Badge::new("quarantined", Tone::Warn),
         DeviceState::Retired => Badge::new("retired", Tone::Off),
+    }
+}
+
+/// What stands behind a device's key, and what that means.
+pub fn attestation(level: AttestationLevel) -> (Badge, &'static str) {
+    match level {
+        AttestationLevel::Unattested => (
+            Badge::new("unattested", Tone::Warn),
+            "A software key. What the device says of itself is not proven, and the key can be copied.",
+        ),
+        AttestationLevel::Tpm2 => (
+            Badge::new("TPM 2.0", Tone::Good),
+            "The machine's TPM holds the key and proved it. The key cannot leave the machine.",
+        ),
+        AttestationLevel::AndroidTee => (
+            Badge::new("Android TEE", Tone::Good),
+            "Android's trusted execution environment holds the key and proved it.",
+        ),
+        AttestationLevel::AndroidStrongbox => (
+            Badge::new("Android StrongBox", Tone::Good),
+            "A security chip of its own, Android's StrongBox, holds the key and proved it.",
+        ),
+        AttestationLevel::Apple => (
+            Badge::new("Apple", Tone::Good),
+            "The Secure Enclave holds the key, and Apple attested the device.",
+        ),
+    }
+}
+
+/// A kind of proof as a choice in a form.
+pub fn attestation_choice(level: AttestationLevel) -> &'static str {
+    match level {
+        AttestationLevel::Unattested => "None: a software key",
+        AttestationLevel::Tpm2 => "TPM 2.0",
+        AttestationLevel::AndroidTee => "Android TEE",
+        AttestationLevel::AndroidStrongbox => "Android StrongBox",
+        AttestationLevel::Apple => "Apple Secure Enclave",
+    }
+}
+
+/// Whose device it is.
+pub fn ownership(ownership: Ownership) -> &'static str {
+    match ownership {
+        Ownership::Company => "company",
+        Ownership::Personal => "personal",
+    }
+}
+
+/// How a device enrolls.
+pub fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Agent => "Muster agent",
+        Protocol::Acme => "ACME",
+        Protocol::Scep => "SCEP",
+        Protocol::Est => "EST",
     }
 }
 

@@ -4,7 +4,7 @@ use muster_model::facts::Facts;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Page, Paging, list};
+use super::{Page, Paging, list, quarantine};
 use crate::CliError;
 use crate::api::{Answer, Api, Call};
 use crate::output::{Printer, Sheet, or_dash, plain};
@@ -51,14 +51,17 @@ pub enum DeviceCommand {
         #[command(flatten)]
         paging: Paging,
     },
+    /// Devices that wait for a decision, because they claim another's hardware
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// Decide about a device in quarantine
     #[command(
-        after_help = "Examples:\n  muster device quarantine laptop-7 accept\n  muster device quarantine laptop-7 \
-        reject --yes\n\nAccepting retires the device that held the same hardware identity."
+        after_help = "Examples:\n  muster device quarantine list\n  muster device decide laptop-7 merge\n  muster \
+        device decide laptop-7 keep-both\n  muster device decide laptop-7 reject --yes"
     )]
-    Quarantine {
+    Decide {
         id: String,
-        decision: Decision,
+        decision: quarantine::Decision,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -103,15 +106,6 @@ pub enum DeviceCommand {
     },
 }
 
-/// What becomes of a device in quarantine.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub enum Decision {
-    /// It is the hardware's rightful identity.
-    Accept,
-    /// It is not.
-    Reject,
-}
-
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Device {
@@ -133,12 +127,16 @@ struct Device {
     last_seen_at: Option<String>,
     enrolled_at: Option<String>,
     certificate: Option<Certificate>,
+    ownership: Option<String>,
+    protocol: Option<String>,
+    merged_into: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Attestation {
     level: String,
+    facts: Value,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -195,7 +193,10 @@ pub async fn run(command: DeviceCommand, api: &Api, printer: &Printer) -> Result
             printer.next_page(answer.known.next_cursor.as_deref());
             Ok(())
         }
-        DeviceCommand::Quarantine { id, decision, yes } => decide(api, printer, &id, decision, yes).await,
+        DeviceCommand::Quarantine(command) => quarantine::run(command, api, printer).await,
+        DeviceCommand::Decide { id, decision, yes } => {
+            quarantine::decide(api, printer, &id, decision, yes).await
+        }
         DeviceCommand::Retire { id, yes } => {
             let what =
                 format!("Device {id} will not be served any more, and has to enroll again to come back.");
@@ -213,28 +214,6 @@ pub async fn run(command: DeviceCommand, api: &Api, printer: &Printer) -> Result
             yes,
         } => super::certificate::revoke(api, printer, &id, serial.as_deref(), reason, yes).await,
     }
-}
-
-async fn decide(
-    api: &Api,
-    printer: &Printer,
-    id: &str,
-    decision: Decision,
-    yes: bool,
-) -> Result<(), CliError> {
-    let (word, what) = match decision {
-        Decision::Accept => (
-            "accept",
-            format!("Device {id} takes the place of the one with the same hardware."),
-        ),
-        Decision::Reject => ("reject", format!("Device {id} will not be served.")),
-    };
-    printer.confirm(yes, &what, id)?;
-    let body = serde_json::json!({"decision": word});
-    api.send_quiet(Call::post(&["devices", id, "quarantine-decision"]).body(body))
-        .await?;
-    printer.note(&format!("{id}: {word}ed."));
-    Ok(())
 }
 
 fn devices(printer: &Printer, devices: &[Device]) -> Sheet {
@@ -293,11 +272,25 @@ fn device(printer: &Printer, device: &Device) -> Sheet {
         ("agent", device.agent_version.clone()),
         ("epoch", Some(device.epoch.to_string())),
         ("attestation", Some(device.attestation.level.clone())),
+        ("proved", proved(&device.attestation.facts)),
+        ("ownership", device.ownership.clone()),
+        ("enrolled by", device.protocol.clone()),
+        ("lives on as", device.merged_into.clone()),
         ("certificate", certificate.serial),
         ("valid until", certificate.not_after),
         ("enrolled", Some(printer.when(device.enrolled_at.as_deref()))),
         ("last seen", Some(printer.when(device.last_seen_at.as_deref()))),
     ])
+}
+
+/// What the proof of the hardware said, in one line; nothing where it said nothing.
+fn proved(facts: &Value) -> Option<String> {
+    let facts = facts.as_object()?;
+    let said = facts.iter().filter(|(_, value)| !value.is_null());
+    let said: Vec<String> = said
+        .map(|(name, value)| format!("{name} {}", plain(value)))
+        .collect();
+    (!said.is_empty()).then(|| said.join(", "))
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -492,6 +485,17 @@ mod tests {
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(16 << 30), "16.0 GiB");
         assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
+    }
+
+    #[test]
+    fn what_hardware_proved_is_one_line() {
+        let facts = serde_json::json!({"secure_boot": true, "udid": null, "manufacturer": "INTC"});
+        assert_eq!(
+            proved(&facts).as_deref(),
+            Some("manufacturer INTC, secure_boot true")
+        );
+        assert_eq!(proved(&Value::Null), None);
+        assert_eq!(proved(&serde_json::json!({})), None);
     }
 
     #[test]

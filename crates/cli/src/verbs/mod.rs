@@ -6,12 +6,15 @@ pub mod command;
 pub mod console_link;
 pub mod context;
 pub mod device;
+pub mod enrollment;
 pub mod log;
 pub mod login;
 pub mod policy;
+pub mod quarantine;
 pub mod rollout;
 pub mod system;
 pub mod token;
+pub mod token_table;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{Page, Paging, list, rollout};
 use crate::CliError;
 use crate::api::{Answer, Api, Call};
-use crate::context::read_file;
+use crate::context::read_input;
 use crate::output::{Printer, Sheet, or_dash, plain};
 
 /// Verbs of policies. POLICY is a policy's id or name.
@@ -296,20 +296,9 @@ fn read_settings(file: Option<&Path>, set: &[String]) -> Result<Value, CliError>
     Ok(settings)
 }
 
-fn read_json(path: &Path) -> Result<Value, CliError> {
-    use std::io::Read as _;
-    let bytes = if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        let limit = muster_model::settings::SETTINGS_BYTES_MAX as u64 + 1;
-        let read = std::io::stdin().lock().take(limit).read_to_end(&mut bytes);
-        read.map_err(|source| CliError::File {
-            path: path.to_owned(),
-            source,
-        })?;
-        bytes
-    } else {
-        read_file(path)?
-    };
+/// Reads a document of JSON from a file; `-` is standard input.
+pub fn read_json(path: &Path) -> Result<Value, CliError> {
+    let bytes = read_input(path)?;
     serde_json::from_slice(&bytes).map_err(|error| CliError::Content {
         path: path.to_owned(),
         detail: error.to_string(),

@@ -20,8 +20,10 @@ use super::{
     ROWS, commands as command_pages,
     commands::CommandRow,
     log::{Line, own_lines},
+    quarantine::{Case, Value},
 };
 use crate::{
+    proof::Proof,
     session::{Ask, At, Session, rows},
     shell::{Refusal, Section, Shell, page},
     ui::{self, Badge, When},
@@ -58,12 +60,9 @@ pub struct Head {
     pub device_uuid: String,
     pub epoch: u32,
     pub agent_version: Option<String>,
-    pub attestation: String,
     pub state: Badge,
     pub is_active: bool,
-    pub is_quarantined: bool,
     pub is_retired: bool,
-    pub reason: Option<String>,
     pub compliance: Badge,
     pub evaluated: Option<When>,
     pub enrolled: When,
@@ -105,12 +104,9 @@ impl Head {
             device_uuid: device.device_uuid.to_string(),
             epoch: device.epoch,
             agent_version: device.agent_version.clone(),
-            attestation: device.attestation_level.as_str().to_owned(),
             state: ui::device_state(device.state),
             is_active: device.state == DeviceState::Active,
-            is_quarantined: device.state == DeviceState::Quarantined,
             is_retired: device.state == DeviceState::Retired,
-            reason: device.quarantine_reason.clone(),
             compliance: ui::compliance(device.compliance),
             evaluated: device.compliance_at.map(|at| When::new(at, now)),
             enrolled: When::new(device.enrolled_at, now),
@@ -120,47 +116,17 @@ impl Head {
     }
 }
 
-/// One side of a quarantine decision.
-#[derive(Debug)]
-pub struct Side {
-    pub title: &'static str,
-    pub href: String,
-    pub name: String,
-    pub state: Badge,
-    pub serial: String,
-    pub device_uuid: String,
-    pub model: String,
-    pub owner: String,
-    pub key: String,
-    pub enrolled: When,
-    pub seen: When,
-}
-
-impl Side {
-    fn of(title: &'static str, device: &Device, now: Timestamp) -> Side {
-        let model = [device.vendor.as_deref(), device.model.as_deref()];
-        Side {
-            title,
-            href: format!("/devices/{}", device.id),
-            name: device.name.clone(),
-            state: ui::device_state(device.state),
-            serial: device.serial.clone().unwrap_or_else(|| "none".to_owned()),
-            device_uuid: device.device_uuid.to_string(),
-            model: model.into_iter().flatten().collect::<Vec<_>>().join(" "),
-            owner: device.owner.clone().unwrap_or_else(|| "nobody".to_owned()),
-            key: muster_trust::key::sha256(&device.spki).to_hex(),
-            enrolled: When::new(device.enrolled_at, now),
-            seen: When::new(device.last_seen_at, now),
-        }
-    }
-}
-
 #[derive(Template)]
 #[template(path = "device.html")]
 pub struct OverviewTab {
     pub shell: Shell,
     pub head: Head,
-    pub sides: Vec<Side>,
+    pub case: Option<Case>,
+    pub proof: Proof,
+    pub ownership: &'static str,
+    pub protocol: &'static str,
+    /// The device that this one lives on as: its page and its name.
+    pub merged_into: Option<(String, String)>,
     pub claims: Vec<(String, String)>,
     pub policies: Vec<(String, String, String)>,
     pub verdicts: Vec<Verdict>,
@@ -197,20 +163,26 @@ async fn overview(State(app): State<App>, session: Session, At(id): At<String>) 
         .db
         .read(permit.storage(), move |tx| {
             let device = devices::resolve(tx, tenant, &id)?;
-            let mut sides = Vec::new();
-            if device.state == DeviceState::Quarantined {
-                sides.push(Side::of("Enrolling now", &device, now));
-                let rivals = devices::rivals(tx, tenant, &device)?;
-                sides.extend(rivals.iter().map(|rival| Side::of("Already known", rival, now)));
-            }
+            let case = match device.state {
+                DeviceState::Quarantined => Some(Case::of(tx, tenant, &device, "device", now)?),
+                DeviceState::Active | DeviceState::Retired => None,
+            };
+            let merged_into = match device.merged_into {
+                Some(heir) => Some((format!("/devices/{heir}"), devices::get(tx, tenant, heir)?.name)),
+                None => None,
+            };
             let standing = rollout::device_settings(tx, &work.activations, tenant, &device, now)?;
             let recent = commands::list(tx, tenant, Some(device.id), None, RECENT)?;
             let entries = audit::entries_of(tx, tenant, &device.id.to_string(), i64::MAX, rows(RECENT))?;
             Ok::<_, Problem>(OverviewTab {
                 shell: named.shell(device.name.clone(), Section::Devices),
                 head: Head::of(&device, "", now),
-                sides,
-                claims: devices::claims(tx, tenant, device.id)?,
+                case,
+                proof: Proof::of(&device),
+                ownership: ui::ownership(device.ownership),
+                protocol: ui::protocol(device.protocol),
+                merged_into,
+                claims: devices::said(tx, tenant, device.id)?,
                 policies: standing
                     .policies
                     .iter()

@@ -60,10 +60,17 @@ async fn decide(State(app): State<App>, At(id): At<String>, sent: Sent) -> Resul
         "merge" | "accept" => (QuarantineDecision::Merge, "accepted"),
         "keep_both" => (QuarantineDecision::KeepBoth, "kept"),
         "reject" => (QuarantineDecision::Reject, "rejected"),
-        _ => return Err(Refusal(INVALID.detail("The decision is accept or reject."))),
+        _ => {
+            return Err(Refusal(
+                INVALID.detail("The decision is merge, keep_both or reject."),
+            ));
+        }
     };
     fleet::decide(&app, &permit, device.to_string(), decision).await?;
-    Ok(see_other(&format!("/devices/{device}?notice={notice}")))
+    Ok(see_other(&match sent.fields.text("back") {
+        "quarantine" => format!("/quarantine?notice={notice}"),
+        _ => format!("/devices/{device}?notice={notice}"),
+    }))
 }
 
 async fn retire(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {

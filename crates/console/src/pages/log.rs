@@ -61,6 +61,7 @@ const SENTENCES: &[(&str, &str)] = &[
     ("device.quarantine_decided", "Quarantine decided"),
     ("device.quarantined", "Device quarantined"),
     ("device.retired", "Device retired"),
+    ("enrollment.policy_changed", "Enrollment policy changed"),
     ("enrollment.refused", "Enrollment refused"),
     ("enrollment.token_created", "Enrollment token created"),
     ("policy.bundle_tampered", "Stored bundle was tampered with"),
@@ -76,6 +77,10 @@ const SENTENCES: &[(&str, &str)] = &[
     ("rollout.resumed", "Rollout resumed"),
     ("rollout.rolled_back", "Rollout rolled back"),
     ("rollout.withdrawn", "Policy withdrawn"),
+    (
+        "security.identity_mismatch",
+        "Identity alert: a device is not what it claims",
+    ),
     ("session.ended", "Signed out"),
     ("session.started", "Signed in"),
     ("signin.link_created", "Sign-in link made"),

@@ -5,12 +5,16 @@ mod commands;
 mod device;
 mod device_forms;
 mod devices;
+mod enrollment_policy;
 mod log;
 mod overview;
 mod policies;
 mod policy_forms;
+mod quarantine;
 mod rollouts;
 mod signin;
+mod token_forms;
+mod token_table;
 mod tokens;
 
 use axum::Router;
@@ -34,4 +38,8 @@ pub fn router() -> Router<App> {
         .merge(commands::router())
         .merge(log::router())
         .merge(tokens::router())
+        .merge(token_forms::router())
+        .merge(token_table::router())
+        .merge(quarantine::router())
+        .merge(enrollment_policy::router())
 }

@@ -28,6 +28,7 @@ const EXAMPLES: usize = 3;
 const LOOKED_AT: usize = 200;
 const ROLLOUTS_LOOKED_AT: usize = 20;
 const ACTIVITY: i64 = 10;
+const QUARANTINED: &str = "state:quarantined";
 /// A command that ends sooner than this without having been delivered is about to be lost.
 const EXPIRING: Duration = Duration::from_secs(24 * 3600);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
@@ -102,12 +103,7 @@ fn gather(
 ) -> Result<OverviewPage, Problem> {
     let overview = fleet::overview(app, tx, tenant, now)?;
     let mut needs = Vec::new();
-    needs.extend(device_need(
-        tx,
-        tenant,
-        "state:quarantined",
-        overview.quarantined,
-    )?);
+    needs.extend(device_need(tx, tenant, QUARANTINED, overview.quarantined)?);
     needs.extend(device_need(
         tx,
         tenant,
@@ -159,7 +155,7 @@ fn device_need(tx: &mut Tx, tenant: TenantId, filter: &str, count: i64) -> Resul
     }
     let parsed = DeviceFilter::parse(filter)?;
     let examples = devices::list(tx, tenant, &parsed, None, EXAMPLES)?;
-    let (tone, word, action) = if filter.contains("quarantined") {
+    let (tone, word, action) = if filter == QUARANTINED {
         (Tone::Warn, "in quarantine", "Decide")
     } else {
         (Tone::Bad, "noncompliant", "Look")
@@ -174,7 +170,11 @@ fn device_need(tx: &mut Tx, tenant: TenantId, filter: &str, count: i64) -> Resul
                 href: format!("/devices/{}", device.id),
             })
             .collect(),
-        href: format!("/devices?filter={}", crate::session::encode(filter)),
+        href: if filter == QUARANTINED {
+            "/quarantine".to_owned()
+        } else {
+            format!("/devices?filter={}", crate::session::encode(filter))
+        },
         action,
     }))
 }

@@ -118,6 +118,10 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
             "/log",
             "/log/0",
             "/tokens",
+            "/tokens/new",
+            "/tokens/table",
+            "/quarantine",
+            "/enrollment-policy",
             "/settings",
         ]
         .map(str::to_owned),
@@ -136,6 +140,59 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
         for path in &paths {
             stage.check(path);
         }
+    }
+}
+
+/// Fills in a form, sends it, and waits for the page that answers.
+async fn send(stage: &mut Stage, path: &str, fields: &[(&str, &str)], heading: &str) {
+    stage.open(path);
+    for (name, value) in fields {
+        stage.evaluate(&format!(
+            "{{ const e = document.querySelector('main [name={name}]{}'); e.value = {}; e.checked = true; }}",
+            if *name == "protocol" {
+                format!("[value={value}]")
+            } else {
+                String::new()
+            },
+            json!(value)
+        ));
+    }
+    stage.evaluate("document.querySelector('main form').requestSubmit()");
+    stage.until(&format!(
+        "document.readyState === 'complete' && document.body.textContent.includes({})",
+        json!(heading)
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_answers_the_forms_of_enrollment_is_sound() {
+    let Some(mut stage) = stage().await else { return };
+    stage.sign_in().await;
+    let uuid = "12345678-9abc-4def-8123-456789abcdef";
+    let (good, bad) = (
+        format!("device_uuid,owner\n{uuid},{HOSTILE}\n"),
+        "device_uuid,serial\nnobody,\n",
+    );
+    for (width, scheme) in [(1280, "light"), (1280, "dark"), (400, "light")] {
+        block_in_place(|| stage.browser.look(width, scheme));
+        for protocol in ["agent", "acme", "scep", "est"] {
+            let fields = [("device_uuid", uuid), ("protocol", protocol)];
+            send(&mut stage, "/tokens/new", &fields, "This is the only time").await;
+            assert_eq!(stage.evaluate(AUDIT), json!([]), "{protocol}");
+        }
+        for (csv, heading) in [(good.as_str(), "1 token made"), (bad, "No token was made")] {
+            send(&mut stage, "/tokens/table", &[("csv", csv)], heading).await;
+            assert_eq!(stage.evaluate(AUDIT), json!([]), "{heading}");
+        }
+        send(
+            &mut stage,
+            "/enrollment-policy",
+            &[("models", &"x".repeat(129))],
+            "The policy is as it was",
+        )
+        .await;
+        assert_eq!(stage.evaluate(AUDIT), json!([]), "a refused policy");
+        assert_eq!(stage.browser.complaints, Vec::<String>::new());
     }
 }
 

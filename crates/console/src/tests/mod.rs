@@ -2,6 +2,8 @@
 
 mod browser;
 mod chromium;
+mod enrollment;
+mod enrollment_policy;
 mod forms;
 mod pages;
 mod security;

@@ -131,6 +131,7 @@ async fn j1_j8_hostile_text_stays_text_on_every_page() {
             "/commands",
             "/log",
             "/tokens",
+            "/quarantine",
         ]
         .map(str::to_owned),
     );

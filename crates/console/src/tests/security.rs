@@ -15,6 +15,10 @@ const PAGES: &[&str] = &[
     "/commands",
     "/log",
     "/tokens",
+    "/tokens/new",
+    "/tokens/table",
+    "/quarantine",
+    "/enrollment-policy",
 ];
 
 /// Every form, with an id where one is needed.
@@ -24,6 +28,9 @@ fn forms() -> Vec<String> {
     vec![
         "/signout".to_owned(),
         "/tokens".to_owned(),
+        "/tokens/table".to_owned(),
+        "/tokens/table/csv".to_owned(),
+        "/enrollment-policy".to_owned(),
         "/policies".to_owned(),
         format!("/policies/{pol}/versions"),
         format!("/policies/{pol}/activate"),

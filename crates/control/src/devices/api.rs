@@ -1,7 +1,8 @@
 //! Routes of devices.
 
 use axum::{Json, extract::State};
-use muster_model::{AttestationLevel, ComplianceState, DeviceId, Ownership, Platform};
+use muster_model::{AttestationLevel, ComplianceState, DeviceId, Ownership, Platform, TenantId};
+use muster_trust::key::sha256;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -12,7 +13,7 @@ use crate::{
     App,
     access::{
         Permit,
-        problem::{NOT_FOUND, Problem},
+        problem::{ILLEGAL_STATE, NOT_FOUND, Problem},
         request::{Params, PathOf},
         scope::{DeviceRead, LogRead},
     },
@@ -24,6 +25,7 @@ use crate::{
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(facts))
+        .routes(routes!(quarantine))
         .routes(routes!(timeline))
 }
 
@@ -140,6 +142,75 @@ async fn facts(
         facts,
         updated_at: at.to_string(),
     }))
+}
+
+/// A device beside another, with what tells two devices apart.
+#[derive(Debug, Serialize, ToSchema)]
+struct SideView {
+    #[serde(flatten)]
+    device: DeviceView,
+    /// SHA-256 of the public key (SPKI in DER), hex: the device's identity.
+    key_sha256: String,
+    /// What the device says of its hardware, whoever holds it.
+    claims: Vec<ClaimView>,
+}
+
+/// A hardware identifier.
+#[derive(Debug, Serialize, ToSchema)]
+struct ClaimView {
+    /// `uuid`, `serial`, `imei` or `tpm_ek`.
+    kind: String,
+    value: String,
+}
+
+/// Both sides of a quarantine.
+#[derive(Debug, Serialize, ToSchema)]
+struct QuarantineView {
+    device: SideView,
+    /// Devices that hold an identifier which the device claims too; none where the holder is gone.
+    rivals: Vec<SideView>,
+}
+
+fn side(tx: &mut muster_storage::Tx, tenant: TenantId, device: Device) -> Result<SideView, Problem> {
+    let claims = super::said(tx, tenant, device.id)?;
+    Ok(SideView {
+        key_sha256: sha256(&device.spki).to_hex(),
+        device: device.into(),
+        claims: claims
+            .into_iter()
+            .map(|(kind, value)| ClaimView { kind, value })
+            .collect(),
+    })
+}
+
+#[utoipa::path(
+    get, path = "/devices/{id}/quarantine", tag = "devices", params(("id" = String, Path)),
+    security(("oauth2" = ["device:read"])), responses((status = 200, body = QuarantineView)),
+)]
+async fn quarantine(
+    permit: Permit<DeviceRead>,
+    State(app): State<App>,
+    PathOf(id): PathOf<String>,
+) -> Result<Json<QuarantineView>, Problem> {
+    let tenant = permit.tenant();
+    let view = app
+        .db
+        .read(permit.storage(), move |tx| {
+            let device = super::resolve(tx, tenant, &id)?;
+            if device.state != DeviceState::Quarantined {
+                return Err(ILLEGAL_STATE.detail("The device is not in quarantine."));
+            }
+            let mut rivals = Vec::new();
+            for rival in super::rivals(tx, tenant, &device)? {
+                rivals.push(side(tx, tenant, rival)?);
+            }
+            Ok::<_, Problem>(QuarantineView {
+                device: side(tx, tenant, device)?,
+                rivals,
+            })
+        })
+        .await?;
+    Ok(Json(view))
 }
 
 /// Paging of a timeline.

@@ -497,6 +497,17 @@ pub fn claims(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Vec<(St
     Ok(store::claims(tx, tenant, device)?)
 }
 
+/// Everything that a device says of its hardware, as (kind, value), whoever holds it.
+pub fn said(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Vec<(String, String)>, Problem> {
+    let mut said = store::claims(tx, tenant, device)?;
+    for (kind, value, _) in store::said_claims(tx, tenant, device)? {
+        said.push((kind, value));
+    }
+    said.sort();
+    said.dedup();
+    Ok(said)
+}
+
 /// Devices that hold a claim which this device makes too: the other side of a quarantine.
 pub fn rivals(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<Vec<Device>, Problem> {
     let mut rivals: Vec<Device> = Vec::new();

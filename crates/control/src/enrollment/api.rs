@@ -44,7 +44,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(create_token, list_tokens))
         .routes(routes!(create_tokens))
         .routes(routes!(funnel))
-        .routes(routes!(get_policy, put_policy))
+        .routes(routes!(get_enrollment_policy, put_enrollment_policy))
         .merge(
             OpenApiRouter::new()
                 .routes(routes!(import_android_status))
@@ -356,7 +356,10 @@ impl From<StoredPolicy> for PolicyView {
     get, path = "/enrollment-policy", tag = "enrollment", security(("oauth2" = ["config:read"])),
     responses((status = 200, body = PolicyView)),
 )]
-async fn get_policy(permit: Permit<ConfigRead>, State(app): State<App>) -> Result<Json<PolicyView>, Problem> {
+async fn get_enrollment_policy(
+    permit: Permit<ConfigRead>,
+    State(app): State<App>,
+) -> Result<Json<PolicyView>, Problem> {
     Ok(Json(super::policy_of(&app, permit.tenant()).await?.into()))
 }
 
@@ -373,7 +376,7 @@ struct PolicyRequest {
     put, path = "/enrollment-policy", tag = "enrollment", security(("oauth2" = ["config:write"])),
     request_body = PolicyRequest, responses((status = 200, body = PolicyView)),
 )]
-async fn put_policy(
+async fn put_enrollment_policy(
     permit: Permit<ConfigWrite>,
     State(app): State<App>,
     Body(request): Body<PolicyRequest>,

@@ -129,7 +129,7 @@ fn request<'a>(
     let mut request = NewTokenRequest::for_device(uuid::Uuid::nil());
     match cell("device_uuid").map(DeviceUuid::parse) {
         Some(Ok(device_uuid)) => request.device_uuid = device_uuid.uuid(),
-        Some(Err(error)) => errors.push(wrong(row, "device_uuid", &error.to_string())),
+        Some(Err(error)) => errors.push(wrong(row, "device_uuid", &format!("It {error}."))),
         None => errors.push(wrong(row, "device_uuid", "It is empty.")),
     }
     let mut text = |name: &str, parse: fn(&str) -> Result<String, String>| -> Option<String> {
@@ -143,15 +143,15 @@ fn request<'a>(
         }
     };
     request.serial = text("serial", |text| {
-        let serial = SerialNumber::parse(text).map_err(|error| error.to_string())?;
+        let serial = SerialNumber::parse(text).map_err(|error| format!("It {error}."))?;
         Ok(serial.as_str().to_owned())
     });
     request.owner = text("owner", |text| {
-        let owner = Name::parse(text).map_err(|error| error.to_string())?;
+        let owner = Name::parse(text).map_err(|error| format!("It {error}."))?;
         Ok(owner.as_str().to_owned())
     });
     request.subject = text("subject", |text| {
-        let subject = Label::parse(text).map_err(|error| error.to_string())?;
+        let subject = Label::parse(text).map_err(|error| format!("It {error}."))?;
         Ok(subject.as_str().to_owned())
     });
     if let Some(text) = cell("ownership") {

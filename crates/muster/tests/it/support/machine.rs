@@ -120,15 +120,6 @@ impl Machine {
         out
     }
 
-    /// Runs `muster-agent status`.
-    pub async fn status(&self) -> Value {
-        let mut command = self.command("status");
-        let output = command.args(["-o", "json"]).output().await;
-        let output = output.expect("the program muster-agent starts");
-        assert!(output.status.success(), "{}", server::everything(&output));
-        serde_json::from_slice(&output.stdout).expect("it is JSON")
-    }
-
     /// The folder of the agent's key and state.
     pub fn state_dir(&self) -> &std::path::Path {
         &self.state_dir
