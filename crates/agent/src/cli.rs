@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use muster_channel_agent::limits::TOKEN_CHARS_MAX;
 use url::Url;
 
+use crate::device_key::TpmChoice;
+
 /// Keeps this machine in the state that its organization has signed.
 #[derive(Debug, Parser)]
 #[command(name = "muster-agent", version, arg_required_else_help = true, after_help = EXAMPLES)]
@@ -69,9 +71,14 @@ pub struct EnrollArgs {
     #[arg(long, env = "MUSTER_ROOT", value_name = "PREFIX", default_value = "/")]
     pub root: PathBuf,
 
-    /// Keep the key in a TPM. Not available yet: comes with attestation.
-    #[arg(long, env = "MUSTER_TPM", value_name = "TCTI")]
-    pub tpm: Option<String>,
+    /// Where the key is kept: `device:/dev/tpmrm0`, `swtpm:host=127.0.0.1,port=2321`, `swtpm:path=/path/of/socket`, or
+    /// `none` for the state folder. Default: in /dev/tpmrm0 if it is there and works, else in the state folder.
+    #[arg(long, env = "MUSTER_TPM", value_name = "TCTI", value_parser = TpmChoice::parse)]
+    pub tpm: Option<TpmChoice>,
+
+    /// The organization's proxy ends TLS before the server: enroll although the proof of the TPM cannot name the connection.
+    #[arg(long, env = "MUSTER_BEHIND_PROXY")]
+    pub behind_proxy: bool,
 }
 
 impl std::fmt::Debug for EnrollArgs {
@@ -85,6 +92,7 @@ impl std::fmt::Debug for EnrollArgs {
             .field("state_dir", &self.state_dir)
             .field("root", &self.root)
             .field("tpm", &self.tpm)
+            .field("behind_proxy", &self.behind_proxy)
             .finish()
     }
 }
@@ -133,8 +141,13 @@ Examples:
   muster-agent enroll --server https://mdm.example.com:8443 --ca-file ca.pem --token eyJ… --state-dir /var/lib/muster-agent
   muster token create --device-uuid … | muster-agent enroll --token - --server … --ca-file ca.pem --state-dir DIR
   muster-agent enroll --token @token.jwt --root /tmp/sandbox --server … --ca-file ca.pem --state-dir /tmp/agent
+  muster-agent enroll --token @token.jwt --tpm swtpm:host=127.0.0.1,port=2321 --server … --ca-file ca.pem --state-dir DIR
+  muster-agent enroll --token @token.jwt --tpm none --server … --ca-file ca.pem --state-dir DIR
 
-A token on the command line is visible to other users of this machine: prefer @FILE, - or MUSTER_TOKEN.";
+A token on the command line is visible to other users of this machine: prefer @FILE, - or MUSTER_TOKEN.
+The key never leaves a TPM, and the TPM proves to the server where the key is. A TPM that is named and cannot be used is an
+error; without --tpm, a machine without a usable TPM keeps its key in the state folder and enrolls unattested.
+Enrolling ends with the first check-in, which puts the first settings in force.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:

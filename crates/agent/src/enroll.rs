@@ -1,6 +1,9 @@
 //! `muster-agent enroll`: a one-time token and a fresh key become an identity.
 
+mod attestation;
+
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,27 +17,26 @@ use muster_channel_agent::limits::{ENROLL_RESPONSE_BYTES_MAX, NONCE_BYTES};
 use muster_channel_agent::{Base64Bytes, path};
 use muster_model::platform::Platform;
 use muster_model::text::{DeviceUuid, SerialNumber};
-use muster_trust::key::SigningKey;
 use muster_trust::obey::Trust;
 use serde::Deserialize;
 
 use crate::cli::{EnrollArgs, read_token};
+use crate::device_key::{DeviceKey, TpmChoice};
 use crate::error::AgentError;
-use crate::identity::{self, Identity};
-use crate::link::Link;
+use crate::identity::Identity;
+use crate::link::{Exporter, Link};
 use crate::os::Machine;
 use crate::spool::{Opening, Slot, Spool};
 use crate::tls::{self, JudgedAt};
 use crate::{AGENT_VERSION, machine_clock};
+
+use attestation::{Attestation, unasked};
 
 /// Largest CA file that is read, in bytes.
 const CA_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Runs the whole exchange. The state folder holds the identity when this returns `Ok`, and none otherwise.
 pub async fn enroll(arguments: &EnrollArgs) -> Result<Identity, AgentError> {
-    if arguments.tpm.is_some() {
-        return Err(AgentError::TpmNotAvailable);
-    }
     let token = read_token(&arguments.token)?;
     let device_uuid = token_device_uuid(&token)?;
     let ca_certificates = read_ca_file(&arguments.ca_file)?;
@@ -44,14 +46,28 @@ pub async fn enroll(arguments: &EnrollArgs) -> Result<Identity, AgentError> {
         let (state_dir, device) = (arguments.state_dir.clone(), existing.device_id.to_string());
         return Err(AgentError::AlreadyEnrolled { state_dir, device });
     }
-    let key = identity::create_key(&arguments.state_dir)?;
+    let choice = arguments.tpm.as_ref().unwrap_or(&TpmChoice::Automatic);
+    let key = Arc::new(DeviceKey::create(&arguments.state_dir, choice)?);
+    let attestation = Attestation::prepare(&key, choice)?;
     let machine = Machine::new(&root, &arguments.state_dir);
     let hardware = hardware_claims(&machine, device_uuid);
 
     let reading = machine_clock::read();
     let config = tls::client_config(&ca_certificates, None, JudgedAt::wall(reading.wall))?;
     let link = Link::connect(&arguments.server, config).await?;
-    let answer = exchange(&link, &token, &key, hardware, device_uuid.uuid()).await?;
+    let begin = EnrollBeginRequest {
+        token,
+        hardware,
+        public_key: Base64Bytes(key.public().spki_der()),
+        agent_version: Some(AGENT_VERSION.to_owned()),
+        attestation: attestation.as_ref().map(Attestation::offer),
+        // A software key proves nothing that a program in the middle could not.
+        channel_binding: match attestation {
+            None => ChannelBinding::None,
+            Some(_) => ChannelBinding::TlsExporter,
+        },
+    };
+    let answer = exchange(&link, &begin, &key, attestation, arguments).await?;
 
     let (identity, core) = accept(answer, &key, ca_certificates, arguments, &root, device_uuid)?;
     // The device state first: an identity is only there when everything is.
@@ -62,40 +78,48 @@ pub async fn enroll(arguments: &EnrollArgs) -> Result<Identity, AgentError> {
 
 async fn exchange(
     link: &Link,
-    token: &str,
-    key: &SigningKey,
-    hardware: HardwareClaims,
-    device_uuid: uuid::Uuid,
+    begin: &EnrollBeginRequest,
+    key: &Arc<DeviceKey>,
+    attestation: Option<Attestation>,
+    arguments: &EnrollArgs,
 ) -> Result<EnrollFinishResponse, AgentError> {
-    let spki = key.public().spki_der();
-    let begin = EnrollBeginRequest {
-        token: token.to_owned(),
-        hardware,
-        public_key: Base64Bytes(spki.clone()),
-        agent_version: Some(AGENT_VERSION.to_owned()),
-        attestation: None,
-        channel_binding: ChannelBinding::None,
-    };
     let begun: EnrollBeginResponse = link
-        .exchange(
-            Method::POST,
-            path::ENROLL_BEGIN,
-            &begin,
-            ENROLL_RESPONSE_BYTES_MAX,
-        )
+        .exchange(Method::POST, path::ENROLL_BEGIN, begin, ENROLL_RESPONSE_BYTES_MAX)
         .await?;
     let nonce: [u8; NONCE_BYTES] = begun
         .nonce
         .to_array()
         .ok_or_else(|| AgentError::AnswerRefused(format!("its nonce has not {NONCE_BYTES} bytes")))?;
-    let proof = key
-        .sign(&Transcript::of(token, &nonce, &spki, &NO_EXPORTER).bytes())
-        .map_err(|error| AgentError::Key(error.to_string()))?;
+    let Exporter(exporter) = match (begun.channel_binding, begin.channel_binding) {
+        (ChannelBinding::TlsExporter, _) => link.exporter(),
+        (ChannelBinding::None, ChannelBinding::None) => Exporter(NO_EXPORTER),
+        (ChannelBinding::None, ChannelBinding::TlsExporter) if arguments.behind_proxy => {
+            tracing::warn!(
+                "a proxy ends TLS before the server: the enrollment is not bound to its connection"
+            );
+            Exporter(NO_EXPORTER)
+        }
+        (ChannelBinding::None, ChannelBinding::TlsExporter) => return Err(AgentError::NotBound),
+    };
+    let transcript = Transcript::of(&begin.token, &nonce, &begin.public_key.0, &exporter);
+    let proof = key.sign(&transcript.bytes())?;
+    let csr = key.certificate_request(begin.hardware.device_uuid.uuid())?;
+    let evidence = match (attestation, begun.attestation) {
+        (Some(attestation), Some(challenge)) => {
+            Some(attestation.answer(Arc::clone(key), challenge, transcript).await?)
+        }
+        (Some(_), None) => {
+            tracing::warn!("the server does not ask the TPM for a proof");
+            None
+        }
+        (None, Some(_)) => return Err(unasked()),
+        (None, None) => None,
+    };
     let finish = EnrollFinishRequest {
         session: begun.session,
         proof: Base64Bytes(proof),
-        csr: Base64Bytes(identity::certificate_request(key, device_uuid)?),
-        attestation: None,
+        csr: Base64Bytes(csr),
+        attestation: evidence,
     };
     Ok(link
         .exchange(
@@ -111,7 +135,7 @@ async fn exchange(
 /// this tenant, the checkpoint is signed by the log they name.
 fn accept(
     answer: EnrollFinishResponse,
-    key: &SigningKey,
+    key: &DeviceKey,
     ca_certificates: Vec<Base64Bytes>,
     arguments: &EnrollArgs,
     root: &Path,
@@ -121,7 +145,7 @@ fn accept(
         .certificate_chain
         .first()
         .ok_or_else(|| AgentError::AnswerRefused("it holds no certificate".to_owned()))?;
-    if !identity::certificate_is_over(&leaf.0, key) {
+    if !key.is_certified_by(&leaf.0) {
         return Err(AgentError::AnswerRefused(
             "its certificate is not over this machine's key".to_owned(),
         ));
@@ -162,6 +186,7 @@ fn accept(
         ca_certificates: anchors,
         checkin: answer.checkin,
         enrolled_at: reading.wall,
+        attestation: answer.attestation_level,
     };
     identity.validity()?;
     Ok((identity, core))

@@ -6,6 +6,7 @@ use crate::cli::TokenError;
 use crate::link::LinkError;
 use crate::spool::SpoolError;
 use crate::tls::TlsError;
+use crate::tpm::TpmError;
 
 /// Why `muster-agent` leaves with exit code 1.
 #[derive(Debug, thiserror::Error)]
@@ -20,10 +21,10 @@ pub enum AgentError {
     Tls(#[from] TlsError),
     #[error("cannot read the certificate authority {path}: {source}")]
     CaFile { path: PathBuf, source: std::io::Error },
-    #[error(
-        "keys in a TPM come with attestation, in a later version: leave --tpm out, and the key is kept in the state folder"
-    )]
-    TpmNotAvailable,
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    #[error("{state_dir} holds no device key: remove the folder and enroll again")]
+    NoKey { state_dir: PathBuf },
     #[error("the enrollment token is not a JWT that names a device_uuid: ask for a new one")]
     TokenShape,
     #[error(
@@ -38,6 +39,11 @@ pub enum AgentError {
     Certificate(String),
     #[error("the server's enrollment answer was refused: {0}")]
     AnswerRefused(String),
+    #[error(
+        "the server does not see this machine's own TLS connection, so anybody could stand between: if the organization \
+         has a proxy there, enroll with --behind-proxy"
+    )]
+    NotBound,
     #[error("cannot use the root prefix {path}: {source}")]
     Root { path: PathBuf, source: std::io::Error },
     #[error("cannot start: {0}")]

@@ -1,19 +1,17 @@
-//! Who this machine is: what enrollment gave it, and the key that proves it.
+//! Who this machine is: what enrollment gave it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use muster_channel_agent::Base64Bytes;
 use muster_channel_agent::enroll::CheckinPlan;
+use muster_model::attestation::AttestationLevel;
 use muster_model::id::{DeviceId, TenantId};
 use muster_model::time::Timestamp;
-use muster_trust::key::SigningKey;
-use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use serde::{Deserialize, Serialize};
 use url::Url;
 use uuid::Uuid;
 
 use crate::error::AgentError;
-use crate::spool;
 
 /// A certificate is renewed when this part of its life is over.
 const RENEW_AFTER_THIRDS: u32 = 2;
@@ -41,6 +39,14 @@ pub struct Identity {
     pub checkin: CheckinPlan,
     /// When the identity was made, by this machine's clock.
     pub enrolled_at: Timestamp,
+    /// What the server found behind the key.
+    #[serde(default = "unattested")]
+    pub attestation: AttestationLevel,
+}
+
+/// Identities that were made before there was attestation.
+fn unattested() -> AttestationLevel {
+    AttestationLevel::Unattested
 }
 
 /// The dates of a certificate.
@@ -82,45 +88,6 @@ pub fn certificate_validity(der: &[u8]) -> Result<Validity, AgentError> {
     })
 }
 
-/// True if the certificate is over this key.
-pub fn certificate_is_over(der: &[u8], key: &SigningKey) -> bool {
-    x509_parser::parse_x509_certificate(der)
-        .is_ok_and(|(_, certificate)| certificate.public_key().raw == key.public().spki_der())
-}
-
-/// A PKCS#10 request over the device key. The server ignores everything in it but the key.
-pub fn certificate_request(key: &SigningKey, device_uuid: Uuid) -> Result<Vec<u8>, AgentError> {
-    let request = |key: &[u8]| -> Result<Vec<u8>, rcgen::Error> {
-        let pair = KeyPair::try_from(key)?;
-        let mut parameters = CertificateParams::default();
-        parameters.distinguished_name = DistinguishedName::new();
-        parameters
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, device_uuid.to_string());
-        Ok(parameters.serialize_request(&pair)?.der().to_vec())
-    };
-    let pkcs8 = key
-        .to_pkcs8_der()
-        .map_err(|error| AgentError::Key(error.to_string()))?;
-    request(&pkcs8).map_err(|error| AgentError::Key(error.to_string()))
-}
-
-/// Makes a key and writes it to the state folder before anyone hears of it.
-pub fn create_key(state_dir: &Path) -> Result<SigningKey, AgentError> {
-    let key = SigningKey::generate_p256().map_err(|error| AgentError::Key(error.to_string()))?;
-    let pem = key
-        .to_pkcs8_pem()
-        .map_err(|error| AgentError::Key(error.to_string()))?;
-    spool::write_key(state_dir, &pem)?;
-    Ok(key)
-}
-
-/// Reads the key of the state folder.
-pub fn load_key(state_dir: &Path) -> Result<SigningKey, AgentError> {
-    let pem = spool::read_key(state_dir)?;
-    SigningKey::from_pkcs8_pem(&pem).map_err(|error| AgentError::Key(error.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,25 +102,5 @@ mod tests {
         assert!(!validity.is_due(at(199)));
         assert!(validity.is_due(at(200)));
         assert!(validity.is_due(at(1000)));
-    }
-
-    #[test]
-    fn a_request_is_over_the_device_key() {
-        let key = SigningKey::generate_p256().expect("a key");
-        let der = certificate_request(&key, Uuid::nil()).expect("a request");
-        use x509_parser::prelude::FromDer as _;
-        let (_, request) =
-            x509_parser::certification_request::X509CertificationRequest::from_der(&der).expect("PKCS#10");
-        assert_eq!(
-            request.certification_request_info.subject_pki.raw,
-            key.public().spki_der()
-        );
-    }
-
-    #[test]
-    fn the_key_file_holds_the_key() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let key = create_key(folder.path()).expect("a key");
-        assert_eq!(load_key(folder.path()).expect("it reads").public(), key.public());
     }
 }

@@ -2,10 +2,12 @@
 //! what its organization has signed and logged. It obeys signatures, not servers.
 //!
 //! * [`cli`]: the command line. [`enroll`], [`run`], [`status`]: its three commands.
+//! * [`device_key`] and [`tpm`]: what signs.
 //! * [`link`] and [`tls`]: the wire. [`spool`]: the disk. `os`: the machine. [`sandbox`]: what the process may touch.
 //! * What is decided is decided in `muster-channel-agent`'s device core, without I/O.
 
 pub mod cli;
+pub mod device_key;
 pub mod enroll;
 pub mod error;
 pub mod identity;
@@ -19,7 +21,9 @@ pub mod spool;
 pub mod status;
 mod stop;
 pub mod tls;
+pub mod tpm;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -53,6 +57,12 @@ fn dispatch(command: Command) -> Result<(), AgentError> {
         Command::Enroll(arguments) => {
             let identity = block_on(enroll::enroll(&arguments))??;
             println!("enrolled as {} of {}", identity.device_id, identity.tenant);
+            let key = device_key::DeviceKey::load(&arguments.state_dir)?;
+            println!(
+                "the key is in {key}; attestation: {}",
+                identity.attestation.as_str()
+            );
+            first_checkin(&arguments.state_dir);
             Ok(())
         }
         Command::Run(arguments) => {
@@ -65,6 +75,30 @@ fn dispatch(command: Command) -> Result<(), AgentError> {
             })?
         }
         Command::Status(arguments) => status::print(&arguments),
+    }
+}
+
+/// Delivers the first settings within the enrollment. The machine is enrolled whatever comes of it.
+fn first_checkin(state_dir: &Path) {
+    let checkin = || -> Result<run::FirstCheckin, String> {
+        let agent = run::Agent::open(state_dir).map_err(|error| error.to_string())?;
+        agent.enter_sandbox();
+        block_on(agent.check_in_once()).map_err(|error| error.to_string())?
+    };
+    match checkin() {
+        Ok(run::FirstCheckin { settings: 0, .. }) => {
+            println!("first check-in: the server has no settings for this machine yet")
+        }
+        Ok(run::FirstCheckin {
+            settings,
+            news: false,
+        }) => println!("first check-in: settings in force: {settings}"),
+        Ok(run::FirstCheckin { settings, news: true }) => {
+            println!(
+                "first check-in: settings in force: {settings}; the report goes out with `muster-agent run`"
+            );
+        }
+        Err(error) => println!("first check-in: not finished ({error}); `muster-agent run` goes on"),
     }
 }
 

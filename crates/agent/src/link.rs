@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use muster_channel_agent::backoff::parse_retry_after;
+use muster_channel_agent::enroll::{EXPORTER_BYTES, EXPORTER_LABEL};
 use muster_channel_agent::limits::PROBLEM_BYTES_MAX;
 use muster_channel_agent::problem::Problem;
 use muster_channel_agent::wake::WakeReader;
@@ -88,11 +89,22 @@ impl LinkError {
     }
 }
 
+/// A value that both ends of one TLS connection, and nobody else, can derive. It prints as `***`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Exporter(pub [u8; EXPORTER_BYTES]);
+
+impl std::fmt::Debug for Exporter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Exporter(***)")
+    }
+}
+
 /// An open connection.
 #[derive(Clone, Debug)]
 pub struct Link {
     sender: http2::SendRequest<Full<Bytes>>,
     origin: String,
+    exporter: Exporter,
 }
 
 impl Link {
@@ -101,6 +113,11 @@ impl Link {
         tokio::time::timeout(CONNECT_TIME_MAX, open(server, tls))
             .await
             .map_err(|_| LinkError::Unreachable(format!("no connection within {CONNECT_TIME_MAX:?}")))?
+    }
+
+    /// Names this connection in an enrollment's transcript (RFC 8446, section 7.5).
+    pub fn exporter(&self) -> Exporter {
+        self.exporter
     }
 
     /// True once the connection is gone.
@@ -210,6 +227,11 @@ async fn open(server: &Url, tls: Arc<ClientConfig>) -> Result<Link, LinkError> {
         .connect(name, tcp)
         .await
         .map_err(LinkError::unreachable)?;
+    let exporter = tls
+        .get_ref()
+        .1
+        .export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)
+        .map_err(|error| LinkError::Protocol(error.to_string()))?;
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(WINDOW_BYTES)
@@ -228,6 +250,7 @@ async fn open(server: &Url, tls: Arc<ClientConfig>) -> Result<Link, LinkError> {
     Ok(Link {
         sender,
         origin: format!("https://{host}:{port}"),
+        exporter: Exporter(exporter),
     })
 }
 

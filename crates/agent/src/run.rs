@@ -16,11 +16,13 @@ use muster_channel_agent::device::{Action, CheckinFailure, DeviceCore};
 use muster_channel_agent::limits::CHECKIN_RESPONSE_BYTES_MAX;
 use muster_channel_agent::{ErrorCode, path};
 use muster_model::id::CommandId;
-use muster_trust::key::SigningKey;
+use muster_trust::dsse::DsseError;
+use muster_trust::key::KeyError;
 use tokio::time::Instant;
 
+use crate::device_key::{DeviceKey, TlsKey};
 use crate::error::AgentError;
-use crate::identity::{self, Identity};
+use crate::identity::Identity;
 use crate::link::{Link, LinkError, Wake, WakeStream};
 use crate::os::Machine;
 use crate::sandbox::{self, Sandbox};
@@ -42,6 +44,10 @@ const ENFORCE_INTERVAL: Duration = Duration::from_secs(300);
 const ROUNDS_MAX: u32 = 16;
 /// Bounds of what the server may say about the next check-in.
 const INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+/// How long the check-in at the end of an enrollment may take.
+const FIRST_CHECKIN_TIME_MAX: Duration = Duration::from_secs(30);
+/// Delay after the key did not sign: a TPM that was reset, or is busy.
+const SIGN_RETRY: Duration = Duration::from_secs(20);
 /// Delay after the state could not be saved (disk full).
 const SAVE_RETRY: Duration = Duration::from_secs(10);
 
@@ -61,7 +67,7 @@ pub struct Agent {
     state_dir: PathBuf,
     spool: Spool,
     identity: Identity,
-    key: Arc<SigningKey>,
+    key: Arc<DeviceKey>,
     core: DeviceCore,
     machine: Arc<Machine>,
     link: Option<Link>,
@@ -73,6 +79,17 @@ pub struct Agent {
     shown: Option<actions::Shown>,
     /// Accepted commands that need the server.
     waiting: Vec<CommandId>,
+    /// The key did not sign a receipt or a report. The server asks again for receipts; the machine is reported again.
+    is_unsigned: bool,
+}
+
+/// What the check-in at the end of an enrollment brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstCheckin {
+    /// How many settings are in force.
+    pub settings: usize,
+    /// True if the server has not heard of everything yet.
+    pub news: bool,
 }
 
 /// When what is due.
@@ -94,7 +111,7 @@ impl Agent {
         let identity: Identity = spool.load(Slot::Identity)?.ok_or_else(missing)?;
         let mut core: DeviceCore = spool.load(Slot::Device)?.ok_or_else(missing)?;
         core.set_agent_version(AGENT_VERSION);
-        let key = identity::load_key(state_dir)?;
+        let key = DeviceKey::load(state_dir)?;
         let machine = Machine::new(&identity.root, state_dir);
         Ok(Self {
             state_dir: state_dir.to_owned(),
@@ -109,16 +126,31 @@ impl Agent {
             backoff: Backoff::new(RETRY.0, RETRY.1),
             shown: None,
             waiting: Vec::new(),
+            is_unsigned: false,
         })
     }
 
     /// Gives up the right to write anywhere but where settings live. Best effort: an older kernel gives less.
     pub fn enter_sandbox(&self) {
-        match sandbox::enter(&self.state_dir, &self.identity.root) {
+        match sandbox::enter(&self.state_dir, &self.identity.root, self.key.device_path()) {
             Ok(Sandbox::Full) => tracing::info!("sandboxed"),
             Ok(Sandbox::Partial) => tracing::warn!("partly sandboxed: this kernel's Landlock is older"),
             Ok(Sandbox::Absent) => tracing::warn!("not sandboxed: this kernel has no Landlock"),
             Err(error) => tracing::warn!(%error, "not sandboxed"),
+        }
+    }
+
+    /// One check-in with all that follows from it, so that a machine has its first settings when it is enrolled. No wake
+    /// stream is held for it. What does not end in time is taken up by [`Self::run`].
+    pub async fn check_in_once(mut self) -> Result<FirstCheckin, String> {
+        self.wake_again_at = Instant::now() + 2 * FIRST_CHECKIN_TIME_MAX;
+        match tokio::time::timeout(FIRST_CHECKIN_TIME_MAX, self.checkin()).await {
+            Ok(Ok(_)) => Ok(FirstCheckin {
+                settings: self.core.effective_settings().len(),
+                news: self.core.has_news(),
+            }),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("it took longer than {FIRST_CHECKIN_TIME_MAX:?}")),
         }
     }
 
@@ -157,6 +189,9 @@ impl Agent {
                         schedule.enforce = Instant::now() + ENFORCE_INTERVAL;
                         if self.core.has_news() && self.link.is_some() {
                             schedule.checkin = Instant::now();
+                        }
+                        if self.is_unsigned {
+                            schedule.checkin = schedule.checkin.min(Instant::now() + SIGN_RETRY);
                         }
                     }
                 }
@@ -214,7 +249,11 @@ impl Agent {
                 self.backoff.succeeded();
                 // A renewed certificate is shown by a new connection: make it now, so that wake-ups arrive.
                 if self.link.is_some() {
-                    delay
+                    if self.is_unsigned {
+                        delay.min(SIGN_RETRY)
+                    } else {
+                        delay
+                    }
                 } else {
                     full_jitter(machine_clock::random(), WAKE_REOPEN_MAX)
                 }
@@ -270,6 +309,11 @@ impl Agent {
                 .map(|command_id| Action::Execute { command_id })
                 .collect();
             self.perform(waiting, Some(&link)).await?;
+            if std::mem::take(&mut self.is_unsigned) {
+                let settings = self.core.effective_settings();
+                self.perform(vec![Action::ReadBack { settings }], Some(&link))
+                    .await?;
+            }
             let request = self.core.checkin_request(&machine_clock::read());
             let response: CheckinResponse = link
                 .exchange(Method::POST, path::CHECKIN, &request, CHECKIN_RESPONSE_BYTES_MAX)
@@ -309,17 +353,20 @@ impl Agent {
             tracing::warn!(ended = %validity.not_after, "the device certificate has expired: this machine has to be enrolled again");
         }
         let at = JudgedAt::trusted(now, reading.wall);
-        let pkcs8 = self
-            .key
-            .to_pkcs8_der()
-            .map_err(|error| AgentError::Key(error.to_string()))?;
+        let key = TlsKey::new(Arc::clone(&self.key));
         let identity = ClientIdentity {
             certificate_chain: &self.identity.certificate_chain,
-            key_pkcs8: &pkcs8,
+            key: key.clone(),
         };
         let config = tls::client_config(&self.identity.ca_certificates, Some(identity), at)
             .map_err(AgentError::Tls)?;
-        let link = Link::connect(&self.identity.server, config).await?;
+        // A key that does not sign is no sign of a server that cannot be reached, on which a policy would be reverted.
+        let link = Link::connect(&self.identity.server, config)
+            .await
+            .map_err(|error| match key.take_failure() {
+                Some(failure) => AttemptError::Setup(failure),
+                None => AttemptError::Link(error),
+            })?;
         tracing::debug!("connected");
         self.link = Some(link.clone());
         Ok(link)
@@ -329,16 +376,29 @@ impl Agent {
         self.spool.save(Slot::Device, &self.core)
     }
 
+    /// Changes the core, and notes whether the key signed what had to be signed.
+    fn change<T>(
+        &mut self,
+        change: impl FnOnce(&mut DeviceCore, &mut muster_channel_agent::device::Signer<'_>) -> T,
+    ) -> T {
+        let key = Arc::clone(&self.key);
+        let mut is_unsigned = false;
+        let result = change(&mut self.core, &mut |kind, payload| {
+            let signed = key.envelope(kind, payload);
+            is_unsigned |= matches!(signed, Err(DsseError::Key(KeyError::Holder)));
+            signed
+        });
+        self.is_unsigned |= is_unsigned;
+        result
+    }
+
     /// Changes the core and saves it. What could not be saved did not happen: the core is as before.
     fn change_and_save<T>(
         &mut self,
         change: impl FnOnce(&mut DeviceCore, &mut muster_channel_agent::device::Signer<'_>) -> T,
     ) -> Result<T, SpoolError> {
         let before = self.core.clone();
-        let key = Arc::clone(&self.key);
-        let result = change(&mut self.core, &mut |kind, payload| {
-            muster_trust::dsse::sign(kind, payload, &[&key])
-        });
+        let result = self.change(change);
         if let Err(error) = self.save() {
             self.core = before;
             return Err(error);

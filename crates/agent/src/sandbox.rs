@@ -1,4 +1,5 @@
-//! Landlock: after start-up this process and its children may write to the state folder and the enforced root only.
+//! Landlock: after start-up this process and its children may write to the state folder, the enforced root and the TPM
+//! only.
 
 use std::path::{Path, PathBuf};
 
@@ -31,9 +32,10 @@ pub enum Sandbox {
     Absent,
 }
 
-/// Restricts this thread and all threads and processes it starts from now on.
-pub fn enter(state_dir: &Path, root: &Path) -> Result<Sandbox, landlock::RulesetError> {
-    let writable: Vec<PathBuf> = if root == Path::new("/") {
+/// Restricts this thread and all threads and processes it starts from now on. A TPM that holds the device key stays open to
+/// it.
+pub fn enter(state_dir: &Path, root: &Path, tpm: Option<&Path>) -> Result<Sandbox, landlock::RulesetError> {
+    let mut writable: Vec<PathBuf> = if root == Path::new("/") {
         SYSTEM_FOLDERS
             .iter()
             .map(PathBuf::from)
@@ -42,6 +44,7 @@ pub fn enter(state_dir: &Path, root: &Path) -> Result<Sandbox, landlock::Ruleset
     } else {
         vec![root.to_owned(), state_dir.to_owned(), PathBuf::from("/dev/null")]
     };
+    writable.extend(tpm.map(Path::to_owned));
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(RIGHTS))?
@@ -67,7 +70,7 @@ mod tests {
         let (state, other) = (inside.path().to_owned(), outside.path().join("file"));
         // Landlock restricts a thread and its descendants, so a thread of its own keeps the other tests free.
         let (sandbox, within, without, reading) = std::thread::spawn(move || {
-            let sandbox = enter(&state, &state).expect("Landlock answers");
+            let sandbox = enter(&state, &state, None).expect("Landlock answers");
             let within = std::fs::write(state.join("file"), "x");
             (
                 sandbox,

@@ -16,8 +16,6 @@ use serde::de::DeserializeOwned;
 const DATABASE_FILE: &str = "agent.db";
 /// Held locked while a program works on the folder.
 const LOCK_FILE: &str = "lock";
-/// The device key, PKCS#8 PEM.
-const KEY_FILE: &str = "device.key";
 /// Largest page cache, in KiB: the whole state is smaller.
 const CACHE_KIB: i32 = 256;
 /// The journal is folded into the database after this many pages, so that it stays small.
@@ -147,24 +145,54 @@ pub fn peek<T: DeserializeOwned>(state_dir: &Path, slot: Slot) -> Result<Option<
     read_slot(&connection, &path, slot)
 }
 
-/// Writes the device key so that a crash leaves the old file or the new one, never half of it.
-pub fn write_key(state_dir: &Path, pem: &str) -> Result<(), SpoolError> {
-    let path = state_dir.join(KEY_FILE);
-    let fresh = state_dir.join("device.key.new");
+/// Where a device key is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyFile {
+    /// PKCS#8 PEM.
+    Software,
+    /// What only the TPM that made it can load.
+    Tpm,
+}
+
+impl KeyFile {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Software => "device.key",
+            Self::Tpm => "device.tpm",
+        }
+    }
+
+    const fn other(self) -> Self {
+        match self {
+            Self::Software => Self::Tpm,
+            Self::Tpm => Self::Software,
+        }
+    }
+}
+
+/// Writes the device key so that a crash leaves the old file or the new one, never half of it. A key of the other kind,
+/// left by an enrollment that failed, is removed.
+pub fn write_key(state_dir: &Path, kind: KeyFile, text: &str) -> Result<(), SpoolError> {
+    let path = state_dir.join(kind.name());
+    let fresh = state_dir.join(format!("{}.new", kind.name()));
     let write = || -> std::io::Result<()> {
         let mut file = private_file().truncate(true).open(&fresh)?;
-        file.write_all(pem.as_bytes())?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&fresh, &path)?;
+        match fs::remove_file(state_dir.join(kind.other().name())) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         File::open(state_dir)?.sync_all()
     };
     write().map_err(|source| file_error(&path, source))
 }
 
-/// Reads the device key.
-pub fn read_key(state_dir: &Path) -> Result<String, SpoolError> {
+/// Reads a device key, if there is one of this kind.
+pub fn read_key(state_dir: &Path, kind: KeyFile) -> Result<Option<String>, SpoolError> {
     use std::io::Read as _;
-    let path = state_dir.join(KEY_FILE);
+    let path = state_dir.join(kind.name());
     let read = || -> std::io::Result<String> {
         let mut text = String::new();
         File::open(&path)?
@@ -172,7 +200,11 @@ pub fn read_key(state_dir: &Path) -> Result<String, SpoolError> {
             .read_to_string(&mut text)?;
         Ok(text)
     };
-    read().map_err(|source| file_error(&path, source))
+    match read() {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(file_error(&path, source)),
+    }
 }
 
 fn prepare_folder(state_dir: &Path, opening: Opening) -> Result<(), SpoolError> {
@@ -364,11 +396,24 @@ mod tests {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("it is opened");
         let mut spool = open(&folder);
         spool.save(Slot::Device, &1).expect("it saves");
-        write_key(&folder, "pem").expect("it writes");
+        write_key(&folder, KeyFile::Software, "pem").expect("it writes");
         assert_eq!(mode(&folder), 0o700);
         for file in fs::read_dir(&folder).expect("it lists") {
             let path = file.expect("an entry").path();
             assert_eq!(mode(&path), 0o600, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_folder_holds_one_device_key() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (kind, other) in [
+            (KeyFile::Software, KeyFile::Tpm),
+            (KeyFile::Tpm, KeyFile::Software),
+        ] {
+            write_key(folder.path(), kind, kind.name()).expect("it writes");
+            let read = |kind| read_key(folder.path(), kind).expect("it reads");
+            assert_eq!((read(kind).as_deref(), read(other)), (Some(kind.name()), None));
         }
     }
 

@@ -10,6 +10,7 @@ use muster_model::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{OutputFormat, StatusArgs};
+use crate::device_key::DeviceKey;
 use crate::error::AgentError;
 use crate::identity::Identity;
 use crate::machine_clock;
@@ -44,6 +45,42 @@ pub fn record_checkin(state_dir: &Path, last: LastCheckin) {
     }
 }
 
+/// Where the device key is.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum KeyStatus {
+    Software,
+    Tpm {
+        tcti: String,
+        manufacturer: String,
+        firmware: String,
+    },
+}
+
+impl KeyStatus {
+    fn of(key: &DeviceKey) -> Self {
+        match key {
+            DeviceKey::Software(_) => Self::Software,
+            DeviceKey::Tpm(key) => Self::Tpm {
+                tcti: key.tpm().tcti().to_string(),
+                manufacturer: key.description().manufacturer.clone(),
+                firmware: key.description().firmware.clone(),
+            },
+        }
+    }
+
+    fn as_text(&self) -> String {
+        match self {
+            Self::Software => "software, in the state folder".to_owned(),
+            Self::Tpm {
+                tcti,
+                manufacturer,
+                firmware,
+            } => format!("TPM of {manufacturer}, firmware {firmware}, at {tcti}"),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Status {
     device_id: String,
@@ -53,6 +90,8 @@ struct Status {
     server: String,
     root: String,
     enrolled_at: Timestamp,
+    key: KeyStatus,
+    attestation: &'static str,
     certificate_not_after: Timestamp,
     root_version: u64,
     log_size: u64,
@@ -92,6 +131,8 @@ fn read(state_dir: &Path) -> Result<Status, AgentError> {
         server: identity.server.to_string(),
         root: identity.root.display().to_string(),
         enrolled_at: identity.enrolled_at,
+        key: KeyStatus::of(&DeviceKey::load(state_dir)?),
+        attestation: identity.attestation.as_str(),
         certificate_not_after: identity.validity()?.not_after,
         root_version: core.trust().root.version,
         log_size: core
@@ -120,6 +161,8 @@ fn as_text(status: &Status) -> String {
         ("server", status.server.clone()),
         ("root", status.root.clone()),
         ("enrolled", status.enrolled_at.to_string()),
+        ("key", status.key.as_text()),
+        ("attestation", status.attestation.to_owned()),
         ("certificate ends", status.certificate_not_after.to_string()),
         ("root document", format!("version {}", status.root_version)),
         ("log", format!("{} entries seen", status.log_size)),

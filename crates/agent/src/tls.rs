@@ -7,9 +7,12 @@ use muster_channel_agent::Base64Bytes;
 use muster_model::time::Timestamp;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::device_key::TlsKey;
 
 /// How far this machine's idea of the time may be off before the server's certificate is refused for its dates. The wall
 /// clock may be wrong, and the trusted time lags behind a log that nothing is written to.
@@ -71,8 +74,8 @@ impl TimeProvider for JudgedAt {
 pub struct ClientIdentity<'a> {
     /// Leaf first, DER.
     pub certificate_chain: &'a [Base64Bytes],
-    /// PKCS#8 DER.
-    pub key_pkcs8: &'a [u8],
+    /// The key, wherever it is.
+    pub key: TlsKey,
 }
 
 /// Builds the configuration of one connection.
@@ -104,10 +107,11 @@ pub fn client_config(
                 .iter()
                 .map(|der| CertificateDer::from(der.0.clone()))
                 .collect();
-            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.key_pkcs8.to_vec()));
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| TlsError::Key(error.to_string()))?
+            let certified = CertifiedKey::new(chain, Arc::new(identity.key));
+            certified
+                .keys_match()
+                .map_err(|error| TlsError::Key(error.to_string()))?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];

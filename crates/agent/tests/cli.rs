@@ -143,16 +143,18 @@ fn a_folder_without_an_identity_is_a_failure_that_says_what_to_do() {
 }
 
 #[test]
-fn a_tpm_is_refused_with_the_reason() {
+fn a_tpm_that_is_not_there_is_an_error_and_never_a_key_in_a_file() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let output = enroll(
-        folder.path(),
-        "https://127.0.0.1:1",
-        TOKEN,
-        &["--tpm", "device:/dev/tpmrm0"],
+    let enroll_with = |tpm| enroll(folder.path(), "https://127.0.0.1:1", TOKEN, &["--tpm", tpm]);
+    check(&enroll_with("device:/nonexistent/tpm"), 1, "/nonexistent/tpm");
+    check(
+        &enroll_with("swtpm:path=/nonexistent/socket"),
+        1,
+        "/nonexistent/socket",
     );
-    check(&output, 1, "attestation");
-    assert!(!folder.path().join("state").exists(), "nothing was left behind");
+    let state = folder.path().join("state");
+    assert!(!state.join("device.key").exists() && !state.join("device.tpm").exists());
+    check(&enroll_with("the-blue-one"), 2, "device:/dev/tpmrm0");
 }
 
 #[test]
@@ -254,5 +256,17 @@ fn the_program_holds_no_private_key() {
             .iter()
             .all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(byte));
         assert!(!is_base64, "a private key at {start}");
+    }
+    // PKCS#8 of P-256, Ed25519 and RSA, and SEC 1, in DER.
+    let documents = [
+        "308187020100301306072a8648ce3d020106082a8648ce3d030107046d306b0201010420",
+        "302e020100300506032b657004220420",
+        "020100300d06092a864886f70d0101010500048204",
+        "30770201010420",
+    ];
+    for document in documents {
+        let head = hex::decode(document).expect("hex");
+        let found = bytes.windows(head.len()).position(|window| window == head);
+        assert_eq!(found, None, "a private key in DER, {document}");
     }
 }

@@ -20,6 +20,8 @@ use crate::limits::{
 
 /// First bytes of the enrollment transcript; the zero byte ends them.
 pub const TRANSCRIPT_CONTEXT: &[u8] = b"muster-enroll-v2\0";
+/// The same of agents before hardware attestation, whose transcript has no exporter.
+const TRANSCRIPT_CONTEXT_V1: &[u8] = b"muster-enroll-v1\0";
 /// The label under which both ends derive the connection's exporter (RFC 8446 section 7.5); there is no context.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-muster-enroll-v2";
 /// Length of the exporter, in bytes.
@@ -390,6 +392,17 @@ impl Transcript {
             &self.exporter,
         ]
         .concat()
+    }
+
+    /// What an agent from before hardware attestation signs; nothing where the connection is named, which it cannot do.
+    pub fn bytes_v1(&self) -> Option<Vec<u8>> {
+        let parts: [&[u8]; 4] = [
+            TRANSCRIPT_CONTEXT_V1,
+            &self.token_sha256,
+            &self.nonce,
+            &self.spki_sha256,
+        ];
+        (self.exporter == NO_EXPORTER).then(|| parts.concat())
     }
 
     /// What certify and quote carry as qualifying data: SHA-256 of the bytes.

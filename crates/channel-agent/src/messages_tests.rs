@@ -17,7 +17,7 @@ use crate::device::tests::office::Office;
 use crate::enroll::{
     AttestationChallenge, AttestationEvidence, AttestationOffer, ChannelBinding, CheckinPlan,
     EnrollBeginRequest, EnrollBeginResponse, EnrollFinishRequest, EnrollFinishResponse, EnrollmentState,
-    HardwareClaims, PcrValue, TpmChallenge, TpmEvidence, TpmOffer, Transcript,
+    HardwareClaims, NO_EXPORTER, PcrValue, TpmChallenge, TpmEvidence, TpmOffer, Transcript,
 };
 use crate::inventory::InventoryRequest;
 use crate::renew::{RenewRequest, RenewResponse};
@@ -258,6 +258,14 @@ fn the_transcript_has_the_documented_bytes() {
     );
     assert_eq!(&bytes[49..81], &[7; 32]);
     assert_eq!(&bytes[113..], &[9; 32]);
+    let older = Transcript::of("abc", &[7; 32], b"key", &NO_EXPORTER);
+    let older = older.bytes_v1().expect("nothing is bound");
+    assert_eq!((older.len(), &older[17..]), (113, &bytes[17..113]));
+    assert!(
+        Transcript::of("abc", &[7; 32], b"key", &[9; 32])
+            .bytes_v1()
+            .is_none()
+    );
 }
 
 proptest! {

@@ -59,6 +59,8 @@ error_codes! {
     SessionUnknown = "session_unknown", 404, "The enrollment session is not known";
     /// The call needs a client certificate and none was shown.
     CertificateRequired = "certificate_required", 401, "A device certificate is required";
+    /// The request carries `Client-Cert` or `Client-Cert-Chain`, which only proxies may send, to their own listener.
+    ClientCertRefused = "client_cert_refused", 400, "A certificate in a header is not accepted here";
     /// The client certificate is revoked, expired, or not the device's current one.
     CertificateRevoked = "certificate_revoked", 403, "The device certificate is not accepted any more";
     /// The message names another enrollment epoch than the certificate.

@@ -29,6 +29,16 @@ impl Clock {
     }
 }
 
+/// The time since the machine was started, with the time that it slept: no one sets it, and it never goes back.
+pub fn uptime() -> std::time::Duration {
+    // macOS counts sleep in its monotonic clock and knows no other name for it.
+    #[cfg(target_os = "linux")]
+    let id = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let id = rustix::time::ClockId::Monotonic;
+    std::time::Duration::try_from(rustix::time::clock_gettime(id)).unwrap_or_default()
+}
+
 /// Fills an array from the operating system's generator.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];

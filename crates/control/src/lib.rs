@@ -74,6 +74,9 @@ pub struct Control {
     pub nudges: Nudges,
     pub heads: audit::LogHeads,
     pub registry: devices::Registry,
+    pub android_status: enrollment::AndroidStatus,
+    /// Whether `registry` may be believed now.
+    pub memory: devices::MemoryTrust,
     pub activations: rollout::Activations,
     pub revocations: certificates::Revocations,
     pub settings: Settings,
@@ -132,12 +135,14 @@ impl Control {
     ) -> App {
         keys.authority.publish_at(settings.pki_url.clone());
         Arc::new(Control {
+            memory: devices::MemoryTrust::of(db.engine()),
             db,
             clock,
             keys,
             nudges: Nudges::default(),
             heads: audit::LogHeads::default(),
             registry: devices::Registry::default(),
+            android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),
             revocations: certificates::Revocations::default(),
             settings,

@@ -17,8 +17,8 @@ use tokio::{
 use crate::{
     App,
     access::{self, problem::Problem},
-    audit::{self, Followed, LOG_TOPIC, PENDING_TOPIC},
-    certificates, commands, configuration, devices, enrollment, rollout,
+    audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
+    certificates, clock, commands, configuration, devices, enrollment, rollout,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -164,14 +164,19 @@ async fn follower(app: App, stop: watch::Receiver<bool>) {
     // Entries whose effect on this node's memory failed, with how often; they are tried again, behind what is newer.
     let mut again: Vec<(LogEntry, u32)> = Vec::new();
     while !*stop.borrow() {
+        let begun = clock::uptime();
         match audit::follow(&app, &mut followed).await {
             Ok(news) => {
-                if reread {
-                    // What was placed between `warm` and this first step is in nobody's news.
+                // What was placed between `warm` and this first step is in nobody's news.
+                if reread || news.incomplete {
                     app.registry.forget_identities();
+                }
+                forget_identities(&app, &news);
+                app.memory.followed(begun);
+                if reread {
                     reread = rollout::load(&app).await.is_err();
                 }
-                let news = news.into_iter().map(|entry| (entry, 0));
+                let news = news.entries.into_iter().map(|entry| (entry, 0));
                 for (entry, tries) in news.chain(std::mem::take(&mut again)) {
                     if let Err(problem) = take_note(&app, &entry).await {
                         if tries == 0 || tries == FOLLOW_TRIES_MAX {
@@ -189,13 +194,45 @@ async fn follower(app: App, stop: watch::Receiver<bool>) {
     }
 }
 
-/// What this node's memory learns from an entry.
+/// Forgets the identities that were changed. This cannot fail: the trust in what is left stands on it.
+fn forget_identities(app: &App, news: &News) {
+    let placed = news
+        .entries
+        .iter()
+        .filter(|entry| !news.known.contains(&entry.id))
+        .map(|entry| (entry.action.as_str(), entry.object.id.as_str()));
+    let waiting = news
+        .waiting
+        .iter()
+        .map(|waiting| (waiting.action.as_str(), waiting.object.as_str()));
+    for (action, object) in waiting.chain(placed) {
+        match (action, object.parse::<DeviceId>()) {
+            ("certificate.authority_retired", _) => {
+                app.revocations.forget();
+                app.registry.forget_identities();
+            }
+            // A held stream of the device is woken, asks who its peer is, and ends.
+            ("certificate.revoked", Ok(device)) => {
+                app.revocations.forget();
+                app.registry.forget(device);
+            }
+            ("device.enrolled" | "device.quarantined" | "device.retired", Ok(device)) => {
+                app.registry.forget(device);
+            }
+            ("device.quarantine_decided" | "certificate.issued", Ok(device)) => {
+                app.registry.forget_identity(device);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What the rest of this node's memory learns from an entry.
 async fn take_note(app: &App, entry: &LogEntry) -> Result<(), Problem> {
     let device = entry.object.id.parse::<DeviceId>().ok();
     match (entry.action.as_str(), device) {
         ("command.created", Some(device)) => app.registry.call(device),
         ("device.enrolled" | "device.quarantined", Some(device)) => {
-            app.registry.forget(device);
             let epoch = entry
                 .detail_number("epoch")
                 .and_then(|epoch| u32::try_from(epoch).ok())
@@ -205,19 +242,7 @@ async fn take_note(app: &App, entry: &LogEntry) -> Result<(), Problem> {
             }
         }
         ("device.retired", Some(device)) => {
-            app.registry.forget(device);
             commands::supersede_before(app, entry.tenant, device, u32::MAX).await?;
-        }
-        ("certificate.revoked", Some(device)) => {
-            app.revocations.forget();
-            app.registry.forget_identity(device);
-        }
-        ("device.quarantine_decided" | "certificate.issued", Some(device)) => {
-            app.registry.forget_identity(device);
-        }
-        ("certificate.authority_retired", _) => {
-            app.revocations.forget();
-            app.registry.forget_identities();
         }
         (action, _) if action.starts_with("rollout.") => {
             rollout::reload(app, entry.tenant).await?;

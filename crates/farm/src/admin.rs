@@ -149,6 +149,14 @@ impl Admin {
         Ok(made.token)
     }
 
+    /// Lets the tenant accept TPMs that this root (PEM) vouches for, besides everything else that it accepts by default.
+    pub async fn trust_tpm_root(&self, root_pem: &str) -> Result<(), FarmError> {
+        let body = json!({"policy": {"tpm": {"roots_pem": root_pem}}});
+        self.call::<Value>(Method::PUT, "/enrollment-policy", Some(&body))
+            .await
+            .map(drop)
+    }
+
     /// The ids of at most `count` active devices.
     pub async fn active_devices(&self, count: usize) -> Result<Vec<String>, FarmError> {
         #[derive(Deserialize)]

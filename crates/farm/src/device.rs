@@ -127,7 +127,7 @@ impl Device {
         let token = token.map_err(|error| LinkError::Unreachable(error.to_string()))?;
         let link = Link::connect(&shared.endpoint, &[], None, content_type(&plan)).await?;
         let reading = crate::clock::read(plan.index, 0, shared.process);
-        let (identity, core) = identity::enroll(&link, &token, &key, &plan, &reading).await?;
+        let (identity, core) = identity::enroll(&link, &token, &key, None, &plan, &reading).await?;
         Ok(Self::new(shared, plan, key, identity, core))
     }
 
@@ -340,6 +340,14 @@ impl Device {
             .to_pkcs8_der()
             .map_err(|error| LinkError::Protocol(error.to_string()))?;
         Ok((pkcs8.to_vec(), &self.identity))
+    }
+
+    /// One signature of the device key, for a load that counts it.
+    pub(crate) fn sign_nothing(&self) -> Result<(), LinkError> {
+        self.key
+            .sign(b"")
+            .map(drop)
+            .map_err(|error| LinkError::Protocol(error.to_string()))
     }
 
     /// Ends the connection.

@@ -1,10 +1,13 @@
 //! A simulated device's key, certificate and enrollment, over the real calls.
 
+use muster_attest::testing::SoftwareTpm;
+use muster_attest::tpm::{Credential, activation_proof};
 use muster_channel_agent::clock::ClockReading;
 use muster_channel_agent::device::{DeviceCore, DeviceIdentity};
 use muster_channel_agent::enroll::{
-    ChannelBinding, CheckinPlan, EnrollBeginRequest, EnrollBeginResponse, EnrollFinishRequest,
-    EnrollFinishResponse, NO_EXPORTER, Transcript,
+    AttestationChallenge, AttestationEvidence, AttestationOffer, ChannelBinding, CheckinPlan,
+    EnrollBeginRequest, EnrollBeginResponse, EnrollFinishRequest, EnrollFinishResponse, NO_EXPORTER,
+    PcrValue, TpmChallenge, TpmEvidence, TpmOffer, Transcript,
 };
 use muster_channel_agent::limits::{ENROLL_RESPONSE_BYTES_MAX, NONCE_BYTES};
 use muster_channel_agent::{Base64Bytes, path};
@@ -118,47 +121,118 @@ pub fn certificate_request(key: &SigningKey, plan: &DevicePlan) -> Result<Base64
     request().map(Base64Bytes).map_err(key_error)
 }
 
-/// Both calls of enrollment, and every check of the answer that a real device makes.
+/// Both calls of enrollment, and every check of the answer that a real device makes. With a TPM the device also proves that
+/// the TPM holds its key.
 pub async fn enroll(
     link: &Link,
     token: &str,
     key: &SigningKey,
+    tpm: Option<&SoftwareTpm>,
     plan: &DevicePlan,
     reading: &ClockReading,
 ) -> Result<(Identity, DeviceCore), LinkError> {
-    let hardware = plan
-        .claims()
-        .ok_or_else(|| LinkError::Protocol("the plan has no valid claims".to_owned()))?;
     let spki = key.public().spki_der();
-    let begin = EnrollBeginRequest {
-        token: token.to_owned(),
-        hardware,
-        public_key: Base64Bytes(spki.clone()),
-        agent_version: Some(AGENT_VERSION.to_owned()),
-        attestation: None,
-        channel_binding: ChannelBinding::None,
-    };
-    let begun: EnrollBeginResponse = link
-        .exchange(path::ENROLL_BEGIN, &begin, ENROLL_RESPONSE_BYTES_MAX)
-        .await?;
+    let begun = begin(link, token, &spki, tpm, plan).await?;
     let nonce: [u8; NONCE_BYTES] = begun
         .nonce
         .to_array()
         .ok_or_else(|| LinkError::Protocol(format!("the nonce has not {NONCE_BYTES} bytes")))?;
-    let proof = key
-        .sign(&Transcript::of(token, &nonce, &spki, &NO_EXPORTER).bytes())
-        .map_err(key_error)?;
-    let csr = certificate_request(key, plan)?;
+    let exporter = match begun.channel_binding {
+        ChannelBinding::TlsExporter => link.exporter(),
+        ChannelBinding::None => &NO_EXPORTER,
+    };
+    let transcript = Transcript::of(token, &nonce, &spki, exporter);
+    let proof = key.sign(&transcript.bytes()).map_err(key_error)?;
+    let attestation = match (tpm, &begun.attestation) {
+        (Some(tpm), Some(AttestationChallenge::Tpm2(challenge))) => {
+            Some(AttestationEvidence::Tpm2(evidence(tpm, challenge, &transcript)?))
+        }
+        (None, None) => None,
+        _ => {
+            return Err(LinkError::Protocol(
+                "the server answered another offer".to_owned(),
+            ));
+        }
+    };
     let finish = EnrollFinishRequest {
         session: begun.session,
         proof: Base64Bytes(proof),
-        csr,
-        attestation: None,
+        csr: certificate_request(key, plan)?,
+        attestation,
     };
     let answer: EnrollFinishResponse = link
         .exchange(path::ENROLL_FINISH, &finish, ENROLL_RESPONSE_BYTES_MAX)
         .await?;
     accept(answer, key, plan, reading)
+}
+
+/// The first call.
+pub async fn begin(
+    link: &Link,
+    token: &str,
+    spki: &[u8],
+    tpm: Option<&SoftwareTpm>,
+    plan: &DevicePlan,
+) -> Result<EnrollBeginResponse, LinkError> {
+    let hardware = plan
+        .claims()
+        .ok_or_else(|| LinkError::Protocol("the plan has no valid claims".to_owned()))?;
+    let offer = tpm.map(|tpm| {
+        AttestationOffer::Tpm2(TpmOffer {
+            ek_certificates: tpm
+                .ek_certificates()
+                .iter()
+                .map(|der| Base64Bytes(der.clone()))
+                .collect(),
+            ek_public: None,
+            ak_public: Base64Bytes(tpm.ak_public().to_vec()),
+            device_public: Base64Bytes(tpm.device_public().to_vec()),
+        })
+    });
+    let begin = EnrollBeginRequest {
+        token: token.to_owned(),
+        hardware,
+        public_key: Base64Bytes(spki.to_vec()),
+        agent_version: Some(AGENT_VERSION.to_owned()),
+        attestation: offer,
+        channel_binding: ChannelBinding::TlsExporter,
+    };
+    link.exchange(path::ENROLL_BEGIN, &begin, ENROLL_RESPONSE_BYTES_MAX)
+        .await
+}
+
+/// What the simulated TPM answers.
+fn evidence(
+    tpm: &SoftwareTpm,
+    challenge: &TpmChallenge,
+    transcript: &Transcript,
+) -> Result<TpmEvidence, LinkError> {
+    let credential = Credential {
+        id_object: challenge.id_object.0.clone(),
+        encrypted_secret: challenge.encrypted_secret.0.clone(),
+    };
+    let secret = tpm
+        .activate(&credential)
+        .ok_or_else(|| LinkError::Protocol("the credential is for another TPM".to_owned()))?;
+    let qualifying = transcript.qualifying_data();
+    let (certify_attest, certify_signature) = tpm.certify(&qualifying);
+    let quote = tpm.quote(&qualifying, &challenge.pcr_selection);
+    Ok(TpmEvidence {
+        activation_proof: Base64Bytes(activation_proof(&secret, &transcript.bytes()).to_vec()),
+        certify_attest: Base64Bytes(certify_attest),
+        certify_signature: Base64Bytes(certify_signature),
+        quote_attest: Base64Bytes(quote.attest),
+        quote_signature: Base64Bytes(quote.signature),
+        pcr_values: quote
+            .values
+            .iter()
+            .map(|(index, value)| PcrValue {
+                index: *index,
+                sha256: Base64Bytes(value.to_vec()),
+            })
+            .collect(),
+        event_log: None,
+    })
 }
 
 fn accept(

@@ -11,6 +11,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use muster_channel_agent::Base64Bytes;
 use muster_channel_agent::backoff::parse_retry_after;
+use muster_channel_agent::enroll::{EXPORTER_BYTES, EXPORTER_LABEL};
 use muster_channel_agent::limits::PROBLEM_BYTES_MAX;
 use muster_channel_agent::wake::WakeReader;
 use muster_channel_agent::{ContentType, ErrorCode, Problem, decode, encode, path};
@@ -83,6 +84,7 @@ pub struct Link {
     sender: http2::SendRequest<Full<Bytes>>,
     authority: String,
     content_type: ContentType,
+    exporter: [u8; EXPORTER_BYTES],
 }
 
 impl Link {
@@ -95,6 +97,11 @@ impl Link {
     ) -> Result<Self, LinkError> {
         let open = async {
             let tls = endpoint.connect(anchors, credentials, H2).await?;
+            let exporter = tls
+                .get_ref()
+                .1
+                .export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)
+                .map_err(LinkError::unreachable)?;
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .initial_stream_window_size(WINDOW_BYTES)
                 .initial_connection_window_size(WINDOW_BYTES)
@@ -111,9 +118,15 @@ impl Link {
                 sender,
                 authority: endpoint.authority(),
                 content_type,
+                exporter,
             })
         };
         within(CONNECT_TIME_MAX, open).await?
+    }
+
+    /// What names this connection in an enrollment's transcript.
+    pub fn exporter(&self) -> &[u8; EXPORTER_BYTES] {
+        &self.exporter
     }
 
     /// True once the connection is gone.

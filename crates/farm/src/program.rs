@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::admin::read_file;
 use crate::faults::{Conditions, Disorder};
-use crate::load::{self, CommandLoad, LoadOptions, Target};
+use crate::load::{self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, Target};
 use crate::scenario::Scenario;
 use crate::{FarmError, FarmOptions};
 
@@ -84,6 +84,16 @@ pub enum LoadKind {
     Checkin,
     /// Commands through the admin API, one at a time, each until its receipt.
     Command,
+    /// Enrollments with a key in a simulated TPM; the tenant is told to trust the TPMs of this load.
+    EnrollTpm,
+    /// Enrollments with a software key.
+    EnrollKey,
+    /// The first call of enrollments: the token is checked, a session opened.
+    EnrollToken,
+    /// Mutually authenticated handshakes, each with one more signature.
+    Handshake,
+    /// Verifications of hardware proofs in this process; needs no server.
+    Attest,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -148,9 +158,31 @@ pub async fn run_program(arguments: FarmArgs) -> Result<(), FarmError> {
 /// Runs `muster load`.
 pub async fn run_load(arguments: LoadArgs) -> Result<(), FarmError> {
     let duration = Duration::from_secs(arguments.seconds.max(1));
-    let admin_file = admin_file(arguments.admin_file)?;
+    let admin_file = match arguments.kind {
+        // It measures this process alone.
+        LoadKind::Attest => PathBuf::new(),
+        _ => admin_file(arguments.admin_file)?,
+    };
     let measuring = || print_line("measuring");
+    let enroll = |kind| EnrollLoad {
+        admin_file: admin_file.clone(),
+        devices: arguments.devices,
+        kind,
+    };
     let report = match arguments.kind {
+        LoadKind::Attest => serde_json::to_string(&load::load_verifications(duration)?),
+        LoadKind::EnrollTpm => {
+            serde_json::to_string(&load::load_enrollments(enroll(Enrollment::Tpm), measuring).await?)
+        }
+        LoadKind::EnrollKey => {
+            serde_json::to_string(&load::load_enrollments(enroll(Enrollment::SoftwareKey), measuring).await?)
+        }
+        LoadKind::EnrollToken => {
+            serde_json::to_string(&load::load_enrollments(enroll(Enrollment::TokenOnly), measuring).await?)
+        }
+        LoadKind::Handshake => {
+            serde_json::to_string(&load::load_enrollments(enroll(Enrollment::Handshake), measuring).await?)
+        }
         LoadKind::Command => {
             let options = CommandLoad {
                 admin_file,

@@ -1,6 +1,6 @@
 //! Routes of the agent protocol (`docs/agent-protocol.md`).
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     Router,
@@ -38,13 +38,20 @@ use muster_storage::Scope;
 use muster_trust::key::Digest;
 
 use crate::{
-    Gateway, Peer, checkin,
+    Arrival, Gateway, Peer, checkin,
+    client_cert::{self, Gate},
     identity::{ChannelBinding, known, known_peer},
     pki, wake, wire,
 };
 
-/// Every route of the device listener.
-pub fn router(gateway: Gateway) -> Router {
+/// Every route of a listener for devices.
+pub fn router(gateway: Gateway, arrival: Arrival) -> Router {
+    let gate = Gate {
+        app: gateway.app.clone(),
+        arrival,
+        metrics: Arc::clone(&gateway.metrics),
+        warned: Arc::default(),
+    };
     Router::new()
         .route("/agent/v1/enroll/begin", post(begin))
         .route("/agent/v1/enroll/finish", post(finish))
@@ -60,6 +67,7 @@ pub fn router(gateway: Gateway) -> Router {
         })
         .method_not_allowed_fallback(|| async { METHOD_NOT_ALLOWED.detail("The path takes another method.") })
         .layer(DefaultBodyLimit::max(INVENTORY_BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(gate, client_cert::gate))
         .layer(middleware::from_fn(identified))
         .with_state(gateway)
 }

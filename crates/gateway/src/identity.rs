@@ -7,7 +7,7 @@ use muster_channel_agent::enroll::EXPORTER_LABEL;
 use muster_control::{
     App,
     access::problem::{CERTIFICATE_REQUIRED, CERTIFICATE_REVOKED, DEVICE_BLOCKED, EPOCH_MISMATCH, Problem},
-    certificates,
+    certificates, clock,
     devices::{self, DeviceState, Identity, Seat},
 };
 use muster_model::{DeviceId, TenantId, Timestamp};
@@ -21,7 +21,8 @@ use x509_parser::{
 /// The other side of a connection. Every request of the connection carries it.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    pub remote: SocketAddr,
+    /// The client's address; none when whoever relays the connection does not know it.
+    pub remote: Option<SocketAddr>,
     pub device: Option<Arc<DeviceCertificate>>,
     pub channel_binding: ChannelBinding,
 }
@@ -73,18 +74,32 @@ pub struct Known {
 impl Peer {
     /// Reads the peer of a finished handshake; none if the connection can give no exporter value, which no finished handshake
     /// does.
-    pub fn of(app: &App, tls: &ServerConnection, remote: SocketAddr) -> Option<Peer> {
-        // Two HMACs: not worth a second path for connections that enroll nobody.
-        let exporter = tls
-            .export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)
-            .ok()?;
+    pub(crate) fn of(app: &App, tls: &ServerConnection, remote: Option<SocketAddr>) -> Option<Peer> {
+        let exporter = exporter(tls)?;
         let leaf = tls.peer_certificates().and_then(<[_]>::first);
         Some(Peer {
             remote,
-            device: leaf.and_then(|leaf| read(app, leaf)).map(Arc::new),
+            device: leaf
+                .and_then(|leaf| DeviceCertificate::read(app, leaf))
+                .map(Arc::new),
             channel_binding: ChannelBinding::Exporter(exporter),
         })
     }
+
+    /// The peer of a proxy's connection: no device, until a request brings its certificate.
+    pub(crate) fn behind_proxy(remote: Option<SocketAddr>) -> Peer {
+        Peer {
+            remote,
+            device: None,
+            channel_binding: ChannelBinding::ProxyTerminated,
+        }
+    }
+}
+
+/// The exporter value of a finished handshake. Some HMACs: not worth a second path for connections that enroll nobody.
+pub(crate) fn exporter(tls: &ServerConnection) -> Option<[u8; EXPORTER_BYTES]> {
+    tls.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)
+        .ok()
 }
 
 /// The device behind a request, if its certificate is still good for its tenant, device and epoch.
@@ -100,11 +115,17 @@ pub async fn known_peer(app: &App, peer: Option<&Peer>) -> Result<Known, Problem
         CERTIFICATE_REQUIRED.detail("This call needs the device's certificate. Enroll first.")
     })?;
     let now = app.clock.now();
-    let identity = match certificate.seat.identity() {
-        Some(identity) => identity,
-        None => learn(app, &certificate, now).await?,
+    let trusted = app.memory.stands(clock::uptime);
+    let remembered = certificate.seat.identity().filter(|_| trusted);
+    let (identity, until) = match remembered.map(|identity| (check(&certificate, &identity, now), identity)) {
+        Some((Ok(until), identity)) => (identity, until),
+        Some((Err(refusal), _)) if !may_doubt(app, &certificate) => return Err(refusal),
+        Some((Err(_), _)) | None => {
+            let identity = learn(app, &certificate, now).await?;
+            let until = check(&certificate, &identity, now)?;
+            (identity, until)
+        }
     };
-    let until = check(&certificate, &identity, now)?;
     app.registry.saw(&certificate.seat, &identity, now);
     Ok(Known {
         seat: Arc::clone(&certificate.seat),
@@ -112,6 +133,11 @@ pub async fn known_peer(app: &App, peer: Option<&Peer>) -> Result<Known, Problem
         serial: certificate.serial.clone(),
         certificate_until: until,
     })
+}
+
+/// Another node may have renewed the certificate, and this one not have heard of it.
+fn may_doubt(app: &App, certificate: &DeviceCertificate) -> bool {
+    app.memory.is_shared() && certificate.seat.may_doubt(clock::uptime())
 }
 
 fn check(certificate: &DeviceCertificate, identity: &Identity, now: Timestamp) -> Result<Timestamp, Problem> {
@@ -163,32 +189,35 @@ async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Re
     Ok(identity)
 }
 
-fn read(app: &App, leaf: &[u8]) -> Option<DeviceCertificate> {
-    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
-    let serial = hex::encode(leaf.raw_serial());
-    let names = leaf
-        .extensions()
-        .iter()
-        .find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+impl DeviceCertificate {
+    /// Reads a certificate whose chain and validity were checked.
+    pub(crate) fn read(app: &App, leaf: &[u8]) -> Option<DeviceCertificate> {
+        let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+        let serial = hex::encode(leaf.raw_serial());
+        let names = leaf
+            .extensions()
+            .iter()
+            .find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+                _ => None,
+            })?;
+        let uri = names.iter().find_map(|name| match name {
+            GeneralName::URI(uri) => uri.strip_prefix("urn:muster:"),
             _ => None,
         })?;
-    let uri = names.iter().find_map(|name| match name {
-        GeneralName::URI(uri) => uri.strip_prefix("urn:muster:"),
-        _ => None,
-    })?;
-    let mut parts = uri.split(':');
-    let (tenant, device, epoch) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() {
-        return None;
+        let mut parts = uri.split(':');
+        let (tenant, device, epoch) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        let device: DeviceId = device.parse().ok()?;
+        let seat = app.registry.seat(device);
+        Some(DeviceCertificate {
+            tenant: tenant.parse().ok()?,
+            device,
+            epoch: epoch.parse().ok()?,
+            serial,
+            seat,
+        })
     }
-    let device: DeviceId = device.parse().ok()?;
-    let seat = app.registry.seat(device);
-    Some(DeviceCertificate {
-        tenant: tenant.parse().ok()?,
-        device,
-        epoch: epoch.parse().ok()?,
-        serial,
-        seat,
-    })
 }

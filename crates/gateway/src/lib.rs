@@ -6,10 +6,14 @@
 mod accepted;
 mod agent;
 mod checkin;
+mod client_cert;
 mod identity;
 pub mod listener;
 mod metrics;
+mod network;
 pub mod pki;
+mod proxy_protocol;
+mod seldom;
 mod tls;
 mod wake;
 mod wire;
@@ -21,9 +25,11 @@ use tokio::sync::watch;
 
 pub use accepted::AcceptedDevices;
 pub use agent::router;
+pub use client_cert::Arrival;
 pub use identity::{ChannelBinding, EXPORTER_BYTES, Peer};
 pub use metrics::Metrics;
-pub use tls::{device_config, server_config};
+pub use network::{Network, NetworkError, Sources};
+pub use tls::{DeviceTls, Identity as TlsIdentity, TlsError, proxy_config, server_config};
 
 /// What every handler of the gateway works with.
 #[derive(Clone)]

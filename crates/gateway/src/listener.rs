@@ -1,9 +1,11 @@
-//! The accept loop of both listeners: limits before anything is read, the peer's certificate for the handlers, and a drain
+//! The accept loop of every listener with TLS, and of the proxies' Unix socket: limits before anything is read, the peer's certificate for the handlers, and a drain
 //! at the end.
 
 use std::{
     future::poll_fn,
     net::SocketAddr,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::Path,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -26,17 +28,24 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use muster_control::App;
-use rustls::{ServerConfig, server::Acceptor};
+use muster_control::{App, clock};
+use rustls::{ServerConfig, ServerConnection, server::Acceptor};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{Semaphore, watch},
     time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tower::Service;
 
-use crate::identity::Peer;
+use crate::{
+    identity::Peer,
+    network::Sources,
+    proxy_protocol::{self, Client},
+    seldom::Seldom,
+    tls::DeviceTls,
+};
 
 /// Every bound of a listener.
 #[derive(Debug, Clone)]
@@ -81,30 +90,104 @@ impl Limits {
     }
 }
 
-/// Serves `router` on `tcp` until `stop` becomes true, then drains. `failed` is called for each handshake that fails.
+/// Where connections come in.
+pub enum Socket {
+    Tcp {
+        listener: TcpListener,
+        tls: Tls,
+    },
+    /// For a proxy on the same machine, without TLS: the kernel says whose process it is, and these users may.
+    Unix {
+        listener: UnixListener,
+        users: Vec<u32>,
+    },
+}
+
+/// The TLS of a TCP listener.
+#[derive(Clone)]
+pub enum Tls {
+    /// For people and programs.
+    Server(Arc<ServerConfig>),
+    /// For devices, each with its own certificate.
+    Devices(Arc<DeviceTls>),
+    /// For proxies, whose requests carry the certificates of devices.
+    Proxies(Arc<ServerConfig>),
+}
+
+impl Tls {
+    /// The configuration for one more handshake.
+    fn config(&self) -> Arc<ServerConfig> {
+        match self {
+            Tls::Server(config) | Tls::Proxies(config) => Arc::clone(config),
+            Tls::Devices(devices) => devices.config(),
+        }
+    }
+
+    fn peer(&self, app: &App, connection: &ServerConnection, remote: Option<SocketAddr>) -> Option<Peer> {
+        match self {
+            Tls::Server(_) | Tls::Devices(_) => Peer::of(app, connection, remote),
+            Tls::Proxies(_) => Some(Peer::behind_proxy(remote)),
+        }
+    }
+}
+
+/// A socket with everything that is decided before a request is read.
+pub struct Listener {
+    pub socket: Socket,
+    /// Who relays connections with the PROXY protocol.
+    pub relays: Sources,
+    pub limits: Limits,
+}
+
+/// A connection that was accepted and has said nothing yet.
+enum Accepted {
+    Tcp(TcpStream, SocketAddr, Tls),
+    Unix(UnixStream),
+}
+
+/// Serves `router` until `stop` becomes true, then drains. `failed` is called for each connection that comes to nothing before
+/// its first request.
 pub async fn serve(
     app: App,
-    tcp: TcpListener,
-    tls: Arc<ServerConfig>,
+    listener: Listener,
     router: Router,
-    limits: Limits,
     mut stop: watch::Receiver<bool>,
     failed: impl Fn() + Clone + Send + Sync + 'static,
 ) {
+    let Listener {
+        socket,
+        relays,
+        limits,
+    } = listener;
     let connections = Arc::new(Semaphore::new(limits.connections_max));
-    let handshakes = Arc::new(Semaphore::new(limits.handshakes_max));
     let graceful = GracefulShutdown::new();
-    let limits = Arc::new(limits);
+    let entrance = Arc::new(Entrance {
+        app,
+        handshakes: Semaphore::new(limits.handshakes_max),
+        relays,
+        limits,
+        warned: Seldom::default(),
+    });
     loop {
         let Ok(slot) = Arc::clone(&connections).acquire_owned().await else {
             break;
         };
         let accepted = tokio::select! {
-            accepted = tcp.accept() => accepted,
+            accepted = socket.accept() => accepted,
             _ = stop.changed() => break,
         };
-        let (socket, remote) = match accepted {
-            Ok(accepted) => accepted,
+        let accepted = match accepted {
+            Ok(Some(accepted)) => accepted,
+            Ok(None) => {
+                if let Some(times) = entrance.warned.due(clock::uptime()) {
+                    tracing::warn!(
+                        times,
+                        "processes of other users than proxy_users came to the proxies' socket"
+                    );
+                }
+                failed();
+                continue;
+            }
             Err(error) => {
                 // Out of file descriptors, or the client left before it was accepted: neither ends the listener.
                 tracing::warn!(%error, "a connection was not accepted");
@@ -112,25 +195,108 @@ pub async fn serve(
                 continue;
             }
         };
-        let (tls, handshakes, limits) = (Arc::clone(&tls), Arc::clone(&handshakes), Arc::clone(&limits));
-        let (app, router, failed, watcher) =
-            (app.clone(), router.clone(), failed.clone(), graceful.watcher());
+        let (entrance, router, failed) = (Arc::clone(&entrance), router.clone(), failed.clone());
+        let watcher = graceful.watcher();
         tokio::spawn(async move {
             let _slot = slot;
-            let Some(stream) = shake(socket, &tls, &handshakes, &limits).await else {
-                return failed();
-            };
-            let Some(peer) = Peer::of(&app, stream.get_ref().1, remote) else {
-                return failed();
-            };
+            // All that comes before the first request has one time together.
+            let entering = timeout(entrance.limits.handshake_timeout, entrance.admit(accepted)).await;
+            let limits = &entrance.limits;
             let asked = Arc::new(AtomicBool::new(false));
-            let connection = connect(stream, peer, router, &limits, Arc::clone(&asked));
-            hold(watcher.watch(connection), &limits, &asked).await;
+            match entering.ok().flatten() {
+                None => failed(),
+                Some(Entered::Tls(stream, peer)) => {
+                    let connection = connect(*stream, peer, router, limits, Arc::clone(&asked));
+                    hold(watcher.watch(connection), limits, &asked).await;
+                }
+                Some(Entered::Unix(stream, peer)) => {
+                    let connection = connect(stream, peer, router, limits, Arc::clone(&asked));
+                    hold(watcher.watch(connection), limits, &asked).await;
+                }
+            }
         });
     }
-    drop(tcp);
-    if timeout(limits.drain, graceful.shutdown()).await.is_err() {
+    drop(socket);
+    if timeout(entrance.limits.drain, graceful.shutdown()).await.is_err() {
         tracing::info!("connections that did not end in time were closed");
+    }
+}
+
+impl Socket {
+    /// The next connection; none for one that may not connect.
+    async fn accept(&self) -> std::io::Result<Option<Accepted>> {
+        match self {
+            Socket::Tcp { listener, tls } => {
+                let (stream, remote) = listener.accept().await?;
+                Ok(Some(Accepted::Tcp(stream, remote, tls.clone())))
+            }
+            Socket::Unix { listener, users } => {
+                let (stream, _) = listener.accept().await?;
+                let user = stream.peer_cred().map(|credentials| credentials.uid());
+                match user {
+                    Ok(user) if users.contains(&user) => Ok(Some(Accepted::Unix(stream))),
+                    Ok(_) | Err(_) => Ok(None),
+                }
+            }
+        }
+    }
+}
+
+/// What every connection of a listener goes through.
+struct Entrance {
+    app: App,
+    handshakes: Semaphore,
+    relays: Sources,
+    limits: Limits,
+    warned: Seldom,
+}
+
+/// A connection that may send requests.
+enum Entered {
+    Tls(Box<TlsStream<TcpStream>>, Peer),
+    Unix(UnixStream, Peer),
+}
+
+impl Entrance {
+    async fn admit(&self, accepted: Accepted) -> Option<Entered> {
+        match accepted {
+            Accepted::Tcp(mut socket, sender, tls) => {
+                let _ = socket.set_nodelay(true);
+                let remote = match self.relays.relays(sender.ip()) {
+                    true => self.client(&mut socket, Some(sender)).await?,
+                    false => Some(sender),
+                };
+                let stream = shake(socket, &tls.config(), &self.handshakes).await?;
+                let peer = tls.peer(&self.app, stream.get_ref().1, remote)?;
+                Some(Entered::Tls(Box::new(stream), peer))
+            }
+            Accepted::Unix(mut socket) => {
+                let remote = match self.relays.relays_on_unix() {
+                    true => self.client(&mut socket, None).await?,
+                    false => None,
+                };
+                Some(Entered::Unix(socket, Peer::behind_proxy(remote)))
+            }
+        }
+    }
+
+    /// Reads the header that must come from this sender; answers the client's address, as far as it is known.
+    async fn client(
+        &self,
+        socket: &mut (impl AsyncRead + Unpin),
+        sender: Option<SocketAddr>,
+    ) -> Option<Option<SocketAddr>> {
+        match proxy_protocol::read(socket).await {
+            Ok(Client::Relayed(client)) => Some(Some(client)),
+            Ok(Client::Sender) => Some(sender),
+            Ok(Client::Unknown) => Some(None),
+            Err(reason) => {
+                if let Some(times) = self.warned.due(clock::uptime()) {
+                    tracing::warn!(times, %reason, ?sender, "connections that must begin with the PROXY protocol were ended");
+                }
+                None
+            }
+        }
     }
 }
 
@@ -149,30 +315,27 @@ async fn shake(
     socket: TcpStream,
     config: &Arc<ServerConfig>,
     handshakes: &Semaphore,
-    limits: &Limits,
 ) -> Option<TlsStream<TcpStream>> {
-    let _ = socket.set_nodelay(true);
-    let shaking = async {
-        let begun = LazyConfigAcceptor::new(Acceptor::default(), socket).await.ok()?;
-        let turn = handshakes.acquire().await.ok()?;
-        let mut accepting = begun.into_stream(Arc::clone(config));
-        let answered = poll_fn(|context| Poll::Ready(Pin::new(&mut accepting).poll(context))).await;
-        drop(turn);
-        match answered {
-            Poll::Ready(stream) => stream.ok(),
-            Poll::Pending => accepting.await.ok(),
-        }
-    };
-    timeout(limits.handshake_timeout, shaking).await.ok().flatten()
+    let begun = LazyConfigAcceptor::new(Acceptor::default(), socket).await.ok()?;
+    let turn = handshakes.acquire().await.ok()?;
+    let mut accepting = begun.into_stream(Arc::clone(config));
+    let answered = poll_fn(|context| Poll::Ready(Pin::new(&mut accepting).poll(context))).await;
+    drop(turn);
+    match answered {
+        Poll::Ready(stream) => stream.ok(),
+        Poll::Pending => accepting.await.ok(),
+    }
 }
 
-fn connect(
-    stream: TlsStream<TcpStream>,
+fn connect<S>(
+    stream: S,
     peer: Peer,
     router: Router,
     limits: &Limits,
     asked: Arc<AtomicBool>,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>> + use<>
+) -> impl hyper_util::server::graceful::GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>> + use<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -253,4 +416,20 @@ impl HttpBody for Timed {
 /// A TCP listener on an address; port 0 takes a free one.
 pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
+}
+
+/// A Unix socket at a path, for its owner and its group. One that a server left behind is replaced; one that is served is not.
+pub fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        let stale = found.file_type().is_socket()
+            && std::os::unix::net::UnixStream::connect(path)
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+        if !stale {
+            return Err(std::io::ErrorKind::AddrInUse.into());
+        }
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
 }

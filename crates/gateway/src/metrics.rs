@@ -22,6 +22,8 @@ pub struct Metrics {
     pub connected: Gauge,
     /// Handshakes that failed or took too long.
     pub handshakes_failed: Counter,
+    /// Requests with a certificate in a header that is not accepted there.
+    pub client_cert_refused: Counter,
 }
 
 impl Metrics {
@@ -43,6 +45,11 @@ impl Metrics {
             "tls_handshakes_failed",
             "Device handshakes that failed",
             self.handshakes_failed.clone(),
+        );
+        registry.register(
+            "client_cert_refused",
+            "Requests with a certificate in a header where none is accepted",
+            self.client_cert_refused.clone(),
         );
     }
 

@@ -1,17 +1,27 @@
 //! TLS of the listeners: 1.3 only, and no resumption where clients have certificates.
 //!
 //! rustls does not call the client verifier when a session is resumed, so a revoked or expired certificate would still be
-//! accepted: the device listener gives no tickets and keeps no sessions.
+//! accepted: the listeners of devices and proxies give no tickets and keep no sessions.
 
 use std::sync::Arc;
 
 use rustls::{
-    ServerConfig,
-    crypto::aws_lc_rs,
-    server::{NoServerSessionStorage, danger::ClientCertVerifier},
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    server::{
+        NoServerSessionStorage,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
     version::TLS13,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use x509_parser::{
+    prelude::{FromDer, X509Certificate},
+    time::ASN1Time,
+};
+
+use muster_trust::key::{Digest, sha256};
 
 /// A certificate chain with its private key (PKCS#8, DER).
 pub type Identity = (Vec<CertificateDer<'static>>, Vec<u8>);
@@ -23,33 +33,312 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
-/// The device listener: a client certificate that `verifier` accepts is optional here and required by the routes that
+/// TLS of the device listener. A client certificate that `verifier` accepts is optional here and required by the routes that
 /// need one.
-pub fn device_config(
-    identity: Identity,
+pub struct DeviceTls {
+    config: Arc<ServerConfig>,
     verifier: Arc<dyn ClientCertVerifier>,
-) -> Result<ServerConfig, TlsError> {
+}
+
+impl DeviceTls {
+    /// With the listener's own certificate, and what decides about those of devices.
+    pub fn new(identity: Identity, verifier: Arc<dyn ClientCertVerifier>) -> Result<DeviceTls, TlsError> {
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(Arc::clone(&verifier))
+            .with_single_cert(identity.0, pkcs8(identity.1))?;
+        Ok(DeviceTls {
+            config: Arc::new(without_resumption(config)),
+            verifier,
+        })
+    }
+
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// Checks a device certificate that did not come in a handshake as one is checked that did: its chain to an accepted CA,
+    /// its validity, and that it is for clients.
+    pub(crate) fn verify(&self, leaf: &[u8], now: UnixTime) -> Result<(), Error> {
+        self.verifier
+            .verify_client_cert(&CertificateDer::from(leaf), &[], now)
+            .map(drop)
+    }
+}
+
+/// The listener of proxies: who has none of these certificates does not get through the handshake. A certificate is named by
+/// its SHA-256 or by that of its public key (SPKI).
+pub fn proxy_config(identity: Identity, proxies: &[Digest]) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let verifier = KnownProxies {
+        proxies: proxies.to_vec(),
+        provider: Arc::clone(&provider),
+    };
+    let config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(identity.0, key(identity.1))?;
-    config.send_tls13_tickets = 0;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_single_cert(identity.0, pkcs8(identity.1))?;
+    Ok(without_resumption(config))
 }
 
 /// A listener without client certificates.
 pub fn server_config(identity: Identity) -> Result<ServerConfig, TlsError> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&TLS13])?
         .with_no_client_auth()
-        .with_single_cert(identity.0, key(identity.1))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+        .with_single_cert(identity.0, pkcs8(identity.1))?;
+    Ok(with_protocols(config))
 }
 
-fn key(pkcs8: Vec<u8>) -> PrivateKeyDer<'static> {
-    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8))
+fn without_resumption(mut config: ServerConfig) -> ServerConfig {
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    with_protocols(config)
+}
+
+fn with_protocols(mut config: ServerConfig) -> ServerConfig {
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}
+
+fn pkcs8(key: Vec<u8>) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key))
+}
+
+/// Accepts exactly the certificates that the operator listed. No authority can make another one.
+#[derive(Debug)]
+struct KnownProxies {
+    proxies: Vec<Digest>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for KnownProxies {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let refused = |why| Err(Error::InvalidCertificate(why));
+        let Ok((rest, certificate)) = X509Certificate::from_der(leaf) else {
+            return refused(CertificateError::BadEncoding);
+        };
+        let names = [sha256(leaf), sha256(certificate.public_key().raw)];
+        if !rest.is_empty() || !names.iter().any(|name| self.proxies.contains(name)) {
+            return refused(CertificateError::ApplicationVerificationFailure);
+        }
+        let now = i64::try_from(now.as_secs())
+            .ok()
+            .and_then(|seconds| ASN1Time::from_timestamp(seconds).ok());
+        match now {
+            Some(now) if certificate.validity().not_before > now => refused(CertificateError::NotValidYet),
+            Some(now) if certificate.validity().is_valid_at(now) => Ok(ClientCertVerified::assertion()),
+            Some(_) | None => refused(CertificateError::Expired),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+    use rustls::{
+        ClientConfig, ClientConnection, RootCertStore, ServerConnection, server::WebPkiClientVerifier,
+    };
+    use rustls_pki_types::ServerName;
+
+    use super::*;
+
+    struct Authority {
+        issuer: Issuer<'static, KeyPair>,
+        der: CertificateDer<'static>,
+    }
+
+    fn authority() -> Authority {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let der = params.self_signed(&key).expect("a certificate").der().clone();
+        Authority {
+            issuer: Issuer::new(params, key),
+            der,
+        }
+    }
+
+    impl Authority {
+        fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+            let key = KeyPair::generate().expect("a key");
+            let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            change(&mut params);
+            let leaf = params.signed_by(&key, &self.issuer).expect("a certificate");
+            (vec![leaf.der().clone()], key.serialize_der())
+        }
+
+        fn server(&self) -> Identity {
+            self.issue(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth])
+        }
+    }
+
+    fn accepting(authority: &Authority) -> Arc<dyn ClientCertVerifier> {
+        let mut anchors = RootCertStore::empty();
+        anchors.add(authority.der.clone()).expect("an anchor");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), provider)
+            .allow_unauthenticated()
+            .build()
+            .expect("a verifier")
+    }
+
+    fn copy(identity: &Identity) -> Identity {
+        (identity.0.clone(), identity.1.clone())
+    }
+
+    /// Both ends of a connection after as much of the handshake as they agree on, or why they do not.
+    fn shake(
+        server: Arc<ServerConfig>,
+        roots: &Authority,
+        client: Option<Identity>,
+    ) -> Result<(ServerConnection, ClientConnection), Error> {
+        let mut anchors = RootCertStore::empty();
+        anchors.add(roots.der.clone())?;
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13])?
+            .with_root_certificates(anchors);
+        let config = match client {
+            None => config.with_no_client_auth(),
+            Some((chain, key)) => config.with_client_auth_cert(chain, pkcs8(key))?,
+        };
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut client = ClientConnection::new(Arc::new(config), name)?;
+        let mut server = ServerConnection::new(server)?;
+        while client.is_handshaking() || server.is_handshaking() {
+            pass(&mut client, &mut server)?;
+            pass(&mut server, &mut client)?;
+        }
+        Ok((server, client))
+    }
+
+    fn pass<A, B>(
+        from: &mut impl std::ops::DerefMut<Target = rustls::ConnectionCommon<A>>,
+        to: &mut impl std::ops::DerefMut<Target = rustls::ConnectionCommon<B>>,
+    ) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        while from.wants_write() {
+            from.write_tls(&mut bytes).expect("a vector takes bytes");
+        }
+        let mut left = bytes.as_slice();
+        while !left.is_empty() {
+            to.read_tls(&mut left).expect("a slice gives bytes");
+            to.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_certificate_in_a_header_is_checked_as_one_in_a_handshake_is() {
+        let (own, other) = (authority(), authority());
+        let tls = DeviceTls::new(own.server(), accepting(&own)).expect("it can be set up");
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000));
+        let verdict = |identity: Identity| tls.verify(&identity.0[0], now);
+        verdict(own.issue(|_| {})).expect("it is good");
+        assert!(verdict(other.issue(|_| {})).is_err(), "another authority");
+        assert!(verdict(own.server()).is_err(), "not for clients");
+        let expired = own.issue(|params| params.not_after = rcgen::date_time_ymd(2026, 1, 1));
+        assert_eq!(
+            verdict(expired).map_err(|error| matches!(
+                error,
+                Error::InvalidCertificate(
+                    CertificateError::ExpiredContext { .. } | CertificateError::Expired
+                )
+            )),
+            Err(true)
+        );
+        let early = own.issue(|params| params.not_before = rcgen::date_time_ymd(2100, 1, 1));
+        assert!(verdict(early).is_err(), "not yet valid");
+        let mut longer = own.issue(|_| {}).0[0].to_vec();
+        longer.push(0);
+        assert!(tls.verify(&longer, now).is_err(), "something after it");
+        assert!(tls.verify(b"", now).is_err() && tls.verify(&[0x30; 64], now).is_err());
+    }
+
+    #[test]
+    fn only_listed_proxies_get_through_the_handshake() {
+        let own = authority();
+        let (listed, by_key) = (own.issue(|_| {}), own.issue(|_| {}));
+        let other = own.issue(|_| {});
+        let expired = own.issue(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+        let early = own.issue(|params| params.not_before = rcgen::date_time_ymd(2100, 1, 1));
+        let spki = {
+            let (_, leaf) = X509Certificate::from_der(&by_key.0[0]).expect("a certificate");
+            sha256(leaf.public_key().raw)
+        };
+        let names = [
+            sha256(&listed.0[0]),
+            spki,
+            sha256(&expired.0[0]),
+            sha256(&early.0[0]),
+        ];
+        let config = Arc::new(proxy_config(own.server(), &names).expect("it can be set up"));
+        let outcome = |client: Option<Identity>| shake(Arc::clone(&config), &own, client).map(drop);
+        outcome(Some(copy(&listed))).expect("it is listed");
+        outcome(Some(by_key)).expect("its key is listed");
+        assert!(outcome(Some(other)).is_err(), "the same authority does not help");
+        assert!(outcome(None).is_err(), "none at all");
+        assert!(outcome(Some(expired)).is_err() && outcome(Some(early)).is_err());
+        let stolen = (listed.0, own.issue(|_| {}).1);
+        assert!(outcome(Some(stolen)).is_err(), "the certificate without its key");
+    }
+
+    #[test]
+    fn both_ends_know_one_exporter_value_and_no_other_connection_has_it() {
+        use muster_channel_agent::enroll::EXPORTER_LABEL;
+        let own = authority();
+        let tls = DeviceTls::new(own.server(), accepting(&own)).expect("it can be set up");
+        let values = || {
+            let (server, client) = shake(tls.config(), &own, None).expect("they agree");
+            let of_client = client.export_keying_material([0; 32], EXPORTER_LABEL, None);
+            (
+                crate::identity::exporter(&server).expect("the handshake is over"),
+                of_client.expect("the handshake is over"),
+            )
+        };
+        let ((server, client), (elsewhere, _)) = (values(), values());
+        assert_eq!(server, client);
+        assert_ne!(server, elsewhere);
+        let early = ServerConnection::new(tls.config()).expect("it can be set up");
+        assert!(
+            crate::identity::exporter(&early).is_none(),
+            "before the handshake there is none"
+        );
+    }
 }

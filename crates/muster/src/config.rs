@@ -3,11 +3,14 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use muster_gateway::Sources;
 use muster_storage::DatabaseUrl;
+use muster_trust::key::Digest;
 use serde::Deserialize;
 
 /// Everything that flag, environment and file can all set. The file's keys are the flags' names in snake case.
@@ -83,6 +86,28 @@ pub struct Options {
     /// Seconds that a command waits unless it says otherwise [default: 604800]
     #[arg(long, env = "MUSTER_COMMAND_TTL_SECONDS", value_name = "SECONDS")]
     pub command_ttl_seconds: Option<u64>,
+    /// Where proxies reach the device listener that end TLS themselves: an address, or unix:/path [default: off]
+    #[arg(long, env = "MUSTER_PROXY_LISTEN", value_name = "ADDRESS")]
+    pub proxy_listen: Option<ProxyListen>,
+    /// Certificates of these proxies: SHA-256 of the certificate or of its public key, in hexadecimal
+    #[arg(
+        long,
+        env = "MUSTER_PROXY_IDENTITIES",
+        value_name = "SHA256",
+        value_delimiter = ','
+    )]
+    pub proxy_identities: Option<Vec<String>>,
+    /// Numbers of the users whose processes may use the Unix socket of --proxy-listen [default: the server's own]
+    #[arg(long, env = "MUSTER_PROXY_USERS", value_name = "UID", value_delimiter = ',')]
+    pub proxy_users: Option<Vec<u32>>,
+    /// Networks whose connections for devices begin with the PROXY protocol, such as 10.0.0.0/8; or the word unix
+    #[arg(
+        long,
+        env = "MUSTER_PROXY_PROTOCOL_FROM",
+        value_name = "NETWORK",
+        value_delimiter = ','
+    )]
+    pub proxy_protocol_from: Option<Vec<String>>,
     /// PostgreSQL connections of this process [default: 16]
     #[arg(long, env = "MUSTER_DATABASE_CONNECTIONS", value_name = "NUMBER")]
     pub database_connections: Option<usize>,
@@ -130,6 +155,10 @@ impl Options {
             checkin_interval_seconds: self.checkin_interval_seconds.or(stored.checkin_interval_seconds),
             silent_after_seconds: self.silent_after_seconds.or(stored.silent_after_seconds),
             command_ttl_seconds: self.command_ttl_seconds.or(stored.command_ttl_seconds),
+            proxy_listen: self.proxy_listen.or(stored.proxy_listen),
+            proxy_identities: self.proxy_identities.or(stored.proxy_identities),
+            proxy_users: self.proxy_users.or(stored.proxy_users),
+            proxy_protocol_from: self.proxy_protocol_from.or(stored.proxy_protocol_from),
             database_connections: self.database_connections.or(stored.database_connections),
         })
     }
@@ -140,6 +169,56 @@ impl Options {
             None => Ok(DatabaseUrl::Sqlite(data_dir.join("muster.db"))),
             Some(url) => url.parse().context("--database-url cannot be used"),
         }
+    }
+
+    /// What the settings say of proxies, all of it or an error.
+    pub fn proxies(&self) -> Result<Proxies> {
+        let relays = Sources::parse(self.proxy_protocol_from.as_deref().unwrap_or_default())
+            .context("--proxy-protocol-from cannot be used")?;
+        let identities = self.proxy_identities.as_deref().unwrap_or_default();
+        let identities = identities
+            .iter()
+            .map(|text| fingerprint(text))
+            .collect::<Result<Vec<_>>>()?;
+        ensure!(
+            identities.len() <= PROXY_IDENTITIES_MAX,
+            "--proxy-identities names at most {PROXY_IDENTITIES_MAX} certificates"
+        );
+        let door = match &self.proxy_listen {
+            None => {
+                ensure!(
+                    identities.is_empty() && self.proxy_users.is_none(),
+                    "--proxy-identities and --proxy-users need --proxy-listen"
+                );
+                None
+            }
+            Some(ProxyListen::Tcp(address)) => {
+                ensure!(
+                    !identities.is_empty(),
+                    "--proxy-listen on an address needs --proxy-identities: nobody else may use it"
+                );
+                ensure!(
+                    self.proxy_users.is_none(),
+                    "--proxy-users is for a Unix socket; on an address proxies are known by --proxy-identities"
+                );
+                Some(ProxyDoor::Tcp {
+                    address: *address,
+                    identities,
+                })
+            }
+            Some(ProxyListen::Unix(path)) => {
+                ensure!(
+                    identities.is_empty(),
+                    "--proxy-identities is for an address; on a Unix socket proxies are known by --proxy-users"
+                );
+                let own = || vec![rustix::process::geteuid().as_raw()];
+                Some(ProxyDoor::Unix {
+                    path: path.clone(),
+                    users: self.proxy_users.clone().unwrap_or_else(own),
+                })
+            }
+        };
+        Ok(Proxies { relays, door })
     }
 
     /// The settings that the control plane needs, with the origins of the bound listeners.
@@ -172,6 +251,74 @@ impl Options {
         );
         Ok(settings)
     }
+}
+
+/// Certificates of proxies that one server knows.
+const PROXY_IDENTITIES_MAX: usize = 64;
+
+/// Where proxies connect: `ADDRESS:PORT` or `unix:/path`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum ProxyListen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl FromStr for ProxyListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ProxyListen, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Ok(ProxyListen::Unix(path.into())),
+            Some(_) => Err("the path of a Unix socket begins with /".to_owned()),
+            None => text
+                .parse()
+                .map(ProxyListen::Tcp)
+                .map_err(|_| "neither an address with a port nor unix:/path".to_owned()),
+        }
+    }
+}
+
+impl TryFrom<String> for ProxyListen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<ProxyListen, String> {
+        text.parse()
+    }
+}
+
+/// What is known of proxies and of those who relay connections.
+#[derive(Debug)]
+pub struct Proxies {
+    pub relays: Sources,
+    pub door: Option<ProxyDoor>,
+}
+
+/// The listener of proxies, and how they are known there.
+#[derive(Debug)]
+pub enum ProxyDoor {
+    Tcp {
+        address: SocketAddr,
+        identities: Vec<Digest>,
+    },
+    Unix {
+        path: PathBuf,
+        users: Vec<u32>,
+    },
+}
+
+/// A SHA-256 as programs print it: 64 hexadecimal digits, with or without colons between the bytes.
+fn fingerprint(text: &str) -> Result<Digest> {
+    let bytes: Vec<&str> = text.split(':').collect();
+    let plain = match bytes.as_slice() {
+        [plain] => (*plain).to_owned(),
+        bytes if bytes.len() == 32 && bytes.iter().all(|byte| byte.len() == 2) => bytes.concat(),
+        _ => String::new(),
+    };
+    plain
+        .to_ascii_lowercase()
+        .parse()
+        .with_context(|| format!("--proxy-identities: {text:?} is not a SHA-256 in hexadecimal"))
 }
 
 /// The origin that certificates name. It is written into every one of them, so it is checked once.
@@ -207,6 +354,61 @@ mod tests {
     fn unknown_keys_are_errors() {
         assert!(toml::from_str::<Options>("admin_listen = \"127.0.0.1:1\"").is_ok());
         assert!(toml::from_str::<Options>("admin_lisen = \"127.0.0.1:1\"").is_err());
+    }
+
+    /// A file with these lines, as far as it says something of proxies.
+    fn proxies_of(lines: &str) -> Result<Proxies> {
+        toml::from_str::<Options>(lines)?.proxies()
+    }
+
+    #[test]
+    fn the_door_of_the_proxies_is_closed_unless_it_says_who_may_use_it() {
+        let digest = "ab".repeat(32);
+        assert!(proxies_of("").expect("nothing is fine").door.is_none());
+        for lines in [
+            "proxy_listen = \"127.0.0.1:8444\"".to_owned(),
+            format!("proxy_identities = [\"{digest}\"]"),
+            "proxy_users = [1000]".to_owned(),
+            format!("proxy_listen = \"unix:/run/muster/proxy\"\nproxy_identities = [\"{digest}\"]"),
+            format!(
+                "proxy_listen = \"127.0.0.1:8444\"\nproxy_identities = [\"{digest}\"]\nproxy_users = [1]"
+            ),
+            "proxy_listen = \"127.0.0.1:8444\"\nproxy_identities = [\"abcd\"]".to_owned(),
+            "proxy_listen = \"unix:proxy\"".to_owned(),
+            "proxy_listen = \"localhost\"".to_owned(),
+            "proxy_protocol_from = [\"10.0.0.1/8\"]".to_owned(),
+        ] {
+            assert!(proxies_of(&lines).is_err(), "{lines}");
+        }
+        let lines = format!("proxy_listen = \"127.0.0.1:8444\"\nproxy_identities = [\"{digest}\"]");
+        assert!(matches!(
+            proxies_of(&lines).expect("it is whole").door,
+            Some(ProxyDoor::Tcp { identities, .. }) if identities.len() == 1
+        ));
+        let own = rustix::process::geteuid().as_raw();
+        assert!(matches!(
+            proxies_of("proxy_listen = \"unix:/run/muster/proxy\"").expect("it is whole").door,
+            Some(ProxyDoor::Unix { users, .. }) if users == [own]
+        ));
+    }
+
+    #[test]
+    fn fingerprints_are_read_as_openssl_prints_them() {
+        let plain = "0f".repeat(32);
+        let colons = vec!["0F"; 32].join(":");
+        assert_eq!(
+            fingerprint(&plain).expect("a digest"),
+            fingerprint(&colons).expect("a digest")
+        );
+        for text in [
+            &plain[1..],
+            &colons[1..],
+            "",
+            &format!("{plain}:"),
+            &format!("0{}", "f:0".repeat(31)),
+        ] {
+            assert!(fingerprint(text).is_err(), "{text}");
+        }
     }
 
     #[test]

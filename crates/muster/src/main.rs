@@ -16,8 +16,10 @@ mod custody;
 mod doctor;
 mod install;
 mod limits;
+mod listeners;
 mod logging;
 mod ops;
+mod proxy_certificate;
 mod seed;
 mod serve;
 
@@ -52,6 +54,7 @@ enum Verb {
     /// Make another tenant; the server must not be running on the same SQLite folder
     #[command(subcommand)]
     Tenant(install::TenantCommand),
+    ProxyCertificate(proxy_certificate::ProxyCertificateArgs),
     /// Replace a certificate authority; its root key stays offline
     #[command(subcommand)]
     Ca(ca::CaCommand),
@@ -86,6 +89,7 @@ async fn run(program: Program) -> ExitCode {
         Verb::Serve(args) => serve::run(*args).await,
         Verb::Doctor(args) => return doctor::run(args).await,
         Verb::Tenant(command) => install::tenant(command).await,
+        Verb::ProxyCertificate(args) => proxy_certificate::run(args),
         Verb::Ca(command) => ca::run(command).await,
         Verb::Farm(args) => muster_farm::run_program(args).await.map_err(anyhow::Error::from),
         Verb::Load(args) => muster_farm::run_load(args).await.map_err(anyhow::Error::from),

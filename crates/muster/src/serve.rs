@@ -1,13 +1,12 @@
 //! `muster serve`: the composition of a control-plane process, from the first run to the drain.
 
 use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use muster_control::{
     App,
@@ -15,8 +14,8 @@ use muster_control::{
     reconcile,
 };
 use muster_gateway::{
-    AcceptedDevices, Gateway, Metrics, device_config,
-    listener::{self, Limits},
+    AcceptedDevices, Arrival, DeviceTls, Gateway, Sources,
+    listener::{self, Limits, Listener, Socket, Tls},
     pki, server_config,
 };
 use tokio::{
@@ -30,6 +29,7 @@ use crate::{
     admin_file::AdminFile,
     config::{Options, reachable},
     install::{self, FirstRun},
+    listeners::{Listeners, ProxyListener},
     ops, seed,
 };
 
@@ -54,21 +54,13 @@ pub struct ServeArgs {
     options: Options,
 }
 
-/// The bound listeners.
-struct Listeners {
-    admin: TcpListener,
-    device: TcpListener,
-    ops: TcpListener,
-    pki: Option<TcpListener>,
-}
-
 /// Runs the control plane until SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs) -> Result<()> {
     // Before anything says that the server is ready: a signal that comes early must end it as any other does.
     let signals = Signals::listen()?;
     let data_dir = install::data_folder(&args.data_dir)?;
     let options = args.options.clone().with_file(args.config.as_deref())?;
-    let listeners = bind(&options).await?;
+    let listeners = Listeners::bind(&options).await?;
     let (admin, device) = (listeners.admin.local_addr()?, listeners.device.local_addr()?);
     let app = install::open(&data_dir, &options, options.settings(admin, device)?).await?;
     let (tenant, first) = install::first_tenant(&app, &data_dir).await?;
@@ -94,12 +86,13 @@ pub async fn run(args: ServeArgs) -> Result<()> {
 
     let (stop, stopping) = watch::channel(false);
     let mut loops = reconcile::start(&app, &stopping);
+    let proxy = listeners.proxy.as_ref().map(ProxyListener::place).transpose()?;
     let pki = listeners.pki.as_ref().map(TcpListener::local_addr).transpose()?;
     let mut served = serve(&app, &options, listeners, &stopping)?;
     if let Some(pki) = pki {
         say!("Revocation lists and OCSP are at http://{}/pki/", reachable(pki));
     }
-    announce(&app, tenant, &data_dir, root_key).await?;
+    announce(&app, tenant, &data_dir, proxy, root_key).await?;
     let farm =
         (args.farm > 0).then(|| tokio::spawn(seed::farm(data_dir.clone(), args.farm, stopping.clone())));
 
@@ -121,26 +114,6 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     Ok(())
 }
 
-async fn bind(options: &Options) -> Result<Listeners> {
-    let bind = |given: Option<SocketAddr>, port: u16, flag: &'static str| async move {
-        let address = given.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
-        listener::bind(address).await.with_context(|| {
-            format!(
-                "cannot listen on {address}: is another server running? Choose another address with {flag}"
-            )
-        })
-    };
-    Ok(Listeners {
-        admin: bind(options.admin_listen, 8440, "--admin-listen").await?,
-        device: bind(options.device_listen, 8443, "--device-listen").await?,
-        ops: bind(options.ops_listen, 8441, "--ops-listen").await?,
-        pki: match options.pki_listen {
-            Some(address) => Some(bind(Some(address), 0, "--pki-listen").await?),
-            None => None,
-        },
-    })
-}
-
 fn serve(
     app: &App,
     options: &Options,
@@ -149,82 +122,103 @@ fn serve(
 ) -> Result<JoinSet<()>> {
     let mut names = vec!["localhost".to_owned()];
     names.extend(options.public_names.clone().unwrap_or_default());
-    let mut addresses: Vec<IpAddr> = vec![[127, 0, 0, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()];
-    for listener in [&listeners.admin, &listeners.device] {
-        let ip = listener.local_addr()?.ip();
-        if !ip.is_unspecified() && !addresses.contains(&ip) {
-            addresses.push(ip);
-        }
-    }
+    let addresses = listeners.addresses()?;
     let identity = || {
         app.keys
             .authority
             .server_certificate(&names, &addresses, app.clock.now())
     };
     let verifier = Arc::new(AcceptedDevices::new(app.clone()));
-    let device_tls = Arc::new(device_config(identity()?, verifier)?);
-    let admin_tls = Arc::new(server_config(identity()?)?);
-    let metrics = Arc::new(Metrics::default());
-
-    let mut served = JoinSet::new();
+    let device_tls = Arc::new(DeviceTls::new(identity()?, verifier)?);
     let gateway = Gateway {
         app: app.clone(),
-        metrics: Arc::clone(&metrics),
+        metrics: Arc::default(),
         stop: stopping.clone(),
     };
-    let failed = {
-        let metrics = Arc::clone(&metrics);
-        move || {
-            metrics.handshakes_failed.inc();
-        }
+
+    let mut served = JoinSet::new();
+    let socket = Socket::Tcp {
+        listener: listeners.device,
+        tls: Tls::Devices(Arc::clone(&device_tls)),
+    };
+    let devices = Listener {
+        socket,
+        relays: listeners.relays.clone(),
+        limits: Limits::of_devices(),
+    };
+    serve_devices(&mut served, &gateway, devices, Arrival::Direct);
+    if let Some(proxy) = listeners.proxy {
+        let proxies = Listener {
+            socket: proxy.socket(identity()?)?,
+            relays: listeners.relays,
+            limits: Limits::of_devices(),
+        };
+        serve_devices(&mut served, &gateway, proxies, Arrival::Proxied(device_tls));
+    }
+    let socket = Socket::Tcp {
+        listener: listeners.admin,
+        tls: Tls::Server(Arc::new(server_config(identity()?)?)),
+    };
+    let admins = Listener {
+        socket,
+        relays: Sources::default(),
+        limits: Limits::of_admins(),
     };
     served.spawn(listener::serve(
         app.clone(),
-        listeners.device,
-        device_tls,
-        muster_gateway::router(gateway),
-        Limits::of_devices(),
-        stopping.clone(),
-        failed,
-    ));
-    served.spawn(listener::serve(
-        app.clone(),
-        listeners.admin,
-        admin_tls,
+        admins,
         muster_console::router(app.clone()),
-        Limits::of_admins(),
         stopping.clone(),
         || {},
     ));
     if let Some(tcp) = listeners.pki {
         served.spawn(pki::serve_plain(tcp, pki::router(app.clone()), stopping.clone()));
     }
-    let (ops, mut stop) = (ops::router(app.clone(), &metrics), stopping.clone());
-    served.spawn(async move {
-        let stopped = async move {
-            let _ = stop.changed().await;
-        };
-        if let Err(error) = axum::serve(listeners.ops, ops)
-            .with_graceful_shutdown(stopped)
-            .await
-        {
-            tracing::error!(%error, "the ops listener ended");
-        }
-    });
+    let ops = ops::router(app.clone(), &gateway.metrics);
+    served.spawn(serve_ops(listeners.ops, ops, stopping.clone()));
     Ok(served)
+}
+
+fn serve_devices(served: &mut JoinSet<()>, gateway: &Gateway, listener: Listener, arrival: Arrival) {
+    let metrics = Arc::clone(&gateway.metrics);
+    served.spawn(listener::serve(
+        gateway.app.clone(),
+        listener,
+        muster_gateway::router(gateway.clone(), arrival),
+        gateway.stop.clone(),
+        move || {
+            metrics.handshakes_failed.inc();
+        },
+    ));
+}
+
+async fn serve_ops(listener: TcpListener, router: axum::Router, mut stop: watch::Receiver<bool>) {
+    let stopped = async move {
+        let _ = stop.changed().await;
+    };
+    if let Err(error) = axum::serve(listener, router)
+        .with_graceful_shutdown(stopped)
+        .await
+    {
+        tracing::error!(%error, "the ops listener ended");
+    }
 }
 
 /// Says where everything is; on the first run also how to sign in and what to do with the root key.
 async fn announce(
     app: &App,
     tenant: muster_model::TenantId,
-    data_dir: &std::path::Path,
+    data_dir: &Path,
+    proxy: Option<String>,
     root_key: Option<PathBuf>,
 ) -> Result<()> {
     let admin = AdminFile::path(data_dir);
     say!("Muster is running.");
     say!("  Console and API   {}", app.settings.admin_url);
     say!("  Devices           {}", app.settings.device_url);
+    if let Some(proxy) = proxy {
+        say!("  Proxies           {proxy}");
+    }
     say!("  Credentials       {}", admin.display());
     if let Some(root_key) = root_key {
         let (secret, _) = access::create_signin_link(app, &Author::system(tenant), "first-operator").await?;

@@ -108,6 +108,24 @@ pub fn sign(payload_type: &str, payload: &[u8], keys: &[&SigningKey]) -> Result<
     Ok(envelope)
 }
 
+/// Signs the payload with a key that is held elsewhere, such as in a TPM: `sign` gets the message and returns the signature
+/// in the form that [`PublicKey::verify`] takes.
+pub fn sign_by(
+    payload_type: &str,
+    payload: &[u8],
+    keyid: KeyId,
+    sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, KeyError>,
+) -> Result<Envelope, DsseError> {
+    let sig = sign(&pae(payload_type, payload))?;
+    let envelope = Envelope {
+        payload: payload.to_vec(),
+        payload_type: payload_type.to_owned(),
+        signatures: vec![EnvelopeSignature { keyid, sig }],
+    };
+    envelope.within_limits()?;
+    Ok(envelope)
+}
+
 impl Envelope {
     /// Reads the JSON of an envelope. Nothing in it is to be believed yet.
     pub fn from_json(bytes: &[u8]) -> Result<Self, DsseError> {

@@ -176,6 +176,9 @@ pub enum KeyError {
     /// The signature is not by this key over this message.
     #[error("the signature does not verify")]
     Signature,
+    /// What holds the private key (a TPM, a token) did not sign. It says why elsewhere.
+    #[error("the holder of the private key did not sign")]
+    Holder,
 }
 
 /// A public key that signatures are checked against. Only valid keys exist: the P-256 point is on the curve.

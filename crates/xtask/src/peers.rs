@@ -34,6 +34,12 @@ pub const PEERS: &[Peer] = &[
         find: find_chromium,
     },
     Peer {
+        name: "haproxy",
+        packages: &["haproxy"],
+        purpose: "the listener of proxies is tested behind a real proxy that ends the TLS of devices",
+        find: || process::find("haproxy"),
+    },
+    Peer {
         name: "openssl",
         packages: &["openssl"],
         purpose: "certificates, revocation lists and OCSP are judged by somebody else's code",

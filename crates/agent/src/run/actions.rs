@@ -19,7 +19,6 @@ use muster_trust::key::{Digest, sha256};
 
 use super::{Agent, AttemptError};
 use crate::error::AgentError;
-use crate::identity;
 use crate::link::{Link, LinkError};
 use crate::machine_clock;
 use crate::os::Machine;
@@ -128,9 +127,7 @@ impl Agent {
         };
         tracing::info!(command = %command_id, outcome = ?execution.outcome, code = execution.code, "executed");
         let reading = machine_clock::read();
-        let key = Arc::clone(&self.key);
-        let mut sign = |kind: &str, payload: &[u8]| muster_trust::dsse::sign(kind, payload, &[&key]);
-        self.core.on_executed(command_id, execution, &reading, &mut sign);
+        self.change(|core, sign| core.on_executed(command_id, execution, &reading, sign));
         // It has happened: memory keeps the outcome even where the disk does not take it, and the next save tries again.
         self.save()?;
         Ok(())
@@ -214,10 +211,7 @@ impl Agent {
     }
 
     async fn try_renew(&mut self, link: &Link) -> Result<(), AttemptError> {
-        let csr = Base64Bytes(identity::certificate_request(
-            &self.key,
-            self.identity.device_uuid,
-        )?);
+        let csr = Base64Bytes(self.key.certificate_request(self.identity.device_uuid)?);
         let renewed: RenewResponse = link
             .exchange(
                 Method::POST,
@@ -230,7 +224,7 @@ impl Agent {
             .certificate_chain
             .first()
             .ok_or_else(|| AgentError::Certificate("the answer holds none".to_owned()))?;
-        if !identity::certificate_is_over(&leaf.0, &self.key) {
+        if !self.key.is_certified_by(&leaf.0) {
             return Err(
                 AgentError::Certificate("the new one is not over this machine's key".to_owned()).into(),
             );

@@ -42,6 +42,7 @@ problems! {
     INVALID = "invalid", 400, "A value is not allowed here";
     CURSOR_INVALID = "cursor_invalid", 400, "The cursor is not one of ours";
     CSR_INVALID = "csr_invalid", 400, "The certificate request is not acceptable";
+    CLIENT_CERT_REFUSED = "client_cert_refused", 400, "A certificate in a header is not accepted here";
     UNAUTHENTICATED = "unauthenticated", 401, "No valid credentials";
     TOKEN_INVALID = "token_invalid", 401, "The token is not valid";
     TOKEN_EXPIRED = "token_expired", 401, "The token has expired";

@@ -1,33 +1,67 @@
-//! Following the log: every node reads what was sequenced and keeps its memory by it.
+//! Following the log: every node reads what was committed and keeps its memory by it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use muster_model::TenantId;
-use muster_storage::Scope;
+use muster_model::{EntryId, TenantId};
+use muster_storage::{Engine, Scope};
 use muster_trust::entry::LogEntry;
 
-use super::store;
+use super::store::{self, WaitingRow};
 use crate::{App, access::problem::Problem};
 
 /// Entries that one step reads of one tenant.
 const STEP_ENTRIES: i64 = 1000;
+/// Entries without a place that one step looks at, of all tenants.
+const WAITING_ENTRIES_MAX: usize = 4096;
 
 /// How far this node has read each tenant's log.
 #[derive(Debug, Default)]
 pub struct Followed {
     read: HashMap<TenantId, u64>,
-    /// Entries that were read and not answered yet: a later read of the same step failed.
-    news: Vec<LogEntry>,
+    /// What was read and not answered yet: a later read of the same step failed.
+    news: News,
+    /// The entries without a place that were answered already.
+    waiting: HashSet<EntryId>,
     started: bool,
 }
 
-/// Learns the newest heads and answers the entries since the last call, each tenant's in order. The first call answers
-/// none: what happened before is read from the tables.
-pub async fn follow(app: &App, followed: &mut Followed) -> Result<Vec<LogEntry>, Problem> {
-    let trees = app
+/// What one step found.
+#[derive(Debug, Default)]
+pub struct News {
+    /// The entries that got a place since the last step, each tenant's in order.
+    pub entries: Vec<LogEntry>,
+    /// The entries that have no place yet, each answered once: what is committed counts before it is sequenced.
+    pub waiting: Vec<Waiting>,
+    /// The entries that an earlier step answered as waiting.
+    pub known: HashSet<EntryId>,
+    /// Entries may be missing here: some cannot be read, or there are too many without a place.
+    pub incomplete: bool,
+}
+
+/// What is known of an entry that has no place yet.
+#[derive(Debug)]
+pub struct Waiting {
+    pub action: String,
+    pub object: String,
+}
+
+/// Learns the newest heads and answers what was committed since the last call. Everything that was committed before the call
+/// began is in this answer or an earlier one, or the answer says that it is incomplete. The first call answers no placed
+/// entry: what happened before is read from the tables.
+pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem> {
+    let other_nodes = app.db.engine() == Engine::Postgres;
+    // One snapshot: an entry that leaves the waiting ones between two would be in neither.
+    let (trees, waiting) = app
         .db
-        .read(Scope::System, |tx| Ok::<_, Problem>(store::trees(tx)?))
+        .read(Scope::System, move |tx| {
+            let waiting = match other_nodes {
+                true => store::waiting(tx, WAITING_ENTRIES_MAX)?,
+                false => Vec::new(),
+            };
+            Ok::<_, Problem>((store::trees(tx)?, waiting))
+        })
         .await?;
+    note_waiting(followed, waiting);
     for tree in trees {
         let (tenant, size) = (tree.tenant, tree.size);
         app.heads.learn(tenant, size, tree.note);
@@ -37,19 +71,28 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<Vec<LogEntry>,
             .or_insert(if followed.started { 0 } else { size });
         let mut next = from;
         while next < size {
-            let rows = app
+            let mut rows = app
                 .db
                 .read(super::tenant_scope(tenant), move |tx| {
                     Ok::<_, Problem>(store::entries_from(tx, tenant, next, STEP_ENTRIES)?)
                 })
                 .await?;
-            let Some(last) = rows.last() else { break };
+            // What got its place since the head was read is for the next step: a device that is called for a command must
+            // find it under the head that this node has.
+            rows.retain(|row| row.place < size);
+            let Some(last) = rows.last() else {
+                followed.news.incomplete = true;
+                break;
+            };
+            let expected = last.place + 1 - next;
+            followed.news.incomplete |= rows.len() as u64 != expected;
             next = last.place + 1;
             for row in rows {
                 match row.entry() {
-                    Ok(entry) => followed.news.push(entry),
+                    Ok(entry) => followed.news.entries.push(entry),
                     Err(why) => {
-                        tracing::error!(place = row.place, %tenant, why, "an entry of the log cannot be read")
+                        followed.news.incomplete = true;
+                        tracing::error!(place = row.place, %tenant, why, "an entry of the log cannot be read");
                     }
                 }
             }
@@ -58,4 +101,63 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<Vec<LogEntry>,
     }
     followed.started = true;
     Ok(std::mem::take(&mut followed.news))
+}
+
+fn note_waiting(followed: &mut Followed, rows: Vec<WaitingRow>) {
+    followed.news.incomplete |= rows.len() >= WAITING_ENTRIES_MAX;
+    let seen = rows.iter().map(|row| row.id).collect();
+    let before = std::mem::replace(&mut followed.waiting, seen);
+    let fresh = rows.into_iter().filter(|row| !before.contains(&row.id));
+    followed.news.waiting.extend(fresh.map(|row| Waiting {
+        action: row.action,
+        object: row.object,
+    }));
+    followed.news.known = before;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(number: u128) -> WaitingRow {
+        WaitingRow {
+            id: EntryId::from_uuid(uuid::Uuid::from_u128(number)),
+            action: "certificate.revoked".to_owned(),
+            object: number.to_string(),
+        }
+    }
+
+    fn objects(followed: &mut Followed) -> Vec<String> {
+        let news = std::mem::take(&mut followed.news);
+        news.waiting.into_iter().map(|waiting| waiting.object).collect()
+    }
+
+    #[test]
+    fn an_entry_without_a_place_is_news_once() {
+        let mut followed = Followed::default();
+        note_waiting(&mut followed, vec![row(1), row(2)]);
+        assert_eq!(objects(&mut followed), ["1", "2"]);
+        note_waiting(&mut followed, vec![row(2), row(3)]);
+        assert_eq!(objects(&mut followed), ["3"]);
+    }
+
+    #[test]
+    fn what_a_failed_step_had_read_is_answered_by_the_next_one() {
+        let mut followed = Followed::default();
+        note_waiting(&mut followed, vec![row(1)]);
+        note_waiting(&mut followed, vec![row(1), row(2)]);
+        assert_eq!(objects(&mut followed), ["1", "2"]);
+    }
+
+    #[test]
+    fn more_waiting_entries_than_a_step_reads_make_it_incomplete() {
+        let mut followed = Followed::default();
+        note_waiting(
+            &mut followed,
+            (0..WAITING_ENTRIES_MAX as u128 - 1).map(row).collect(),
+        );
+        assert!(!followed.news.incomplete);
+        note_waiting(&mut followed, (0..WAITING_ENTRIES_MAX as u128).map(row).collect());
+        assert!(followed.news.incomplete);
+    }
 }

@@ -24,7 +24,7 @@ use crate::{
     secrets::TenantKeys,
 };
 pub use api::{EntryView, router};
-pub use follow::{Followed, follow};
+pub use follow::{Followed, News, follow};
 pub use proofs::{Head, LogHeads, consistency, entry_proof, head, place_proof};
 pub use sequence::sequence;
 pub use store::EntryRow;

@@ -11,6 +11,8 @@ statements! {
         (SELECT 1 FROM audit_entry e WHERE e.tenant_id = t.tenant_id AND e.seq IS NULL)";
     PENDING = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND seq IS NULL \
         ORDER BY entry_id LIMIT $2";
+    WAITING = "SELECT entry_id, action, object_id FROM audit_entry WHERE seq IS NULL \
+        ORDER BY tenant_id, entry_id LIMIT $1";
     PLACE = "UPDATE audit_entry SET seq = $3 WHERE tenant_id = $1 AND entry_id = $2 AND seq IS NULL";
     TREE = "SELECT size, note FROM audit_tree WHERE tenant_id = $1";
     TREES = "SELECT tenant_id, size, note FROM audit_tree";
@@ -56,6 +58,13 @@ pub struct PendingRow {
     pub seal: Vec<u8>,
 }
 
+/// The columns of an entry without a place, for who only wants to know what it touches.
+pub struct WaitingRow {
+    pub id: EntryId,
+    pub action: String,
+    pub object: String,
+}
+
 /// The head of a tenant's tree as stored.
 pub struct TreeRow {
     pub tenant: TenantId,
@@ -85,6 +94,18 @@ pub fn pending_tenants(tx: &mut Tx) -> Result<Vec<TenantId>, StorageError> {
 
 pub fn pending(tx: &mut Tx, tenant: TenantId, limit: i64) -> Result<Vec<PendingRow>, StorageError> {
     tx.query(&PENDING, &[&tenant.uuid(), &limit], pending_of)
+}
+
+/// Entries without a place, of all tenants.
+pub fn waiting(tx: &mut Tx, limit: usize) -> Result<Vec<WaitingRow>, StorageError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    tx.query(&WAITING, &[&limit], |row| {
+        Ok(WaitingRow {
+            id: EntryId::from_uuid(row.get(0)?),
+            action: row.get(1)?,
+            object: row.get(2)?,
+        })
+    })
 }
 
 /// Entries without a place, as the verifier lists them.

@@ -8,6 +8,7 @@ mod store;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use muster_model::{
     AttestationLevel, ComplianceState, DeviceId, Ownership, Platform, TenantId, Timestamp, facts::Facts,
@@ -29,6 +30,7 @@ pub use registry::{Connected, Identity, Registry, Seat};
 pub use rules::Admission;
 pub use store::Claim;
 pub use targets::*;
+pub use trust::{FOLLOWED_WITHIN, MemoryTrust};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;

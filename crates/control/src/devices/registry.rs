@@ -8,6 +8,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -20,6 +21,8 @@ use super::DeviceState;
 const SHARDS: usize = 64;
 /// Refused messages of one device that this node records in an hour.
 const REFUSALS_PER_HOUR_MAX: usize = 256;
+/// Between two readings of the database because memory would refuse a device.
+const DOUBT_EVERY: Duration = Duration::from_millis(100);
 /// A last-seen time is stored when it is at least this much newer than the stored one.
 const SEEN_STEP_MICROS: i64 = 60 * 1_000_000;
 
@@ -64,6 +67,8 @@ pub struct Seat {
     connections: AtomicU32,
     /// The hour of the newest refusals, and how many there were in it.
     refusals: Mutex<(i64, usize)>,
+    /// When a refusal by memory was last doubted.
+    doubted_at: Mutex<Option<Duration>>,
     wake: Notify,
 }
 
@@ -139,6 +144,17 @@ impl Seat {
         }
         refusals.1 += more;
         true
+    }
+
+    /// Whether a refusal by memory is to be checked in the database: another node may have issued what is not known here
+    /// yet. A device that is refused for good must not cost a query with each message.
+    pub fn may_doubt(&self, now: Duration) -> bool {
+        let mut doubted_at = self.doubted_at.lock();
+        let soon = doubted_at.is_some_and(|at| now.saturating_sub(at) < DOUBT_EVERY);
+        if !soon {
+            *doubted_at = Some(now);
+        }
+        !soon
     }
 
     /// Counts a held stream while the guard lives.
@@ -313,6 +329,16 @@ mod tests {
         assert!(seat.may_refuse(REFUSALS_PER_HOUR_MAX, now));
         assert!(!seat.may_refuse(1, now));
         assert!(seat.may_refuse(1, Timestamp::from_unix_seconds(10_800)));
+    }
+
+    #[test]
+    fn a_refusal_by_memory_is_doubted_now_and_then() {
+        let seat = Seat::default();
+        let now = Duration::from_secs(50);
+        assert!(seat.may_doubt(now));
+        assert!(!seat.may_doubt(now));
+        assert!(!seat.may_doubt(now + DOUBT_EVERY / 2));
+        assert!(seat.may_doubt(now + DOUBT_EVERY));
     }
 
     #[test]

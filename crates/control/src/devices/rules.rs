@@ -77,7 +77,7 @@ fn contradiction(
 ) -> Option<Problem> {
     if own.device_uuid != applicant.device_uuid {
         return Some(if known_by_key {
-            KEY_REUSED.detail(
+            IDENTITY_CONFLICT.detail(
                 "This key belongs to a device with another hardware UUID. An operator must retire that device first.",
             )
         } else {

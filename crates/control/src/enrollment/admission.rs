@@ -186,6 +186,10 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
     .await?;
     app.registry.forget(enrolled.device);
     enrolled.chain = certificates::chain(app, tenant, issued).await?;
+    if enrolled.epoch > 1 {
+        // The certificates of the epoch before are refused everywhere once there is a new one.
+        app.memory.settle().await;
+    }
     Ok(enrolled)
 }
 

@@ -237,8 +237,10 @@ async fn check_finish(
 ) -> Result<Candidate, Refusal> {
     let key = PublicKey::from_spki_der(&session.spki).map_err(Problem::internal)?;
     let transcript = transcript(session, exporter)?;
-    let bytes = transcript.bytes();
-    if key.verify(&bytes, &request.proof.0).is_err() {
+    // An agent from before hardware attestation signs less, and proves no less: it binds nothing and offers nothing.
+    let older = transcript.bytes_v1().filter(|_| session.offer.is_none());
+    let signed = |bytes: &[u8]| key.verify(bytes, &request.proof.0).is_ok();
+    if !signed(&transcript.bytes()) && !older.is_some_and(|older| signed(&older)) {
         return Err(PROOF_INVALID
             .detail("The proof is not a signature of this session's transcript by the announced key.")
             .into());

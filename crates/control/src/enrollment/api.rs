@@ -2,7 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use axum::{Json, body::Bytes, extract::State, http::StatusCode, response::Response};
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    response::Response,
+};
 use muster_model::{
     AttestationLevel, DeviceId, Ownership, TokenId,
     text::{DeviceUuid, Label, Name, SerialNumber},
@@ -39,6 +45,11 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(create_tokens))
         .routes(routes!(funnel))
         .routes(routes!(get_policy, put_policy))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(import_android_status))
+                .layer(DefaultBodyLimit::max(super::ANDROID_STATUS_BYTES_MAX)),
+        )
 }
 
 /// Which device may enroll.
@@ -372,4 +383,30 @@ async fn put_policy(
     })
     .await?;
     Ok(Json(stored.into()))
+}
+
+/// How many keys a list names.
+#[derive(Debug, Serialize, ToSchema)]
+struct AndroidStatusView {
+    keys: usize,
+}
+
+#[utoipa::path(
+    put, path = "/enrollment-policy/android-status", tag = "enrollment", security(("oauth2" = ["config:write"])),
+    request_body(content = String, content_type = "application/json"), responses((status = 200, body = AndroidStatusView)),
+)]
+async fn import_android_status(
+    permit: Permit<ConfigWrite>,
+    State(app): State<App>,
+    list: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Result<Json<AndroidStatusView>, Problem> {
+    let list = list
+        .ok()
+        .filter(|list| list.len() <= super::ANDROID_STATUS_BYTES_MAX)
+        .ok_or_else(|| INVALID.detail("The list could not be read, or has more than 8 MiB."))?;
+    let keys = audit::commit(&app, permit.author(), move |tx| {
+        super::import_android_status(tx, &list)
+    })
+    .await?;
+    Ok(Json(AndroidStatusView { keys }))
 }

@@ -5,6 +5,7 @@ mod agent;
 mod api;
 mod bulk;
 mod policy;
+mod roots;
 mod store;
 mod token;
 mod tpm;
@@ -24,6 +25,7 @@ pub use agent::{Exporter, begin, finish};
 pub use api::{TokenView, router};
 pub use bulk::{BulkOutcome, BulkRow, ROWS_MAX as BULK_ROWS_MAX, create_tokens};
 pub use policy::{AndroidPolicy, ApplePolicy, EnrollmentPolicy, Limits, TokenRules, TpmPolicy};
+pub use roots::{ANDROID_STATUS_BYTES_MAX, AndroidStatus, android_status, import_android_status};
 pub use token::{MadeToken, NewTokenRequest, Ticket, Token, create_token, find_token, list, ticket};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
@@ -90,7 +92,7 @@ pub fn put_policy(
     expected: Option<i64>,
 ) -> Result<StoredPolicy, Problem> {
     document.check()?;
-    tpm::check_roots(&document.tpm)?;
+    roots::check(document)?;
     let (tenant, at, actor) = (tx.tenant(), tx.at(), tx.actor());
     let before = store::policy(tx, tenant)?.unwrap_or_default();
     if expected.is_some_and(|expected| expected != before.version) {

@@ -33,6 +33,9 @@ statements! {
     PUT_POLICY = "INSERT INTO enrollment_policy (tenant_id, document, version, updated_by, updated_at, counted_at) \
         VALUES ($1, $2, 1, $3, $4, $4) ON CONFLICT (tenant_id) DO UPDATE SET document = $2, \
         version = enrollment_policy.version + 1, updated_by = $3, updated_at = $4 RETURNING version";
+    PUT_ANDROID_STATUS = "INSERT INTO enrollment_android_status (tenant_id, document, fetched_at) VALUES ($1, $2, $3) \
+        ON CONFLICT (tenant_id) DO UPDATE SET document = $2, fetched_at = $3";
+    ANDROID_STATUS = "SELECT document, fetched_at FROM enrollment_android_status WHERE tenant_id = $1 AND fetched_at > $2";
     TAKE_TURN = "UPDATE enrollment_policy SET counted_at = $2 WHERE tenant_id = $1";
     REDEEM = "UPDATE enrollment_token SET redeemed_at = $3, spki_sha256 = $4 \
         WHERE tenant_id = $1 AND jti = $2 AND redeemed_at IS NULL";
@@ -135,6 +138,28 @@ pub fn put_policy(
         &[&tenant.uuid(), &text.as_str(), &actor, &at.as_micros()],
         |row| row.get(0),
     )
+}
+
+pub fn put_android_status(
+    tx: &mut Tx,
+    tenant: TenantId,
+    document: &[u8],
+    at: Timestamp,
+) -> Result<(), StorageError> {
+    tx.execute(&PUT_ANDROID_STATUS, &[&tenant.uuid(), &document, &at.as_micros()])
+        .map(drop)
+}
+
+/// The list of revoked Android keys, if it was fetched after `known`.
+pub fn android_status(
+    tx: &mut Tx,
+    tenant: TenantId,
+    known: Option<Timestamp>,
+) -> Result<Option<(Vec<u8>, Timestamp)>, StorageError> {
+    let known = known.map_or(i64::MIN, |known| known.as_micros());
+    tx.query_opt(&ANDROID_STATUS, &[&tenant.uuid(), &known], |row| {
+        Ok((row.get(0)?, Timestamp::from_micros(row.get(1)?)))
+    })
 }
 
 /// Waits until no other admission of the tenant counts devices; the lock ends with the transaction.

@@ -200,6 +200,7 @@ pub async fn decide(
     })
     .await?;
     changed.into_iter().for_each(|id| app.registry.forget(id));
+    app.memory.settle().await;
     Ok(())
 }
 
@@ -214,10 +215,11 @@ pub async fn retire(app: &App, permit: &Permit<DeviceWrite>, device: String) -> 
     })
     .await?;
     app.registry.forget(id);
+    app.memory.settle().await;
     Ok(())
 }
 
-/// Revokes every certificate of a device: its next message is refused, and it must enroll again.
+/// Revokes every certificate of a device: once this returns no node accepts its next message, and it must enroll again.
 pub async fn revoke_certificates(
     app: &App,
     permit: &Permit<DeviceWrite>,
@@ -232,6 +234,7 @@ pub async fn revoke_certificates(
     .await?;
     app.revocations.forget();
     app.registry.forget(id);
+    app.memory.settle().await;
     Ok(())
 }
 

@@ -1,14 +1,19 @@
 //! Devices between two nodes on one PostgreSQL: what one node decides, the other keeps.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use muster_channel_agent::{limits::WAKE_KEEPALIVE_SECONDS, path};
 use serde_json::json;
 
-use crate::support::{
-    PATIENCE,
-    database::on_postgres,
-    device::{Applicant, Device, Obedient, logged},
-    eventually,
-    machine::{Machine, Relay, activate, ended, order, reported, setting},
-    server::{Server, assert_healthy},
+use crate::{
+    support::{
+        PATIENCE,
+        database::on_postgres,
+        device::{Applicant, Device, Handshake, Line, Obedient, certificate_request, logged, tls},
+        eventually,
+        machine::{Machine, Relay, activate, ended, order, reported, setting},
+        server::{AdminFile, Server, assert_healthy},
+    },
+    transport::Stream,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,6 +37,141 @@ async fn a_revocation_on_one_node_reaches_a_connection_that_is_open_on_the_other
             });
             refused.await.refused(403, code);
         }
+    })
+    .await;
+}
+
+/// A connection of the device's own to a node, on which it has checked in.
+async fn open_line(device: &Device, node: &AdminFile) -> Line {
+    let chain = device
+        .enrolled
+        .certificate_chain
+        .iter()
+        .map(|der| der.0.clone())
+        .collect();
+    let handshake = Handshake {
+        identity: Some((chain, &device.applicant.key)),
+        protocol: b"http/1.1",
+    };
+    let mut line = Line::open(node, &tls(node, handshake))
+        .await
+        .expect("a connection");
+    for _ in 0..3 {
+        let answer = line.post(path::CHECKIN, &device.checkin_body()).await;
+        assert_eq!(answer.expect("an answer").0, 200);
+    }
+    line
+}
+
+async fn assert_refused(line: &mut Line, device: &Device, code: &str) {
+    let answer = line.post(path::CHECKIN, &device.checkin_body()).await;
+    let (status, body) = answer.expect("an answer");
+    assert_eq!((status, body["code"].as_str()), (403, Some(code)));
+}
+
+const REVOCATIONS: [(&str, &str); 2] = [
+    ("certificates/revoke", "certificate_revoked"),
+    ("retire", "device_blocked"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_a_revocation_is_answered_the_next_message_is_refused_on_every_node() {
+    on_postgres(async |options| {
+        let first = Server::start(options).await;
+        let second = first.second_node().await;
+        let api = first.api().await;
+        for (verb, code) in REVOCATIONS {
+            let device = Device::enroll(&api, &first.admin).await;
+            let mut lines = [
+                open_line(&device, &first.admin).await,
+                open_line(&device, &second.admin).await,
+            ];
+            api.post(&format!("/devices/{}/{verb}", device.id()), &json!({}))
+                .await
+                .expect(204);
+            for line in &mut lines {
+                assert_refused(line, &device, code).await;
+            }
+        }
+        let applicant = Applicant::new();
+        let old = applicant.enroll(&api, &first.admin).await;
+        let mut line = open_line(&old, &second.admin).await;
+        applicant.enroll(&api, &first.admin).await;
+        assert_refused(&mut line, &old, "epoch_mismatch").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_cannot_follow_the_log_does_not_trust_its_memory() {
+    on_postgres(async |options| {
+        let first = Server::start(options).await;
+        let second = first.second_node().await;
+        let api = first.api().await;
+        for (verb, code) in REVOCATIONS {
+            let device = Device::enroll(&api, &first.admin).await;
+            let mut line = open_line(&device, &second.admin).await;
+            // Until this is undone no entry is sequenced, and no node reads how far the log is.
+            let store = first.store().await;
+            store.execute("BEGIN").await;
+            store
+                .execute("LOCK TABLE audit_tree IN ACCESS EXCLUSIVE MODE")
+                .await;
+            api.post(&format!("/devices/{}/{verb}", device.id()), &json!({}))
+                .await
+                .expect(204);
+            assert_refused(&mut line, &device, code).await;
+            store.execute("ROLLBACK").await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_one_node_holds_ends_with_a_revocation_on_the_other() {
+    on_postgres(async |options| {
+        let first = Server::start(options).await;
+        let second = first.second_node().await;
+        let api = first.api().await;
+        let device = Device::enroll(&api, &first.admin).await;
+        let held = device.at(&second.admin);
+        held.send_facts().await;
+        held.checkin().await;
+        let mut stream = Stream::of(&held).await;
+        assert!(stream.next().await.is_some(), "the first line comes at once");
+        let begun = std::time::Instant::now();
+        api.post(
+            &format!("/devices/{}/certificates/revoke", device.id()),
+            &json!({}),
+        )
+        .await
+        .expect(204);
+        while stream.next().await.is_some() {}
+        assert!(
+            begun.elapsed().as_secs() < WAKE_KEEPALIVE_SECONDS / 2,
+            "it was ended, it did not find out by its keep-alive"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_renewed_on_one_node_is_good_on_the_other_at_once() {
+    on_postgres(async |options| {
+        let first = Server::start(options).await;
+        let second = first.second_node().await;
+        let device = Device::enroll(&first.api().await, &first.admin).await;
+        let elsewhere = device.at(&second.admin);
+        elsewhere.checkin().await;
+        let csr = STANDARD.encode(certificate_request(&device.applicant.key));
+        let renewed = device.door.post(path::RENEW, &json!({"csr": csr})).await.ok();
+        let chain: Vec<Vec<u8>> = renewed["certificate_chain"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|der| STANDARD.decode(der.as_str().expect("text")).expect("base64"))
+            .collect();
+        elsewhere.showing(&chain).checkin().await;
     })
     .await;
 }

@@ -44,7 +44,7 @@ async fn an_enrollment_gives_a_certificate_over_the_devices_key_and_everything_t
         let shown = api.get(&format!("/devices/{}", device.device.id())).await.ok();
         assert_eq!((&shown["state"], &shown["epoch"]), (&json!("active"), &json!(1)));
         assert_eq!(shown["device_uuid"], json!(device.device.applicant.device_uuid));
-        assert_eq!(shown["attestation"]["level"], "none");
+        assert_eq!(shown["attestation"]["level"], "unattested");
         let entry = logged(&api, "device.enrolled", 1).await.remove(0);
         assert_eq!(entry["object"], json!(device.device.id()));
         assert_eq!(
@@ -333,7 +333,7 @@ async fn a_quarantined_device_that_is_accepted_takes_the_others_place() {
         let answer = collision.known.try_checkin_with("epoch", json!(1)).await;
         answer.refused(403, "device_blocked");
         let entries = logged(&collision.api, "device.quarantine_decided", 1).await;
-        assert_eq!(entries[0]["detail"]["decision"], "accept");
+        assert_eq!(entries[0]["detail"]["decision"], "merge");
         assert_healthy(&collision.server).await;
     })
     .await;

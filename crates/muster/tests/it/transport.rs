@@ -1,6 +1,6 @@
 //! The connection itself: TLS, certificates that are not ours any more, held streams, silent clients.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use muster_channel_agent::path;
 use muster_trust::key::SigningKey;
@@ -14,7 +14,7 @@ use crate::{
         device::{Device, Handshake, Line, tls},
         eventually,
         machine::activate,
-        server::{Options, Server, tool},
+        server::{Options, Server, everything, program, tool},
     },
 };
 
@@ -68,8 +68,64 @@ async fn tls_gives_no_resumption_and_no_older_version() {
     );
 }
 
+/// `openssl s_client` as a device that asks for something and then leaves; what it says.
+async fn s_client(address: &str, arguments: &[&str], request: &str) -> String {
+    use tokio::io::AsyncWriteExt;
+    let mut command = program(Path::new("openssl"));
+    command
+        .args(["s_client", "-connect", address, "-tls1_3"])
+        .args(arguments);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn().expect("openssl starts");
+    let mut input = child.stdin.take().expect("it is piped");
+    input.write_all(request.as_bytes()).await.expect("it reads");
+    input.flush().await.expect("it reads");
+    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+    drop(input);
+    everything(&ended.expect("the server ends the connection").expect("it ends"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saved_session_of_a_device_is_worth_nothing() {
+    let ground = Ground::open().await;
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (identity, session) = (file("device.pem"), file("session.pem"));
+    fs::write(&identity, ground.device.identity_pem()).expect("a file can be written");
+    let address = ground.server.admin.device_address();
+    let body = ground.device.checkin_body().to_string();
+    let request = format!(
+        "POST {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+        Content-Length: {}\r\n\r\n{body}",
+        path::CHECKIN,
+        body.len()
+    );
+    let with_key = ["-cert", &identity, "-key", &identity];
+    let saving = [&with_key[..], &["-sess_out", &session]].concat();
+    let said = s_client(address, &saving, &request).await;
+    assert!(said.contains("HTTP/1.1 200"), "{said}");
+    assert!(!said.contains("New Session Ticket arrived"), "{said}");
+    // Where openssl kept nothing there is nothing to steal. What it kept is offered without the key.
+    if Path::new(&session).exists() {
+        let said = s_client(address, &["-sess_in", &session], &request).await;
+        assert!(!said.contains("Reused"), "{said}");
+        assert!(said.contains("certificate_required"), "{said}");
+    }
+    let reconnecting = [
+        &["s_client", "-connect", address, "-tls1_3", "-reconnect"],
+        &with_key[..],
+    ]
+    .concat();
+    let said = everything(&tool("openssl", &reconnecting).await);
+    assert_eq!(said.matches("New, TLSv1.3").count(), 6, "{said}");
+    assert!(!said.contains("Reused"), "{said}");
+}
+
 /// A certificate for `key` that says what the device's certificate says, by an authority that the test made.
-fn imitation(device: &Device, key: &SigningKey, expired: bool) -> Vec<Vec<u8>> {
+pub fn imitation(device: &Device, key: &SigningKey, expired: bool) -> Vec<Vec<u8>> {
     let authority_key = rcgen::KeyPair::generate().expect("a key");
     let mut authority = rcgen::CertificateParams::new(Vec::new()).expect("no names are fine");
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -192,10 +248,10 @@ async fn a_revocation_takes_effect_on_the_next_message_of_an_open_connection() {
 }
 
 /// The lines of a held stream, as they come.
-struct Stream(reqwest::Response);
+pub struct Stream(reqwest::Response);
 
 impl Stream {
-    async fn of(device: &Device) -> Stream {
+    pub async fn of(device: &Device) -> Stream {
         let url = format!("{}{}", device.door.url, path::WAKE);
         let request = device.door.http.get(url).timeout(Duration::from_secs(120));
         let response = request.send().await.expect("the server answers");
@@ -205,7 +261,7 @@ impl Stream {
     }
 
     /// The next line; `None` at the end of the stream.
-    async fn next(&mut self) -> Option<String> {
+    pub async fn next(&mut self) -> Option<String> {
         let chunk = tokio::time::timeout(PATIENCE, self.0.chunk())
             .await
             .expect("a line comes in time");

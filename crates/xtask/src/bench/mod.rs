@@ -3,8 +3,10 @@
 //! Each benchmark starts the real `muster serve` in a temporary folder and drives it with `muster farm` or with the
 //! hidden `muster load …`, over the real listeners. Nothing is measured inside the server.
 
+mod attest;
 mod checkin;
 mod command;
+mod enroll;
 mod idle;
 mod process;
 mod report;
@@ -40,6 +42,10 @@ enum Name {
     Command,
     /// Memory and processor time per connected idle device
     Idle,
+    /// Enrollments per second with a TPM, a software key and the token alone
+    Enroll,
+    /// Verifications of hardware proofs per second and core
+    Attest,
     /// All of them
     All,
 }
@@ -58,6 +64,12 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if wants(Name::Idle) {
         idle::run(&programs, options)?;
+    }
+    if wants(Name::Enroll) {
+        enroll::run(&programs, options)?;
+    }
+    if wants(Name::Attest) {
+        attest::run(&programs, options)?;
     }
     Ok(true)
 }

@@ -5,11 +5,14 @@
 pub const CRATES: &[(&str, &[&str])] = &[
     ("muster-model", &[]),
     ("muster-trust", &["muster-model"]),
+    // Hardware attestation judges foreign bytes and nothing else.
+    ("muster-attest", &["muster-model"]),
     ("muster-channel-agent", &["muster-model", "muster-trust"]),
     ("muster-storage", &[]),
     (
         "muster-control",
         &[
+            "muster-attest",
             "muster-channel-agent",
             "muster-model",
             "muster-storage",
@@ -35,7 +38,12 @@ pub const CRATES: &[(&str, &[&str])] = &[
     // Devices on the wire alone: never `control`.
     (
         "muster-farm",
-        &["muster-channel-agent", "muster-model", "muster-trust"],
+        &[
+            "muster-attest",
+            "muster-channel-agent",
+            "muster-model",
+            "muster-trust",
+        ],
     ),
     (
         "muster-agent",

@@ -299,6 +299,12 @@ impl Device {
         Device::new(self.applicant.clone(), self.enrolled.clone(), admin)
     }
 
+    /// Its certificates and its key, as PEM.
+    pub fn identity_pem(&self) -> String {
+        let chain = self.enrolled.certificate_chain.iter();
+        identity_pem(&self.applicant.key, chain.map(|der| der.0.as_slice()))
+    }
+
     /// `dev_…`.
     pub fn id(&self) -> String {
         self.enrolled.device_id.to_string()
@@ -659,10 +665,24 @@ impl Line {
 
     /// Posts JSON and reads the answer: its status and its body.
     pub async fn post(&mut self, path: &str, body: &Value) -> std::io::Result<(u16, Value)> {
+        self.post_with(path, &[], body).await
+    }
+
+    /// As [`Line::post`], with more header fields.
+    pub async fn post_with(
+        &mut self,
+        path: &str,
+        fields: &[(&str, String)],
+        body: &Value,
+    ) -> std::io::Result<(u16, Value)> {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let body = body.to_string();
+        let fields: String = fields
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{fields}Content-Length: {}\r\n\r\n",
             body.len()
         );
         self.0.write_all(head.as_bytes()).await?;

@@ -1,8 +1,10 @@
 //! What every test stands on.
 
 pub mod api;
+pub mod attested;
 pub mod database;
 pub mod device;
+pub mod haproxy;
 pub mod jwt;
 pub mod machine;
 pub mod pki;

@@ -405,7 +405,7 @@ pub fn start_tool(name: &str, arguments: &[&str], log: &Path) -> Child {
     clippy::disallowed_methods,
     reason = "a test harness whose purpose is to start the programs under test"
 )]
-fn program(path: &Path) -> Command {
+pub fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     command.env_clear().env("RUST_BACKTRACE", "1");
     command.env("PATH", super::variable("PATH").unwrap_or_default());

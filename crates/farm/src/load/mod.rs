@@ -3,6 +3,9 @@
 //! Every connection is an enrolled device of its own. Check-ins are built once, as bytes of HTTP/1.1, and repeated over
 //! mutually authenticated keep-alive; answers are read to their end and looked at no further than their status.
 
+mod attest;
+mod enroll;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +25,9 @@ use crate::link::LinkError;
 use crate::stats::{Latencies, LatencySummary};
 use crate::tls::{Credentials, HTTP1};
 use crate::{AdminFile, FarmError, FarmOptions, Shared};
+
+pub use attest::load_verifications;
+pub use enroll::{EnrollLoad, EnrollReport, Enrollment, load_enrollments};
 
 /// The listener's cheapest answer.
 const CONSTANT: &str = "/agent/v1/ping";
