@@ -93,7 +93,7 @@ async fn d5_a_body_past_its_limit_is_refused_however_it_is_sent() {
     let mut ground = Ground::open().await;
     let spaces = |count: usize| vec![b' '; count];
     let door = Door::of(&ground.server.admin);
-    for (path, limit) in [(path::ENROLL_BEGIN, 64 * 1024), (path::ENROLL_FINISH, 64 * 1024)] {
+    for (path, limit) in [(path::ENROLL_BEGIN, 64 * 1024), (path::ENROLL_FINISH, 256 * 1024)] {
         door.send(Method::POST, path, Some(JSON), spaces(limit + 1))
             .await
             .refused(413, "body_too_large");
