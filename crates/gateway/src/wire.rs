@@ -44,7 +44,8 @@ pub fn answer<T: Serialize>(
     Ok(response)
 }
 
-async fn body(request: Request<Body>, bytes_max: usize) -> Result<Bytes, Problem> {
+/// Reads a body of at most `bytes_max` bytes.
+pub async fn body(request: Request<Body>, bytes_max: usize) -> Result<Bytes, Problem> {
     let too_large = || BODY_TOO_LARGE.detail(format!("The body may have at most {bytes_max} bytes."));
     let announced = request
         .headers()
