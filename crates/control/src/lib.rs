@@ -2,10 +2,11 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets ← devices, certificates ← commands, enrollment ← policy ← compliance ← rollout ← fleet,
+//! `access, audit, secrets ← devices, certificates ← commands, enrollment ← acme, policy ← compliance ← rollout ← fleet,
 //! configuration`.
 
 pub mod access;
+pub mod acme;
 pub mod audit;
 pub mod certificates;
 pub mod clock;
@@ -47,11 +48,17 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "certificates",
         sql: include_str!("../migrations/0003_certificates.sql"),
     },
+    Migration {
+        version: 4,
+        name: "acme",
+        sql: include_str!("../migrations/0004_acme.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
 pub const STATEMENTS: &[&[Statement]] = &[
     access::STATEMENTS,
+    acme::STATEMENTS,
     audit::STATEMENTS,
     certificates::STATEMENTS,
     commands::STATEMENTS,

@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     App,
     access::{self, problem::Problem},
+    acme,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
     certificates, clock, commands, configuration, devices, enrollment, rollout,
 };
@@ -284,6 +285,7 @@ async fn sweep(app: &App, held: &mut Option<Held>, rounds: u64) -> Result<(), Pr
         access::forget_expired(app).await?;
         certificates::forget_expired(app).await?;
         enrollment::forget_expired(app).await?;
+        acme::forget_expired(app).await?;
         configuration::forget_expired(app).await?;
     }
     Ok(())

@@ -38,12 +38,15 @@ use muster_storage::Scope;
 use muster_trust::key::Digest;
 
 use crate::{
-    Arrival, Gateway, Peer, checkin,
+    Arrival, Gateway, Peer, acme, checkin,
     client_cert::{self, Gate},
     est,
     identity::{ChannelBinding, known, known_peer},
     pki, scep, wake, wire,
 };
+
+/// What a path is told that is no route.
+pub(crate) const NO_SUCH_PATH: &str = "The device listener has no such path. See docs/agent-protocol.md.";
 
 /// Every route of a listener for devices.
 pub fn router(gateway: Gateway, arrival: Arrival) -> Router {
@@ -62,12 +65,11 @@ pub fn router(gateway: Gateway, arrival: Arrival) -> Router {
         .route("/agent/v1/renew", post(renew))
         .route("/agent/v1/wake", get(wake::wake))
         .route("/agent/v1/ping", get(ping))
+        .merge(acme::routes(gateway.clone()))
         .merge(pki::routes(gateway.app.clone()))
         .merge(scep::router())
         .merge(est::router())
-        .fallback(|| async {
-            NOT_FOUND.detail("The device listener has no such path. See docs/agent-protocol.md.")
-        })
+        .fallback(|| async { NOT_FOUND.detail(NO_SUCH_PATH) })
         .method_not_allowed_fallback(|| async { METHOD_NOT_ALLOWED.detail("The path takes another method.") })
         .layer(DefaultBodyLimit::max(INVENTORY_BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(gate, client_cert::gate))

@@ -4,6 +4,7 @@
 //! whose tenant, device and enrollment epoch the registry still knows.
 
 mod accepted;
+mod acme;
 mod agent;
 mod checkin;
 mod client_cert;

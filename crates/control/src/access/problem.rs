@@ -40,6 +40,9 @@ macro_rules! problems {
 problems! {
     MALFORMED = "malformed", 400, "The request could not be read";
     INVALID = "invalid", 400, "A value is not allowed here";
+    NONCE_INVALID = "nonce_invalid", 400, "The nonce is unknown, expired or used";
+    ALGORITHM_UNSUPPORTED = "algorithm_unsupported", 400, "The signature algorithm is not accepted";
+    ACCOUNT_UNKNOWN = "account_unknown", 400, "The account is not known";
     CURSOR_INVALID = "cursor_invalid", 400, "The cursor is not one of ours";
     CSR_INVALID = "csr_invalid", 400, "The certificate request is not acceptable";
     CLIENT_CERT_REFUSED = "client_cert_refused", 400, "A certificate in a header is not accepted here";
@@ -50,6 +53,7 @@ problems! {
     CERTIFICATE_REQUIRED = "certificate_required", 401, "A device certificate is required";
     FORBIDDEN = "insufficient_scope", 403, "The credentials do not allow this";
     CSRF = "csrf", 403, "The form is not from this session";
+    ORDER_NOT_READY = "order_not_ready", 403, "The order is not ready for this";
     DEVICE_MISMATCH = "device_mismatch", 403, "The device is not the one that the token names";
     PROOF_INVALID = "proof_invalid", 403, "The proof of the device key does not verify";
     CERTIFICATE_REVOKED = "certificate_revoked", 403, "The certificate is revoked or unknown";

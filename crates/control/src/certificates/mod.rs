@@ -83,6 +83,16 @@ pub fn hold(
     Ok(store::hold(tx, tenant, serial, device, epoch)?)
 }
 
+/// The device that exactly these bytes (DER) were issued to, and whether that certificate is revoked. `serial` is lower hex.
+pub fn holder_of(
+    tx: &mut Tx,
+    tenant: TenantId,
+    serial: &str,
+    der: &[u8],
+) -> Result<Option<(DeviceId, bool)>, Problem> {
+    Ok(store::holder_of(tx, tenant, serial, der)?)
+}
+
 /// Revokes every certificate of a device; answers how many were valid.
 pub fn revoke_all(tx: &mut LoggedTx<'_>, device: DeviceId, reason: &str) -> Result<u64, Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());

@@ -31,6 +31,8 @@ statements! {
         WHERE tenant_id = $1 AND authority = $2 AND revoked_at IS NULL";
     HOLD = "UPDATE certificates_certificate SET revoked_at = NULL WHERE tenant_id = $1 AND serial = $2 \
         AND device_id = $3 AND epoch = $4 AND revoked_at IS NULL";
+    HOLDER_OF_DER = "SELECT device_id, revoked_at FROM certificates_certificate \
+        WHERE tenant_id = $1 AND serial = $2 AND der = $3";
     STRAYS = "SELECT c.serial, c.device_id FROM certificates_certificate c \
         LEFT JOIN devices_device d ON d.tenant_id = c.tenant_id AND d.device_id = c.device_id \
         WHERE c.tenant_id = $1 AND c.revoked_at IS NULL AND c.not_after > $2 \
@@ -220,6 +222,19 @@ pub fn hold(
         &[&tenant.uuid(), &serial, &device.uuid(), &i64::from(epoch)],
     )?;
     Ok(rows == 1)
+}
+
+/// Whose certificate exactly these bytes are, and whether it is revoked.
+pub fn holder_of(
+    tx: &mut Tx,
+    tenant: TenantId,
+    serial: &str,
+    der: &[u8],
+) -> Result<Option<(DeviceId, bool)>, StorageError> {
+    tx.query_opt(&HOLDER_OF_DER, &[&tenant.uuid(), &serial, &der], |row| {
+        let revoked_at: Option<i64> = row.get(1)?;
+        Ok((DeviceId::from_uuid(row.get(0)?), revoked_at.is_some()))
+    })
 }
 
 /// Valid certificates without a device that may use them, as (serial, device).

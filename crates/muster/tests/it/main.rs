@@ -5,6 +5,10 @@
 
 mod support;
 
+mod acme;
+mod acme_attestations;
+mod acme_orders;
+mod acme_requests;
 mod admin_limits;
 mod agent;
 mod api_document;

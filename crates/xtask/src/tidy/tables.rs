@@ -80,6 +80,7 @@ pub const SLICES: &[(&str, u8)] = &[
     ("commands", 2),
     ("enrollment", 2),
     ("telemetry", 2),
+    ("acme", 3),
     ("policy", 3),
     ("compliance", 4),
     ("rollout", 5),

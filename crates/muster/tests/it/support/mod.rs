@@ -1,5 +1,6 @@
 //! What every test stands on.
 
+pub mod acme;
 pub mod api;
 pub mod attested;
 pub mod database;
