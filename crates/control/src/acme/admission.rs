@@ -94,10 +94,10 @@ pub async fn admit(
     spki: &[u8],
 ) -> Result<Certified, Refusal> {
     if order.spki.as_deref() != Some(spki) {
-        return Err(Refusal {
-            problem: CSR_INVALID.detail("The request is not for the key that was attested."),
-            reason: Some("csr.key: the key of the request is not the attested one".to_owned()),
-        });
+        return Err(Refusal::because(
+            CSR_INVALID.detail("The request is not for the key that was attested."),
+            "csr.key: the key of the request is not the attested one",
+        ));
     }
     let identifier = keys.unseal(&order.identifier, order.id)?;
     let token = ticket(app, tenant, &identifier).await?;

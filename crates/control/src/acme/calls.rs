@@ -298,7 +298,7 @@ impl Server {
         from: Status,
         refusal: Refusal,
     ) -> Result<AcmeProblem, AcmeProblem> {
-        let told = AcmeProblem::from(refusal.problem.clone());
+        let told = AcmeProblem::from((*refusal.problem).clone());
         if told.problem.kind.status >= 500 || told.kind == ErrorType::RateLimited {
             return Err(told);
         }
