@@ -2,7 +2,7 @@
 
 use muster_model::DeviceId;
 
-use super::{Applicant, Claim, Device, TPM_CLAIM};
+use super::{Applicant, Claim, Device, admission::TPM_CLAIM};
 use crate::access::problem::{ATTESTATION_REQUIRED, IDENTITY_CONFLICT, KEY_REUSED, Problem};
 
 /// A claim of the applicant that a known device holds, with all that this device claims.
@@ -159,7 +159,7 @@ mod tests {
     fn known(id: u128, applicant: &Applicant) -> Device {
         Device {
             compliance: ComplianceState::Pending,
-            ..super::super::fresh(
+            ..super::super::admission::fresh(
                 DeviceId::from_uuid(Uuid::from_u128(id)),
                 applicant,
                 DeviceState::Active,
