@@ -254,6 +254,7 @@ pub async fn revoke_certificate(
     })
     .await?;
     app.revocations.forget();
-    app.registry.forget_identity(id);
+    app.registry.forget(id);
+    app.memory.settle().await;
     Ok(())
 }
