@@ -10,12 +10,14 @@ const FACTS_MAX: usize = 64;
 const FACT_CHARS_MAX: usize = 300;
 /// Facts within facts that are followed.
 const DEPTH_MAX: usize = 3;
+/// Hexadecimal text from this length on is a digest.
+const DIGEST_CHARS_MIN: usize = 40;
 
 /// Words of facts that are not written as they are spelled.
 const WORDS: &[(&str, &str)] = &[
     ("tpm", "TPM"),
     ("pcr", "PCR"),
-    ("pcrs", "PCRs"),
+    ("pcrs", "PCR"),
     ("ek", "endorsement key"),
     ("ak", "attestation key"),
     ("spki", "public key"),
@@ -36,7 +38,16 @@ const WORDS: &[(&str, &str)] = &[
 pub struct Proof {
     pub badge: Badge,
     pub sentence: &'static str,
-    pub facts: Vec<(String, String)>,
+    pub facts: Vec<Fact>,
+}
+
+/// One thing that was proven.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fact {
+    pub name: String,
+    pub value: String,
+    /// Digits to compare, not to read: shown last.
+    pub is_digest: bool,
 }
 
 impl Proof {
@@ -46,6 +57,7 @@ impl Proof {
         if let Ok(document) = serde_json::from_str::<Value>(&device.attestation) {
             gather(&document, "", DEPTH_MAX, &mut facts);
         }
+        facts.sort_by_key(|fact| fact.is_digest);
         Proof {
             badge,
             sentence,
@@ -54,7 +66,7 @@ impl Proof {
     }
 }
 
-fn gather(value: &Value, name: &str, depth: usize, facts: &mut Vec<(String, String)>) {
+fn gather(value: &Value, name: &str, depth: usize, facts: &mut Vec<Fact>) {
     if facts.len() >= FACTS_MAX {
         return;
     }
@@ -70,7 +82,15 @@ fn gather(value: &Value, name: &str, depth: usize, facts: &mut Vec<(String, Stri
                 gather(member, &name, depth - 1, facts);
             }
         }
-        other => facts.push((label(name), said(name, other))),
+        other => {
+            let value = said(name, other);
+            facts.push(Fact {
+                name: label(name),
+                is_digest: value.len() >= DIGEST_CHARS_MIN
+                    && value.bytes().all(|byte| byte.is_ascii_hexdigit()),
+                value,
+            });
+        }
     }
 }
 
@@ -128,7 +148,7 @@ mod tests {
         gather(&document, "", DEPTH_MAX, &mut facts);
         let facts: Vec<(&str, &str)> = facts
             .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .map(|fact| (fact.name.as_str(), fact.value.as_str()))
             .collect();
         assert_eq!(facts, expected, "{document}");
     }

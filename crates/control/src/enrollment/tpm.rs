@@ -235,13 +235,17 @@ fn manufacturer(id: &str) -> String {
     let Some(hex) = id.strip_prefix("id:") else {
         return id.to_owned();
     };
+    // IBM's software TPM, and with it swtpm, writes the PCI vendor id in place of letters.
+    if hex == "00001014" {
+        return "IBM (software TPM)".to_owned();
+    }
     let ascii = hex::decode(hex)
         .ok()
         .and_then(|bytes| String::from_utf8(bytes).ok());
     match ascii.as_deref().map(|text| text.trim_matches(['\0', ' '])) {
         Some("AMD") => "AMD".to_owned(),
         Some("ATML") => "Atmel".to_owned(),
-        Some("IBM") => "IBM (software)".to_owned(),
+        Some("IBM") => "IBM".to_owned(),
         Some("IFX") => "Infineon".to_owned(),
         Some("INTC") => "Intel".to_owned(),
         Some("MSFT") => "Microsoft".to_owned(),
@@ -263,7 +267,7 @@ mod tests {
     #[test]
     fn makers_are_named_by_their_vendor_id() {
         assert_eq!(manufacturer("id:53544D20"), "STMicroelectronics");
-        assert_eq!(manufacturer("id:00001014"), "id:00001014");
+        assert_eq!(manufacturer("id:00001014"), "IBM (software TPM)");
         assert_eq!(manufacturer("id:ABCD"), "id:ABCD");
         assert_eq!(manufacturer("Somebody"), "Somebody");
     }
