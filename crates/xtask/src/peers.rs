@@ -76,7 +76,7 @@ pub const PEERS: &[Peer] = &[
     Peer {
         name: "tpm2-openssl",
         packages: &["tpm2-openssl", "libtss2-tcti-swtpm0"],
-        purpose: "a key in a TPM opens a Wi-Fi",
+        purpose: "a key in a TPM signs for other programs too",
         find: find_tpm2_provider,
     },
     Peer {

@@ -112,12 +112,13 @@ fn ecc_endorsement(common: &Endorsement, curve: u16, unique: &[u8]) -> Vec<u8> {
 }
 
 /// The storage root key: a P-256 storage key without authorization, outside the dictionary attack protection (TCG
-/// "TPM v2.0 Provisioning Guidance", 7.5.1).
+/// "TPM v2.0 Provisioning Guidance", 7.5.1). Nothing is put into `unique`, as other programs make it, OpenSSL's provider
+/// among them: a key that is exported to them has the same parent there.
 pub fn storage_root() -> Vec<u8> {
     let attributes = FIXED | object::USER_WITH_AUTH | object::NO_DA | object::RESTRICTED | object::DECRYPT;
     let writer = aes(head(alg::ECC, alg::SHA256, attributes, &[]), 128).short(alg::NULL);
     let writer = writer.short(curve::NIST_P256).short(alg::NULL);
-    writer.sized(&[0; 32]).sized(&[0; 32]).finish()
+    writer.sized(&[]).sized(&[]).finish()
 }
 
 /// The attestation key: restricted, so that it signs only what the TPM itself states.

@@ -7,13 +7,11 @@ use tokio::process::Child;
 
 use crate::support::{
     PATIENCE,
-    attested::{pem as certificate_pem, put_policy},
+    attested::{Attested, bytes, trusted_maker},
     device::Device,
     eventually,
-    machine::Machine,
     pki::{Files, fetch, openssl_ok, peer_is_installed, pem, text},
-    server::{Options, Server, everything, start_tool, tool_with},
-    swtpm,
+    server::{Options, Server, everything, start_tool, tool},
 };
 
 const SECRET: &str = "between-access-point-and-server";
@@ -46,17 +44,10 @@ impl Radius {
 
     /// Whether a client with this certificate is let in.
     async fn admits(&self, folder: &Path, files: &Files) -> (bool, String) {
-        self.admits_with(folder, &files.leaf, &files.key, &[]).await
+        self.admits_with(folder, &files.leaf, &files.key).await
     }
 
-    /// The same, with a key that OpenSSL needs more to use.
-    async fn admits_with(
-        &self,
-        folder: &Path,
-        certificate: &Path,
-        key: &Path,
-        environment: &[(&str, &str)],
-    ) -> (bool, String) {
+    async fn admits_with(&self, folder: &Path, certificate: &Path, key: &Path) -> (bool, String) {
         let network = format!(
             "network={{\n ssid=\"muster\"\n key_mgmt=WPA-EAP\n eap=TLS\n identity=\"device\"\n ca_cert=\"{}\"\n \
              client_cert=\"{}\"\n private_key=\"{}\"\n}}\n",
@@ -67,7 +58,7 @@ impl Radius {
         let path = folder.join("eap.conf");
         fs::write(&path, network).expect("it can be written");
         let port = self.port.to_string();
-        let output = tool_with(
+        let output = tool(
             "eapol_test",
             &[
                 "-c",
@@ -81,7 +72,6 @@ impl Radius {
                 "-t",
                 "15",
             ],
-            environment,
         )
         .await;
         let said = everything(&output);
@@ -233,94 +223,49 @@ async fn e7_freeradius_admits_a_valid_certificate_and_rejects_a_revoked_one() {
     assert!(is_admitted, "{said}");
 }
 
-/// How OpenSSL is told of the provider that uses keys in a TPM.
-const PROVIDERS: &str = "openssl_conf = start\n[start]\nproviders = providers\n[providers]\ndefault = both\ntpm2 = both\n\
-    [both]\nactivate = 1\n";
-
 #[tokio::test(flavor = "multi_thread")]
-async fn e7_a_key_in_a_tpm_opens_the_wifi_and_not_once_its_certificate_is_revoked() {
-    let look = "command -v freeradius && command -v eapol_test && ls /usr/lib/*/ossl-modules/tpm2.so";
-    if !peer_is_installed("tpm2-openssl", look).await {
+async fn e7_the_certificate_of_an_attested_device_opens_the_wifi_and_not_once_it_is_revoked() {
+    if !peer_is_installed("freeradius", "command -v freeradius && command -v eapol_test").await {
         return;
     }
-    let Some(maker) = swtpm::Maker::new() else {
-        return;
-    };
-    let tpm = maker.tpm("wifi", &[]);
     let server = Server::start(Options::default().with("--pki-listen", "127.0.0.1:0")).await;
     let api = server.api().await;
-    let roots = format!(
-        "{}{}",
-        certificate_pem(maker.root()),
-        certificate_pem(maker.issuer())
-    );
-    put_policy(
-        &api,
-        json!({"attestation": ["tpm2"], "tpm": {"roots_pem": roots}}),
-    )
-    .await
-    .ok();
-    let mut machine = Machine::new();
-    machine.set_environment("MUSTER_TPM", &tpm.tcti());
-    machine.enroll(&api, &server.admin).await;
-    let shown = api.get(&format!("/devices/{}", machine.device)).await.ok();
-    assert_eq!(shown["attestation"]["level"], "tpm2");
-
-    let exported = machine.export().await;
-    let key = fs::read_to_string(exported.join("device.key")).expect("it was written");
-    assert!(
-        key.starts_with("-----BEGIN TSS2 PRIVATE KEY-----"),
-        "the key stays in the TPM"
-    );
+    let maker = trusted_maker(&api).await;
+    let machine = Attested::new(&maker);
+    let enrolled = machine.try_enroll(&api, &server.admin).await.expect(201);
+    assert_eq!(enrolled["attestation_level"], "tpm2");
     let folder = server.folder().path().join("raddb");
     fs::create_dir(&folder).expect("a folder can be made");
     own_certificate(&folder).await;
-    let providers = folder.join("openssl.cnf");
-    fs::write(&providers, PROVIDERS).expect("it can be written");
-    let tcti = tpm.tcti();
-    let environment = [
-        ("OPENSSL_CONF", text(&providers)),
-        ("TPM2OPENSSL_TCTI", tcti.as_str()),
-    ];
-    let (certificate, key) = (exported.join("device.pem"), exported.join("device.key"));
-    let authorities = authorities(&server, &certificate);
+    let chain: Vec<Vec<u8>> = enrolled["certificate_chain"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(bytes)
+        .collect();
+    let (certificate, key) = (folder.join("device.pem"), folder.join("device.key"));
+    fs::write(&certificate, pem("CERTIFICATE", &chain[0])).expect("it can be written");
+    fs::write(&key, pem("PRIVATE KEY", machine.tpm.device_pkcs8())).expect("it can be written");
+    let root = fs::read_to_string(&server.admin.ca_file).expect("ca.pem is there");
+    let authorities = root + &pem("CERTIFICATE", &chain[1]);
 
     let before = trust_in(&server, &authorities, &folder).await;
     let radius = Radius::start(&folder, &before, 1).await;
-    let (is_admitted, said) = radius
-        .admits_with(&folder, &certificate, &key, &environment)
-        .await;
+    let (is_admitted, said) = radius.admits_with(&folder, &certificate, &key).await;
     assert!(is_admitted, "{said}");
     drop(radius);
 
-    api.post(
-        &format!("/devices/{}/certificates/revoke", machine.device),
-        &json!({}),
-    )
-    .await
-    .expect(204);
+    let device = enrolled["device_id"].as_str().expect("an id is text");
+    api.post(&format!("/devices/{device}/certificates/revoke"), &json!({}))
+        .await
+        .expect(204);
     let after = trust_in(&server, &authorities, &folder).await;
     let radius = Radius::start(&folder, &after, 2).await;
-    let (is_admitted, said) = radius
-        .admits_with(&folder, &certificate, &key, &environment)
-        .await;
+    let (is_admitted, said) = radius.admits_with(&folder, &certificate, &key).await;
     assert!(!is_admitted, "{said}");
     let log = fs::read_to_string(folder.join("radius-2.log")).expect("there is a log");
     assert!(
         log.contains("certificate revoked"),
         "it is refused for the right reason"
     );
-}
-
-/// The root, and what stands in a device's chain behind its own certificate.
-fn authorities(server: &Server, chain: &Path) -> String {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    let root = fs::read_to_string(&server.admin.ca_file).expect("ca.pem is there");
-    let chain = fs::read_to_string(chain).expect("it was written");
-    let issuers: String = chain
-        .split(BEGIN)
-        .skip(2)
-        .map(|rest| format!("{BEGIN}{rest}"))
-        .collect();
-    root + &issuers
 }

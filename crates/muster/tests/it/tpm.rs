@@ -9,7 +9,8 @@ use crate::support::{
     attested::{pem, put_policy},
     database::each_database,
     machine::{Machine, activate, ended, order, reported, setting},
-    server::{Options, Server, assert_healthy},
+    pki::{openssl_ok, peer_is_installed},
+    server::{Options, Server, assert_healthy, everything, tool_with},
     swtpm::{Maker, Swtpm},
 };
 
@@ -128,4 +129,67 @@ async fn a_tpm_of_a_maker_that_the_tenant_does_not_trust_enrolls_nobody() {
         .expect("it is in the log");
     let reason = refused["detail"]["reason"].as_str().unwrap_or_default();
     assert!(reason.starts_with("chain."), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exported_key_stays_in_the_tpm_and_signs_for_other_programs_there() {
+    if !peer_is_installed("tpm2-openssl", "ls /usr/lib/*/ossl-modules/tpm2.so").await {
+        return;
+    }
+    let Some(maker) = Maker::new() else { return };
+    let tpm = maker.tpm("export", &[]);
+    let server = Server::start(Options::default()).await;
+    let api = server.api().await;
+    trust(&api, &maker).await;
+    let mut machine = machine_with(&tpm);
+    machine.enroll(&api, &server.admin).await;
+    let exported = machine.export().await;
+    let key = fs::read_to_string(exported.join("device.key")).expect("it was written");
+    assert!(key.starts_with("-----BEGIN TSS2 PRIVATE KEY-----"), "{key}");
+
+    let path = |name: &str| exported.join(name).display().to_string();
+    fs::write(exported.join("message"), "signed by a TPM").expect("it can be written");
+    let tcti = tpm.tcti();
+    let signed = tool_with(
+        "openssl",
+        &[
+            "dgst",
+            "-sha256",
+            "-provider",
+            "tpm2",
+            "-provider",
+            "default",
+            "-propquery",
+            "?provider=tpm2,tpm2.digest!=yes",
+            "-sign",
+            &path("device.key"),
+            "-out",
+            &path("signature"),
+            &path("message"),
+        ],
+        &[("TPM2OPENSSL_TCTI", tcti.as_str())],
+    )
+    .await;
+    assert!(signed.status.success(), "{}", everything(&signed));
+    let public = openssl_ok(&["x509", "-in", &path("device.pem"), "-noout", "-pubkey"]).await;
+    fs::write(exported.join("public.pem"), public).expect("it can be written");
+    openssl_ok(&[
+        "dgst",
+        "-sha256",
+        "-verify",
+        &path("public.pem"),
+        "-signature",
+        &path("signature"),
+        &path("message"),
+    ])
+    .await;
+    openssl_ok(&[
+        "verify",
+        "-CAfile",
+        &path("ca.pem"),
+        "-untrusted",
+        &path("device.pem"),
+        &path("device.pem"),
+    ])
+    .await;
 }
