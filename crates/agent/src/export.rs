@@ -3,9 +3,9 @@
 //! A key in a TPM stays there: its file is the form in which OpenSSL's TPM provider takes it (`TSS2 PRIVATE KEY`, "TPM 2.0
 //! Key Format", draft-bottomley-tpm2-keys), and it is worth nothing without that TPM.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -68,13 +68,16 @@ fn write(folder: &Path, path: &Path, text: &str) -> std::io::Result<()> {
         .mode(0o700)
         .create(folder)?;
     let fresh = path.with_extension("new");
+    // Made anew: a file or link that somebody prepared is not written to.
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&fresh)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&fresh, path)?;

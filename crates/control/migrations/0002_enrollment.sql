@@ -12,6 +12,8 @@ UPDATE devices_device SET attestation_level = 'unattested' WHERE attestation_lev
 
 CREATE INDEX devices_device_owner ON devices_device (tenant_id, owner);
 
+CREATE INDEX devices_device_quarantined ON devices_device (tenant_id, device_id) WHERE state = 'quarantined';
+
 CREATE INDEX devices_device_enrolled ON devices_device (tenant_id, enrolled_at);
 
 -- What each device claims, in quarantine too. `shared` marks a claim that an operator lets two devices make.
@@ -23,6 +25,10 @@ CREATE TABLE devices_claim (
     shared BOOLEAN NOT NULL,
     PRIMARY KEY (tenant_id, device_id, kind, value)
 );
+
+CREATE INDEX devices_claim_value ON devices_claim (tenant_id, kind, value);
+
+CREATE INDEX devices_claim_tpm ON devices_claim (value) WHERE kind = 'tpm_ek';
 
 INSERT INTO devices_claim (tenant_id, device_id, kind, value, shared)
     SELECT tenant_id, device_id, kind, value, FALSE FROM devices_hardware;

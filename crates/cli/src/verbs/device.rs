@@ -62,6 +62,9 @@ pub enum DeviceCommand {
     Decide {
         id: String,
         decision: quarantine::Decision,
+        /// For a merge: which device it continues, where several make the same hardware claims
+        #[arg(long, value_name = "DEVICE")]
+        continues: Option<String>,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -194,9 +197,12 @@ pub async fn run(command: DeviceCommand, api: &Api, printer: &Printer) -> Result
             Ok(())
         }
         DeviceCommand::Quarantine(command) => quarantine::run(command, api, printer).await,
-        DeviceCommand::Decide { id, decision, yes } => {
-            quarantine::decide(api, printer, &id, decision, yes).await
-        }
+        DeviceCommand::Decide {
+            id,
+            decision,
+            continues,
+            yes,
+        } => quarantine::decide(api, printer, &id, decision, continues, yes).await,
         DeviceCommand::Retire { id, yes } => {
             let what =
                 format!("Device {id} will not be served any more, and has to enroll again to come back.");

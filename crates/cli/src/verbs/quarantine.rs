@@ -211,6 +211,7 @@ pub async fn decide(
     printer: &Printer,
     id: &str,
     decision: Decision,
+    continues: Option<String>,
     is_confirmed: bool,
 ) -> Result<(), CliError> {
     let (word, what, done) = match decision {
@@ -219,7 +220,7 @@ pub async fn decide(
             format!(
                 "Device {id} takes the place and name of the device with the same hardware, which is retired."
             ),
-            "is active; whoever held its hardware ids is retired",
+            "is active; the device that it continues is retired",
         ),
         Decision::KeepBoth => (
             "keep_both",
@@ -233,7 +234,10 @@ pub async fn decide(
         ),
     };
     printer.confirm(is_confirmed, &what, id)?;
-    let body: Value = json!({"decision": word});
+    let mut body: Value = json!({"decision": word});
+    if let Some(continues) = continues {
+        body["continues"] = continues.into();
+    }
     api.send_quiet(Call::post(&["devices", id, "quarantine-decision"]).body(body))
         .await?;
     printer.note(&format!("{id} {done}."));

@@ -66,7 +66,7 @@ async fn decide(State(app): State<App>, At(id): At<String>, sent: Sent) -> Resul
             ));
         }
     };
-    fleet::decide(&app, &permit, device.to_string(), decision).await?;
+    fleet::decide(&app, &permit, device.to_string(), decision, None).await?;
     Ok(see_other(&match sent.fields.text("back") {
         "quarantine" => format!("/quarantine?notice={notice}"),
         _ => format!("/devices/{device}?notice={notice}"),

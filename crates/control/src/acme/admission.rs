@@ -75,6 +75,13 @@ pub async fn attest(
             let revoked = enrollment::android_status(app, tenant, &policy.android).await?;
             attestation::of_android(&x5c, &asked, &anchors, &revoked, &policy.android.rules(), now)
         }
+        Statement::Tpm(_) if asks_for_more(&policy.tpm) => {
+            // The statement says nothing of the endorsement key nor of what the machine booted.
+            return Err(Refusal::attestation(
+                "tpm.statement.insufficient",
+                "the tenant asks for a known endorsement key or a measured boot, which only the agent can prove",
+            ));
+        }
         Statement::Tpm(statement) => {
             let anchors = own_authorities(&policy.tpm).map_err(Problem::internal)?;
             attestation::of_tpm(&statement, &asked, &expected, &anchors, now)
@@ -83,6 +90,14 @@ pub async fn attest(
     proof
         .and_then(|proof| attestation::of_token(proof, &expected))
         .map_err(unproven)
+}
+
+/// Whether the tenant asks of a TPM what the statement of ACME cannot hold.
+fn asks_for_more(policy: &TpmPolicy) -> bool {
+    policy.only_known_endorsement_keys
+        || !policy.pcr_values.is_empty()
+        || policy.event_log_required
+        || policy.secure_boot_required
 }
 
 /// Admits the device of an order and issues its certificate, for the attested key and no other.

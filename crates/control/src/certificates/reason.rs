@@ -20,6 +20,9 @@ pub enum RevocationReason {
     CessationOfOperation,
     /// The device may no longer do what the certificate allows.
     PrivilegeWithdrawn,
+    /// The device is in quarantine: its certificate counts for nobody until a person has decided. Nobody revokes with it.
+    #[serde(skip_deserializing)]
+    CertificateHold,
 }
 
 /// Reasons that other slices give in their own words, with what they mean to relying parties.
@@ -37,7 +40,7 @@ const IN_OTHER_WORDS: &[(&str, RevocationReason)] = &[
 ];
 
 impl RevocationReason {
-    pub const ALL: [RevocationReason; 7] = [
+    pub const ALL: [RevocationReason; 8] = [
         RevocationReason::Unspecified,
         RevocationReason::KeyCompromise,
         RevocationReason::CaCompromise,
@@ -45,6 +48,7 @@ impl RevocationReason {
         RevocationReason::Superseded,
         RevocationReason::CessationOfOperation,
         RevocationReason::PrivilegeWithdrawn,
+        RevocationReason::CertificateHold,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -56,6 +60,7 @@ impl RevocationReason {
             RevocationReason::Superseded => "superseded",
             RevocationReason::CessationOfOperation => "cessation_of_operation",
             RevocationReason::PrivilegeWithdrawn => "privilege_withdrawn",
+            RevocationReason::CertificateHold => "certificate_hold",
         }
     }
 
@@ -79,6 +84,7 @@ impl RevocationReason {
             RevocationReason::Superseded => Some(CrlReason::Superseded),
             RevocationReason::CessationOfOperation => Some(CrlReason::CessationOfOperation),
             RevocationReason::PrivilegeWithdrawn => Some(CrlReason::PrivilegeWithdrawn),
+            RevocationReason::CertificateHold => Some(CrlReason::CertificateHold),
         }
     }
 
@@ -93,6 +99,7 @@ impl RevocationReason {
             RevocationReason::Superseded => Some(CrlReason::Superseded),
             RevocationReason::CessationOfOperation => Some(CrlReason::CessationOfOperation),
             RevocationReason::PrivilegeWithdrawn => Some(CrlReason::PrivilegeWithdrawn),
+            RevocationReason::CertificateHold => Some(CrlReason::CertificateHold),
         }
     }
 }

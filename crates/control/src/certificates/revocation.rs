@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use muster_model::Timestamp;
 use muster_storage::{Scope, Tx};
+use muster_trust::key::sha256_of;
 use parking_lot::Mutex;
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
 use tokio::time::timeout;
@@ -29,6 +30,8 @@ pub const BACKDATED: Duration = Duration::from_secs(300);
 /// Certificates that one list names at most. Beyond it there is no list: half of one would say that the rest is good.
 const ENTRIES_MAX: usize = 1_000_000;
 const PAGE: i64 = 5000;
+/// Certificates of devices in quarantine that a list names. Quarantines wait for a person, so there are few.
+const HELD_MAX: i64 = 100_000;
 
 /// Lists, and what the OCSP responder keeps, in this process.
 #[derive(Default)]
@@ -58,7 +61,7 @@ struct Kept {
 }
 
 /// How many certificates are revoked, and when the last one was.
-type Stamp = (i64, Option<i64>);
+type Stamp = (i64, Option<i64>, [u8; 32]);
 
 /// The newest revocation list of a device CA (DER), and how many seconds it may be kept by whoever fetches it.
 pub async fn revocation_list(app: &App, authority: &str) -> Result<(Arc<[u8]>, u64), Problem> {
@@ -86,9 +89,7 @@ pub async fn revocation_list(app: &App, authority: &str) -> Result<(Arc<[u8]>, u
     let id = member.id.clone();
     let stamp: Stamp = app
         .db
-        .read(Scope::System, move |tx| {
-            Ok::<_, Problem>(store::revoked_stamp(tx, &id, now)?)
-        })
+        .read(Scope::System, move |tx| stamp_of(tx, &id, now))
         .await?;
     if let Some(der) = compared(app, authority, stamp, now) {
         return Ok((der, FETCHED_AGAIN_AFTER_SECONDS));
@@ -129,7 +130,7 @@ async fn make(app: &App, member: &Arc<Member>, now: Timestamp) -> Result<(Stamp,
     let (stamp, entries) = app
         .db
         .read(Scope::System, move |tx| {
-            Ok::<_, Problem>((store::revoked_stamp(tx, &id, now)?, entries(tx, &id, now)?))
+            Ok::<_, Problem>((stamp_of(tx, &id, now)?, entries(tx, &id, now)?))
         })
         .await?;
     let until = now.plus(LIST_LIVES).min(member.not_after);
@@ -157,8 +158,19 @@ async fn make(app: &App, member: &Arc<Member>, now: Timestamp) -> Result<(Stamp,
     Ok((stamp, der))
 }
 
+/// What a list is compared by: how much is revoked, when the last was, and whose devices are in quarantine.
+fn stamp_of(tx: &mut Tx, authority: &str, now: Timestamp) -> Result<Stamp, Problem> {
+    let (revoked, last) = store::revoked_stamp(tx, authority, now)?;
+    let held = store::held(tx, authority, now, HELD_MAX)?;
+    let serials: Vec<&[u8]> = held.iter().map(|held| held.serial.as_bytes()).collect();
+    Ok((revoked, last, *sha256_of(&serials).as_bytes()))
+}
+
 fn entries(tx: &mut Tx, authority: &str, now: Timestamp) -> Result<Vec<RevokedCertParams>, Problem> {
-    let mut entries = Vec::new();
+    let mut entries = store::held(tx, authority, now, HELD_MAX)?
+        .into_iter()
+        .map(entry)
+        .collect::<Result<Vec<_>, _>>()?;
     let mut after = String::new();
     loop {
         let page = store::revoked(tx, authority, now, &after, PAGE)?;
@@ -172,14 +184,18 @@ fn entries(tx: &mut Tx, authority: &str, now: Timestamp) -> Result<Vec<RevokedCe
                 .retry_after(LIST_RENEWED_AFTER.as_secs()));
         }
         for revoked in page {
-            let serial = hex::decode(&revoked.serial).map_err(Problem::internal)?;
-            let reason = revoked.reason.as_deref().map(RevocationReason::of);
-            entries.push(RevokedCertParams {
-                serial_number: SerialNumber::from_slice(&serial),
-                revocation_time: offset(revoked.at),
-                reason_code: reason.and_then(RevocationReason::in_list),
-                invalidity_date: None,
-            });
+            entries.push(entry(revoked)?);
         }
     }
+}
+
+fn entry(revoked: store::Revoked) -> Result<RevokedCertParams, Problem> {
+    let serial = hex::decode(&revoked.serial).map_err(Problem::internal)?;
+    let reason = revoked.reason.as_deref().map(RevocationReason::of);
+    Ok(RevokedCertParams {
+        serial_number: SerialNumber::from_slice(&serial),
+        revocation_time: offset(revoked.at),
+        reason_code: reason.and_then(RevocationReason::in_list),
+        invalidity_date: None,
+    })
 }

@@ -3,7 +3,7 @@
 use muster_model::{DeviceId, TenantId, Timestamp};
 use muster_storage::{Row, StorageError, Tx, statements};
 
-use super::{Certificate, NewCertificate};
+use super::{Certificate, NewCertificate, RevocationReason};
 
 statements! {
     INSERT = "INSERT INTO certificates_certificate \
@@ -45,7 +45,13 @@ statements! {
         WHERE authority = $1 AND revoked_at IS NOT NULL AND not_after > $2 AND serial > $3 ORDER BY serial LIMIT $4";
     REVOKED_STAMP = "SELECT COUNT(*), MAX(revoked_at) FROM certificates_certificate \
         WHERE authority = $1 AND revoked_at IS NOT NULL AND not_after > $2";
-    STATUS = "SELECT revoked_at, revocation_reason FROM certificates_certificate WHERE serial = $1 AND authority = $2";
+    HELD = "SELECT c.serial, d.enrolled_at FROM devices_device d \
+        JOIN certificates_certificate c ON c.tenant_id = d.tenant_id AND c.device_id = d.device_id \
+        WHERE d.state = 'quarantined' AND c.authority = $1 AND c.revoked_at IS NULL AND c.not_after > $2 \
+        ORDER BY c.serial LIMIT $3";
+    STATUS = "SELECT c.revoked_at, c.revocation_reason, d.state, d.enrolled_at FROM certificates_certificate c \
+        LEFT JOIN devices_device d ON d.tenant_id = c.tenant_id AND d.device_id = c.device_id \
+        WHERE c.serial = $1 AND c.authority = $2";
     AUTHORITIES = "SELECT authority, state FROM certificates_authority WHERE tenant_id = $1 ORDER BY authority";
     PUT_AUTHORITY = "INSERT INTO certificates_authority (tenant_id, authority, state, changed_at) \
         VALUES ($1, $2, $3, $4) ON CONFLICT (tenant_id, authority) DO UPDATE SET state = $3, changed_at = $4";
@@ -323,6 +329,17 @@ pub fn revoked_stamp(
     })
 }
 
+/// Certificates of an authority whose device is in quarantine, ascending by serial. Of every tenant.
+pub fn held(tx: &mut Tx, authority: &str, now: Timestamp, limit: i64) -> Result<Vec<Revoked>, StorageError> {
+    tx.query(&HELD, &[&authority, &now.as_micros(), &limit], |row| {
+        Ok(Revoked {
+            serial: row.get(0)?,
+            at: Timestamp::from_micros(row.get(1)?),
+            reason: Some(RevocationReason::CertificateHold.as_str().to_owned()),
+        })
+    })
+}
+
 /// The state of a certificate.
 pub enum Status {
     Good,
@@ -334,7 +351,16 @@ pub fn status(tx: &mut Tx, serial: &str, authority: &str) -> Result<Option<Statu
     tx.query_opt(&STATUS, &[&serial, &authority], |row| {
         let at = row.get::<Option<i64>>(0)?.map(Timestamp::from_micros);
         let reason: Option<String> = row.get(1)?;
-        Ok(at.map_or(Status::Good, |at| Status::Revoked { at, reason }))
+        let is_held = row.get::<Option<String>>(2)?.as_deref() == Some("quarantined");
+        let since = row.get::<Option<i64>>(3)?.map(Timestamp::from_micros);
+        Ok(match (at, since) {
+            (Some(at), _) => Status::Revoked { at, reason },
+            (None, Some(at)) if is_held => Status::Revoked {
+                at,
+                reason: Some(RevocationReason::CertificateHold.as_str().to_owned()),
+            },
+            (None, _) => Status::Good,
+        })
     })
 }
 

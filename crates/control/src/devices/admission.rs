@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     Device, DeviceState,
     rules::{self, Admission},
+    said,
     store::{self, Claim},
 };
 use crate::{
@@ -147,6 +148,16 @@ pub async fn refuse_tpm_of_another_tenant(
     if elsewhere { Err(tpm_elsewhere()) } else { Ok(()) }
 }
 
+/// Two enrollments with one key at the same moment: the later one finds the device when it is repeated.
+fn taken_at_once(error: StorageError) -> Problem {
+    match error {
+        StorageError::Unique { .. } => UNAVAILABLE
+            .detail("The same key enrolled just now. Nothing was changed; repeat the call.")
+            .retry_after(1),
+        other => other.into(),
+    }
+}
+
 fn tpm_elsewhere() -> Problem {
     IDENTITY_CONFLICT
         .detail("This TPM belongs to a device that is enrolled elsewhere. It must be retired there first.")
@@ -188,34 +199,80 @@ pub fn population(
 /// Decides about an applicant from what is stored, without changing anything.
 pub fn consider(tx: &mut Tx, tenant: TenantId, applicant: &Applicant) -> Result<Admission, Problem> {
     let same_key = store::by_key(tx, tenant, sha256(&applicant.spki).as_bytes())?;
-    let shared: Vec<(String, String)> = match &same_key {
+    let by_tpm = by_tpm(tx, tenant, applicant)?;
+    let own = same_key.as_ref().map(|own| own.id).or(by_tpm);
+    let shared = match own {
         None => Vec::new(),
-        Some(own) => store::said_claims(tx, tenant, own.id)?
-            .into_iter()
-            .filter(|(_, _, shared)| *shared)
-            .map(|(kind, value, _)| (kind, value))
-            .collect(),
+        Some(own) => shared_claims(tx, tenant, own)?,
     };
     let mut held = Vec::new();
     for claim in applicant.claims() {
-        if shared
-            .iter()
-            .any(|(kind, value)| kind == claim.kind && *value == claim.value)
-        {
+        if shared.contains(&claim) {
             continue;
         }
-        if let Some(holder) = store::holder(tx, tenant, &claim)? {
-            let claims = store::claims(tx, tenant, holder)?;
-            if let Some(device) = store::by_id(tx, tenant, holder)? {
-                held.push(rules::Holding {
-                    claim,
-                    device,
-                    claims,
-                });
-            }
+        let holder = match store::holder(tx, tenant, &claim)? {
+            None if claim.kind == TPM_CLAIM => by_tpm,
+            holder => holder,
+        };
+        if let Some(holder) = holder
+            && let Some(device) = store::by_id(tx, tenant, holder)?
+        {
+            let claims = said(tx, tenant, holder)?;
+            held.push(rules::Holding {
+                claim,
+                device,
+                claims,
+            });
         }
     }
     Ok(rules::admit(applicant, same_key, held))
+}
+
+/// The device whose TPM the applicant proved, in quarantine or not.
+fn by_tpm(tx: &mut Tx, tenant: TenantId, applicant: &Applicant) -> Result<Option<DeviceId>, Problem> {
+    let Some(ek) = applicant.tpm_ek_sha256 else {
+        return Ok(None);
+    };
+    let claim = Claim {
+        kind: TPM_CLAIM,
+        value: hex::encode(ek),
+    };
+    Ok(match store::holder(tx, tenant, &claim)? {
+        None => store::waiting_with_tpm(tx, tenant, &claim.value)?,
+        holder => holder,
+    })
+}
+
+/// The claims that an operator lets a device make beside another.
+fn shared_claims(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Vec<Claim>, Problem> {
+    let said = store::said_claims(tx, tenant, device)?;
+    Ok(said
+        .into_iter()
+        .filter(|(_, _, shared)| *shared)
+        .filter_map(|(kind, value, _)| claim_of(&kind, value))
+        .collect())
+}
+
+fn claim_of(kind: &str, value: String) -> Option<Claim> {
+    let kind = CLAIM_KINDS.into_iter().find(|known| *known == kind)?;
+    Some(Claim { kind, value })
+}
+
+/// Lets a device go of its hardware identifiers. Whom an operator let make the same claim holds it from now on, so that
+/// nobody else can take it.
+pub(super) fn release(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<(), Problem> {
+    let held = store::claims(tx, tenant, device)?;
+    store::release(tx, tenant, device)?;
+    for claim in held
+        .into_iter()
+        .filter_map(|(kind, value)| claim_of(&kind, value))
+    {
+        if let Some(heir) = store::sharers(tx, tenant, &claim)?.first() {
+            store::unshare_claim(tx, tenant, *heir, &claim)?;
+            hold(tx, tenant, vec![claim], *heir)?;
+        }
+    }
+    Ok(())
 }
 
 /// Carries out an admission inside the enrollment's transaction. Nothing stored is overwritten by a collision.
@@ -232,10 +289,10 @@ pub fn admit(
             let epoch = store::next_epoch(tx, tenant, device, state, quarantine.as_deref(), applicant, at)?;
             store::forget_claims(tx, tenant, device)?;
             say_claims(tx, applicant, device)?;
+            // What the machine does not say any more it does not hold any more.
+            release(tx, tenant, device)?;
             if state == DeviceState::Active {
                 take_claims(tx, applicant, device)?;
-            } else {
-                store::release(tx, tenant, device)?;
             }
             record_enrolled(tx, applicant, device, epoch, state, quarantine)?;
             Ok(Admitted {
@@ -247,7 +304,8 @@ pub fn admit(
         Admission::New { quarantine } => {
             let id = DeviceId::generate(at, crate::clock::random());
             let state = state_for(quarantine.as_ref());
-            store::insert(tx, tenant, &fresh(id, applicant, state, quarantine.clone(), at))?;
+            store::insert(tx, tenant, &fresh(id, applicant, state, quarantine.clone(), at))
+                .map_err(taken_at_once)?;
             say_claims(tx, applicant, id)?;
             if state == DeviceState::Active {
                 take_claims(tx, applicant, id)?;
@@ -263,6 +321,9 @@ pub fn admit(
 /// Nothing attests the new key, so a device whose key was attested keeps that one.
 pub fn rekey(tx: &mut LoggedTx<'_>, device: &Device, spki: &[u8]) -> Result<(), Problem> {
     let tenant = tx.tenant();
+    if !matches!(device.protocol, Protocol::Scep | Protocol::Est) {
+        return Err(CSR_INVALID.detail("Only a device of SCEP or EST renews for another key."));
+    }
     if device.attestation_level.is_attested() {
         return Err(CSR_INVALID.detail("The device's key was attested. It renews for that key alone."));
     }
@@ -285,13 +346,19 @@ pub fn rekey(tx: &mut LoggedTx<'_>, device: &Device, spki: &[u8]) -> Result<(), 
 /// What a device says of itself and shares with nobody by an operator's word.
 pub(super) fn said_claims(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<Vec<Claim>, Problem> {
     let said = store::said_claims(tx, tenant, device.id)?;
+    if said.is_empty() {
+        // It went into quarantine before claims were kept.
+        let uuid = ("uuid", Some(device.device_uuid.as_hyphenated().to_string()));
+        let known = [uuid, ("serial", device.serial.clone())];
+        return Ok(known
+            .into_iter()
+            .filter_map(|(kind, value)| claim_of(kind, value?))
+            .collect());
+    }
     Ok(said
         .into_iter()
         .filter(|(_, _, shared)| !shared)
-        .filter_map(|(kind, value, _)| {
-            let kind = CLAIM_KINDS.into_iter().find(|known| *known == kind)?;
-            Some(Claim { kind, value })
-        })
+        .filter_map(|(kind, value, _)| claim_of(&kind, value))
         .collect())
 }
 

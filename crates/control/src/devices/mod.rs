@@ -253,7 +253,7 @@ pub fn retire(tx: &mut LoggedTx<'_>, device: &Device) -> Result<(), Problem> {
     }
     let tenant = tx.tenant();
     store::set_state(tx, tenant, device.id, DeviceState::Retired, None)?;
-    store::release(tx, tenant, device.id)?;
+    admission::release(tx, tenant, device.id)?;
     tx.record(
         "device.retired",
         ("device", device.id.to_string()),

@@ -92,8 +92,10 @@ fn contradiction(
         .find(|holding| holding.device.id == own.id)
         .map(|holding| holding.claims.as_slice())
         .unwrap_or_default();
-    if contradicts(applicant, own_claims, "imei") {
-        return Some(mismatch("imei"));
+    for kind in ["serial", "imei"] {
+        if contradicts(applicant, own_claims, kind) {
+            return Some(mismatch(kind));
+        }
     }
     if known_by_key && own.attestation_level.is_attested() && !applicant.level.is_attested() {
         return Some(

@@ -39,7 +39,20 @@ statements! {
         GROUP BY platform, state, compliance_state";
     NEXT_EPOCH = "UPDATE devices_device SET epoch = epoch + 1, state = $3, quarantine_reason = $4, owner = $5, \
         enrolled_at = $6, last_seen_at = $6, spki = $7, spki_sha256 = $8, attestation_level = $9, attestation = $10, \
-        ownership = $11, protocol = $12, merged_into = NULL WHERE tenant_id = $1 AND device_id = $2 RETURNING epoch";
+        ownership = $11, protocol = $12, serial = COALESCE(serial, $13), merged_into = NULL \
+        WHERE tenant_id = $1 AND device_id = $2 RETURNING epoch";
+    AWAITS_DECISION = "UPDATE devices_device SET state = state WHERE tenant_id = $1 AND device_id = $2 \
+        AND state = 'quarantined'";
+    SHARERS = "SELECT c.device_id FROM devices_claim c \
+        JOIN devices_device d ON d.tenant_id = c.tenant_id AND d.device_id = c.device_id \
+        WHERE c.tenant_id = $1 AND c.kind = $2 AND c.value = $3 AND c.shared AND d.state = 'active' \
+        ORDER BY d.enrolled_at, c.device_id LIMIT 16";
+    UNSHARE_CLAIM = "UPDATE devices_claim SET shared = FALSE WHERE tenant_id = $1 AND device_id = $2 AND kind = $3 \
+        AND value = $4";
+    WAITING_WITH_TPM = "SELECT c.device_id FROM devices_claim c \
+        JOIN devices_device d ON d.tenant_id = c.tenant_id AND d.device_id = c.device_id \
+        WHERE c.tenant_id = $1 AND c.kind = 'tpm_ek' AND c.value = $2 AND d.state = 'quarantined' \
+        ORDER BY d.enrolled_at DESC, c.device_id LIMIT 1";
     MERGED_INTO = "UPDATE devices_device SET merged_into = $3 WHERE tenant_id = $1 AND device_id = $2";
     INHERIT = "UPDATE devices_device SET owner = COALESCE(owner, $3), name = $4 WHERE tenant_id = $1 AND device_id = $2";
     OWNED = "SELECT COUNT(*) FROM devices_device WHERE tenant_id = $1 AND owner = $2 AND state <> 'retired'";
@@ -53,7 +66,9 @@ statements! {
     SHARE_CLAIM = "UPDATE devices_claim SET shared = TRUE WHERE tenant_id = $1 AND device_id = $2 AND kind = $3 \
         AND value = $4";
     FORGET_CLAIMS = "DELETE FROM devices_claim WHERE tenant_id = $1 AND device_id = $2 AND NOT shared";
-    TPM_ELSEWHERE = "SELECT COUNT(*) FROM devices_hardware WHERE kind = 'tpm_ek' AND value = $2 AND tenant_id <> $1";
+    TPM_ELSEWHERE = "SELECT COUNT(*) FROM devices_claim c \
+        JOIN devices_device d ON d.tenant_id = c.tenant_id AND d.device_id = c.device_id \
+        WHERE c.kind = 'tpm_ek' AND c.value = $2 AND c.tenant_id <> $1 AND d.state <> 'retired'";
     SET_STATE = "UPDATE devices_device SET state = $3, quarantine_reason = $4 WHERE tenant_id = $1 AND device_id = $2";
     REKEY = "UPDATE devices_device SET spki = $3, spki_sha256 = $4 WHERE tenant_id = $1 AND device_id = $2";
     SET_COMPLIANCE = "UPDATE devices_device SET compliance_state = $3, compliance_at = $4 \
@@ -218,9 +233,44 @@ pub fn next_epoch(
             &applicant.attestation.as_str(),
             &applicant.ownership.as_str(),
             &applicant.protocol.as_str(),
+            &applicant.serial,
         ],
         |row| row.get(0),
     )
+}
+
+/// Holds a device that waits for a decision until the transaction ends; `false` when somebody decided already.
+pub fn awaits_decision(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<bool, StorageError> {
+    let rows = tx.execute(&AWAITS_DECISION, &[&tenant.uuid(), &id.uuid()])?;
+    Ok(rows == 1)
+}
+
+/// Active devices that an operator lets make a claim which another holds, the first enrolled first.
+pub fn sharers(tx: &mut Tx, tenant: TenantId, claim: &Claim) -> Result<Vec<DeviceId>, StorageError> {
+    tx.query(
+        &SHARERS,
+        &[&tenant.uuid(), &claim.kind, &claim.value.as_str()],
+        |row| Ok(DeviceId::from_uuid(row.get(0)?)),
+    )
+}
+
+pub fn unshare_claim(tx: &mut Tx, tenant: TenantId, id: DeviceId, claim: &Claim) -> Result<(), StorageError> {
+    tx.execute(
+        &UNSHARE_CLAIM,
+        &[&tenant.uuid(), &id.uuid(), &claim.kind, &claim.value.as_str()],
+    )
+    .map(drop)
+}
+
+/// The device in quarantine that proved this TPM. It holds no claim, and is that machine all the same.
+pub fn waiting_with_tpm(
+    tx: &mut Tx,
+    tenant: TenantId,
+    ek_sha256: &str,
+) -> Result<Option<DeviceId>, StorageError> {
+    tx.query_opt(&WAITING_WITH_TPM, &[&tenant.uuid(), &ek_sha256], |row| {
+        Ok(DeviceId::from_uuid(row.get(0)?))
+    })
 }
 
 pub fn merged_into(tx: &mut Tx, tenant: TenantId, id: DeviceId, heir: DeviceId) -> Result<(), StorageError> {

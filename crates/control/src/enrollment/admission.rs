@@ -194,8 +194,13 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
     .await?;
     app.registry.forget(enrolled.device);
     enrolled.chain = certificates::chain(app, tenant, issued).await?;
+    if enrolled.state == DeviceState::Quarantined {
+        // Its certificate is on hold for relying parties from now on.
+        app.revocations.forget();
+    }
     if enrolled.epoch > 1 {
         // The certificates of the epoch before are refused everywhere once there is a new one.
+        app.revocations.forget();
         app.memory.settle().await;
     }
     Ok(enrolled)
@@ -218,12 +223,19 @@ fn judge(
     let admission = devices::consider(tx, tenant, applicant)?;
     if policy.limits.any() {
         let mut there = devices::population(tx, tenant, applicant, at)?;
-        if let Admission::Again { device, .. } = &admission
-            && devices::get(tx, tenant, *device)?.state != DeviceState::Retired
-        {
-            // It is counted already: only the hour's number can refuse it.
+        let known = match &admission {
+            Admission::Again { device, .. } => Some(devices::get(tx, tenant, *device)?),
+            Admission::New { .. } | Admission::Refuse(_) => None,
+        };
+        if let Some(known) = known.filter(|known| known.state != DeviceState::Retired) {
+            // It is counted already: only the hour's number can refuse it, and that of an owner who is new to it.
             there = Population {
                 enrolled_in_the_last_hour: there.enrolled_in_the_last_hour,
+                of_owner: if known.owner == applicant.owner {
+                    0
+                } else {
+                    there.of_owner
+                },
                 ..Population::default()
             };
         }

@@ -24,6 +24,7 @@ const PCR_LAST: u8 = 23;
 /// What a quote covers unless the tenant says otherwise: firmware, boot loader, Secure Boot.
 const PCRS_QUOTED: [u8; 5] = [0, 1, 2, 4, 7];
 const REVOCATION_LIST_HOURS: u64 = 24;
+const REVOCATION_LIST_HOURS_MAX: u64 = 31 * 24;
 
 /// What a tenant asks of those who enroll. Everything that is left out is allowed or without limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -279,10 +280,10 @@ impl EnrollmentPolicy {
                 );
             }
         }
-        if self.android.revocation_list_hours_max == 0 {
+        if !(1..=REVOCATION_LIST_HOURS_MAX).contains(&self.android.revocation_list_hours_max) {
             refuse(
                 "android.revocation_list_hours_max",
-                "At least one hour is needed, or nobody is ever accepted.".to_owned(),
+                format!("It is from 1 to {REVOCATION_LIST_HOURS_MAX} hours."),
             );
         }
     }

@@ -91,6 +91,9 @@ async fn get_device(
 #[serde(deny_unknown_fields)]
 struct DecisionRequest {
     decision: QuarantineDecision,
+    /// For a merge, which device it continues; needed where several make the same hardware claims.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    continues: Option<String>,
 }
 
 #[utoipa::path(
@@ -103,7 +106,7 @@ async fn quarantine_decision(
     PathOf(id): PathOf<String>,
     Body(request): Body<DecisionRequest>,
 ) -> Result<StatusCode, Problem> {
-    super::decide(&app, &permit, id, request.decision).await?;
+    super::decide(&app, &permit, id, request.decision, request.continues).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -188,17 +188,23 @@ pub async fn decide(
     permit: &Permit<DeviceWrite>,
     device: String,
     decision: QuarantineDecision,
+    continues: Option<String>,
 ) -> Result<(), Problem> {
     let changed = audit::commit(app, permit.author(), move |tx| {
         let tenant = tx.tenant();
         let device = devices::resolve(tx, tenant, &device)?;
-        let retired = devices::decide(tx, &device, decision)?;
+        let continues = match &continues {
+            Some(text) => Some(devices::resolve(tx, tenant, text)?.id),
+            None => None,
+        };
+        let retired = devices::decide(tx, &device, decision, continues)?;
         for id in &retired {
             certificates::revoke_all(tx, *id, "the device was retired")?;
         }
         Ok(retired.into_iter().chain([device.id]).collect::<Vec<_>>())
     })
     .await?;
+    app.revocations.forget();
     changed.into_iter().for_each(|id| app.registry.forget(id));
     app.memory.settle().await;
     Ok(())
@@ -214,6 +220,7 @@ pub async fn retire(app: &App, permit: &Permit<DeviceWrite>, device: String) -> 
         Ok(device.id)
     })
     .await?;
+    app.revocations.forget();
     app.registry.forget(id);
     app.memory.settle().await;
     Ok(())

@@ -120,6 +120,8 @@ pub async fn renew(
         if stored.epoch != epoch || stored.state == DeviceState::Retired {
             return Err(EPOCH_MISMATCH.detail("The device was enrolled again or retired meanwhile."));
         }
+        // Where the certificate is the whole product, a quarantined device gets no further one.
+        devices::require_active(&stored)?;
         if !certificates::hold(tx, tenant, &serial, device, epoch)? {
             return Err(
                 CERTIFICATE_REVOKED.detail("The certificate was revoked. The device must enroll again.")

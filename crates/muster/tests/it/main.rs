@@ -33,6 +33,7 @@ mod oauth;
 mod policy;
 mod protocol;
 mod proxies;
+mod quarantine;
 mod radius;
 mod receipts;
 mod revocation;
