@@ -10,9 +10,7 @@ fn p256_area(template: &[u8], key: &PublicKey) -> Vec<u8> {
     let PublicKey::EcdsaP256(point) = key else {
         panic!("a P-256 key")
     };
-    let fixed = template
-        .strip_suffix(&[0; 4])
-        .expect("two empty numbers");
+    let fixed = template.strip_suffix(&[0; 4]).expect("two empty numbers");
     Writer::default()
         .raw(fixed)
         .sized(&point[1..33])

@@ -76,7 +76,10 @@ async fn a_wrong_policy_is_kept_with_what_is_wrong_beside_it() {
         (("tpm.pcrs_quoted", "99"), "registers from 0 to 23"),
         (("tpm.endorsement_keys", "zz"), "SHA-256 of its SPKI"),
         (("closes_at", "soon"), "in UTC"),
-        (("android.revocation_list_hours_max", "0"), "It is from 1 to 744 hours"),
+        (
+            ("android.revocation_list_hours_max", "0"),
+            "It is from 1 to 744 hours",
+        ),
         (("models", HOSTILE), ""),
     ] {
         let fields = policy("0", &[wrong, ("limits.enrollments_per_hour_max", "-7")]);
