@@ -238,7 +238,7 @@ fn a_file_that_is_no_certificate_authority_is_refused() {
 
 /// E13: the program holds no secret that all installations share.
 #[test]
-fn the_program_holds_no_private_key() {
+fn e13_the_program_holds_no_private_key() {
     let bytes = std::fs::read(env!("CARGO_BIN_EXE_muster-agent")).expect("it reads");
     // A PEM block in use has base64 after its header; the header alone is a parser's constant.
     let header = b"PRIVATE KEY-----\n";
