@@ -43,12 +43,7 @@ async fn a_revocation_on_one_node_reaches_a_connection_that_is_open_on_the_other
 
 /// A connection of the device's own to a node, on which it has checked in.
 async fn open_line(device: &Device, node: &AdminFile) -> Line {
-    let chain = device
-        .enrolled
-        .certificate_chain
-        .iter()
-        .map(|der| der.0.clone())
-        .collect();
+    let chain = device.chain();
     let handshake = Handshake {
         identity: Some((chain, &device.applicant.key)),
         protocol: b"http/1.1",

@@ -139,12 +139,7 @@ fn refused(status: u16, code: &str) -> (u16, Option<String>) {
 async fn a70_a_certificate_in_a_header_is_refused_on_the_public_listener() {
     let ground = Ground::open(Options::default()).await;
     let device = Device::enroll(&ground.api, &ground.server.admin).await;
-    let chain: Vec<Vec<u8>> = device
-        .enrolled
-        .certificate_chain
-        .iter()
-        .map(|der| der.0.clone())
-        .collect();
+    let chain = device.chain();
     for identity in [None, Some((chain, &*device.applicant.key))] {
         let protocol = b"http/1.1";
         let config = tls(&ground.server.admin, Handshake { identity, protocol });
@@ -173,12 +168,7 @@ async fn a70_a_certificate_in_a_header_is_refused_on_the_public_listener() {
 async fn a72_only_a_listed_proxy_reaches_the_listener_of_proxies() {
     let ground = Ground::open(Options::default()).await;
     let device = Device::enroll(&ground.api, &ground.server.admin).await;
-    let chain = device
-        .enrolled
-        .certificate_chain
-        .iter()
-        .map(|der| der.0.clone())
-        .collect();
+    let chain = device.chain();
     let unlisted = Hop::new();
     let strangers = [
         ("no certificate", None),
@@ -453,12 +443,7 @@ async fn devices_are_served_behind_haproxy_and_what_they_write_into_its_header_i
     );
     let revoke = format!("/devices/{}/certificates/revoke", victim.id());
     ground.api.post(&revoke, &json!({})).await.expect(204);
-    let chain = device
-        .enrolled
-        .certificate_chain
-        .iter()
-        .map(|der| der.0.clone())
-        .collect();
+    let chain = device.chain();
     let itself = Handshake {
         identity: Some((chain, &*device.applicant.key)),
         protocol: b"http/1.1",

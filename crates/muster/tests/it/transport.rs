@@ -21,13 +21,7 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_gives_no_resumption_and_no_older_version() {
     let ground = Ground::open().await;
-    let chain = ground
-        .device
-        .enrolled
-        .certificate_chain
-        .iter()
-        .map(|der| der.0.clone())
-        .collect();
+    let chain = ground.device.chain();
     let handshake = Handshake {
         identity: Some((chain, &ground.device.applicant.key)),
         protocol: b"http/1.1",
@@ -153,25 +147,14 @@ pub fn imitation(device: &Device, key: &SigningKey, expired: bool) -> Vec<Vec<u8
 async fn a_certificate_of_another_authority_is_refused_in_the_handshake() {
     let ground = Ground::open().await;
     let key = &ground.device.applicant.key;
-    let real: Vec<Vec<u8>> = ground
-        .device
-        .enrolled
-        .certificate_chain
-        .iter()
-        .map(|der| der.0.clone())
-        .collect();
+    let real = ground.device.chain();
     let foreign = Server::start(Options::default()).await;
     let foreign_device = ground
         .device
         .applicant
         .enroll(&foreign.api().await, &foreign.admin)
         .await;
-    let foreign_chain = foreign_device
-        .enrolled
-        .certificate_chain
-        .iter()
-        .map(|der| der.0.clone())
-        .collect::<Vec<_>>();
+    let foreign_chain = foreign_device.chain();
     let own = imitation(&ground.device, key, false);
     let shown = [
         ("another authority", own.clone()),
@@ -219,12 +202,7 @@ async fn a_revocation_takes_effect_on_the_next_message_of_an_open_connection() {
         ("retire", "device_blocked"),
     ] {
         let device = Device::enroll(&api, &server.admin).await;
-        let chain = device
-            .enrolled
-            .certificate_chain
-            .iter()
-            .map(|der| der.0.clone())
-            .collect();
+        let chain = device.chain();
         let handshake = Handshake {
             identity: Some((chain, &device.applicant.key)),
             protocol: b"http/1.1",

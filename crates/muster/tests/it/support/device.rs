@@ -256,6 +256,12 @@ pub struct Device {
 }
 
 impl Device {
+    /// The device's certificates (DER, leaf first), as [`Handshake::identity`] shows them.
+    pub fn chain(&self) -> Vec<Vec<u8>> {
+        let chain = self.enrolled.certificate_chain.iter();
+        chain.map(|der| der.0.clone()).collect()
+    }
+
     fn new(applicant: Applicant, enrolled: EnrollFinishResponse, admin: &AdminFile) -> Device {
         let ca = ca_of(admin);
         let pem = identity_pem(
