@@ -2,6 +2,7 @@
 
 pub mod attestation;
 pub mod command;
+pub mod compile;
 pub mod compliance;
 pub mod evaluate;
 pub mod facts;
