@@ -24,7 +24,7 @@ pub mod reconcile;
 pub mod rollout;
 pub mod secrets;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use muster_storage::{Database, Migration, Statement};
 use tokio::sync::Notify;
@@ -52,6 +52,11 @@ pub const MIGRATIONS: &[Migration] = &[
         version: 4,
         name: "acme",
         sql: include_str!("../migrations/0004_acme.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "artifacts",
+        sql: include_str!("../migrations/0007_artifacts.sql"),
     },
 ];
 
@@ -86,6 +91,8 @@ pub struct Control {
     pub memory: devices::MemoryTrust,
     pub activations: rollout::Activations,
     pub revocations: certificates::Revocations,
+    /// Where bundles are kept besides the database, if anywhere. Set by the composition root, before the loops start.
+    pub artifacts: OnceLock<Box<dyn policy::ArtifactStore>>,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -152,6 +159,7 @@ impl Control {
             android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),
             revocations: certificates::Revocations::default(),
+            artifacts: OnceLock::new(),
             settings,
             node,
         })

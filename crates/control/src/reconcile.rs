@@ -19,7 +19,7 @@ use crate::{
     access::{self, problem::Problem},
     acme,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
-    certificates, clock, commands, configuration, devices, enrollment, rollout,
+    certificates, clock, commands, configuration, devices, enrollment, policy, rollout,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -278,6 +278,10 @@ async fn sweep(app: &App, held: &mut Option<Held>, rounds: u64) -> Result<(), Pr
     }
     rollout::reconcile(app).await?;
     if rounds.is_multiple_of(SWEEP_EVERY.as_secs()) {
+        // What cannot be brought there now waits, and holds nothing else up.
+        if let Err(problem) = policy::store_artifacts(app).await {
+            tracing::warn!(%problem, "bundles wait for the artifact store");
+        }
         commands::expire_overdue(app).await?;
         certificates::follow_register(app).await?;
     }

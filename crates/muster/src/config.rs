@@ -108,6 +108,10 @@ pub struct Options {
         value_delimiter = ','
     )]
     pub proxy_protocol_from: Option<Vec<String>>,
+    /// Where every bundle is also kept, written once: s3://bucket/prefix, az://container/prefix, gs://bucket/prefix or
+    /// file:///folder; credentials are the variables that the provider's own tools read
+    #[arg(long, env = "MUSTER_ARTIFACT_STORE", value_name = "URL")]
+    pub artifact_store: Option<String>,
     /// PostgreSQL connections of this process [default: 16]
     #[arg(long, env = "MUSTER_DATABASE_CONNECTIONS", value_name = "NUMBER")]
     pub database_connections: Option<usize>,
@@ -159,6 +163,7 @@ impl Options {
             proxy_identities: self.proxy_identities.or(stored.proxy_identities),
             proxy_users: self.proxy_users.or(stored.proxy_users),
             proxy_protocol_from: self.proxy_protocol_from.or(stored.proxy_protocol_from),
+            artifact_store: self.artifact_store.or(stored.artifact_store),
             database_connections: self.database_connections.or(stored.database_connections),
         })
     }

@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use muster_control::{
     App,
     access::{self, Author},
+    policy::ArtifactStore as _,
     reconcile,
 };
 use muster_gateway::{
@@ -18,6 +19,7 @@ use muster_gateway::{
     listener::{self, Limits, Listener, Socket, Tls},
     pki, server_config,
 };
+use muster_integrations::ObjectArtifacts;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -63,6 +65,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     let listeners = Listeners::bind(&options).await?;
     let (admin, device) = (listeners.admin.local_addr()?, listeners.device.local_addr()?);
     let app = install::open(&data_dir, &options, options.settings(admin, device)?).await?;
+    open_artifact_store(&app, &options)?;
     let (tenant, first) = install::first_tenant(&app, &data_dir).await?;
     reconcile::sequence_now(&app).await?;
     reconcile::warm(&app).await?;
@@ -112,6 +115,33 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     let _ = tokio::time::timeout(Duration::from_secs(2), app.db.close()).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens the store of bundles outside of the database, where one is named. It is not asked yet: it may be away.
+fn open_artifact_store(app: &App, options: &Options) -> Result<()> {
+    let Some(url) = &options.artifact_store else {
+        return Ok(());
+    };
+    let store = ObjectArtifacts::open(url, environment())
+        .with_context(|| format!("--artifact-store cannot be used: {url}"))?;
+    tracing::info!(
+        place = store.place(),
+        "bundles are also kept in an artifact store"
+    );
+    app.artifacts
+        .set(Box::new(store))
+        .map_err(|_| anyhow::anyhow!("the artifact store was opened twice"))
+}
+
+/// The variables that the providers' own tools read, by the names that their documentation gives.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "these names are the storage providers', not ours: no flag could stand for all of them"
+)]
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 fn serve(

@@ -3,6 +3,7 @@
 //! Making a version reaches no device: `rollout` activates it.
 
 mod api;
+mod artifacts;
 mod catalogue;
 mod change;
 mod rules;
@@ -28,6 +29,9 @@ use crate::{
     secrets::TenantKeys,
 };
 pub use api::router;
+pub use artifacts::{
+    ArtifactError, ArtifactStore, Put, Unstored, artifact, require_artifact, store_artifacts,
+};
 pub use change::{Made, create, describe, make_version};
 pub use rules::{Content, check_policy, read_content};
 

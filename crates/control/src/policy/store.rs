@@ -3,7 +3,7 @@
 use muster_model::{EntryId, PolicyId, TenantId, Timestamp, text::VersionLabel};
 use muster_storage::{Row, StorageError, Tx, statements};
 
-use super::{Policy, PolicySummary, Version};
+use super::{Policy, PolicySummary, Unstored, Version};
 
 statements! {
     INSERT_POLICY = "INSERT INTO policy_policy (tenant_id, policy_id, name, description, created_at) \
@@ -29,6 +29,11 @@ statements! {
         created_by, created_at FROM policy_version WHERE tenant_id = $1 AND policy_id = $2 AND sequence < $3 \
         ORDER BY sequence DESC LIMIT $4";
     BUNDLE = "SELECT bundle FROM policy_version WHERE tenant_id = $1 AND policy_id = $2 AND version = $3";
+    WITHOUT_ARTIFACT = "SELECT policy_id, version, sequence, content_sha256, settings, rules, bundle_sha256, entry_id, \
+        created_by, created_at, tenant_id FROM policy_version WHERE artifact_at IS NULL ORDER BY sequence LIMIT $1";
+    HAS_ARTIFACT = "SELECT COUNT(*) FROM policy_version \
+        WHERE tenant_id = $1 AND bundle_sha256 = $2 AND artifact_at IS NOT NULL";
+    MARK_ARTIFACT = "UPDATE policy_version SET artifact_at = $3 WHERE tenant_id = $1 AND bundle_sha256 = $2";
     BUNDLE_BY_SHA256 = "SELECT bundle FROM policy_version WHERE tenant_id = $1 AND bundle_sha256 = $2 LIMIT 1";
 }
 
@@ -54,6 +59,32 @@ pub fn describe(
     description: &str,
 ) -> Result<u64, StorageError> {
     tx.execute(&DESCRIBE_POLICY, &[&tenant.uuid(), &policy.uuid(), &description])
+}
+
+/// Versions of every tenant whose bundles were not brought to the artifact store, at most `limit`.
+pub fn without_artifact(tx: &mut Tx, limit: i64) -> Result<Vec<Unstored>, StorageError> {
+    tx.query(&WITHOUT_ARTIFACT, &[&limit], |row| {
+        Ok(Unstored {
+            tenant: TenantId::from_uuid(row.get(10)?),
+            version: version_of(row)?,
+        })
+    })
+}
+
+/// Whether a bundle was brought to the artifact store.
+pub fn has_artifact(tx: &mut Tx, tenant: TenantId, bundle_sha256: &str) -> Result<bool, StorageError> {
+    let count: i64 = tx.query_one(&HAS_ARTIFACT, &[&tenant.uuid(), &bundle_sha256], |row| row.get(0))?;
+    Ok(count > 0)
+}
+
+/// Remembers that a bundle was brought to the artifact store.
+pub fn mark_artifact(
+    tx: &mut Tx,
+    tenant: TenantId,
+    bundle_sha256: &str,
+    at: Timestamp,
+) -> Result<u64, StorageError> {
+    tx.execute(&MARK_ARTIFACT, &[&tenant.uuid(), &bundle_sha256, &at.as_micros()])
 }
 
 pub fn policy(tx: &mut Tx, tenant: TenantId, id: PolicyId) -> Result<Option<Policy>, StorageError> {

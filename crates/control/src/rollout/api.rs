@@ -97,28 +97,35 @@ async fn activate_policy(
     let target = request.target.clone().unwrap_or_default().checked()?;
     let (tenant, settings, label) = (permit.tenant(), app.settings.clone(), request.version.clone());
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
-    let answer = commit_once(
-        &app,
-        &permit,
-        key,
-        "POST /policies/{id}/activate",
-        &(&id, &request),
-        {
-            let (id, label) = (id.clone(), label.clone());
-            move |tx| {
-                let policy = policy::resolve(tx, tenant, &id)?;
-                let rollout = change::activate(tx, &keys, &settings, policy.id, &label, target.clone())?;
-                Ok((
-                    StatusCode::ACCEPTED,
-                    Activated {
-                        rollout_id: rollout.id,
-                        generation: rollout.generation,
-                    },
-                ))
-            }
-        },
-    )
-    .await;
+    let artifact = policy::require_artifact(&app, tenant, &id, &label).await;
+    let answer = match artifact {
+        Err(problem) => Err(problem),
+        Ok(()) => {
+            commit_once(
+                &app,
+                &permit,
+                key,
+                "POST /policies/{id}/activate",
+                &(&id, &request),
+                {
+                    let (id, label) = (id.clone(), label.clone());
+                    move |tx| {
+                        let policy = policy::resolve(tx, tenant, &id)?;
+                        let rollout =
+                            change::activate(tx, &keys, &settings, policy.id, &label, target.clone())?;
+                        Ok((
+                            StatusCode::ACCEPTED,
+                            Activated {
+                                rollout_id: rollout.id,
+                                generation: rollout.generation,
+                            },
+                        ))
+                    }
+                },
+            )
+            .await
+        }
+    };
     match answer {
         Ok(answer) => {
             after_change(&app, tenant).await?;

@@ -33,6 +33,8 @@ pub const CRATES: &[(&str, &[&str])] = &[
         "muster-console",
         &["muster-control", "muster-model", "muster-storage", "muster-trust"],
     ),
+    // Implements the ports of `control`; nothing else of it is called.
+    ("muster-integrations", &["muster-control"]),
     // The client of the public interface alone: never `control`.
     ("muster-cli", &["muster-model", "muster-trust"]),
     // Devices on the wire alone: never `control`.
@@ -58,6 +60,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
             "muster-control",
             "muster-farm",
             "muster-gateway",
+            "muster-integrations",
             "muster-model",
             "muster-storage",
             "muster-trust",
