@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::{postgres, process};
+use crate::{postgres, process, python};
 
 /// One program that is not ours.
 pub struct Peer {
@@ -92,6 +92,18 @@ pub const PEERS: &[Peer] = &[
         find: || process::find("curl"),
     },
     Peer {
+        name: "moto",
+        packages: &["python3-venv"],
+        purpose: "bundles are kept in an S3 that is not ours",
+        find: || python::find("moto_server"),
+    },
+    Peer {
+        name: "gcp-storage-emulator",
+        packages: &["python3-venv"],
+        purpose: "bundles are kept in a Google Cloud Storage, as far as an emulator is one",
+        find: || python::find("gcp-storage-emulator"),
+    },
+    Peer {
         name: "faketime",
         packages: &["faketime"],
         purpose: "the agent is tested with a clock that is wrong",
@@ -125,6 +137,9 @@ pub fn install_missing() -> Result<Vec<&'static Peer>> {
         if !installed {
             eprintln!("apt-get did not install everything; its own words are above");
         }
+    }
+    if let Err(error) = python::install() {
+        eprintln!("the Python tools are not complete: {error:#}");
     }
     let missing = missing();
     for peer in &missing {

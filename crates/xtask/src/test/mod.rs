@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use self::output::{Reader, Tally};
 use crate::workspace::{Profile, Programs, Scope};
-use crate::{peers, postgres, process, tidy};
+use crate::{peers, postgres, process, python, tidy};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -163,6 +163,9 @@ fn cargo_test(options: &Options, programs: &Programs, server: Option<&postgres::
         cargo
             .env("MUSTER_TEST_POSTGRES_URL", &server.url)
             .env("MUSTER_TEST_POSTGRES_ADMIN_URL", &server.admin_url);
+    }
+    if python::find("moto_server").is_some() {
+        cargo.env("MUSTER_TEST_PYTHON_TOOLS", python::programs());
     }
     if let Some(chromium) = peers::find_chromium() {
         cargo.env("MUSTER_TEST_CHROMIUM", chromium);
