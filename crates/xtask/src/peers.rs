@@ -98,12 +98,6 @@ pub const PEERS: &[Peer] = &[
         find: || python::find("moto_server"),
     },
     Peer {
-        name: "gcp-storage-emulator",
-        packages: &["python3-venv"],
-        purpose: "bundles are kept in a Google Cloud Storage, as far as an emulator is one",
-        find: || python::find("gcp-storage-emulator"),
-    },
-    Peer {
         name: "faketime",
         packages: &["faketime"],
         purpose: "the agent is tested with a clock that is wrong",

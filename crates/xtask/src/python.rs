@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::{process, workspace};
 
 /// What is installed: exact versions, so that a release elsewhere breaks no test here.
-const REQUIREMENTS: &[&str] = &["moto[server,s3]==5.2.5", "gcp-storage-emulator==2026.7.19"];
+const REQUIREMENTS: &[&str] = &["moto[server,s3]==5.2.5"];
 /// The file that says which requirements are installed.
 const STAMP: &str = "muster-requirements";
 
@@ -47,8 +47,8 @@ pub fn install() -> Result<()> {
 }
 
 fn folder() -> PathBuf {
-    let target = process::variable("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace::root().join("target"), PathBuf::from);
+    let target =
+        process::variable("CARGO_TARGET_DIR").map_or_else(|| workspace::root().join("target"), PathBuf::from);
     target.join("python-tools")
 }
 

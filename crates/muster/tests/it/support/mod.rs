@@ -9,6 +9,7 @@ pub mod enrollee;
 pub mod haproxy;
 pub mod jwt;
 pub mod machine;
+pub mod objects;
 pub mod pki;
 pub mod raw;
 pub mod routes;

@@ -1,0 +1,129 @@
+//! Object storage that is not ours: moto's S3, where it is installed.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Once,
+};
+
+use reqwest::{
+    Client,
+    header::{AUTHORIZATION, HeaderMap, HeaderValue},
+};
+use tokio::process::Child;
+
+use super::{
+    PATIENCE, eventually,
+    haproxy::free_port,
+    server::{Options, program},
+    variable,
+};
+
+/// Where the programs of the Python package index are.
+const TOOLS_VARIABLE: &str = "MUSTER_TEST_PYTHON_TOOLS";
+const BUCKET: &str = "bundles";
+
+/// A running S3 server with one bucket. It is killed when the test ends.
+pub struct S3 {
+    child: Child,
+    port: u16,
+    client: Client,
+}
+
+impl S3 {
+    pub async fn start(program: &Path) -> S3 {
+        S3::start_at(program, free_port()).await
+    }
+
+    /// Ends it: whoever asks gets no connection. Answers its port.
+    pub async fn stop(mut self) -> u16 {
+        self.child.kill().await.expect("a child can be killed");
+        self.port
+    }
+
+    /// A server that keeps its bundles here.
+    pub fn options(&self, options: Options) -> Options {
+        options
+            .with("--artifact-store", format!("s3://{BUCKET}/policy"))
+            .with_variable("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.port))
+            .with_variable("AWS_ALLOW_HTTP", true)
+            .with_variable("AWS_REGION", "us-east-1")
+            .with_variable("AWS_ACCESS_KEY_ID", "test")
+            .with_variable("AWS_SECRET_ACCESS_KEY", "test")
+    }
+
+    /// An object's bytes, if it is there.
+    pub async fn object(&self, name: &str) -> Option<Vec<u8>> {
+        let answer = self.client.get(self.url(name)).send().await.ok()?;
+        let answer = answer.error_for_status().ok()?;
+        Some(answer.bytes().await.ok()?.to_vec())
+    }
+
+    /// Puts an object there as the bucket's administrator would.
+    pub async fn put(&self, name: &str, bytes: &'static [u8]) {
+        let answer = self.client.put(self.url(name)).body(bytes).send().await;
+        answer
+            .and_then(reqwest::Response::error_for_status)
+            .expect("the object is written");
+    }
+
+    pub async fn delete(&self, name: &str) {
+        let answer = self.client.delete(self.url(name)).send().await;
+        answer
+            .and_then(reqwest::Response::error_for_status)
+            .expect("the object is removed");
+    }
+
+    /// On a port that is free now; with an empty bucket.
+    pub async fn start_at(binary: &Path, port: u16) -> S3 {
+        let mut command = program(binary);
+        command
+            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = command.kill_on_drop(true).spawn().expect("moto_server starts");
+        let s3 = S3 {
+            child,
+            port,
+            client: signed(),
+        };
+        eventually("moto answers", PATIENCE, async || {
+            let made = s3.client.put(s3.url("")).send().await.ok()?;
+            made.status().is_success().then_some(())
+        })
+        .await;
+        s3
+    }
+
+    fn url(&self, name: &str) -> String {
+        format!("http://127.0.0.1:{}/{BUCKET}/{name}", self.port)
+    }
+}
+
+/// Moto wants to be told who asks, and believes it.
+fn signed() -> Client {
+    let who = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(who))]);
+    let client = Client::builder().default_headers(headers).build();
+    client.expect("a client can be made")
+}
+
+/// The program, if it is installed. Without it says so loudly, or panics where that is not allowed.
+pub fn moto_server() -> Option<PathBuf> {
+    static SAID: Once = Once::new();
+    let found = variable(TOOLS_VARIABLE)
+        .map(|folder| Path::new(&folder).join("moto_server"))
+        .filter(|path| path.exists());
+    if found.is_none() {
+        let required = variable("CI").as_deref() == Some("true")
+            || variable("MUSTER_REQUIRE_PEERS").as_deref() == Some("1");
+        assert!(!required, "moto is not installed, and this run must not skip it");
+        // Straight to the stream: the test runner swallows what a passing test prints.
+        SAID.call_once(|| {
+            let _ = writeln!(std::io::stderr(), "SKIPPED moto: {TOOLS_VARIABLE} is not set");
+        });
+    }
+    found
+}
