@@ -56,7 +56,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 5,
         name: "artifacts",
-        sql: include_str!("../migrations/0007_artifacts.sql"),
+        sql: include_str!("../migrations/0005_artifacts.sql"),
     },
 ];
 

@@ -19,6 +19,8 @@ const MAY_SCAN: &[&str] = &[
     "RUNNING",
     // The partial index holds only what waits for its place in the log.
     "WAITING",
+    // The partial index holds only bundles that wait for the artifact store.
+    "WITHOUT_ARTIFACT",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -133,11 +133,8 @@ fn open_artifact_store(app: &App, options: &Options) -> Result<()> {
         .map_err(|_| anyhow::anyhow!("the artifact store was opened twice"))
 }
 
-/// The variables that the providers' own tools read, by the names that their documentation gives.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "these names are the storage providers', not ours: no flag could stand for all of them"
-)]
+/// The variables of the environment: the storage providers' own tools read theirs by name, and no flag of ours could stand for
+/// all of them.
 fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

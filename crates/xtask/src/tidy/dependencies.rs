@@ -29,6 +29,9 @@ struct Bans {
 struct Ban {
     #[serde(rename = "crate")]
     name: String,
+    /// Whose own matter it may be. That nobody else brings it is for cargo-deny to say.
+    #[serde(default)]
+    wrappers: Vec<String>,
     reason: String,
 }
 
@@ -81,7 +84,8 @@ fn judge_packages(policy: &Policy, built: &str) -> Vec<Finding> {
         .collect();
     let mut findings = Vec::new();
     for (name, license) in packages {
-        if let Some(ban) = policy.bans.deny.iter().find(|ban| ban.name == name) {
+        let mut bans = policy.bans.deny.iter();
+        if let Some(ban) = bans.find(|ban| ban.name == name && ban.wrappers.is_empty()) {
             findings.push(Finding::new(
                 POLICY,
                 format!("`{name}` is built, and banned: {}", ban.reason),
