@@ -117,30 +117,25 @@ impl Place {
         }
     }
 
-    /// DLMF 8.17.22, evaluated from the front (Lentz's method).
+    /// The continued fraction DLMF 8.17.22, evaluated from the front (Lentz's method).
     fn fraction(self) -> f64 {
         const TINY: f64 = 1e-300;
         let Place { x, a, b, .. } = self;
         let nonzero = |value: f64| if value.abs() < TINY { TINY } else { value };
-        let (mut value, mut c, mut d) = (1.0, 1.0, 0.0);
-        for step in 0..FRACTION_STEPS_MAX {
-            let m = f64::from(step / 2);
-            let term = if step == 0 {
-                1.0
-            } else if step % 2 == 1 {
-                let m = f64::from((step - 1) / 2);
-                -((a + m) / (a + 2.0 * m)) * ((a + b + m) / (a + 2.0 * m + 1.0)) * x
-            } else {
-                (m / (a + 2.0 * m - 1.0)) * ((b - m) / (a + 2.0 * m)) * x
-            };
-            d = 1.0 / nonzero(1.0 + term * d);
-            if step == 0 {
-                value = d;
-                continue;
+        let mut c = 1.0;
+        let mut d = 1.0 / nonzero(1.0 - (a + b) / (a + 1.0) * x);
+        let mut value = d;
+        for step in 1..FRACTION_STEPS_MAX {
+            let m = f64::from(step);
+            let doubled = a + 2.0 * m;
+            let even = (m / (doubled - 1.0)) * ((b - m) / doubled) * x;
+            let odd = -((a + m) / doubled) * ((a + b + m) / (doubled + 1.0)) * x;
+            for term in [even, odd] {
+                d = 1.0 / nonzero(1.0 + term * d);
+                c = nonzero(1.0 + term / c);
+                value *= c * d;
             }
-            c = nonzero(1.0 + term / c);
-            value *= 2.0 - c * d;
-            if (c * d - 1.0).abs() < 1e-16 {
+            if (c * d - 1.0).abs() <= f64::EPSILON {
                 break;
             }
         }
