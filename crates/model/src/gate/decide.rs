@@ -149,7 +149,11 @@ fn find(rule: &GateRule, counts: &Counts) -> Finding {
 /// verify.
 fn find_by_point(rule: &GateRule, counts: &Counts) -> Finding {
     if !below(counts.failed, counts.devices, rule.limit) {
-        Finding::Failed(Why::Certain)
+        Finding::Failed(if counts.pending > 0 {
+            Why::Certain
+        } else {
+            Why::Shown
+        })
     } else if counts.pending > 0 {
         Finding::Open(Why::Pending)
     } else {

@@ -108,7 +108,7 @@ pub struct GateDecision {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<EvidenceNumbers>,
     pub soaked_seconds: u64,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slos: Vec<SloDecision>,
     /// A sentence with the numbers, for people.
     pub reason: String,

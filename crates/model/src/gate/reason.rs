@@ -30,7 +30,6 @@ pub(super) fn sentence(rule: &GateRule, decision: &GateDecision, why: &Why) -> S
     let GateDecision {
         devices,
         failed,
-        silent,
         pending,
         sample,
         ..
@@ -42,11 +41,17 @@ pub(super) fn sentence(rule: &GateRule, decision: &GateDecision, why: &Why) -> S
         Why::NothingYet => format!("none of {devices} devices has answered"),
         Why::Pending => format!("{counted}; {pending} are still to answer{}", so_far(decision)),
         Why::CannotPass => format!(
-            "{counted}; {pending} are still to answer, but with {failed} failures {devices} devices cannot show a rate below {limit}"
+            "{counted}; {pending} are still to answer, but with {failed} failed, {devices} devices cannot show a rate below {limit}"
         ),
-        Why::Certain => {
+        Why::Certain if decision.method == GateMethod::Point => {
             format!(
-                "{counted}: at or over the limit of {limit} even if all {pending} devices that are still to answer verify"
+                "{counted}; {failed} of {devices} is not below {limit}, even if the {pending} that are still to answer verify"
+            )
+        }
+        Why::Certain => {
+            let confidence = percent(u64::from(decision.confidence_ppm) * 1_000);
+            format!(
+                "{counted}; the rate is above {limit} at {confidence} even if the {pending} that are still to answer verify"
             )
         }
         Why::Shown | Why::Evidence | Why::Truncated | Why::NotShown => {
@@ -61,10 +66,7 @@ pub(super) fn sentence(rule: &GateRule, decision: &GateDecision, why: &Why) -> S
             "{counted}; the stage has been open {} of {} seconds",
             decision.soaked_seconds, rule.min_soak_seconds
         ),
-        Why::SloOver(index) => match decision.slos.get(*index) {
-            Some(slo) => slo_over(slo),
-            None => format!("{silent} devices are silent"),
-        },
+        Why::SloOver(index) => decision.slos.get(*index).map(slo_over).unwrap_or_default(),
         Why::SloUnmeasured(index) => {
             let name = decision
                 .slos
@@ -114,7 +116,7 @@ fn shown(decision: &GateDecision, why: &Why) -> String {
         );
     }
     match (decision.method, decision.sequential) {
-        (GateMethod::Point, _) => format!("the limit is {limit}"),
+        (GateMethod::Point, _) => format!("the rate must stay below {limit}"),
         (GateMethod::Sequential, Some(test)) => {
             let end = if *why == Why::Truncated {
                 format!(

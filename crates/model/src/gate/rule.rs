@@ -207,6 +207,30 @@ impl GateRule {
         Ok(())
     }
 
+    /// The rule as the log takes it: whole numbers and texts, shares in parts per million.
+    pub fn record(&self) -> serde_json::Value {
+        let slos: Vec<_> = self
+            .slos
+            .iter()
+            .map(|slo| serde_json::json!({"name": slo.name, "limit_ppm": slo.limit.get()}))
+            .collect();
+        serde_json::json!({
+            "method": self.method,
+            "limit_ppm": self.limit.get(),
+            "confidence_ppm": self.confidence.get(),
+            "acceptable_ppm": self.acceptable().get(),
+            "alpha_ppm": self.alpha.get(),
+            "beta_ppm": self.beta.get(),
+            "min_sample": self.min_sample,
+            "min_soak_seconds": self.min_soak_seconds,
+            "silent_after_seconds": self.silent_after_seconds,
+            "on_failure": self.on_failure,
+            "on_inconclusive": self.on_inconclusive,
+            "promotion": self.promotion,
+            "slos": slos,
+        })
+    }
+
     /// Whether a stage of so many devices can pass if all goes well; otherwise how many it would need. For a warning
     /// before activation. An empty stage passes.
     pub fn can_ever_pass(&self, devices: u64) -> Result<(), TooSmall> {

@@ -26,7 +26,7 @@ pub fn ln_evidence_below(failures: u64, sample: u64, limit: Ppm) -> f64 {
 }
 
 /// The logarithm of the evidence that the rate is above `limit`, with the same guarantee for rates at the limit or
-/// below. Without any failure the evidence is at most one, and its logarithm is given as zero.
+/// below. Without any failure there is no closed form; the value is then a bound from above, and never positive.
 pub fn ln_evidence_above(failures: u64, sample: u64, limit: Ppm) -> f64 {
     above(failures, sample, limit.fraction())
 }
@@ -44,7 +44,12 @@ fn below(failures: u64, sample: u64, limit: f64) -> f64 {
 fn above(failures: u64, sample: u64, limit: f64) -> f64 {
     let failures = failures.min(sample);
     if failures == 0 {
-        return 0.0;
+        // Each likelihood is at most the one at the limit, and at most the one with a failure more.
+        return if sample == 0 {
+            0.0
+        } else {
+            above(1, sample, limit).min(0.0)
+        };
     }
     let (a, b) = (failures as f64, (sample - failures) as f64 + 1.0);
     let tail = ln_tail_over_power(Tail::Upper, limit, a, b)

@@ -102,7 +102,8 @@ impl Place {
     fn ln_power(self) -> f64 {
         let Place { x, y, a, b } = self;
         let n = a + b;
-        let excess = a - n * x;
+        // From the smaller of the two, which was not rounded when it became the complement of the other.
+        let excess = if x <= y { a - n * x } else { n * y - b };
         0.5 * ln(a * (b / n)) - HALF_LN_TWO_PI + (stirling_error(n) - stirling_error(a) - stirling_error(b))
             - deviance(a, n * x, excess)
             - deviance(b, n * y, -excess)
@@ -287,9 +288,13 @@ pub(super) fn quantile(tail: Tail, probability: f64, a: f64, b: f64) -> Option<f
             Tail::Lower => x * exp(-step),
             Tail::Upper => x + x * step,
         };
+        // The error after a step is about the square of the step.
+        if (next - x).abs() <= 1e-11 * x {
+            return Some(next);
+        }
         let inside = next > low && next < high;
         let next = if inside { next } else { middle(low, high) };
-        if (next - x).abs() <= f64::EPSILON * x || high - low <= f64::EPSILON * low {
+        if high - low <= f64::EPSILON * low {
             return Some(next);
         }
         x = next;

@@ -224,18 +224,4 @@ fn ln_complement(rate: Ppm) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMIT: Ppm = Ppm::known(5_000);
-    const CONFIDENCE: Ppm = Ppm::known(950_000);
-
-    #[test]
-    fn half_a_percent_takes_598_devices() {
-        assert_eq!(sample_needed(LIMIT, CONFIDENCE), 598);
-        assert_eq!(samples_needed(4, LIMIT, CONFIDENCE), [598, 947, 1258, 1549, 1829]);
-        let upper = exact_upper(0, 100, CONFIDENCE);
-        assert!((upper - 0.029_513_049_607_039_94).abs() < 1e-16, "{upper}");
-        assert!(exact_upper(0, 597, CONFIDENCE) > 0.005 && exact_upper(0, 598, CONFIDENCE) < 0.005);
-    }
-}
+mod tests;
