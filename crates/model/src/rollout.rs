@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::DeviceId;
+use crate::{id::DeviceId, statistics::Ppm};
 
 /// The share of device-side failures that stops a stage (REQUIREMENTS §6).
 pub const FAILURE_RATIO_MAX: f64 = 0.005;
+/// The same in parts per million: the default limit of a gate.
+pub const FAILURE_RATIO_MAX_PPM: Ppm = Ppm::known(5_000);
 
 /// Where a rollout is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
