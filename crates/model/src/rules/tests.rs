@@ -1,10 +1,15 @@
 //! Rules against the facts of one machine.
 
-use super::*;
-use crate::{
-    facts::{Disk, Hardware, OsFacts, Package, UserAccount},
-    time::Timestamp,
+use super::{
+    check::{kind_of, look_up},
+    *,
 };
+use crate::{
+    facts::{Disk, Facts, Hardware, OsFacts, Package, UserAccount},
+    platform::Platform,
+};
+
+const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
 
 fn package(name: &str, version: &str) -> Package {
     Package {
@@ -65,7 +70,7 @@ fn answer(fact: &str, op: &str, value: &str, facts: Option<&Facts>) -> char {
     match check.answer(facts) {
         Answer::True => '+',
         Answer::False(_) => '-',
-        Answer::Unknown => '?',
+        Answer::Unknown(_) => '?',
     }
 }
 
@@ -161,10 +166,10 @@ fn every_fact_path_has_a_kind_and_is_found() {
 
 #[test]
 fn names_of_rules_stand_once() {
-    let rule = Rule {
-        name: "os".parse().expect("it is a name"),
-        check: check(r#"{"fact":"os.id","op":"exists"}"#),
-    };
+    let rule = Rule::new(
+        "os".parse().expect("it is a name"),
+        Condition::Check(check(r#"{"fact":"os.id","op":"exists"}"#)),
+    );
     assert_eq!(
         check_rules(&[rule.clone(), rule.clone()]),
         Err(InvalidRule::Name("os".to_owned()))
@@ -178,7 +183,7 @@ proptest::proptest! {
         if let Ok(rules) = serde_json::from_str::<Vec<Rule>>(&json) {
             let _ = check_rules(&rules);
             for rule in rules {
-                let _ = rule.check.answer(Some(&facts()));
+                let _ = rule.answer(&Subject::of_facts(Platform::Linux, Some(&facts())), NOW);
             }
         }
     }
