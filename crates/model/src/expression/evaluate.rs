@@ -239,7 +239,13 @@ impl<'a> World<'a> {
                 .labels()?
                 .iter()
                 .try_for_each(|(key, _)| visit_text(key.as_str())),
-            List::Items(items) => items.iter().try_for_each(|item| visit(self.value(item, scope))),
+            List::Items(items) => {
+                // A list whose items are not all known is not known itself (cel-spec, "Aggregate values").
+                for item in items.iter().filter(|item| !item.is_literal()) {
+                    self.value(item, scope)?;
+                }
+                items.iter().try_for_each(|item| visit(self.value(item, scope)))
+            }
         };
         Ok(())
     }

@@ -51,6 +51,21 @@ pub(super) enum Node {
     DurationOf(Box<Node>),
 }
 
+impl Node {
+    /// Whether it has a value by itself.
+    pub(super) const fn is_literal(&self) -> bool {
+        matches!(
+            self,
+            Node::Bool(_)
+                | Node::Int(_)
+                | Node::Text(_)
+                | Node::Version(_)
+                | Node::Time(_)
+                | Node::Duration(_)
+        )
+    }
+}
+
 /// `list.exists(name, body)` or `list.all(name, body)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Quantify {

@@ -119,7 +119,11 @@ fn write_at_least(f: &mut Formatter<'_>, least: Binding, node: &Node) -> fmt::Re
 
 fn write_signed(f: &mut Formatter<'_>, sign: &str, inner: &Node) -> fmt::Result {
     f.write_str(sign)?;
-    write_at_least(f, Binding::Sign, inner)
+    match inner {
+        // Two signs before digits: the smallest number is no number without one of them.
+        Node::Int(number) => write!(f, "({number})"),
+        inner => write_at_least(f, Binding::Sign, inner),
+    }
 }
 
 fn write_chain(f: &mut Formatter<'_>, join: &str, least: Binding, operands: &[Node]) -> fmt::Result {
