@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod facts;
 pub mod id;
 mod merge;
+pub mod pem;
 pub mod platform;
 pub mod report;
 pub mod rollout;
