@@ -121,6 +121,9 @@ pub(super) fn support(key: &str, value: &SettingValue) -> Option<Support> {
         ("certs.identity", SettingValue::List(items)) if items.len() > 1 => {
             Weaker("apps ask for it, and get the last of the list")
         }
+        ("vpn.profiles", SettingValue::List(tunnels)) if is_two_always_on(tunnels) => {
+            Weaker("one app alone can be always on")
+        }
         ("apps.required", SettingValue::List(items))
             if items.iter().filter(|item| version_code(item).is_some()).count() > VERSIONED_APPS_MAX =>
         {
@@ -140,6 +143,13 @@ pub(super) fn support(key: &str, value: &SettingValue) -> Option<Support> {
         }
         _ => return None,
     })
+}
+
+/// Whether tunnels of two kinds, which are two apps, are to be always on.
+fn is_two_always_on(tunnels: &[SettingValue]) -> bool {
+    let is = |tunnel: &&SettingValue| tunnel.member("always_on") == Some(&SettingValue::Bool(true));
+    let mut kinds = tunnels.iter().filter(is).filter_map(|tunnel| tunnel.text("type"));
+    kinds.next().is_some_and(|first| kinds.any(|kind| kind != first))
 }
 
 fn proxy(value: &SettingValue) -> Support {
