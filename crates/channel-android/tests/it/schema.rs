@@ -160,3 +160,11 @@ fn nothing_is_said_for_nothing() {
     let nothing = Settings::default();
     assert_eq!(compile(&nothing, &Target::default()), Compiled::default());
 }
+
+#[test]
+fn the_book_names_every_setting() {
+    let page = include_str!("../../../../docs/reference/platform-support-android.md");
+    for def in catalogue() {
+        assert!(page.contains(&format!("`{}`", def.key)), "{}", def.key);
+    }
+}

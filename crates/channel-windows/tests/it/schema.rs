@@ -158,3 +158,11 @@ fn nothing_is_sent_for_nothing() {
     let loosest = compiled(r#"{"camera.allowed":true,"passcode.min_length":0,"usb.storage":"allow"}"#);
     assert!(loosest.artifacts.is_empty());
 }
+
+#[test]
+fn the_book_names_every_setting() {
+    let page = include_str!("../../../../docs/reference/platform-support-windows.md");
+    for def in catalogue() {
+        assert!(page.contains(&format!("`{}`", def.key)), "{}", def.key);
+    }
+}
