@@ -10,6 +10,7 @@ pub mod facts;
 pub mod gate;
 pub mod id;
 mod merge;
+pub mod pem;
 pub mod platform;
 pub mod report;
 pub mod rollout;

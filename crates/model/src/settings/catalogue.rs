@@ -127,13 +127,13 @@ const CATALOGUE: &[SettingDef] = settings! {
         [Exact, Exact, Exact, Exact, Exact];
     "passcode.min_length", SettingKind::Int { min: 0, max: 64 }, Highest, "The shortest passcode that a user may choose.",
         [Exact, Weaker("values above 16 cannot be expressed"), Weaker("values above 16 cannot be expressed"),
-         Weaker("it counts only together with a complexity of numeric or more"), Weaker("values outside 4 to 16 cannot be expressed")];
+         Weaker("a passcode of digits or more is demanded with it"), Weaker("values outside 4 to 16 cannot be expressed")];
     "passcode.complexity", SettingKind::Enum(&["none", "numeric", "alphanumeric", "complex"]), LatestWord,
         "Which kinds of characters a passcode must have.",
-        [Exact, Exact, Exact, Exact, Weaker("numeric and none are told apart only by other settings")];
+        [Exact, Exact, Exact, Exact, Weaker("accounts of the maker or of a domain follow their own rules")];
     "passcode.min_complex_chars", SettingKind::Int { min: 0, max: 4 }, Highest,
         "How many kinds of characters, or characters that are neither letter nor digit, a passcode must have.",
-        [Weaker("counts classes of characters"), Exact, Exact, Weaker("counts symbols, and only with a complex passcode"),
+        [Weaker("counts classes of characters"), Exact, Exact, Weaker("counts symbols, and demands a complex passcode with it"),
          Weaker("counts classes of characters")];
     "passcode.history", SettingKind::Int { min: 0, max: 50 }, Highest, "How many earlier passcodes may not be used again.",
         [Exact, Exact, Exact, Exact, Exact];
@@ -150,9 +150,10 @@ const CATALOGUE: &[SettingDef] = settings! {
         [Exact, Exact, Weaker("whole minutes, at most 15"), Exact, Exact];
     "screen_lock.grace_seconds", SettingKind::Int { min: 0, max: 14_400 }, Lowest,
         "How long after locking the screen opens without the passcode.",
-        [Exact, Exact, Weaker("whole minutes"), Weaker("once a day or at every use"), NO_MECHANISM];
+        [Exact, Exact, Weaker("whole minutes"), Weaker("other ways than the passcode end after a day"), NO_MECHANISM];
     "disk_encryption.required", SettingKind::Bool, Highest, "The disks must be encrypted.",
-        [Weaker("reported, and cannot be imposed on an installed system"), Exact, Weaker("implied by a passcode"), Exact, Exact];
+        [Weaker("reported, and cannot be imposed on an installed system"), Exact, Weaker("implied by a passcode"), Exact,
+         Weaker("users are asked first, except on devices that joined the maker's directory")];
     "disk_encryption.escrow", SettingKind::Bool, Highest, "The recovery key is kept by the organization.",
         [NeedsAgent("a key slot must be added by the agent"), Exact, NO_MECHANISM, NO_MECHANISM,
          NeedsAgent("the platform keeps keys in its maker's directory only")];
@@ -162,9 +163,9 @@ const CATALOGUE: &[SettingDef] = settings! {
     "os.update.deferral_days", SettingKind::Int { min: 0, max: 365 }, Lowest,
         "How many days updates are held back after their release.",
         [NeedsAgent("needs snapshots of the package archive"), Weaker("from 1 to 90"), Weaker("supervised devices only, from 1 to 90"),
-         Weaker("always 30 days"), Weaker("quality updates at most 30 days")];
+         Weaker("at most 30 days"), Weaker("quality updates at most 30 days")];
     "os.update.enforce", SettingKind::Object(UPDATE), HighestVersion, "A version that must be installed by a deadline.",
-        [NeedsAgent("the agent runs the package manager"), Exact, Exact, Weaker("no version can be named"),
+        [NeedsAgent("the agent runs the package manager"), Exact, Exact, Weaker("no version can be named: every update is installed at once"),
          Weaker("deadlines are days after the offer")];
     "os.update.window", SettingKind::Object(WINDOW), FirstPolicy, "The hours, as HH:MM, in which updates may be installed.",
         [Exact, Weaker("automatic or not"), Weaker("automatic or not"), Exact, Weaker("whole active hours, the complement")];
@@ -195,22 +196,24 @@ const CATALOGUE: &[SettingDef] = settings! {
         [Exact, Exact, Exact, Weaker("apps decide whether they trust them"), Exact];
     "certs.identity", SettingKind::ObjectList { items_max: 8, fields: IDENTITY }, Union,
         "Certificates that the device gets for itself.",
-        [NeedsAgent("the agent asks for the certificate"), Exact, Exact, Weaker("apps ask for it"), Exact];
+        [NeedsAgent("the agent asks for the certificate"), Exact, Exact, Weaker("apps ask for it"), Weaker("SCEP only")];
     "vpn.profiles", SettingKind::ObjectList { items_max: 8, fields: VPN }, Union, "Virtual private networks that are set up.",
-        [NeedsAgent("needs a NetworkManager plug-in for the type"), Exact, Exact, Weaker("a network is an app with its configuration"), Exact];
+        [NeedsAgent("needs a NetworkManager plug-in for the type"), Exact, Exact, Weaker("an app is installed for it, which has its own configuration"), Weaker("IKEv2 only")];
     "proxy.global", SettingKind::Object(PROXY), FirstPolicy, "The proxy that the system uses.",
         [Weaker("programs that ignore the environment are not bound"), Exact, SUPERVISED, Weaker("a recommendation to apps"), Exact];
     "apps.required", SettingKind::ObjectList { items_max: 256, fields: APP }, Union, "Apps that must be installed.",
         [NeedsAgent("the agent runs the package manager"), Exact, Exact, Exact, Weaker("installer packages only")];
     "apps.blocked", texts(512, 256, Line), Union, "Apps that may not run.",
-        [NeedsAgent("needs fapolicyd on the device"), NeedsAgent("the platform's own channel cannot"), SUPERVISED, Exact, Exact];
+        [NeedsAgent("needs fapolicyd on the device"), NeedsAgent("the platform's own channel cannot"), SUPERVISED, Exact,
+         Weaker("a program is known by its path or name")];
     "apps.allowed", texts(512, 256, Line), Union, "The only apps that may run.",
-        [NeedsAgent("needs fapolicyd on the device"), NeedsAgent("the platform's own channel cannot"), SUPERVISED, Exact, Exact];
+        [NeedsAgent("needs fapolicyd on the device"), NeedsAgent("the platform's own channel cannot"), SUPERVISED, Exact,
+         Weaker("the system's own programs always run")];
     "apps.unknown_sources", SettingKind::Bool, Lowest, "Apps may come from sources that the platform does not know.",
         [Exact, Exact, Weaker("apps signed by other organizations only"), Exact, Weaker("packaged apps only")];
     "apps.managed_config", SettingKind::ObjectList { items_max: 64, fields: APP_CONFIG }, Union, "Configuration of managed apps.",
-        [Weaker("browsers with a policy folder only"), Weaker("apps from the maker's store only"), Exact, Exact,
-         Weaker("needs the app's administrative template")];
+        [Weaker("browsers with a policy folder only"), Weaker("apps from the maker's store only"), Exact, Weaker("every value is a text"),
+         NeedsAgent("the platform takes it only with the app's administrative template")];
     "kiosk.app", text(256, Word), FirstPolicy, "The one app that the device shows.",
         [NeedsAgent("needs a kiosk session on the device"), NO_MECHANISM, SUPERVISED, Exact, Exact];
     "factory_reset.allowed", SettingKind::Bool, Lowest, "Users may reset the device.",
@@ -219,7 +222,7 @@ const CATALOGUE: &[SettingDef] = settings! {
         "Whether the device may find out where it is; `user` leaves it to its user.",
         [Exact, NO_MECHANISM, NO_MECHANISM, Exact, Exact];
     "accounts.modify", SettingKind::Bool, Lowest, "Users may change accounts.",
-        [Exact, Exact, SUPERVISED, Exact, Exact];
+        [Exact, Exact, SUPERVISED, Exact, Weaker("local accounts stay with administrators")];
     "developer_mode.allowed", SettingKind::Bool, Lowest, "Developer features may be used.",
         [NotExpressible("the system has no developer mode"), NO_MECHANISM, NO_MECHANISM, Exact, Exact];
     "time.automatic", SettingKind::Bool, Highest, "The clock is set from the network.",
@@ -229,9 +232,9 @@ const CATALOGUE: &[SettingDef] = settings! {
         [Exact, FROZEN, SUPERVISED_FROZEN, Exact, Exact];
     "unenroll.allowed", SettingKind::Bool, Lowest, "Users may end the management of the device.",
         [Weaker("whoever is administrator can remove the agent"), Weaker("automated enrollment only"),
-         Weaker("automated enrollment only"), Weaker("work profiles only"), Exact];
+         Weaker("automated enrollment only"), Weaker("a reset from recovery still ends it"), Exact];
     "lockscreen.message", text(512, Lines), FirstPolicy, "A text that stands on the lock screen.",
-        [Exact, Exact, Weaker("in lost mode only"), Exact, Exact];
+        [Exact, Exact, Weaker("in lost mode only"), Exact, Weaker("shown before signing in")];
     "diagnostics.allowed", SettingKind::Bool, Lowest, "Diagnostic data may be sent to the maker.",
-        [Exact, Exact, Exact, Weaker("usage logs only"), Weaker("some editions always send what the maker requires")];
+        [Exact, Exact, Exact, NotExpressible("what goes to the maker is the user's own choice"), Weaker("some editions always send what the maker requires")];
 };

@@ -255,7 +255,7 @@ fn within(number: &i64, min: &i64, max: &i64) -> Result<(), ValueError> {
 }
 
 /// Minutes since midnight.
-fn clock(text: &str) -> Option<u32> {
+pub(super) fn clock(text: &str) -> Option<u32> {
     let (hour, minute) = text.split_once(':')?;
     let digits = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(hour) || !digits(minute) {

@@ -3,7 +3,9 @@
 use super::{
     MergeRule, SettingDef, SettingKind,
     Support::{self, Exact, NotExpressible, Weaker},
+    android,
     value::SettingValue,
+    windows,
 };
 use crate::platform::Platform::{self, Android, Ios, Macos, Windows};
 
@@ -74,14 +76,6 @@ const RANGES: &[Range] = &[
         within: Exact,
         outside: Weaker("quality updates come after 30 days"),
     },
-    Range {
-        key: "os.update.deferral_days",
-        platforms: &[Android],
-        min: 30,
-        max: 30,
-        within: Exact,
-        outside: Weaker("updates are put off by 30 days, whatever is asked for"),
-    },
 ];
 
 impl SettingDef {
@@ -91,11 +85,15 @@ impl SettingDef {
         if self.asks_for_nothing(value) {
             return Exact;
         }
+        let of_the_value = match platform {
+            Windows => windows::support(self.key, value),
+            Android => android::support(self.key, value),
+            Platform::Linux | Macos | Ios => None,
+        };
+        if let Some(support) = of_the_value {
+            return support;
+        }
         match (self.key, platform, value) {
-            ("usb.storage", Android, SettingValue::Text(word)) if word == "readonly" => {
-                NotExpressible("the platform forbids USB storage or does not")
-            }
-            ("usb.storage", Android, _) => Exact,
             (key, platform, SettingValue::Int(number)) => RANGES
                 .iter()
                 .find(|range| range.key == key && range.platforms.contains(&platform))
@@ -110,12 +108,24 @@ impl SettingDef {
         }
     }
 
+    /// How well a platform can carry one item of a list. Items that it cannot carry are left out, which makes the whole
+    /// list weaker there.
+    pub fn support_for_item(&self, platform: Platform, item: &SettingValue) -> Support {
+        let of_the_item = match platform {
+            Windows => windows::item_support(self.key, item),
+            Android => android::item_support(self.key, item),
+            Platform::Linux | Macos | Ios => None,
+        };
+        of_the_item.unwrap_or(self.support_on(platform))
+    }
+
     /// Whether a value is the loosest that there is: the platform's own behavior.
     pub fn asks_for_nothing(&self, value: &SettingValue) -> bool {
         match (self.merge, &self.kind, value) {
             (MergeRule::Highest, _, SettingValue::Bool(value)) => !value,
             (MergeRule::Lowest, _, SettingValue::Bool(value)) => *value,
             (MergeRule::Highest | MergeRule::LowestNonzero, _, SettingValue::Int(0)) => true,
+            (MergeRule::Lowest, _, SettingValue::Int(0)) => self.key == "os.update.deferral_days",
             (MergeRule::LatestWord, SettingKind::Enum(words), SettingValue::Text(word)) => {
                 words.first().is_some_and(|loosest| loosest == word)
             }
@@ -124,6 +134,27 @@ impl SettingDef {
             }
             _ => false,
         }
+    }
+}
+
+/// What is said of a list, from what is said of its items.
+pub(super) fn of_items(items: impl Iterator<Item = Support>) -> Support {
+    let (mut worst, mut is_any_carried, mut refusal) = (Exact, false, None);
+    for support in items {
+        match support {
+            Exact => is_any_carried = true,
+            Weaker(_) => {
+                is_any_carried = true;
+                worst = if worst == Exact { support } else { worst };
+            }
+            NotExpressible(_) | Support::NeedsAgent(_) => refusal = refusal.or(Some(support)),
+        }
+    }
+    match refusal {
+        None => worst,
+        Some(support) if !is_any_carried => support,
+        Some(NotExpressible(why) | Support::NeedsAgent(why) | Weaker(why)) => Weaker(why),
+        Some(Exact) => Exact,
     }
 }
 
@@ -157,6 +188,7 @@ mod tests {
             ("passcode.min_length", "0"),
             ("usb.storage", r#""allow""#),
             ("apps.blocked", "[]"),
+            ("os.update.deferral_days", "0"),
         ] {
             for platform in Platform::ALL {
                 assert_eq!(support(key, json, platform), Exact, "{key} on {platform:?}");

@@ -1,10 +1,12 @@
 //! Settings: the closed catalogue, and values that were parsed against it.
 
+pub mod android;
 mod catalogue;
 mod kind;
 mod limits;
 mod shape;
 mod value;
+pub mod windows;
 
 use std::{collections::BTreeMap, sync::LazyLock};
 

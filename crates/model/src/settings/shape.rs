@@ -54,7 +54,7 @@ fn network(members: &Members) -> Result<(), &'static str> {
     }
 }
 
-fn is_psk(text: &str) -> bool {
+pub(super) fn is_psk(text: &str) -> bool {
     (8..=63).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 

@@ -23,6 +23,45 @@ pub enum SettingValue {
     Object(BTreeMap<String, SettingValue>),
 }
 
+impl SettingValue {
+    /// The text, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            SettingValue::Text(text) => Some(text),
+            SettingValue::Bool(_)
+            | SettingValue::Int(_)
+            | SettingValue::List(_)
+            | SettingValue::Object(_) => None,
+        }
+    }
+
+    /// A member of an object.
+    pub fn member(&self, name: &str) -> Option<&SettingValue> {
+        match self {
+            SettingValue::Object(members) => members.get(name),
+            SettingValue::Bool(_) | SettingValue::Int(_) | SettingValue::Text(_) | SettingValue::List(_) => {
+                None
+            }
+        }
+    }
+
+    /// A member of an object that is a text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.member(name)?.as_text()
+    }
+
+    /// The items of a list; none of anything else.
+    pub fn items(&self) -> &[SettingValue] {
+        match self {
+            SettingValue::List(items) => items,
+            SettingValue::Bool(_)
+            | SettingValue::Int(_)
+            | SettingValue::Text(_)
+            | SettingValue::Object(_) => &[],
+        }
+    }
+}
+
 impl fmt::Display for SettingValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -8,6 +8,9 @@ pub const CRATES: &[(&str, &[&str])] = &[
     // Hardware attestation judges foreign bytes and nothing else.
     ("muster-attest", &["muster-model"]),
     ("muster-channel-agent", &["muster-model", "muster-trust"]),
+    // Compilers for foreign channels are pure.
+    ("muster-channel-android", &["muster-model"]),
+    ("muster-channel-windows", &["muster-model"]),
     ("muster-storage", &[]),
     (
         "muster-control",
