@@ -1,11 +1,15 @@
-//! Prints the table of `docs/reference/gates.md`: how often each kind of gate passes and stops stages of several sizes.
+//! Prints the tables of `docs/reference/gates.md`: how many devices each kind of gate needs, and how often it passes and
+//! stops stages of several sizes.
 //!
 //! `cargo run --release -p muster-model --example gate_rates`
 
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;
 
-use muster_model::gate::{GateMethod, GateRule};
+use muster_model::{
+    gate::{GateMethod, GateRule, PassWhen},
+    statistics::{anytime_sample_needed, sample_needed_with},
+};
 use simulation::{Thresholds, rates};
 
 const STAGES: [u64; 4] = [100, 598, 2_000, 10_000];
@@ -13,25 +17,57 @@ const RUNS: u32 = 100_000;
 const SEED: u64 = 4;
 
 fn main() {
+    needed();
+    println!();
+    outcomes();
+}
+
+/// The answers with which a stage passes by each method.
+fn needed() {
+    let rule = GateRule::default_point();
+    let test = rule
+        .sequential_test()
+        .expect("half the limit is less than the limit");
+    println!("| Failed | exact | anytime | sequential |");
+    println!("|---|---|---|---|");
+    for failed in [0, 1, 2, 3, 4, 5, 10, 20] {
+        let exact = sample_needed_with(failed, rule.limit, rule.confidence);
+        let anytime = anytime_sample_needed(failed, rule.limit, rule.confidence);
+        println!(
+            "| {failed} | {exact} | {anytime} | {} |",
+            test.sample_to_pass(failed)
+        );
+    }
+}
+
+fn outcomes() {
     let limit = GateRule::default_point().limit.fraction();
     println!(
-        "| Gate | Devices | Half the limit: pass · stop · neither | At the limit | Twice the limit | Answers |"
+        "| Gate | Devices | Rate 0.25 %: pass · stop · neither | Rate 0.5 % | Rate 1 % | Mean answers |"
     );
     println!("|---|---|---|---|---|---|");
-    for method in [
+    let all = [
         GateMethod::Point,
         GateMethod::Exact,
         GateMethod::Sequential,
         GateMethod::Anytime,
-    ] {
-        let rule = GateRule::by(method);
+    ];
+    let eager = [GateMethod::Sequential, GateMethod::Anytime].map(|method| (method, PassWhen::Shown));
+    for (method, pass_when) in all
+        .map(|method| (method, PassWhen::AllAnswered))
+        .into_iter()
+        .chain(eager)
+    {
+        let rule = GateRule {
+            pass_when,
+            ..GateRule::by(method)
+        };
+        let name = match pass_when {
+            PassWhen::AllAnswered => method.as_str().to_owned(),
+            PassWhen::Shown => format!("{}, passes when shown", method.as_str()),
+        };
         for devices in STAGES {
-            row(
-                method.as_str(),
-                devices,
-                &Thresholds::of_rule(&rule, devices),
-                limit,
-            );
+            row(&name, devices, &Thresholds::of_rule(&rule, devices), limit);
         }
     }
     let rule = GateRule::by(GateMethod::Exact);

@@ -1,8 +1,8 @@
 //! From a rule and counts to a verdict.
 
 use super::{
-    EvidenceNumbers, GateDecision, GateMethod, GateRule, Observation, SequentialNumbers, SloDecision,
-    SloState, Verdict,
+    EvidenceNumbers, GateDecision, GateMethod, GateRule, Observation, PassWhen, SequentialNumbers,
+    SloDecision, SloState, Verdict,
     reason::{self, Why},
 };
 use crate::statistics::{
@@ -109,6 +109,9 @@ fn judge(rule: &GateRule, soaked_seconds: u64, counts: &Counts, slos: &[SloDecis
     let (hoped, why) = match find(rule, counts) {
         Finding::Failed(why) => return (Verdict::Fail, why),
         Finding::Open(why) => return (Verdict::Wait, why),
+        Finding::Passed(_) if counts.pending > 0 && rule.pass_when == PassWhen::AllAnswered => {
+            return (Verdict::Wait, Why::Pending);
+        }
         Finding::Passed(_) if counts.sample < rule.min_sample => {
             let hoped = if counts.pending > 0 {
                 Verdict::Wait

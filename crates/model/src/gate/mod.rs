@@ -12,7 +12,9 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use decide::{decide, verdict};
-pub use rule::{GateMethod, GateRule, InvalidGate, OnFailure, OnInconclusive, Promotion, SloRule, TooSmall};
+pub use rule::{
+    GateMethod, GateRule, InvalidGate, OnFailure, OnInconclusive, PassWhen, Promotion, SloRule, TooSmall,
+};
 
 /// The most service level objectives of one gate.
 pub const SLOS_MAX: usize = 8;

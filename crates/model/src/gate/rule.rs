@@ -62,6 +62,17 @@ pub enum OnInconclusive {
     RollBack,
 }
 
+/// How long `sequential` and `anytime`, which need not wait for the whole stage, do wait before they pass. They stop at
+/// once in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PassWhen {
+    /// Until the whole stage has answered or run out of time: what cuts a device off shows as silence only.
+    AllAnswered,
+    /// Not at all: right where devices that fail answer as soon as those that verify.
+    Shown,
+}
+
 /// Who opens the next stage after a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -94,6 +105,7 @@ pub struct GateRule {
     pub alpha: Ppm,
     /// The share of stages at the limit that `sequential` may pass.
     pub beta: Ppm,
+    pub pass_when: PassWhen,
     /// No pass with fewer answers, silent devices among them.
     pub min_sample: u64,
     /// No pass before the stage has been open so long.
@@ -157,6 +169,7 @@ impl GateRule {
             acceptable: None,
             alpha: ERROR_DEFAULT,
             beta: ERROR_DEFAULT,
+            pass_when: PassWhen::AllAnswered,
             min_sample: 0,
             min_soak_seconds: 0,
             silent_after_seconds: None,
@@ -221,6 +234,7 @@ impl GateRule {
             "acceptable_ppm": self.acceptable().get(),
             "alpha_ppm": self.alpha.get(),
             "beta_ppm": self.beta.get(),
+            "pass_when": self.pass_when,
             "min_sample": self.min_sample,
             "min_soak_seconds": self.min_soak_seconds,
             "silent_after_seconds": self.silent_after_seconds,

@@ -124,7 +124,7 @@ fn an_exact_gate_is_judged_when_all_have_answered() {
 
 #[test]
 fn a_sequential_gate_passes_and_fails_at_its_boundaries() {
-    let rule = GateRule::by(GateMethod::Sequential);
+    let rule = eager(GateMethod::Sequential);
     assert_eq!(verdict(&rule, &stage(5000, 1173, 0, 0)), Verdict::Wait);
     check(
         &rule,
@@ -143,7 +143,7 @@ fn a_sequential_gate_passes_and_fails_at_its_boundaries() {
 
 #[test]
 fn an_anytime_gate_passes_before_all_have_answered() {
-    let rule = GateRule::by(GateMethod::Anytime);
+    let rule = eager(GateMethod::Anytime);
     let needed = rule.smallest_stage();
     assert_eq!(verdict(&rule, &stage(5000, needed - 1, 0, 0)), Verdict::Wait);
     let passed = decide(&rule, &stage(5000, needed, 0, 0));
@@ -153,6 +153,25 @@ fn an_anytime_gate_passes_before_all_have_answered() {
     assert_eq!(failed.verdict, Verdict::Fail);
     assert!(failed.lower_ppb >= 5_000_000, "{failed:?}");
     assert_eq!(verdict(&rule, &stage(100, 100, 0, 0)), Verdict::Inconclusive);
+}
+
+/// A setting that cuts devices off: those that are left all verify.
+#[test]
+fn a_pass_waits_for_the_silent_unless_told_otherwise() {
+    for method in [GateMethod::Sequential, GateMethod::Anytime] {
+        let so_far = stage(2000, 1400, 0, 0);
+        assert_eq!(verdict(&eager(method), &so_far), Verdict::Pass);
+        let rule = GateRule::by(method);
+        assert_eq!(verdict(&rule, &so_far), Verdict::Wait);
+        assert_eq!(verdict(&rule, &stage(2000, 1400, 0, 600)), Verdict::Fail);
+        assert_eq!(verdict(&rule, &stage(2000, 2000, 0, 0)), Verdict::Pass);
+    }
+    check(
+        &GateRule::by(GateMethod::Anytime),
+        &stage(2000, 1400, 0, 0),
+        Verdict::Wait,
+        "0 of 1400 devices failed (0 %); 600 are still to answer, at 95 % the rate is above 0 %, and below 0.28 %, the limit is 0.5 %",
+    );
 }
 
 #[test]
@@ -307,6 +326,13 @@ fn a_rule_without_meaning_is_refused() {
     assert_eq!(of(json!({"slos": many})), Err(InvalidGate::SlosTooMany));
 }
 
+fn eager(method: GateMethod) -> GateRule {
+    GateRule {
+        pass_when: PassWhen::Shown,
+        ..GateRule::by(method)
+    }
+}
+
 const METHODS: [GateMethod; 4] = [
     GateMethod::Point,
     GateMethod::Exact,
@@ -340,6 +366,7 @@ prop_compose! {
         acceptable in proptest::option::of(1..1_000_000_u32),
         alpha in 1..1_000_000_u32,
         beta in 1..1_000_000_u32,
+        pass_when in proptest::sample::select(&[PassWhen::AllAnswered, PassWhen::Shown][..]),
         min_sample in count(),
         slo in proptest::option::of(1..1_000_000_u32),
     ) -> GateRule {
@@ -349,6 +376,7 @@ prop_compose! {
             acceptable: acceptable.map(Ppm::known),
             alpha: Ppm::known(alpha),
             beta: Ppm::known(beta),
+            pass_when,
             min_sample,
             slos: slo.into_iter().map(|limit| SloRule {
                 name: Name::parse("loss").expect("a name"),
@@ -384,9 +412,10 @@ proptest! {
     #[test]
     fn more_failures_never_help(
         method in proptest::sample::select(&METHODS[..]), devices in 1..20_000_u64, answered in 0.0..=1.0_f64,
+        pass_when in proptest::sample::select(&[PassWhen::AllAnswered, PassWhen::Shown][..]),
         failed in 0..120_u64, more in 1..20_u64,
     ) {
-        let rule = GateRule::by(method);
+        let rule = GateRule { pass_when, ..GateRule::by(method) };
         let sample = (devices as f64 * answered) as u64;
         let failed = failed.min(sample);
         let worse = (failed + more).min(sample);

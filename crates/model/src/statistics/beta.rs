@@ -289,7 +289,7 @@ pub(super) fn quantile(tail: Tail, probability: f64, a: f64, b: f64) -> Option<f
             Tail::Upper => x + x * step,
         };
         // The error after a step is about the square of the step.
-        if (next - x).abs() <= 1e-11 * x {
+        if (next - x).abs() <= 1e-13 * x {
             return Some(next);
         }
         let inside = next > low && next < high;
