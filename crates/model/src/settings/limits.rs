@@ -3,9 +3,10 @@
 use super::{
     MergeRule, SettingDef, SettingKind,
     Support::{self, Exact, NotExpressible, Weaker},
+    apple,
     value::SettingValue,
 };
-use crate::platform::Platform::{self, Android, Ios, Macos, Windows};
+use crate::platform::Platform::{self, Android, Windows};
 
 /// The numbers that a platform takes, and what the others mean there.
 struct Range {
@@ -20,51 +21,11 @@ struct Range {
 const RANGES: &[Range] = &[
     Range {
         key: "passcode.min_length",
-        platforms: &[Macos, Ios],
-        min: 1,
-        max: 16,
-        within: Exact,
-        outside: NotExpressible("the platform asks for at most 16 characters"),
-    },
-    Range {
-        key: "passcode.min_length",
         platforms: &[Windows],
         min: 4,
         max: 16,
         within: Exact,
         outside: NotExpressible("the platform asks for 4 to 16 characters"),
-    },
-    Range {
-        key: "passcode.max_failed_attempts",
-        platforms: &[Macos],
-        min: 2,
-        max: 11,
-        within: Weaker("the account is locked, nothing is wiped"),
-        outside: NotExpressible("the platform counts from 2 to 11"),
-    },
-    Range {
-        key: "passcode.max_failed_attempts",
-        platforms: &[Ios],
-        min: 2,
-        max: 11,
-        within: Weaker("the device is wiped"),
-        outside: NotExpressible("the platform counts from 2 to 11"),
-    },
-    Range {
-        key: "screen_lock.max_idle_seconds",
-        platforms: &[Ios],
-        min: 60,
-        max: 900,
-        within: Weaker("rounded down to whole minutes"),
-        outside: NotExpressible("the platform takes 1 to 15 minutes"),
-    },
-    Range {
-        key: "os.update.deferral_days",
-        platforms: &[Macos, Ios],
-        min: 1,
-        max: 90,
-        within: Exact,
-        outside: NotExpressible("the platform defers by at most 90 days"),
     },
     Range {
         key: "os.update.deferral_days",
@@ -91,6 +52,9 @@ impl SettingDef {
         if self.asks_for_nothing(value) {
             return Exact;
         }
+        if let Some(support) = apple::support_for(self.key, platform, value) {
+            return support;
+        }
         match (self.key, platform, value) {
             ("usb.storage", Android, SettingValue::Text(word)) if word == "readonly" => {
                 NotExpressible("the platform forbids USB storage or does not")
@@ -116,6 +80,7 @@ impl SettingDef {
             (MergeRule::Highest, _, SettingValue::Bool(value)) => !value,
             (MergeRule::Lowest, _, SettingValue::Bool(value)) => *value,
             (MergeRule::Highest | MergeRule::LowestNonzero, _, SettingValue::Int(0)) => true,
+            (MergeRule::Lowest, _, SettingValue::Int(0)) => self.key == "os.update.deferral_days",
             (MergeRule::LatestWord, SettingKind::Enum(words), SettingValue::Text(word)) => {
                 words.first().is_some_and(|loosest| loosest == word)
             }
@@ -130,6 +95,7 @@ impl SettingDef {
 #[cfg(test)]
 mod tests {
     use super::{super::definition, *};
+    use crate::platform::Platform::{Ios, Macos};
 
     fn support(key: &str, json: &str, platform: Platform) -> Support {
         let def = definition(key).expect("the key is in the catalogue");
@@ -157,6 +123,7 @@ mod tests {
             ("passcode.min_length", "0"),
             ("usb.storage", r#""allow""#),
             ("apps.blocked", "[]"),
+            ("os.update.deferral_days", "0"),
         ] {
             for platform in Platform::ALL {
                 assert_eq!(support(key, json, platform), Exact, "{key} on {platform:?}");

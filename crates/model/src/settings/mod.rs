@@ -1,5 +1,6 @@
 //! Settings: the closed catalogue, and values that were parsed against it.
 
+mod apple;
 mod catalogue;
 mod kind;
 mod limits;
