@@ -5,6 +5,7 @@
 mod api;
 mod catalogue;
 mod change;
+mod compile;
 mod rules;
 mod store;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use crate::{
 };
 pub use api::router;
 pub use change::{Made, create, describe, make_version};
+pub use compile::{CompileTarget, compile};
 pub use rules::{Content, check_policy, read_content};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.

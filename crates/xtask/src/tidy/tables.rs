@@ -8,12 +8,15 @@ pub const CRATES: &[(&str, &[&str])] = &[
     // Hardware attestation judges foreign bytes and nothing else.
     ("muster-attest", &["muster-model"]),
     ("muster-channel-agent", &["muster-model", "muster-trust"]),
+    // Bytes for Apple's own management, without I/O.
+    ("muster-channel-apple", &["muster-model"]),
     ("muster-storage", &[]),
     (
         "muster-control",
         &[
             "muster-attest",
             "muster-channel-agent",
+            "muster-channel-apple",
             "muster-model",
             "muster-storage",
             "muster-trust",
@@ -34,13 +37,14 @@ pub const CRATES: &[(&str, &[&str])] = &[
         &["muster-control", "muster-model", "muster-storage", "muster-trust"],
     ),
     // The client of the public interface alone: never `control`.
-    ("muster-cli", &["muster-model", "muster-trust"]),
+    ("muster-cli", &["muster-channel-apple", "muster-model", "muster-trust"]),
     // Devices on the wire alone: never `control`.
     (
         "muster-farm",
         &[
             "muster-attest",
             "muster-channel-agent",
+            "muster-channel-apple",
             "muster-model",
             "muster-trust",
         ],
