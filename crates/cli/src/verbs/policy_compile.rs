@@ -124,43 +124,42 @@ pub async fn online(arguments: &CompileArgs, api: &Api, printer: &Printer) -> Re
             "say which policy and version, or --file".to_owned(),
         ));
     };
-    let supervised = !arguments.unsupervised;
+    let base = [
+        "policies",
+        policy.as_str(),
+        "versions",
+        version.as_str(),
+        "compiled",
+    ];
     let mut values = Vec::new();
     for platform in arguments.platforms() {
-        let call = |segments: &[&str]| {
-            let path = [&["policies", policy, "versions", version, "compiled"], segments].concat();
-            (path, platform.as_str())
+        let answer: Answer<View> = api.send(query(Call::get(&base), platform, arguments)).await?;
+        let wanted = if arguments.out.is_some() {
+            answer.known.artifacts.as_slice()
+        } else {
+            &[]
         };
-        let (path, word) = call(&[]);
-        let answer: Answer<View> = api
-            .send(
-                Call::get(&path)
-                    .query("platform", Some(word))
-                    .query("supervised", Some(supervised)),
-            )
-            .await?;
-        if arguments.out.is_some() {
-            for artifact in &answer.known.artifacts {
-                let (path, word) = call(&[artifact.name.as_str()]);
-                let get = Call::get(&path).accept("*/*");
-                let raw = api
-                    .send_raw(
-                        get.query("platform", Some(word))
-                            .query("supervised", Some(supervised)),
-                    )
-                    .await?;
-                if sha256(&raw.bytes).to_hex() != artifact.sha256 {
-                    let name = &artifact.name;
-                    return Err(CliError::Answer(format!(
-                        "{name} does not have the digest of the list"
-                    )));
-                }
-                save(arguments, word, &artifact.name, &raw.bytes)?;
+        for artifact in wanted {
+            let path = [&base[..], &[artifact.name.as_str()]].concat();
+            let raw = api
+                .send_raw(query(Call::get(&path).accept("*/*"), platform, arguments))
+                .await?;
+            if sha256(&raw.bytes).to_hex() != artifact.sha256 {
+                let name = &artifact.name;
+                return Err(CliError::Answer(format!(
+                    "{name} does not have the digest of the list"
+                )));
             }
+            save(arguments, platform.as_str(), &artifact.name, &raw.bytes)?;
         }
         values.push(answer.value);
     }
     show(values, printer)
+}
+
+fn query<'a>(call: Call<'a>, platform: Platform, arguments: &CompileArgs) -> Call<'a> {
+    call.query("platform", Some(platform.as_str()))
+        .query("supervised", Some(!arguments.unsupervised))
 }
 
 fn compile(settings: &Settings, platform: Platform, arguments: &CompileArgs) -> Compiled {
