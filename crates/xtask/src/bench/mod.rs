@@ -6,6 +6,7 @@
 mod attest;
 mod checkin;
 mod command;
+mod compile;
 mod enroll;
 mod idle;
 mod process;
@@ -46,6 +47,8 @@ enum Name {
     Enroll,
     /// Verifications of hardware proofs per second and core
     Attest,
+    /// Policies compiled per second for each platform
+    Compile,
     /// All of them
     All,
 }
@@ -70,6 +73,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if wants(Name::Attest) {
         attest::run(&programs, options)?;
+    }
+    if wants(Name::Compile) {
+        compile::run(&programs, options)?;
     }
     Ok(true)
 }

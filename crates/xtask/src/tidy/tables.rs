@@ -37,7 +37,10 @@ pub const CRATES: &[(&str, &[&str])] = &[
         &["muster-control", "muster-model", "muster-storage", "muster-trust"],
     ),
     // The client of the public interface alone: never `control`.
-    ("muster-cli", &["muster-channel-apple", "muster-model", "muster-trust"]),
+    (
+        "muster-cli",
+        &["muster-channel-apple", "muster-model", "muster-trust"],
+    ),
     // Devices on the wire alone: never `control`.
     (
         "muster-farm",
