@@ -717,22 +717,22 @@ async fn a_version_says_what_it_becomes_on_each_platform() {
             "wifi.networks": networks});
         make(&api, "2026.05", &settings).await;
         let base = "/policies/base/versions/2026.05/compiled";
-        for (platform, length, kiosk, artifacts) in [
-            ("linux", "exact", "needs_agent", 0),
-            ("macos", "not_expressible", "not_expressible", 1),
-            ("ios", "not_expressible", "weaker", 1),
-            ("ios&supervised=false", "not_expressible", "not_expressible", 1),
+        for (platform, key, expected, artifacts) in [
+            ("linux", "passcode.min_length", "exact", 0),
+            ("macos", "passcode.min_length", "not_expressible", 1),
+            ("macos", "camera.allowed", "exact", 1),
+            ("ios", "kiosk.app", "weaker", 1),
+            ("ios&supervised=false", "kiosk.app", "not_expressible", 1),
         ] {
             let got = api.get(&format!("{base}?platform={platform}")).await.ok();
-            let support = |key: &str| {
-                let outcomes = got["outcomes"].as_array().expect("a list").iter();
-                let outcome = outcomes.clone().find(|outcome| outcome["key"] == key).expect("it is there");
-                outcome["support"].as_str().expect("a word").to_owned()
-            };
-            assert_eq!(got["outcomes"].as_array().expect("a list").len(), 4);
-            assert_eq!(support("passcode.min_length"), length, "{platform}");
-            assert_eq!(support("kiosk.app"), kiosk, "{platform}");
-            assert_eq!(got["artifacts"].as_array().expect("a list").len(), artifacts, "{platform}");
+            let outcomes = got["outcomes"].as_array().expect("a list");
+            assert_eq!(outcomes.len(), 4, "{platform}");
+            let outcome = outcomes.iter().find(|outcome| outcome["key"] == key);
+            let outcome = outcome.expect("the setting has its outcome");
+            assert_eq!(outcome["support"], expected, "{key} on {platform}");
+            assert_eq!(outcome["why"].is_string(), expected != "exact", "{key} on {platform}");
+            let files = got["artifacts"].as_array().expect("a list");
+            assert_eq!(files.len(), artifacts, "{platform}");
             assert!(!got.to_string().contains("correct"), "outcomes hold no secrets");
         }
         for platform in ["windows", "android"] {
