@@ -317,12 +317,13 @@ fn clean(text: &str) -> String {
 /// The color that goes with a state's word; the word alone says it all.
 fn color_of(word: &str) -> Option<Color> {
     match word {
-        "compliant" | "verified" | "active" | "completed" | "done" | "exact" | "redeemed" => {
+        "compliant" | "verified" | "active" | "completed" | "done" | "exact" | "EXACT" | "redeemed" => {
             Some(Color::Green)
         }
         "noncompliant" | "failed" | "aborted" | "rolled_back" | "expired" | "retired" => Some(Color::Red),
         "pending" | "queued" | "delivered" | "running" | "paused" | "quarantined" | "weaker" | "unknown"
-        | "differs" | "awaiting_approval" | "not_expressible" | "silent" => Some(Color::Yellow),
+        | "differs" | "awaiting_approval" | "not_expressible" | "silent" | "WEAKER" | "NOT_EXPRESSIBLE"
+        | "NEEDS_AGENT" => Some(Color::Yellow),
         _ => None,
     }
 }

@@ -293,7 +293,7 @@ pub fn support(support: Support) -> (Badge, &'static str) {
     match support {
         Support::Exact => (Badge::new("exact", Tone::Good), ""),
         Support::Weaker(why) => (Badge::new("weaker", Tone::Warn), why),
-        Support::NotExpressible(why) => (Badge::new("not there", Tone::Off), why),
+        Support::NotExpressible(why) => (Badge::new("not expressible", Tone::Off), why),
         Support::NeedsAgent(why) => (Badge::new("needs agent", Tone::Wait), why),
     }
 }

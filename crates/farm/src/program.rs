@@ -96,6 +96,8 @@ pub enum LoadKind {
     Attest,
     /// Ten rules over `--devices` devices in this process; needs no server.
     Compliance,
+    /// Compilations of a policy for each platform in this process; needs no server.
+    Compile,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -162,7 +164,7 @@ pub async fn run_load(arguments: LoadArgs) -> Result<(), FarmError> {
     let duration = Duration::from_secs(arguments.seconds.max(1));
     let admin_file = match arguments.kind {
         // It measures this process alone.
-        LoadKind::Attest | LoadKind::Compliance => PathBuf::new(),
+        LoadKind::Attest | LoadKind::Compliance | LoadKind::Compile => PathBuf::new(),
         _ => admin_file(arguments.admin_file)?,
     };
     let measuring = || print_line("measuring");
@@ -174,6 +176,7 @@ pub async fn run_load(arguments: LoadArgs) -> Result<(), FarmError> {
     let report = match arguments.kind {
         LoadKind::Attest => serde_json::to_string(&load::load_verifications(duration)?),
         LoadKind::Compliance => serde_json::to_string(&load::load_compliance(arguments.devices)?),
+        LoadKind::Compile => serde_json::to_string(&load::load_compilations(duration)?),
         LoadKind::EnrollTpm => {
             serde_json::to_string(&load::load_enrollments(enroll(Enrollment::Tpm), measuring).await?)
         }

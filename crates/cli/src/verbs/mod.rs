@@ -10,6 +10,7 @@ pub mod enrollment;
 pub mod log;
 pub mod login;
 pub mod policy;
+pub mod policy_compile;
 pub mod quarantine;
 pub mod rollout;
 pub mod system;

@@ -9,6 +9,7 @@ use reqwest::header::ETAG;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::policy_compile::{self, CompileArgs};
 use super::{Page, Paging, list, rollout};
 use crate::CliError;
 use crate::api::{Answer, Api, Call};
@@ -62,6 +63,9 @@ pub enum PolicyCommand {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Show what a version becomes on each platform, and write the files for its management
+    #[command(after_help = policy_compile::HELP)]
+    Compile(CompileArgs),
     /// Roll a version out
     #[command(
         after_help = "Examples:\n  muster policy activate baseline 2026.05\n  muster policy activate baseline \
@@ -176,6 +180,7 @@ pub async fn run(command: PolicyCommand, api: &Api, printer: &Printer) -> Result
         PolicyCommand::Bundle { policy, version, out } => {
             download(api, printer, &policy, &version, out.as_deref()).await
         }
+        PolicyCommand::Compile(arguments) => policy_compile::online(&arguments, api, printer).await,
         PolicyCommand::Activate {
             policy,
             version,

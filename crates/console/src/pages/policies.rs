@@ -13,7 +13,7 @@ use axum::{
 use muster_control::{
     App,
     access::{problem::Problem, scope::PolicyRead},
-    policy::{self, BUNDLE_MEDIA_TYPE, Version},
+    policy::{self, BUNDLE_MEDIA_TYPE, CompileTarget, Version},
     rollout,
 };
 use muster_model::{
@@ -207,7 +207,15 @@ pub struct SettingRow {
     pub key: String,
     pub meaning: &'static str,
     pub value: String,
+    /// With this value, for every platform.
     pub support: Vec<Support>,
+}
+
+impl SettingRow {
+    /// Whether some platform carries the value less than exactly.
+    pub fn has_reasons(&self) -> bool {
+        self.support.iter().any(|support| !support.why.is_empty())
+    }
 }
 
 /// A rule of a version as a row.
@@ -228,6 +236,7 @@ pub struct VersionPage {
     /// Why the stored bundle is not the signed one.
     pub tampered: Option<String>,
     pub settings: Vec<SettingRow>,
+    pub platforms: Vec<&'static str>,
     pub rules: Vec<RuleRow>,
     pub settings_json: String,
 }
@@ -278,6 +287,7 @@ pub fn version_page(
         .iter()
         .map(|(key, value)| (key, shown(key, value)))
         .collect();
+    let mut supports = supports(&settings, policy.id);
     VersionPage {
         shell,
         policy_id: policy.id.to_string(),
@@ -286,7 +296,11 @@ pub fn version_page(
         tampered,
         settings: shown
             .iter()
-            .map(|(key, value)| setting_row(key, ui::value(value)))
+            .map(|(key, value)| setting_row(key, ui::value(value), supports.remove(key).unwrap_or_default()))
+            .collect(),
+        platforms: Platform::ALL
+            .into_iter()
+            .map(|platform| ui::platform(platform.as_str()))
             .collect(),
         rules: rules.iter().map(rule_row).collect(),
         settings_json: serde_json::to_string_pretty(&shown).unwrap_or_default(),
@@ -299,16 +313,33 @@ pub fn shown(key: &str, value: &SettingValue) -> SettingValue {
     definition(key).map_or_else(|| value.clone(), |def| def.redacted(value))
 }
 
-fn setting_row(key: &str, value: String) -> SettingRow {
-    let def = definition(key);
+fn setting_row(key: &str, value: String, support: Vec<Support>) -> SettingRow {
     SettingRow {
         key: key.to_owned(),
-        meaning: def.map_or("", |def| def.meaning),
+        meaning: definition(key).map_or("", |def| def.meaning),
         value,
-        support: def
-            .map(|def| super::catalogue::Row::of(def).support)
-            .unwrap_or_default(),
+        support,
     }
+}
+
+/// What every platform makes of every setting, by key.
+fn supports(settings: &Settings, policy: PolicyId) -> BTreeMap<&'static str, Vec<Support>> {
+    let mut found: BTreeMap<&'static str, Vec<Support>> = BTreeMap::new();
+    for platform in Platform::ALL {
+        let target = CompileTarget {
+            platform,
+            supervised: true,
+        };
+        for outcome in policy::compile(settings, policy, target).outcomes {
+            let (badge, why) = ui::support(outcome.support);
+            found.entry(outcome.key).or_default().push(Support {
+                platform: ui::platform(platform.as_str()).to_owned(),
+                badge,
+                why,
+            });
+        }
+    }
+    found
 }
 
 fn rule_row(rule: &Rule) -> RuleRow {

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::{
     BUNDLE_MEDIA_TYPE, PolicySummary, Version, catalogue,
     change::{self, Made},
+    compile,
     rules::{self, Content},
 };
 use crate::{
@@ -45,6 +46,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(get_version))
         .routes(routes!(get_bundle))
         .merge(catalogue::router())
+        .merge(compile::router())
 }
 
 /// A policy.

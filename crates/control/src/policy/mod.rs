@@ -6,6 +6,7 @@ mod api;
 mod artifacts;
 mod catalogue;
 mod change;
+mod compile;
 mod rules;
 mod store;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use artifacts::{
     ArtifactError, ArtifactStore, Put, Unstored, artifact, require_artifact, store_artifacts,
 };
 pub use change::{Made, create, describe, make_version};
+pub use compile::{CompileTarget, compile};
 pub use rules::{Content, check_policy, read_content};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.

@@ -5,6 +5,7 @@
 
 mod attest;
 mod compliance;
+mod compile;
 mod enroll;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use crate::{AdminFile, FarmError, FarmOptions, Shared};
 
 pub use attest::load_verifications;
 pub use compliance::{ComplianceReport, load_compliance};
+pub use compile::load_compilations;
 pub use enroll::{EnrollLoad, EnrollReport, Enrollment, load_enrollments};
 
 /// The listener's cheapest answer.

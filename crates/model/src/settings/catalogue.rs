@@ -19,6 +19,10 @@ const NO_MECHANISM: Support = NotExpressible("the platform offers no such contro
 const SUPERVISED: Support = Weaker("only supervised devices obey it");
 const SUPERVISED_FROZEN: Support = Weaker("on supervised devices the present state is frozen");
 const FROZEN: Support = Weaker("the present state is frozen");
+const LOCAL_DEADLINE: Support = Weaker("the deadline counts in the device's own time zone");
+const TUNNEL_SIGN_IN: Support =
+    Weaker("IKEv2 only; users sign in by name and password, and the server names the routes");
+const DECIDED_AT_ENROLLMENT: Support = NotExpressible("automated enrollment decides it, before any policy");
 const OWNED: Support = Weaker("not on devices that their users own");
 
 const fn required(name: &'static str, kind: SettingKind) -> FieldDef {
@@ -147,10 +151,10 @@ const CATALOGUE: &[SettingDef] = settings! {
          Weaker("the device restarts into recovery")];
     "screen_lock.max_idle_seconds", SettingKind::Int { min: 0, max: SECONDS_OF_DAY }, LowestNonzero,
         "After how many seconds without use the screen locks; 0 is never.",
-        [Exact, Exact, Weaker("whole minutes, at most 15"), Exact, Exact];
+        [Exact, Weaker("whole minutes, at most 15"), Weaker("whole minutes, at most 15"), Exact, Exact];
     "screen_lock.grace_seconds", SettingKind::Int { min: 0, max: 14_400 }, Lowest,
         "How long after locking the screen opens without the passcode.",
-        [Exact, Exact, Weaker("whole minutes"), Weaker("other ways than the passcode end after a day"), NO_MECHANISM];
+        [Exact, Weaker("whole minutes"), Weaker("whole minutes"), Weaker("other ways than the passcode end after a day"), NO_MECHANISM];
     "disk_encryption.required", SettingKind::Bool, Highest, "The disks must be encrypted.",
         [Weaker("reported, and cannot be imposed on an installed system"), Exact, Weaker("implied by a passcode"), Exact,
          Weaker("users are asked first, except on devices that joined the maker's directory")];
@@ -165,10 +169,10 @@ const CATALOGUE: &[SettingDef] = settings! {
         [NeedsAgent("needs snapshots of the package archive"), Weaker("from 1 to 90"), Weaker("supervised devices only, from 1 to 90"),
          Weaker("at most 30 days"), Weaker("quality updates at most 30 days")];
     "os.update.enforce", SettingKind::Object(UPDATE), HighestVersion, "A version that must be installed by a deadline.",
-        [NeedsAgent("the agent runs the package manager"), Exact, Exact, Weaker("no version can be named: every update is installed at once"),
+        [NeedsAgent("the agent runs the package manager"), LOCAL_DEADLINE, LOCAL_DEADLINE, Weaker("no version can be named: every update is installed at once"),
          Weaker("deadlines are days after the offer")];
     "os.update.window", SettingKind::Object(WINDOW), FirstPolicy, "The hours, as HH:MM, in which updates may be installed.",
-        [Exact, Weaker("automatic or not"), Weaker("automatic or not"), Exact, Weaker("whole active hours, the complement")];
+        [Exact, Weaker("automatic or not"), Weaker("automatic or not, on supervised devices only"), Exact, Weaker("whole active hours, the complement")];
     "camera.allowed", SettingKind::Bool, Lowest, "The camera may be used.",
         [Exact, Exact, OWNED, Exact, Exact];
     "screen_capture.allowed", SettingKind::Bool, Lowest, "The screen may be captured.",
@@ -177,7 +181,7 @@ const CATALOGUE: &[SettingDef] = settings! {
         [Weaker("device nodes are closed to users; a privileged sound server may keep them"), NO_MECHANISM, NO_MECHANISM, Exact,
          Weaker("packaged apps only")];
     "usb.storage", SettingKind::Enum(&["allow", "readonly", "deny"]), LatestWord, "What may be done with USB storage.",
-        [Exact, Exact, SUPERVISED, Weaker("readonly cannot be expressed"), Exact];
+        [Exact, Weaker("readonly mounts only what cannot be written to"), SUPERVISED, Weaker("readonly cannot be expressed"), Exact];
     "usb.data", SettingKind::Enum(&["allow", "deny"]), LatestWord, "Whether USB may carry data.",
         [NeedsAgent("needs usbguard on the device"), Weaker("new accessories wait for the user's consent"), SUPERVISED, Exact,
          Weaker("named classes of devices only")];
@@ -190,7 +194,7 @@ const CATALOGUE: &[SettingDef] = settings! {
     "wifi.networks", SettingKind::ObjectList { items_max: 32, fields: WIFI }, Union, "Wireless networks that are set up.",
         [Exact, Exact, Exact, Exact, Exact];
     "wifi.managed_only", SettingKind::Bool, Highest, "Users may join no other wireless networks.",
-        [Exact, NO_MECHANISM, SUPERVISED, Exact, Weaker("networks from before stay")];
+        [Exact, Weaker("an administrator can still join others"), SUPERVISED, Exact, Weaker("networks from before stay")];
     "certs.trusted_roots", texts(64, 8192, Lines), Union,
         "Certificate authorities, as PEM, that the system trusts.",
         [Exact, Exact, Exact, Weaker("apps decide whether they trust them"), Exact];
@@ -198,11 +202,12 @@ const CATALOGUE: &[SettingDef] = settings! {
         "Certificates that the device gets for itself.",
         [NeedsAgent("the agent asks for the certificate"), Exact, Exact, Weaker("apps ask for it"), Weaker("SCEP only")];
     "vpn.profiles", SettingKind::ObjectList { items_max: 8, fields: VPN }, Union, "Virtual private networks that are set up.",
-        [NeedsAgent("needs a NetworkManager plug-in for the type"), Exact, Exact, Weaker("an app is installed for it, which has its own configuration"), Weaker("IKEv2 only")];
+        [NeedsAgent("needs a NetworkManager plug-in for the type"), TUNNEL_SIGN_IN, TUNNEL_SIGN_IN, Weaker("an app is installed for it, which has its own configuration"), Weaker("IKEv2 only")];
     "proxy.global", SettingKind::Object(PROXY), FirstPolicy, "The proxy that the system uses.",
         [Weaker("programs that ignore the environment are not bound"), Exact, SUPERVISED, Weaker("a recommendation to apps"), Exact];
     "apps.required", SettingKind::ObjectList { items_max: 256, fields: APP }, Union, "Apps that must be installed.",
-        [NeedsAgent("the agent runs the package manager"), Exact, Exact, Exact, Weaker("installer packages only")];
+        [NeedsAgent("the agent runs the package manager"), NeedsAgent("the platform installs apps by command, not by policy"),
+         Weaker("unsupervised devices ask their user first"), Exact, Weaker("installer packages only")];
     "apps.blocked", texts(512, 256, Line), Union, "Apps that may not run.",
         [NeedsAgent("needs fapolicyd on the device"), NeedsAgent("the platform's own channel cannot"), SUPERVISED, Exact,
          Weaker("a program is known by its path or name")];
@@ -210,9 +215,11 @@ const CATALOGUE: &[SettingDef] = settings! {
         [NeedsAgent("needs fapolicyd on the device"), NeedsAgent("the platform's own channel cannot"), SUPERVISED, Exact,
          Weaker("the system's own programs always run")];
     "apps.unknown_sources", SettingKind::Bool, Lowest, "Apps may come from sources that the platform does not know.",
-        [Exact, Exact, Weaker("apps signed by other organizations only"), Exact, Weaker("packaged apps only")];
+        [Exact, Exact, Weaker("trust that was given before stays; other marketplaces on supervised devices only"), Exact,
+         Weaker("packaged apps only")];
     "apps.managed_config", SettingKind::ObjectList { items_max: 64, fields: APP_CONFIG }, Union, "Configuration of managed apps.",
-        [Weaker("browsers with a policy folder only"), Weaker("apps from the maker's store only"), Exact, Weaker("every value is a text"),
+        [Weaker("browsers with a policy folder only"), Weaker("every value is a text among the app's preferences"),
+         NotExpressible("the platform configures apps by command, not by policy"), Weaker("every value is a text"),
          NeedsAgent("the platform takes it only with the app's administrative template")];
     "kiosk.app", text(256, Word), FirstPolicy, "The one app that the device shows.",
         [NeedsAgent("needs a kiosk session on the device"), NO_MECHANISM, SUPERVISED, Exact, Exact];
@@ -231,10 +238,10 @@ const CATALOGUE: &[SettingDef] = settings! {
     "tethering.allowed", SettingKind::Bool, Lowest, "The device may share its network connection.",
         [Exact, FROZEN, SUPERVISED_FROZEN, Exact, Exact];
     "unenroll.allowed", SettingKind::Bool, Lowest, "Users may end the management of the device.",
-        [Weaker("whoever is administrator can remove the agent"), Weaker("automated enrollment only"),
-         Weaker("automated enrollment only"), Weaker("a reset from recovery still ends it"), Exact];
+        [Weaker("whoever is administrator can remove the agent"), DECIDED_AT_ENROLLMENT, DECIDED_AT_ENROLLMENT,
+         Weaker("a reset from recovery still ends it"), Exact];
     "lockscreen.message", text(512, Lines), FirstPolicy, "A text that stands on the lock screen.",
-        [Exact, Exact, Weaker("in lost mode only"), Exact, Weaker("shown before signing in")];
+        [Exact, Exact, SUPERVISED, Exact, Weaker("shown before signing in")];
     "diagnostics.allowed", SettingKind::Bool, Lowest, "Diagnostic data may be sent to the maker.",
         [Exact, Exact, Exact, NotExpressible("what goes to the maker is the user's own choice"), Weaker("some editions always send what the maker requires")];
 };

@@ -3,11 +3,11 @@
 use super::{
     MergeRule, SettingDef, SettingKind,
     Support::{self, Exact, NotExpressible, Weaker},
-    android,
+    android, apple,
     value::SettingValue,
     windows,
 };
-use crate::platform::Platform::{self, Android, Ios, Macos, Windows};
+use crate::platform::Platform::{self, Android, Windows};
 
 /// The numbers that a platform takes, and what the others mean there.
 struct Range {
@@ -22,51 +22,11 @@ struct Range {
 const RANGES: &[Range] = &[
     Range {
         key: "passcode.min_length",
-        platforms: &[Macos, Ios],
-        min: 1,
-        max: 16,
-        within: Exact,
-        outside: NotExpressible("the platform asks for at most 16 characters"),
-    },
-    Range {
-        key: "passcode.min_length",
         platforms: &[Windows],
         min: 4,
         max: 16,
         within: Exact,
         outside: NotExpressible("the platform asks for 4 to 16 characters"),
-    },
-    Range {
-        key: "passcode.max_failed_attempts",
-        platforms: &[Macos],
-        min: 2,
-        max: 11,
-        within: Weaker("the account is locked, nothing is wiped"),
-        outside: NotExpressible("the platform counts from 2 to 11"),
-    },
-    Range {
-        key: "passcode.max_failed_attempts",
-        platforms: &[Ios],
-        min: 2,
-        max: 11,
-        within: Weaker("the device is wiped"),
-        outside: NotExpressible("the platform counts from 2 to 11"),
-    },
-    Range {
-        key: "screen_lock.max_idle_seconds",
-        platforms: &[Ios],
-        min: 60,
-        max: 900,
-        within: Weaker("rounded down to whole minutes"),
-        outside: NotExpressible("the platform takes 1 to 15 minutes"),
-    },
-    Range {
-        key: "os.update.deferral_days",
-        platforms: &[Macos, Ios],
-        min: 1,
-        max: 90,
-        within: Exact,
-        outside: NotExpressible("the platform defers by at most 90 days"),
     },
     Range {
         key: "os.update.deferral_days",
@@ -88,7 +48,8 @@ impl SettingDef {
         let of_the_value = match platform {
             Windows => windows::support(self.key, value),
             Android => android::support(self.key, value),
-            Platform::Linux | Macos | Ios => None,
+            Platform::Macos | Platform::Ios => apple::support_for(self.key, platform, value),
+            Platform::Linux => None,
         };
         if let Some(support) = of_the_value {
             return support;
@@ -114,7 +75,7 @@ impl SettingDef {
         let of_the_item = match platform {
             Windows => windows::item_support(self.key, item),
             Android => android::item_support(self.key, item),
-            Platform::Linux | Macos | Ios => None,
+            Platform::Linux | Platform::Macos | Platform::Ios => None,
         };
         of_the_item.unwrap_or(self.support_on(platform))
     }
@@ -161,6 +122,7 @@ pub(super) fn of_items(items: impl Iterator<Item = Support>) -> Support {
 #[cfg(test)]
 mod tests {
     use super::{super::definition, *};
+    use crate::platform::Platform::{Ios, Macos};
 
     fn support(key: &str, json: &str, platform: Platform) -> Support {
         let def = definition(key).expect("the key is in the catalogue");

@@ -1,6 +1,7 @@
 //! Settings: the closed catalogue, and values that were parsed against it.
 
 pub mod android;
+mod apple;
 mod catalogue;
 mod kind;
 mod limits;

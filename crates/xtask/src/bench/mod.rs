@@ -7,6 +7,7 @@ mod attest;
 mod checkin;
 mod command;
 mod compliance;
+mod compile;
 mod enroll;
 mod idle;
 mod process;
@@ -49,6 +50,8 @@ enum Name {
     Attest,
     /// Ten rules over a million devices on one core
     Compliance,
+    /// Policies compiled per second for each platform
+    Compile,
     /// All of them
     All,
 }
@@ -76,6 +79,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if wants(Name::Compliance) {
         compliance::run(&programs, options)?;
+    }
+    if wants(Name::Compile) {
+        compile::run(&programs, options)?;
     }
     Ok(true)
 }

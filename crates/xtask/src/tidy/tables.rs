@@ -11,12 +11,15 @@ pub const CRATES: &[(&str, &[&str])] = &[
     // Compilers for foreign channels are pure.
     ("muster-channel-android", &["muster-model"]),
     ("muster-channel-windows", &["muster-model"]),
+    // Bytes for Apple's own management, without I/O.
+    ("muster-channel-apple", &["muster-model"]),
     ("muster-storage", &[]),
     (
         "muster-control",
         &[
             "muster-attest",
             "muster-channel-agent",
+            "muster-channel-apple",
             "muster-model",
             "muster-storage",
             "muster-trust",
@@ -39,13 +42,17 @@ pub const CRATES: &[(&str, &[&str])] = &[
     // Implements the ports of `control`; nothing else of it is called.
     ("muster-integrations", &["muster-control"]),
     // The client of the public interface alone: never `control`.
-    ("muster-cli", &["muster-model", "muster-trust"]),
+    (
+        "muster-cli",
+        &["muster-channel-apple", "muster-model", "muster-trust"],
+    ),
     // Devices on the wire alone: never `control`.
     (
         "muster-farm",
         &[
             "muster-attest",
             "muster-channel-agent",
+            "muster-channel-apple",
             "muster-model",
             "muster-trust",
         ],

@@ -49,9 +49,16 @@ impl Route {
 
     /// The path with this id in the place of `{id}`.
     pub fn filled_with(&self, id: &str) -> String {
-        self.path
+        let path = self
+            .path
             .replace("{id}", id)
             .replace("{version}", "2026.05")
-            .replace("{*path}", "0/000")
+            .replace("{artifact}", "policy.mobileconfig")
+            .replace("{*path}", "0/000");
+        if path.contains("/compiled") {
+            path + "?platform=macos"
+        } else {
+            path
+        }
     }
 }

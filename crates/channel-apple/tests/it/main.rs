@@ -1,0 +1,5 @@
+//! What the compiler writes, read back and held against Apple's schema.
+
+mod compile;
+mod schema;
+mod settings;
