@@ -14,6 +14,8 @@ mod dconf;
 mod diagnostics;
 mod disk_encryption;
 pub(crate) mod firewall;
+#[cfg(test)]
+mod judged;
 mod kernel_hardening;
 pub(crate) mod kernel_modules_blocked;
 mod keyfile;

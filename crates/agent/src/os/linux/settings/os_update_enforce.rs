@@ -25,6 +25,8 @@ const TIMER_FILE: &str = "/etc/systemd/system/muster-update.timer";
 const WANTED_FILE: &str = "/etc/systemd/system/timers.target.d/90-muster-update.conf";
 const APT: &str = "/usr/bin/apt-get";
 const WINDOW: &str = "os.update.window";
+/// The last year that systemd.time(7) takes.
+const YEAR_MAX: u32 = 2199;
 /// The line of the timer that says when the last moment is.
 const DEADLINE: &str = "X-MusterDeadline";
 
@@ -73,6 +75,8 @@ pub(super) fn plan(machine: Machine<'_>, value: &SettingValue, plan: &mut Plan) 
             "this machine does not use apt".to_owned(),
         ));
     }
+    let last = calendar(update.deadline)
+        .ok_or_else(|| Refusal::Failed(format!("systemd knows no deadline after the year {YEAR_MAX}")))?;
     let start = machine
         .settings
         .get(WINDOW)
@@ -83,9 +87,8 @@ pub(super) fn plan(machine: Machine<'_>, value: &SettingValue, plan: &mut Plan) 
     let effects = [Effect::UpdateSchedule];
     let timer = format!(
         "[Unit]\nDescription=The upgrade that the policy of this machine asks for\n{DEADLINE}={}\n\n[Timer]\n{window}\
-         OnCalendar={}\nPersistent=true\n",
+         OnCalendar={last}\nPersistent=true\n",
         update.deadline,
-        calendar(update.deadline)
     );
     plan.own(TIMER_FILE, "#", &timer, 0o644, &effects);
     plan.own(SERVICE_FILE, "#", &service(), 0o644, &effects);
@@ -100,10 +103,11 @@ pub(super) fn plan(machine: Machine<'_>, value: &SettingValue, plan: &mut Plan) 
 }
 
 /// A moment as systemd.time(7) writes it, to the second.
-fn calendar(moment: Timestamp) -> String {
+fn calendar(moment: Timestamp) -> Option<String> {
     let text = moment.to_string();
-    let seconds = text.get(..19).unwrap_or(&text);
-    format!("{} UTC", seconds.replace('T', " "))
+    let seconds = text.get(..19)?;
+    let year: u32 = seconds.get(..4)?.parse().ok()?;
+    (year <= YEAR_MAX).then(|| format!("{} UTC", seconds.replace('T', " ")))
 }
 
 fn service() -> String {
@@ -207,14 +211,14 @@ mod tests {
         let machine = TestMachine::new()
             .with(RELEASE, DEBIAN)
             .with("/etc/debian_version", "12.4\n");
-        let policy = json!({KEY: {"version": "12.5", "deadline": "2999-01-02T18:00:00Z"},
+        let policy = json!({KEY: {"version": "12.5", "deadline": "2099-01-02T18:00:00Z"},
             "os.update.window": {"start": "22:30", "end": "04:00"}});
         machine.check_lifecycle(policy, |machine, reports| {
             assert_eq!(reports[KEY].state, SettingState::Applied, "{reports:?}");
             let timer = machine.text(TIMER_FILE);
             assert!(
                 timer.contains(
-                    "OnCalendar=*-*-* 22:30:00\nOnCalendar=2999-01-02 18:00:00 UTC\nPersistent=true\n"
+                    "OnCalendar=*-*-* 22:30:00\nOnCalendar=2099-01-02 18:00:00 UTC\nPersistent=true\n"
                 ),
                 "{timer}"
             );
@@ -227,7 +231,7 @@ mod tests {
         let machine = TestMachine::new()
             .with(RELEASE, DEBIAN)
             .with("/etc/debian_version", "12.4\n");
-        let policy = json!({KEY: {"version": "12.5", "deadline": "2999-01-02T18:00:00Z"}});
+        let policy = json!({KEY: {"version": "12.5", "deadline": "2099-01-02T18:00:00Z"}});
         machine.apply(policy.clone());
         machine.put("/etc/debian_version", "12.11\n");
         assert_eq!(machine.apply(policy)[KEY].state, SettingState::Verified);
@@ -249,6 +253,14 @@ mod tests {
                 .unwrap()
                 .starts_with("the system is at 12.4, 12.5 was due")
         );
+    }
+
+    #[test]
+    fn a_deadline_that_systemd_cannot_say_is_refused() {
+        let machine = TestMachine::new().with(RELEASE, DEBIAN);
+        let report = &machine.apply(json!({KEY: {"version": "99", "deadline": "2999-01-02T18:00:00Z"}}))[KEY];
+        assert_eq!(report.state, SettingState::Failed);
+        assert!(report.detail.as_ref().unwrap().contains("2199") && !machine.exists(TIMER_FILE));
     }
 
     #[test]
