@@ -269,6 +269,10 @@ fn pam_locks_the_account_after_as_many_failures() {
         .with("/etc/pam.d/common-auth", stack)
         .with("/etc/pam.d/common-account", "account\trequired\tpam_unix.so\n")
         .with("/etc/pam.d/door", "@include common-auth\n@include common-account\n");
+    for folder in ["lib", "lib64"] {
+        std::fs::create_dir_all(machine.path(&format!("/usr/{folder}"))).unwrap();
+        machine.link(&format!("/{folder}"), &format!("usr/{folder}"));
+    }
     machine.apply(json!({"passcode.max_failed_attempts": 3}));
     let libraries = run(
         command(Path::new("/usr/bin/find")).args(["/usr/lib", "-name", "pam_faillock.so"]),
@@ -289,7 +293,6 @@ fn pam_locks_the_account_after_as_many_failures() {
         "/etc/nsswitch.conf",
         "passwd: files\nshadow: files\ngroup: files\n",
     );
-    machine.link("/lib", "usr/lib");
     std::fs::create_dir_all(machine.path("/var/run/faillock")).unwrap();
     let opens = |password: &str| {
         let output = run_inside(
