@@ -30,9 +30,9 @@ const PROGRAMS_MAX: usize = 4096;
 const LINKS_MAX: usize = 8;
 const NOT_INSTALLED: &str = "fapolicyd is not installed; as root: apt-get install fapolicyd";
 
-/// What the system itself runs: services, the administrator's account, and the loader of shared libraries.
+/// What the system itself runs: services, whose login uid is -1, which the program reads only without its sign; the administrator's account, and the loader of shared libraries.
 const SYSTEM: [&str; 3] = [
-    "allow perm=execute auid=-1 : all",
+    "allow perm=execute auid=4294967295 : all",
     "allow perm=execute uid=0 : all",
     "allow perm=execute all : dir=/usr/lib/ ftype=application/x-sharedlib",
 ];

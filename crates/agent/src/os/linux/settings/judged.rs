@@ -453,6 +453,38 @@ fn systemd_takes_the_deadline_and_usbguard_the_rules() {
 }
 
 #[test]
+fn fapolicyd_loads_every_rule() {
+    const MAGIC: &str = "/usr/share/fapolicyd/fapolicyd-magic.mgc";
+    let configuration = "permissive = 0\nuid = root\ngid = root\ntrust = file\nintegrity = none\n";
+    let machine = TestMachine::new()
+        .with("/etc/fapolicyd/fapolicyd.conf", configuration)
+        .with("/etc/passwd", "root:x:0:0::/:/bin/sh\n")
+        .with("/etc/group", "root:x:0:\n");
+    machine.apply(json!({"apps.blocked": ["/usr/bin/nc"], "apps.allowed": ["/usr/bin/bash", "/opt/app/"]}));
+    let rules = ["00-muster-blocked", "01-muster-allowed"]
+        .map(|name| machine.text(&format!("/etc/fapolicyd/rules.d/{name}.rules")))
+        .concat();
+    // As fagenrules puts them together: without comments.
+    let lines: Vec<&str> = rules.lines().filter(|line| !line.starts_with('#')).collect();
+    machine.put(
+        "/etc/fapolicyd/compiled.rules",
+        &format!("{}\n", lines.join("\n")),
+    );
+    if Path::new(MAGIC).exists() {
+        bring(&machine, Path::new(MAGIC));
+    }
+    // Without /run/fapolicyd it ends before it asks the kernel for anything.
+    let Some(output) = run_inside(&machine, "fapolicyd", &["--debug-deny"], "") else {
+        return;
+    };
+    assert!(
+        said(&output).contains(&format!("Loaded {} rules", lines.len())),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
 fn nftables_takes_the_ruleset() {
     let (Some(unshare), Some(nft)) = (find("unshare"), find("nft")) else {
         return;
