@@ -230,8 +230,10 @@ impl Key {
 }
 
 fn has_plugin(machine: Machine<'_>) -> bool {
-    let beneath = |folder: &&str| machine.root.exists(&format!("{folder}/{PLUGIN}"));
-    !machine.root.is_real() || PLUGIN_FOLDERS.iter().any(|folder| beneath(&folder))
+    !machine.root.is_real()
+        || PLUGIN_FOLDERS
+            .iter()
+            .any(|folder| machine.root.exists(&format!("{folder}/{PLUGIN}")))
 }
 
 fn no_plugin() -> String {
