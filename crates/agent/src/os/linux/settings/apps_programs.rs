@@ -25,6 +25,10 @@ const PACKAGE_LISTS: &str = "/var/lib/dpkg/info";
 const PROGRAM_FOLDERS: [&str; 6] = ["/usr/bin", "/usr/sbin", "/usr/games", "/bin", "/sbin", "/opt"];
 /// Folders that are links into `/usr` on a merged system.
 const MERGED: [&str; 3] = ["/bin", "/sbin", "/lib"];
+/// Debian's names of the architectures that machines run.
+const ARCHITECTURES: [&str; 8] = [
+    "amd64", "arm64", "armel", "armhf", "i386", "ppc64el", "riscv64", "s390x",
+];
 /// The most programs of one setting.
 const PROGRAMS_MAX: usize = 4096;
 const LINKS_MAX: usize = 8;
@@ -164,12 +168,12 @@ fn merged(root: &Root, path: &str) -> String {
 
 /// Programs of a package that is installed, by dpkg's own list.
 fn programs(root: &Root, package: &str) -> Result<Vec<String>, Refusal> {
-    let is_list = |name: &String| {
-        let stem = name.strip_suffix(".list");
-        stem.is_some_and(|stem| stem.split(':').next() == Some(package))
-    };
+    // A package that may be installed for several architectures has its own in the name.
+    let names = ARCHITECTURES
+        .iter()
+        .map(|architecture| format!("{package}:{architecture}.list"));
     let mut found = Vec::new();
-    for name in root.list(PACKAGE_LISTS).into_iter().filter(is_list) {
+    for name in names.chain([format!("{package}.list")]) {
         let text = root.read(&format!("{PACKAGE_LISTS}/{name}"))?.unwrap_or_default();
         let in_folder = |path: &&str| {
             PROGRAM_FOLDERS.iter().any(|folder| {
@@ -312,7 +316,7 @@ mod tests {
             .with("/usr/bin/nc.openbsd", "")
             .with("/usr/share/doc/netcat", "")
             .with(
-                "/var/lib/dpkg/info/netcat-openbsd.list",
+                "/var/lib/dpkg/info/netcat-openbsd:arm64.list",
                 "/.\n/bin\n/bin/nc.openbsd\n/usr/share/doc/netcat\n",
             );
         machine.link("/bin", "usr/bin");
