@@ -209,7 +209,7 @@ proptest! {
     #[test]
     fn evaluating_is_deterministic_and_complete(
         all in proptest::collection::vec(some_settings(), 0..4),
-        states in proptest::collection::vec(any_state(), 44),
+        states in proptest::collection::vec(any_state(), 48),
         version in proptest::option::of("[0-9]{1,2}\\.[0-9]"),
         platform in proptest::sample::select(Platform::ALL.to_vec()),
     ) {

@@ -98,6 +98,48 @@ pub const PEERS: &[Peer] = &[
         find: || python::find("moto_server"),
     },
     Peer {
+        name: "openssh-server",
+        packages: &["openssh-server", "openssh-client"],
+        purpose: "sshd says which of its settings count",
+        find: || find_administrative("sshd").and(process::find("ssh-keygen")),
+    },
+    Peer {
+        name: "kmod",
+        packages: &["kmod", "procps"],
+        purpose: "modprobe and sysctl read the files that settings write",
+        find: || find_administrative("modprobe").and(find_administrative("sysctl")),
+    },
+    Peer {
+        name: "pwscore",
+        packages: &["libpwquality-tools", "pamtester"],
+        purpose: "passwords are judged, and accounts locked, by the libraries that do it on devices",
+        find: || process::find("pwscore").and(process::find("pamtester")),
+    },
+    Peer {
+        name: "nftables",
+        packages: &["nftables"],
+        purpose: "the firewall's rules are checked by the program that loads them",
+        find: || find_administrative("nft"),
+    },
+    Peer {
+        name: "nmcli",
+        packages: &["network-manager"],
+        purpose: "networks are read by NetworkManager",
+        find: || process::find("nmcli"),
+    },
+    Peer {
+        name: "dconf",
+        packages: &["dconf-cli"],
+        purpose: "settings of the desktop are compiled and read back",
+        find: || process::find("dconf"),
+    },
+    Peer {
+        name: "cryptsetup",
+        packages: &["cryptsetup-bin"],
+        purpose: "an encrypted container is made in a file",
+        find: || find_administrative("cryptsetup"),
+    },
+    Peer {
         name: "faketime",
         packages: &["faketime"],
         purpose: "the agent is tested with a clock that is wrong",

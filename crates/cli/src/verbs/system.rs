@@ -37,6 +37,24 @@ struct Setting {
     meaning: String,
     merge: String,
     support: Vec<Support>,
+    reversal: Reversal,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Reversal {
+    reversal: String,
+    why: Option<String>,
+}
+
+impl Reversal {
+    fn in_words(&self) -> String {
+        let word = self.reversal.replace('_', " ");
+        match &self.why {
+            Some(why) => format!("{word}: {why}"),
+            None => word,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -80,12 +98,13 @@ pub async fn settings(arguments: &SettingsArgs, api: &Api, printer: &Printer) ->
                 vec![
                     setting.key.clone(),
                     setting.values.clone(),
+                    setting.reversal.reversal.replace('_', " "),
                     setting.meaning.clone(),
                 ]
             };
             Sheet::new().rows(
                 "settings",
-                &["setting", "values", "meaning"],
+                &["setting", "values", "taken back", "meaning"],
                 many.iter().map(row).collect(),
             )
         }
@@ -106,6 +125,7 @@ fn one_setting(setting: &Setting) -> Sheet {
             ("meaning", Some(setting.meaning.clone())),
             ("values", Some(setting.values.clone())),
             ("several policies", Some(setting.merge.clone())),
+            ("taken back", Some(setting.reversal.in_words())),
         ])
         .rows("platforms", &["platform", "support", "why"], support.collect())
 }

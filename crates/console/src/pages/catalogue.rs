@@ -5,14 +5,14 @@ use axum::{Router, response::Response, routing::get};
 use muster_control::App;
 use muster_model::{
     Platform,
-    settings::{MergeRule, SettingDef, SettingKind, catalogue},
+    settings::{MergeRule, Reversal, SettingDef, SettingKind, catalogue},
 };
 use serde::Deserialize;
 
 use crate::{
     session::{Ask, Session},
     shell::{Refusal, Section, Shell, page},
-    ui::{self, Badge},
+    ui::{self, Badge, Tone},
 };
 
 pub fn router() -> Router<App> {
@@ -32,7 +32,27 @@ pub struct Row {
     pub meaning: &'static str,
     pub values: String,
     pub merge: &'static str,
+    /// What does not come back when the setting is taken back.
+    pub lasting: Option<Lasting>,
     pub support: Vec<Support>,
+}
+
+/// Why a setting cannot be undone as if it had never been.
+#[derive(Debug)]
+pub struct Lasting {
+    pub badge: Badge,
+    pub why: &'static str,
+}
+
+impl Lasting {
+    fn of(reversal: Reversal) -> Option<Lasting> {
+        let (badge, why) = match reversal {
+            Reversal::Reversible => return None,
+            Reversal::StaysUntilChanged(why) => (Badge::new("stays until changed", Tone::Wait), why),
+            Reversal::Irreversible(why) => (Badge::new("cannot be undone", Tone::Warn), why),
+        };
+        Some(Lasting { badge, why })
+    }
 }
 
 /// What one platform does with a setting.
@@ -58,6 +78,7 @@ impl Row {
             meaning: def.meaning,
             values: def.kind.describe(),
             merge: merge(def),
+            lasting: Lasting::of(def.reversal),
             support: support.collect(),
         }
     }

@@ -4,7 +4,7 @@ use axum::Json;
 use muster_model::{
     platform::Platform,
     rules::FACT_PATHS,
-    settings::{MergeRule, SettingDef, SettingKind, Support, catalogue},
+    settings::{MergeRule, Reversal, SettingDef, SettingKind, Support, catalogue},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -41,6 +41,10 @@ struct SettingView {
     #[schema(value_type = String)]
     merge: MergeRule,
     support: Vec<SupportView>,
+    /// What taking the setting back brings back: `reversal` is `reversible`, `stays_until_changed` or `irreversible`;
+    /// where something stays, `why`.
+    #[schema(value_type = Object)]
+    reversal: Reversal,
 }
 
 /// How far a platform can enforce a setting.
@@ -100,5 +104,6 @@ fn setting_view(def: &'static SettingDef) -> SettingView {
         meaning: def.meaning,
         merge: def.merge,
         support: support.collect(),
+        reversal: def.reversal,
     }
 }

@@ -268,6 +268,10 @@ async fn the_catalogue_says_what_every_platform_can_carry() {
         for item in items {
             assert_eq!(item["support"].as_array().map(Vec::len), Some(5), "{item}");
             assert!(item["support"][0]["support"].is_string(), "{item}");
+            let reversal = item["reversal"]["reversal"].as_str();
+            let lasting = matches!(reversal, Some("stays_until_changed" | "irreversible"));
+            assert!(lasting || reversal == Some("reversible"), "{item}");
+            assert_eq!(item["reversal"]["why"].is_string(), lasting, "{item}");
         }
     })
     .await;

@@ -2,7 +2,9 @@
 //! carry it. Words of an enumeration go from loose to strict.
 
 use super::{
-    FieldDef, MergeRule, SettingDef, SettingKind,
+    FieldDef, MergeRule,
+    Reversal::{self, Irreversible, StaysUntilChanged},
+    SettingDef, SettingKind,
     Support::{self, Exact, NeedsAgent, NotExpressible, Weaker},
     TextForm::{self, Clock, Host, HostPattern, Line, Lines, Moment, Ssid, Url, Word},
 };
@@ -24,6 +26,9 @@ const TUNNEL_SIGN_IN: Support =
     Weaker("IKEv2 only; users sign in by name and password, and the server names the routes");
 const DECIDED_AT_ENROLLMENT: Support = NotExpressible("automated enrollment decides it, before any policy");
 const OWNED: Support = Weaker("not on devices that their users own");
+const NO_SSH: Support = NotExpressible("the platform has no SSH server");
+const SSH_UNMANAGED: Support = NotExpressible("the SSH server reads its own file, which no profile carries");
+const KERNEL_OF_MAKER: Support = NotExpressible("the kernel's settings are the maker's alone");
 
 const fn required(name: &'static str, kind: SettingKind) -> FieldDef {
     FieldDef {
@@ -90,6 +95,9 @@ const VPN: &[FieldDef] = &[
     optional("remote_id", text(256, Word)),
     optional("public_key", text(64, Word)),
     optional("always_on", SettingKind::Bool),
+    // What the device is called in a WireGuard network, and which networks lie behind the server.
+    optional("addresses", texts(8, 64, HostPattern)),
+    optional("routes", texts(64, 64, HostPattern)),
 ];
 const PROXY: &[FieldDef] = &[
     optional("host", text(253, Host)),
@@ -113,19 +121,30 @@ const APP_CONFIG: &[FieldDef] = &[
     ),
 ];
 
+macro_rules! reversal {
+    () => {
+        Reversal::Reversible
+    };
+    ($reversal:expr) => {
+        $reversal
+    };
+}
+
 macro_rules! settings {
-    ($($key:literal, $kind:expr, $merge:ident, $meaning:literal, [$linux:expr, $macos:expr, $ios:expr, $android:expr, $windows:expr];)*) => {
+    ($($key:literal, $kind:expr, $merge:ident, $meaning:literal,
+       [$linux:expr, $macos:expr, $ios:expr, $android:expr, $windows:expr] $(, $reversal:expr)?;)*) => {
         &[$(SettingDef {
             key: $key,
             kind: $kind,
             meaning: $meaning,
             merge: MergeRule::$merge,
             support: [$linux, $macos, $ios, $android, $windows],
+            reversal: reversal!($($reversal)?),
         }),*]
     };
 }
 
-// Each row: key, kind, merge rule, meaning, [Linux, macOS, iOS, Android, Windows].
+// Each row: key, kind, merge rule, meaning, [Linux, macOS, iOS, Android, Windows], and what stays behind, if anything does.
 const CATALOGUE: &[SettingDef] = settings! {
     "passcode.required", SettingKind::Bool, Highest, "A user must have a passcode.",
         [Exact, Exact, Exact, Exact, Exact];
@@ -148,7 +167,8 @@ const CATALOGUE: &[SettingDef] = settings! {
         "After how many wrong passcodes the platform acts; 0 is never.",
         [Weaker("the account is locked, nothing is wiped"), Weaker("the account is locked; from 2 to 11"),
          Weaker("the device is wiped; from 2 to 11"), Weaker("the device is wiped"),
-         Weaker("the device restarts into recovery")];
+         Weaker("the device restarts into recovery")],
+        Irreversible("a device that was wiped meanwhile stays wiped");
     "screen_lock.max_idle_seconds", SettingKind::Int { min: 0, max: SECONDS_OF_DAY }, LowestNonzero,
         "After how many seconds without use the screen locks; 0 is never.",
         [Exact, Weaker("whole minutes, at most 15"), Weaker("whole minutes, at most 15"), Exact, Exact];
@@ -157,20 +177,24 @@ const CATALOGUE: &[SettingDef] = settings! {
         [Exact, Weaker("whole minutes"), Weaker("whole minutes"), Weaker("other ways than the passcode end after a day"), NO_MECHANISM];
     "disk_encryption.required", SettingKind::Bool, Highest, "The disks must be encrypted.",
         [Weaker("reported, and cannot be imposed on an installed system"), Exact, Weaker("implied by a passcode"), Exact,
-         Weaker("users are asked first, except on devices that joined the maker's directory")];
+         Weaker("users are asked first, except on devices that joined the maker's directory")],
+        StaysUntilChanged("disks stay encrypted until somebody decrypts them");
     "disk_encryption.escrow", SettingKind::Bool, Highest, "The recovery key is kept by the organization.",
-        [NeedsAgent("a key slot must be added by the agent"), Exact, NO_MECHANISM, NO_MECHANISM,
-         NeedsAgent("the platform keeps keys in its maker's directory only")];
+        [NeedsAgent("the agent adds no key slot yet"), Exact, NO_MECHANISM, NO_MECHANISM,
+         NeedsAgent("the platform keeps keys in its maker's directory only")],
+        StaysUntilChanged("a key that was handed over opens the disk until it is replaced");
     "os.min_version", SettingKind::Version, HighestVersion, "The oldest system version that is compliant.",
         [Weaker("checked, not enforced"), Weaker("checked, not enforced"), Weaker("checked, not enforced"), Exact,
          Weaker("checked, not enforced")];
     "os.update.deferral_days", SettingKind::Int { min: 0, max: 365 }, Lowest,
         "How many days updates are held back after their release.",
-        [NeedsAgent("needs snapshots of the package archive"), Weaker("from 1 to 90"), Weaker("supervised devices only, from 1 to 90"),
-         Weaker("at most 30 days"), Weaker("quality updates at most 30 days")];
+        [NotExpressible("the package manager knows no age of packages; give the machines a delayed archive"), Weaker("from 1 to 90"), Weaker("supervised devices only, from 1 to 90"),
+         Weaker("at most 30 days"), Weaker("quality updates at most 30 days")],
+        Irreversible("updates that came meanwhile stay installed");
     "os.update.enforce", SettingKind::Object(UPDATE), HighestVersion, "A version that must be installed by a deadline.",
-        [NeedsAgent("the agent runs the package manager"), LOCAL_DEADLINE, LOCAL_DEADLINE, Weaker("no version can be named: every update is installed at once"),
-         Weaker("deadlines are days after the offer")];
+        [Weaker("the machine's package archives decide which version they have"), LOCAL_DEADLINE, LOCAL_DEADLINE,
+         Weaker("no version can be named: every update is installed at once"), Weaker("deadlines are days after the offer")],
+        Irreversible("an older version cannot be brought back");
     "os.update.window", SettingKind::Object(WINDOW), FirstPolicy, "The hours, as HH:MM, in which updates may be installed.",
         [Exact, Weaker("automatic or not"), Weaker("automatic or not, on supervised devices only"), Exact, Weaker("whole active hours, the complement")];
     "camera.allowed", SettingKind::Bool, Lowest, "The camera may be used.",
@@ -183,7 +207,7 @@ const CATALOGUE: &[SettingDef] = settings! {
     "usb.storage", SettingKind::Enum(&["allow", "readonly", "deny"]), LatestWord, "What may be done with USB storage.",
         [Exact, Weaker("readonly mounts only what cannot be written to"), SUPERVISED, Weaker("readonly cannot be expressed"), Exact];
     "usb.data", SettingKind::Enum(&["allow", "deny"]), LatestWord, "Whether USB may carry data.",
-        [NeedsAgent("needs usbguard on the device"), Weaker("new accessories wait for the user's consent"), SUPERVISED, Exact,
+        [Weaker("needs usbguard; keyboards, mice, hubs and what is built in keep working"), Weaker("new accessories wait for the user's consent"), SUPERVISED, Exact,
          Weaker("named classes of devices only")];
     "bluetooth.allowed", SettingKind::Bool, Lowest, "Bluetooth may be used.",
         [Exact, FROZEN, SUPERVISED_FROZEN, Exact, Exact];
@@ -200,20 +224,25 @@ const CATALOGUE: &[SettingDef] = settings! {
         [Exact, Exact, Exact, Weaker("apps decide whether they trust them"), Exact];
     "certs.identity", SettingKind::ObjectList { items_max: 8, fields: IDENTITY }, Union,
         "Certificates that the device gets for itself.",
-        [NeedsAgent("the agent asks for the certificate"), Exact, Exact, Weaker("apps ask for it"), Weaker("SCEP only")];
+        [NeedsAgent("programs get the agent's own certificate; it asks for no others yet"), Exact, Exact, Weaker("apps ask for it"), Weaker("SCEP only")],
+        StaysUntilChanged("certificates that were issued are valid until they expire or are revoked");
     "vpn.profiles", SettingKind::ObjectList { items_max: 8, fields: VPN }, Union, "Virtual private networks that are set up.",
-        [NeedsAgent("needs a NetworkManager plug-in for the type"), TUNNEL_SIGN_IN, TUNNEL_SIGN_IN, Weaker("an app is installed for it, which has its own configuration"), Weaker("IKEv2 only")];
+        [Weaker("through NetworkManager; always_on reconnects and does not fence traffic"), TUNNEL_SIGN_IN, TUNNEL_SIGN_IN,
+         Weaker("an app is installed for it, which has its own configuration"), Weaker("IKEv2 only")];
     "proxy.global", SettingKind::Object(PROXY), FirstPolicy, "The proxy that the system uses.",
         [Weaker("programs that ignore the environment are not bound"), Exact, SUPERVISED, Weaker("a recommendation to apps"), Exact];
     "apps.required", SettingKind::ObjectList { items_max: 256, fields: APP }, Union, "Apps that must be installed.",
-        [NeedsAgent("the agent runs the package manager"), NeedsAgent("the platform installs apps by command, not by policy"),
-         Weaker("unsupervised devices ask their user first"), Exact, Weaker("installer packages only")];
+        [Weaker("packages of the machine's own archives only"), NeedsAgent("the platform installs apps by command, not by policy"),
+         Weaker("unsupervised devices ask their user first"), Exact, Weaker("installer packages only")],
+        StaysUntilChanged("installed apps stay until they are removed");
     "apps.blocked", texts(512, 256, Line), Union, "Apps that may not run.",
-        [NeedsAgent("needs fapolicyd on the device"), NeedsAgent("the platform's own channel cannot"), SUPERVISED, Exact,
-         Weaker("a program is known by its path or name")];
+        [Weaker("needs fapolicyd; scripts can still be run by an interpreter"), NeedsAgent("the platform's own channel cannot"), SUPERVISED, Exact,
+         Weaker("a program is known by its path or name")],
+        Irreversible("phones uninstall a blocked app together with its data");
     "apps.allowed", texts(512, 256, Line), Union, "The only apps that may run.",
-        [NeedsAgent("needs fapolicyd on the device"), NeedsAgent("the platform's own channel cannot"), SUPERVISED, Exact,
-         Weaker("the system's own programs always run")];
+        [Weaker("needs fapolicyd; for programs that users start, not for the system's own"), NeedsAgent("the platform's own channel cannot"), SUPERVISED, Exact,
+         Weaker("the system's own programs always run")],
+        Irreversible("phones uninstall an app that is not allowed together with its data");
     "apps.unknown_sources", SettingKind::Bool, Lowest, "Apps may come from sources that the platform does not know.",
         [Exact, Exact, Weaker("trust that was given before stays; other marketplaces on supervised devices only"), Exact,
          Weaker("packaged apps only")];
@@ -222,7 +251,7 @@ const CATALOGUE: &[SettingDef] = settings! {
          NotExpressible("the platform configures apps by command, not by policy"), Weaker("every value is a text"),
          NeedsAgent("the platform takes it only with the app's administrative template")];
     "kiosk.app", text(256, Word), FirstPolicy, "The one app that the device shows.",
-        [NeedsAgent("needs a kiosk session on the device"), NO_MECHANISM, SUPERVISED, Exact, Exact];
+        [Weaker("needs cage; logins over the network stay as they are"), NO_MECHANISM, SUPERVISED, Exact, Exact];
     "factory_reset.allowed", SettingKind::Bool, Lowest, "Users may reset the device.",
         [NotExpressible("whoever has the machine can install another system"), Exact, SUPERVISED, Exact, Exact];
     "location.mode", SettingKind::Enum(&["user", "on", "off"]), LatestWord,
@@ -234,7 +263,8 @@ const CATALOGUE: &[SettingDef] = settings! {
         [NotExpressible("the system has no developer mode"), NO_MECHANISM, NO_MECHANISM, Exact, Exact];
     "time.automatic", SettingKind::Bool, Highest, "The clock is set from the network.",
         [Exact, Weaker("a time server is set; an administrator can turn it off"), SUPERVISED, Exact,
-         Weaker("users cannot change the clock; the service is not turned on")];
+         Weaker("users cannot change the clock; the service is not turned on")],
+        StaysUntilChanged("the time service stays on until somebody turns it off");
     "tethering.allowed", SettingKind::Bool, Lowest, "The device may share its network connection.",
         [Exact, FROZEN, SUPERVISED_FROZEN, Exact, Exact];
     "unenroll.allowed", SettingKind::Bool, Lowest, "Users may end the management of the device.",
@@ -244,4 +274,15 @@ const CATALOGUE: &[SettingDef] = settings! {
         [Exact, Exact, SUPERVISED, Exact, Weaker("shown before signing in")];
     "diagnostics.allowed", SettingKind::Bool, Lowest, "Diagnostic data may be sent to the maker.",
         [Exact, Exact, Exact, NotExpressible("what goes to the maker is the user's own choice"), Weaker("some editions always send what the maker requires")];
+    "ssh.root_login", SettingKind::Enum(&["allow", "key_only", "deny"]), LatestWord,
+        "Whether the system administrator's account may log in over SSH.",
+        [Exact, SSH_UNMANAGED, NO_SSH, NO_SSH, SSH_UNMANAGED];
+    "ssh.password_authentication", SettingKind::Bool, Lowest, "Passwords open a login over SSH.",
+        [Exact, SSH_UNMANAGED, NO_SSH, NO_SSH, SSH_UNMANAGED];
+    "kernel.hardening", SettingKind::Enum(&["off", "standard", "strict"]), LatestWord,
+        "How much the kernel hides from users and refuses them.",
+        [Exact, KERNEL_OF_MAKER, KERNEL_OF_MAKER, KERNEL_OF_MAKER, KERNEL_OF_MAKER],
+        StaysUntilChanged("the running kernel keeps the values until the next start");
+    "kernel.modules_blocked", texts(256, 56, Word), Union, "Kernel modules that may not be loaded.",
+        [Exact, KERNEL_OF_MAKER, KERNEL_OF_MAKER, KERNEL_OF_MAKER, KERNEL_OF_MAKER];
 };

@@ -62,6 +62,18 @@ pub enum MergeRule {
     FirstPolicy,
 }
 
+/// What taking a setting back brings back: shown before a rollout is activated, because a rollout undoes itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "reversal", content = "why", rename_all = "snake_case")]
+pub enum Reversal {
+    /// The device behaves as before.
+    Reversible,
+    /// Something stays until somebody changes it, or until the next start.
+    StaysUntilChanged(&'static str),
+    /// Something cannot be brought back.
+    Irreversible(&'static str),
+}
+
 /// One setting of the catalogue.
 #[derive(Debug, Clone, Copy)]
 pub struct SettingDef {
@@ -71,6 +83,7 @@ pub struct SettingDef {
     pub meaning: &'static str,
     pub merge: MergeRule,
     pub(crate) support: [Support; 5],
+    pub reversal: Reversal,
 }
 
 impl SettingDef {

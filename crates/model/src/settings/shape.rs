@@ -21,9 +21,28 @@ pub(super) fn check(key: &str, value: &SettingValue) -> Result<(), ValueError> {
         "vpn.profiles" => each(tunnel),
         "proxy.global" => each(proxy),
         "os.update.window" => each(window),
+        "kernel.modules_blocked" => modules(value),
         _ => Ok(()),
     };
     checked.map_err(|why| ValueError::Range(why.to_owned()))
+}
+
+/// Names of modules become words of a configuration file.
+fn modules(value: &SettingValue) -> Result<(), &'static str> {
+    let is_name = |text: &str| {
+        text.chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    };
+    match value {
+        SettingValue::List(items)
+            if items
+                .iter()
+                .any(|item| !matches!(item, SettingValue::Text(text) if is_name(text))) =>
+        {
+            Err("a module's name has letters, digits, _ and - only")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn text<'a>(members: &'a Members, name: &str) -> Option<&'a str> {

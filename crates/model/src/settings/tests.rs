@@ -133,6 +133,9 @@ fn values_of_every_kind_are_read_strictly() {
             Some("out_of_range"),
         ),
         ("apps.blocked", r#"["a",""]"#, Some("out_of_range")),
+        ("ssh.root_login", r#""key_only""#, None),
+        ("kernel.modules_blocked", r#"["usb-storage","dccp"]"#, None),
+        ("kernel.modules_blocked", r#"["../x"]"#, Some("out_of_range")),
         ("kiosk.app", r#""""#, Some("out_of_range")),
     ] {
         assert_eq!(code(key, value), expected, "{key}: {value}");
@@ -174,10 +177,10 @@ fn secrets_are_not_shown() {
 #[test]
 fn every_key_is_once_in_the_catalogue() {
     let mut keys: Vec<_> = catalogue().iter().map(|def| def.key).collect();
-    assert_eq!(keys.len(), 44);
+    assert_eq!(keys.len(), 48);
     keys.sort_unstable();
     keys.dedup();
-    assert_eq!(keys.len(), 44);
+    assert_eq!(keys.len(), 48);
 }
 
 #[test]
@@ -211,6 +214,22 @@ fn every_definition_says_what_it_means_and_why_a_platform_falls_short() {
         );
         assert!(merges, "{} cannot be merged by {:?}", def.key, def.merge);
     }
+}
+
+#[test]
+fn what_cannot_be_taken_back_says_what_stays() {
+    for def in catalogue() {
+        match def.reversal {
+            Reversal::Reversible => {}
+            Reversal::StaysUntilChanged(why) | Reversal::Irreversible(why) => {
+                assert!(why.len() > 16, "{}", def.key);
+            }
+        }
+    }
+    let of = |key: &str| definition(key).expect("the key is in the catalogue").reversal;
+    assert_eq!(of("passcode.history"), Reversal::Reversible);
+    assert!(matches!(of("apps.required"), Reversal::StaysUntilChanged(_)));
+    assert!(matches!(of("os.update.enforce"), Reversal::Irreversible(_)));
 }
 
 /// A valid value of a kind, as far as the kind alone says.
@@ -303,7 +322,7 @@ proptest! {
     }
 
     #[test]
-    fn reading_any_value_of_any_setting_never_panics(index in 0_usize..44, json in "[\\[\\]{}\",:0-9a-z.-]{0,40}") {
+    fn reading_any_value_of_any_setting_never_panics(index in 0_usize..48, json in "[\\[\\]{}\",:0-9a-z.-]{0,40}") {
         let key = catalogue()[index].key;
         let _ = Settings::parse(format!("{{\"{key}\": {json}}}").as_bytes());
     }

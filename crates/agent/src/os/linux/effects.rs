@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::files::Root;
-use super::settings::{bluetooth, camera, firewall, usb_storage};
+use super::settings::{
+    apps_programs, apps_required, bluetooth, camera, firewall, kernel_modules_blocked, kiosk_app,
+    os_update_enforce, ssh, unenroll_allowed, usb_data, usb_storage,
+};
 use super::tools::{ToolError, Tools};
 
 /// A follow-up by program. Each looks at the files as they are now, so the same one serves applying and undoing.
@@ -30,6 +33,24 @@ pub(crate) enum Effect {
     TimeSynchronization,
     /// Makes systemd read its units again.
     SystemdReload,
+    /// Has apt install what is missing.
+    AppsInstall,
+    /// Makes fapolicyd read its rules again.
+    ProgramRules,
+    /// Starts the timer of an upgrade, or stops it where its file is gone.
+    UpdateSchedule,
+    /// Makes usbguard read its rules again.
+    UsbGuardRestart,
+    /// Starts the kiosk, or ends it where its unit is gone.
+    KioskSwitch,
+    /// Keeps the agent's package, or lets it go.
+    AgentHold,
+    /// Makes the SSH server read its files again.
+    SshReload,
+    /// Sets the kernel's parameters from their files.
+    KernelParameters,
+    /// Unloads kernel modules that are refused.
+    ModulesUnload,
 }
 
 pub(crate) fn run(effect: Effect, root: &Root, tools: Tools) -> Result<(), ToolError> {
@@ -70,6 +91,22 @@ pub(crate) fn run(effect: Effect, root: &Root, tools: Tools) -> Result<(), ToolE
         Effect::NetworkManagerReload => tools.run("nmcli", &["connection", "reload"]).map(drop),
         Effect::TimeSynchronization => tools.run("timedatectl", &["set-ntp", "true"]).map(drop),
         Effect::SystemdReload => tools.run("systemctl", &["daemon-reload"]).map(drop),
+        Effect::AppsInstall => apps_required::install(root, tools),
+        Effect::ProgramRules => apps_programs::load(tools),
+        Effect::UpdateSchedule => os_update_enforce::schedule(root, tools),
+        Effect::UsbGuardRestart => usb_data::restart(tools),
+        Effect::KioskSwitch => kiosk_app::switch(root, tools),
+        Effect::AgentHold => unenroll_allowed::hold(root, tools),
+        Effect::SshReload => ssh::reload(tools),
+        // The agent itself may not write to /proc/sys.
+        Effect::KernelParameters => tools
+            .run("systemctl", &["restart", "systemd-sysctl.service"])
+            .map(drop),
+        Effect::ModulesUnload => {
+            let modules = kernel_modules_blocked::refused(root);
+            let modules: Vec<&str> = modules.iter().map(String::as_str).collect();
+            unload(root, tools, kernel_modules_blocked::FILE, &modules)
+        }
     }
 }
 

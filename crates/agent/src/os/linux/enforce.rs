@@ -108,6 +108,11 @@ impl Plan {
         );
     }
 
+    /// A file that is Muster's alone and whose format has no comments: the text holds [`OWNED_MARK`] in its first lines.
+    pub(crate) fn own_marked(&mut self, path: &str, text: &str, mode: u32) {
+        self.push(path, Content::Own(text.to_owned()), mode, &[]);
+    }
+
     /// A change of some lines. The edit is given the text without Muster's lines, empty where there is no file.
     pub(crate) fn edit(
         &mut self,
@@ -426,7 +431,7 @@ fn remove_empty_folders(root: &Root, managed: &mut Managed) {
 fn is_marked(text: &str) -> bool {
     text.lines()
         .take(MARK_LINES_MAX)
-        .any(|line| line.ends_with(OWNED_MARK))
+        .any(|line| line.trim_end_matches(['"', ',']).ends_with(OWNED_MARK))
 }
 
 fn report(key: &str, finding: Option<Finding>, refusal: Option<Refusal>) -> SettingReport {

@@ -1,5 +1,6 @@
 //! Installed packages from dpkg's status file, streamed: it is tens of megabytes on a desktop.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
 
 use muster_model::facts::Package;
@@ -24,6 +25,34 @@ pub(super) fn packages(root: &Root, limit: usize) -> Vec<Package> {
     );
     packages.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
     packages
+}
+
+/// Versions of the named packages, as far as they are installed.
+pub(crate) fn package_versions(root: &Root, names: &BTreeSet<&str>) -> BTreeMap<String, String> {
+    let all = packages(root, usize::MAX).into_iter();
+    all.filter(|package| names.contains(package.name.as_str()))
+        .map(|package| (package.name, package.version))
+        .collect()
+}
+
+/// Whether a package is installed and held back: neither upgraded nor removed unless somebody insists.
+pub(crate) fn is_held(root: &Root, name: &str) -> Option<bool> {
+    let file = root.open_file(STATUS).ok()??;
+    let reader = BufReader::with_capacity(64 * 1024, file.take(STATUS_BYTES_MAX));
+    let mut in_stanza = false;
+    for line in reader.split(b'\n') {
+        let line = line.ok()?;
+        let line = std::str::from_utf8(&line).unwrap_or_default();
+        if let Some(found) = line.strip_prefix("Package:") {
+            in_stanza = found.trim() == name;
+        } else if let Some(status) = line.strip_prefix("Status:").filter(|_| in_stanza) {
+            let status = status.trim();
+            return status
+                .ends_with(" installed")
+                .then(|| status.starts_with("hold "));
+        }
+    }
+    None
 }
 
 /// One stanza's fields, as far as they are read yet.

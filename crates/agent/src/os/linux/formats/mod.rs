@@ -7,3 +7,5 @@ pub(crate) mod ini;
 pub(crate) mod key_value;
 pub(crate) mod modprobe;
 pub(crate) mod pam;
+pub(crate) mod sshd;
+pub(crate) mod sysctl;

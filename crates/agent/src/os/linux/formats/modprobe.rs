@@ -78,7 +78,7 @@ fn find(text: &str, module: &str) -> Option<String> {
 }
 
 /// `*` and `?` of fnmatch(3), which is all that module patterns use.
-fn fits(pattern: &str, name: &str) -> bool {
+pub(super) fn fits(pattern: &str, name: &str) -> bool {
     match (pattern.chars().next(), name.chars().next()) {
         (None, None) => true,
         (Some('*'), _) => {

@@ -3,6 +3,9 @@
 //! Reading back parses the files that the owning program reads, in its own order of precedence, and never trusts what
 //! was written: what an administrator or another drop-in overrides is reported with the value and the file that win.
 
+mod apps_managed_config;
+pub(crate) mod apps_programs;
+pub(crate) mod apps_required;
 mod apps_unknown_sources;
 pub(crate) mod bluetooth;
 pub(crate) mod camera;
@@ -11,10 +14,17 @@ mod dconf;
 mod diagnostics;
 mod disk_encryption;
 pub(crate) mod firewall;
+#[cfg(test)]
+mod judged;
+mod kernel_hardening;
+pub(crate) mod kernel_modules_blocked;
+mod keyfile;
+pub(crate) mod kiosk_app;
 mod location_mode;
 mod lockscreen_message;
 mod microphone;
 mod os_min_version;
+pub(crate) mod os_update_enforce;
 mod os_update_window;
 mod passcode_complexity;
 mod passcode_history;
@@ -27,12 +37,16 @@ mod polkit;
 mod proxy_global;
 mod quality;
 mod screen_lock;
+pub(crate) mod ssh;
 #[cfg(test)]
 mod test_machine;
 #[cfg(test)]
 mod tests;
 mod time_automatic;
+pub(crate) mod unenroll_allowed;
+pub(crate) mod usb_data;
 pub(crate) mod usb_storage;
+mod vpn_profiles;
 mod wifi_networks;
 
 use muster_model::platform::Platform;
@@ -58,6 +72,10 @@ macro_rules! enforcers {
 
 const ENFORCERS: &[Enforcer] = enforcers! {
     "accounts.modify" => polkit::plan_accounts, polkit::observe_accounts;
+    "apps.allowed" => apps_programs::plan_allowed, apps_programs::observe_allowed;
+    "apps.blocked" => apps_programs::plan_blocked, apps_programs::observe_blocked;
+    "apps.managed_config" => apps_managed_config::plan, apps_managed_config::observe;
+    "apps.required" => apps_required::plan, apps_required::observe;
     "apps.unknown_sources" => apps_unknown_sources::plan, apps_unknown_sources::observe;
     "bluetooth.allowed" => bluetooth::plan, bluetooth::observe;
     "camera.allowed" => camera::plan, camera::observe;
@@ -66,10 +84,14 @@ const ENFORCERS: &[Enforcer] = enforcers! {
     "disk_encryption.required" => disk_encryption::plan, disk_encryption::observe;
     "firewall.block_inbound" => firewall::plan, firewall::observe_block_inbound;
     "firewall.enabled" => firewall::plan, firewall::observe_enabled;
+    "kernel.hardening" => kernel_hardening::plan, kernel_hardening::observe;
+    "kernel.modules_blocked" => kernel_modules_blocked::plan, kernel_modules_blocked::observe;
+    "kiosk.app" => kiosk_app::plan, kiosk_app::observe;
     "location.mode" => location_mode::plan, location_mode::observe;
     "lockscreen.message" => lockscreen_message::plan, lockscreen_message::observe;
     "microphone.allowed" => microphone::plan, microphone::observe;
     "os.min_version" => os_min_version::plan, os_min_version::observe;
+    "os.update.enforce" => os_update_enforce::plan, os_update_enforce::observe;
     "os.update.window" => os_update_window::plan, os_update_window::observe;
     "passcode.complexity" => passcode_complexity::plan, passcode_complexity::observe;
     "passcode.history" => passcode_history::plan, passcode_history::observe;
@@ -81,9 +103,14 @@ const ENFORCERS: &[Enforcer] = enforcers! {
     "proxy.global" => proxy_global::plan, proxy_global::observe;
     "screen_lock.grace_seconds" => screen_lock::plan_grace, screen_lock::observe_grace;
     "screen_lock.max_idle_seconds" => screen_lock::plan_max_idle, screen_lock::observe_max_idle;
+    "ssh.password_authentication" => ssh::plan_passwords, ssh::observe_passwords;
+    "ssh.root_login" => ssh::plan_root_login, ssh::observe_root_login;
     "tethering.allowed" => polkit::plan_tethering, polkit::observe_tethering;
     "time.automatic" => time_automatic::plan, time_automatic::observe;
+    "unenroll.allowed" => unenroll_allowed::plan, unenroll_allowed::observe;
+    "usb.data" => usb_data::plan, usb_data::observe;
     "usb.storage" => usb_storage::plan, usb_storage::observe;
+    "vpn.profiles" => vpn_profiles::plan, vpn_profiles::observe;
     "wifi.managed_only" => polkit::plan_wifi, polkit::observe_wifi;
     "wifi.networks" => wifi_networks::plan, wifi_networks::observe;
 };
@@ -94,10 +121,13 @@ pub(crate) fn enforcer(key: &str) -> Option<&'static Enforcer> {
 }
 
 /// Settings that the catalogue calls weaker for what Linux cannot bring about, and that are whole where they are found
-/// in force: a disk that is encrypted is encrypted, a symbol demanded is a symbol.
-const WHOLE_IN_FORCE: [&str; 3] = [
+/// in force: a disk that is encrypted is encrypted, a package that is there is there.
+const WHOLE_IN_FORCE: [&str; 6] = [
+    "apps.managed_config",
+    "apps.required",
     "disk_encryption.required",
     "os.min_version",
+    "os.update.enforce",
     "passcode.min_complex_chars",
 ];
 

@@ -36,7 +36,7 @@ pub(super) fn observe(machine: Machine<'_>, value: &SettingValue) -> Result<Find
 }
 
 /// Compares numbers part by part; a missing part is 0, and what follows a part's digits is ignored.
-fn compare(a: &str, b: &str) -> Ordering {
+pub(super) fn compare(a: &str, b: &str) -> Ordering {
     let parts = |text: &str| -> Vec<u64> {
         let number = |part: &str| {
             part.chars()

@@ -91,7 +91,7 @@ impl Window {
     }
 }
 
-fn seconds_of_day(time: &str) -> Option<i64> {
+pub(super) fn seconds_of_day(time: &str) -> Option<i64> {
     let (hours, minutes) = time.split_once(':')?;
     let number = |text: &str| (text.len() == 2).then(|| text.parse::<i64>().ok()).flatten();
     let (hours, minutes) = (number(hours)?, number(minutes)?);

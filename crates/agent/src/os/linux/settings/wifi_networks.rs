@@ -2,8 +2,6 @@
 //!
 //! A report never holds a passphrase: what is observed is name and kind of each network.
 
-use std::collections::BTreeMap;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use muster_model::settings::SettingValue;
 use uuid::Uuid;
@@ -11,11 +9,8 @@ use uuid::Uuid;
 use super::super::effects::Effect;
 use super::super::enforce::{Finding, Machine, Plan, Refusal};
 use super::super::files::FileError;
-use super::super::formats::ini;
+use super::keyfile::{self, escaped};
 
-const FOLDER: &str = "/etc/NetworkManager/system-connections";
-/// Connections here take the place of those with the same UUID in `/etc` (NetworkManager.conf(5)).
-const SHADOWING_FOLDER: &str = "/run/NetworkManager/system-connections";
 const AUTHORITY_FOLDER: &str = "/etc/NetworkManager/muster-authorities";
 
 /// One network, checked.
@@ -81,19 +76,15 @@ impl<'v> Network<'v> {
     }
 
     fn file(&self) -> String {
-        format!("{FOLDER}/{}.nmconnection", self.stem())
+        format!("{}/{}.nmconnection", keyfile::FOLDER, self.stem())
     }
 
     fn authority_file(&self) -> String {
         format!("{AUTHORITY_FOLDER}/{}.pem", self.stem())
     }
 
-    /// The same network always has the same UUID (RFC 9562 section 5.8).
     fn uuid(&self) -> Uuid {
-        let hash = digest(&SHA256, format!("muster wifi {}", self.ssid).as_bytes());
-        let mut bytes = [0_u8; 16];
-        bytes.copy_from_slice(&hash.as_ref()[..16]);
-        uuid::Builder::from_custom_bytes(bytes).into_uuid()
+        keyfile::uuid("wifi", self.ssid)
     }
 
     fn text(&self) -> String {
@@ -195,43 +186,7 @@ pub(super) fn observe(machine: Machine<'_>, value: &SettingValue) -> Result<Find
 
 /// Why NetworkManager would not use the network as asked for.
 fn obstacle(machine: Machine<'_>, network: &Network<'_>) -> Result<Option<String>, FileError> {
-    let file = network.file();
-    let Some(text) = machine.root.read(&file)? else {
-        return Ok(Some(format!("{file} is missing")));
-    };
-    if machine
-        .root
-        .stat(&file)
-        .is_some_and(|stat| stat.mode & 0o077 != 0)
-    {
-        return Ok(Some(format!(
-            "{file} is readable by others, so NetworkManager ignores it"
-        )));
-    }
-    let settings = |text: &str| {
-        let assignments = ini::parse(text)
-            .into_iter()
-            .filter(|assignment| !is_bookkeeping(&assignment.key));
-        let keys = assignments.map(|assignment| ((assignment.section, assignment.key), assignment.value));
-        keys.collect::<BTreeMap<_, _>>()
-    };
-    let (found, wanted) = (settings(&text), settings(&network.text()));
-    if let Some(((section, key), _)) = wanted.iter().find(|(key, value)| found.get(key) != Some(value)) {
-        return Ok(Some(format!("{file} has another {section}.{key}")));
-    }
-    for name in machine.root.list(SHADOWING_FOLDER) {
-        let shadow = format!("{SHADOWING_FOLDER}/{name}");
-        let text = machine.root.read(&shadow)?.unwrap_or_default();
-        if ini::get(&text, "connection", "uuid") == Some(network.uuid().to_string()) {
-            return Ok(Some(format!("{shadow} takes its place")));
-        }
-    }
-    Ok(None)
-}
-
-/// NetworkManager writes this itself whenever a connection was used.
-fn is_bookkeeping(key: &str) -> bool {
-    key == "timestamp"
+    keyfile::obstacle(machine.root, &network.file(), &network.text(), network.uuid())
 }
 
 fn named(network: &Network<'_>) -> SettingValue {
@@ -247,13 +202,6 @@ fn ssid_text(ssid: &str) -> String {
         return ssid.to_owned();
     }
     ssid.bytes().map(|byte| format!("{byte};")).collect()
-}
-
-/// GLib's key files: a backslash escapes, and spaces at either end are dropped unless escaped.
-fn escaped(text: &str) -> String {
-    let escaped = text.replace('\\', "\\\\");
-    let start = escaped.len() - escaped.trim_start_matches(' ').len();
-    format!("{}{}", "\\s".repeat(start), &escaped[start..])
 }
 
 #[cfg(test)]
