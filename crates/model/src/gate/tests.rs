@@ -170,7 +170,7 @@ fn a_pass_waits_for_the_silent_unless_told_otherwise() {
         &GateRule::by(GateMethod::Anytime),
         &stage(2000, 1400, 0, 0),
         Verdict::Wait,
-        "0 of 1400 devices failed (0 %); 600 are still to answer, at 95 % the rate is above 0 %, and below 0.28 %, the limit is 0.5 %",
+        "0 of 1400 devices failed (0 %); 600 are still to answer, at 95 % the rate is above 0 %, and below 0.2702 %, the limit is 0.5 %",
     );
 }
 
