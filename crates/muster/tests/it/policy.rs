@@ -758,7 +758,8 @@ async fn the_bytes_of_a_compiled_file_need_the_scope_that_writes_policies() {
     let listed = api.get(&format!("{base}?platform=macos")).await.ok();
     let path = format!("{base}/policy.mobileconfig?platform=macos");
     let file = api.get(&path).await;
-    let text = file.expect(200);
+    assert_eq!(file.status, 200);
+    let text = String::from_utf8(file.bytes.clone()).expect("a profile is text");
     assert_eq!(file.header("content-type"), "application/x-apple-aspen-config");
     assert_eq!(file.header("cache-control"), "no-store");
     assert!(text.contains("correct &lt;/dict&gt; horse"), "{text}");
