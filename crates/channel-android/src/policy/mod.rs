@@ -221,6 +221,10 @@ const COMPILERS: &[(&str, Loosest, Write)] = &[
     ("unenroll.allowed", IsDefault, restrictions::factory_reset),
     ("lockscreen.message", IsDefault, restrictions::lockscreen_message),
     ("diagnostics.allowed", IsDefault, not_carried),
+    ("ssh.root_login", IsDefault, not_carried),
+    ("ssh.password_authentication", IsDefault, not_carried),
+    ("kernel.hardening", IsDefault, not_carried),
+    ("kernel.modules_blocked", IsDefault, not_carried),
 ];
 
 /// For settings that the platform carries with no value; it is never called.

@@ -119,6 +119,10 @@ const CARRIERS: &[(&str, Option<Carry>)] = &[
     ("unenroll.allowed", None),
     ("lockscreen.message", Some(lockscreen_message::carry)),
     ("diagnostics.allowed", Some(restrictions::diagnostics)),
+    ("ssh.root_login", None),
+    ("ssh.password_authentication", None),
+    ("kernel.hardening", None),
+    ("kernel.modules_blocked", None),
 ];
 
 /// Settings whose keys only supervised iPhones and iPads obey.

@@ -174,6 +174,10 @@ const COMPILERS: &[(&str, Write)] = &[
     ("unenroll.allowed", restrictions::unenroll),
     ("lockscreen.message", lockscreen_message::write),
     ("diagnostics.allowed", restrictions::diagnostics),
+    ("ssh.root_login", not_carried),
+    ("ssh.password_authentication", not_carried),
+    ("kernel.hardening", not_carried),
+    ("kernel.modules_blocked", not_carried),
 ];
 
 /// For settings that the platform carries with no value; it is never called.

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::CliError;
 use crate::api::{Answer, Api, Call};
+use crate::clock;
 use crate::context::{read_input, write_private};
 use crate::output::{Printer, Sheet};
 
@@ -179,13 +180,13 @@ fn compile(settings: &Settings, platform: Platform, arguments: &CompileArgs) -> 
         Platform::Ios => apple(ApplePlatform::Ios),
         // The agent reads the bundle itself; there is nothing to translate.
         Platform::Linux => by_catalogue(settings, platform),
-        Platform::Android | Platform::Windows => without_compiler(settings, platform),
+        Platform::Android => {
+            muster_channel_android::compile(settings, &muster_channel_android::Target::default())
+        }
+        Platform::Windows => {
+            muster_channel_windows::compile(settings, &muster_channel_windows::Target::at(clock::now()))
+        }
     }
-}
-
-/// Platforms whose channel has no compiler yet: the catalogue's word, and no files.
-fn without_compiler(settings: &Settings, platform: Platform) -> Compiled {
-    by_catalogue(settings, platform)
 }
 
 fn by_catalogue(settings: &Settings, platform: Platform) -> Compiled {

@@ -287,7 +287,7 @@ pub fn version_page(
         .iter()
         .map(|(key, value)| (key, shown(key, value)))
         .collect();
-    let mut supports = supports(&settings, policy.id);
+    let mut supports = supports(&settings, policy.id, now);
     VersionPage {
         shell,
         policy_id: policy.id.to_string(),
@@ -323,12 +323,13 @@ fn setting_row(key: &str, value: String, support: Vec<Support>) -> SettingRow {
 }
 
 /// What every platform makes of every setting, by key.
-fn supports(settings: &Settings, policy: PolicyId) -> BTreeMap<&'static str, Vec<Support>> {
+fn supports(settings: &Settings, policy: PolicyId, now: Timestamp) -> BTreeMap<&'static str, Vec<Support>> {
     let mut found: BTreeMap<&'static str, Vec<Support>> = BTreeMap::new();
     for platform in Platform::ALL {
         let target = CompileTarget {
             platform,
             supervised: true,
+            now,
         };
         for outcome in policy::compile(settings, policy, target).outcomes {
             let (badge, why) = ui::support(outcome.support);

@@ -12,7 +12,7 @@ use axum::{
 };
 use muster_channel_apple::{ApplePlatform, AppleTarget};
 use muster_model::{
-    Platform, PolicyId,
+    Platform, PolicyId, Timestamp,
     compile::{Artifact, Compiled, SettingOutcome},
     settings::{Settings, Support, definition},
     text::VersionLabel,
@@ -45,6 +45,8 @@ pub struct CompileTarget {
     pub platform: Platform,
     /// Whether an iPhone or iPad is supervised; nothing elsewhere.
     pub supervised: bool,
+    /// Deadlines of updates are days from here on Windows; nothing elsewhere.
+    pub now: Timestamp,
 }
 
 /// Compiles the settings of a policy.
@@ -55,13 +57,13 @@ pub fn compile(settings: &Settings, policy: PolicyId, target: CompileTarget) -> 
         Platform::Ios => apple(ApplePlatform::Ios),
         // The agent reads the bundle itself; there is nothing to translate.
         Platform::Linux => by_catalogue(settings, Platform::Linux),
-        Platform::Android | Platform::Windows => without_compiler(settings, target.platform),
+        Platform::Android => {
+            muster_channel_android::compile(settings, &muster_channel_android::Target::default())
+        }
+        Platform::Windows => {
+            muster_channel_windows::compile(settings, &muster_channel_windows::Target::at(target.now))
+        }
     }
-}
-
-/// Platforms whose channel has no compiler yet: the catalogue's word, and no files.
-fn without_compiler(settings: &Settings, platform: Platform) -> Compiled {
-    by_catalogue(settings, platform)
 }
 
 fn by_catalogue(settings: &Settings, platform: Platform) -> Compiled {
@@ -104,10 +106,11 @@ struct CompileQuery {
 }
 
 impl CompileQuery {
-    fn target(&self) -> CompileTarget {
+    fn target(&self, now: Timestamp) -> CompileTarget {
         CompileTarget {
             platform: self.platform,
             supervised: self.supervised.unwrap_or(true),
+            now,
         }
     }
 }
@@ -168,8 +171,8 @@ async fn get_compiled(
     PathOf((id, label)): PathOf<(String, VersionLabel)>,
     Params(query): Params<CompileQuery>,
 ) -> Result<Json<CompiledView>, Problem> {
-    let compiled =
-        compiled_version(&app, permit.author(), permit.storage(), id, label, query.target()).await?;
+    let target = query.target(app.clock.now());
+    let compiled = compiled_version(&app, permit.author(), permit.storage(), id, label, target).await?;
     let outcome = |outcome: SettingOutcome| OutcomeView {
         key: outcome.key,
         support: outcome.support,
@@ -198,8 +201,8 @@ async fn get_artifact(
     PathOf((id, label, name)): PathOf<(String, VersionLabel, String)>,
     Params(query): Params<CompileQuery>,
 ) -> Result<Response, Problem> {
-    let compiled =
-        compiled_version(&app, permit.author(), permit.storage(), id, label, query.target()).await?;
+    let target = query.target(app.clock.now());
+    let compiled = compiled_version(&app, permit.author(), permit.storage(), id, label, target).await?;
     let artifact = compiled
         .artifacts
         .into_iter()

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use muster_channel_apple::{ApplePlatform, AppleTarget};
+use muster_model::Timestamp;
+use muster_model::compile::Compiled;
 use muster_model::settings::Settings;
 use uuid::Uuid;
 
@@ -11,7 +13,7 @@ use crate::FarmError;
 
 /// Calls between two looks at the clock.
 const BATCH: u32 = 64;
-/// A policy with settings of every family that an Apple device carries.
+/// A policy with settings of every family.
 const POLICY: &str = r#"{
     "passcode.required": true, "passcode.min_length": 12, "passcode.complexity": "complex", "passcode.history": 10,
     "passcode.max_age_days": 90, "passcode.max_failed_attempts": 10, "screen_lock.max_idle_seconds": 300,
@@ -42,18 +44,33 @@ pub fn load_compilations(duration: Duration) -> Result<BTreeMap<&'static str, f6
         escrow_certificate: None,
     };
     let (macos, ios) = (target(ApplePlatform::Macos), target(ApplePlatform::Ios));
-    let apple = |target: &AppleTarget| -> usize {
-        let compiled = muster_channel_apple::compile(&settings, target);
+    let bytes = |compiled: Compiled| -> usize {
         compiled
             .artifacts
             .iter()
             .map(|artifact| artifact.bytes.len())
             .sum()
     };
-    let cases: [(&str, Box<dyn Fn() -> usize + '_>); 3] = [
+    let windows = muster_channel_windows::Target::at(Timestamp::from_unix_seconds(0));
+    let android = muster_channel_android::Target::default();
+    let cases: [(&str, Box<dyn Fn() -> usize + '_>); 5] = [
         ("json", Box::new(|| settings.canonical_json().len())),
-        ("macos", Box::new(|| apple(&macos))),
-        ("ios", Box::new(|| apple(&ios))),
+        (
+            "macos",
+            Box::new(|| bytes(muster_channel_apple::compile(&settings, &macos))),
+        ),
+        (
+            "ios",
+            Box::new(|| bytes(muster_channel_apple::compile(&settings, &ios))),
+        ),
+        (
+            "windows",
+            Box::new(|| bytes(muster_channel_windows::compile(&settings, &windows))),
+        ),
+        (
+            "android",
+            Box::new(|| bytes(muster_channel_android::compile(&settings, &android))),
+        ),
     ];
     let each = duration / u32::try_from(cases.len()).unwrap_or(1);
     let rate = |(name, case): (&'static str, Box<dyn Fn() -> usize + '_>)| {

@@ -19,7 +19,9 @@ pub const CRATES: &[(&str, &[&str])] = &[
         &[
             "muster-attest",
             "muster-channel-agent",
+            "muster-channel-android",
             "muster-channel-apple",
+            "muster-channel-windows",
             "muster-model",
             "muster-storage",
             "muster-trust",
@@ -44,7 +46,13 @@ pub const CRATES: &[(&str, &[&str])] = &[
     // The client of the public interface alone: never `control`.
     (
         "muster-cli",
-        &["muster-channel-apple", "muster-model", "muster-trust"],
+        &[
+            "muster-channel-android",
+            "muster-channel-apple",
+            "muster-channel-windows",
+            "muster-model",
+            "muster-trust",
+        ],
     ),
     // Devices on the wire alone: never `control`.
     (
@@ -52,7 +60,9 @@ pub const CRATES: &[(&str, &[&str])] = &[
         &[
             "muster-attest",
             "muster-channel-agent",
+            "muster-channel-android",
             "muster-channel-apple",
+            "muster-channel-windows",
             "muster-model",
             "muster-trust",
         ],
