@@ -6,11 +6,11 @@ use super::{
     COST_MAX,
     error::Fault,
     hints,
+    names::dotted,
     node::{List, Node, Operator, Quantifier, Quantify, Relation, TextTest},
     parser::{Ast, AstKind},
     variable::{FactPath, ValueKind, Variable},
 };
-use crate::text::LabelKey;
 
 /// A checked expression and what it reads.
 pub(super) struct Checked {
@@ -44,11 +44,11 @@ pub(super) fn check(ast: &Ast) -> Result<Checked, Fault> {
 pub(super) struct Part {
     pub(super) node: Node,
     pub(super) kind: ValueKind,
-    cost: u64,
+    pub(super) cost: u64,
 }
 
 impl Part {
-    fn new(node: Node, kind: ValueKind, cost: u64) -> Part {
+    pub(super) fn new(node: Node, kind: ValueKind, cost: u64) -> Part {
         Part {
             node,
             kind,
@@ -66,9 +66,9 @@ struct ListPart {
 }
 
 pub(super) struct Checker {
-    reads: BTreeSet<FactPath>,
+    pub(super) reads: BTreeSet<FactPath>,
     /// Names of the macros around, outermost first.
-    bound: Vec<(String, ValueKind)>,
+    pub(super) bound: Vec<(String, ValueKind)>,
 }
 
 impl Checker {
@@ -108,7 +108,7 @@ impl Checker {
         }
     }
 
-    fn expect(&mut self, ast: &Ast, wanted: ValueKind, why: &str) -> Result<Part, Fault> {
+    pub(super) fn expect(&mut self, ast: &Ast, wanted: ValueKind, why: &str) -> Result<Part, Fault> {
         let part = self.check(ast)?;
         if part.kind == wanted {
             Ok(part)
@@ -118,108 +118,6 @@ impl Checker {
                 ast.at,
                 format_args!("{why} {wanted}, and this is {kind}"),
             ))
-        }
-    }
-
-    /// `device.owner`, `labels.department`, `packages.openssl`, or the name of a macro's item.
-    fn path(&mut self, ast: &Ast) -> Result<Part, Fault> {
-        let Some(path) = dotted(ast) else {
-            return Err(Fault::new(
-                ast.at,
-                "only device, labels and the other variables have fields",
-            ));
-        };
-        let mut segments = path.iter().copied();
-        let root = segments.next().unwrap_or_default();
-        let rest: Vec<&str> = segments.collect();
-        if let Some(part) = self.bound_name(root) {
-            return match rest.first() {
-                None => Ok(part),
-                Some(field) => {
-                    let detail = format!("{root} is an item and has no field {}", hints::shown(field));
-                    Err(Fault::new(ast.at, detail))
-                }
-            };
-        }
-        match (root, rest.as_slice()) {
-            ("labels", [key]) => self.label(ast.at, key),
-            ("packages", [name]) => Ok(self.package(name)),
-            ("labels", [_, _, ..]) => {
-                let detail = format!(
-                    "write labels[\"{}\"] for a key with a dot",
-                    hints::shown(&rest.join("."))
-                );
-                Err(Fault::new(ast.at, detail))
-            }
-            ("packages", [name, ..]) => {
-                let detail = format!("packages[\"{}\"] is the version itself", hints::shown(name));
-                Err(Fault::new(ast.at, detail))
-            }
-            _ => self.variable(ast.at, &path.join(".")),
-        }
-    }
-
-    fn bound_name(&self, name: &str) -> Option<Part> {
-        let outward = self.bound.iter().rev();
-        let (depth, (name, kind)) = outward.enumerate().find(|(_, (bound, _))| bound == name)?;
-        Some(Part::new(Node::Bound(depth, name.as_str().into()), *kind, 0))
-    }
-
-    fn variable(&mut self, at: usize, path: &str) -> Result<Part, Fault> {
-        let Some(variable) = Variable::from_path(path) else {
-            return Err(hints::unknown_variable(at, path));
-        };
-        if matches!(variable.kind(), ValueKind::Texts | ValueKind::Map) {
-            return Err(hints::list_as_value(at, path));
-        }
-        self.reads.insert(FactPath::Variable(variable));
-        let cost = variable.items_max() as u64;
-        Ok(Part::new(Node::Read(variable), variable.kind(), cost))
-    }
-
-    fn label(&mut self, at: usize, key: &str) -> Result<Part, Fault> {
-        let key = label_key(at, key)?;
-        self.reads.insert(FactPath::Label(key.to_string()));
-        Ok(Part::new(Node::Label(key), ValueKind::Text, 1))
-    }
-
-    fn package(&mut self, name: &str) -> Part {
-        self.reads.insert(FactPath::Package(name.to_owned()));
-        let cost = Variable::Packages.items_max() as u64;
-        Part::new(Node::Package(name.into()), ValueKind::Version, cost)
-    }
-
-    fn index(&mut self, at: usize, map: &Ast, key: &Ast) -> Result<Part, Fault> {
-        let map_name = match dotted(map).as_deref() {
-            Some(["labels"]) => Variable::Labels,
-            Some(["packages"]) => Variable::Packages,
-            _ => {
-                let detail = "only labels and packages have an index, as in labels[\"key\"]; of a list ask exists or in";
-                return Err(Fault::new(at, detail));
-            }
-        };
-        let key_at = key.at;
-        let key = self.expect(key, ValueKind::Text, "the index is")?;
-        match (map_name, key.node) {
-            (Variable::Labels, Node::Text(key)) => self.label(key_at, &key),
-            (Variable::Labels, node) => {
-                self.reads.insert(FactPath::Variable(Variable::Labels));
-                Ok(Part::new(
-                    Node::LabelOf(Box::new(node)),
-                    ValueKind::Text,
-                    key.cost + 1,
-                ))
-            }
-            (_, Node::Text(name)) => Ok(self.package(&name)),
-            (_, node) => {
-                self.reads.insert(FactPath::Variable(Variable::Packages));
-                let cost = key.cost.saturating_add(Variable::Packages.items_max() as u64);
-                Ok(Part::new(
-                    Node::PackageOf(Box::new(node)),
-                    ValueKind::Version,
-                    cost,
-                ))
-            }
         }
     }
 
@@ -563,35 +461,4 @@ impl Checker {
         let node = Node::Choose(Box::new([condition.node, yes.node, no.node]));
         Ok(Part::new(node, yes.kind, cost))
     }
-}
-
-/// The names of `a.b.c`, if it is nothing else.
-fn dotted(ast: &Ast) -> Option<Vec<&str>> {
-    match &ast.kind {
-        AstKind::Name(name) => Some(vec![name]),
-        AstKind::Field(inner, name) => {
-            let mut path = dotted(inner)?;
-            path.push(name);
-            Some(path)
-        }
-        _ => None,
-    }
-}
-
-fn label_key(at: usize, key: &str) -> Result<LabelKey, Fault> {
-    // Spaces around it would be trimmed, and the label that is read another one than the one that is written.
-    LabelKey::parse(key)
-        .ok()
-        .filter(|parsed| parsed.as_str() == key)
-        .ok_or_else(|| {
-            let lower = key.to_ascii_lowercase();
-            let advice = match LabelKey::parse(&lower) {
-                Ok(lower) if lower.as_str() != key => format!("write labels[\"{lower}\"]"),
-                _ => "it has 1 to 63 of a-z, 0-9, . _ - and begins with a letter".to_owned(),
-            };
-            Fault::new(
-                at,
-                format_args!("{} is no key of a label: {advice}", hints::quoted(key)),
-            )
-        })
 }

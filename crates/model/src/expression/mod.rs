@@ -11,6 +11,7 @@ mod evaluate;
 mod explain;
 mod hints;
 mod lexer;
+mod names;
 mod node;
 mod parser;
 mod print;

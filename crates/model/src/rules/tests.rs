@@ -304,7 +304,7 @@ fn a_bad_rule_is_told_by_its_name_and_what_to_write() {
 fn what_only_the_whole_rule_shows_is_refused_by_its_name() {
     let remediation =
         |steps: &str| format!(r#"{{"name":"os","expression":"true","remediation":{{{steps}}}}}"#);
-    let many = vec![r#"{"action":"notify"}"#; STEPS_MAX + 1].join(",");
+    let many = [r#"{"action":"notify"}"#; STEPS_MAX + 1].join(",");
     for (json, expected) in [
         (
             remediation(""),
