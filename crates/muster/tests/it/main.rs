@@ -32,6 +32,7 @@ mod log_tamper;
 mod nodes;
 mod oauth;
 mod policy;
+mod policy_compile;
 mod protocol;
 mod proxies;
 mod quarantine;
