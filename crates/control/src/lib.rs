@@ -53,6 +53,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "acme",
         sql: include_str!("../migrations/0004_acme.sql"),
     },
+    Migration {
+        version: 5,
+        name: "policy_ownership",
+        sql: include_str!("../migrations/0005_policy_ownership.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::{
     BUNDLE_MEDIA_TYPE, PolicySummary, Version, catalogue,
     change::{self, Made},
+    push,
     rules::{self, Content},
 };
 use crate::{
@@ -45,6 +46,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(get_version))
         .routes(routes!(get_bundle))
         .merge(catalogue::router())
+        .merge(push::router())
 }
 
 /// A policy.
@@ -59,6 +61,12 @@ pub struct PolicyView {
     pub versions: u64,
     /// Its newest version.
     pub newest_version: Option<String>,
+    /// `git` when it was made or changed by applying a document: change it there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub managed_by: Option<String>,
+    /// Since when it is put away: not listed, not activated, with no new versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archived_at: Option<String>,
 }
 
 impl From<PolicySummary> for PolicyView {
@@ -70,6 +78,8 @@ impl From<PolicySummary> for PolicyView {
             created_at: summary.policy.created_at.to_string(),
             versions: summary.versions,
             newest_version: summary.newest,
+            managed_by: summary.policy.managed_by,
+            archived_at: summary.policy.archived_at.map(|at| at.to_string()),
         }
     }
 }
@@ -250,7 +260,7 @@ struct VersionRequest {
 
 /// A version that now exists.
 #[derive(Debug, Serialize, ToSchema)]
-struct CreatedVersion {
+pub(super) struct CreatedVersion {
     #[schema(value_type = String)]
     policy_id: PolicyId,
     #[schema(value_type = String)]
