@@ -234,6 +234,11 @@ impl Draft {
         Ok(from_strict_json(&self.manifest_bytes, MAX_MANIFEST_BYTES)?)
     }
 
+    /// A file by its name in the manifest.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.files.get(name).map(Vec::as_slice)
+    }
+
     /// The archive without a signature, to carry it to whoever signs. No device takes it.
     pub fn to_archive(&self) -> Result<Vec<u8>, BundleError> {
         let mut files = self.files.clone();
