@@ -8,9 +8,6 @@ mod read;
 pub mod secrets;
 mod write;
 
-#[cfg(test)]
-mod tests;
-
 pub use read::{Folder, read_settings, read_value};
 pub use write::{Exported, write};
 
@@ -39,3 +36,6 @@ pub const KINDS: &[KindOfFile] = &[KindOfFile {
     kind: "policy",
     folder: "policies",
 }];
+
+#[cfg(test)]
+mod tests;
