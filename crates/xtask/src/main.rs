@@ -8,6 +8,7 @@ mod openapi;
 mod peers;
 mod postgres;
 mod process;
+mod python;
 mod test;
 mod tidy;
 mod workspace;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::{postgres, process};
+use crate::{postgres, process, python};
 
 /// One program that is not ours.
 pub struct Peer {
@@ -92,6 +92,12 @@ pub const PEERS: &[Peer] = &[
         find: || process::find("curl"),
     },
     Peer {
+        name: "check-jsonschema",
+        packages: &["python3-venv"],
+        purpose: "the examples for GitHub Actions and Azure Pipelines are linted by somebody else's schemas",
+        find: python::find_check_jsonschema,
+    },
+    Peer {
         name: "faketime",
         packages: &["faketime"],
         purpose: "the agent is tested with a clock that is wrong",
@@ -126,6 +132,7 @@ pub fn install_missing() -> Result<Vec<&'static Peer>> {
             eprintln!("apt-get did not install everything; its own words are above");
         }
     }
+    python::install_missing()?;
     let missing = missing();
     for peer in &missing {
         eprintln!("MISSING {}: {}", peer.name, peer.purpose);

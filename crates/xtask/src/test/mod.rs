@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use self::output::{Reader, Tally};
 use crate::workspace::{Profile, Programs, Scope};
-use crate::{peers, postgres, process, tidy};
+use crate::{peers, postgres, process, python, tidy};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -166,6 +166,9 @@ fn cargo_test(options: &Options, programs: &Programs, server: Option<&postgres::
     }
     if let Some(chromium) = peers::find_chromium() {
         cargo.env("MUSTER_TEST_CHROMIUM", chromium);
+    }
+    if let Some(linter) = python::find_check_jsonschema() {
+        cargo.env("MUSTER_TEST_CHECK_JSONSCHEMA", linter);
     }
     let mut cargo = cargo
         .stdin(Stdio::null())
