@@ -27,8 +27,8 @@ pub use verbs::log::LogCommand;
 
 use output::Printer;
 use verbs::{
-    bundle, client, command, configuration, console_link, context as contexts, device, enrollment, key, login, policy, rollout,
-    system, token,
+    bundle, client, command, configuration, console_link, context as contexts, device, enrollment, key,
+    login, policy, rollout, system, token,
 };
 
 /// Flags that every verb takes.

@@ -180,7 +180,10 @@ pub fn open_draft(bytes: &[u8]) -> Result<Draft, BundleError> {
     let mut files = archive::read(bytes)?;
     let (manifest, manifest_bytes) = take_manifest(&mut files)?;
     manifest.check_files(&files)?;
-    Ok(Draft { manifest_bytes, files })
+    Ok(Draft {
+        manifest_bytes,
+        files,
+    })
 }
 
 /// Takes the manifest out of the files of an archive, in its canonical form.

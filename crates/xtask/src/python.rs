@@ -29,7 +29,12 @@ pub fn install_missing() -> Result<()> {
     let mut make = process::command("python3");
     make.args(["-m", "venv"]).arg(&folder);
     let mut install = process::command(folder.join("bin/pip"));
-    install.args(["install", "--quiet", "--disable-pip-version-check", CHECK_JSONSCHEMA]);
+    install.args([
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        CHECK_JSONSCHEMA,
+    ]);
     for command in [&mut make, &mut install] {
         // Standard output ends with the test's count.
         command.stdout(std::io::stderr());

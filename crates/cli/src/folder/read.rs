@@ -56,7 +56,8 @@ pub fn read_value(path: &Path) -> Result<Node, CliError> {
         path: format!("{}:{line}", path.display()).into(),
         detail,
     };
-    let text = String::from_utf8(read_file(path)?).map_err(|_| content(1, "the file is not UTF-8".to_owned()))?;
+    let text =
+        String::from_utf8(read_file(path)?).map_err(|_| content(1, "the file is not UTF-8".to_owned()))?;
     yaml::read(&text).map_err(|wrong| content(wrong.line, wrong.detail))
 }
 
@@ -93,7 +94,10 @@ impl Folder {
                 (true, _) if name == SNIPPETS || KINDS.iter().any(|kind| kind.folder == name) => {}
                 (true, _) => {
                     let known: Vec<&str> = KINDS.iter().map(|kind| kind.folder).collect();
-                    let detail = format!("no such folder is read: there are {} and {SNIPPETS}", known.join(", "));
+                    let detail = format!(
+                        "no such folder is read: there are {} and {SNIPPETS}",
+                        known.join(", ")
+                    );
                     return Err(wrong(&path, &detail));
                 }
                 (false, true) if path.file_stem().is_some_and(|stem| stem == "default") => {
@@ -102,7 +106,10 @@ impl Folder {
                     }
                 }
                 (false, true) => {
-                    return Err(wrong(&path, "this file is read from nowhere: move it to policies/ or lib/"));
+                    return Err(wrong(
+                        &path,
+                        "this file is read from nowhere: move it to policies/ or lib/",
+                    ));
                 }
                 (false, false) => {}
             }
@@ -143,7 +150,10 @@ impl Folder {
     pub fn has_unknown_secrets(&self, known: &Secrets) -> bool {
         let includes = |node: &Node| {
             let versions = node.get("versions").and_then(Node::items);
-            versions.into_iter().flatten().any(|version| version.get("include").is_some())
+            versions
+                .into_iter()
+                .flatten()
+                .any(|version| version.get("include").is_some())
         };
         let mut files = self.files.iter();
         files.any(|file| has_unknown(&file.node, known) || includes(&file.node))
@@ -221,11 +231,18 @@ impl Reading<'_> {
     /// Whether a mapping has only these members.
     fn knows(&mut self, path: &Path, node: &Node, what: &str, known: &[&str]) -> bool {
         let Some(members) = node.members() else {
-            self.wrong(path, node.line, &format!("{what} is a mapping of {}", known.join(", ")));
+            self.wrong(
+                path,
+                node.line,
+                &format!("{what} is a mapping of {}", known.join(", ")),
+            );
             return false;
         };
         let before = self.wrong.len();
-        for (key, _) in members.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
+        for (key, _) in members
+            .iter()
+            .filter(|(key, _)| !known.contains(&key.text.as_str()))
+        {
             let detail = format!("{what} has no `{}`; it has {}", key.text, known.join(", "));
             self.wrong(path, key.line, &detail);
         }
@@ -311,7 +328,12 @@ impl Reading<'_> {
     }
 
     fn version(&mut self, path: &Path, node: &Node, policy: &str) -> Option<Value> {
-        if !self.knows(path, node, "a version", &["version", "include", "settings", "rules"]) {
+        if !self.knows(
+            path,
+            node,
+            "a version",
+            &["version", "include", "settings", "rules"],
+        ) {
             return None;
         }
         let label = self.text(path, node, "a version", "version")?;
@@ -345,9 +367,19 @@ impl Reading<'_> {
     }
 
     /// Settings of snippets; the version's own are added later and win. Two snippets do not overlap.
-    fn include(&mut self, path: &Path, node: &Node, place: &str, settings: &mut Map<String, Value>) -> Option<()> {
+    fn include(
+        &mut self,
+        path: &Path,
+        node: &Node,
+        place: &str,
+        settings: &mut Map<String, Value>,
+    ) -> Option<()> {
         let Some(items) = node.items() else {
-            self.wrong(path, node.line, "`include` is a list of files such as lib/passcode.yml");
+            self.wrong(
+                path,
+                node.line,
+                "`include` is a list of files such as lib/passcode.yml",
+            );
             return None;
         };
         for item in items {
@@ -355,7 +387,11 @@ impl Reading<'_> {
             let parts: Vec<Component<'_>> = Path::new(name).components().collect();
             let is_inside = parts.len() > 1 && parts.iter().all(|part| matches!(part, Component::Normal(_)));
             if !is_inside || parts[0] != Component::Normal(SNIPPETS.as_ref()) {
-                self.wrong(path, item.line, &format!("include a file under {SNIPPETS}/, such as lib/passcode.yml"));
+                self.wrong(
+                    path,
+                    item.line,
+                    &format!("include a file under {SNIPPETS}/, such as lib/passcode.yml"),
+                );
                 return None;
             }
             let snippet = self.root.join(name);
@@ -373,7 +409,10 @@ impl Reading<'_> {
                 .flatten()
                 .find(|(key, _)| settings.contains_key(&key.text));
             if let Some((key, _)) = twice {
-                let detail = format!("two included files have `{}`; keep one, or say it in `settings`", key.text);
+                let detail = format!(
+                    "two included files have `{}`; keep one, or say it in `settings`",
+                    key.text
+                );
                 self.wrong(&snippet, key.line, &detail);
                 return None;
             }
@@ -385,7 +424,11 @@ impl Reading<'_> {
     /// Adds the settings of a mapping, with secrets in the place of references.
     fn add_settings(&mut self, path: &Path, node: &Node, place: &str, settings: &mut Map<String, Value>) {
         let Some(members) = node.members() else {
-            self.wrong(path, node.line, "settings are a mapping; `muster settings` lists them");
+            self.wrong(
+                path,
+                node.line,
+                "settings are a mapping; `muster settings` lists them",
+            );
             return;
         };
         for (key, value) in members {
@@ -414,7 +457,8 @@ impl Reading<'_> {
         }
         let kind = match &node.kind {
             Kind::Scalar { text, .. } if text == REDACTED => {
-                let detail = format!("`{REDACTED}` stands for a secret that is not shown; write {{secret: NAME}}");
+                let detail =
+                    format!("`{REDACTED}` stands for a secret that is not shown; write {{secret: NAME}}");
                 self.wrong(path, node.line, &detail);
                 return None;
             }
@@ -447,8 +491,10 @@ impl Reading<'_> {
         for error in Settings::parse(text.as_bytes()).err().into_iter().flatten() {
             let said = self.places.get(&format!("{place}/{}", error.key)).cloned();
             let said = said.unwrap_or_else(|| format!("{}:{line}", path.display()));
-            self.wrong
-                .push(format!("{said}: {}: {} ({})", error.key, error.detail, error.code));
+            self.wrong.push(format!(
+                "{said}: {}: {} ({})",
+                error.key, error.detail, error.code
+            ));
         }
     }
 }

@@ -21,7 +21,11 @@ fn folder(files: &[(&str, &str)]) -> TempDir {
     folder
 }
 
-fn document(files: &[(&str, &str)], secrets: &[(&str, &str)], stored: Option<&Value>) -> Result<Value, CliError> {
+fn document(
+    files: &[(&str, &str)],
+    secrets: &[(&str, &str)],
+    stored: Option<&Value>,
+) -> Result<Value, CliError> {
     let folder = folder(files);
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let secrets: Secrets = secrets.iter().map(owned).collect();
@@ -58,12 +62,31 @@ fn stored() -> Value {
 fn an_export_reads_back_as_the_document_and_holds_no_secret() {
     let exported = Exported::of(&stored()).expect("it can be laid out");
     let names: Vec<&str> = exported.files.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["default.yml", "policies/policy-c46accfa3f6e4f78.yml", "policies/wifi.yml"]);
-    assert!(exported.files.iter().all(|(_, text)| !text.contains("correct horse")));
-    assert_eq!(exported.secrets["wifi/1/wifi.networks/0/passphrase"], "correct horse");
+    assert_eq!(
+        names,
+        [
+            "default.yml",
+            "policies/policy-c46accfa3f6e4f78.yml",
+            "policies/wifi.yml"
+        ]
+    );
+    assert!(
+        exported
+            .files
+            .iter()
+            .all(|(_, text)| !text.contains("correct horse"))
+    );
+    assert_eq!(
+        exported.secrets["wifi/1/wifi.networks/0/passphrase"],
+        "correct horse"
+    );
 
     let folder = tempfile::tempdir().expect("a folder can be made");
-    assert!(write(folder.path(), &exported).expect("it can be written").is_empty());
+    assert!(
+        write(folder.path(), &exported)
+            .expect("it can be written")
+            .is_empty()
+    );
     let read = Folder::read(folder.path()).expect("it can be read");
     assert!(read.has_unknown_secrets(&Secrets::new()));
     for (secrets, stored) in [(exported.secrets.clone(), None), (Secrets::new(), Some(stored()))] {
@@ -100,10 +123,16 @@ fn a_folder_that_is_none_is_left_alone_and_old_files_are_named() {
 
 #[test]
 fn json_and_yaml_say_the_same_and_numbers_are_labels() {
-    let yaml = ("policies/p.yml", "kind: policy\nname: p\nactive: {version: 2026.10}\nversions:\n- version: 2026.10\n  settings: \
-                {passcode.min_length: 12}\n");
-    let json = ("policies/p.json", "{\n\t\"kind\": \"policy\", \"name\": \"p\", \"active\": {\"version\": \"2026.10\"},\n\t\"versions\": \
-                [{\"version\": \"2026.10\", \"settings\": {\"passcode.min_length\": 12}}]}");
+    let yaml = (
+        "policies/p.yml",
+        "kind: policy\nname: p\nactive: {version: 2026.10}\nversions:\n- version: 2026.10\n  settings: \
+                {passcode.min_length: 12}\n",
+    );
+    let json = (
+        "policies/p.json",
+        "{\n\t\"kind\": \"policy\", \"name\": \"p\", \"active\": {\"version\": \"2026.10\"},\n\t\"versions\": \
+                [{\"version\": \"2026.10\", \"settings\": {\"passcode.min_length\": 12}}]}",
+    );
     let read = |file| document(&[DEFAULT, file], &[], None).expect("it can be understood");
     assert_eq!(read(yaml), read(json));
     assert_eq!(read(yaml)["policies"][0]["active"]["version"], "2026.10");
@@ -112,16 +141,24 @@ fn json_and_yaml_say_the_same_and_numbers_are_labels() {
 #[test]
 fn secrets_come_from_their_file_or_from_the_version_that_is_there() {
     let files = [DEFAULT, ("policies/wifi.yml", WIFI)];
-    let passphrase = |document: &Value| document["policies"][0]["versions"][0]["settings"]["wifi.networks"][0]["passphrase"].clone();
+    let passphrase = |document: &Value| {
+        document["policies"][0]["versions"][0]["settings"]["wifi.networks"][0]["passphrase"].clone()
+    };
     let given = document(&files, &[("office", "from the file")], Some(&stored())).expect("it is known");
     assert_eq!(passphrase(&given), "from the file");
     let there = document(&files, &[], Some(&stored())).expect("it is there");
     assert_eq!(passphrase(&there), "correct horse");
     let said = refused(&files);
-    assert!(said.starts_with("policies/wifi.yml:9: the secret `office`"), "{said}");
+    assert!(
+        said.starts_with("policies/wifi.yml:9: the secret `office`"),
+        "{said}"
+    );
     let marked = WIFI.replace("{secret: office}", "\"***\"");
     let said = refused(&[DEFAULT, ("policies/wifi.yml", &marked)]);
-    assert!(said.starts_with("policies/wifi.yml:9: `***` stands for a secret"), "{said}");
+    assert!(
+        said.starts_with("policies/wifi.yml:9: `***` stands for a secret"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -129,15 +166,25 @@ fn snippets_are_included_and_a_version_overrides_them() {
     let policy = "kind: policy\nname: p\nversions:\n  - version: a\n    include: [lib/base.yml]\n    settings:\n      \
                   camera.allowed: true\n";
     let base = ("lib/base.yml", "camera.allowed: false\npasscode.min_length: 12\n");
-    let read = document(&[DEFAULT, base, ("policies/p.yml", policy)], &[], None).expect("it can be understood");
+    let read =
+        document(&[DEFAULT, base, ("policies/p.yml", policy)], &[], None).expect("it can be understood");
     let settings = &read["policies"][0]["versions"][0]["settings"];
-    assert_eq!(settings, &json!({"camera.allowed": true, "passcode.min_length": 12}));
+    assert_eq!(
+        settings,
+        &json!({"camera.allowed": true, "passcode.min_length": 12})
+    );
 
     let twice = policy.replace("[lib/base.yml]", "[lib/base.yml, lib/more.yml]");
     let more = ("lib/more.yml", "passcode.min_length: 10\n");
     let said = refused(&[DEFAULT, base, more, ("policies/p.yml", &twice)]);
     assert!(said.starts_with("lib/more.yml:1: two included files"), "{said}");
-    for outside in ["../secret.yml", "/etc/passwd", "policies/p.yml", "lib/../default.yml", "lib"] {
+    for outside in [
+        "../secret.yml",
+        "/etc/passwd",
+        "policies/p.yml",
+        "lib/../default.yml",
+        "lib",
+    ] {
         let policy = policy.replace("lib/base.yml", outside);
         let said = refused(&[DEFAULT, base, ("policies/p.yml", &policy)]);
         assert!(said.contains("include a file under lib/"), "{outside}: {said}");
@@ -152,28 +199,61 @@ fn what_is_wrong_is_said_with_file_and_line() {
         assert!(said.contains(expected), "{expected}\n{said}");
     };
     let one = |text: &str, expected: &str| check(&[DEFAULT, ("policies/p.yml", text)], expected);
-    one(&policy("activ: {version: 1}\n"), "policies/p.yml:3: a policy has no `activ`");
-    one("kind: group\nname: p\n", "policies/p.yml:1: files here have `kind: policy`");
-    one("kind: policy\n", "policies/p.yml:1: a policy needs `name`");
-    one(&policy("versions:\n- settings: {}\n"), "policies/p.yml:4: a version needs `version`");
     one(
-        &policy("versions:\n- version: 1\n  settings:\n    camera.alowed: true\n    passcode.min_length: twelve\n"),
+        &policy("activ: {version: 1}\n"),
+        "policies/p.yml:3: a policy has no `activ`",
+    );
+    one(
+        "kind: group\nname: p\n",
+        "policies/p.yml:1: files here have `kind: policy`",
+    );
+    one("kind: policy\n", "policies/p.yml:1: a policy needs `name`");
+    one(
+        &policy("versions:\n- settings: {}\n"),
+        "policies/p.yml:4: a version needs `version`",
+    );
+    one(
+        &policy(
+            "versions:\n- version: 1\n  settings:\n    camera.alowed: true\n    passcode.min_length: twelve\n",
+        ),
         "policies/p.yml:6: camera.alowed:",
     );
     one(
         &policy("versions:\n- version: 1\n  settings:\n    passcode.min_length: twelve\n"),
         "policies/p.yml:6: passcode.min_length:",
     );
-    one(&policy("versions:\n- version: 1\n  rules: [{name: r}]\n"), "policies/p.yml:5: rules:");
-    one(&policy("name: q\n"), "policies/p.yml:3: `name` stands twice, first on line 2");
+    one(
+        &policy("versions:\n- version: 1\n  rules: [{name: r}]\n"),
+        "policies/p.yml:5: rules:",
+    );
+    one(
+        &policy("name: q\n"),
+        "policies/p.yml:3: `name` stands twice, first on line 2",
+    );
     check(
-        &[DEFAULT, ("policies/a.yml", "kind: policy\nname: p\n"), ("policies/b.yml", "kind: policy\nname: p\n")],
+        &[
+            DEFAULT,
+            ("policies/a.yml", "kind: policy\nname: p\n"),
+            ("policies/b.yml", "kind: policy\nname: p\n"),
+        ],
         "policies/b.yml:1: the policy p is in",
     );
-    check(&[("policies/p.yml", "kind: policy\nname: p\n")], "has no default.yml");
-    check(&[("default.yml", "kind: tenant\nformat: 2\n")], "default.yml:1: write `format: 1`");
-    check(&[DEFAULT, ("policy/p.yml", "kind: policy\nname: p\n")], "policy: no such folder is read");
-    check(&[DEFAULT, ("p.yml", "kind: policy\nname: p\n")], "p.yml: this file is read from nowhere");
+    check(
+        &[("policies/p.yml", "kind: policy\nname: p\n")],
+        "has no default.yml",
+    );
+    check(
+        &[("default.yml", "kind: tenant\nformat: 2\n")],
+        "default.yml:1: write `format: 1`",
+    );
+    check(
+        &[DEFAULT, ("policy/p.yml", "kind: policy\nname: p\n")],
+        "policy: no such folder is read",
+    );
+    check(
+        &[DEFAULT, ("p.yml", "kind: policy\nname: p\n")],
+        "p.yml: this file is read from nowhere",
+    );
     check(&[DEFAULT, ("policies/deep/p.yml", "")], "move the files up");
 }
 
@@ -182,8 +262,13 @@ fn what_is_wrong_is_said_with_file_and_line() {
 fn j5_links_are_not_followed() {
     let policy = "kind: policy\nname: p\nversions:\n  - version: a\n    include: [lib/out.yml]\n";
     for place in ["policies/out.yml", "lib/out.yml", "policies2"] {
-        let folder = folder(&[DEFAULT, ("policies/p.yml", policy), ("lib/x.yml", "camera.allowed: true\n")]);
-        std::os::unix::fs::symlink(Path::new("/etc/hostname"), folder.path().join(place)).expect("it can be linked");
+        let folder = folder(&[
+            DEFAULT,
+            ("policies/p.yml", policy),
+            ("lib/x.yml", "camera.allowed: true\n"),
+        ]);
+        std::os::unix::fs::symlink(Path::new("/etc/hostname"), folder.path().join(place))
+            .expect("it can be linked");
         let error = Folder::read(folder.path())
             .and_then(|read| read.document(&Secrets::new(), None))
             .expect_err("it is refused");

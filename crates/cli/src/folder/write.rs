@@ -28,7 +28,10 @@ impl Exported {
     /// Lays out the server's document.
     pub fn of(document: &Value) -> Result<Self, CliError> {
         if document["format"] != FORMAT {
-            let detail = format!("the document's format is {}, and {FORMAT} is known here", document["format"]);
+            let detail = format!(
+                "the document's format is {}, and {FORMAT} is known here",
+                document["format"]
+            );
             return Err(CliError::Answer(detail));
         }
         let known = ["format", "policies"];

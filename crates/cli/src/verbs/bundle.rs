@@ -62,7 +62,9 @@ pub enum BundleCommand {
         root: Option<PathBuf>,
     },
     /// Show what a bundle or draft says, without believing it
-    #[command(after_help = "Examples:\n  muster bundle show policy.zip\n  muster bundle show policy.zip -o json")]
+    #[command(
+        after_help = "Examples:\n  muster bundle show policy.zip\n  muster bundle show policy.zip -o json"
+    )]
     Show { file: PathBuf },
     /// Hand a signed bundle to the server as a version; no device gets it before it is activated
     #[command(after_help = "Examples:\n  muster bundle push policy.zip")]
@@ -145,7 +147,8 @@ async fn build(arguments: BuildArgs, globals: &Globals, printer: &Printer) -> Re
         (None, Some(seconds)) => Timestamp::from_unix_seconds(seconds),
         (None, None) => {
             return Err(CliError::Usage(
-                "say --created-at TIME, or set SOURCE_DATE_EPOCH: the time is a part of the bundle".to_owned(),
+                "say --created-at TIME, or set SOURCE_DATE_EPOCH: the time is a part of the bundle"
+                    .to_owned(),
             ));
         }
     };
@@ -166,7 +169,11 @@ async fn build(arguments: BuildArgs, globals: &Globals, printer: &Printer) -> Re
             "a version needs at least one setting or rule: --settings FILE, --rules FILE, or both".to_owned(),
         ));
     }
-    let keys = arguments.key.iter().map(|path| read_key(path)).collect::<Result<Vec<_>, _>>()?;
+    let keys = arguments
+        .key
+        .iter()
+        .map(|path| read_key(path))
+        .collect::<Result<Vec<_>, _>>()?;
     let identity = identify(&arguments, globals).await?;
     let rules_json = serde_json::to_string(&rules).map_err(|error| CliError::Failed(error.to_string()))?;
     let draft = Draft::new(&BundleSource {
@@ -184,8 +191,12 @@ async fn build(arguments: BuildArgs, globals: &Globals, printer: &Printer) -> Re
     let bytes = if keys.is_empty() {
         draft.to_archive().map_err(unusable)?
     } else {
-        let envelope = dsse::sign(PAYLOAD_TYPE, draft.manifest_bytes(), &keys.iter().collect::<Vec<_>>())
-            .map_err(|error| CliError::Failed(error.to_string()))?;
+        let envelope = dsse::sign(
+            PAYLOAD_TYPE,
+            draft.manifest_bytes(),
+            &keys.iter().collect::<Vec<_>>(),
+        )
+        .map_err(|error| CliError::Failed(error.to_string()))?;
         draft.seal(&envelope).map_err(unusable)?.bytes
     };
     write(&arguments.out, &bytes)?;
@@ -231,7 +242,10 @@ async fn identify(arguments: &BuildArgs, globals: &Globals) -> Result<Identity, 
     let policy: Answer<Policy> = api.send(Call::get(&["policies", name])).await?;
     let policy = policy.known;
     if arguments.policy_id.is_some_and(|id| id != policy.id) {
-        return Err(CliError::Failed(format!("the policy {name} has another id: {}", policy.id)));
+        return Err(CliError::Failed(format!(
+            "the policy {name} has another id: {}",
+            policy.id
+        )));
     }
     let sequence = match arguments.sequence {
         Some(sequence) => sequence,
@@ -258,7 +272,10 @@ async fn identify(arguments: &BuildArgs, globals: &Globals) -> Result<Identity, 
 
 fn sign(file: &Path, keys: &[PathBuf], out: Option<&Path>, printer: &Printer) -> Result<(), CliError> {
     let failed = |error: dsse::DsseError| CliError::Failed(error.to_string());
-    let keys = keys.iter().map(|path| read_key(path)).collect::<Result<Vec<_>, _>>()?;
+    let keys = keys
+        .iter()
+        .map(|path| read_key(path))
+        .collect::<Result<Vec<_>, _>>()?;
     let (draft, envelope) = match read(file)? {
         Content::Draft(draft) => {
             let keys: Vec<&SigningKey> = keys.iter().collect();
@@ -287,7 +304,9 @@ async fn verify(
     printer: &Printer,
 ) -> Result<(), CliError> {
     let Content::Signed(open) = read(file)? else {
-        return Err(CliError::Failed("the bundle is a draft: nobody signed it".to_owned()));
+        return Err(CliError::Failed(
+            "the bundle is a draft: nobody signed it".to_owned(),
+        ));
     };
     let root = match root {
         Some(path) => read_root(path)?,
@@ -317,7 +336,10 @@ async fn verify(
 /// The signers that the root document names for policies.
 fn trusted_signers(root: &RootDocument, envelope: &Envelope) -> Vec<KeyId> {
     let named: Vec<KeyId> = root.role(Role::Policy).0.iter().map(|key| key.key_id()).collect();
-    signers(envelope).into_iter().filter(|id| named.contains(id)).collect()
+    signers(envelope)
+        .into_iter()
+        .filter(|id| named.contains(id))
+        .collect()
 }
 
 fn show(file: &Path, printer: &Printer) -> Result<(), CliError> {
@@ -351,7 +373,11 @@ fn show(file: &Path, printer: &Printer) -> Result<(), CliError> {
         "settings": shown.iter().cloned().collect::<serde_json::Map<_, _>>(),
     });
     printer.answer(&value, |_| {
-        let signed = if signed_by.is_empty() { "nobody: a draft".to_owned() } else { joined(&signed_by) };
+        let signed = if signed_by.is_empty() {
+            "nobody: a draft".to_owned()
+        } else {
+            joined(&signed_by)
+        };
         let rows = shown
             .iter()
             .map(|(key, value)| vec![key.clone(), crate::output::plain(value)])
@@ -413,7 +439,11 @@ fn describe(
         "sha256": digest, "bytes": bytes.len(), "manifest": manifest, "signed_by": signed_by, "file": out,
     });
     printer.answer(&value, |_| {
-        let signed = if signed_by.is_empty() { "nobody: a draft".to_owned() } else { joined(signed_by) };
+        let signed = if signed_by.is_empty() {
+            "nobody: a draft".to_owned()
+        } else {
+            joined(signed_by)
+        };
         manifest_sheet(manifest).fields(vec![
             ("signed by", Some(signed)),
             ("sha256", Some(digest.clone())),
@@ -424,7 +454,10 @@ fn describe(
 
 fn manifest_sheet(manifest: &Manifest) -> Sheet {
     Sheet::new().fields(vec![
-        ("policy", Some(format!("{} ({})", manifest.policy_name, manifest.policy_id))),
+        (
+            "policy",
+            Some(format!("{} ({})", manifest.policy_name, manifest.policy_id)),
+        ),
         ("version", Some(manifest.version.to_string())),
         ("sequence", Some(manifest.sequence.to_string())),
         ("tenant", Some(manifest.tenant.to_string())),
@@ -433,11 +466,18 @@ fn manifest_sheet(manifest: &Manifest) -> Sheet {
 }
 
 fn signers(envelope: &Envelope) -> Vec<KeyId> {
-    envelope.signatures.iter().map(|signature| signature.keyid).collect()
+    envelope
+        .signatures
+        .iter()
+        .map(|signature| signature.keyid)
+        .collect()
 }
 
 fn joined(keys: &[KeyId]) -> String {
-    keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    keys.iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn read(path: &Path) -> Result<Content, CliError> {
@@ -481,5 +521,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 }
 
 fn unusable(error: bundle::BundleError) -> CliError {
-    CliError::Failed(format!("the bundle is not one that a device would accept: {error}"))
+    CliError::Failed(format!(
+        "the bundle is not one that a device would accept: {error}"
+    ))
 }

@@ -207,7 +207,11 @@ fn with_places(error: CliError, folder: &Path, places: &BTreeMap<String, String>
 const HEADER: [&str; 4] = ["action", "policy", "version", "detail"];
 
 fn sheet_of(plan: &Plan) -> Sheet {
-    let kept = plan.changes.iter().filter(|change| change.action == "keep").count();
+    let kept = plan
+        .changes
+        .iter()
+        .filter(|change| change.action == "keep")
+        .count();
     Sheet::new()
         .rows("changes", &HEADER, rows(&plan.changes))
         .fields(vec![

@@ -1,7 +1,7 @@
 //! One file per noun: its flags, what it asks the API, how it shows the answer.
 
-mod certificate;
 pub mod bundle;
+mod certificate;
 pub mod client;
 pub mod command;
 pub mod configuration;

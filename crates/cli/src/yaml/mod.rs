@@ -3,6 +3,9 @@
 //! What makes YAML dangerous or surprising is refused where it stands: aliases and anchors (a small file that unfolds into a
 //! large one), tags, several documents, a key twice, keys that are no text, `yes` and `no`, numbers in other bases. What is
 //! left means the same to every reader.
+//!
+//! The events come from `saphyr-parser`, which unfolds nothing by itself and knows the place of everything. The crates above it
+//! build values: they take the last of two keys, unfold aliases, or forget the lines.
 
 mod write;
 
@@ -29,7 +32,10 @@ pub struct Node {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A text. Without quotes it may mean a number, a truth or nothing.
-    Scalar { text: String, is_quoted: bool },
+    Scalar {
+        text: String,
+        is_quoted: bool,
+    },
     List(Vec<Node>),
     /// In the order of the file; no key stands twice.
     Map(Vec<(Key, Node)>),
@@ -116,10 +122,16 @@ impl<'t> Reader<'t> {
         let line = line_of(span);
         self.nodes += 1;
         if self.nodes > NODES_MAX {
-            return Err(Wrong::new(line, format!("the file has more than {NODES_MAX} values; split it")));
+            return Err(Wrong::new(
+                line,
+                format!("the file has more than {NODES_MAX} values; split it"),
+            ));
         }
         if depth > DEPTH_MAX {
-            return Err(Wrong::new(line, format!("values stand in each other more than {DEPTH_MAX} deep")));
+            return Err(Wrong::new(
+                line,
+                format!("values stand in each other more than {DEPTH_MAX} deep"),
+            ));
         }
         let kind = match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -137,7 +149,12 @@ impl<'t> Reader<'t> {
                 plain_only(line, anchor, tag.is_some())?;
                 Kind::Map(self.map(depth)?)
             }
-            Event::Alias(_) => return Err(Wrong::new(line, "aliases (`*name`) are not read; write the value again")),
+            Event::Alias(_) => {
+                return Err(Wrong::new(
+                    line,
+                    "aliases (`*name`) are not read; write the value again",
+                ));
+            }
             Event::Nothing
             | Event::StreamStart
             | Event::StreamEnd
@@ -172,7 +189,10 @@ impl<'t> Reader<'t> {
                 return Err(Wrong::new(key.line, "a key is a text"));
             };
             if text == "<<" {
-                return Err(Wrong::new(key.line, "merge keys (`<<`) are not read; write the members again"));
+                return Err(Wrong::new(
+                    key.line,
+                    "merge keys (`<<`) are not read; write the members again",
+                ));
             }
             if let Some(first) = known.insert(text.clone(), key.line) {
                 let detail = format!("`{text}` stands twice, first on line {first}; keep one of them");
@@ -192,10 +212,16 @@ fn line_of(span: &Span) -> usize {
 
 fn plain_only(line: usize, anchor: usize, is_tagged: bool) -> Result<(), Wrong> {
     if anchor != 0 {
-        return Err(Wrong::new(line, "anchors (`&name`) are not read; write the value where it is needed"));
+        return Err(Wrong::new(
+            line,
+            "anchors (`&name`) are not read; write the value where it is needed",
+        ));
     }
     if is_tagged {
-        return Err(Wrong::new(line, "tags (`!name`) are not read; quote the value if it is a text"));
+        return Err(Wrong::new(
+            line,
+            "tags (`!name`) are not read; quote the value if it is a text",
+        ));
     }
     Ok(())
 }
@@ -216,7 +242,10 @@ impl Node {
             text: text.to_owned(),
         };
         Self::made(Kind::Map(
-            members.into_iter().map(|(name, value)| (key(name), value)).collect(),
+            members
+                .into_iter()
+                .map(|(name, value)| (key(name), value))
+                .collect(),
         ))
     }
 
@@ -253,10 +282,14 @@ impl Node {
     /// The same as JSON.
     pub fn to_json(&self) -> Result<Value, Wrong> {
         Ok(match &self.kind {
-            Kind::Scalar { text, is_quoted: true } => Value::String(text.clone()),
-            Kind::Scalar { text, is_quoted: false } => {
-                meaning(text).map_err(|detail| Wrong::new(self.line, detail))?
-            }
+            Kind::Scalar {
+                text,
+                is_quoted: true,
+            } => Value::String(text.clone()),
+            Kind::Scalar {
+                text,
+                is_quoted: false,
+            } => meaning(text).map_err(|detail| Wrong::new(self.line, detail))?,
             Kind::List(items) => Value::Array(items.iter().map(Self::to_json).collect::<Result<_, _>>()?),
             Kind::Map(members) => Value::Object(
                 members
@@ -331,9 +364,10 @@ fn meaning(text: &str) -> Result<Value, String> {
         let is_fraction = number.is_f64();
         return Ok(Value::Number(exact.filter(|_| is_fraction).unwrap_or(number)));
     }
-    let is_number_to_some = unsigned.trim_start_matches('.').chars().all(|one| {
-        one.is_ascii_hexdigit() || matches!(one, '.' | '_' | '+' | '-' | 'x' | 'o' | 'X' | 'O')
-    }) || [".inf", ".nan"].contains(&unsigned.to_ascii_lowercase().as_str());
+    let is_number_to_some =
+        unsigned.trim_start_matches('.').chars().all(|one| {
+            one.is_ascii_hexdigit() || matches!(one, '.' | '_' | '+' | '-' | 'x' | 'o' | 'X' | 'O')
+        }) || [".inf", ".nan"].contains(&unsigned.to_ascii_lowercase().as_str());
     // A date, an address or a version has more than one of these; nobody takes it for a number.
     let is_text = unsigned.matches('.').count() > 1 || unsigned.matches('-').count() > 1;
     if is_number_to_some && !is_text {

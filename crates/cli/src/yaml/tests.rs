@@ -25,7 +25,10 @@ fn values_mean_what_every_reader_takes_them_for() {
         "i": [1, "x"], "j": {"k": []}, "l": "two\nlines\n",
     });
     assert_eq!(json_of(text), expected);
-    assert_eq!(json_of("{\n\t\"a\": [1,\n\t\t\"b\"]\n}\n"), json!({"a": [1, "b"]}));
+    assert_eq!(
+        json_of("{\n\t\"a\": [1,\n\t\t\"b\"]\n}\n"),
+        json!({"a": [1, "b"]})
+    );
 }
 
 #[test]
@@ -66,7 +69,9 @@ fn d5_bombs_and_doubles_are_refused() {
     for depth in [40, 200] {
         let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(refusal(&deep).1.contains("deep"));
-        let deep: String = (0..depth).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+        let deep: String = (0..depth)
+            .map(|depth| format!("{}a:\n", " ".repeat(depth)))
+            .collect();
         assert!(refusal(&deep).1.contains("deep"));
     }
     for hostile in ["[", "{a: ", "- ", "? ", "[{", "!a ", "&a "] {

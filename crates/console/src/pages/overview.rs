@@ -317,8 +317,7 @@ fn refused_need(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Option<
     if refused.is_empty() {
         return Ok(None);
     }
-    let objects: std::collections::BTreeSet<&str> =
-        refused.iter().map(|one| one.object.as_str()).collect();
+    let objects: std::collections::BTreeSet<&str> = refused.iter().map(|one| one.object.as_str()).collect();
     let mut examples = Vec::new();
     for object in objects.into_iter().take(EXAMPLES) {
         let label = match object.parse() {

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     Settings,
     access::problem::{
-        CONFLICT, DELETION_BUDGET_EXCEEDED, ILLEGAL_STATE, NAME_TAKEN, NOT_FOUND, PLAN_CHANGED, PRUNE_REQUIRED, Problem,
-        VERSION_EXISTS,
+        CONFLICT, DELETION_BUDGET_EXCEEDED, ILLEGAL_STATE, NAME_TAKEN, NOT_FOUND, PLAN_CHANGED,
+        PRUNE_REQUIRED, Problem, VERSION_EXISTS,
     },
     audit::LoggedTx,
     policy::{self, Policy},

@@ -163,7 +163,8 @@ fn state(tx: &mut Tx, tenant: TenantId, entries: &Entries) -> Result<State, Prob
         if policies.contains_key(name) {
             continue;
         }
-        if let Some(policy) = policy::by_name(tx, tenant, name)?.filter(|policy| policy.archived_at.is_some()) {
+        if let Some(policy) = policy::by_name(tx, tenant, name)?.filter(|policy| policy.archived_at.is_some())
+        {
             let known = Known {
                 active: None,
                 versions: known_versions(tx, tenant, policy.id)?,

@@ -134,9 +134,7 @@ pub struct Plan {
 impl Plan {
     /// What applying the plan does.
     pub fn to_make(&self) -> impl Iterator<Item = &Change> {
-        self.changes
-            .iter()
-            .filter(|change| change.action.is_made())
+        self.changes.iter().filter(|change| change.action.is_made())
     }
 
     /// How many changes take something away, or would.
@@ -237,7 +235,10 @@ pub fn steps<'a>(entries: &'a Entries, state: &State) -> Result<Vec<Step<'a>>, P
             .with_errors(errors));
     }
     let named: BTreeSet<&str> = entries.policies.iter().map(|entry| entry.name.as_str()).collect();
-    let unnamed = state.policies.iter().filter(|(name, _)| !named.contains(name.as_str()));
+    let unnamed = state
+        .policies
+        .iter()
+        .filter(|(name, _)| !named.contains(name.as_str()));
     left_out.extend(unnamed.map(|(name, known)| policy_left_out(name, known, entries.left_out)));
     steps.extend(left_out);
     Ok(steps)
@@ -285,7 +286,8 @@ fn policy_left_out<'a>(name: &str, known: &Known, left_out: LeftOut) -> Step<'a>
         ),
         (LeftOut::Prune, None) => (
             Action::ArchivePolicy,
-            "The document has no such policy. It is not active; it is archived, its versions stay.".to_owned(),
+            "The document has no such policy. It is not active; it is archived, its versions stay."
+                .to_owned(),
             Work::Archive { active: None },
         ),
     };
@@ -397,8 +399,7 @@ fn about_left_out(entry: &PolicyEntry, known: &Known, what: LeftOut, left_out: &
             "The document has no description. The stored one is kept.".to_owned(),
         ));
     }
-    let named: BTreeSet<&VersionLabel> =
-        entry.versions.iter().map(|(label, _)| label).collect();
+    let named: BTreeSet<&VersionLabel> = entry.versions.iter().map(|(label, _)| label).collect();
     for version in known
         .versions
         .iter()

@@ -171,7 +171,8 @@ async fn one_plan_applied_many_times_at_once_is_applied_once() {
     on_both(MIGRATIONS, async |db| {
         let scene = std::sync::Arc::new(Scene::new(db.db().clone()).await);
         // The second one only activates: no unique name or label keeps two of it apart.
-        let other = r#"{"format":1,"partial":true,"policies":[{"name":"baseline","active":{"version":"2026.04"}}]}"#;
+        let other =
+            r#"{"format":1,"partial":true,"policies":[{"name":"baseline","active":{"version":"2026.04"}}]}"#;
         for (document, activations) in [(DOCUMENT, 1), (other, 2)] {
             let planned = plan(&scene, document).await;
             let mut calls = Vec::new();
@@ -242,7 +243,10 @@ async fn m13_pruning_takes_away_what_is_left_out_and_naming_it_again_brings_it_b
         let before = export(&scene).await;
         let device = scene.device(Platform::Macos).await;
         let bundles = || {
-            let desired = scene.app.activations.desired(scene.tenant, Platform::Macos, device.id);
+            let desired = scene
+                .app
+                .activations
+                .desired(scene.tenant, Platform::Macos, device.id);
             desired.map_or(0, |desired| desired.bundles.len())
         };
         assert_eq!(bundles(), 1);
@@ -270,7 +274,11 @@ async fn m13_pruning_takes_away_what_is_left_out_and_naming_it_again_brings_it_b
             ["archive_policy baseline", "archive_policy wifi"]
         );
         let answer = apply(&scene, &pruned).await;
-        assert_eq!(answer.json()["applied"].as_array().map(Vec::len), Some(2), "{answer:?}");
+        assert_eq!(
+            answer.json()["applied"].as_array().map(Vec::len),
+            Some(2),
+            "{answer:?}"
+        );
         assert_eq!(bundles(), 0);
         assert_eq!(export(&scene).await, r#"{"format":1,"policies":[]}"#);
         assert_eq!(scene.entries("policy.archived").await, 2);
@@ -287,7 +295,11 @@ async fn m13_pruning_takes_away_what_is_left_out_and_naming_it_again_brings_it_b
         let back = plan(&scene, DOCUMENT).await;
         assert_eq!(
             changes(&back["changes"]),
-            ["restore_policy baseline", "activate baseline 2026.05", "restore_policy wifi"]
+            [
+                "restore_policy baseline",
+                "activate baseline 2026.05",
+                "restore_policy wifi"
+            ]
         );
         assert_eq!(apply(&scene, &back).await.status, 200);
         assert_eq!((bundles(), export(&scene).await), (1, before));
@@ -356,7 +368,11 @@ async fn a_policy_is_not_archived_while_it_is_activated() {
                 async move { apply(&scene, &pruned).await }
             });
             let activated = scene
-                .call("POST", &format!("/policies/{name}/activate"), Some(r#"{"version":"1"}"#))
+                .call(
+                    "POST",
+                    &format!("/policies/{name}/activate"),
+                    Some(r#"{"version":"1"}"#),
+                )
                 .await;
             let archived = archiving.await.expect("the call ends");
             match (archived.status, activated.status) {

@@ -159,7 +159,11 @@ pub fn accept_version(
             return Ok(Made::Found(existing));
         }
         let same = existing.content_sha256 == pushed.content.sha256.as_bytes();
-        let what = if same { "the same content in another bundle" } else { "other content" };
+        let what = if same {
+            "the same content in another bundle"
+        } else {
+            "other content"
+        };
         return Err(VERSION_EXISTS.detail(format!(
             "Version {} exists with {what} (SHA-256 {}), and a version never changes. Make a new version.",
             manifest.version, existing.bundle_sha256
@@ -185,7 +189,13 @@ pub fn accept_version(
         created_at: tx.at(),
     };
     insert(tx, &version, bytes)?;
-    let signers: Vec<KeyId> = pushed.open.envelope.signatures.iter().map(|one| one.keyid).collect();
+    let signers: Vec<KeyId> = pushed
+        .open
+        .envelope
+        .signatures
+        .iter()
+        .map(|one| one.keyid)
+        .collect();
     record_version(tx, &version, &signers)?;
     Ok(Made::Created(version))
 }

@@ -65,7 +65,8 @@ async fn push_bundle(
         Ok(pushed) => pushed,
         Err(RefusedBundle::Content(problem)) => return Err(problem),
         Err(RefusedBundle::NotOurs { why, sha256 }) => {
-            let detail = serde_json::json!({"policy_id": policy.id, "offered_bundle_sha256": sha256, "why": why});
+            let detail =
+                serde_json::json!({"policy_id": policy.id, "offered_bundle_sha256": sha256, "why": why});
             record_refusal(&app, permit.author(), "policy.bundle_refused", &policy, detail).await?;
             return Err(BUNDLE_REFUSED.detail(format!("{why}. The attempt is in the log.")));
         }
@@ -100,7 +101,14 @@ async fn read_body(request: Request) -> Result<Bytes, Problem> {
         .headers()
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
-        .map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+        .map(|value| {
+            value
+                .split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_ascii_lowercase()
+        });
     if media_type.as_deref() != Some(BUNDLE_MEDIA_TYPE) {
         return Err(UNSUPPORTED_MEDIA_TYPE.detail(format!(
             "Send the bundle itself with the header Content-Type: {BUNDLE_MEDIA_TYPE}."

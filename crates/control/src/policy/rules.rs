@@ -144,10 +144,7 @@ pub struct Pushed {
 #[derive(Debug)]
 pub enum RefusedBundle {
     /// Signed by somebody else, or for something else: worth an entry in the log.
-    NotOurs {
-        why: String,
-        sha256: Digest,
-    },
+    NotOurs { why: String, sha256: Digest },
     /// Signed as it should be, with content that no version can have.
     Content(Problem),
 }
@@ -175,10 +172,14 @@ pub fn check_pushed(
     }
     let refuse = |detail: &str| RefusedBundle::Content(BUNDLE_REFUSED.detail(detail));
     if now.plus(CLOCK_DIFFERENCE_MAX) < manifest.created_at {
-        return Err(refuse("The bundle was created in the future. Correct --created-at or the clock."));
+        return Err(refuse(
+            "The bundle was created in the future. Correct --created-at or the clock.",
+        ));
     }
     if manifest.files.len() != 2 {
-        return Err(refuse("A bundle has settings.json and rules.json, and nothing else."));
+        return Err(refuse(
+            "A bundle has settings.json and rules.json, and nothing else.",
+        ));
     }
     let not_text = |_| refuse("The settings are not text.");
     let settings = std::str::from_utf8(open.settings_json()).map_err(not_text)?;

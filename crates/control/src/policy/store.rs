@@ -70,12 +70,7 @@ pub fn hold(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<u64, Stor
 }
 
 /// Puts a policy away; 0 when it is away already.
-pub fn archive(
-    tx: &mut Tx,
-    tenant: TenantId,
-    policy: PolicyId,
-    at: Timestamp,
-) -> Result<u64, StorageError> {
+pub fn archive(tx: &mut Tx, tenant: TenantId, policy: PolicyId, at: Timestamp) -> Result<u64, StorageError> {
     tx.execute(
         &ARCHIVE_POLICY,
         &[&tenant.uuid(), &policy.uuid(), &at.as_micros()],

@@ -40,7 +40,8 @@ impl Pipeline {
         let folder = tempfile::tempdir().expect("a folder can be made");
         std::fs::write(folder.path().join("settings.yml"), SETTINGS).expect("it can be written");
         std::fs::write(folder.path().join("rules.yml"), RULES).expect("it can be written");
-        std::fs::copy(key_file(&server, "policy"), folder.path().join("policy.pem")).expect("it can be copied");
+        std::fs::copy(key_file(&server, "policy"), folder.path().join("policy.pem"))
+            .expect("it can be copied");
         Pipeline {
             policy_id: made["id"].as_str().expect("an id is text").to_owned(),
             server,
@@ -103,7 +104,12 @@ impl Pipeline {
 
 async fn push(api: &Api, policy: &str, bytes: impl Into<Vec<u8>>) -> Answer {
     let request = api.request(Method::POST, &format!("/policies/{policy}/bundles"));
-    answer(request.header("content-type", "application/zip").body(bytes.into())).await
+    answer(
+        request
+            .header("content-type", "application/zip")
+            .body(bytes.into()),
+    )
+    .await
 }
 
 fn key_file(server: &Server, name: &str) -> PathBuf {
@@ -237,7 +243,11 @@ async fn p1_a_pushed_bundle_with_any_byte_changed_is_refused() {
         assert_eq!(answer.status, 422, "byte {place}: {}", answer.text());
         if place % 50 == 0 {
             std::fs::write(pipeline.path("bent.zip"), &bent).expect("it can be written");
-            failed(&pipeline.offline("bundle verify --root @root.json @bent.zip").await);
+            failed(
+                &pipeline
+                    .offline("bundle verify --root @root.json @bent.zip")
+                    .await,
+            );
         }
     }
     for bent in [
@@ -266,22 +276,38 @@ async fn p2_a_bundle_of_another_key_tenant_or_policy_is_refused_and_logged() {
         let foreign = [
             ("an unknown key", resigned(&good, &[&stranger], |_| {})),
             ("the key of another role", resigned(&good, &[&action], |_| {})),
-            ("another tenant", resigned(&good, &[&policy], |source| source.tenant = other_tenant)),
-            ("another policy", resigned(&good, &[&policy], |source| source.policy_id = other_policy)),
-            ("another name", resigned(&good, &[&policy], |source| source.policy_name = "other")),
+            (
+                "another tenant",
+                resigned(&good, &[&policy], |source| source.tenant = other_tenant),
+            ),
+            (
+                "another policy",
+                resigned(&good, &[&policy], |source| source.policy_id = other_policy),
+            ),
+            (
+                "another name",
+                resigned(&good, &[&policy], |source| source.policy_name = "other"),
+            ),
         ];
         pipeline.save_root().await;
         for (what, bytes) in &foreign {
             let answer = pipeline.push(bytes.clone()).await;
-            assert!(answer.refused(422, "bundle_refused").contains("in the log"), "{what}");
+            assert!(
+                answer.refused(422, "bundle_refused").contains("in the log"),
+                "{what}"
+            );
         }
         for (what, bytes) in &foreign[..3] {
             std::fs::write(pipeline.path("foreign.zip"), bytes).expect("it can be written");
-            let output = pipeline.offline("bundle verify --root @root.json @foreign.zip").await;
+            let output = pipeline
+                .offline("bundle verify --root @root.json @foreign.zip")
+                .await;
             assert_eq!(output.status.code(), Some(1), "{what}: {}", everything(&output));
         }
         let genuine = resigned(&good, &[&policy], |_| {});
-        push(api, "other", genuine.clone()).await.refused(422, "bundle_refused");
+        push(api, "other", genuine.clone())
+            .await
+            .refused(422, "bundle_refused");
         let entries = logged(api, "policy.bundle_refused", foreign.len() + 1).await;
         assert_eq!(entries.len(), foreign.len() + 1);
         let overview = api.get("/overview").await.ok();
@@ -309,12 +335,17 @@ async fn p3_rollback_gaps_the_future_and_mixed_files_are_refused() {
                 source.sequence = sequence;
             });
             let said = pipeline.push(bytes).await;
-            assert!(said.refused(409, "conflict").contains("--sequence 2"), "{sequence}");
+            assert!(
+                said.refused(409, "conflict").contains("--sequence 2"),
+                "{sequence}"
+            );
         }
         let future = resigned(&open, &[&key], |source| {
             source.version = &newer;
             source.sequence = 2;
-            source.created_at = source.created_at.plus(std::time::Duration::from_secs(40 * 365 * 86_400));
+            source.created_at = source
+                .created_at
+                .plus(std::time::Duration::from_secs(40 * 365 * 86_400));
         });
         pipeline.push(future).await.refused(422, "bundle_refused");
         // The settings of one with the manifest of another.
@@ -335,7 +366,10 @@ async fn p3_rollback_gaps_the_future_and_mixed_files_are_refused() {
             (&br#"{ "camera.allowed": true }"#[..], "bundle_refused"),
             (br#"{"camera.alowed":true}"#, "settings_invalid"),
             (b"{}", "settings_invalid"),
-            (br#"{"camera.allowed":true,"camera.allowed":true}"#, "settings_invalid"),
+            (
+                br#"{"camera.allowed":true,"camera.allowed":true}"#,
+                "settings_invalid",
+            ),
         ] {
             let bytes = resigned(&open, &[&key], |source| {
                 source.version = &newer;
@@ -436,8 +470,14 @@ async fn p10_archives_that_readers_could_take_for_something_else_are_refused() {
         let output = pipeline.offline("bundle show @attack.zip").await;
         assert_eq!(output.status.code(), Some(1), "{what}: {}", everything(&output));
     }
-    pipeline.push(vec![0; (4 << 20) + 1]).await.refused(413, "body_too_large");
-    let request = pipeline.api.request(Method::POST, "/policies/base/bundles").body(good);
+    pipeline
+        .push(vec![0; (4 << 20) + 1])
+        .await
+        .refused(413, "body_too_large");
+    let request = pipeline
+        .api
+        .request(Method::POST, "/policies/base/bundles")
+        .body(good);
     answer(request).await.refused(415, "unsupported_media_type");
     assert_eq!(pipeline.api.list("/policies/base/versions").await.len(), 0);
 }
@@ -449,19 +489,28 @@ async fn every_attempt_to_change_a_version_is_refused_logged_and_needs_a_person(
         let api = &pipeline.api;
         let first = pipeline.built("1", 1).await;
         pipeline.push(first.clone()).await.expect(201);
-        api.post("/policies/base/activate", &json!({"version": "1"})).await.expect(202);
+        api.post("/policies/base/activate", &json!({"version": "1"}))
+            .await
+            .expect(202);
         let key = key_of(&pipeline.server, "policy");
         let open = bundle::open(&first).expect("it is a bundle");
-        let other = resigned(&open, &[&key], |source| source.settings_json = br#"{"camera.allowed":true}"#);
+        let other = resigned(&open, &[&key], |source| {
+            source.settings_json = br#"{"camera.allowed":true}"#
+        });
         let said = pipeline.push(other.clone()).await;
         assert!(said.refused(409, "version_exists").contains("other content"));
         let later = resigned(&open, &[&key], |source| {
             source.created_at = source.created_at.plus(std::time::Duration::from_secs(1));
         });
         let said = pipeline.push(later).await;
-        assert!(said.refused(409, "version_exists").contains("the same content in another bundle"));
+        assert!(
+            said.refused(409, "version_exists")
+                .contains("the same content in another bundle")
+        );
         let body = json!({"version": "1", "settings": {"camera.allowed": true}});
-        api.post("/policies/base/versions", &body).await.refused(409, "version_exists");
+        api.post("/policies/base/versions", &body)
+            .await
+            .refused(409, "version_exists");
         for path in ["/policies/base/versions/1", "/policies/base/versions/1/bundle"] {
             for method in [Method::PUT, Method::PATCH, Method::DELETE] {
                 let request = api.request(method, path).json(&body);
@@ -470,9 +519,11 @@ async fn every_attempt_to_change_a_version_is_refused_logged_and_needs_a_person(
         }
         let entries = logged(api, "policy.change_refused", 3).await;
         assert_eq!(entries.len(), 3, "{entries:?}");
-        assert!(entries.iter().any(|entry| {
-            entry["detail"]["offered_bundle_sha256"] == json!(sha256(&other).to_hex())
-        }));
+        assert!(
+            entries
+                .iter()
+                .any(|entry| { entry["detail"]["offered_bundle_sha256"] == json!(sha256(&other).to_hex()) })
+        );
         assert_eq!(api.get("/overview").await.ok()["changes_refused"], 3);
         let served = api.get("/policies/base/versions/1/bundle").await;
         assert!(served.bytes == first);
@@ -483,28 +534,49 @@ async fn every_attempt_to_change_a_version_is_refused_logged_and_needs_a_person(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_made_offline_is_private_and_signs_nothing_before_the_root_document_names_it() {
     let pipeline = Pipeline::new(Options::default()).await;
-    let output = pipeline.offline("key generate --role policy --out @own.pem -o json").await;
+    let output = pipeline
+        .offline("key generate --role policy --out @own.pem -o json")
+        .await;
     done(&output);
     let made: Value = serde_json::from_slice(&output.stdout).expect("it prints JSON");
-    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(pipeline.path("own.pem")).expect("it is there"));
+    let mode = std::os::unix::fs::MetadataExt::mode(
+        &std::fs::metadata(pipeline.path("own.pem")).expect("it is there"),
+    );
     assert_eq!(mode & 0o777, 0o600);
     let before = pipeline.bytes("own.pem");
-    failed(&pipeline.offline("key generate --role policy --out @own.pem").await);
+    failed(
+        &pipeline
+            .offline("key generate --role policy --out @own.pem")
+            .await,
+    );
     assert_eq!(pipeline.bytes("own.pem"), before);
     let shown = done(&pipeline.offline("key show @own.pem").await);
-    assert!(shown.contains(made["key_id"].as_str().expect("it has an id")), "{shown}");
+    assert!(
+        shown.contains(made["key_id"].as_str().expect("it has an id")),
+        "{shown}"
+    );
     assert!(!shown.contains("PRIVATE"), "{shown}");
 
-    let build = format!("bundle build {} --key @own.pem --out @own.zip", pipeline.identity("1", 1));
+    let build = format!(
+        "bundle build {} --key @own.pem --out @own.zip",
+        pipeline.identity("1", 1)
+    );
     done(&pipeline.offline(&build).await);
     pipeline.save_root().await;
     failed(&pipeline.offline("bundle verify --root @root.json @own.zip").await);
-    pipeline.push(pipeline.bytes("own.zip")).await.refused(422, "bundle_refused");
+    pipeline
+        .push(pipeline.bytes("own.zip"))
+        .await
+        .refused(422, "bundle_refused");
     // A second signature by the tenant's key makes it a bundle.
     done(&pipeline.offline("bundle sign --key @policy.pem @own.zip").await);
     done(&pipeline.offline("bundle verify --root @root.json @own.zip").await);
     // The time is a part of the bundle: without one nothing is built.
-    let timeless = pipeline.identity("1", 1).replace(&format!("--created-at {CREATED}"), "");
-    let output = pipeline.offline(&format!("bundle build {timeless} --out @x.zip")).await;
+    let timeless = pipeline
+        .identity("1", 1)
+        .replace(&format!("--created-at {CREATED}"), "");
+    let output = pipeline
+        .offline(&format!("bundle build {timeless} --out @x.zip"))
+        .await;
     assert_eq!(output.status.code(), Some(2), "{}", everything(&output));
 }

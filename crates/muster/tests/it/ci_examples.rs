@@ -22,11 +22,19 @@ fn example(name: &str) -> PathBuf {
 async fn the_examples_are_of_the_form_that_the_services_take() {
     let Some(linter) = variable("MUSTER_TEST_CHECK_JSONSCHEMA") else {
         let is_required = variable("CI").is_some_and(|value| value == "true");
-        assert!(!is_required, "check-jsonschema is needed here: `cargo xtask setup` installs it");
+        assert!(
+            !is_required,
+            "check-jsonschema is needed here: `cargo xtask setup` installs it"
+        );
         println!("SKIPPED check-jsonschema: not installed");
         return;
     };
-    let azure = ["--data-transform", "azure-pipelines", "--regex-variant", "nonunicode"];
+    let azure = [
+        "--data-transform",
+        "azure-pipelines",
+        "--regex-variant",
+        "nonunicode",
+    ];
     for (file, schema, flags) in [
         ("github-actions.yml", "vendor.github-workflows", &[][..]),
         ("azure-pipelines.yml", "vendor.azure-pipelines", &azure[..]),
@@ -43,8 +51,11 @@ async fn the_examples_are_of_the_form_that_the_services_take() {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let text = std::fs::read_to_string(example(file)).expect("the example is there");
         let wrong = folder.path().join(file);
-        std::fs::write(&wrong, text.replace("environment: production", "enviroment: production"))
-            .expect("it can be written");
+        std::fs::write(
+            &wrong,
+            text.replace("environment: production", "enviroment: production"),
+        )
+        .expect("it can be written");
         assert!(!lint(&wrong).await.status.success(), "{file}");
     }
 }
@@ -72,7 +83,10 @@ fn scripts(text: &str, word: &str, name: &str) -> BTreeMap<String, String> {
             "name:" => lines[..at].iter().rev().find(is_name),
             _ => lines[at..].iter().find(is_name),
         };
-        let named = named.and_then(|line| line.split_once(':')).expect("a step has a name").1;
+        let named = named
+            .and_then(|line| line.split_once(':'))
+            .expect("a step has a name")
+            .1;
         found.insert(named.trim().to_owned(), script);
     }
     found
@@ -93,7 +107,10 @@ async fn released_by(file: &str, word: &str, name: &str, tag_variable: &str) {
     let work = folder.path();
     let put = |name: &str, bytes: &[u8]| std::fs::write(work.join(name), bytes).expect("it can be written");
     put("settings.yml", b"camera.allowed: false\n");
-    put("rules.yml", b"- name: os\n  check: {fact: os.version, op: exists}\n");
+    put(
+        "rules.yml",
+        b"- name: os\n  check: {fact: os.version, op: exists}\n",
+    );
     put("root.json", &api.get("/log/root").await.bytes);
     let key = server
         .data_dir()
@@ -105,7 +122,8 @@ async fn released_by(file: &str, word: &str, name: &str, tag_variable: &str) {
     let path = |name: &str| work.join(name).display().to_string();
     let programs = work.join("bin");
     std::fs::create_dir(&programs).expect("a folder can be made");
-    std::os::unix::fs::symlink(muster().as_std().get_program(), programs.join("muster")).expect("it can be linked");
+    std::os::unix::fs::symlink(muster().as_std().get_program(), programs.join("muster"))
+        .expect("it can be linked");
     let search = format!("{}:/usr/local/bin:/usr/bin:/bin", programs.display());
     let text = |field: &str| client[field].as_str().expect("credentials are text").to_owned();
     let environment = [
@@ -126,16 +144,27 @@ async fn released_by(file: &str, word: &str, name: &str, tag_variable: &str) {
     ];
     let run = async |script: &str| {
         let mut shell = program(std::path::Path::new("bash"));
-        shell.args(["-eu", "-o", "pipefail", "-c", script]).current_dir(work);
-        shell.env_clear().envs(environment.iter().map(|(name, value)| (*name, value.as_str())));
-        let output = shell.stdin(Stdio::null()).output().await.expect("a shell is there");
+        shell
+            .args(["-eu", "-o", "pipefail", "-c", script])
+            .current_dir(work);
+        shell
+            .env_clear()
+            .envs(environment.iter().map(|(name, value)| (*name, value.as_str())));
+        let output = shell
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .expect("a shell is there");
         assert!(output.status.success(), "{script}\n{}", everything(&output));
     };
-    run("git init -q . && git -c user.name=t -c user.email=t@example.org commit -q --allow-empty -m policy").await;
+    run("git init -q . && git -c user.name=t -c user.email=t@example.org commit -q --allow-empty -m policy")
+        .await;
     let example = std::fs::read_to_string(example(file)).expect("the example is there");
     let scripts = scripts(&example, word, name);
     for step in ["Sign in", "Build and sign the bundle", "Upload it", "Activate it"] {
-        let script = scripts.get(step).unwrap_or_else(|| panic!("{file} has no step {step}: {scripts:?}"));
+        let script = scripts
+            .get(step)
+            .unwrap_or_else(|| panic!("{file} has no step {step}: {scripts:?}"));
         run(script).await;
     }
     let mut device = Obedient::enroll(&api, &server.admin).await;
@@ -145,7 +174,11 @@ async fn released_by(file: &str, word: &str, name: &str, tag_variable: &str) {
     })
     .await;
     let version = api.get("/policies/base/versions/2026.05").await.ok();
-    assert_eq!(version["created_by"], format!("client:{}", text("client_id")), "{version}");
+    assert_eq!(
+        version["created_by"],
+        format!("client:{}", text("client_id")),
+        "{version}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,5 +188,11 @@ async fn what_the_example_for_github_runs_releases_a_policy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_example_for_azure_runs_releases_a_policy() {
-    released_by("azure-pipelines.yml", "bash:", "displayName:", "BUILD_SOURCEBRANCHNAME").await;
+    released_by(
+        "azure-pipelines.yml",
+        "bash:",
+        "displayName:",
+        "BUILD_SOURCEBRANCHNAME",
+    )
+    .await;
 }

@@ -22,7 +22,10 @@ const PASSPHRASE: &str = "correct horse battery";
 async fn furnish(api: &Api) {
     let network = json!({"ssid": "office", "security": "wpa-psk", "passphrase": PASSPHRASE});
     for (name, settings) in [
-        ("baseline", json!({"passcode.min_length": 12, "camera.allowed": false})),
+        (
+            "baseline",
+            json!({"passcode.min_length": 12, "camera.allowed": false}),
+        ),
         ("wifi", json!({"wifi.networks": [network]})),
         ("spare", json!({"camera.allowed": true})),
     ] {
@@ -99,7 +102,11 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         let path = entry.expect("it can be read").path();
         let name = PathBuf::from(path.file_name().expect("it has a name"));
         if path.is_dir() {
-            found.extend(files(&path).into_iter().map(|(below, bytes)| (name.join(below), bytes)));
+            found.extend(
+                files(&path)
+                    .into_iter()
+                    .map(|(below, bytes)| (name.join(below), bytes)),
+            );
         } else {
             found.insert(name, std::fs::read(&path).expect("it can be read"));
         }
@@ -136,12 +143,20 @@ async fn m13_an_exported_folder_applied_elsewhere_is_exported_as_the_same_bytes(
         std::os::unix::fs::symlink(desk.path("a"), second.path("a")).expect("it can be linked");
         std::fs::copy(desk.path("secrets.json"), second.path("secrets.json")).expect("it can be copied");
         let said = Desk::ends(&second.run("apply -f @a").await, 1);
-        assert!(said.contains("wifi.yml:") && said.contains("--secrets-file"), "{said}");
-        let drift = second.run("plan -f @a --secrets-file @secrets.json --exit-code").await;
+        assert!(
+            said.contains("wifi.yml:") && said.contains("--secrets-file"),
+            "{said}"
+        );
+        let drift = second
+            .run("plan -f @a --secrets-file @secrets.json --exit-code")
+            .await;
         Desk::ends(&drift, 3);
         let applied = second.json("apply -f @a --secrets-file @secrets.json").await;
         assert_eq!(applied["applied"].as_array().map(Vec::len), Some(9), "{applied}");
-        Desk::ends(&second.run("export --out @b --secrets-out @secrets-b.json").await, 0);
+        Desk::ends(
+            &second.run("export --out @b --secrets-out @secrets-b.json").await,
+            0,
+        );
         assert_eq!(files(&second.path("b")), exported);
         assert_eq!(second.read("secrets-b.json"), desk.read("secrets.json"));
         assert_healthy(&server).await;
@@ -190,15 +205,24 @@ async fn m13_a_file_that_is_missing_deletes_nothing_without_prune_and_within_the
         let plan = desk.json("plan -f @a --prune").await;
         let digest = plan["plan_sha256"].as_str().expect("it has a digest").to_owned();
         let applied = desk
-            .json(&format!("apply -f @a --prune --deletion-budget 2 --plan-sha256 {digest}"))
+            .json(&format!(
+                "apply -f @a --prune --deletion-budget 2 --plan-sha256 {digest}"
+            ))
             .await;
         assert_eq!(applied["applied"].as_array().map(Vec::len), Some(2), "{applied}");
-        let names: Vec<Value> = api.list("/policies").await.into_iter().map(|policy| policy["name"].clone()).collect();
+        let names: Vec<Value> = api
+            .list("/policies")
+            .await
+            .into_iter()
+            .map(|policy| policy["name"].clone())
+            .collect();
         assert_eq!(names, ["baseline"]);
         assert_eq!(logged(&api, "policy.archived", 2).await.len(), 2);
         assert_eq!(logged(&api, "rollout.withdrawn", 1).await.len(), 1);
         // The versions are artifacts, and stay.
-        api.get("/policies/wifi/versions/2026.10/bundle").await.expect(200);
+        api.get("/policies/wifi/versions/2026.10/bundle")
+            .await
+            .expect(200);
         Desk::ends(&desk.run("plan -f @a --exit-code").await, 0);
         assert_healthy(&server).await;
     })
@@ -214,10 +238,10 @@ async fn exactly_the_plan_that_was_looked_at_is_applied() {
         let desk = Desk::new(server.admin_file());
         Desk::ends(&desk.run("export --out @a").await, 0);
         let file = "a/policies/baseline.yml";
-        let changed = desk
-            .read(file)
-            .replace("active:\n  version: \"2026.10\"", "active:\n  version: \"2026.11\"")
-            + "# a comment\n";
+        let changed = desk.read(file).replace(
+            "active:\n  version: \"2026.10\"",
+            "active:\n  version: \"2026.11\"",
+        ) + "# a comment\n";
         desk.write(file, &changed);
         let plan = desk.json("plan -f @a").await;
         let digest = plan["plan_sha256"].as_str().expect("it has a digest").to_owned();
@@ -250,17 +274,36 @@ async fn mistakes_are_named_by_file_and_line_and_send_nothing() {
     let good = desk.read(file);
     desk.write(file, &good.replace("camera.allowed: true", "camera.alowed: yes"));
     let said = Desk::ends(&desk.run("plan -f @a").await, 1);
-    assert!(said.contains("spare.yml:7: `yes` is a truth to some readers"), "{said}");
+    assert!(
+        said.contains("spare.yml:7: `yes` is a truth to some readers"),
+        "{said}"
+    );
     desk.write(file, &good.replace("camera.allowed: true", "camera.alowed: true"));
     let said = Desk::ends(&desk.run("plan -f @a").await, 1);
     assert!(said.contains("spare.yml:7: camera.alowed"), "{said}");
     // A version never changes: the server's refusal is told by file and line as well.
-    desk.write(file, &good.replace("camera.allowed: true", "camera.allowed: false"));
+    desk.write(
+        file,
+        &good.replace("camera.allowed: true", "camera.allowed: false"),
+    );
     let said = Desk::ends(&desk.run("apply -f @a").await, 1);
-    assert!(said.contains("spare.yml:5") && said.contains("version_exists"), "{said}");
-    for line in ["plan", "plan -f @a --prune --partial", "apply -f @a --deletion-budget 3", "export"] {
+    assert!(
+        said.contains("spare.yml:5") && said.contains("version_exists"),
+        "{said}"
+    );
+    for line in [
+        "plan",
+        "plan -f @a --prune --partial",
+        "apply -f @a --deletion-budget 3",
+        "export",
+    ] {
         Desk::ends(&desk.run(line).await, 2);
     }
     Desk::ends(&desk.run("plan -f @nowhere").await, 1);
-    assert_eq!(api.list("/log/entries?limit=500&action=configuration.applied").await.len(), 0);
+    assert_eq!(
+        api.list("/log/entries?limit=500&action=configuration.applied")
+            .await
+            .len(),
+        0
+    );
 }
