@@ -138,7 +138,11 @@ fn failed(output: &Output) -> String {
 }
 
 /// A bundle of other things than `open`, signed by these keys.
-fn resigned(open: &OpenBundle, keys: &[&SigningKey], change: impl FnOnce(&mut BundleSource<'_>)) -> Vec<u8> {
+fn resigned<'a>(
+    open: &'a OpenBundle,
+    keys: &[&SigningKey],
+    change: impl FnOnce(&mut BundleSource<'a>),
+) -> Vec<u8> {
     let manifest = &open.manifest;
     let mut source = BundleSource {
         tenant: manifest.tenant,
@@ -426,7 +430,7 @@ async fn p10_archives_that_readers_could_take_for_something_else_are_refused() {
     let attacks = [
         ("traversal", renamed("../es.json")),
         ("absolute", renamed("/ules.json")),
-        ("backslash", renamed("..\\s.json")),
+        ("backslash", renamed("..\\es.json")),
         ("another case", renamed("Rules.json")),
         ("in front", [b"PK".as_slice(), &good].concat()),
         ("behind", [good.as_slice(), b"x"].concat()),

@@ -69,10 +69,12 @@ fn scripts(text: &str, word: &str, name: &str) -> BTreeMap<String, String> {
         let Some(rest) = line.trim_start().trim_start_matches("- ").strip_prefix(word) else {
             continue;
         };
+        // What belongs to the key is further in than the key itself, which may stand behind a `- `.
+        let column = line.find(word).unwrap_or_default();
         let script = if rest.trim() == "|" {
             let body = lines[at + 1..]
                 .iter()
-                .take_while(|next| next.trim().is_empty() || indent(next) > indent(line));
+                .take_while(|next| next.trim().is_empty() || indent(next) > column);
             body.map(|line| line.trim_start()).collect::<Vec<_>>().join("\n")
         } else {
             rest.trim().to_owned()
