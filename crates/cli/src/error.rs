@@ -54,6 +54,12 @@ pub enum CliError {
     /// The verb ran to its end, and the end is not the one asked for.
     #[error("{0}")]
     Failed(String),
+    /// Files that people wrote are wrong, each place with what is wrong there.
+    #[error("the files are not valid; nothing was sent")]
+    Files(Vec<String>),
+    /// What was compared differs, and the caller asked to be told by the exit code.
+    #[error("the folder and the server differ")]
+    Drift,
     /// The log is not what was signed.
     #[error("the log does not verify: {0}")]
     Log(String),
@@ -114,6 +120,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::NoContext => 2,
+            Self::Drift => 3,
             Self::Refused(_)
             | Self::SignIn { .. }
             | Self::Unreachable { .. }
@@ -121,6 +128,7 @@ impl CliError {
             | Self::File { .. }
             | Self::Content { .. }
             | Self::Failed(_)
+            | Self::Files(_)
             | Self::Log(_)
             | Self::Output(_) => 1,
         }
@@ -152,6 +160,8 @@ impl CliError {
             | Self::File { .. }
             | Self::Content { .. }
             | Self::Failed(_)
+            | Self::Files(_)
+            | Self::Drift
             | Self::Output(_) => None,
         }
     }
@@ -171,6 +181,10 @@ impl Problem {
             }
             "conflict" => "Read what is stored now, and repeat the change.",
             "name_taken" => "Choose another name, or work with the one that is there.",
+            "prune_required" => {
+                "Put back what is missing, or plan with --prune to delete it, or with --partial to keep it."
+            }
+            "deletion_budget_exceeded" => "If all of it is meant: --deletion-budget N.",
             "version_exists" => "A version never changes: give the new content a new version.",
             "settings_invalid" => "`muster settings` lists every setting with its values.",
             "idempotency_key_reused" => "Leave out --idempotency-key, or use a fresh one for each request.",
@@ -207,6 +221,8 @@ mod tests {
     fn exit_codes_are_the_conventional_ones() {
         assert_eq!(CliError::Usage(String::new()).exit_code(), 2);
         assert_eq!(CliError::NoContext.exit_code(), 2);
+        assert_eq!(CliError::Drift.exit_code(), 3);
+        assert_eq!(CliError::Files(Vec::new()).exit_code(), 1);
         assert_eq!(CliError::Failed(String::new()).exit_code(), 1);
         assert_eq!(CliError::Refused(Box::default()).exit_code(), 1);
     }

@@ -1,17 +1,19 @@
 //! The command line of Muster: a client of the admin API and of nothing else.
 //!
 //! The binary flattens [`Globals`] and [`Command`] into its own parser and calls [`run`]. Exit codes: 0 ok, 1 failed,
-//! 2 usage. Answers go to standard output, as tables or as the server's JSON; everything else goes to standard error.
+//! 2 usage, 3 drift where it was asked for. Answers go to standard output, as tables or as the server's JSON; everything else goes to standard error.
 
 mod api;
 mod clock;
 mod context;
 mod error;
+mod folder;
 mod log;
 mod output;
 mod progress;
 mod qr;
 mod verbs;
+mod yaml;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,8 +27,8 @@ pub use verbs::log::LogCommand;
 
 use output::Printer;
 use verbs::{
-    client, command, console_link, context as contexts, device, enrollment, login, policy, policy_compile,
-    rollout, system, token,
+    bundle, client, command, configuration, console_link, context as contexts, device, enrollment, key,
+    login, policy, policy_compile, rollout, system, token,
 };
 
 /// Flags that every verb takes.
@@ -71,6 +73,21 @@ pub enum Command {
     /// Policies, their versions and bundles, activation
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Policy bundles: build, sign, verify and push them, without the server holding the key
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
+    /// Keys that live with people and pipelines
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Write the configuration into a folder of files
+    #[command(after_help = configuration::EXPORT_HELP)]
+    Export(configuration::ExportArgs),
+    /// Show what applying a folder of files would change
+    #[command(after_help = configuration::PLAN_HELP)]
+    Plan(configuration::PlanArgs),
+    /// Apply a folder of files: exactly what was planned, or nothing
+    #[command(after_help = configuration::APPLY_HELP)]
+    Apply(configuration::ApplyArgs),
     /// Rollouts: how an activated policy reaches devices
     #[command(subcommand)]
     Rollout(rollout::RolloutCommand),
@@ -142,6 +159,13 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
             policy_compile::offline(&arguments, printer)
         }
         Command::Policy(command) => policy::run(command, &Api::connect(globals)?, printer).await,
+        Command::Bundle(command) => bundle::run(command, globals, printer).await,
+        Command::Key(command) => key::run(command, printer),
+        Command::Export(arguments) => {
+            configuration::export(arguments, &Api::connect(globals)?, printer).await
+        }
+        Command::Plan(arguments) => configuration::plan(arguments, &Api::connect(globals)?, printer).await,
+        Command::Apply(arguments) => configuration::apply(arguments, &Api::connect(globals)?, printer).await,
         Command::Rollout(command) => rollout::run(command, &Api::connect(globals)?, printer).await,
         Command::Command(command) => command::run(command, &Api::connect(globals)?, printer).await,
         Command::Token(command) => token::run(command, &Api::connect(globals)?, printer).await,
@@ -219,6 +243,15 @@ mod tests {
             "enrollment policy set --require-attestation tpm2,apple --devices-max none",
             "enrollment policy set --allow-unattested",
             "log verify --admin-file admin.json",
+            "export --out config --secrets-out secrets.json",
+            "plan -f config --exit-code -o json",
+            "apply -f config --prune --deletion-budget 2",
+            "apply -f config --partial --plan-sha256 00",
+            "bundle build --policy p --version 1 --settings s.yml --created-at 2026-05-04T08:00:00Z --out policy.zip",
+            "bundle sign --key a.pem --key b.pem draft.zip",
+            "bundle verify --root root.json policy.zip",
+            "bundle push policy.zip",
+            "key generate --role policy --out policy.pem",
             "client create ci --scope device:read --scope policy:write",
             "--context lab overview",
             "completion bash",
@@ -251,6 +284,10 @@ mod tests {
             "token create-bulk",
             "enrollment policy set --require-attestation unattested",
             "enrollment policy set --devices-max -1",
+            "plan -f config --prune --partial",
+            "apply -f config --deletion-budget 2",
+            "bundle sign draft.zip",
+            "key generate --role root --out root.pem",
         ] {
             let error = parse(line).err().unwrap_or_else(|| panic!("`{line}` parses"));
             assert_eq!(error.exit_code(), 2, "{line}");

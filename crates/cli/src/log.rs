@@ -178,6 +178,16 @@ async fn download_root(api: &Api) -> Result<Vec<Envelope>, CliError> {
     envelopes(answer.value).ok_or_else(|| CliError::Answer("no list of root documents".to_owned()))
 }
 
+/// The newest root document of a file, if each is signed by the one before.
+pub fn read_root(path: &Path) -> Result<RootDocument, CliError> {
+    walk_root(&read_root_file(path)?)
+}
+
+/// The newest root document of the server, if each is signed by the one before.
+pub async fn root_of_server(api: &Api) -> Result<RootDocument, CliError> {
+    walk_root(&download_root(api).await?)
+}
+
 fn read_root_file(path: &Path) -> Result<Vec<Envelope>, CliError> {
     let content = |detail: String| CliError::Content {
         path: path.to_owned(),

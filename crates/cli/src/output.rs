@@ -109,6 +109,7 @@ impl Printer {
         if self.is_json() {
             let value = match error {
                 CliError::Refused(problem) => serde_json::to_value(problem).unwrap_or_default(),
+                CliError::Files(wrong) => serde_json::json!({"title": error.to_string(), "errors": wrong}),
                 other => serde_json::json!({"title": other.to_string(), "detail": other.advice()}),
             };
             return self.note(&value.to_string());
@@ -266,6 +267,9 @@ impl Sheet {
 /// The error with everything that helps: wrong fields, code, request id, advice.
 fn error_text(error: &CliError) -> String {
     let mut lines = vec![format!("error: {}", clean(&error.to_string()))];
+    if let CliError::Files(wrong) = error {
+        lines.extend(wrong.iter().map(|wrong| format!("  {}", clean(wrong))));
+    }
     if let CliError::Refused(problem) = error {
         for wrong in &problem.errors {
             lines.push(format!(

@@ -58,6 +58,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "artifacts",
         sql: include_str!("../migrations/0005_artifacts.sql"),
     },
+    Migration {
+        version: 6,
+        name: "policy_ownership",
+        sql: include_str!("../migrations/0006_policy_ownership.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.

@@ -158,15 +158,10 @@ pub fn build(source: &BundleSource<'_>, keys: &[&SigningKey]) -> Result<Bundle, 
 /// Opens a bundle; accepts only the bytes that [`Draft::seal`] writes for its contents.
 pub fn open(bytes: &[u8]) -> Result<OpenBundle, BundleError> {
     let mut files = archive::read(bytes)?;
-    let manifest_bytes = files.remove(MANIFEST).ok_or(BundleError::MissingFile(MANIFEST))?;
     let signature_bytes = files
         .remove(SIGNATURE)
         .ok_or(BundleError::MissingFile(SIGNATURE))?;
-    let manifest: Manifest = from_strict_json(&manifest_bytes, MAX_MANIFEST_BYTES)?;
-    manifest.check()?;
-    if manifest.to_bytes() != manifest_bytes {
-        return Err(BundleError::Manifest("not in canonical form"));
-    }
+    let (manifest, manifest_bytes) = take_manifest(&mut files)?;
     let envelope = Envelope::from_json(&signature_bytes)?;
     if envelope.payload != manifest_bytes || envelope.to_json() != signature_bytes {
         return Err(BundleError::NotThisManifest);
@@ -178,6 +173,29 @@ pub fn open(bytes: &[u8]) -> Result<OpenBundle, BundleError> {
         sha256: sha256(bytes),
         files,
     })
+}
+
+/// Opens a bundle that nobody signed yet; accepts only the bytes that [`Draft::to_archive`] writes.
+pub fn open_draft(bytes: &[u8]) -> Result<Draft, BundleError> {
+    let mut files = archive::read(bytes)?;
+    let (manifest, manifest_bytes) = take_manifest(&mut files)?;
+    manifest.check_files(&files)?;
+    Ok(Draft {
+        manifest_bytes,
+        files,
+    })
+}
+
+/// Takes the manifest out of the files of an archive, in its canonical form.
+fn take_manifest(files: &mut BTreeMap<String, Vec<u8>>) -> Result<(Manifest, Vec<u8>), BundleError> {
+    let bytes = files.remove(MANIFEST).ok_or(BundleError::MissingFile(MANIFEST))?;
+    let manifest: Manifest = from_strict_json(&bytes, MAX_MANIFEST_BYTES)?;
+    manifest.check()?;
+    if manifest.to_bytes() == bytes {
+        Ok((manifest, bytes))
+    } else {
+        Err(BundleError::Manifest("not in canonical form"))
+    }
 }
 
 impl Draft {
@@ -214,6 +232,23 @@ impl Draft {
         &self.manifest_bytes
     }
 
+    /// What the manifest says.
+    pub fn manifest(&self) -> Result<Manifest, BundleError> {
+        Ok(from_strict_json(&self.manifest_bytes, MAX_MANIFEST_BYTES)?)
+    }
+
+    /// A file by its name in the manifest.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.files.get(name).map(Vec::as_slice)
+    }
+
+    /// The archive without a signature, to carry it to whoever signs. No device takes it.
+    pub fn to_archive(&self) -> Result<Vec<u8>, BundleError> {
+        let mut files = self.files.clone();
+        files.insert(MANIFEST.to_owned(), self.manifest_bytes.clone());
+        Ok(archive::write(&files)?)
+    }
+
     /// Adds the signed envelope and writes the archive.
     pub fn seal(mut self, envelope: &Envelope) -> Result<Bundle, BundleError> {
         if envelope.payload != self.manifest_bytes || envelope.payload_type != PAYLOAD_TYPE {
@@ -236,6 +271,15 @@ impl OpenBundle {
         } else {
             Err(BundleError::Manifest("of another tenant"))
         }
+    }
+
+    /// The bundle before it was signed, and the signatures that it has: for a further signer.
+    pub fn into_draft(self) -> (Draft, Envelope) {
+        let draft = Draft {
+            manifest_bytes: self.manifest.to_bytes(),
+            files: self.files,
+        };
+        (draft, self.envelope)
     }
 
     /// The settings as JSON.

@@ -140,6 +140,12 @@ pub const PEERS: &[Peer] = &[
         find: || find_administrative("cryptsetup"),
     },
     Peer {
+        name: "check-jsonschema",
+        packages: &["python3-venv"],
+        purpose: "the examples for GitHub Actions and Azure Pipelines are linted by somebody else's schemas",
+        find: || python::find("check-jsonschema"),
+    },
+    Peer {
         name: "faketime",
         packages: &["faketime"],
         purpose: "the agent is tested with a clock that is wrong",

@@ -1,12 +1,15 @@
 //! One file per noun: its flags, what it asks the API, how it shows the answer.
 
+pub mod bundle;
 mod certificate;
 pub mod client;
 pub mod command;
+pub mod configuration;
 pub mod console_link;
 pub mod context;
 pub mod device;
 pub mod enrollment;
+pub mod key;
 pub mod log;
 pub mod login;
 pub mod policy;

@@ -9,7 +9,7 @@ use muster_control::{
     access::{problem::Problem, scope::DeviceRead},
     audit, commands, devices,
     devices::DeviceFilter,
-    enrollment, fleet, rollout,
+    enrollment, fleet, policy, rollout,
 };
 use muster_model::{CommandState, RolloutState, TenantId, Timestamp};
 use muster_storage::Tx;
@@ -114,6 +114,7 @@ fn gather(
     needs.extend(rollouts);
     needs.extend(command_needs(tx, tenant, now)?);
     needs.extend(token_need(tx, tenant, now)?);
+    needs.extend(refused_need(tx, tenant, now)?);
     let rows = audit::newest_entries(tx, tenant, i64::MAX, ACTIVITY)?;
     let activity = lines(tx, tenant, rows, now)?;
     let bars = vec![
@@ -306,6 +307,34 @@ fn token_need(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Option<Ne
         ),
         examples: examples.collect(),
         href: "/tokens".to_owned(),
+        action: "Look",
+    }))
+}
+
+/// Somebody tried to change what is signed, or to push what is not the tenant's.
+fn refused_need(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Option<Need>, Problem> {
+    let refused = audit::refused_since(tx, tenant, now.minus(WEEK), LOOKED_AT as i64)?;
+    if refused.is_empty() {
+        return Ok(None);
+    }
+    let objects: std::collections::BTreeSet<&str> = refused.iter().map(|one| one.object.as_str()).collect();
+    let mut examples = Vec::new();
+    for object in objects.into_iter().take(EXAMPLES) {
+        let label = match object.parse() {
+            Ok(id) => policy::name(tx, tenant, id)?,
+            Err(_) => object.to_owned(),
+        };
+        examples.push(Link {
+            label,
+            href: format!("/policies/{object}"),
+        });
+    }
+    let count = plural(i64::try_from(refused.len()).unwrap_or(i64::MAX), "attempt");
+    Ok(Some(Need {
+        tone: Tone::Bad,
+        what: format!("{count} to change a signed policy version refused"),
+        examples,
+        href: "/log".to_owned(),
         action: "Look",
     }))
 }

@@ -138,6 +138,9 @@ pub struct PolicyPage {
     pub description: String,
     pub created: When,
     pub active: Option<String>,
+    /// Documents in Git describe it: it is shown, and changed there.
+    pub is_managed: bool,
+    pub is_archived: bool,
     pub versions: Vec<VersionRow>,
     pub platforms: Vec<(&'static str, String)>,
     pub rows: Vec<RolloutRow>,
@@ -177,6 +180,8 @@ async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> R
                     .map(|version| version_row(version, active.as_deref(), now))
                     .collect(),
                 active,
+                is_managed: policy.managed_by.is_some(),
+                is_archived: policy.archived_at.is_some(),
                 platforms: Platform::ALL
                     .into_iter()
                     .map(|platform| (platform.as_str(), ui::platform(platform.as_str()).to_owned()))

@@ -84,7 +84,9 @@ problems! {
     ENROLLMENT_POLICY_INVALID = "enrollment_policy_invalid", 422, "The enrollment policy is not valid";
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", 422, "The idempotency key belongs to another request";
     STAGES_UNSUPPORTED = "stages_unsupported", 422, "Only one stage is supported";
-    PRUNE_UNSUPPORTED = "prune_unsupported", 422, "Nothing can be pruned yet";
+    PRUNE_REQUIRED = "prune_required", 422, "The plan would delete, and that was not asked for";
+    DELETION_BUDGET_EXCEEDED = "deletion_budget_exceeded", 422, "The plan deletes more than the budget allows";
+    BUNDLE_REFUSED = "bundle_refused", 422, "The bundle is not one that devices would take";
     RATE_LIMITED = "rate_limited", 429, "Too many requests";
     INTERNAL = "internal", 500, "Something broke on our side";
     UNAVAILABLE = "unavailable", 503, "The service cannot answer now";

@@ -27,7 +27,7 @@ pub use api::{EntryView, router};
 pub use follow::{Followed, News, follow};
 pub use proofs::{Head, LogHeads, consistency, entry_proof, head, place_proof};
 pub use sequence::sequence;
-pub use store::EntryRow;
+pub use store::{EntryRow, RefusedChange};
 pub use verify::{LogSummary, verify_tenant};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
@@ -199,6 +199,18 @@ pub fn entries_of(
 /// An entry by its id, whether it has its place in the tree or not.
 pub fn entry(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<LogEntry>, Problem> {
     Ok(store::body(tx, tenant, id)?.and_then(|body| LogEntry::from_bytes(&body).ok()))
+}
+
+/// The refused attempts to change a policy version or to push a bundle that is not ours, since a time, newest first.
+pub fn refused_since(
+    tx: &mut Tx,
+    tenant: TenantId,
+    since: Timestamp,
+    limit: i64,
+) -> Result<Vec<RefusedChange>, Problem> {
+    // Entry ids begin with their time.
+    let first = EntryId::generate(since, [0; 10]);
+    Ok(store::refused_since(tx, tenant, first, limit)?)
 }
 
 /// The newest sequenced entries of the tenant, newest first.

@@ -30,6 +30,8 @@ statements! {
         ORDER BY seq DESC LIMIT $3";
     ENTRIES_OF = "SELECT entry_id, seq, body FROM audit_entry WHERE tenant_id = $1 AND object_id = $2 AND seq < $3 \
         ORDER BY seq DESC LIMIT $4";
+    REFUSED_SINCE = "SELECT object_id, action FROM audit_entry WHERE tenant_id = $1 AND entry_id >= $2 \
+        AND action IN ('policy.change_refused', 'policy.bundle_refused') ORDER BY entry_id DESC LIMIT $3";
     ANY_ENTRY = "SELECT body FROM audit_entry WHERE tenant_id = $1 AND entry_id = $2";
     ROWS_FROM = "SELECT seq, body, entry_id, action, object_id FROM audit_entry WHERE tenant_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3";
     UNPLACED = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND seq IS NULL \
@@ -49,6 +51,14 @@ impl EntryRow {
     pub fn entry(&self) -> Result<LogEntry, String> {
         LogEntry::from_bytes(&self.body).map_err(|error| error.to_string())
     }
+}
+
+/// A refused attempt to change what is signed.
+#[derive(Debug, Clone)]
+pub struct RefusedChange {
+    /// The policy that it was about.
+    pub object: String,
+    pub action: String,
 }
 
 /// An entry that waits for its place.
@@ -200,6 +210,21 @@ pub fn entries_before(
     limit: i64,
 ) -> Result<Vec<EntryRow>, StorageError> {
     tx.query(&ENTRIES_BEFORE, &[&tenant.uuid(), &before, &limit], entry_of)
+}
+
+/// The refused attempts since an entry's id, newest first, at most `limit`.
+pub fn refused_since(
+    tx: &mut Tx,
+    tenant: TenantId,
+    since: EntryId,
+    limit: i64,
+) -> Result<Vec<RefusedChange>, StorageError> {
+    tx.query(&REFUSED_SINCE, &[&tenant.uuid(), &since.uuid(), &limit], |row| {
+        Ok(RefusedChange {
+            object: row.get(0)?,
+            action: row.get(1)?,
+        })
+    })
 }
 
 pub fn entries_of(

@@ -11,13 +11,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Applied, Change, DOCUMENT_BYTES_MAX, Document, Entries, PolicyDocument, document::FORMAT};
+use super::{
+    Applied, Change, DELETION_BUDGET, DOCUMENT_BYTES_MAX, Document, Entries, LeftOut, Order, PolicyDocument,
+    document::FORMAT,
+};
 use crate::{
     App,
     access::{
         Permit,
         idempotency::{IdempotencyKey, commit_once},
-        problem::{BUNDLE_CHANGED, INVALID, PRUNE_UNSUPPORTED, Problem},
+        problem::{BUNDLE_CHANGED, INVALID, Problem},
         request::Body,
         scope::{ConfigRead, ConfigWrite},
     },
@@ -54,9 +57,23 @@ struct PlanRequest {
     /// 1.
     format: u32,
     policies: Vec<PolicyDocument>,
-    /// Whether to delete what the document leaves out. Nothing can be deleted yet: `true` is refused.
+    /// Delete what the document leaves out: withdraw what is active, archive policies. Versions always stay.
     #[serde(default)]
     prune: bool,
+    /// The document is a part: keep what it leaves out.
+    #[serde(default)]
+    partial: bool,
+}
+
+fn left_out(prune: bool, partial: bool) -> Result<LeftOut, Problem> {
+    match (prune, partial) {
+        (false, false) => Ok(LeftOut::Refuse),
+        (true, false) => Ok(LeftOut::Prune),
+        (false, true) => Ok(LeftOut::Keep),
+        (true, true) => Err(INVALID.detail(
+            "`prune` deletes what the document leaves out, `partial` keeps it. Send one of them, or none.",
+        )),
+    }
 }
 
 /// What applying the document would do.
@@ -66,8 +83,10 @@ struct PlanView {
     #[schema(value_type = String)]
     plan_sha256: Digest,
     changes: Vec<Change>,
-    /// How many of the changes are `would_delete`, which are never made.
+    /// How many of the changes take something away: `withdraw` and `archive_policy`, or `would_delete`, with which the plan
+    /// cannot be applied.
     deletions: usize,
+    left_out: LeftOut,
     base: BaseView,
 }
 
@@ -88,21 +107,17 @@ async fn plan_configuration(
     State(app): State<App>,
     Body(request): Body<PlanRequest>,
 ) -> Result<Json<PlanView>, Problem> {
-    if request.prune {
-        return Err(PRUNE_UNSUPPORTED.detail(
-            "Nothing can be pruned yet: versions never change and policies cannot be deleted. Leave `prune` out; the \
-             plan shows what the document leaves out.",
-        ));
-    }
+    let left_out = left_out(request.prune, request.partial)?;
     let document = Document {
         format: request.format,
         policies: request.policies,
     };
-    let plan = super::plan(&app, &permit, document.checked()?).await?;
+    let plan = super::plan(&app, &permit, document.checked(left_out)?).await?;
     Ok(Json(PlanView {
         plan_sha256: plan.sha256,
         deletions: plan.deletions(),
         changes: plan.changes,
+        left_out,
         base: BaseView {
             tree_size: audit::head(&app, permit.tenant()).map_or(0, |head| head.size),
         },
@@ -120,15 +135,33 @@ struct ApplyRequest {
     format: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     policies: Option<Vec<PolicyDocument>>,
+    /// As it was planned; only with the document.
+    #[serde(default, skip_serializing_if = "is_false")]
+    prune: bool,
+    /// As it was planned; only with the document.
+    #[serde(default, skip_serializing_if = "is_false")]
+    partial: bool,
+    /// How many deletions the plan may make; 5 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deletion_budget: Option<usize>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl ApplyRequest {
     fn document(&self) -> Result<Option<Entries>, Problem> {
+        let left_out = left_out(self.prune, self.partial)?;
         match (self.format, &self.policies) {
+            (None, None) if left_out != LeftOut::Refuse => Err(INVALID.detail(
+                "`prune` and `partial` are said when planning: the digest stands for them. Send them only with the \
+                 whole document.",
+            )),
             (None, None) => Ok(None),
             (Some(format), Some(policies)) => {
                 let policies = policies.clone();
-                Document { format, policies }.checked().map(Some)
+                Document { format, policies }.checked(left_out).map(Some)
             }
             (Some(_), None) | (None, Some(_)) => Err(INVALID.detail(format!(
                 "Send `plan_sha256` alone, or with the whole document: `\"format\": {FORMAT}` and `policies`."
@@ -143,7 +176,9 @@ struct AppliedView {
     applied: Vec<Applied>,
 }
 
-/// Makes every change of a plan, or none. 409 `plan_changed` when it would no longer do what was planned. Applying a plan
+/// Makes every change of a plan, or none. 409 `plan_changed` when it would no longer do what was planned. 422
+/// `prune_required` when it leaves out what is there and was planned with neither `prune` nor `partial`; 422
+/// `deletion_budget_exceeded` when it deletes more than `deletion_budget`. Applying a plan
 /// whose changes were all made answers that nothing was applied. Activations start rollouts: this scope implies
 /// `policy:write` and `policy:activate`.
 #[utoipa::path(
@@ -156,11 +191,15 @@ async fn apply_configuration(
     key: IdempotencyKey,
     Body(request): Body<ApplyRequest>,
 ) -> Result<Response, Problem> {
-    let document = request.document()?;
-    let (tenant, settings, sha256) = (permit.tenant(), app.settings.clone(), request.plan_sha256);
+    let order = Order {
+        plan_sha256: request.plan_sha256,
+        document: request.document()?,
+        deletion_budget: request.deletion_budget.unwrap_or(DELETION_BUDGET),
+    };
+    let (tenant, settings) = (permit.tenant(), app.settings.clone());
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let answer = commit_once(&app, &permit, key, "POST /apply", &request, move |tx| {
-        let applied = super::apply(tx, &keys, &settings, sha256, document.as_ref())?;
+        let applied = super::apply(tx, &keys, &settings, &order)?;
         Ok((StatusCode::OK, AppliedView { applied }))
     })
     .await;

@@ -7,14 +7,17 @@ use utoipa::ToSchema;
 
 use super::{
     document::Entries,
-    rules::{self, Change, State, Step, Work},
+    rules::{self, Change, LeftOut, Plan, State, Step, Work},
 };
 use crate::{
     Settings,
-    access::problem::{NAME_TAKEN, NOT_FOUND, PLAN_CHANGED, Problem, VERSION_EXISTS},
+    access::problem::{
+        CONFLICT, DELETION_BUDGET_EXCEEDED, ILLEGAL_STATE, NAME_TAKEN, NOT_FOUND, PLAN_CHANGED,
+        PRUNE_REQUIRED, Problem, VERSION_EXISTS,
+    },
     audit::LoggedTx,
     policy::{self, Policy},
-    rollout::{self, Target},
+    rollout::{self, Rollout, Target},
     secrets::TenantKeys,
 };
 
@@ -29,28 +32,38 @@ pub struct Applied {
     pub rollout_id: Option<RolloutId>,
 }
 
+/// Which plan is to be applied.
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub plan_sha256: Digest,
+    /// The planned document again, for a plan that is not kept any more.
+    pub document: Option<Entries>,
+    /// How many deletions the caller agrees to.
+    pub deletion_budget: usize,
+}
+
 /// Applies the plan with this digest. `document` is for a caller that sends the planned document again; without one, the
 /// plan must be a kept one. A plan that has become another is refused, unless the document already is the state.
 pub fn apply(
     tx: &mut LoggedTx<'_>,
     keys: &TenantKeys,
     settings: &Settings,
-    sha256: Digest,
-    document: Option<&Entries>,
+    order: &Order,
 ) -> Result<Vec<Applied>, Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
+    let (sha256, document) = (order.plan_sha256, order.document.as_ref());
     let kept = super::planned(tx, tenant, &sha256, at)?;
     let entries = document.or(kept.as_ref()).ok_or_else(|| {
         NOT_FOUND
             .detail("No plan has this digest. A plan can be applied for an hour: plan the document again.")
     })?;
-    let state = super::state(tx, tenant)?;
+    let state = super::state(tx, tenant, entries)?;
     let steps = rules::steps(entries, &state).map_err(moved_on)?;
     let plan = rules::plan_of(tenant, entries, &steps)?;
     if plan.sha256 != sha256 {
         let is_planned = match (document, &kept) {
             (None, _) => true,
-            (Some(document), Some(kept)) => document.to_json()? == kept.to_json()?,
+            (Some(document), Some(kept)) => document.to_kept()? == kept.to_kept()?,
             (Some(_), None) => false,
         };
         let is_done = is_planned && plan.to_make().next().is_none();
@@ -58,6 +71,7 @@ pub fn apply(
             return Err(changed());
         }
     }
+    check_deletions(&plan, entries.left_out, order.deletion_budget)?;
     let applied = make(tx, keys, settings, &state, &steps).map_err(moved_on)?;
     let detail = serde_json::json!({"plan_sha256": sha256, "changes": applied.len()});
     tx.record(
@@ -66,6 +80,22 @@ pub fn apply(
         detail,
     )?;
     Ok(applied)
+}
+
+/// Nothing is deleted unless it was asked for when planning, nor more than the caller expects when applying.
+fn check_deletions(plan: &Plan, left_out: LeftOut, budget: usize) -> Result<(), Problem> {
+    let deletions = plan.deletions();
+    match left_out {
+        LeftOut::Refuse if deletions > 0 => Err(PRUNE_REQUIRED.detail(format!(
+            "The document leaves out {deletions} things that are there; the plan has each as `would_delete`. Nothing was \
+             changed. Plan it with `\"prune\": true` to delete them, or with `\"partial\": true` to keep them."
+        ))),
+        LeftOut::Prune if deletions > budget => Err(DELETION_BUDGET_EXCEEDED.detail(format!(
+            "The plan deletes {deletions} things, and the budget of this call is {budget}. Nothing was changed. Look at the \
+             plan; if it is meant, apply it with `\"deletion_budget\": {deletions}`."
+        ))),
+        LeftOut::Refuse | LeftOut::Keep | LeftOut::Prune => Ok(()),
+    }
 }
 
 fn make(
@@ -106,14 +136,72 @@ fn make(
                     generation,
                 )?)
             }
+            Work::Restore => {
+                let policy = named(tx, &change.policy)?;
+                policy::restore(tx, &policy)?;
+                None
+            }
+            Work::Withdraw { rollout } => {
+                generation += 1;
+                withdraw(tx, settings, rollout, generation)?;
+                Some(rollout.id)
+            }
+            Work::Archive { active } => {
+                if let Some(rollout) = active {
+                    generation += 1;
+                    withdraw(tx, settings, rollout, generation)?;
+                }
+                archive(tx, &change.policy)?;
+                active.as_ref().map(|rollout| rollout.id)
+            }
             Work::Keep => continue,
         };
+        let policy = named(tx, &change.policy)?;
+        policy::manage(tx, &policy, policy::MANAGED_BY_DOCUMENTS)?;
         applied.push(Applied {
             change: change.clone(),
             rollout_id,
         });
     }
     Ok(applied)
+}
+
+/// The policy of this name, archived or not.
+fn named(tx: &mut LoggedTx<'_>, name: &str) -> Result<Policy, Problem> {
+    let tenant = tx.tenant();
+    policy::by_name(tx, tenant, name)?.ok_or_else(changed)
+}
+
+/// Withdrawals take the same turns as activations.
+fn withdraw(
+    tx: &mut LoggedTx<'_>,
+    settings: &Settings,
+    rollout: &Rollout,
+    generation: u64,
+) -> Result<(), Problem> {
+    let withdrawn = rollout::take_back(tx, settings, rollout.clone()).map_err(|problem| {
+        if [CONFLICT, ILLEGAL_STATE].contains(&problem.kind) {
+            changed()
+        } else {
+            problem
+        }
+    })?;
+    if withdrawn.generation == generation {
+        Ok(())
+    } else {
+        Err(changed())
+    }
+}
+
+/// An activation that came in between holds the policy's row until it is done; then it is seen here.
+fn archive(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
+    let tenant = tx.tenant();
+    let policy = named(tx, name)?;
+    policy::archive(tx, &policy)?;
+    match rollout::current_of(tx, tenant, policy.id)? {
+        None => Ok(()),
+        Some(_) => Err(changed()),
+    }
 }
 
 /// Activations of a tenant take turns by their generation. One that gets another than the next was preceded by one that

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{DOCUMENT_BYTES_MAX, POLICIES_MAX, VERSIONS_MAX};
+use super::{DOCUMENT_BYTES_MAX, POLICIES_MAX, VERSIONS_MAX, rules::LeftOut};
 use crate::{
     access::problem::{BODY_TOO_LARGE, FieldError, INVALID, Problem, SETTINGS_INVALID},
     policy::{self, Content, Policy},
@@ -74,7 +74,31 @@ pub struct ActiveDocument {
 
 /// A checked document: names are unique, contents are canonical, policies are sorted by name.
 #[derive(Debug, Clone)]
-pub struct Entries(pub(super) Vec<PolicyEntry>);
+pub struct Entries {
+    pub(super) policies: Vec<PolicyEntry>,
+    pub(super) left_out: LeftOut,
+}
+
+/// A planned document as it is kept: with what becomes of what it leaves out.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Kept {
+    format: u32,
+    policies: Vec<PolicyDocument>,
+    #[serde(default)]
+    left_out: LeftOut,
+}
+
+impl Kept {
+    pub(super) fn checked(self) -> Result<Entries, Problem> {
+        let Kept {
+            format,
+            policies,
+            left_out,
+        } = self;
+        Document { format, policies }.checked(left_out)
+    }
+}
 
 /// A policy of a checked document.
 #[derive(Debug, Clone)]
@@ -99,7 +123,7 @@ impl Document {
     }
 
     /// What the document says. Every wrong setting is named by policy, version and key.
-    pub fn checked(self) -> Result<Entries, Problem> {
+    pub fn checked(self, left_out: LeftOut) -> Result<Entries, Problem> {
         if self.format != FORMAT {
             return Err(INVALID.detail(format!("A document has `\"format\": {FORMAT}`.")));
         }
@@ -123,7 +147,7 @@ impl Document {
         if let Some(pair) = policies.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(INVALID.detail(format!("The document has the policy {} twice.", pair[0].name)));
         }
-        Ok(Entries(policies))
+        Ok(Entries { policies, left_out })
     }
 }
 
@@ -217,10 +241,10 @@ impl ActiveDocument {
 }
 
 impl Entries {
-    /// The one text for what a document says.
-    pub(super) fn to_json(&self) -> Result<String, Problem> {
-        let mut policies = Vec::with_capacity(self.0.len());
-        for entry in &self.0 {
+    /// The one text for what a document says, and for what becomes of the rest.
+    pub(super) fn to_kept(&self) -> Result<String, Problem> {
+        let mut policies = Vec::with_capacity(self.policies.len());
+        for entry in &self.policies {
             let mut versions = Vec::with_capacity(entry.versions.len());
             for (label, content) in &entry.versions {
                 let rules = serde_json::from_str(&content.rules_json).map_err(Problem::internal)?;
@@ -238,7 +262,12 @@ impl Entries {
                 active: active.map(|(version, target)| ActiveDocument::new(version, target)),
             });
         }
-        let text = Document::of(policies).to_json()?;
+        let kept = Kept {
+            format: FORMAT,
+            policies,
+            left_out: self.left_out,
+        };
+        let text = serde_json::to_string(&kept).map_err(Problem::internal)?;
         if text.len() > DOCUMENT_BYTES_MAX {
             return Err(BODY_TOO_LARGE.detail("The document is over the limit of this call."));
         }

@@ -2,8 +2,11 @@
 //! and the change.
 //!
 //! A plan is a pure function of a document and the state. It is kept for an hour, so that what is applied is what was
-//! planned: applying makes the plan anew inside its transaction, and refuses when it has become another. What a document
-//! leaves out is shown as a deletion and kept.
+//! planned: applying makes the plan anew inside its transaction, and refuses when it has become another.
+//!
+//! Nothing is deleted by leaving it out. A plan that leaves out a policy, or what is active, says so, and cannot be applied
+//! until somebody planned it with `prune` (it is deleted, within a budget) or `partial` (it is kept). Deleting is
+//! withdrawing from devices and archiving: versions are immutable, and stay in storage and log.
 
 mod api;
 mod change;
@@ -31,9 +34,9 @@ use crate::{
     secrets::TenantKeys,
 };
 pub use api::router;
-pub use change::{Applied, apply};
+pub use change::{Applied, Order, apply};
 pub use document::{ActiveDocument, Document, Entries, PolicyDocument, VersionDocument};
-pub use rules::{Action, Change, Plan};
+pub use rules::{Action, Change, LeftOut, Plan};
 use rules::{Known, KnownVersion, State};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
@@ -46,6 +49,8 @@ pub const POLICIES_MAX: usize = 1000;
 pub const VERSIONS_MAX: usize = 1000;
 /// Edited bundles that one call writes down.
 const REPORTED_MAX: usize = 20;
+/// Deletions of one plan that a call applies which names no other budget.
+pub const DELETION_BUDGET: usize = 5;
 /// How long a plan can be applied.
 const PLAN_TTL: Duration = Duration::from_secs(3600);
 
@@ -72,8 +77,8 @@ pub async fn plan(app: &App, permit: &Permit<ConfigRead>, entries: Entries) -> R
     let (plan, document) = app
         .db
         .read(permit.storage(), move |tx| {
-            let plan = rules::plan(tenant, &entries, &state(tx, tenant)?)?;
-            Ok::<_, Problem>((plan, entries.to_json()?))
+            let plan = rules::plan(tenant, &entries, &state(tx, tenant, &entries)?)?;
+            Ok::<_, Problem>((plan, entries.to_kept()?))
         })
         .await?;
     let (sha256, now) = (plan.sha256, app.clock.now());
@@ -131,12 +136,13 @@ fn planned(
     let Some(text) = store::planned(tx, tenant, sha256, now.minus(PLAN_TTL))? else {
         return Ok(None);
     };
-    let document: Document = serde_json::from_str(&text).map_err(Problem::internal)?;
-    document.checked().map(Some)
+    let kept: document::Kept = serde_json::from_str(&text).map_err(Problem::internal)?;
+    kept.checked().map(Some)
 }
 
-/// What the tenant has. The generation is read first: it says whether somebody activated anything since.
-fn state(tx: &mut Tx, tenant: TenantId) -> Result<State, Problem> {
+/// What the tenant has, and which archived policies the document names. The generation is read first: it says whether
+/// somebody activated anything since.
+fn state(tx: &mut Tx, tenant: TenantId, entries: &Entries) -> Result<State, Problem> {
     let generation = rollout::newest_generation(tx, tenant)?;
     let mut active: BTreeMap<PolicyId, _> = rollout::current(tx, tenant)?
         .into_iter()
@@ -144,21 +150,43 @@ fn state(tx: &mut Tx, tenant: TenantId) -> Result<State, Problem> {
         .collect();
     let mut policies = BTreeMap::new();
     for policy in every_policy(tx, tenant)? {
-        let versions = every_version(tx, tenant, policy.id)?
-            .into_iter()
-            .map(|version| KnownVersion {
-                label: version.version,
-                content_sha256: version.content_sha256,
-            })
-            .collect();
         let known = Known {
             active: active.remove(&policy.id),
-            versions,
+            versions: known_versions(tx, tenant, policy.id)?,
             policy,
         };
         policies.insert(known.policy.name.clone(), known);
     }
-    Ok(State { generation, policies })
+    let mut archived = BTreeMap::new();
+    for entry in &entries.policies {
+        let name = entry.name.as_str();
+        if policies.contains_key(name) {
+            continue;
+        }
+        if let Some(policy) = policy::by_name(tx, tenant, name)?.filter(|policy| policy.archived_at.is_some())
+        {
+            let known = Known {
+                active: None,
+                versions: known_versions(tx, tenant, policy.id)?,
+                policy,
+            };
+            archived.insert(name.to_owned(), known);
+        }
+    }
+    Ok(State {
+        generation,
+        policies,
+        archived,
+    })
+}
+
+fn known_versions(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<Vec<KnownVersion>, Problem> {
+    let versions = every_version(tx, tenant, policy)?.into_iter();
+    let known = versions.map(|version| KnownVersion {
+        label: version.version,
+        content_sha256: version.content_sha256,
+    });
+    Ok(known.collect())
 }
 
 fn read_document(tx: &mut Tx, keys: &TenantKeys) -> Result<Document, Problem> {

@@ -1,13 +1,13 @@
 //! What a document would change: a pure function of the document and the state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_model::{
     TenantId,
     text::{Name, VersionLabel},
 };
 use muster_trust::key::{Digest, sha256_of};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::document::{Entries, PolicyEntry};
@@ -26,6 +26,8 @@ pub struct State {
     pub generation: u64,
     /// By name.
     pub policies: BTreeMap<String, Known>,
+    /// The archived policies that the document names, by name.
+    pub archived: BTreeMap<String, Known>,
 }
 
 /// A policy of the state.
@@ -53,8 +55,58 @@ pub enum Action {
     AddVersion,
     /// Starts a rollout.
     Activate,
-    /// The document leaves it out. It is kept: nothing is deleted by leaving it out.
+    /// Brings an archived policy of this name back, with its versions.
+    RestorePolicy,
+    /// The document leaves out what is active: it is taken from its devices. Only with `prune`.
+    Withdraw,
+    /// The document leaves the policy out: it is taken from its devices and put away. Only with `prune`.
+    ArchivePolicy,
+    /// The document leaves it out, and neither `prune` nor `partial` says what to do: the plan cannot be applied.
     WouldDelete,
+    /// The document leaves it out, and it is kept: versions and descriptions always, everything with `partial`.
+    Keep,
+}
+
+impl Action {
+    /// Whether it takes something away, or would.
+    pub fn is_deletion(self) -> bool {
+        match self {
+            Action::Withdraw | Action::ArchivePolicy | Action::WouldDelete => true,
+            Action::CreatePolicy
+            | Action::DescribePolicy
+            | Action::AddVersion
+            | Action::Activate
+            | Action::RestorePolicy
+            | Action::Keep => false,
+        }
+    }
+
+    /// Whether applying the plan does it.
+    pub fn is_made(self) -> bool {
+        match self {
+            Action::CreatePolicy
+            | Action::DescribePolicy
+            | Action::AddVersion
+            | Action::Activate
+            | Action::RestorePolicy
+            | Action::Withdraw
+            | Action::ArchivePolicy => true,
+            Action::WouldDelete | Action::Keep => false,
+        }
+    }
+}
+
+/// What becomes of what a document leaves out. Versions and descriptions are kept whatever it says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftOut {
+    /// A plan that leaves something out cannot be applied.
+    #[default]
+    Refuse,
+    /// The document is a part: what it leaves out is none of its business.
+    Keep,
+    /// It is deleted, within the budget of the call that applies the plan.
+    Prune,
 }
 
 /// One change of a plan.
@@ -82,14 +134,13 @@ pub struct Plan {
 impl Plan {
     /// What applying the plan does.
     pub fn to_make(&self) -> impl Iterator<Item = &Change> {
-        self.changes
-            .iter()
-            .filter(|change| change.action != Action::WouldDelete)
+        self.changes.iter().filter(|change| change.action.is_made())
     }
 
-    /// How many objects the document leaves out.
+    /// How many changes take something away, or would.
     pub fn deletions(&self) -> usize {
-        self.changes.len() - self.to_make().count()
+        let changes = self.changes.iter();
+        changes.filter(|change| change.action.is_deletion()).count()
     }
 }
 
@@ -118,6 +169,14 @@ pub enum Work<'a> {
         label: &'a VersionLabel,
         target: &'a Target,
     },
+    Restore,
+    Withdraw {
+        rollout: Box<Rollout>,
+    },
+    Archive {
+        active: Option<Box<Rollout>>,
+    },
+    /// Nothing is done.
     Keep,
 }
 
@@ -130,7 +189,7 @@ pub fn plan(tenant: TenantId, entries: &Entries, state: &State) -> Result<Plan, 
 /// The plan that these steps make.
 pub fn plan_of(tenant: TenantId, entries: &Entries, steps: &[Step<'_>]) -> Result<Plan, Problem> {
     let changes: Vec<Change> = steps.iter().map(|step| step.change.clone()).collect();
-    let document = entries.to_json()?;
+    let document = entries.to_kept()?;
     let told = serde_json::to_vec(&changes).map_err(Problem::internal)?;
     let sha256 = sha256_of(&[
         DIGEST_CONTEXT,
@@ -149,13 +208,18 @@ pub fn steps<'a>(entries: &'a Entries, state: &State) -> Result<Vec<Step<'a>>, P
     let mut steps = Vec::new();
     let mut left_out = Vec::new();
     let mut errors = Vec::new();
-    for entry in &entries.0 {
-        let known = state.policies.get(entry.name.as_str());
+    for entry in &entries.policies {
+        let name = entry.name.as_str();
+        let archived = state.archived.get(name);
+        let known = state.policies.get(name).or(archived);
+        if let Some(archived) = archived {
+            steps.push(restored(name, archived));
+        }
         about_policy(entry, known, &mut steps);
         about_versions(entry, known, &mut steps, &mut errors);
         about_activation(entry, known, &mut steps)?;
         if let Some(known) = known {
-            about_left_out(entry, known, &mut left_out);
+            about_left_out(entry, known, entries.left_out, &mut left_out);
         }
     }
     if !errors.is_empty() {
@@ -170,16 +234,67 @@ pub fn steps<'a>(entries: &'a Entries, state: &State) -> Result<Vec<Step<'a>>, P
             ))
             .with_errors(errors));
     }
-    let named = |name: &str| entries.0.iter().any(|entry| entry.name.as_str() == name);
-    for name in state.policies.keys().filter(|name| !named(name)) {
-        left_out.push(kept(
-            name,
-            None,
-            "The document has no such policy. It is kept with its versions and devices.".to_owned(),
-        ));
-    }
+    let named: BTreeSet<&str> = entries.policies.iter().map(|entry| entry.name.as_str()).collect();
+    let unnamed = state
+        .policies
+        .iter()
+        .filter(|(name, _)| !named.contains(name.as_str()));
+    left_out.extend(unnamed.map(|(name, known)| policy_left_out(name, known, entries.left_out)));
     steps.extend(left_out);
     Ok(steps)
+}
+
+fn restored<'a>(name: &str, known: &Known) -> Step<'a> {
+    let detail = format!(
+        "The archived policy of this name comes back with its {} versions.",
+        known.versions.len()
+    );
+    Step {
+        change: change(Action::RestorePolicy, name, None, detail),
+        work: Work::Restore,
+    }
+}
+
+fn policy_left_out<'a>(name: &str, known: &Known, left_out: LeftOut) -> Step<'a> {
+    let made_elsewhere = match known.policy.managed_by {
+        None => " It was not made by a document.",
+        Some(_) => "",
+    };
+    let (action, detail, work) = match (left_out, &known.active) {
+        (LeftOut::Refuse, _) => (
+            Action::WouldDelete,
+            "The document has no such policy.".to_owned(),
+            Work::Keep,
+        ),
+        (LeftOut::Keep, _) => (
+            Action::Keep,
+            "The document has no such policy. It is kept with its versions and devices.".to_owned(),
+            Work::Keep,
+        ),
+        (LeftOut::Prune, Some(rollout)) => (
+            Action::ArchivePolicy,
+            format!(
+                "The document has no such policy. Version {} (generation {}) is taken from {}; the policy is archived, \
+                 its versions stay.",
+                rollout.version,
+                rollout.generation,
+                whom(&rollout.plan.target)
+            ),
+            Work::Archive {
+                active: known.active.clone().map(Box::new),
+            },
+        ),
+        (LeftOut::Prune, None) => (
+            Action::ArchivePolicy,
+            "The document has no such policy. It is not active; it is archived, its versions stay."
+                .to_owned(),
+            Work::Archive { active: None },
+        ),
+    };
+    Step {
+        change: change(action, name, None, detail + made_elsewhere),
+        work,
+    }
 }
 
 fn about_policy<'a>(entry: &'a PolicyEntry, known: Option<&Known>, steps: &mut Vec<Step<'a>>) {
@@ -275,7 +390,7 @@ fn about_activation<'a>(
 }
 
 /// What the state has of a policy and the document does not say.
-fn about_left_out(entry: &PolicyEntry, known: &Known, left_out: &mut Vec<Step<'_>>) {
+fn about_left_out(entry: &PolicyEntry, known: &Known, what: LeftOut, left_out: &mut Vec<Step<'_>>) {
     let name = entry.name.as_str();
     if entry.description.is_none() && known.policy.description.is_some() {
         left_out.push(kept(
@@ -284,8 +399,7 @@ fn about_left_out(entry: &PolicyEntry, known: &Known, left_out: &mut Vec<Step<'_
             "The document has no description. The stored one is kept.".to_owned(),
         ));
     }
-    let named: std::collections::BTreeSet<&VersionLabel> =
-        entry.versions.iter().map(|(label, _)| label).collect();
+    let named: BTreeSet<&VersionLabel> = entry.versions.iter().map(|(label, _)| label).collect();
     for version in known
         .versions
         .iter()
@@ -298,21 +412,36 @@ fn about_left_out(entry: &PolicyEntry, known: &Known, left_out: &mut Vec<Step<'_
         ));
     }
     if let (None, Some(rollout)) = (&entry.active, &known.active) {
-        left_out.push(kept(
-            name,
-            Some(&rollout.version),
-            format!(
-                "The document has no version active. This one stays active (generation {}); roll its rollout back to \
-                 take it from its devices.",
-                rollout.generation
-            ),
-        ));
+        left_out.push(activation_left_out(name, rollout, what));
+    }
+}
+
+fn activation_left_out<'a>(name: &str, rollout: &Rollout, left_out: LeftOut) -> Step<'a> {
+    let (action, becomes, work) = match left_out {
+        LeftOut::Refuse => (Action::WouldDelete, "is", Work::Keep),
+        LeftOut::Keep => (Action::Keep, "stays", Work::Keep),
+        LeftOut::Prune => (
+            Action::Withdraw,
+            "is taken from its devices; until now it is",
+            Work::Withdraw {
+                rollout: Box::new(rollout.clone()),
+            },
+        ),
+    };
+    let detail = format!(
+        "The document has no version active. This one {becomes} active for {} (generation {}).",
+        whom(&rollout.plan.target),
+        rollout.generation
+    );
+    Step {
+        change: change(action, name, Some(&rollout.version), detail),
+        work,
     }
 }
 
 fn kept<'a>(policy: &str, version: Option<&VersionLabel>, detail: String) -> Step<'a> {
     Step {
-        change: change(Action::WouldDelete, policy, version, detail),
+        change: change(Action::Keep, policy, version, detail),
         work: Work::Keep,
     }
 }

@@ -171,7 +171,8 @@ async fn one_plan_applied_many_times_at_once_is_applied_once() {
     on_both(MIGRATIONS, async |db| {
         let scene = std::sync::Arc::new(Scene::new(db.db().clone()).await);
         // The second one only activates: no unique name or label keeps two of it apart.
-        let other = r#"{"format":1,"policies":[{"name":"baseline","active":{"version":"2026.04"}}]}"#;
+        let other =
+            r#"{"format":1,"partial":true,"policies":[{"name":"baseline","active":{"version":"2026.04"}}]}"#;
         for (document, activations) in [(DOCUMENT, 1), (other, 2)] {
             let planned = plan(&scene, document).await;
             let mut calls = Vec::new();
@@ -195,7 +196,7 @@ async fn one_plan_applied_many_times_at_once_is_applied_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m13_what_a_document_leaves_out_is_shown_and_kept() {
+async fn m13_what_a_document_leaves_out_is_shown_and_refused_until_pruned() {
     on_both(MIGRATIONS, async |db| {
         let scene = Scene::new(db.db().clone()).await;
         let planned = plan(&scene, DOCUMENT).await;
@@ -209,22 +210,180 @@ async fn m13_what_a_document_leaves_out_is_shown_and_kept() {
         );
         let bare = plan(&scene, r#"{"format":1,"policies":[{"name":"baseline"}]}"#).await;
         let left_out = [
-            "would_delete baseline",
-            "would_delete baseline 2026.05",
-            "would_delete baseline 2026.04",
+            "keep baseline",
+            "keep baseline 2026.05",
+            "keep baseline 2026.04",
             "would_delete baseline 2026.05",
             "would_delete wifi",
         ];
         assert_eq!(changes(&bare["changes"]), left_out);
-        assert_eq!(bare["deletions"], 5);
+        assert_eq!(bare["deletions"], 2);
         for plan in [&empty, &bare] {
             let answer = apply(&scene, plan).await;
-            assert_eq!((answer.status, answer.json()), (200, json!({"applied": []})));
+            assert_eq!((answer.status, answer.code().as_str()), (422, "prune_required"));
         }
         assert_eq!(export(&scene).await, before);
 
-        let pruned = refused(&scene, "/plan", r#"{"format":1,"policies":[],"prune":true}"#).await;
-        assert_eq!(pruned, (422, "prune_unsupported".to_owned()));
+        let part = plan(&scene, r#"{"format":1,"policies":[],"partial":true}"#).await;
+        assert_eq!(changes(&part["changes"]), ["keep baseline", "keep wifi"]);
+        assert_eq!(apply(&scene, &part).await.json(), json!({"applied": []}));
+        let both = r#"{"format":1,"policies":[],"partial":true,"prune":true}"#;
+        assert_eq!(refused(&scene, "/plan", both).await, (400, "invalid".to_owned()));
+        assert_eq!(export(&scene).await, before);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m13_pruning_takes_away_what_is_left_out_and_naming_it_again_brings_it_back() {
+    on_both(MIGRATIONS, async |db| {
+        let scene = Scene::new(db.db().clone()).await;
+        let planned = plan(&scene, DOCUMENT).await;
+        assert_eq!(apply(&scene, &planned).await.status, 200);
+        let before = export(&scene).await;
+        let device = scene.device(Platform::Macos).await;
+        let bundles = || {
+            let desired = scene
+                .app
+                .activations
+                .desired(scene.tenant, Platform::Macos, device.id);
+            desired.map_or(0, |desired| desired.bundles.len())
+        };
+        assert_eq!(bundles(), 1);
+
+        let withdrawn = plan(
+            &scene,
+            r#"{"format":1,"prune":true,"policies":[{"name":"baseline"},{"name":"wifi"}]}"#,
+        )
+        .await;
+        assert_eq!(withdrawn["deletions"], 1);
+        let answer = apply(&scene, &withdrawn).await;
+        assert_eq!(
+            changes(&answer.json()["applied"]),
+            ["withdraw baseline 2026.05"],
+            "{answer:?}"
+        );
+        assert_eq!(bundles(), 0);
+        assert_eq!(scene.entries("rollout.withdrawn").await, 1);
+
+        assert_eq!(apply(&scene, &plan(&scene, DOCUMENT).await).await.status, 200);
+        assert_eq!((bundles(), export(&scene).await), (1, before.clone()));
+        let pruned = plan(&scene, r#"{"format":1,"policies":[],"prune":true}"#).await;
+        assert_eq!(
+            changes(&pruned["changes"]),
+            ["archive_policy baseline", "archive_policy wifi"]
+        );
+        let answer = apply(&scene, &pruned).await;
+        assert_eq!(
+            answer.json()["applied"].as_array().map(Vec::len),
+            Some(2),
+            "{answer:?}"
+        );
+        assert_eq!(bundles(), 0);
+        assert_eq!(export(&scene).await, r#"{"format":1,"policies":[]}"#);
+        assert_eq!(scene.entries("policy.archived").await, 2);
+        let policy = scene.call("GET", "/policies/wifi", None).await.json();
+        assert!(policy["archived_at"].is_string(), "{policy}");
+        let version = r#"{"version":"2","settings":{"passcode.min_length":8}}"#;
+        let made = refused(&scene, "/policies/wifi/versions", version).await;
+        assert_eq!(made, (409, "illegal_state".to_owned()));
+        let activated = refused(&scene, "/policies/wifi/activate", r#"{"version":"1"}"#).await;
+        assert_eq!(activated, (409, "illegal_state".to_owned()));
+        let taken = refused(&scene, "/policies", r#"{"name":"wifi"}"#).await;
+        assert_eq!(taken, (409, "name_taken".to_owned()));
+
+        let back = plan(&scene, DOCUMENT).await;
+        assert_eq!(
+            changes(&back["changes"]),
+            [
+                "restore_policy baseline",
+                "activate baseline 2026.05",
+                "restore_policy wifi"
+            ]
+        );
+        assert_eq!(apply(&scene, &back).await.status, 200);
+        assert_eq!((bundles(), export(&scene).await), (1, before));
+        assert_eq!(apply(&scene, &pruned).await.code(), "plan_changed");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m13_a_prune_above_its_budget_changes_nothing() {
+    on_both(MIGRATIONS, async |db| {
+        let scene = Scene::new(db.db().clone()).await;
+        for number in 0..6 {
+            scene.version(&format!("p{number}"), "1", BASELINE).await;
+        }
+        let before = export(&scene).await;
+        let pruned = plan(&scene, r#"{"format":1,"policies":[],"prune":true}"#).await;
+        assert_eq!(pruned["deletions"], 6);
+        let budget = |budget: usize| json!({"plan_sha256": pruned["plan_sha256"], "deletion_budget": budget});
+        let exceeded = (422, "deletion_budget_exceeded".to_owned());
+        let answer = apply(&scene, &pruned).await;
+        assert_eq!((answer.status, answer.code()), exceeded);
+        assert_eq!(refused(&scene, "/apply", &budget(5).to_string()).await, exceeded);
+        assert_eq!(refused(&scene, "/apply", &budget(0).to_string()).await, exceeded);
+        assert_eq!(export(&scene).await, before);
+        assert_eq!(scene.entries("policy.archived").await, 0);
+        let answer = scene.call("POST", "/apply", Some(&budget(6).to_string())).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(scene.entries("policy.archived").await, 6);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_document_changed_is_managed_by_it() {
+    on_both(MIGRATIONS, async |db| {
+        let scene = Scene::new(db.db().clone()).await;
+        scene.version("by-hand", "1", BASELINE).await;
+        let by_hand = scene.call("GET", "/policies/by-hand", None).await.json();
+        assert!(by_hand["managed_by"].is_null());
+        let both = r#"{"format":1,"policies":[{"name":"by-hand","versions":[
+            {"version":"1","settings":{"passcode.required":true,"passcode.min_length":12}}]},{"name":"new"}]}"#;
+        assert_eq!(apply(&scene, &plan(&scene, both).await).await.status, 200);
+        let managed = async |name: &str| {
+            let path = format!("/policies/{name}");
+            scene.call("GET", &path, None).await.json()["managed_by"].clone()
+        };
+        assert_eq!((managed("new").await, managed("by-hand").await), (json!("git"), Value::Null));
+        let changed = both.replace(r#""name":"by-hand""#, r#""name":"by-hand","description":"d""#);
+        assert_eq!(apply(&scene, &plan(&scene, &changed).await).await.status, 200);
+        assert_eq!(managed("by-hand").await, json!("git"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_is_not_archived_while_it_is_activated() {
+    on_both(MIGRATIONS, async |db| {
+        let scene = std::sync::Arc::new(Scene::new(db.db().clone()).await);
+        for round in 0..6 {
+            let name = format!("p{round}");
+            scene.version(&name, "1", BASELINE).await;
+            let pruned = plan(&scene, r#"{"format":1,"policies":[],"prune":true}"#).await;
+            let archiving = tokio::spawn({
+                let scene = std::sync::Arc::clone(&scene);
+                async move { apply(&scene, &pruned).await }
+            });
+            let activated = scene
+                .call(
+                    "POST",
+                    &format!("/policies/{name}/activate"),
+                    Some(r#"{"version":"1"}"#),
+                )
+                .await;
+            let archived = archiving.await.expect("the call ends");
+            match (archived.status, activated.status) {
+                (200, 409) | (409, 202) => {}
+                other => panic!("{other:?}: {archived:?} {activated:?}"),
+            }
+            let policy = scene.call("GET", &format!("/policies/{name}"), None).await.json();
+            assert_eq!(policy["archived_at"].is_string(), archived.status == 200);
+            let rest = plan(&scene, r#"{"format":1,"policies":[],"prune":true}"#).await;
+            assert_eq!(apply(&scene, &rest).await.status, 200);
+        }
     })
     .await;
 }

@@ -23,6 +23,7 @@ pub use api::router;
 
 /// The days that the overview looks back on.
 const OVERVIEW_DAYS: u64 = 7;
+const REFUSED_COUNTED_MAX: i64 = 1000;
 
 /// A device's policy in short.
 #[derive(Debug, Serialize, ToSchema)]
@@ -147,6 +148,9 @@ pub struct Overview {
     pub commands_failed: i64,
     /// Enrollment tokens of the last seven days.
     pub enrollment: Funnel,
+    /// Attempts of the last seven days to change a policy version, or to push a bundle that is not the tenant's: refused
+    /// and logged. Counted to 1000.
+    pub changes_refused: usize,
     pub log_entries: u64,
 }
 
@@ -164,6 +168,7 @@ pub fn overview(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Res
         commands_failed: of(CommandState::Failed) + of(CommandState::Unknown),
         commands,
         enrollment: enrollment::funnel(tx, tenant, since, now)?,
+        changes_refused: audit::refused_since(tx, tenant, since, REFUSED_COUNTED_MAX)?.len(),
         log_entries: audit::head(app, tenant).map_or(0, |head| head.size),
         devices: summary,
     })

@@ -22,6 +22,7 @@ use super::{
     BUNDLE_MEDIA_TYPE, PolicySummary, Version, catalogue,
     change::{self, Made},
     compile,
+    push,
     rules::{self, Content},
 };
 use crate::{
@@ -47,6 +48,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(get_bundle))
         .merge(catalogue::router())
         .merge(compile::router())
+        .merge(push::router())
 }
 
 /// A policy.
@@ -61,6 +63,12 @@ pub struct PolicyView {
     pub versions: u64,
     /// Its newest version.
     pub newest_version: Option<String>,
+    /// `git` when it was made or changed by applying a document: change it there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub managed_by: Option<String>,
+    /// Since when it is put away: not listed, not activated, with no new versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archived_at: Option<String>,
 }
 
 impl From<PolicySummary> for PolicyView {
@@ -72,6 +80,8 @@ impl From<PolicySummary> for PolicyView {
             created_at: summary.policy.created_at.to_string(),
             versions: summary.versions,
             newest_version: summary.newest,
+            managed_by: summary.policy.managed_by,
+            archived_at: summary.policy.archived_at.map(|at| at.to_string()),
         }
     }
 }
@@ -253,7 +263,7 @@ struct VersionRequest {
 
 /// A version that now exists.
 #[derive(Debug, Serialize, ToSchema)]
-struct CreatedVersion {
+pub(super) struct CreatedVersion {
     #[schema(value_type = String)]
     policy_id: PolicyId,
     #[schema(value_type = String)]

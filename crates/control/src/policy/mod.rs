@@ -7,6 +7,7 @@ mod artifacts;
 mod catalogue;
 mod change;
 mod compile;
+mod push;
 mod rules;
 mod store;
 #[cfg(test)]
@@ -33,7 +34,7 @@ pub use api::router;
 pub use artifacts::{
     ArtifactError, ArtifactStore, Put, Unstored, artifact, require_artifact, store_artifacts,
 };
-pub use change::{Made, create, describe, make_version};
+pub use change::{Made, archive, create, describe, hold, make_version, manage, restore};
 pub use compile::{CompileTarget, compile};
 pub use rules::{Content, check_policy, read_content};
 
@@ -41,6 +42,8 @@ pub use rules::{Content, check_policy, read_content};
 pub const STATEMENTS: &[Statement] = store::ALL;
 /// Media type of a bundle.
 pub const BUNDLE_MEDIA_TYPE: &str = "application/zip";
+/// [`Policy::managed_by`] of policies that were made or changed by applying a document.
+pub const MANAGED_BY_DOCUMENTS: &str = "git";
 
 /// A policy as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,10 @@ pub struct Policy {
     pub name: String,
     pub description: Option<String>,
     pub created_at: Timestamp,
+    /// Who describes it, such as [`MANAGED_BY_DOCUMENTS`]: people look at it and do not edit it.
+    pub managed_by: Option<String>,
+    /// Since when it is put away: not listed, not activated, with no new versions. Its versions and its name stay.
+    pub archived_at: Option<Timestamp>,
 }
 
 /// A policy in a list, with its newest version.
@@ -99,12 +106,17 @@ pub fn get(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<Policy, Pr
     store::policy(tx, tenant, policy)?.ok_or_else(|| NOT_FOUND.detail("There is no such policy."))
 }
 
+/// The policy that has this name, archived or not.
+pub fn by_name(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Policy>, Problem> {
+    Ok(store::policy_by_name(tx, tenant, name)?)
+}
+
 /// A policy's name, for pages and views; the id where the policy is not known.
 pub fn name(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<String, Problem> {
     Ok(store::policy(tx, tenant, policy)?.map_or_else(|| policy.to_string(), |policy| policy.name))
 }
 
-/// A page of policies by id after `after`, at most `limit`.
+/// A page of policies that are not archived, by id after `after`, at most `limit`.
 pub fn list(
     tx: &mut Tx,
     tenant: TenantId,

@@ -1,7 +1,9 @@
 //! What a version may say, and when a stored one is still itself.
 
+use std::time::Duration;
+
 use muster_model::{
-    PolicyId,
+    PolicyId, Timestamp,
     rules::{Rule, check_rules},
     settings::Settings,
     text::Name,
@@ -11,14 +13,16 @@ use muster_trust::{
     key::{Digest, sha256, sha256_of},
 };
 
-use super::{Opened, Version};
+use super::{Opened, Policy, Version};
 use crate::{
-    access::problem::{FieldError, INVALID, Problem, SETTINGS_INVALID},
+    access::problem::{BUNDLE_REFUSED, FieldError, INVALID, Problem, SETTINGS_INVALID},
     secrets::TenantKeys,
 };
 
 /// Longest description of a policy, in characters.
 const DESCRIPTION_CHARS_MAX: usize = 1024;
+/// How far the clock of who built a bundle may be ahead.
+const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(600);
 
 /// The checked content of a version.
 #[derive(Debug, Clone)]
@@ -127,6 +131,69 @@ pub fn open_bundle(bytes: &[u8], keys: &TenantKeys, version: &Version) -> Result
         Settings::parse(open.settings_json()).map_err(|_| "its settings are not understood".to_owned())?;
     let rules = serde_json::from_slice(open.rules_json()).map_err(|error| error.to_string())?;
     Ok(Opened { settings, rules })
+}
+
+/// A bundle from elsewhere that devices would take.
+#[derive(Debug, Clone)]
+pub struct Pushed {
+    pub open: OpenBundle,
+    pub content: Content,
+}
+
+/// Why a bundle from elsewhere is refused.
+#[derive(Debug)]
+pub enum RefusedBundle {
+    /// Signed by somebody else, or for something else: worth an entry in the log.
+    NotOurs { why: String, sha256: Digest },
+    /// Signed as it should be, with content that no version can have.
+    Content(Problem),
+}
+
+/// Checks a bundle that was built elsewhere for a policy: everything that a device checks, and that what it says is
+/// written in the one way that the server itself writes it.
+pub fn check_pushed(
+    open: OpenBundle,
+    keys: &TenantKeys,
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<Pushed, RefusedBundle> {
+    let not_ours = |why: String| RefusedBundle::NotOurs {
+        why,
+        sha256: open.sha256,
+    };
+    let manifest = &open.manifest;
+    open.verify(&keys.root)
+        .map_err(|error| not_ours(error.to_string()))?;
+    if manifest.policy_id != policy.id || manifest.policy_name != policy.name {
+        return Err(not_ours(format!(
+            "the bundle is of the policy {} ({}), and was pushed to {} ({})",
+            manifest.policy_name, manifest.policy_id, policy.name, policy.id
+        )));
+    }
+    let refuse = |detail: &str| RefusedBundle::Content(BUNDLE_REFUSED.detail(detail));
+    if now.plus(CLOCK_DIFFERENCE_MAX) < manifest.created_at {
+        return Err(refuse(
+            "The bundle was created in the future. Correct --created-at or the clock.",
+        ));
+    }
+    if manifest.files.len() != 2 {
+        return Err(refuse(
+            "A bundle has settings.json and rules.json, and nothing else.",
+        ));
+    }
+    let not_text = |_| refuse("The settings are not text.");
+    let settings = std::str::from_utf8(open.settings_json()).map_err(not_text)?;
+    let rules: Vec<Rule> = serde_json::from_slice(open.rules_json())
+        .map_err(|error| refuse(&format!("The rules are not understood: {error}.")))?;
+    let content = read_content(settings, &rules).map_err(RefusedBundle::Content)?;
+    if content.settings_json.as_bytes() != open.settings_json()
+        || content.rules_json.as_bytes() != open.rules_json()
+    {
+        return Err(refuse(
+            "The settings or rules are not in canonical form. Build the bundle with `muster bundle build`.",
+        ));
+    }
+    Ok(Pushed { open, content })
 }
 
 #[cfg(test)]

@@ -9,15 +9,23 @@ statements! {
     INSERT_POLICY = "INSERT INTO policy_policy (tenant_id, policy_id, name, description, created_at) \
         VALUES ($1, $2, $3, $4, $5)";
     DESCRIBE_POLICY = "UPDATE policy_policy SET description = $3 WHERE tenant_id = $1 AND policy_id = $2";
-    POLICY = "SELECT policy_id, name, description, created_at FROM policy_policy \
+    HOLD_POLICY = "UPDATE policy_policy SET name = name \
+        WHERE tenant_id = $1 AND policy_id = $2 AND archived_at IS NULL";
+    ARCHIVE_POLICY = "UPDATE policy_policy SET archived_at = $3 \
+        WHERE tenant_id = $1 AND policy_id = $2 AND archived_at IS NULL";
+    RESTORE_POLICY = "UPDATE policy_policy SET archived_at = NULL \
+        WHERE tenant_id = $1 AND policy_id = $2 AND archived_at IS NOT NULL";
+    MANAGE_POLICY = "UPDATE policy_policy SET managed_by = $3 WHERE tenant_id = $1 AND policy_id = $2";
+    POLICY = "SELECT policy_id, name, description, created_at, managed_by, archived_at FROM policy_policy \
         WHERE tenant_id = $1 AND policy_id = $2";
-    POLICY_BY_NAME = "SELECT policy_id, name, description, created_at FROM policy_policy \
+    POLICY_BY_NAME = "SELECT policy_id, name, description, created_at, managed_by, archived_at FROM policy_policy \
         WHERE tenant_id = $1 AND name = $2";
-    POLICIES = "SELECT p.policy_id, p.name, p.description, p.created_at, \
+    POLICIES = "SELECT p.policy_id, p.name, p.description, p.created_at, p.managed_by, p.archived_at, \
         (SELECT COUNT(*) FROM policy_version v WHERE v.tenant_id = p.tenant_id AND v.policy_id = p.policy_id), \
         (SELECT v.version FROM policy_version v WHERE v.tenant_id = p.tenant_id AND v.policy_id = p.policy_id \
         ORDER BY v.sequence DESC LIMIT 1) \
-        FROM policy_policy p WHERE p.tenant_id = $1 AND p.policy_id > $2 ORDER BY p.policy_id LIMIT $3";
+        FROM policy_policy p WHERE p.tenant_id = $1 AND p.policy_id > $2 AND p.archived_at IS NULL \
+        ORDER BY p.policy_id LIMIT $3";
     NEXT_SEQUENCE = "SELECT COALESCE(MAX(sequence), 0) + 1 FROM policy_version \
         WHERE tenant_id = $1 AND policy_id = $2";
     INSERT_VERSION = "INSERT INTO policy_version (tenant_id, policy_id, version, sequence, content_sha256, settings, \
@@ -87,6 +95,29 @@ pub fn mark_artifact(
     tx.execute(&MARK_ARTIFACT, &[&tenant.uuid(), &bundle_sha256, &at.as_micros()])
 }
 
+/// Keeps a policy from being archived until the transaction ends; 0 when there is none, or it is archived.
+pub fn hold(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<u64, StorageError> {
+    tx.execute(&HOLD_POLICY, &[&tenant.uuid(), &policy.uuid()])
+}
+
+/// Puts a policy away; 0 when it is away already.
+pub fn archive(tx: &mut Tx, tenant: TenantId, policy: PolicyId, at: Timestamp) -> Result<u64, StorageError> {
+    tx.execute(
+        &ARCHIVE_POLICY,
+        &[&tenant.uuid(), &policy.uuid(), &at.as_micros()],
+    )
+}
+
+/// Brings an archived policy back; 0 when it is not archived.
+pub fn restore(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<u64, StorageError> {
+    tx.execute(&RESTORE_POLICY, &[&tenant.uuid(), &policy.uuid()])
+}
+
+/// Says who describes the policy.
+pub fn manage(tx: &mut Tx, tenant: TenantId, policy: PolicyId, by: &str) -> Result<u64, StorageError> {
+    tx.execute(&MANAGE_POLICY, &[&tenant.uuid(), &policy.uuid(), &by])
+}
+
 pub fn policy(tx: &mut Tx, tenant: TenantId, id: PolicyId) -> Result<Option<Policy>, StorageError> {
     tx.query_opt(&POLICY, &[&tenant.uuid(), &id.uuid()], policy_of)
 }
@@ -104,8 +135,8 @@ pub fn policies(
     tx.query(&POLICIES, &[&tenant.uuid(), &after.uuid(), &limit], |row| {
         Ok(PolicySummary {
             policy: policy_of(row)?,
-            versions: row.get(4)?,
-            newest: row.get(5)?,
+            versions: row.get(6)?,
+            newest: row.get(7)?,
         })
     })
 }
@@ -191,6 +222,8 @@ fn policy_of(row: &Row<'_>) -> Result<Policy, StorageError> {
         name: row.get(1)?,
         description: row.get(2)?,
         created_at: Timestamp::from_micros(row.get(3)?),
+        managed_by: row.get(4)?,
+        archived_at: row.get::<Option<i64>>(5)?.map(Timestamp::from_micros),
     })
 }
 

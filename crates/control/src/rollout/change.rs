@@ -117,6 +117,25 @@ pub fn undo(
     })
 }
 
+/// Ends the current rollout of a policy, and brings no earlier version back: its devices are without the policy.
+pub fn take_back(
+    tx: &mut LoggedTx<'_>,
+    settings: &Settings,
+    mut rollout: Rollout,
+) -> Result<Rollout, Problem> {
+    let from = rollout.state;
+    rollout.state = rules::transition(from, RolloutEvent::RollBack)?;
+    if !rollout.current {
+        return Err(changed_meanwhile());
+    }
+    let (tenant, at) = (tx.tenant(), tx.at());
+    rollout.plan.ended = Some(super::stage(tx, tenant, &rollout, settings, at)?);
+    rollout.current = false;
+    rollout.updated_at = at;
+    withdraw(tx, &mut rollout, from)?;
+    Ok(rollout)
+}
+
 /// Ends a running rollout whose devices all have it. `None` when it is no longer running.
 pub(super) fn complete(
     tx: &mut LoggedTx<'_>,
@@ -160,6 +179,7 @@ fn start(
     order: Order<'_>,
 ) -> Result<Rollout, Problem> {
     let tenant = tx.tenant();
+    policy::hold(tx, order.policy)?;
     let version = policy::version(tx, tenant, order.policy, order.version)?;
     policy::bundle(tx, keys, &version)?;
     if store::count_others_current(tx, tenant, order.policy)? >= ACTIVE_POLICIES_MAX as u64 {

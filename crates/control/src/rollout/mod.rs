@@ -31,7 +31,7 @@ use crate::{
 };
 pub use activations::{Activations, DesiredSet};
 pub use api::{RolloutView, StageView, router, view};
-pub use change::{Undone, activate, pause, resume, undo};
+pub use change::{Undone, activate, pause, resume, take_back, undo};
 pub use desired::{DESIRED_STATE_DAYS, desired_for, ensure, load, reload};
 pub use reconcile::reconcile;
 pub use report::{

@@ -127,7 +127,9 @@ async fn call(api: &Api, route: &Route, path: &str) -> Answer {
         .http
         .request(method.clone(), format!("{}{path}", api.origin))
         .bearer_auth(&api.token);
-    answer(if method == Method::POST {
+    answer(if route.path.ends_with("/bundles") {
+        request.header("content-type", "application/zip").body("PK")
+    } else if method == Method::POST {
         request.json(&body_of(route))
     } else {
         request

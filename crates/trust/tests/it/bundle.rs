@@ -84,6 +84,27 @@ fn a_signer_elsewhere_seals_a_draft() {
 }
 
 #[test]
+fn a_draft_travels_as_an_archive_that_is_no_bundle() {
+    let tenant = tenant();
+    let built = tenant.bundle(policy(1), "1", SETTINGS_JSON);
+    let (draft, envelope) = open(&built.bytes).unwrap().into_draft();
+    let carried = draft.to_archive().unwrap();
+    assert_eq!(open(&carried), Err(BundleError::MissingFile(SIGNATURE)));
+    let arrived = bundle::open_draft(&carried).unwrap();
+    assert_eq!(arrived.manifest().unwrap().policy_id, policy(1));
+    assert_eq!(arrived.file(SETTINGS), Some(SETTINGS_JSON));
+    assert_eq!(arrived.seal(&envelope).unwrap(), built);
+    // A signed one is no draft: its signature is a file that the manifest does not name.
+    assert_eq!(
+        bundle::open_draft(&built.bytes).map(|_| ()),
+        Err(BundleError::File(SIGNATURE.to_owned()))
+    );
+    for (_, bent) in bit_flips(&carried) {
+        assert!(bundle::open_draft(&bent).is_err());
+    }
+}
+
+#[test]
 fn p1_every_bit_flip_of_a_bundle_is_refused() {
     let bytes = tenant().bundle(policy(1), "1", SETTINGS_JSON).bytes;
     for (at, changed) in bit_flips(&bytes) {

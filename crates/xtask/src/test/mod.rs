@@ -170,6 +170,9 @@ fn cargo_test(options: &Options, programs: &Programs, server: Option<&postgres::
     if let Some(chromium) = peers::find_chromium() {
         cargo.env("MUSTER_TEST_CHROMIUM", chromium);
     }
+    if let Some(linter) = python::find("check-jsonschema") {
+        cargo.env("MUSTER_TEST_CHECK_JSONSCHEMA", linter);
+    }
     let mut cargo = cargo
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
