@@ -2,7 +2,7 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets ← devices, certificates ← commands, enrollment ← acme, policy ← compliance ← rollout ← fleet,
+//! `access, audit, secrets ← devices, certificates ← commands, enrollment, groups ← acme, policy ← compliance ← rollout ← fleet,
 //! configuration`.
 
 pub mod access;
@@ -16,6 +16,7 @@ pub mod configuration;
 pub mod devices;
 pub mod enrollment;
 pub mod fleet;
+pub mod groups;
 pub mod invariants;
 pub mod openapi;
 pub mod page;
@@ -53,6 +54,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "acme",
         sql: include_str!("../migrations/0004_acme.sql"),
     },
+    Migration {
+        version: 5,
+        name: "groups",
+        sql: include_str!("../migrations/0006_groups.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -64,8 +70,11 @@ pub const STATEMENTS: &[&[Statement]] = &[
     commands::STATEMENTS,
     configuration::STATEMENTS,
     devices::STATEMENTS,
+    devices::CHANGE_STATEMENTS,
+    devices::LABEL_STATEMENTS,
     devices::TARGET_STATEMENTS,
     enrollment::STATEMENTS,
+    groups::STATEMENTS,
     policy::STATEMENTS,
     rollout::STATEMENTS,
 ];
@@ -85,6 +94,7 @@ pub struct Control {
     /// Whether `registry` may be believed now.
     pub memory: devices::MemoryTrust,
     pub activations: rollout::Activations,
+    pub memberships: groups::Memberships,
     pub revocations: certificates::Revocations,
     pub settings: Settings,
     /// This process, as leases name it.
@@ -130,6 +140,7 @@ pub struct Nudges {
     pub sequencer: Notify,
     pub follower: Notify,
     pub rollouts: Notify,
+    pub groups: Notify,
 }
 
 impl Control {
@@ -143,6 +154,7 @@ impl Control {
         keys.authority.publish_at(settings.pki_url.clone());
         Arc::new(Control {
             memory: devices::MemoryTrust::of(db.engine()),
+            memberships: groups::Memberships::new(db.engine()),
             db,
             clock,
             keys,

@@ -6,6 +6,7 @@ use muster_storage::Tx;
 use super::{
     Device, DeviceState,
     admission::{TPM_CLAIM, hold, release, said_claims},
+    labels,
     store,
 };
 use crate::{
@@ -71,6 +72,7 @@ pub fn decide(
                 end(tx, old.id, device.id)?;
                 store::merged_into(tx, tenant, old.id, device.id)?;
                 store::inherit(tx, tenant, device.id, old.owner.as_deref(), &old.name)?;
+                labels::inherit(tx, tenant, device.id, old.id)?;
                 retired.push(old.id);
             }
             store::set_state(tx, tenant, device.id, DeviceState::Active, None)?;
