@@ -14,11 +14,12 @@ use crate::{
     report::{SettingReport, SettingState},
     rules::{Answer, Rule, all_encrypted, compare_versions},
     settings::{SettingDef, SettingValue, Settings, Support, definition},
+    subject::Subject,
     text::VersionLabel,
     time::Timestamp,
 };
 
-pub use crate::merge::{EffectiveSetting, effective};
+pub use crate::merge::{Conflict, EffectiveSetting, Overruled, conflicts, effective};
 
 /// A policy version that applies to the device.
 #[derive(Debug, Clone, Copy)]
@@ -70,11 +71,11 @@ pub struct Evaluation {
 /// `now` is when the question is asked, for deadlines. The order of the policies does not matter.
 pub fn evaluate(
     policies: &[EvaluatedPolicy<'_>],
-    facts: Option<&Facts>,
+    subject: &Subject<'_>,
     in_force: &BTreeMap<String, SettingReport>,
-    platform: Platform,
     now: Timestamp,
 ) -> Evaluation {
+    let (platform, facts) = (subject.platform, subject.facts);
     let state = effective(policies);
     let defined = || {
         let pair = |(key, setting)| Some((definition(key)?, setting));
@@ -96,7 +97,7 @@ pub fn evaluate(
         verdicts.extend(policy.rules.iter().map(|rule| Verdict {
             subject: rule.name.to_string(),
             from: policy.policy,
-            outcome: judge_rule(rule, facts),
+            outcome: judge_rule(rule, subject, now),
         }));
     }
     let compliance = overall(&verdicts, policies, in_force, !state.is_empty());
@@ -197,11 +198,12 @@ fn judge_by_facts(key: &str, value: &SettingValue, facts: Option<&Facts>, now: T
     }
 }
 
-fn judge_rule(rule: &Rule, facts: Option<&Facts>) -> Outcome {
-    match rule.check.answer(facts) {
+/// Judges one rule: what a device said, or what nobody knows yet.
+pub fn judge_rule(rule: &Rule, subject: &Subject<'_>, now: Timestamp) -> Outcome {
+    match rule.answer(subject, now) {
         Answer::True => Outcome::Compliant,
         Answer::False(reason) => Outcome::Noncompliant { reason },
-        Answer::Unknown => unknown("the device has not sent the fact"),
+        Answer::Unknown(reason) => Outcome::Unknown { reason },
     }
 }
 

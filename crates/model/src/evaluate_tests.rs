@@ -61,7 +61,7 @@ fn evaluated(
         settings: &settings,
         rules: &rules,
     };
-    evaluate(&[policy], facts, in_force, platform, NOW)
+    evaluate(&[policy], &Subject::of_facts(platform, facts), in_force, NOW)
 }
 
 fn judged(settings: &str, reported: &[(&str, SettingState)], facts: Option<&Facts>) -> ComplianceState {
@@ -229,9 +229,10 @@ proptest! {
             .map(|(def, state)| (def.key.to_owned(), report(state, None)))
             .collect();
         let facts = facts(version.as_deref(), None);
-        let one = evaluate(&policies, Some(&facts), &in_force, platform, NOW);
-        prop_assert_eq!(&one, &evaluate(&policies, Some(&facts), &in_force, platform, NOW));
-        prop_assert_eq!(&one, &evaluate(&backward, Some(&facts), &in_force, platform, NOW));
+        let subject = Subject::of_facts(platform, Some(&facts));
+        let one = evaluate(&policies, &subject, &in_force, NOW);
+        prop_assert_eq!(&one, &evaluate(&policies, &subject, &in_force, NOW));
+        prop_assert_eq!(&one, &evaluate(&backward, &subject, &in_force, NOW));
         let subjects: Vec<_> = one.verdicts.iter().map(|verdict| verdict.subject.as_str()).collect();
         prop_assert_eq!(subjects, one.state.keys().copied().collect::<Vec<_>>());
     }

@@ -26,16 +26,68 @@ pub struct EffectiveSetting {
     pub overruled: Vec<PolicyId>,
 }
 
+/// A setting that policies ask for differently, so that not all of them get what they ask for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Conflict {
+    pub key: &'static str,
+    /// How it is decided.
+    pub rule: MergeRule,
+    /// The policy that decides; of a list, the first that has it.
+    pub winner: PolicyId,
+    /// What will be in force. Secrets are redacted, here and in `overruled`.
+    pub value: SettingValue,
+    /// Who does not get what it asks for, by policy id; at least one.
+    pub overruled: Vec<Overruled>,
+}
+
+/// A policy that does not get the value it asks for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Overruled {
+    pub policy: PolicyId,
+    /// What it asks for.
+    pub value: SettingValue,
+}
+
 /// The value of every setting after the merge rules. The order of the policies does not matter.
 pub fn effective(policies: &[EvaluatedPolicy<'_>]) -> BTreeMap<&'static str, EffectiveSetting> {
+    let merged = |(key, asked): (&'static str, Vec<_>)| Some((key, merge(definition(key)?, &asked)?));
+    asked(policies).into_iter().filter_map(merged).collect()
+}
+
+/// Where the policies want different things of one device, by key: what is shown before one of them is activated. Lists that
+/// are united are no conflict, unless two want different things for the same item.
+pub fn conflicts(policies: &[EvaluatedPolicy<'_>]) -> Vec<Conflict> {
+    let conflict = |(key, asked): (&'static str, Vec<(PolicyId, &SettingValue)>)| {
+        let def = definition(key)?;
+        let merged = merge(def, &asked)?;
+        let overruled: Vec<Overruled> = asked
+            .iter()
+            .filter(|(policy, _)| merged.overruled.contains(policy))
+            .map(|(policy, value)| Overruled {
+                policy: *policy,
+                value: def.redacted(value),
+            })
+            .collect();
+        (!overruled.is_empty()).then(|| Conflict {
+            key,
+            rule: def.merge,
+            winner: merged.from,
+            value: def.redacted(&merged.value),
+            overruled,
+        })
+    };
+    asked(policies).into_iter().filter_map(conflict).collect()
+}
+
+/// What the policies ask of each setting, in the order of their ids.
+fn asked<'a>(policies: &[EvaluatedPolicy<'a>]) -> BTreeMap<&'static str, Vec<(PolicyId, &'a SettingValue)>> {
     let mut asked: BTreeMap<&'static str, Vec<(PolicyId, &SettingValue)>> = BTreeMap::new();
     for policy in in_order(policies) {
         for (key, value) in policy.settings.iter() {
             asked.entry(key).or_default().push((policy.policy, value));
         }
     }
-    let merged = |(key, asked): (&'static str, Vec<_>)| Some((key, merge(definition(key)?, &asked)?));
-    asked.into_iter().filter_map(merged).collect()
+    asked
 }
 
 /// Policies by id; of one policy the newest generation only.
@@ -225,6 +277,58 @@ mod tests {
     }
 
     #[test]
+    fn a_conflict_names_winner_losers_values_and_rule() {
+        let version = "1".parse().expect("1 is a version");
+        let all = [
+            settings(r#"{"passcode.min_length":8,"camera.allowed":false}"#),
+            settings(r#"{"passcode.min_length":12,"camera.allowed":false}"#),
+            settings(r#"{"passcode.min_length":10,"apps.blocked":["a"]}"#),
+        ];
+        let conflicts = conflicts(&policies(&all, &version));
+        let text = serde_json::to_value(&conflicts).expect("they have a text form");
+        let id = |number: u128| PolicyId::from_uuid(Uuid::from_u128(number)).to_string();
+        assert_eq!(
+            text,
+            serde_json::json!([{
+                "key": "passcode.min_length", "rule": "highest", "winner": id(2), "value": 12,
+                "overruled": [{"policy": id(1), "value": 8}, {"policy": id(3), "value": 10}],
+            }])
+        );
+    }
+
+    #[test]
+    fn lists_conflict_only_over_the_same_item_and_show_no_secret() {
+        let version = "1".parse().expect("1 is a version");
+        let blocked = [
+            settings(r#"{"apps.blocked":["a"]}"#),
+            settings(r#"{"apps.blocked":["b"]}"#),
+        ];
+        assert_eq!(conflicts(&policies(&blocked, &version)), []);
+        let of = |ssid: &str, passphrase: &str| {
+            settings(&format!(
+                r#"{{"wifi.networks":[{{"ssid":"{ssid}","security":"wpa-psk","passphrase":"{passphrase}"}}]}}"#
+            ))
+        };
+        let networks = [
+            of("a", "correct horse"),
+            of("b", "correct horse"),
+            of("a", "battery staple"),
+        ];
+        let found = conflicts(&policies(&networks, &version));
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            found[0]
+                .overruled
+                .iter()
+                .map(|lost| lost.policy.uuid().as_u128())
+                .collect::<Vec<_>>(),
+            [3]
+        );
+        let text = serde_json::to_string(&found).expect("they have a text form");
+        assert!(!text.contains("horse") && !text.contains("staple"), "{text}");
+    }
+
+    #[test]
     fn one_network_is_set_up_once() {
         let of = |passphrase: &str| {
             settings(&format!(
@@ -269,6 +373,23 @@ mod tests {
             prop_assert_eq!(effective(&forward), effective(&other));
             other.reverse();
             prop_assert_eq!(effective(&forward), effective(&other));
+        }
+
+        #[test]
+        fn conflicts_are_exactly_what_is_overruled(all in proptest::collection::vec(some_settings(), 1..6)) {
+            let version = "1".parse().expect("1 is a version");
+            let state = merged(&all);
+            let conflicts = conflicts(&policies(&all, &version));
+            let overruled = state.iter().filter(|(_, setting)| !setting.overruled.is_empty());
+            prop_assert_eq!(
+                conflicts.iter().map(|conflict| conflict.key).collect::<Vec<_>>(),
+                overruled.map(|(key, _)| *key).collect::<Vec<_>>()
+            );
+            for conflict in conflicts {
+                let losers: Vec<_> = conflict.overruled.iter().map(|lost| lost.policy).collect();
+                prop_assert_eq!(&losers, &state[conflict.key].overruled);
+                prop_assert_eq!(conflict.winner, state[conflict.key].from);
+            }
         }
 
         #[test]

@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
+use crate::command::MESSAGE_CHARS_MAX;
+
 /// Why a text was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidText {
@@ -86,6 +88,21 @@ texts! {
     VersionLabel, version;
     /// A short tag: 1 to 64 of letters, digits and `._+-`.
     Label, version;
+    /// What a device's label is called: 1 to 63 of `a-z`, `0-9` and `._-`, beginning with a letter.
+    LabelKey, label_key;
+    /// What a device's label says: at most 256 characters without control characters and changes of direction.
+    LabelValue, label_value;
+    /// A sentence or two for people: 1 to 512 characters without control characters and changes of direction.
+    Description, description;
+    /// What a user is told on the device: 1 to 256 characters without control characters and changes of direction.
+    UserMessage, user_message;
+}
+
+/// A key is looked up by its text.
+impl std::borrow::Borrow<str> for LabelKey {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
 }
 
 /// A hardware UUID as the firmware states it; all-zero and all-one values are placeholders.
@@ -193,6 +210,41 @@ fn imei(text: &str) -> Result<(), InvalidText> {
 
 fn name(text: &str) -> Result<(), InvalidText> {
     bounded(text, 128)?;
+    readable(text)
+}
+
+fn description(text: &str) -> Result<(), InvalidText> {
+    bounded(text, 512)?;
+    readable(text)
+}
+
+fn user_message(text: &str) -> Result<(), InvalidText> {
+    bounded(text, MESSAGE_CHARS_MAX)?;
+    readable(text)
+}
+
+fn label_value(text: &str) -> Result<(), InvalidText> {
+    match bounded(text, 256) {
+        // A label can say no more than that it is there.
+        Ok(()) | Err(InvalidText::Empty) => readable(text),
+        Err(other) => Err(other),
+    }
+}
+
+fn label_key(text: &str) -> Result<(), InvalidText> {
+    bounded(text, 63)?;
+    let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+    let rest = text
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte));
+    if first && rest {
+        Ok(())
+    } else {
+        Err(InvalidText::Character)
+    }
+}
+
+fn readable(text: &str) -> Result<(), InvalidText> {
     if text.chars().any(|c| c.is_control() || turns_writing(c)) {
         Err(InvalidText::Character)
     } else {
@@ -262,6 +314,14 @@ mod tests {
         assert!(VersionLabel::parse("../x").is_err());
         assert!(Imei::parse("49015420323751").is_ok());
         assert!(Imei::parse("49015420323x51").is_err());
+        assert!(LabelKey::parse("cost-center.4").is_ok());
+        for wrong in ["", "4a", "Department", "a b", "-a", &"a".repeat(64)] {
+            assert!(LabelKey::parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(LabelValue::parse("").is_ok());
+        assert!(LabelValue::parse(&"\u{e9}".repeat(256)).is_ok());
+        assert!(LabelValue::parse(&"\u{e9}".repeat(257)).is_err());
+        assert!(LabelValue::parse("a\u{7}b").is_err());
     }
 
     #[test]
@@ -280,6 +340,7 @@ mod tests {
                 proptest::prop_assert_eq!(SerialNumber::parse(serial.as_str()), Ok(serial));
             }
             let _ = (Imei::parse(&text), VersionLabel::parse(&text), Label::parse(&text), DeviceUuid::parse(&text));
+            let _ = (LabelKey::parse(&text), LabelValue::parse(&text), Description::parse(&text), UserMessage::parse(&text));
         }
     }
 }

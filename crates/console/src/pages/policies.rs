@@ -312,16 +312,9 @@ fn setting_row(key: &str, value: String) -> SettingRow {
 }
 
 fn rule_row(rule: &Rule) -> RuleRow {
-    let json = serde_json::to_value(rule).unwrap_or_default();
-    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let check = &json["check"];
-    let parts = ["fact", "op", "value"]
-        .iter()
-        .filter_map(|part| check.get(*part))
-        .map(text);
     RuleRow {
-        name: text(&json["name"]),
-        check: parts.collect::<Vec<_>>().join(" "),
+        name: rule.name.to_string(),
+        check: rule.condition.to_string(),
     }
 }
 

@@ -8,12 +8,16 @@ mod view;
 use std::{collections::BTreeMap, sync::Arc};
 
 use muster_model::{
-    DeviceId, PolicyId, TenantId, Timestamp, compliance::ComplianceState, evaluate::Evaluation, facts::Facts,
-    platform::Platform, report::SettingReport, rules::Rule, settings::Settings, text::VersionLabel,
+    DeviceAttributes, Labels, PolicyId, Subject, TenantId, Timestamp, compliance::ComplianceState,
+    evaluate::Evaluation, facts::Facts, report::SettingReport, rules::Rule, settings::Settings,
+    text::VersionLabel,
 };
 use muster_storage::Tx;
 
-use crate::{access::problem::Problem, devices};
+use crate::{
+    access::problem::Problem,
+    devices::{self, Device},
+};
 pub use rules::evaluate;
 pub use view::{DeviceSettingsView, PolicyRow, SettingRow, VerdictRow, device_settings};
 
@@ -45,31 +49,54 @@ pub struct Standing {
     pub state: ComplianceState,
 }
 
-/// Evaluates a device from its stored facts.
+/// Evaluates a device from what is stored of it.
 pub fn evaluate_device(
     tx: &mut Tx,
     tenant: TenantId,
-    device: DeviceId,
-    platform: Platform,
+    device: &Device,
     policies: &[Arc<ActivePolicy>],
     reported: &Reported,
     now: Timestamp,
 ) -> Result<Standing, Problem> {
-    let facts: Option<Facts> = devices::facts(tx, tenant, device)?.map(|(facts, _)| facts);
-    Ok(rules::evaluate(policies, facts.as_ref(), reported, platform, now))
+    let facts: Option<Facts> = devices::facts(tx, tenant, device.id)?.map(|(facts, _)| facts);
+    Ok(rules::evaluate(
+        policies,
+        &subject(device, facts.as_ref()),
+        reported,
+        now,
+    ))
+}
+
+/// What expressions see of a device. It has no labels, and its owner no groups.
+pub fn subject<'a>(device: &'a Device, facts: Option<&'a Facts>) -> Subject<'a> {
+    Subject {
+        platform: device.platform,
+        facts,
+        device: Some(DeviceAttributes {
+            name: &device.name,
+            model: device.model.as_deref(),
+            vendor: device.vendor.as_deref(),
+            serial: device.serial.as_deref(),
+            owner: device.owner.as_deref(),
+            ownership: device.ownership,
+            attestation: device.attestation_level,
+            enrolled_at: device.enrolled_at,
+        }),
+        labels: Some(Labels::EMPTY),
+        owner_groups: Some(&[]),
+    }
 }
 
 /// Evaluates a device and stores the verdict.
 pub fn refresh(
     tx: &mut Tx,
     tenant: TenantId,
-    device: DeviceId,
-    platform: Platform,
+    device: &Device,
     policies: &[Arc<ActivePolicy>],
     reported: &Reported,
     now: Timestamp,
 ) -> Result<Standing, Problem> {
-    let standing = evaluate_device(tx, tenant, device, platform, policies, reported, now)?;
-    devices::set_compliance(tx, tenant, device, standing.state, now)?;
+    let standing = evaluate_device(tx, tenant, device, policies, reported, now)?;
+    devices::set_compliance(tx, tenant, device.id, standing.state, now)?;
     Ok(standing)
 }

@@ -3,11 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use muster_model::{
-    SettingReport, SettingState, Timestamp,
+    SettingReport, SettingState, Subject, Timestamp,
     compliance::ComplianceState,
     evaluate::{self, EffectiveSetting, EvaluatedPolicy, Evaluation},
-    facts::Facts,
-    platform::Platform,
 };
 
 use super::{ActivePolicy, Reported, Standing};
@@ -16,9 +14,8 @@ use super::{ActivePolicy, Reported, Standing};
 /// the value that is wanted now; until the device has reported on the active ones it is pending at best.
 pub fn evaluate(
     policies: &[Arc<ActivePolicy>],
-    facts: Option<&Facts>,
+    subject: &Subject<'_>,
     reported: &Reported,
-    platform: Platform,
     now: Timestamp,
 ) -> Standing {
     let evaluated: Vec<EvaluatedPolicy<'_>> = policies
@@ -36,7 +33,7 @@ pub fn evaluate(
     } else {
         still_valid(&reported.settings, &evaluate::effective(&evaluated))
     };
-    let evaluation = evaluate::evaluate(&evaluated, facts, &in_force, platform, now);
+    let evaluation = evaluate::evaluate(&evaluated, subject, &in_force, now);
     let state = overall(&evaluation, policies, reported.is_current);
     Standing {
         evaluation,
@@ -78,13 +75,15 @@ fn overall(evaluation: &Evaluation, policies: &[Arc<ActivePolicy>], is_current: 
 #[cfg(test)]
 mod tests {
     use muster_model::{
-        PolicyId,
+        Platform, PolicyId,
         rules::Rule,
         settings::{SettingValue, Settings},
     };
     use uuid::Uuid;
 
     use super::*;
+
+    const LINUX: Subject<'static> = Subject::of_facts(Platform::Linux, None);
 
     fn policy(settings: &str, rules: &str) -> Arc<ActivePolicy> {
         Arc::new(ActivePolicy {
@@ -110,14 +109,7 @@ mod tests {
     }
 
     fn state(policies: &[Arc<ActivePolicy>], reported: &Reported) -> ComplianceState {
-        evaluate(
-            policies,
-            None,
-            reported,
-            Platform::Linux,
-            Timestamp::from_micros(0),
-        )
-        .state
+        evaluate(policies, &LINUX, reported, Timestamp::from_micros(0)).state
     }
 
     #[test]
@@ -153,18 +145,11 @@ mod tests {
         let at = Timestamp::from_micros(0);
         let same = evaluate(
             &policies,
-            None,
+            &LINUX,
             &reported(12, SettingState::Verified, false),
-            Platform::Linux,
             at,
         );
-        let other = evaluate(
-            &policies,
-            None,
-            &reported(8, SettingState::Verified, false),
-            Platform::Linux,
-            at,
-        );
+        let other = evaluate(&policies, &LINUX, &reported(8, SettingState::Verified, false), at);
         assert_eq!((same.in_force.len(), other.in_force.len()), (1, 0));
     }
 

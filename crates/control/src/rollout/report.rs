@@ -87,7 +87,8 @@ pub async fn accept_report(app: &App, reporter: &Reporter, envelope: &Envelope) 
             settings: statement.settings.clone(),
             is_current,
         };
-        let standing = compliance::refresh(tx, tenant, device, platform, &set.policies, &reported, now)?;
+        let known = devices::get(tx, tenant, device)?;
+        let standing = compliance::refresh(tx, tenant, &known, &set.policies, &reported, now)?;
         let state = ReportState::of(&statement.settings);
         let report = Report {
             device,
@@ -122,7 +123,7 @@ pub async fn refresh(app: &App, tenant: TenantId, device: DeviceId) -> Result<Co
         let set = desired(&work.activations, tenant, device.platform, device.id)?;
         let (reported, _) = last_reported(tx, tenant, &device, &set)?;
         let policies = &set.policies;
-        Ok(compliance::refresh(tx, tenant, device.id, device.platform, policies, &reported, now)?.state)
+        Ok(compliance::refresh(tx, tenant, &device, policies, &reported, now)?.state)
     })
     .await
 }
@@ -137,15 +138,7 @@ pub fn device_settings(
 ) -> Result<DeviceSettingsView, Problem> {
     let set = desired(activations, tenant, device.platform, device.id)?;
     let (reported, reported_at) = last_reported(tx, tenant, device, &set)?;
-    let standing = compliance::evaluate_device(
-        tx,
-        tenant,
-        device.id,
-        device.platform,
-        &set.policies,
-        &reported,
-        now,
-    )?;
+    let standing = compliance::evaluate_device(tx, tenant, device, &set.policies, &reported, now)?;
     let mut policies = Vec::with_capacity(set.policies.len());
     for active in &set.policies {
         policies.push(PolicyRow::of(active, policy::name(tx, tenant, active.policy)?));

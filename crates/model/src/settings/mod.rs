@@ -237,7 +237,7 @@ fn unknown(key: &str) -> String {
 }
 
 /// Levenshtein distance, for short texts.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     if a.len() > 64 {
         return usize::MAX;
     }

@@ -1,29 +1,22 @@
-//! Compliance rules: a comparison of one fact with one value, with three answers: true, false, unknown.
+//! Checks: a comparison of one fact with one value, with three answers.
 
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{facts::Facts, settings::SettingValue, text::Name};
+use super::Answer;
+use crate::{
+    facts::{Facts, Package, UserAccount},
+    settings::{SettingValue, distance},
+    version::compare_versions,
+};
 
-pub use crate::version::compare_versions;
-
-/// The most rules of one policy.
-pub const RULES_MAX: usize = 64;
 /// The longest fact path.
 const PATH_CHARS_MAX: usize = 256;
 /// The longest text that a fact is compared with.
 const VALUE_CHARS_MAX: usize = 256;
 /// How much of a found value a reason shows.
 const SHOWN_CHARS_MAX: usize = 64;
-
-/// A named check.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    pub name: Name,
-    pub check: Check,
-}
 
 /// `fact op value`, such as `os.version ge "12.5"`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,7 +61,17 @@ impl Op {
     }
 }
 
-/// The facts that a rule can name, besides `packages.<name>.version`.
+impl std::fmt::Display for Check {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.fact, self.op.as_str())?;
+        match &self.value {
+            Some(value) => write!(f, " {value}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The facts that a check can name, besides `packages.<name>.version`.
 pub const FACT_PATHS: &[&str] = &[
     "os.id",
     "os.name",
@@ -87,74 +90,51 @@ pub const FACT_PATHS: &[&str] = &[
     "agent.version",
 ];
 
-/// A rule that can never be evaluated.
+/// A check that can never be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidRule {
-    #[error("there is no fact {0}; see GET /api/v1/settings for the facts")]
-    Fact(String),
-    #[error("{fact} cannot be compared with {op}")]
-    Op { fact: String, op: &'static str },
-    #[error("the operator needs a value")]
-    ValueMissing,
-    #[error("exists takes no value")]
+pub enum InvalidCheck {
+    #[error("there is no fact {path}; {advice}")]
+    Fact { path: String, advice: String },
+    #[error("{fact} cannot be compared with {op}; write {wanted}")]
+    Op {
+        fact: String,
+        op: &'static str,
+        wanted: &'static str,
+    },
+    #[error("{op} needs a value; write \"value\": with {wanted}")]
+    ValueMissing { op: &'static str, wanted: &'static str },
+    #[error("exists takes no value; leave \"value\" out")]
     ValueUnexpected,
     #[error("{fact} is compared with {wanted}")]
     ValueKind { fact: String, wanted: &'static str },
-    #[error("a policy has at most {RULES_MAX} rules")]
-    TooMany,
-    #[error("two rules are called {0}")]
-    Name(String),
-}
-
-/// The answer of a check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    True,
-    /// With what was found instead.
-    False(String),
-    /// The device has not sent the fact.
-    Unknown,
-}
-
-/// Checks the rules of one policy.
-pub fn check_rules(rules: &[Rule]) -> Result<(), InvalidRule> {
-    if rules.len() > RULES_MAX {
-        return Err(InvalidRule::TooMany);
-    }
-    for (index, rule) in rules.iter().enumerate() {
-        rule.check.valid()?;
-        if rules[..index].iter().any(|other| other.name == rule.name) {
-            return Err(InvalidRule::Name(rule.name.to_string()));
-        }
-    }
-    Ok(())
 }
 
 impl Check {
     /// Whether the check can be evaluated at all: there is the fact, and operator and value are of its kind.
-    pub fn valid(&self) -> Result<(), InvalidRule> {
-        let shown: String = self.fact.chars().take(SHOWN_CHARS_MAX).collect();
+    pub fn valid(&self) -> Result<(), InvalidCheck> {
+        let fact = shown(&self.fact);
         let Some(kind) = kind_of(&self.fact) else {
-            return Err(InvalidRule::Fact(shown));
+            return Err(InvalidCheck::Fact {
+                advice: nearest_fact(&self.fact),
+                path: fact,
+            });
         };
+        let (op, wanted) = (self.op.as_str(), kind.describe());
         let Some(value) = &self.value else {
-            return if self.op == Op::Exists {
-                Ok(())
-            } else {
-                Err(InvalidRule::ValueMissing)
+            return match self.op {
+                Op::Exists => Ok(()),
+                _ => Err(InvalidCheck::ValueMissing { op, wanted }),
             };
         };
         let op_fits = match self.op {
-            Op::Exists => return Err(InvalidRule::ValueUnexpected),
+            Op::Exists => return Err(InvalidCheck::ValueUnexpected),
             Op::Eq | Op::Ne => kind != FactKind::Texts,
             Op::Lt | Op::Le | Op::Gt | Op::Ge => matches!(kind, FactKind::Int | FactKind::Version),
             Op::Contains => matches!(kind, FactKind::Text | FactKind::Version | FactKind::Texts),
         };
         if !op_fits {
-            return Err(InvalidRule::Op {
-                fact: shown,
-                op: self.op.as_str(),
-            });
+            let wanted = kind.operators();
+            return Err(InvalidCheck::Op { fact, op, wanted });
         }
         let value_fits = match (kind, value) {
             (FactKind::Bool, SettingValue::Bool(_)) | (FactKind::Int, SettingValue::Int(_)) => true,
@@ -166,65 +146,97 @@ impl Check {
         if value_fits {
             Ok(())
         } else {
-            Err(InvalidRule::ValueKind {
-                fact: shown,
-                wanted: kind.describe(),
-            })
+            Err(InvalidCheck::ValueKind { fact, wanted })
+        }
+    }
+
+    /// The answer alone; `None` is unknown. Allocates nothing.
+    pub fn holds(&self, facts: Option<&Facts>) -> Option<bool> {
+        match self.judge(facts) {
+            Judged::True => Some(true),
+            Judged::Otherwise(_) => Some(false),
+            Judged::Unknown => None,
         }
     }
 
     /// Evaluates the check. Of a package with several installed versions every one must pass.
     pub fn answer(&self, facts: Option<&Facts>) -> Answer {
+        match self.judge(facts) {
+            Judged::True => Answer::True,
+            Judged::Otherwise(found) => Answer::False(self.reason(&found)),
+            Judged::Unknown => Answer::Unknown(match facts {
+                Some(facts) if matches!(look_up(&self.fact, facts), Some(Found::Absent)) => {
+                    format!("{} is absent", shown(&self.fact))
+                }
+                _ => format!("the device has not sent {}", shown(&self.fact)),
+            }),
+        }
+    }
+
+    fn judge<'a>(&self, facts: Option<&'a Facts>) -> Judged<'a> {
         let Some(found) = facts.and_then(|facts| look_up(&self.fact, facts)) else {
-            return Answer::Unknown;
+            return Judged::Unknown;
         };
         match (self.op, found) {
-            (Op::Exists, Found::Absent) => Answer::False(format!("{} is absent", self.fact)),
-            (Op::Exists, _) => Answer::True,
-            (_, Found::Absent) => Answer::Unknown,
-            (Op::Contains, Found::Texts(mut items)) => match &self.value {
-                Some(SettingValue::Text(wanted)) if items.any(|item| item == wanted) => Answer::True,
-                Some(SettingValue::Text(wanted)) => {
-                    Answer::False(format!("{} has no {}", self.fact, shown(wanted)))
-                }
-                _ => Answer::Unknown,
+            (Op::Exists, Found::Absent) => Judged::Otherwise(Found::Absent),
+            (Op::Exists, _) => Judged::True,
+            (_, Found::Absent) => Judged::Unknown,
+            (Op::Contains, Found::Names(names)) => match &self.value {
+                Some(SettingValue::Text(wanted)) if names.contain(wanted) => Judged::True,
+                Some(SettingValue::Text(_)) => Judged::Otherwise(Found::Names(names)),
+                _ => Judged::Unknown,
             },
-            (_, Found::Versions(mut versions)) => versions
-                .find_map(|version| match self.compare(Found::Version(version)) {
-                    Answer::True => None,
-                    answer @ (Answer::False(_) | Answer::Unknown) => Some(answer),
-                })
-                .unwrap_or(Answer::True),
+            (_, Found::Installed(packages)) => {
+                let name = package_name(&self.fact).unwrap_or_default();
+                packages
+                    .iter()
+                    .filter(|package| package.name == name)
+                    .find_map(|package| match self.compare(Found::Version(&package.version)) {
+                        Judged::True => None,
+                        other @ (Judged::Otherwise(_) | Judged::Unknown) => Some(other),
+                    })
+                    .unwrap_or(Judged::True)
+            }
             (_, found) => self.compare(found),
         }
     }
 
-    fn compare(&self, found: Found<'_>) -> Answer {
-        let (holds, is) = match (&found, &self.value) {
-            (Found::Bool(left), Some(SettingValue::Bool(right))) => {
-                (self.holds(left.cmp(right)), left.to_string())
-            }
-            (Found::Int(left), Some(SettingValue::Int(right))) => {
-                (self.holds(left.cmp(right)), left.to_string())
-            }
+    fn compare<'a>(&self, found: Found<'a>) -> Judged<'a> {
+        let holds = match (&found, &self.value) {
+            (Found::Bool(left), Some(SettingValue::Bool(right))) => self.fits(left.cmp(right)),
+            (Found::Int(left), Some(SettingValue::Int(right))) => self.fits(left.cmp(right)),
             (Found::Text(left) | Found::Version(left), Some(SettingValue::Text(right))) => {
-                let holds = match (self.op, &found) {
+                match (self.op, &found) {
                     (Op::Contains, _) => Some(left.contains(right.as_str())),
-                    (_, Found::Version(_)) => self.holds(compare_versions(left, right)),
-                    _ => self.holds((*left).cmp(right)),
-                };
-                (holds, shown(left))
+                    (_, Found::Version(_)) => self.fits(compare_versions(left, right)),
+                    _ => self.fits((*left).cmp(right)),
+                }
             }
-            _ => return Answer::Unknown,
+            _ => None,
         };
         match holds {
-            Some(true) => Answer::True,
-            Some(false) => Answer::False(format!("{} is {is}", self.fact)),
-            None => Answer::Unknown,
+            Some(true) => Judged::True,
+            Some(false) => Judged::Otherwise(found),
+            None => Judged::Unknown,
         }
     }
 
-    fn holds(&self, order: Ordering) -> Option<bool> {
+    /// What was found instead.
+    fn reason(&self, found: &Found<'_>) -> String {
+        let fact = shown(&self.fact);
+        match found {
+            Found::Absent | Found::Installed(_) => format!("{fact} is absent"),
+            Found::Bool(value) => format!("{fact} is {value}"),
+            Found::Int(value) => format!("{fact} is {value}"),
+            Found::Text(text) | Found::Version(text) => format!("{fact} is {}", shown(text)),
+            Found::Names(_) => match &self.value {
+                Some(wanted) => format!("{fact} has no {}", shown(&wanted.to_string())),
+                None => format!("{fact} is something else"),
+            },
+        }
+    }
+
+    fn fits(&self, order: Ordering) -> Option<bool> {
         match self.op {
             Op::Eq => Some(order.is_eq()),
             Op::Ne => Some(order.is_ne()),
@@ -239,7 +251,7 @@ impl Check {
 
 /// What a fact is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FactKind {
+pub(super) enum FactKind {
     Bool,
     Int,
     Text,
@@ -256,9 +268,32 @@ impl FactKind {
             FactKind::Version => "a version as text, such as \"12.5\"",
         }
     }
+
+    const fn operators(self) -> &'static str {
+        match self {
+            FactKind::Bool => "eq, ne or exists",
+            FactKind::Int => "eq, ne, lt, le, gt, ge or exists",
+            FactKind::Text => "eq, ne, contains or exists",
+            FactKind::Version => "eq, ne, lt, le, gt, ge, contains or exists",
+            FactKind::Texts => "contains or exists",
+        }
+    }
 }
 
-fn kind_of(path: &str) -> Option<FactKind> {
+/// `did you mean …?`, or where the facts are listed.
+fn nearest_fact(path: &str) -> String {
+    const DISTANCE_MAX: usize = 3;
+    let nearest = FACT_PATHS
+        .iter()
+        .map(|known| (distance(path, known), known))
+        .min();
+    match nearest {
+        Some((near, known)) if near <= DISTANCE_MAX => format!("did you mean {known}?"),
+        _ => "see GET /api/v1/settings for the facts".to_owned(),
+    }
+}
+
+pub(super) fn kind_of(path: &str) -> Option<FactKind> {
     match path {
         "os.version" | "os.kernel" | "agent.version" => Some(FactKind::Version),
         "hardware.cpu_cores" | "hardware.memory_bytes" | "users.administrators" => Some(FactKind::Int),
@@ -274,22 +309,46 @@ fn package_name(path: &str) -> Option<&str> {
     (!name.is_empty() && path.chars().count() <= PATH_CHARS_MAX).then_some(name)
 }
 
+/// What a check found out, before anybody asks for words.
+enum Judged<'a> {
+    True,
+    /// With what was found instead.
+    Otherwise(Found<'a>),
+    Unknown,
+}
+
 /// A fact as it stands in the facts.
-enum Found<'a> {
+pub(super) enum Found<'a> {
     /// Known to be absent.
     Absent,
     Bool(bool),
     Int(i64),
     Text(&'a str),
     Version(&'a str),
-    /// The installed versions of one package; at least one.
-    Versions(Box<dyn Iterator<Item = &'a str> + 'a>),
-    Texts(Box<dyn Iterator<Item = &'a str> + 'a>),
+    /// All packages; at least one is the one that the path names.
+    Installed(&'a [Package]),
+    Names(Names<'a>),
+}
+
+/// A list that is looked through by name.
+#[derive(Clone, Copy)]
+pub(super) enum Names<'a> {
+    Packages(&'a [Package]),
+    Users(&'a [UserAccount]),
+}
+
+impl Names<'_> {
+    fn contain(self, wanted: &str) -> bool {
+        match self {
+            Names::Packages(packages) => packages.iter().any(|package| package.name == wanted),
+            Names::Users(users) => users.iter().any(|user| user.name == wanted),
+        }
+    }
 }
 
 /// The fact; `None` where the device has not sent it. An empty list was not collected: a device without any user or
 /// package does not exist.
-fn look_up<'a>(path: &'a str, facts: &'a Facts) -> Option<Found<'a>> {
+pub(super) fn look_up<'a>(path: &str, facts: &'a Facts) -> Option<Found<'a>> {
     let (hardware, os) = (&facts.hardware, &facts.os);
     let text = |text: &'a Option<String>| Some(text.as_deref().map_or(Found::Absent, Found::Text));
     let version = |text: &'a Option<String>| Some(text.as_deref().map_or(Found::Absent, Found::Version));
@@ -311,28 +370,19 @@ fn look_up<'a>(path: &'a str, facts: &'a Facts) -> Option<Found<'a>> {
         "disks.all_encrypted" => all_encrypted(facts).map(Found::Bool),
         "agent.version" => version(&facts.agent_version),
         "packages" if facts.packages.is_empty() => None,
-        "packages" => {
-            let names = facts.packages.iter().map(|package| package.name.as_str());
-            Some(Found::Texts(Box::new(names)))
-        }
+        "packages" => Some(Found::Names(Names::Packages(&facts.packages))),
         "users" | "users.administrators" if facts.users.is_empty() => None,
-        "users" => Some(Found::Texts(Box::new(
-            facts.users.iter().map(|user| user.name.as_str()),
-        ))),
+        "users" => Some(Found::Names(Names::Users(&facts.users))),
         "users.administrators" => int(Some(
             facts.users.iter().filter(|user| user.administrator).count() as u64
         )),
         path => {
             let name = package_name(path).filter(|_| !facts.packages.is_empty())?;
-            let mut versions = facts
-                .packages
-                .iter()
-                .filter(move |package| package.name == name)
-                .map(|package| package.version.as_str())
-                .peekable();
-            Some(match versions.peek() {
-                Some(_) => Found::Versions(Box::new(versions)),
-                None => Found::Absent,
+            let is_installed = facts.packages.iter().any(|package| package.name == name);
+            Some(if is_installed {
+                Found::Installed(&facts.packages)
+            } else {
+                Found::Absent
             })
         }
     }
@@ -356,7 +406,3 @@ pub fn all_encrypted(facts: &Facts) -> Option<bool> {
 fn shown(text: &str) -> String {
     text.chars().take(SHOWN_CHARS_MAX).collect()
 }
-
-#[cfg(test)]
-#[path = "rules_tests.rs"]
-mod tests;
