@@ -25,8 +25,8 @@ pub use verbs::log::LogCommand;
 
 use output::Printer;
 use verbs::{
-    client, command, console_link, context as contexts, device, enrollment, login, policy, rollout, system,
-    token,
+    client, command, console_link, context as contexts, device, enrollment, group, label, login, policy, rollout,
+    system, token,
 };
 
 /// Flags that every verb takes.
@@ -68,6 +68,12 @@ pub enum Command {
     /// Devices: list, details, facts, settings, timeline, quarantine, retirement
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// Dynamic groups: who is in them, and why
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    /// Labels of devices from a table
+    #[command(subcommand)]
+    Label(label::LabelCommand),
     /// Policies, their versions and bundles, activation
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -138,6 +144,8 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Completion(arguments) => system::completion(&arguments, globals, printer),
         Command::Version => system::version(globals, printer).await,
         Command::Device(command) => device::run(command, &Api::connect(globals)?, printer).await,
+        Command::Group(command) => group::run(command, &Api::connect(globals)?, printer).await,
+        Command::Label(command) => label::run(command, &Api::connect(globals)?, printer).await,
         Command::Policy(command) => policy::run(command, &Api::connect(globals)?, printer).await,
         Command::Rollout(command) => rollout::run(command, &Api::connect(globals)?, printer).await,
         Command::Command(command) => command::run(command, &Api::connect(globals)?, printer).await,
@@ -201,6 +209,11 @@ mod tests {
             "device decide dev_1 merge",
             "device decide dev_1 accept --yes",
             "device decide dev_1 keep-both",
+            "device label laptop-7 department=sales site-",
+            "label import labels.csv --dry-run",
+            "group create sales --include true --exclude false",
+            "group edit sales --no-exclude",
+            "group explain sales laptop-7",
             "policy version add baseline 2026.05 --set passcode.min_length=12",
             "policy activate baseline 2026.05 --wait",
             "rollout watch rol_1",

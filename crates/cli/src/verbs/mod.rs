@@ -7,6 +7,8 @@ pub mod console_link;
 pub mod context;
 pub mod device;
 pub mod enrollment;
+pub mod group;
+pub mod label;
 pub mod log;
 pub mod login;
 pub mod policy;
