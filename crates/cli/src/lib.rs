@@ -25,8 +25,8 @@ pub use verbs::log::LogCommand;
 
 use output::Printer;
 use verbs::{
-    client, command, console_link, context as contexts, device, enrollment, group, label, login, policy, rollout,
-    system, token,
+    client, command, console_link, context as contexts, device, enrollment, group, label, login, policy,
+    rollout, system, token,
 };
 
 /// Flags that every verb takes.

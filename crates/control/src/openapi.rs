@@ -6,7 +6,9 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{App, access, audit, commands, configuration, devices, enrollment, fleet, groups, policy, rollout};
+use crate::{
+    App, access, audit, commands, configuration, devices, enrollment, fleet, groups, policy, rollout,
+};
 
 /// Where the API is mounted.
 pub const PREFIX: &str = "/api/v1";

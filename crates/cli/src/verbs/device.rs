@@ -297,7 +297,10 @@ fn device(printer: &Printer, device: &Device) -> Sheet {
 
 /// Labels in one line; nothing where there are none.
 fn labels(labels: &std::collections::BTreeMap<String, String>) -> Option<String> {
-    let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     (!pairs.is_empty()).then(|| pairs.join(", "))
 }
 

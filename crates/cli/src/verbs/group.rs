@@ -204,7 +204,11 @@ pub async fn run(command: GroupCommand, api: &Api, printer: &Printer) -> Result<
             show(api.send(call).await?, printer)
         }
         GroupCommand::Delete { group, yes } => {
-            printer.confirm(yes, "The group and its membership end. Devices stay as they are.", &group)?;
+            printer.confirm(
+                yes,
+                "The group and its membership end. Devices stay as they are.",
+                &group,
+            )?;
             api.send_quiet(Call::delete(&["groups", &group])).await?;
             printer.note(&format!("{group} is deleted."));
             Ok(())
@@ -259,7 +263,9 @@ fn patch(arguments: &EditArgs) -> Result<Value, CliError> {
         patch.insert("exclude".to_owned(), Value::Null);
     }
     if patch.is_empty() {
-        return Err(CliError::Usage("Say what to change, such as --include.".to_owned()));
+        return Err(CliError::Usage(
+            "Say what to change, such as --include.".to_owned(),
+        ));
     }
     Ok(Value::Object(patch))
 }
@@ -275,11 +281,23 @@ fn show(answer: Answer<Group>, printer: &Printer) -> Result<(), CliError> {
             ("exclude", group.exclude),
             ("state", Some(group.state)),
             ("members", Some(group.members.to_string())),
-            ("evaluated", group.evaluated_at.as_deref().map(|at| printer.when(Some(at)))),
-            ("used by", (!group.used_by.is_empty()).then(|| group.used_by.join(", "))),
+            (
+                "evaluated",
+                group.evaluated_at.as_deref().map(|at| printer.when(Some(at))),
+            ),
+            (
+                "used by",
+                (!group.used_by.is_empty()).then(|| group.used_by.join(", ")),
+            ),
             ("created by", group.created_by),
-            ("created", group.created_at.as_deref().map(|at| printer.when(Some(at)))),
-            ("changed", group.updated_at.as_deref().map(|at| printer.when(Some(at)))),
+            (
+                "created",
+                group.created_at.as_deref().map(|at| printer.when(Some(at))),
+            ),
+            (
+                "changed",
+                group.updated_at.as_deref().map(|at| printer.when(Some(at))),
+            ),
         ])
     })
 }
@@ -342,7 +360,10 @@ fn explanation(explained: &Explanation) -> Sheet {
             (!explained.is_active).then(|| "The device is not active, so it is in no group.".to_owned()),
         ),
     ]);
-    for (name, side) in [("include", Some(&explained.include)), ("exclude", explained.exclude.as_ref())] {
+    for (name, side) in [
+        ("include", Some(&explained.include)),
+        ("exclude", explained.exclude.as_ref()),
+    ] {
         let Some(side) = side else { continue };
         sheet = sheet.fields(vec![
             (name, Some(side.expression.clone())),

@@ -189,7 +189,10 @@ fn show(printer: &Printer, outcome: &Outcome, dry_run: bool) -> Result<(), CliEr
         Sheet::new().fields(vec![
             ("rows", Some(outcome.rows.to_string())),
             (label, Some(format!("{} devices", outcome.devices_changed))),
-            ("unchanged", Some(format!("{} devices", outcome.devices_unchanged))),
+            (
+                "unchanged",
+                Some(format!("{} devices", outcome.devices_unchanged)),
+            ),
             ("labels set", Some(outcome.labels_set.to_string())),
             ("labels removed", Some(outcome.labels_removed.to_string())),
         ])
@@ -237,7 +240,8 @@ mod tests {
 
     #[test]
     fn words_set_and_remove_labels() {
-        let words = |words: &[&str]| changes(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let words =
+            |words: &[&str]| changes(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
         assert_eq!(
             words(&["department=sales", "note=a=b-", "site-"]).expect("they are changes"),
             json!({"department": "sales", "note": "a=b-", "site": null})
@@ -249,7 +253,9 @@ mod tests {
 
     #[test]
     fn a_long_table_is_sent_in_parts_with_its_header() {
-        let rows: String = (0..ROWS_PER_CALL + 1).map(|row| format!("S{row},\"a, b\"\r\n")).collect();
+        let rows: String = (0..ROWS_PER_CALL + 1)
+            .map(|row| format!("S{row},\"a, b\"\r\n"))
+            .collect();
         let table = format!("\u{feff}serial,site\r\n{rows}");
         let parts = parts(table.as_bytes()).expect("it is a table");
         let counts: Vec<usize> = parts.iter().map(|(rows, _)| *rows).collect();

@@ -94,7 +94,9 @@ async fn list(State(app): State<App>, session: Session) -> Result<Response, Refu
     let nil = GroupId::from_uuid(Uuid::nil());
     let found = app
         .db
-        .read(permit.storage(), move |tx| groups::list(tx, tenant, nil, groups::GROUPS_MAX))
+        .read(permit.storage(), move |tx| {
+            groups::list(tx, tenant, nil, groups::GROUPS_MAX)
+        })
         .await?;
     page(&GroupsPage {
         shell: session.shell("Groups", Section::Groups),
@@ -172,12 +174,22 @@ pub struct FormPage {
 
 /// Which group a form is for: none is a new one.
 fn form(session: &Session, group: Option<&Group>, draft: Draft) -> FormPage {
-    let title = group.map_or_else(|| "New group".to_owned(), |group| format!("Change {}", group.name));
+    let title = group.map_or_else(
+        || "New group".to_owned(),
+        |group| format!("Change {}", group.name),
+    );
     FormPage {
         shell: session.shell(title.clone(), Section::Groups),
         title,
-        action: group.map_or_else(|| "/groups".to_owned(), |group| format!("/groups/{}/edit", group.id)),
-        save: if group.is_some() { "Save changes" } else { "Create group" },
+        action: group.map_or_else(
+            || "/groups".to_owned(),
+            |group| format!("/groups/{}/edit", group.id),
+        ),
+        save: if group.is_some() {
+            "Save changes"
+        } else {
+            "Create group"
+        },
         back: group.map_or_else(|| "/groups".to_owned(), |group| format!("/groups/{}", group.id)),
         draft,
         refused: None,
@@ -214,7 +226,9 @@ async fn preview(app: &App, session: &Session, mut form: FormPage) -> Result<Res
     };
     let tried = app
         .db
-        .read(permit.storage(), move |tx| groups::preview(tx, tenant, &request, now))
+        .read(permit.storage(), move |tx| {
+            groups::preview(tx, tenant, &request, now)
+        })
         .await;
     match tried {
         Ok(found) => {
@@ -362,7 +376,10 @@ async fn show(
         .await?;
     let more = rows.len() > ROWS;
     rows.truncate(ROWS);
-    let next = rows.last().filter(|_| more).map(|last| format!("/groups/{}?after={}", group.id, last.id));
+    let next = rows
+        .last()
+        .filter(|_| more)
+        .map(|last| format!("/groups/{}?after={}", group.id, last.id));
     let (explained, refused) = match explained {
         None => (None, None),
         Some(Ok(explained)) => (Some(explained), None),

@@ -53,7 +53,11 @@ fn read(lines: &str) -> Result<Labels, String> {
     let mut labels = BTreeMap::new();
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (key, value) = line.split_once('=').unwrap_or((line, ""));
-        let key = LabelKey::parse(key).map_err(|error| format!("The key before = {error}: a small letter comes first, then small letters, digits and . _ -"))?;
+        let key = LabelKey::parse(key).map_err(|error| {
+            format!(
+                "The key before = {error}: a small letter comes first, then small letters, digits and . _ -"
+            )
+        })?;
         let value = LabelValue::parse(value).map_err(|error| format!("The value of {key} {error}."))?;
         if labels.insert(key.clone(), value).is_some() {
             return Err(format!("The label {key} is there twice."));
@@ -67,7 +71,13 @@ async fn put(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<R
     let device: DeviceId = parse(&id)?;
     let labels = read(sent.fields.text("labels"))
         .map_err(|why| Refusal(INVALID.detail(format!("No label was changed. {why}"))))?;
-    fleet::set_labels(&app, permit.author(), device.to_string(), WantedLabels::All(labels)).await?;
+    fleet::set_labels(
+        &app,
+        permit.author(),
+        device.to_string(),
+        WantedLabels::All(labels),
+    )
+    .await?;
     Ok(see_other(&format!("/devices/{device}?notice=labels-changed")))
 }
 

@@ -99,9 +99,15 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
     let labelled = format!("/api/v1/devices/{device}/labels");
     stage.scene.call(Method::PUT, &labelled, &labels).await;
     let group = json!({"name": HOSTILE, "include": "has(labels.department)", "exclude": "os.id == \"x\""});
-    let group = stage.scene.call(Method::POST, "/api/v1/groups", &group.to_string()).await;
+    let group = stage
+        .scene
+        .call(Method::POST, "/api/v1/groups", &group.to_string())
+        .await;
     let group = group["id"].as_str().expect("it has an id").to_owned();
-    while muster_control::groups::reconcile(&stage.scene.app).await.expect("groups are evaluated") {}
+    while muster_control::groups::reconcile(&stage.scene.app)
+        .await
+        .expect("groups are evaluated")
+    {}
     stage.scene.settle().await;
     stage.sign_in().await;
     let mut paths: Vec<String> = [

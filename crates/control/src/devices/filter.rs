@@ -102,7 +102,11 @@ fn label_of(text: &str) -> Result<(LabelKey, Option<LabelValue>), Problem> {
         Some((key, value)) => (key, Some(value)),
         None => (text, None),
     };
-    let wrong = |error| INVALID.detail(format!("label: is label:key or label:key=value, and a part of it {error}."));
+    let wrong = |error| {
+        INVALID.detail(format!(
+            "label: is label:key or label:key=value, and a part of it {error}."
+        ))
+    };
     let value = value.map(LabelValue::parse).transpose().map_err(wrong)?;
     if value.as_ref().is_some_and(|value| value.as_str().is_empty()) {
         return Err(INVALID.detail("label: is label:key or label:key=value."));
@@ -148,12 +152,19 @@ mod tests {
 
     #[test]
     fn labels_are_keys_with_or_without_a_value() {
-        let filter = DeviceFilter::parse("label:site=\"North 1=a\" label:owner.groups").expect("it is a filter");
+        let filter =
+            DeviceFilter::parse("label:site=\"North 1=a\" label:owner.groups").expect("it is a filter");
         assert_eq!(
             (filter.label(0), filter.label(1), filter.label(2)),
             (("site", "North 1=a"), ("owner.groups", ""), ("", ""))
         );
-        for bad in ["label:", "label:=x", "label:Site=x", "label:a=", "label:a label:b label:c"] {
+        for bad in [
+            "label:",
+            "label:=x",
+            "label:Site=x",
+            "label:a=",
+            "label:a label:b label:c",
+        ] {
             assert!(DeviceFilter::parse(bad).is_err(), "{bad}");
         }
     }

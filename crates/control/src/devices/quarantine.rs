@@ -6,8 +6,7 @@ use muster_storage::Tx;
 use super::{
     Device, DeviceState,
     admission::{TPM_CLAIM, hold, release, said_claims},
-    labels,
-    store,
+    labels, store,
 };
 use crate::{
     access::problem::{IDENTITY_CONFLICT, ILLEGAL_STATE, INVALID, Problem},

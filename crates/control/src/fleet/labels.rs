@@ -157,9 +157,8 @@ async fn import_labels(
     Params(query): Params<ImportQuery>,
     table: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<Json<ImportOutcome>, Problem> {
-    let table = table.map_err(|_| {
-        CSV_INVALID.detail("The table could not be read, or has more than 8 MiB. Split it.")
-    })?;
+    let table = table
+        .map_err(|_| CSV_INVALID.detail("The table could not be read, or has more than 8 MiB. Split it."))?;
     let mode = ImportMode {
         dry_run: query.dry_run,
         partial: query.partial,

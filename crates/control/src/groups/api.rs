@@ -1,11 +1,6 @@
 //! Routes of groups.
 
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::Response,
-};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use muster_model::{
     DeviceId, GroupId,
     text::{Description, Name},
@@ -133,7 +128,9 @@ async fn list_groups(
             views.collect::<Result<Vec<_>, Problem>>()
         })
         .await?;
-    Ok(Json(Page::of(items, limit, |group: &GroupView| group.id.to_string())))
+    Ok(Json(Page::of(items, limit, |group: &GroupView| {
+        group.id.to_string()
+    })))
 }
 
 #[utoipa::path(
@@ -238,7 +235,9 @@ async fn list_members(
             super::members(tx, tenant, group.id, after, limit + 1)
         })
         .await?;
-    Ok(Json(Page::of(items, limit, |member: &Member| member.id.to_string())))
+    Ok(Json(Page::of(items, limit, |member: &Member| {
+        member.id.to_string()
+    })))
 }
 
 /// A definition to try.

@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use super::{GROUPS_MAX, Group, GroupState, definition::Pair, store};
 use crate::{
-    access::problem::{EXPRESSION_INVALID, FieldError, GROUP_IN_USE, GROUP_LIMIT, NAME_TAKEN, NOT_FOUND, Problem},
+    access::problem::{
+        EXPRESSION_INVALID, FieldError, GROUP_IN_USE, GROUP_LIMIT, NAME_TAKEN, NOT_FOUND, Problem,
+    },
     audit::LoggedTx,
     clock,
 };

@@ -195,7 +195,11 @@ impl<'a> Known<'a> {
 
 /// The groups that the label of the owner's groups names.
 fn owner_groups(labels: &Labels) -> Vec<String> {
-    let named = labels.get(OWNER_GROUPS).unwrap_or_default().split(';').map(str::trim);
+    let named = labels
+        .get(OWNER_GROUPS)
+        .unwrap_or_default()
+        .split(';')
+        .map(str::trim);
     named
         .filter(|name| !name.is_empty())
         .take(OWNER_GROUPS_MAX)
@@ -242,11 +246,13 @@ mod tests {
 
     #[test]
     fn an_owners_groups_are_separated_by_semicolons() {
-        let labels = Labels::new([(
-            OWNER_GROUPS.parse().expect("it is a key"),
-            " a; b b ;;c".parse().expect("it is a value"),
-        )]
-        .into());
+        let labels = Labels::new(
+            [(
+                OWNER_GROUPS.parse().expect("it is a key"),
+                " a; b b ;;c".parse().expect("it is a value"),
+            )]
+            .into(),
+        );
         assert_eq!(owner_groups(&labels.expect("they are few")), ["a", "b b", "c"]);
         assert!(owner_groups(Labels::EMPTY).is_empty());
     }

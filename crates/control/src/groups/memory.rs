@@ -175,7 +175,10 @@ impl Memberships {
         self.compiled.fetch_add(groups.len() as u64, Ordering::Relaxed);
         let read = Arc::new(TenantGroups {
             version,
-            groups: groups.iter().map(|group| Arc::new(Definition::of(group))).collect(),
+            groups: groups
+                .iter()
+                .map(|group| Arc::new(Definition::of(group)))
+                .collect(),
         });
         let mut definitions = self.definitions.write();
         if definitions.len() >= TENANTS_MAX {
@@ -230,7 +233,12 @@ mod tests {
     }
 
     fn groups(memberships: &Memberships, numbers: &[u128]) -> Arc<[GroupId]> {
-        memberships.shared(numbers.iter().map(|n| GroupId::from_uuid(Uuid::from_u128(*n))).collect())
+        memberships.shared(
+            numbers
+                .iter()
+                .map(|n| GroupId::from_uuid(Uuid::from_u128(*n)))
+                .collect(),
+        )
     }
 
     #[test]

@@ -159,7 +159,10 @@ mod tests {
         }
         let shown = most_frequent(reasons);
         assert_eq!(shown.len(), REASONS_SHOWN);
-        assert_eq!((shown[0].reason.as_str(), shown[0].devices), ("other reasons", 1000 - REASONS_MAX as u64));
+        assert_eq!(
+            (shown[0].reason.as_str(), shown[0].devices),
+            ("other reasons", 1000 - REASONS_MAX as u64)
+        );
         assert_eq!((shown[1].reason.as_str(), shown[1].devices), ("reason 7", 6));
     }
 }

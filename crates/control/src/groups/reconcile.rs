@@ -51,7 +51,9 @@ pub async fn reconcile(app: &App) -> Result<bool, Problem> {
 async fn settle_marked(app: &App) -> Result<bool, Problem> {
     let marked: Vec<Marked> = app
         .db
-        .read(Scope::System, |tx| Ok::<_, Problem>(changes::marked(tx, PAGE_DEVICES)?))
+        .read(Scope::System, |tx| {
+            Ok::<_, Problem>(changes::marked(tx, PAGE_DEVICES)?)
+        })
         .await?;
     let now = app.clock.now();
     for of_tenant in marked.chunk_by(|one, other| one.tenant == other.tenant) {
@@ -71,7 +73,9 @@ async fn settle_marked(app: &App) -> Result<bool, Problem> {
 async fn evaluate_unfinished(app: &App) -> Result<bool, Problem> {
     let unfinished: Vec<Unfinished> = app
         .db
-        .read(Scope::System, |tx| Ok::<_, Problem>(store::unfinished(tx, UNFINISHED_MAX)?))
+        .read(Scope::System, |tx| {
+            Ok::<_, Problem>(store::unfinished(tx, UNFINISHED_MAX)?)
+        })
         .await?;
     let mut tenants: Vec<TenantId> = unfinished.iter().map(|group| group.tenant).collect();
     tenants.dedup();
@@ -172,10 +176,18 @@ pub async fn follow_moves(app: &App) -> Result<(), Problem> {
         .await?;
     let fresh: Vec<Move> = {
         let mut followed = app.memberships.followed.lock();
-        followed.newest = moves.first().map(|last| last.at).max(newest).or(Some(now.as_micros()));
+        followed.newest = moves
+            .first()
+            .map(|last| last.at)
+            .max(newest)
+            .or(Some(now.as_micros()));
         let seen: HashSet<Move> = moves.iter().copied().collect();
         let before = std::mem::replace(&mut followed.seen, seen);
-        moves.iter().filter(|one| !before.contains(one)).copied().collect()
+        moves
+            .iter()
+            .filter(|one| !before.contains(one))
+            .copied()
+            .collect()
     };
     if moves.len() >= MOVES_MAX {
         app.memberships.forget_all();

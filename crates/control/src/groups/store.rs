@@ -158,11 +158,7 @@ pub fn groups(
     after: GroupId,
     limit: usize,
 ) -> Result<Vec<Group>, StorageError> {
-    tx.query(
-        &GROUPS,
-        &[&tenant.uuid(), &after.uuid(), &rows(limit)],
-        group_of,
-    )
+    tx.query(&GROUPS, &[&tenant.uuid(), &after.uuid(), &rows(limit)], group_of)
 }
 
 /// Groups of a tenant, those that are being deleted too.
@@ -209,19 +205,11 @@ pub fn finish(
     version: i64,
     at: Timestamp,
 ) -> Result<u64, StorageError> {
-    tx.execute(
-        &FINISH,
-        &[&tenant.uuid(), &id.uuid(), &version, &at.as_micros()],
-    )
+    tx.execute(&FINISH, &[&tenant.uuid(), &id.uuid(), &version, &at.as_micros()])
 }
 
 /// A ready group is to be evaluated once more.
-pub fn evaluate_again(
-    tx: &mut Tx,
-    tenant: TenantId,
-    id: GroupId,
-    version: i64,
-) -> Result<u64, StorageError> {
+pub fn evaluate_again(tx: &mut Tx, tenant: TenantId, id: GroupId, version: i64) -> Result<u64, StorageError> {
     tx.execute(
         &EVALUATE_AGAIN,
         &[&tenant.uuid(), &id.uuid(), &version, &Uuid::nil()],
@@ -234,16 +222,9 @@ pub fn evaluated_before(
     before: Timestamp,
     limit: usize,
 ) -> Result<Vec<(TenantId, GroupId)>, StorageError> {
-    tx.query(
-        &EVALUATED_BEFORE,
-        &[&before.as_micros(), &rows(limit)],
-        |row| {
-            Ok((
-                TenantId::from_uuid(row.get(0)?),
-                GroupId::from_uuid(row.get(1)?),
-            ))
-        },
-    )
+    tx.query(&EVALUATED_BEFORE, &[&before.as_micros(), &rows(limit)], |row| {
+        Ok((TenantId::from_uuid(row.get(0)?), GroupId::from_uuid(row.get(1)?)))
+    })
 }
 
 pub fn groups_of(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Vec<GroupId>, StorageError> {
@@ -300,28 +281,12 @@ pub fn count_members(tx: &mut Tx, tenant: TenantId, group: GroupId) -> Result<u6
     tx.query_one(&COUNT_MEMBERS, &[&tenant.uuid(), &group.uuid()], |row| row.get(0))
 }
 
-pub fn join(
-    tx: &mut Tx,
-    tenant: TenantId,
-    group: GroupId,
-    device: DeviceId,
-) -> Result<u64, StorageError> {
-    tx.execute(
-        &JOIN_GROUP,
-        &[&tenant.uuid(), &group.uuid(), &device.uuid()],
-    )
+pub fn join(tx: &mut Tx, tenant: TenantId, group: GroupId, device: DeviceId) -> Result<u64, StorageError> {
+    tx.execute(&JOIN_GROUP, &[&tenant.uuid(), &group.uuid(), &device.uuid()])
 }
 
-pub fn leave(
-    tx: &mut Tx,
-    tenant: TenantId,
-    group: GroupId,
-    device: DeviceId,
-) -> Result<u64, StorageError> {
-    tx.execute(
-        &LEAVE_GROUP,
-        &[&tenant.uuid(), &group.uuid(), &device.uuid()],
-    )
+pub fn leave(tx: &mut Tx, tenant: TenantId, group: GroupId, device: DeviceId) -> Result<u64, StorageError> {
+    tx.execute(&LEAVE_GROUP, &[&tenant.uuid(), &group.uuid(), &device.uuid()])
 }
 
 /// Adds to the number of a group's members.
@@ -366,20 +331,15 @@ pub fn users(
     group: GroupId,
     limit: usize,
 ) -> Result<Vec<String>, StorageError> {
-    tx.query(
-        &USERS_OF,
-        &[&tenant.uuid(), &group.uuid(), &rows(limit)],
-        |row| row.get(0),
-    )
+    tx.query(&USERS_OF, &[&tenant.uuid(), &group.uuid(), &rows(limit)], |row| {
+        row.get(0)
+    })
 }
 
 /// Notes for other nodes that a device's groups changed; the nil device stands for all.
 pub fn moved(tx: &mut Tx, tenant: TenantId, device: DeviceId, at: Timestamp) -> Result<(), StorageError> {
-    tx.execute(
-        &MOVED,
-        &[&tenant.uuid(), &device.uuid(), &at.as_micros()],
-    )
-    .map(drop)
+    tx.execute(&MOVED, &[&tenant.uuid(), &device.uuid(), &at.as_micros()])
+        .map(drop)
 }
 
 /// The newest moves after a time, the newest first.

@@ -66,7 +66,9 @@ async fn group(scene: &Scene, id: GroupId) -> Group {
     scene
         .app
         .db
-        .read(scene.storage(), move |tx| super::resolve(tx, tenant, &id.to_string()))
+        .read(scene.storage(), move |tx| {
+            super::resolve(tx, tenant, &id.to_string())
+        })
         .await
         .expect("the group is there")
 }
@@ -77,17 +79,28 @@ async fn members(scene: &Scene, group: GroupId) -> BTreeSet<DeviceId> {
     let found = scene
         .app
         .db
-        .read(scene.storage(), move |tx| super::members(tx, tenant, group, nil, 1_000))
+        .read(scene.storage(), move |tx| {
+            super::members(tx, tenant, group, nil, 1_000)
+        })
         .await;
-    found.expect("members are read").into_iter().map(|member| member.id).collect()
+    found
+        .expect("members are read")
+        .into_iter()
+        .map(|member| member.id)
+        .collect()
 }
 
 async fn label(scene: &Scene, device: DeviceId, json: &str) {
     let labels: Labels = serde_json::from_str(json).expect("they are labels");
     let author = Author::system(scene.tenant);
-    fleet::set_labels(&scene.app, &author, device.to_string(), fleet::WantedLabels::All(labels))
-        .await
-        .expect("labels can be set");
+    fleet::set_labels(
+        &scene.app,
+        &author,
+        device.to_string(),
+        fleet::WantedLabels::All(labels),
+    )
+    .await
+    .expect("labels can be set");
 }
 
 fn facts_of(os: &str, packages: &[(&str, &str)]) -> Facts {
@@ -132,7 +145,9 @@ async fn preview(scene: &Scene, include: &str, exclude: Option<&str>) -> Result<
     scene
         .app
         .db
-        .read(scene.storage(), move |tx| super::preview(tx, tenant, &request, now))
+        .read(scene.storage(), move |tx| {
+            super::preview(tx, tenant, &request, now)
+        })
         .await
 }
 
@@ -140,18 +155,32 @@ async fn preview(scene: &Scene, include: &str, exclude: Option<&str>) -> Result<
 async fn members_follow_labels_facts_and_states() {
     on_both(MIGRATIONS, async |db| {
         let scene = Scene::new(db.db().clone()).await;
-        let (one, two) = (scene.device(Platform::Linux).await, scene.device(Platform::Linux).await);
-        let sales = create(&scene, "sales", "labels.department == \"sales\"", None).await.expect("made");
-        let debian = create(&scene, "debian", "os.id == \"debian\"", Some("labels.hold == \"yes\""))
+        let (one, two) = (
+            scene.device(Platform::Linux).await,
+            scene.device(Platform::Linux).await,
+        );
+        let sales = create(&scene, "sales", "labels.department == \"sales\"", None)
             .await
             .expect("made");
+        let debian = create(
+            &scene,
+            "debian",
+            "os.id == \"debian\"",
+            Some("labels.hold == \"yes\""),
+        )
+        .await
+        .expect("made");
         assert_eq!(sales.state, GroupState::Evaluating);
         settle(&scene).await;
         assert_eq!(group(&scene, sales.id).await.state, GroupState::Ready);
         assert!(members(&scene, sales.id).await.is_empty());
 
         label(&scene, one.id, r#"{"department":"sales"}"#).await;
-        assert_eq!(members(&scene, sales.id).await, BTreeSet::from([one.id]), "in the same transaction");
+        assert_eq!(
+            members(&scene, sales.id).await,
+            BTreeSet::from([one.id]),
+            "in the same transaction"
+        );
         assert_eq!(group(&scene, sales.id).await.members, 1);
 
         facts(&scene, one.id, facts_of("debian", &[]), true).await;
@@ -163,7 +192,12 @@ async fn members_follow_labels_facts_and_states() {
         assert_eq!(known.len(), 2);
 
         label(&scene, one.id, r#"{"hold":"yes"}"#).await;
-        assert!(super::of(&scene.app, scene.tenant, one.id).await.expect("read").is_empty());
+        assert!(
+            super::of(&scene.app, scene.tenant, one.id)
+                .await
+                .expect("read")
+                .is_empty()
+        );
         assert_eq!(members(&scene, debian.id).await, BTreeSet::from([two.id]));
 
         let device = two.id;
@@ -188,9 +222,14 @@ async fn a_changed_group_is_evaluated_anew_and_a_deleted_one_leaves_nothing() {
         let mut of_platform = std::collections::BTreeMap::new();
         for platform in [Platform::Linux, Platform::Windows, Platform::Linux] {
             let device = scene.device(platform).await;
-            of_platform.entry(platform.as_str()).or_insert_with(BTreeSet::new).insert(device.id);
+            of_platform
+                .entry(platform.as_str())
+                .or_insert_with(BTreeSet::new)
+                .insert(device.id);
         }
-        let made = create(&scene, "g", "device.platform == \"linux\"", None).await.expect("made");
+        let made = create(&scene, "g", "device.platform == \"linux\"", None)
+            .await
+            .expect("made");
         settle(&scene).await;
         assert_eq!(members(&scene, made.id).await, of_platform["linux"]);
         let wanted = definition("g2", "device.platform == \"windows\"", None);
@@ -216,14 +255,34 @@ async fn a_changed_group_is_evaluated_anew_and_a_deleted_one_leaves_nothing() {
         .await;
         free.expect("let go");
         delete(&scene, made.id).await.expect("nothing uses it");
-        assert!(super::of(&scene.app, tenant, *of_platform["windows"].first().expect("one")).await.expect("read").is_empty());
-        create(&scene, "g2", "true", None).await.expect("the name is free at once");
+        assert!(
+            super::of(&scene.app, tenant, *of_platform["windows"].first().expect("one"))
+                .await
+                .expect("read")
+                .is_empty()
+        );
+        create(&scene, "g2", "true", None)
+            .await
+            .expect("the name is free at once");
         settle(&scene).await;
-        assert_eq!(scene.value::<i64>("SELECT COUNT(*) FROM groups_group WHERE tenant_id = $1").await, 1);
-        assert_eq!(scene.value::<i64>("SELECT COUNT(*) FROM groups_member WHERE tenant_id = $1").await, 3);
+        assert_eq!(
+            scene
+                .value::<i64>("SELECT COUNT(*) FROM groups_group WHERE tenant_id = $1")
+                .await,
+            1
+        );
+        assert_eq!(
+            scene
+                .value::<i64>("SELECT COUNT(*) FROM groups_member WHERE tenant_id = $1")
+                .await,
+            3
+        );
         let gone = delete(&scene, made.id).await.expect_err("it is gone");
         assert_eq!(gone.kind, NOT_FOUND);
-        assert_eq!(create(&scene, "g2", "true", None).await.expect_err("taken").kind, NAME_TAKEN);
+        assert_eq!(
+            create(&scene, "g2", "true", None).await.expect_err("taken").kind,
+            NAME_TAKEN
+        );
     })
     .await;
 }
@@ -245,18 +304,30 @@ async fn more_devices_than_a_page_and_what_reads_the_time() {
         })
         .await
         .expect("the devices are admitted");
-        let all = create(&scene, "all", "device.platform == \"linux\"", None).await.expect("made");
-        let young = create(&scene, "young", "device.enrolled_at > now - duration(\"1h\")", None)
+        let all = create(&scene, "all", "device.platform == \"linux\"", None)
             .await
             .expect("made");
+        let young = create(
+            &scene,
+            "young",
+            "device.enrolled_at > now - duration(\"1h\")",
+            None,
+        )
+        .await
+        .expect("made");
         settle(&scene).await;
-        let active = scene.value::<i64>("SELECT COUNT(*) FROM devices_device WHERE tenant_id = $1").await;
+        let active = scene
+            .value::<i64>("SELECT COUNT(*) FROM devices_device WHERE tenant_id = $1")
+            .await;
         assert_eq!(members(&scene, all.id).await.len() as i64, active);
         assert_eq!(members(&scene, young.id).await.len() as i64, active);
         scene.pass_seconds(2 * 3600);
         settle(&scene).await;
         settle(&scene).await;
-        assert!(members(&scene, young.id).await.is_empty(), "time passes for groups too");
+        assert!(
+            members(&scene, young.id).await.is_empty(),
+            "time passes for groups too"
+        );
         assert_eq!(members(&scene, all.id).await.len() as i64, active);
     })
     .await;
@@ -277,20 +348,45 @@ async fn j1_j4_what_looks_like_code_in_labels_and_groups_is_text() {
             let json = serde_json::json!({"department": hostile}).to_string();
             label(&scene, device.id, &json).await;
             let quoted = serde_json::Value::from(hostile).to_string();
-            let made = create(&scene, &format!("g {hostile}"), &format!("labels.department == {quoted}"), None)
-                .await
-                .unwrap_or_else(|problem| panic!("{hostile}: {problem}"));
-            let other = create(&scene, &format!("o {hostile}"), "labels.department == \"x\"", None)
-                .await
-                .expect("made");
+            let made = create(
+                &scene,
+                &format!("g {hostile}"),
+                &format!("labels.department == {quoted}"),
+                None,
+            )
+            .await
+            .unwrap_or_else(|problem| panic!("{hostile}: {problem}"));
+            let other = create(
+                &scene,
+                &format!("o {hostile}"),
+                "labels.department == \"x\"",
+                None,
+            )
+            .await
+            .expect("made");
             settle(&scene).await;
-            assert_eq!(members(&scene, made.id).await, BTreeSet::from([device.id]), "{hostile}");
+            assert_eq!(
+                members(&scene, made.id).await,
+                BTreeSet::from([device.id]),
+                "{hostile}"
+            );
             assert!(members(&scene, other.id).await.is_empty(), "{hostile}");
         }
-        for bad in ["labels.department == \"", "true; true", "1", "'; DROP TABLE x; --", "nothing.here", ""] {
+        for bad in [
+            "labels.department == \"",
+            "true; true",
+            "1",
+            "'; DROP TABLE x; --",
+            "nothing.here",
+            "",
+        ] {
             let problem = preview(&scene, bad, None).await.expect_err("it is no expression");
             assert_eq!(problem.code(), "expression_invalid", "{bad}");
-            assert!(problem.errors[0].field.starts_with("include: line 1, column "), "{:?}", problem.errors);
+            assert!(
+                problem.errors[0].field.starts_with("include: line 1, column "),
+                "{:?}",
+                problem.errors
+            );
         }
     })
     .await;
@@ -301,14 +397,22 @@ async fn t_groups_of_another_tenant_are_not_there() {
     on_both(MIGRATIONS, async |db| {
         let scene = Scene::new(db.db().clone()).await;
         let other = scene.beside().await;
-        let (own, foreign) = (scene.device(Platform::Linux).await, other.device(Platform::Linux).await);
+        let (own, foreign) = (
+            scene.device(Platform::Linux).await,
+            other.device(Platform::Linux).await,
+        );
         let of_own = create(&scene, "same", "true", None).await.expect("made");
-        let of_other = create(&other, "same", "true", None).await.expect("names are free in every tenant");
+        let of_other = create(&other, "same", "true", None)
+            .await
+            .expect("names are free in every tenant");
         settle(&scene).await;
         assert_eq!(members(&scene, of_own.id).await, BTreeSet::from([own.id]));
         assert_eq!(members(&other, of_other.id).await, BTreeSet::from([foreign.id]));
         assert_eq!(members(&other, of_own.id).await, BTreeSet::new());
-        assert_eq!(delete(&other, of_own.id).await.expect_err("foreign").kind, NOT_FOUND);
+        assert_eq!(
+            delete(&other, of_own.id).await.expect_err("foreign").kind,
+            NOT_FOUND
+        );
         assert_eq!(preview(&other, "true", None).await.expect("it works").members, 1);
         let author = Author::system(other.tenant);
         let refused = fleet::set_labels(
@@ -325,7 +429,12 @@ async fn t_groups_of_another_tenant_are_not_there() {
         })
         .await;
         assert_eq!(used.expect_err("foreign").kind, NOT_FOUND);
-        assert!(super::of(&scene.app, other.tenant, own.id).await.expect("read").is_empty());
+        assert!(
+            super::of(&scene.app, other.tenant, own.id)
+                .await
+                .expect("read")
+                .is_empty()
+        );
     })
     .await;
 }
@@ -415,15 +524,27 @@ async fn what_is_kept_incrementally_is_what_a_full_evaluation_finds() {
         let mut runner = TestRunner::deterministic();
         for round in 0..12 {
             let mut devices = Vec::new();
-            for platform in [Platform::Linux, Platform::Windows, Platform::Linux, Platform::Linux] {
+            for platform in [
+                Platform::Linux,
+                Platform::Windows,
+                Platform::Linux,
+                Platform::Linux,
+            ] {
                 devices.push(scene.device(platform).await);
             }
             let mut groups = Vec::new();
             for at in 0..3 {
                 let (include, exclude) = EXPRESSIONS[at];
-                groups.push(create(&scene, &format!("g{at}"), include, exclude).await.expect("made"));
+                groups.push(
+                    create(&scene, &format!("g{at}"), include, exclude)
+                        .await
+                        .expect("made"),
+                );
             }
-            let steps = steps().new_tree(&mut runner).expect("steps can be made").current();
+            let steps = steps()
+                .new_tree(&mut runner)
+                .expect("steps can be made")
+                .current();
             for step in &steps {
                 play(&scene, &devices, &mut groups, step).await;
             }
@@ -431,7 +552,9 @@ async fn what_is_kept_incrementally_is_what_a_full_evaluation_finds() {
             for made in &groups {
                 let stored = group(&scene, made.id).await;
                 let incremental = members(&scene, made.id).await;
-                let full = preview(&scene, &stored.include, stored.exclude.as_deref()).await.expect("it works");
+                let full = preview(&scene, &stored.include, stored.exclude.as_deref())
+                    .await
+                    .expect("it works");
                 let full: BTreeSet<DeviceId> = full.items.iter().map(|member| member.id).collect();
                 assert_eq!(incremental, full, "round {round}: {stored:?} after {steps:?}");
                 assert_eq!(stored.members, full.len() as u64, "round {round}: the count");
@@ -439,7 +562,12 @@ async fn what_is_kept_incrementally_is_what_a_full_evaluation_finds() {
             }
             settle(&scene).await;
         }
-        assert_eq!(scene.value::<i64>("SELECT COUNT(*) FROM devices_change WHERE tenant_id = $1").await, 0);
+        assert_eq!(
+            scene
+                .value::<i64>("SELECT COUNT(*) FROM devices_change WHERE tenant_id = $1")
+                .await,
+            0
+        );
     })
     .await;
 }
@@ -478,14 +606,38 @@ async fn an_explanation_says_what_decided() {
         facts(&scene, id, facts_of("debian", &[]), true).await;
         let member = explain().await;
         assert_eq!((member.answer.as_str(), member.is_member), ("member", true));
-        assert!(member.include.because.as_deref().unwrap_or_default().contains("sales"), "{member:?}");
-        let values: Vec<_> = member.include.values.iter().map(|read| read.value.as_deref()).collect();
+        assert!(
+            member
+                .include
+                .because
+                .as_deref()
+                .unwrap_or_default()
+                .contains("sales"),
+            "{member:?}"
+        );
+        let values: Vec<_> = member
+            .include
+            .values
+            .iter()
+            .map(|read| read.value.as_deref())
+            .collect();
         assert_eq!(values, [Some("debian"), Some("sales")]);
-        assert_eq!(member.exclude.as_ref().map(|side| side.answer.as_str()), Some("false"));
+        assert_eq!(
+            member.exclude.as_ref().map(|side| side.answer.as_str()),
+            Some("false")
+        );
         facts(&scene, id, facts_of("fedora", &[]), true).await;
         let outside = explain().await;
         assert_eq!((outside.answer.as_str(), outside.is_member), ("outside", false));
-        assert!(outside.include.because.as_deref().unwrap_or_default().contains("fedora"), "{outside:?}");
+        assert!(
+            outside
+                .include
+                .because
+                .as_deref()
+                .unwrap_or_default()
+                .contains("fedora"),
+            "{outside:?}"
+        );
     })
     .await;
 }

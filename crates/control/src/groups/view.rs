@@ -146,7 +146,8 @@ pub fn explain(
     let labels = devices::labels(tx, tenant, device.id)?;
     let known = Known::of(device, facts.as_ref(), Some(&labels));
     let subject = known.subject();
-    let pair = Pair::parse(&group.include, group.exclude.as_deref()).map_err(|(_, error)| Problem::internal(error))?;
+    let pair = Pair::parse(&group.include, group.exclude.as_deref())
+        .map_err(|(_, error)| Problem::internal(error))?;
     let is_active = device.state == DeviceState::Active;
     let answer = match (is_active, pair.judge(&subject, now)) {
         (true, Judgement::Member) => "member",
@@ -222,7 +223,10 @@ fn of_device(variable: Variable, subject: &Subject<'_>, now: Timestamp) -> Optio
         Variable::DeviceEnrolledAt => Some(device.enrolled_at.to_string()),
         Variable::Now => Some(now.to_string()),
         Variable::Labels => {
-            let labels = subject.labels?.iter().map(|(key, value)| format!("{key}={value}"));
+            let labels = subject
+                .labels?
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"));
             Some(labels.collect::<Vec<_>>().join(", "))
         }
         Variable::OwnerGroups => subject.owner_groups.map(|groups| groups.join("; ")),

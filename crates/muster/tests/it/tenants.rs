@@ -82,7 +82,10 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         .await
         .expect(201);
     let group = api
-        .post("/groups", &json!({"name": format!("{name}-group"), "include": "true"}))
+        .post(
+            "/groups",
+            &json!({"name": format!("{name}-group"), "include": "true"}),
+        )
         .await
         .expect(201);
     let shown = api.get(&format!("/devices/{}", device.id())).await.ok();
@@ -277,7 +280,14 @@ async fn t4_lists_counts_and_searches_show_nothing_foreign() {
     each_database(async |options| {
         let two = Two::start(options).await;
         let of_a = furnish(&two.a, &two.server.admin, "alpha").await;
-        for list in ["commands", "devices", "enrollment-tokens", "groups", "policies", "rollouts"] {
+        for list in [
+            "commands",
+            "devices",
+            "enrollment-tokens",
+            "groups",
+            "policies",
+            "rollouts",
+        ] {
             assert_eq!(
                 two.b.list(&format!("/{list}")).await,
                 Vec::<Value>::new(),

@@ -29,9 +29,11 @@ pub fn hold_page(
     after: DeviceId,
     limit: usize,
 ) -> Result<Vec<DeviceId>, StorageError> {
-    let mut held = tx.query(&HOLD_PAGE, &[&tenant.uuid(), &after.uuid(), &rows(limit)], |row| {
-        Ok(DeviceId::from_uuid(row.get(0)?))
-    })?;
+    let mut held = tx.query(
+        &HOLD_PAGE,
+        &[&tenant.uuid(), &after.uuid(), &rows(limit)],
+        |row| Ok(DeviceId::from_uuid(row.get(0)?)),
+    )?;
     held.sort_unstable();
     Ok(held)
 }

@@ -132,7 +132,14 @@ fn plan(tx: &mut Tx, tenant: TenantId, csv: &[u8]) -> Result<Plan, Problem> {
             }
         }
         if waiting.len() == store::PLACES {
-            plan_rows(tx, tenant, table.header.by, std::mem::take(&mut waiting), &mut seen, &mut plan)?;
+            plan_rows(
+                tx,
+                tenant,
+                table.header.by,
+                std::mem::take(&mut waiting),
+                &mut seen,
+                &mut plan,
+            )?;
         }
     }
     plan_rows(tx, tenant, table.header.by, waiting, &mut seen, &mut plan)?;
@@ -199,13 +206,19 @@ fn find(
             let uuids = rows.iter().filter_map(|row| DeviceUuid::parse(&row.device).ok());
             let uuids: Vec<Uuid> = uuids.map(DeviceUuid::uuid).collect();
             let found = store::by_uuids(tx, tenant, &uuids)?;
-            found.into_iter().map(|(device, uuid)| (device, uuid.to_string())).collect()
+            found
+                .into_iter()
+                .map(|(device, uuid)| (device, uuid.to_string()))
+                .collect()
         }
         Identifier::Id => {
             let ids = rows.iter().filter_map(|row| row.device.parse::<DeviceId>().ok());
             let ids: Vec<Uuid> = ids.map(DeviceId::uuid).collect();
             let found = store::by_ids(tx, tenant, &ids)?;
-            found.into_iter().map(|(device, _)| (device, device.to_string())).collect()
+            found
+                .into_iter()
+                .map(|(device, _)| (device, device.to_string()))
+                .collect()
         }
     };
     let mut found: HashMap<String, Vec<DeviceId>> = HashMap::new();
@@ -218,7 +231,9 @@ fn find(
 /// The form in which the database answers what names a device.
 fn key_of(by: Identifier, text: &str) -> String {
     match by {
-        Identifier::DeviceUuid => DeviceUuid::parse(text).map_or_else(|_| text.to_owned(), |uuid| uuid.uuid().to_string()),
+        Identifier::DeviceUuid => {
+            DeviceUuid::parse(text).map_or_else(|_| text.to_owned(), |uuid| uuid.uuid().to_string())
+        }
         Identifier::Id | Identifier::Serial | Identifier::Name => text.to_owned(),
     }
 }
@@ -237,7 +252,10 @@ async fn carry_out(app: &App, author: &Author, csv: &[u8], plan: Plan) -> Result
         // In the order in which every transaction holds several devices.
         chunk.sort_unstable_by_key(|(device, _)| *device);
         let chunk: Arc<[_]> = chunk.into();
-        let changed = audit::commit(app, author, move |tx| carry_out_chunk(tx, &chunk, table_sha256, is_small)).await?;
+        let changed = audit::commit(app, author, move |tx| {
+            carry_out_chunk(tx, &chunk, table_sha256, is_small)
+        })
+        .await?;
         done.devices_changed += changed.len();
         for (_, change) in &changed {
             done.labels_set += change.set.len();

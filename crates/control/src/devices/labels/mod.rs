@@ -57,10 +57,15 @@ impl LabelChange {
 
     /// The change that makes `labels` be `wanted` and nothing else.
     fn towards(wanted: &Labels, labels: &Labels) -> LabelChange {
-        let removed = labels.iter().filter(|(key, _)| wanted.get(key.as_str()).is_none());
+        let removed = labels
+            .iter()
+            .filter(|(key, _)| wanted.get(key.as_str()).is_none());
         LabelChange {
             removed: removed.map(|(key, _)| key.clone()).collect(),
-            set: wanted.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            set: wanted
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
         }
     }
 

@@ -43,17 +43,13 @@ pub fn of_devices(
     devices: &[DeviceId],
 ) -> Result<Vec<(DeviceId, LabelKey, LabelValue)>, StorageError> {
     let ids: Vec<Uuid> = devices.iter().map(|device| device.uuid()).collect();
-    tx.query(
-        &LABELS_OF,
-        &filled(&tenant.uuid(), &ids, &Uuid::nil()),
-        |row| {
-            Ok((
-                DeviceId::from_uuid(row.get(0)?),
-                stored(1, &row.get::<String>(1)?, LabelKey::parse)?,
-                stored(2, &row.get::<String>(2)?, LabelValue::parse)?,
-            ))
-        },
-    )
+    tx.query(&LABELS_OF, &filled(&tenant.uuid(), &ids, &Uuid::nil()), |row| {
+        Ok((
+            DeviceId::from_uuid(row.get(0)?),
+            stored(1, &row.get::<String>(1)?, LabelKey::parse)?,
+            stored(2, &row.get::<String>(2)?, LabelValue::parse)?,
+        ))
+    })
 }
 
 pub fn put(

@@ -128,7 +128,10 @@ fn read_header(header: &csv::StringRecord) -> Result<Header, Problem> {
     }
     let (mut by, mut keys): (Option<(usize, Identifier)>, Vec<(usize, LabelKey)>) = (None, Vec::new());
     for (at, heading) in header.iter().enumerate() {
-        if let Some(identifier) = Identifier::ALL.into_iter().find(|known| known.column() == heading) {
+        if let Some(identifier) = Identifier::ALL
+            .into_iter()
+            .find(|known| known.column() == heading)
+        {
             if by.replace((at, identifier)).is_some() {
                 return Err(CSV_INVALID
                     .detail("Two columns say which device. Keep one of id, serial, device_uuid and name."));
@@ -148,9 +151,8 @@ fn read_header(header: &csv::StringRecord) -> Result<Header, Problem> {
         keys.push((at, key));
     }
     let Some((device_at, by)) = by else {
-        return Err(
-            CSV_INVALID.detail("The first row names the columns, one of id, serial, device_uuid or name among them.")
-        );
+        return Err(CSV_INVALID
+            .detail("The first row names the columns, one of id, serial, device_uuid or name among them."));
     };
     if keys.is_empty() {
         return Err(CSV_INVALID.detail("The table has no column with a label key."));
@@ -233,7 +235,10 @@ mod tests {
         let first = rows[0].as_ref().expect("it is right");
         let set: Vec<_> = first.change.set.values().map(LabelValue::as_str).collect();
         assert_eq!((first.row, first.device.as_str()), (2, "S1"));
-        assert_eq!((set.as_slice(), first.change.removed.len()), (&["Sales, \"EMEA\""][..], 1));
+        assert_eq!(
+            (set.as_slice(), first.change.removed.len()),
+            (&["Sales, \"EMEA\""][..], 1)
+        );
         let second = rows[1].as_ref().expect("it is right");
         assert_eq!((second.change.set.len(), second.change.removed.len()), (1, 0));
     }
@@ -241,7 +246,8 @@ mod tests {
     #[test]
     fn every_bad_cell_is_named_and_not_repeated() {
         let long = "x".repeat(100_000);
-        let csv = format!("device_uuid,site\nnobody,a\n,b\n4c4c4544-0042-3510-8052-b4c04f4b3132,{long}\nshort\n");
+        let csv =
+            format!("device_uuid,site\nnobody,a\n,b\n4c4c4544-0042-3510-8052-b4c04f4b3132,{long}\nshort\n");
         assert_eq!(
             fields(&csv),
             ["row 2: device_uuid", "row 3: device_uuid", "row 4: site", "row 5"]
@@ -253,7 +259,10 @@ mod tests {
 
     #[test]
     fn what_is_no_table_is_refused_whole() {
-        let wide = (0..100_000).map(|number| format!("k{number}")).collect::<Vec<_>>().join(",");
+        let wide = (0..100_000)
+            .map(|number| format!("k{number}"))
+            .collect::<Vec<_>>()
+            .join(",");
         for bad in [
             "".to_owned(),
             "serial\nS1\n".to_owned(),
