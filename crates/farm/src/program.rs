@@ -94,6 +94,8 @@ pub enum LoadKind {
     Handshake,
     /// Verifications of hardware proofs in this process; needs no server.
     Attest,
+    /// Ten rules over `--devices` devices in this process; needs no server.
+    Compliance,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -160,7 +162,7 @@ pub async fn run_load(arguments: LoadArgs) -> Result<(), FarmError> {
     let duration = Duration::from_secs(arguments.seconds.max(1));
     let admin_file = match arguments.kind {
         // It measures this process alone.
-        LoadKind::Attest => PathBuf::new(),
+        LoadKind::Attest | LoadKind::Compliance => PathBuf::new(),
         _ => admin_file(arguments.admin_file)?,
     };
     let measuring = || print_line("measuring");
@@ -171,6 +173,7 @@ pub async fn run_load(arguments: LoadArgs) -> Result<(), FarmError> {
     };
     let report = match arguments.kind {
         LoadKind::Attest => serde_json::to_string(&load::load_verifications(duration)?),
+        LoadKind::Compliance => serde_json::to_string(&load::load_compliance(arguments.devices)?),
         LoadKind::EnrollTpm => {
             serde_json::to_string(&load::load_enrollments(enroll(Enrollment::Tpm), measuring).await?)
         }

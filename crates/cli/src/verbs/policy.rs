@@ -103,7 +103,7 @@ pub enum VersionCommand {
         /// One setting; may be repeated, and wins over the file
         #[arg(long, value_name = "KEY=VALUE")]
         set: Vec<String>,
-        /// A JSON list of rules over facts
+        /// A JSON list of rules: checks of facts, or expressions
         #[arg(long, value_name = "FILE")]
         rules: Option<PathBuf>,
         #[arg(long, value_name = "KEY")]
@@ -408,7 +408,7 @@ fn one_version(printer: &Printer, version: &Version) -> Sheet {
     let rules: Vec<_> = version
         .rules
         .iter()
-        .map(|rule| vec![plain(&rule["name"]), rule["check"].to_string()])
+        .map(|rule| vec![plain(&rule["name"]), condition(rule)])
         .collect();
     let sheet = Sheet::new()
         .fields(vec![
@@ -423,7 +423,15 @@ fn one_version(printer: &Printer, version: &Version) -> Sheet {
     if rules.is_empty() {
         sheet
     } else {
-        sheet.rows("rules", &["rule", "check"], rules)
+        sheet.rows("rules", &["rule", "condition"], rules)
+    }
+}
+
+/// What a rule asks, as it was written.
+fn condition(rule: &Value) -> String {
+    match rule.get("expression") {
+        Some(expression) => plain(expression),
+        None => rule["check"].to_string(),
     }
 }
 
@@ -434,6 +442,14 @@ mod tests {
     fn set(pairs: &[&str]) -> Result<Value, CliError> {
         let pairs: Vec<_> = pairs.iter().map(|pair| (*pair).to_owned()).collect();
         read_settings(None, &pairs)
+    }
+
+    #[test]
+    fn a_rule_is_shown_by_what_it_asks() {
+        let expression = serde_json::json!({"name": "a", "expression": "os.id == \"debian\""});
+        assert_eq!(condition(&expression), "os.id == \"debian\"");
+        let check = serde_json::json!({"name": "a", "check": {"fact": "os.id", "op": "exists"}});
+        assert_eq!(condition(&check), r#"{"fact":"os.id","op":"exists"}"#);
     }
 
     #[test]

@@ -242,7 +242,8 @@ struct VersionRequest {
     /// Setting keys of `GET /settings` with their values.
     #[schema(value_type = Object)]
     settings: Box<RawValue>,
-    /// Checks of facts, for example `{"name":"os","check":{"fact":"os.version","op":"ge","value":"12"}}`.
+    /// Conditions, for example `{"name":"os","expression":"os.version >= version(\"12\")"}` or
+    /// `{"name":"os","check":{"fact":"os.version","op":"ge","value":"12"}}`.
     #[schema(value_type = Option<Vec<Object>>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rules: Option<Vec<Rule>>,

@@ -105,6 +105,27 @@ async fn a_wrong_setting_changes_nothing_and_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_expression_is_refused_by_its_rule_and_place() {
+    on_both(MIGRATIONS, async |db| {
+        let scene = Scene::new(db.db().clone()).await;
+        scene.version("baseline", "1", BASELINE).await;
+        let body = r#"{"version":"2","settings":{},"rules":[{"name":"current","expression":"true && os.versoin == 'x'"}]}"#;
+        let refused = scene.call("POST", "/policies/baseline/versions", Some(body)).await;
+        let problem = refused.json().to_string();
+        assert_eq!(refused.status, 400, "{problem}");
+        let detail = "rule current: expression: line 1, column 9: there is no os.versoin; did you mean os.version?";
+        assert!(problem.contains(detail), "{problem}");
+        let body = r#"{"version":"2","settings":{},"rules":[{"name":"current","expression":"os.version>=version('12')","severity":"high"}]}"#;
+        let made = scene.call("POST", "/policies/baseline/versions", Some(body)).await;
+        assert_eq!(made.status, 201, "{}", made.json());
+        let version = scene.call("GET", "/policies/baseline/versions/2", None).await.json();
+        let rule = serde_json::json!({"name": "current", "expression": "os.version >= version(\"12\")", "severity": "high"});
+        assert_eq!(version["rules"], serde_json::json!([rule]));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn d5_unknown_and_doubled_members_are_refused() {
     on_both(MIGRATIONS, async |db| {
         let scene = Scene::new(db.db().clone()).await;

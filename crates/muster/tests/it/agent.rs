@@ -247,22 +247,25 @@ async fn the_next_version_changes_and_reverts_and_a_rule_is_judged_by_facts() {
     becomes(&api, &machine.device, "compliant").await;
 
     let rule = json!({"name": "new enough", "check": {"fact": "os.version", "op": "ge", "value": "99"}});
-    let body = json!({"version": "3", "settings": {"passcode.min_length": 16}, "rules": [rule]});
+    let expression =
+        json!({"name": "private", "expression": "device.ownership == \"personal\" && has(os.version)"});
+    let rules = [rule, expression];
+    let body = json!({"version": "3", "settings": {"passcode.min_length": 16}, "rules": rules});
     api.post("/policies/base/versions", &body).await.expect(201);
     api.post("/policies/base/activate", &json!({"version": "3"}))
         .await
         .expect(202);
     let settings = reported(&api, &machine.device, "3").await;
-    let verdict = settings["verdicts"].as_array().and_then(|verdicts| {
+    let verdict = |subject: &str| {
+        let verdicts = settings["verdicts"].as_array().cloned().unwrap_or_default();
         verdicts
-            .iter()
-            .find(|verdict| verdict["subject"] == "new enough")
-            .cloned()
-    });
-    assert_eq!(
-        verdict.expect("the rule has a verdict")["verdict"],
-        "noncompliant"
-    );
+            .into_iter()
+            .find(|verdict| verdict["subject"] == subject)
+            .expect("the rule has a verdict")
+    };
+    assert_eq!(verdict("new enough")["verdict"], "noncompliant");
+    assert_eq!(verdict("private")["verdict"], "noncompliant");
+    assert_eq!(verdict("private")["reason"], "device.ownership is company");
     becomes(&api, &machine.device, "noncompliant").await;
 }
 

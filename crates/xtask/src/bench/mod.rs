@@ -6,6 +6,7 @@
 mod attest;
 mod checkin;
 mod command;
+mod compliance;
 mod enroll;
 mod idle;
 mod process;
@@ -46,6 +47,8 @@ enum Name {
     Enroll,
     /// Verifications of hardware proofs per second and core
     Attest,
+    /// Ten rules over a million devices on one core
+    Compliance,
     /// All of them
     All,
 }
@@ -70,6 +73,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if wants(Name::Attest) {
         attest::run(&programs, options)?;
+    }
+    if wants(Name::Compliance) {
+        compliance::run(&programs, options)?;
     }
     Ok(true)
 }

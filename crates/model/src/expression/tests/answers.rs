@@ -361,3 +361,29 @@ fn the_text_form_is_canonical() {
         );
     }
 }
+
+#[test]
+fn the_reference_lists_every_variable_and_its_examples_are_expressions() {
+    let reference = include_str!("../../../../../docs/reference/expressions.md");
+    for variable in Variable::ALL {
+        assert!(reference.contains(&format!("`{variable}`")), "{variable}");
+        assert!(
+            !variable.meaning().is_empty() && !variable.kind().describe().is_empty(),
+            "{variable}"
+        );
+    }
+    let examples = reference
+        .split("```cel\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let examples: Vec<&str> = examples.unwrap_or_default().lines().collect();
+    assert!(examples.len() > 5, "the reference has examples");
+    for example in examples {
+        assert_eq!(parse(example).to_string(), example);
+    }
+    let bounds = [TEXT_BYTES_MAX, DEPTH_MAX, NODES_MAX, LIST_ITEMS_MAX];
+    let limits = reference.split("## Limits").nth(1).unwrap_or_default();
+    for bound in bounds {
+        assert!(limits.contains(&bound.to_string()), "{bound}");
+    }
+}
