@@ -103,6 +103,11 @@ impl<'a> Call<'a> {
         Self::new(Method::PUT, segments).body(body)
     }
 
+    /// Changes a part of something.
+    pub fn patch(segments: &[&'a str], body: Value) -> Self {
+        Self::new(Method::PATCH, segments).body(body)
+    }
+
     /// Removes something.
     pub fn delete(segments: &[&'a str]) -> Self {
         Self::new(Method::DELETE, segments)

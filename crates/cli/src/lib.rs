@@ -27,8 +27,8 @@ pub use verbs::log::LogCommand;
 
 use output::Printer;
 use verbs::{
-    bundle, client, command, configuration, console_link, context as contexts, device, enrollment, key,
-    login, policy, policy_compile, rollout, system, token,
+    bundle, client, command, configuration, console_link, context as contexts, device, enrollment, group,
+    key, label, login, policy, policy_compile, rollout, system, token,
 };
 
 /// Flags that every verb takes.
@@ -70,6 +70,12 @@ pub enum Command {
     /// Devices: list, details, facts, settings, timeline, quarantine, retirement
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// Dynamic groups: who is in them, and why
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    /// Labels of devices from a table
+    #[command(subcommand)]
+    Label(label::LabelCommand),
     /// Policies, their versions and bundles, activation
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -158,6 +164,8 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Policy(policy::PolicyCommand::Compile(arguments)) if arguments.is_offline() => {
             policy_compile::offline(&arguments, printer)
         }
+        Command::Group(command) => group::run(command, &Api::connect(globals)?, printer).await,
+        Command::Label(command) => label::run(command, &Api::connect(globals)?, printer).await,
         Command::Policy(command) => policy::run(command, &Api::connect(globals)?, printer).await,
         Command::Bundle(command) => bundle::run(command, globals, printer).await,
         Command::Key(command) => key::run(command, printer),
@@ -228,6 +236,11 @@ mod tests {
             "device decide dev_1 merge",
             "device decide dev_1 accept --yes",
             "device decide dev_1 keep-both",
+            "device label laptop-7 department=sales site-",
+            "label import labels.csv --dry-run",
+            "group create sales --include true --exclude false",
+            "group edit sales --no-exclude",
+            "group explain sales laptop-7",
             "policy version add baseline 2026.05 --set passcode.min_length=12",
             "policy activate baseline 2026.05 --wait",
             "rollout watch rol_1",

@@ -46,6 +46,16 @@ const NOTICES: &[(&str, &str)] = &[
         "revoked",
         "The device's certificates are revoked. It must enroll again.",
     ),
+    (
+        "labels-changed",
+        "The labels are changed, and with them the device's groups.",
+    ),
+    ("group-created", "The group exists. Devices are being looked at."),
+    (
+        "group-changed",
+        "The group is changed. Devices are being looked at.",
+    ),
+    ("group-deleted", "The group is deleted."),
     ("policy-created", "The policy exists. Give it a first version."),
     (
         "version-created",

@@ -18,6 +18,7 @@ use crate::assets::{ADDRESSES, Addresses};
 pub enum Section {
     Overview,
     Devices,
+    Groups,
     Policies,
     Settings,
     Rollouts,
@@ -50,6 +51,12 @@ pub const NAVIGATION: &[NavEntry] = &[
         href: "/devices",
         label: "Devices",
         icon: "M3 4h14v9H3zM7 17h6M10 13v4",
+    },
+    NavEntry {
+        section: Section::Groups,
+        href: "/groups",
+        label: "Groups",
+        icon: "M3 3.5h6v6H3zM11 3.5h6v6h-6zM3 11.5h6v5H3zM11 11.5h6v5h-6z",
     },
     NavEntry {
         section: Section::Policies,

@@ -2,7 +2,7 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets ← devices, certificates ← commands, enrollment ← acme, policy ← compliance ← rollout ← fleet,
+//! `access, audit, secrets ← devices, certificates ← commands, enrollment, groups ← acme, policy ← compliance ← rollout ← fleet,
 //! configuration`.
 
 pub mod access;
@@ -16,6 +16,7 @@ pub mod configuration;
 pub mod devices;
 pub mod enrollment;
 pub mod fleet;
+pub mod groups;
 pub mod invariants;
 pub mod openapi;
 pub mod page;
@@ -63,6 +64,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "policy_ownership",
         sql: include_str!("../migrations/0006_policy_ownership.sql"),
     },
+    Migration {
+        version: 7,
+        name: "groups",
+        sql: include_str!("../migrations/0007_groups.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -74,8 +80,11 @@ pub const STATEMENTS: &[&[Statement]] = &[
     commands::STATEMENTS,
     configuration::STATEMENTS,
     devices::STATEMENTS,
+    devices::CHANGE_STATEMENTS,
+    devices::LABEL_STATEMENTS,
     devices::TARGET_STATEMENTS,
     enrollment::STATEMENTS,
+    groups::STATEMENTS,
     policy::STATEMENTS,
     rollout::STATEMENTS,
 ];
@@ -95,6 +104,7 @@ pub struct Control {
     /// Whether `registry` may be believed now.
     pub memory: devices::MemoryTrust,
     pub activations: rollout::Activations,
+    pub memberships: groups::Memberships,
     pub revocations: certificates::Revocations,
     /// Where bundles are kept besides the database, if anywhere. Set by the composition root, before the loops start.
     pub artifacts: OnceLock<Box<dyn policy::ArtifactStore>>,
@@ -142,6 +152,7 @@ pub struct Nudges {
     pub sequencer: Notify,
     pub follower: Notify,
     pub rollouts: Notify,
+    pub groups: Notify,
 }
 
 impl Control {
@@ -155,6 +166,7 @@ impl Control {
         keys.authority.publish_at(settings.pki_url.clone());
         Arc::new(Control {
             memory: devices::MemoryTrust::of(db.engine()),
+            memberships: groups::Memberships::new(db.engine()),
             db,
             clock,
             keys,

@@ -6,7 +6,9 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{App, access, audit, commands, configuration, devices, enrollment, fleet, policy, rollout};
+use crate::{
+    App, access, audit, commands, configuration, devices, enrollment, fleet, groups, policy, rollout,
+};
 
 /// Where the API is mounted.
 pub const PREFIX: &str = "/api/v1";
@@ -45,6 +47,7 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(devices::router())
         .merge(enrollment::router())
         .merge(fleet::router())
+        .merge(groups::router())
         .merge(policy::router())
         .merge(rollout::router())
         .routes(routes!(version));

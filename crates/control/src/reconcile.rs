@@ -19,7 +19,7 @@ use crate::{
     access::{self, problem::Problem},
     acme,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
-    certificates, clock, commands, configuration, devices, enrollment, policy, rollout,
+    certificates, clock, commands, configuration, devices, enrollment, groups, policy, rollout,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -28,6 +28,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const SEEN_EVERY: Duration = Duration::from_secs(15);
 /// How often a node asks which devices hold a paused rollout: others may have heard of it.
 const PAUSES_EVERY: Duration = Duration::from_secs(5);
+/// How often a node settles marks that nobody settled.
+const GROUPS_EVERY: Duration = Duration::from_secs(1);
+/// How often a node asks which devices others moved between groups: half of the time for which memory is believed.
+const MOVES_EVERY: Duration = Duration::from_millis(500);
 /// How often a node looks whether the register of certificate authorities changed.
 const AUTHORITIES_EVERY: Duration = Duration::from_secs(2);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
@@ -77,6 +81,14 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
             }
             Ok(())
         },
+    ));
+    tasks.spawn(evaluator(app.clone(), stop.clone()));
+    tasks.spawn(every(
+        app.clone(),
+        stop.clone(),
+        MOVES_EVERY,
+        "moves between groups",
+        |app| async move { groups::follow_moves(&app).await },
     ));
     tasks.spawn(bridge(app.clone(), stop.clone()));
     tasks
@@ -250,9 +262,38 @@ async fn take_note(app: &App, entry: &LogEntry) -> Result<(), Problem> {
             app.registry.call_all(entry.tenant);
             app.nudges.rollouts.notify_one();
         }
+        (action, _) if action.starts_with("group.") => {
+            app.memberships.forget_tenant(entry.tenant);
+            app.nudges.groups.notify_one();
+        }
         _ => {}
     }
     Ok(())
+}
+
+/// Keeps the members of groups right: one node at a time, though several would only do the same work twice.
+async fn evaluator(app: App, stop: watch::Receiver<bool>) {
+    let mut held: Option<Held> = None;
+    while !*stop.borrow() {
+        let step = async {
+            match hold(&app, &mut held, groups::EVALUATOR_LEASE).await? {
+                Some(_) => groups::reconcile(&app).await,
+                None => Ok(false),
+            }
+        };
+        match step.await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(problem) => {
+                tracing::warn!(%problem, "groups were not evaluated; trying again");
+                held = None;
+            }
+        }
+        wait(&stop, &app.nudges.groups, GROUPS_EVERY).await;
+    }
+    if let Some(held) = held {
+        let _ = app.db.release_lease(held.lease).await;
+    }
 }
 
 async fn sweeper(app: App, stop: watch::Receiver<bool>) {
@@ -291,6 +332,7 @@ async fn sweep(app: &App, held: &mut Option<Held>, rounds: u64) -> Result<(), Pr
         enrollment::forget_expired(app).await?;
         acme::forget_expired(app).await?;
         configuration::forget_expired(app).await?;
+        groups::forget_moves(app).await?;
     }
     Ok(())
 }

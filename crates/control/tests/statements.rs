@@ -17,6 +17,10 @@ const MAY_SCAN: &[&str] = &[
     "STRAYS",
     "ALL_OPEN",
     "RUNNING",
+    // What waits to be settled, and the groups that are not ready or read the time.
+    "MARKED",
+    "UNFINISHED",
+    "EVALUATED_BEFORE",
     // The partial index holds only what waits for its place in the log.
     "WAITING",
     // The partial index holds only bundles that wait for the artifact store.

@@ -32,7 +32,7 @@ use muster_control::{
     },
     audit, certificates, clock,
     devices::{self, DeviceState},
-    enrollment, policy, rollout,
+    enrollment, groups, policy, rollout,
 };
 use muster_storage::Scope;
 use muster_trust::key::Digest;
@@ -192,11 +192,14 @@ async fn inventory(State(gateway): State<Gateway>, request: Request) -> Result<S
         .bounded()
         .map_err(|limit| MALFORMED.detail(limit.to_string()))?;
     let (tenant, device, now) = (known.identity.tenant, known.identity.device, app.clock.now());
-    audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+    let shared = app.clone();
+    let moves = audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
         let device = devices::get(tx, tenant, device)?;
-        devices::put_facts(tx, &device, tenant, &message.facts, now)
+        devices::put_facts(tx, &device, tenant, &message.facts, now)?;
+        groups::settle(&shared, tx, tenant, &[device.id], now)
     })
     .await?;
+    groups::note(app, &moves);
     if !known.identity.has_facts {
         app.registry.forget_identity(device);
     }

@@ -77,6 +77,8 @@ ids! {
     TenantId = "tnt";
     /// A device.
     DeviceId = "dev";
+    /// A dynamic group of devices.
+    GroupId = "grp";
     /// A policy.
     PolicyId = "pol";
     /// A command.

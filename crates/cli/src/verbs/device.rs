@@ -16,7 +16,7 @@ pub enum DeviceCommand {
     #[command(
         after_help = "Examples:\n  muster device list\n  muster device list --filter 'platform:linux \
         compliance:noncompliant'\n  muster device list --all -o json\n\nA filter joins its parts by `and`: platform:, \
-        state:, compliance:, model:\"X 1\", and free text over name, serial, owner and model."
+        state:, compliance:, model:\"X 1\", label:site=north, and free text over name, serial, owner and model."
     )]
     List {
         /// Which devices
@@ -28,6 +28,9 @@ pub enum DeviceCommand {
     /// Show a device
     #[command(after_help = "Examples:\n  muster device get laptop-7\n  muster device get dev_… -o json")]
     Get { id: String },
+    /// Set and remove labels of a device
+    #[command(after_help = "Examples:\n  muster device label laptop-7 department=sales site-")]
+    Label(super::label::DeviceLabelArgs),
     /// Show what a device says of itself
     #[command(
         after_help = "Examples:\n  muster device facts laptop-7\n  muster device facts laptop-7 --packages"
@@ -133,6 +136,7 @@ struct Device {
     ownership: Option<String>,
     protocol: Option<String>,
     merged_into: Option<String>,
+    labels: std::collections::BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -179,6 +183,7 @@ pub async fn run(command: DeviceCommand, api: &Api, printer: &Printer) -> Result
             let answer: Answer<Device> = api.send(Call::get(&["devices", &id])).await?;
             printer.answer(&answer.value, |printer| device(printer, &answer.known))
         }
+        DeviceCommand::Label(arguments) => super::label::of_device(arguments, api, printer).await,
         DeviceCommand::Facts { id, packages } => {
             let answer: Answer<DeviceFacts> = api.send(Call::get(&["devices", &id, "facts"])).await?;
             printer.answer(&answer.value, |printer| facts(printer, &answer.known, packages))
@@ -282,11 +287,21 @@ fn device(printer: &Printer, device: &Device) -> Sheet {
         ("ownership", device.ownership.clone()),
         ("enrolled by", device.protocol.clone()),
         ("lives on as", device.merged_into.clone()),
+        ("labels", labels(&device.labels)),
         ("certificate", certificate.serial),
         ("valid until", certificate.not_after),
         ("enrolled", Some(printer.when(device.enrolled_at.as_deref()))),
         ("last seen", Some(printer.when(device.last_seen_at.as_deref()))),
     ])
+}
+
+/// Labels in one line; nothing where there are none.
+fn labels(labels: &std::collections::BTreeMap<String, String>) -> Option<String> {
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    (!pairs.is_empty()).then(|| pairs.join(", "))
 }
 
 /// What the proof of the hardware said, in one line; nothing where it said nothing.

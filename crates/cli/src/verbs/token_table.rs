@@ -109,7 +109,7 @@ fn reserve(out: &Path) -> Result<(), CliError> {
 }
 
 /// A refused table as a table; its errors are not said a second time.
-fn explained(error: CliError, printer: &Printer) -> CliError {
+pub fn explained(error: CliError, printer: &Printer) -> CliError {
     match error {
         CliError::Refused(problem) if !printer.is_json() && !problem.errors.is_empty() => {
             printer.aside(&wrong(&problem.errors));
@@ -122,7 +122,8 @@ fn explained(error: CliError, printer: &Printer) -> CliError {
     }
 }
 
-fn wrong(errors: &[FieldError]) -> Sheet {
+/// Wrong cells as a table.
+pub fn wrong(errors: &[FieldError]) -> Sheet {
     let rows = errors.iter().map(|error| {
         let (row, column) = place(&error.field);
         vec![row.to_owned(), column.to_owned(), error.detail.clone()]

@@ -11,7 +11,7 @@ use muster_control::{
     audit, certificates, commands,
     compliance::{DeviceSettingsView, SettingRow, VerdictRow},
     devices::{self, Device, DeviceState},
-    rollout,
+    groups, rollout,
 };
 use muster_model::{Timestamp, facts::Facts};
 use serde::Deserialize;
@@ -128,6 +128,11 @@ pub struct OverviewTab {
     /// The device that this one lives on as: its page and its name.
     pub merged_into: Option<(String, String)>,
     pub claims: Vec<(String, String)>,
+    pub labels: Vec<(String, String)>,
+    /// The labels as lines of the form.
+    pub label_lines: String,
+    /// The device's groups: page and name.
+    pub groups: Vec<(String, String)>,
     pub policies: Vec<(String, String, String)>,
     pub verdicts: Vec<Verdict>,
     pub verified: usize,
@@ -174,7 +179,18 @@ async fn overview(State(app): State<App>, session: Session, At(id): At<String>) 
             let standing = rollout::device_settings(tx, &work.activations, tenant, &device, now)?;
             let recent = commands::list(tx, tenant, Some(device.id), None, RECENT)?;
             let entries = audit::entries_of(tx, tenant, &device.id.to_string(), i64::MAX, rows(RECENT))?;
+            let labels = devices::labels(tx, tenant, device.id)?;
+            let groups = groups::named_of(tx, tenant, device.id)?;
             Ok::<_, Problem>(OverviewTab {
+                label_lines: super::labels::lines(&labels),
+                labels: labels
+                    .iter()
+                    .map(|(key, value)| (key.to_string(), value.to_string()))
+                    .collect(),
+                groups: groups
+                    .into_iter()
+                    .map(|(id, name)| (format!("/groups/{id}"), name))
+                    .collect(),
                 shell: named.shell(device.name.clone(), Section::Devices),
                 head: Head::of(&device, "", now),
                 case,

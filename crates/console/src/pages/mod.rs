@@ -6,6 +6,8 @@ mod device;
 mod device_forms;
 mod devices;
 mod enrollment_policy;
+mod groups;
+mod labels;
 mod log;
 mod overview;
 mod policies;
@@ -31,6 +33,8 @@ pub fn router() -> Router<App> {
         .merge(devices::router())
         .merge(device::router())
         .merge(device_forms::router())
+        .merge(groups::router())
+        .merge(labels::router())
         .merge(policies::router())
         .merge(policy_forms::router())
         .merge(catalogue::router())

@@ -66,7 +66,7 @@ impl Wrong {
 }
 
 /// The first of the errors, and how many more there are.
-fn shown(errors: Vec<FieldError>) -> (Vec<Wrong>, usize) {
+pub fn shown(errors: Vec<FieldError>) -> (Vec<Wrong>, usize) {
     let more = errors.len().saturating_sub(ERRORS_SHOWN);
     (
         errors.into_iter().take(ERRORS_SHOWN).map(Wrong::of).collect(),

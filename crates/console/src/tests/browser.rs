@@ -95,6 +95,19 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
         .call(Method::POST, &format!("/api/v1/devices/{device}/commands"), &lock)
         .await;
     let command = sent["command_id"].as_str().expect("it has an id").to_owned();
+    let labels = json!({"labels": {"department": HOSTILE}}).to_string();
+    let labelled = format!("/api/v1/devices/{device}/labels");
+    stage.scene.call(Method::PUT, &labelled, &labels).await;
+    let group = json!({"name": HOSTILE, "include": "has(labels.department)", "exclude": "os.id == \"x\""});
+    let group = stage
+        .scene
+        .call(Method::POST, "/api/v1/groups", &group.to_string())
+        .await;
+    let group = group["id"].as_str().expect("it has an id").to_owned();
+    while muster_control::groups::reconcile(&stage.scene.app)
+        .await
+        .expect("groups are evaluated")
+    {}
     stage.scene.settle().await;
     stage.sign_in().await;
     let mut paths: Vec<String> = [
@@ -111,6 +124,9 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
         [
             "/",
             "/devices",
+            "/groups",
+            "/groups/new",
+            "/labels/table",
             "/policies",
             "/policies/new",
             "/rollouts",
@@ -129,6 +145,10 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
     paths.extend(["/api/v1/docs", "/errors", "/errors/not_found"].map(str::to_owned));
     paths.extend([
         format!("/devices/{rival}"),
+        format!("/groups/{group}"),
+        format!("/groups/{group}?device={device}"),
+        format!("/groups/{group}?device=nobody"),
+        format!("/groups/{group}/edit"),
         format!("/policies/{policy}"),
         format!("/policies/{policy}/versions/2026.05"),
         format!("/policies/{policy}/versions/new"),

@@ -5,5 +5,6 @@ mod chromium;
 mod enrollment;
 mod enrollment_policy;
 mod forms;
+mod groups;
 mod pages;
 mod security;

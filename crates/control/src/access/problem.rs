@@ -76,10 +76,13 @@ problems! {
     TOKEN_REDEEMED = "token_redeemed", 409, "The token has been used";
     IDENTITY_CONFLICT = "identity_conflict", 409, "Another device has this identity";
     KEY_REUSED = "key_reused", 409, "The key belongs to another device";
+    GROUP_IN_USE = "group_in_use", 409, "Something uses the group";
     LAST_CLIENT = "last_client", 409, "The last administrator cannot be removed";
     BODY_TOO_LARGE = "body_too_large", 413, "The body is too large";
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415, "The content type is not understood";
     SETTINGS_INVALID = "settings_invalid", 422, "The settings are not valid";
+    EXPRESSION_INVALID = "expression_invalid", 422, "The expression is not valid";
+    GROUP_LIMIT = "group_limit", 422, "There are too many groups";
     CSV_INVALID = "csv_invalid", 422, "Rows of the table are not valid";
     ENROLLMENT_POLICY_INVALID = "enrollment_policy_invalid", 422, "The enrollment policy is not valid";
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", 422, "The idempotency key belongs to another request";

@@ -22,7 +22,9 @@ macro_rules! scopes {
 
 scopes! {
     DeviceRead = "device:read", "See devices, their facts, settings and history.";
-    DeviceWrite = "device:write", "Decide about quarantined devices, retire devices, revoke their certificates.";
+    DeviceWrite = "device:write", "Decide about quarantined devices, retire devices, revoke their certificates, change their labels.";
+    GroupRead = "group:read", "See dynamic groups, their members, and why a device is in them.";
+    GroupWrite = "group:write", "Make, change and delete dynamic groups.";
     CommandRead = "command:read", "See commands and their receipts.";
     CommandWrite = "command:write", "Send commands and cancel them.";
     TokenRead = "token:read", "See enrollment tokens (never their secret).";

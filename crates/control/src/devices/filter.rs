@@ -1,11 +1,16 @@
-//! The filter of device lists: `platform:linux compliance:noncompliant state:active model:"X 1" free text`.
+//! The filter of device lists: `platform:linux compliance:noncompliant state:active model:"X 1" label:site=north free text`.
 
-use muster_model::{ComplianceState, Platform};
+use muster_model::{
+    ComplianceState, Platform,
+    text::{LabelKey, LabelValue},
+};
 
 use super::DeviceState;
 use crate::access::problem::{INVALID, Problem};
 
 const FILTER_CHARS_MAX: usize = 200;
+/// Labels that one filter may name.
+const LABELS_MAX: usize = 2;
 
 /// A parsed filter. Its parts are joined by "and"; what has no key is free text over name, serial, owner and model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,6 +19,8 @@ pub struct DeviceFilter {
     state: Option<DeviceState>,
     compliance: Option<ComplianceState>,
     model: String,
+    /// Keys, with the value where it is asked for.
+    labels: Vec<(LabelKey, Option<LabelValue>)>,
     text: String,
 }
 
@@ -45,8 +52,12 @@ impl DeviceFilter {
                     })?);
                 }
                 Some(("model", value)) => parsed.model = value.to_lowercase(),
+                Some(("label", value)) => parsed.labels.push(label_of(value)?),
                 _ => text.push(term),
             }
+        }
+        if parsed.labels.len() > LABELS_MAX {
+            return Err(INVALID.detail("A filter names at most two labels. A group can ask for more."));
         }
         parsed.text = text.join(" ").to_lowercase();
         Ok(parsed)
@@ -68,6 +79,13 @@ impl DeviceFilter {
         &self.model
     }
 
+    /// The key and the value of a label, empty where there is none.
+    pub(super) fn label(&self, at: usize) -> (&str, &str) {
+        self.labels.get(at).map_or(("", ""), |(key, value)| {
+            (key.as_str(), value.as_ref().map_or("", LabelValue::as_str))
+        })
+    }
+
     /// The free text as a LIKE pattern whose escape character is `!`.
     pub(super) fn like(&self) -> String {
         if self.text.is_empty() {
@@ -76,6 +94,24 @@ impl DeviceFilter {
         let escaped = self.text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
         format!("%{escaped}%")
     }
+}
+
+/// `site=north` is a key with its value; a key alone asks only that the label is there.
+fn label_of(text: &str) -> Result<(LabelKey, Option<LabelValue>), Problem> {
+    let (key, value) = match text.split_once('=') {
+        Some((key, value)) => (key, Some(value)),
+        None => (text, None),
+    };
+    let wrong = |error| {
+        INVALID.detail(format!(
+            "label: is label:key or label:key=value, and a part of it {error}."
+        ))
+    };
+    let value = value.map(LabelValue::parse).transpose().map_err(wrong)?;
+    if value.as_ref().is_some_and(|value| value.as_str().is_empty()) {
+        return Err(INVALID.detail("label: is label:key or label:key=value."));
+    }
+    Ok((LabelKey::parse(key).map_err(wrong)?, value))
 }
 
 /// Splits at spaces outside double quotes; the quotes themselves are dropped.
@@ -112,6 +148,25 @@ mod tests {
             DeviceFilter::parse("50%_!").expect("it is a filter").like(),
             "%50!%!_!!%"
         );
+    }
+
+    #[test]
+    fn labels_are_keys_with_or_without_a_value() {
+        let filter =
+            DeviceFilter::parse("label:site=\"North 1=a\" label:owner.groups").expect("it is a filter");
+        assert_eq!(
+            (filter.label(0), filter.label(1), filter.label(2)),
+            (("site", "North 1=a"), ("owner.groups", ""), ("", ""))
+        );
+        for bad in [
+            "label:",
+            "label:=x",
+            "label:Site=x",
+            "label:a=",
+            "label:a label:b label:c",
+        ] {
+            assert!(DeviceFilter::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

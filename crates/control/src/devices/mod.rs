@@ -2,7 +2,9 @@
 
 mod admission;
 mod api;
+pub mod changes;
 mod filter;
+mod labels;
 mod quarantine;
 mod registry;
 mod rules;
@@ -29,7 +31,12 @@ pub use admission::{
     rekey,
 };
 pub use api::{DeviceView, router};
+pub use changes::CHANGE_STATEMENTS;
 pub use filter::DeviceFilter;
+pub use labels::{
+    ImportMode, ImportOutcome, LABEL_ROWS_MAX, LABEL_STATEMENTS, LABEL_TABLE_BYTES_MAX, LabelChange,
+    OWNER_GROUPS, change_labels, import as import_labels, labels, labels_of, put_labels,
+};
 pub use quarantine::{QuarantineDecision, decide, rivals};
 pub use registry::{Connected, Identity, Registry, Seat};
 pub use rules::Admission;
@@ -144,6 +151,12 @@ pub fn list(
     )?)
 }
 
+/// The device with this id, if it is active.
+pub fn active(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<Option<Device>, Problem> {
+    let found = store::by_id(tx, tenant, id)?;
+    Ok(found.filter(|device| device.state == DeviceState::Active))
+}
+
 /// How many devices a filter matches.
 pub fn count(tx: &mut Tx, tenant: TenantId, filter: &DeviceFilter) -> Result<i64, Problem> {
     Ok(store::count(tx, tenant, filter)?)
@@ -223,6 +236,20 @@ pub fn facts(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Option<(
     };
     let facts = serde_json::from_str(&text).map_err(Problem::internal)?;
     Ok(Some((facts, at)))
+}
+
+/// The facts of every device after `after` up to `until`. What cannot be read is absent.
+pub fn facts_between(
+    tx: &mut Tx,
+    tenant: TenantId,
+    after: DeviceId,
+    until: DeviceId,
+) -> Result<std::collections::HashMap<DeviceId, Facts>, Problem> {
+    let rows = store::facts_between(tx, tenant, after, until)?;
+    let facts = rows
+        .into_iter()
+        .filter_map(|(device, text)| Some((device, serde_json::from_str(&text).ok()?)));
+    Ok(facts.collect())
 }
 
 /// Whether a device ever sent facts.

@@ -6,7 +6,7 @@ use muster_storage::Tx;
 use super::{
     Device, DeviceState,
     admission::{TPM_CLAIM, hold, release, said_claims},
-    store,
+    labels, store,
 };
 use crate::{
     access::problem::{IDENTITY_CONFLICT, ILLEGAL_STATE, INVALID, Problem},
@@ -71,6 +71,7 @@ pub fn decide(
                 end(tx, old.id, device.id)?;
                 store::merged_into(tx, tenant, old.id, device.id)?;
                 store::inherit(tx, tenant, device.id, old.owner.as_deref(), &old.name)?;
+                labels::inherit(tx, tenant, device.id, old.id)?;
                 retired.push(old.id);
             }
             store::set_state(tx, tenant, device.id, DeviceState::Active, None)?;

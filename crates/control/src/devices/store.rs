@@ -4,7 +4,11 @@ use muster_model::{AttestationLevel, ComplianceState, DeviceId, Ownership, Platf
 use muster_storage::{Row, StorageError, Tx, statements};
 use uuid::Uuid;
 
-use super::{Applicant, Device, DeviceState, Protocol, filter::DeviceFilter};
+use super::{
+    Applicant, Device, DeviceState, Protocol,
+    changes::{self, Changes},
+    filter::DeviceFilter,
+};
 
 macro_rules! device_columns {
     () => {
@@ -29,12 +33,20 @@ statements! {
         AND ($6 = '' OR LOWER(COALESCE(model, '')) = $6) \
         AND ($7 = '' OR LOWER(name) LIKE $7 ESCAPE '!' OR LOWER(COALESCE(serial, '')) LIKE $7 ESCAPE '!' \
             OR LOWER(COALESCE(owner, '')) LIKE $7 ESCAPE '!' OR LOWER(COALESCE(model, '')) LIKE $7 ESCAPE '!') \
+        AND ($9 = '' OR EXISTS (SELECT 1 FROM devices_label l WHERE l.tenant_id = devices_device.tenant_id \
+            AND l.device_id = devices_device.device_id AND l.key = $9 AND ($10 = '' OR l.value = $10))) \
+        AND ($11 = '' OR EXISTS (SELECT 1 FROM devices_label l WHERE l.tenant_id = devices_device.tenant_id \
+            AND l.device_id = devices_device.device_id AND l.key = $11 AND ($12 = '' OR l.value = $12))) \
         ORDER BY device_id LIMIT $8");
     COUNT = "SELECT COUNT(*) FROM devices_device WHERE tenant_id = $1 \
         AND ($2 = '' OR platform = $2) AND ($3 = '' OR state = $3) AND ($4 = '' OR compliance_state = $4) \
         AND ($5 = '' OR LOWER(COALESCE(model, '')) = $5) \
         AND ($6 = '' OR LOWER(name) LIKE $6 ESCAPE '!' OR LOWER(COALESCE(serial, '')) LIKE $6 ESCAPE '!' \
-            OR LOWER(COALESCE(owner, '')) LIKE $6 ESCAPE '!' OR LOWER(COALESCE(model, '')) LIKE $6 ESCAPE '!')";
+            OR LOWER(COALESCE(owner, '')) LIKE $6 ESCAPE '!' OR LOWER(COALESCE(model, '')) LIKE $6 ESCAPE '!') \
+        AND ($7 = '' OR EXISTS (SELECT 1 FROM devices_label l WHERE l.tenant_id = devices_device.tenant_id \
+            AND l.device_id = devices_device.device_id AND l.key = $7 AND ($8 = '' OR l.value = $8))) \
+        AND ($9 = '' OR EXISTS (SELECT 1 FROM devices_label l WHERE l.tenant_id = devices_device.tenant_id \
+            AND l.device_id = devices_device.device_id AND l.key = $9 AND ($10 = '' OR l.value = $10)))";
     SUMMARY = "SELECT platform, state, compliance_state, COUNT(*) FROM devices_device WHERE tenant_id = $1 \
         GROUP BY platform, state, compliance_state";
     NEXT_EPOCH = "UPDATE devices_device SET epoch = epoch + 1, state = $3, quarantine_reason = $4, owner = $5, \
@@ -88,6 +100,8 @@ statements! {
     PUT_FACTS = "INSERT INTO devices_facts (tenant_id, device_id, facts, sha256, updated_at) VALUES ($1, $2, $3, $4, $5) \
         ON CONFLICT (tenant_id, device_id) DO UPDATE SET facts = $3, sha256 = $4, updated_at = $5";
     FACTS = "SELECT facts, updated_at FROM devices_facts WHERE tenant_id = $1 AND device_id = $2";
+    FACTS_BETWEEN = "SELECT device_id, facts FROM devices_facts WHERE tenant_id = $1 AND device_id > $2 \
+        AND device_id <= $3 ORDER BY device_id";
     HAS_FACTS = "SELECT COUNT(*) FROM devices_facts WHERE tenant_id = $1 AND device_id = $2";
 }
 
@@ -127,8 +141,8 @@ pub fn insert(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<(), Stor
             &device.attestation.as_str(),
             &device.merged_into.map(|id| id.uuid()),
         ],
-    )
-    .map(drop)
+    )?;
+    changes::mark(tx, tenant, device.id, Changes::ALL)
 }
 
 pub fn by_id(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<Option<Device>, StorageError> {
@@ -180,6 +194,10 @@ pub fn list(
             &filter.model(),
             &like.as_str(),
             &limit,
+            &filter.label(0).0,
+            &filter.label(0).1,
+            &filter.label(1).0,
+            &filter.label(1).1,
         ],
         device_of,
     )
@@ -196,6 +214,10 @@ pub fn count(tx: &mut Tx, tenant: TenantId, filter: &DeviceFilter) -> Result<i64
             &filter.compliance(),
             &filter.model(),
             &like.as_str(),
+            &filter.label(0).0,
+            &filter.label(0).1,
+            &filter.label(1).0,
+            &filter.label(1).1,
         ],
         |row| row.get(0),
     )
@@ -218,6 +240,7 @@ pub fn next_epoch(
     applicant: &Applicant,
     at: Timestamp,
 ) -> Result<u32, StorageError> {
+    changes::mark(tx, tenant, id, Changes::ALL)?;
     tx.query_one(
         &NEXT_EPOCH,
         &[
@@ -286,6 +309,7 @@ pub fn inherit(
     owner: Option<&str>,
     name: &str,
 ) -> Result<(), StorageError> {
+    changes::mark(tx, tenant, id, Changes::ATTRIBUTES)?;
     tx.execute(&INHERIT, &[&tenant.uuid(), &id.uuid(), &owner, &name])
         .map(drop)
 }
@@ -360,6 +384,7 @@ pub fn set_state(
     state: DeviceState,
     reason: Option<&str>,
 ) -> Result<u64, StorageError> {
+    changes::mark(tx, tenant, id, Changes::ALL)?;
     tx.execute(
         &SET_STATE,
         &[&tenant.uuid(), &id.uuid(), &state.as_str(), &reason],
@@ -446,6 +471,8 @@ pub fn put_facts(
     sha256: &[u8],
     at: Timestamp,
 ) -> Result<(), StorageError> {
+    // Facts say the model and the vendor too, which are attributes.
+    changes::mark(tx, tenant, id, Changes::FACTS.and(Changes::ATTRIBUTES))?;
     tx.execute(
         &PUT_FACTS,
         &[&tenant.uuid(), &id.uuid(), &facts, &sha256, &at.as_micros()],
@@ -460,6 +487,19 @@ pub fn facts(
 ) -> Result<Option<(String, Timestamp)>, StorageError> {
     tx.query_opt(&FACTS, &[&tenant.uuid(), &id.uuid()], |row| {
         Ok((row.get(0)?, Timestamp::from_micros(row.get(1)?)))
+    })
+}
+
+/// The facts of every device after `after` up to `until`.
+pub fn facts_between(
+    tx: &mut Tx,
+    tenant: TenantId,
+    after: DeviceId,
+    until: DeviceId,
+) -> Result<Vec<(DeviceId, String)>, StorageError> {
+    let parameters: [&dyn muster_storage::ToValue; 3] = [&tenant.uuid(), &after.uuid(), &until.uuid()];
+    tx.query(&FACTS_BETWEEN, &parameters, |row| {
+        Ok((DeviceId::from_uuid(row.get(0)?), row.get(1)?))
     })
 }
 

@@ -30,6 +30,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list_certificates))
         .routes(routes!(revoke_certificate))
         .routes(routes!(overview))
+        .merge(super::labels::router())
 }
 
 /// Which devices to list.
@@ -37,7 +38,7 @@ pub fn router() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct DevicesQuery {
-    /// `platform:linux compliance:noncompliant state:active model:"X 1" free text`.
+    /// `platform:linux compliance:noncompliant state:active model:"X 1" label:site=north free text`.
     filter: Option<String>,
     cursor: Option<String>,
     limit: Option<usize>,

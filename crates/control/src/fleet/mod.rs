@@ -3,8 +3,9 @@
 //! This slice owns no table: it puts together what the others know.
 
 mod api;
+mod labels;
 
-use muster_model::{CommandState, DeviceId, TenantId, Timestamp};
+use muster_model::{CommandState, DeviceId, Labels, TenantId, Timestamp};
 use muster_storage::Tx;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -20,6 +21,7 @@ use crate::{
     rollout::{self, Activations},
 };
 pub use api::router;
+pub use labels::{Wanted as WantedLabels, set as set_labels};
 
 /// The days that the overview looks back on.
 const OVERVIEW_DAYS: u64 = 7;
@@ -65,6 +67,8 @@ pub struct CertificateDetail {
 pub struct FleetDevice {
     #[serde(flatten)]
     pub device: DeviceView,
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    pub labels: Labels,
     pub policy: Option<PolicyView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateView>,
@@ -78,10 +82,13 @@ pub fn with_policies(
     devices: Vec<Device>,
 ) -> Result<Vec<FleetDevice>, Problem> {
     let policies = rollout::policies_of(tx, activations, tenant, &devices)?;
+    let ids: Vec<DeviceId> = devices.iter().map(|device| device.id).collect();
+    let mut labels = devices::labels_of(tx, tenant, &ids)?;
     let views = devices
         .into_iter()
         .zip(policies)
         .map(|(device, policy)| FleetDevice {
+            labels: labels.remove(&device.id).unwrap_or_default(),
             device: device.into(),
             policy: policy.map(|policy| PolicyView {
                 policy_id: policy.policy,

@@ -21,8 +21,7 @@ use uuid::Uuid;
 use super::{
     BUNDLE_MEDIA_TYPE, PolicySummary, Version, catalogue,
     change::{self, Made},
-    compile,
-    push,
+    compile, push,
     rules::{self, Content},
 };
 use crate::{

@@ -272,7 +272,9 @@ async fn a3_authentication_comes_before_the_body() {
 async fn a9_unknown_fields_are_refused() {
     let server = Server::start(Options::default()).await;
     let api = server.api().await;
-    let bodies: [(&str, Value); 9] = [
+    let bodies: [(&str, Value); 11] = [
+        ("/groups", serde_json::json!({"name": "n", "include": "true"})),
+        ("/groups/preview", serde_json::json!({"include": "true"})),
         ("/plan", serde_json::json!({"format": 1, "policies": []})),
         ("/apply", serde_json::json!({"plan_sha256": "0".repeat(64)})),
         (
@@ -315,6 +317,7 @@ async fn a9_unknown_fields_are_refused() {
     for path in [
         "/policies?tenant=x",
         "/devices?role=admin",
+        "/groups?tenant=x",
         "/clients?offset=5",
         "/log/entries?sort=seal",
         "/rollouts?x=",

@@ -81,6 +81,13 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         )
         .await
         .expect(201);
+    let group = api
+        .post(
+            "/groups",
+            &json!({"name": format!("{name}-group"), "include": "true"}),
+        )
+        .await
+        .expect(201);
     let shown = api.get(&format!("/devices/{}", device.id())).await.ok();
     let text = |value: &Value| value.as_str().expect("an id is text").to_owned();
     let ids = BTreeMap::from([
@@ -94,6 +101,7 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
                 text(&shown["name"]),
             ],
         ),
+        ("groups", vec![text(&group["id"]), format!("{name}-group")]),
         ("policies", vec![text(&policy["id"]), name.to_owned()]),
         ("rollouts", vec![text(&rollout["rollout_id"])]),
     ]);
@@ -116,6 +124,7 @@ fn body_of(route: &Route) -> Value {
         "revoke" => json!({"reason": "unspecified"}),
         "quarantine-decision" => json!({"decision": "accept"}),
         "activate" => json!({"version": "2026.05"}),
+        "labels" => json!({"labels": {"site": "north"}}),
         "versions" => json!({"version": "2026.05", "settings": {"firewall.enabled": true}}),
         _ => json!({}),
     }
@@ -129,7 +138,7 @@ async fn call(api: &Api, route: &Route, path: &str) -> Answer {
         .bearer_auth(&api.token);
     answer(if route.path.ends_with("/bundles") {
         request.header("content-type", "application/zip").body("PK")
-    } else if method == Method::POST {
+    } else if [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
         request.json(&body_of(route))
     } else {
         request
@@ -158,6 +167,7 @@ async fn seen(api: &Api) -> Vec<Value> {
         "commands",
         "devices",
         "enrollment-tokens",
+        "groups",
         "policies",
         "rollouts",
     ] {
@@ -272,7 +282,14 @@ async fn t4_lists_counts_and_searches_show_nothing_foreign() {
     each_database(async |options| {
         let two = Two::start(options).await;
         let of_a = furnish(&two.a, &two.server.admin, "alpha").await;
-        for list in ["commands", "devices", "enrollment-tokens", "policies", "rollouts"] {
+        for list in [
+            "commands",
+            "devices",
+            "enrollment-tokens",
+            "groups",
+            "policies",
+            "rollouts",
+        ] {
             assert_eq!(
                 two.b.list(&format!("/{list}")).await,
                 Vec::<Value>::new(),

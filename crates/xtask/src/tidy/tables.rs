@@ -102,6 +102,7 @@ pub const SLICES: &[(&str, u8)] = &[
     ("directory", 1),
     ("commands", 2),
     ("enrollment", 2),
+    ("groups", 2),
     ("telemetry", 2),
     ("acme", 3),
     ("policy", 3),

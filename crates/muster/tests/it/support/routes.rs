@@ -40,6 +40,7 @@ impl Route {
             "clients" => id("cli"),
             "commands" => id("cmd"),
             "devices" => id("dev"),
+            "groups" => id("grp"),
             "policies" => id("pol"),
             "rollouts" => id("rol"),
             _ => String::new(),
