@@ -29,6 +29,9 @@ const POLICY: &str = r#"{
     "accounts.modify": false, "time.automatic": true, "lockscreen.message": "Found me?", "diagnostics.allowed": false
 }"#;
 
+/// One call; answers how many bytes it made.
+type Case<'s> = Box<dyn Fn() -> usize + 's>;
+
 /// Compilations per second by platform; `json` is writing the same settings as canonical JSON, to hold them against.
 pub fn load_compilations(duration: Duration) -> Result<BTreeMap<&'static str, f64>, FarmError> {
     let settings = Settings::parse(POLICY.as_bytes())
@@ -50,13 +53,13 @@ pub fn load_compilations(duration: Duration) -> Result<BTreeMap<&'static str, f6
             .map(|artifact| artifact.bytes.len())
             .sum()
     };
-    let cases: [(&str, Box<dyn Fn() -> usize + '_>); 3] = [
+    let cases: [(&str, Case<'_>); 3] = [
         ("json", Box::new(|| settings.canonical_json().len())),
         ("macos", Box::new(|| apple(&macos))),
         ("ios", Box::new(|| apple(&ios))),
     ];
     let each = duration / u32::try_from(cases.len()).unwrap_or(1);
-    let rate = |(name, case): (&'static str, Box<dyn Fn() -> usize + '_>)| {
+    let rate = |(name, case): (&'static str, Case<'_>)| {
         let (started, mut calls) = (Instant::now(), 0_u32);
         while started.elapsed() < each || calls == 0 {
             for _ in 0..BATCH {
