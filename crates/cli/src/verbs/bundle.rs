@@ -120,7 +120,7 @@ pub struct BuildArgs {
 /// A file of either kind.
 enum Content {
     Draft(Draft),
-    Signed(OpenBundle),
+    Signed(Box<OpenBundle>),
 }
 
 /// Whose and which version is built.
@@ -348,7 +348,7 @@ fn show(file: &Path, printer: &Printer) -> Result<(), CliError> {
         Content::Signed(open) => {
             let signed_by = signers(&open.envelope);
             let (settings, rules) = (open.settings_json().to_vec(), open.rules_json().to_vec());
-            (open.manifest, signed_by, settings, rules)
+            (open.manifest.clone(), signed_by, settings, rules)
         }
         Content::Draft(draft) => {
             let manifest = draft.manifest().map_err(unusable)?;
@@ -486,7 +486,7 @@ fn read(path: &Path) -> Result<Content, CliError> {
 
 fn content(bytes: &[u8]) -> Result<Content, CliError> {
     match bundle::open(bytes) {
-        Ok(open) => Ok(Content::Signed(open)),
+        Ok(open) => Ok(Content::Signed(Box::new(open))),
         Err(bundle::BundleError::MissingFile(bundle::SIGNATURE)) => {
             bundle::open_draft(bytes).map(Content::Draft).map_err(unusable)
         }
