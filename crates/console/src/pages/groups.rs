@@ -21,7 +21,6 @@ use muster_model::{
     text::{Description, Name},
 };
 use serde::Deserialize;
-use uuid::Uuid;
 
 use super::ROWS;
 use crate::{
@@ -91,11 +90,10 @@ pub struct GroupsPage {
 async fn list(State(app): State<App>, session: Session) -> Result<Response, Refusal> {
     let permit = session.permit::<GroupRead>();
     let tenant = session.tenant();
-    let nil = GroupId::from_uuid(Uuid::nil());
     let found = app
         .db
         .read(permit.storage(), move |tx| {
-            groups::list(tx, tenant, nil, groups::GROUPS_MAX)
+            groups::list(tx, tenant, None, groups::GROUPS_MAX)
         })
         .await?;
     page(&GroupsPage {
@@ -364,8 +362,7 @@ async fn show(
         .db
         .read(permit.storage(), move |tx| {
             let group = groups::resolve(tx, tenant, &id)?;
-            let from = after.unwrap_or(DeviceId::from_uuid(Uuid::nil()));
-            let rows = groups::members(tx, tenant, group.id, from, ROWS + 1)?;
+            let rows = groups::members(tx, tenant, group.id, after, ROWS + 1)?;
             let explained = (!question.is_empty()).then(|| {
                 let device = devices::resolve(tx, tenant, &question)?;
                 groups::explain(tx, tenant, &group, &device, now)

@@ -8,7 +8,6 @@ use muster_model::{
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use uuid::Uuid;
 
 use super::{Explanation, GroupView, Member, NewGroup, Preview, PreviewRequest, change};
 use crate::{
@@ -118,7 +117,7 @@ async fn list_groups(
     Params(query): Params<PageQuery>,
 ) -> Result<Json<Page<GroupView>>, Problem> {
     let limit = page_limit(query.limit);
-    let after = cursor::<GroupId>(query.cursor.as_deref())?.unwrap_or(GroupId::from_uuid(Uuid::nil()));
+    let after = cursor::<GroupId>(query.cursor.as_deref())?;
     let tenant = permit.tenant();
     let items = app
         .db
@@ -226,7 +225,7 @@ async fn list_members(
     Params(query): Params<PageQuery>,
 ) -> Result<Json<Page<Member>>, Problem> {
     let limit = page_limit(query.limit);
-    let after = cursor::<DeviceId>(query.cursor.as_deref())?.unwrap_or(DeviceId::from_uuid(Uuid::nil()));
+    let after = cursor::<DeviceId>(query.cursor.as_deref())?;
     let tenant = permit.tenant();
     let items = app
         .db

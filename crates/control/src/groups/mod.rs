@@ -17,6 +17,7 @@ mod view;
 
 use muster_model::{DeviceId, GroupId, TenantId, Timestamp};
 use muster_storage::{Statement, Tx};
+use uuid::Uuid;
 
 use crate::access::problem::{NOT_FOUND, Problem};
 pub use api::router;
@@ -100,7 +101,13 @@ pub fn resolve(tx: &mut Tx, tenant: TenantId, text: &str) -> Result<Group, Probl
 }
 
 /// A page of groups by id after `after`, at most `limit`.
-pub fn list(tx: &mut Tx, tenant: TenantId, after: GroupId, limit: usize) -> Result<Vec<Group>, Problem> {
+pub fn list(
+    tx: &mut Tx,
+    tenant: TenantId,
+    after: Option<GroupId>,
+    limit: usize,
+) -> Result<Vec<Group>, Problem> {
+    let after = after.unwrap_or(GroupId::from_uuid(Uuid::nil()));
     Ok(store::groups(tx, tenant, after, limit)?)
 }
 
@@ -109,9 +116,10 @@ pub fn members(
     tx: &mut Tx,
     tenant: TenantId,
     group: GroupId,
-    after: DeviceId,
+    after: Option<DeviceId>,
     limit: usize,
 ) -> Result<Vec<Member>, Problem> {
+    let after = after.unwrap_or(DeviceId::from_uuid(Uuid::nil()));
     Ok(store::members(tx, tenant, group, after, limit)?)
 }
 

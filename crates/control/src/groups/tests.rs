@@ -75,12 +75,11 @@ async fn group(scene: &Scene, id: GroupId) -> Group {
 
 async fn members(scene: &Scene, group: GroupId) -> BTreeSet<DeviceId> {
     let tenant = scene.tenant;
-    let nil = DeviceId::from_uuid(uuid::Uuid::nil());
     let found = scene
         .app
         .db
         .read(scene.storage(), move |tx| {
-            super::members(tx, tenant, group, nil, 1_000)
+            super::members(tx, tenant, group, None, 1_000)
         })
         .await;
     found

@@ -31,6 +31,9 @@ const POLICY: &str = r#"{
     "accounts.modify": false, "time.automatic": true, "lockscreen.message": "Found me?", "diagnostics.allowed": false
 }"#;
 
+/// One compilation; answers how many bytes it made.
+type Case<'a> = Box<dyn Fn() -> usize + 'a>;
+
 /// Compilations per second by platform; `json` is writing the same settings as canonical JSON, to hold them against.
 pub fn load_compilations(duration: Duration) -> Result<BTreeMap<&'static str, f64>, FarmError> {
     let settings = Settings::parse(POLICY.as_bytes())
@@ -53,7 +56,7 @@ pub fn load_compilations(duration: Duration) -> Result<BTreeMap<&'static str, f6
     };
     let windows = muster_channel_windows::Target::at(Timestamp::from_unix_seconds(0));
     let android = muster_channel_android::Target::default();
-    let cases: [(&str, Box<dyn Fn() -> usize + '_>); 5] = [
+    let cases: [(&str, Case<'_>); 5] = [
         ("json", Box::new(|| settings.canonical_json().len())),
         (
             "macos",
@@ -73,7 +76,7 @@ pub fn load_compilations(duration: Duration) -> Result<BTreeMap<&'static str, f6
         ),
     ];
     let each = duration / u32::try_from(cases.len()).unwrap_or(1);
-    let rate = |(name, case): (&'static str, Box<dyn Fn() -> usize + '_>)| {
+    let rate = |(name, case): (&'static str, Case<'_>)| {
         let (started, mut calls) = (Instant::now(), 0_u32);
         while started.elapsed() < each || calls == 0 {
             for _ in 0..BATCH {
