@@ -53,6 +53,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "acme",
         sql: include_str!("../migrations/0004_acme.sql"),
     },
+    Migration {
+        version: 5,
+        name: "rollouts",
+        sql: include_str!("../migrations/0005_rollouts.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.

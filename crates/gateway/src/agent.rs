@@ -184,12 +184,14 @@ async fn inventory(State(gateway): State<Gateway>, request: Request) -> Result<S
         .bounded()
         .map_err(|limit| MALFORMED.detail(limit.to_string()))?;
     let (tenant, device, now) = (known.identity.tenant, known.identity.device, app.clock.now());
+    // Rollouts draw their stages by it.
+    let model = message.facts.hardware.model.clone();
     audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
         let device = devices::get(tx, tenant, device)?;
         devices::put_facts(tx, &device, tenant, &message.facts, now)
     })
     .await?;
-    if !known.identity.has_facts {
+    if !known.identity.has_facts || model != known.identity.stratum.model {
         app.registry.forget_identity(device);
     }
     rollout::refresh(app, tenant, device).await?;

@@ -1,5 +1,6 @@
 //! One file per noun: its flags, what it asks the API, how it shows the answer.
 
+mod activation;
 mod certificate;
 pub mod client;
 pub mod command;

@@ -83,7 +83,7 @@ problems! {
     CSV_INVALID = "csv_invalid", 422, "Rows of the table are not valid";
     ENROLLMENT_POLICY_INVALID = "enrollment_policy_invalid", 422, "The enrollment policy is not valid";
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", 422, "The idempotency key belongs to another request";
-    STAGES_UNSUPPORTED = "stages_unsupported", 422, "Only one stage is supported";
+    STAGES_INVALID = "stages_invalid", 422, "The stages cannot be meant";
     PRUNE_UNSUPPORTED = "prune_unsupported", 422, "Nothing can be pruned yet";
     RATE_LIMITED = "rate_limited", 429, "Too many requests";
     INTERNAL = "internal", 500, "Something broke on our side";

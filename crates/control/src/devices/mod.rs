@@ -10,6 +10,7 @@ mod store;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod traits;
 mod trust;
 
 use muster_model::{
@@ -35,6 +36,7 @@ pub use registry::{Connected, Identity, Registry, Seat};
 pub use rules::Admission;
 pub use store::Claim;
 pub use targets::*;
+pub use traits::{Held, Traits, stratum};
 pub use trust::{FOLLOWED_WITHIN, MemoryTrust};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
