@@ -71,6 +71,7 @@ const NOTICES: &[(&str, &str)] = &[
         "The rollout is paused. Devices that have it keep it.",
     ),
     ("rollout-resumed", "The rollout goes on."),
+    ("rollout-promoted", "The rollout was promoted."),
     ("rollout-aborted", "The rollout is aborted. Its devices go back."),
     (
         "rollout-rolled-back",

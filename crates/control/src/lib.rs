@@ -69,6 +69,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "groups",
         sql: include_str!("../migrations/0007_groups.sql"),
     },
+    Migration {
+        version: 8,
+        name: "rollouts",
+        sql: include_str!("../migrations/0008_rollouts.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.

@@ -26,8 +26,6 @@ const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const SEEN_EVERY: Duration = Duration::from_secs(15);
-/// How often a node asks which devices hold a paused rollout: others may have heard of it.
-const PAUSES_EVERY: Duration = Duration::from_secs(5);
 /// How often a node settles marks that nobody settled.
 const GROUPS_EVERY: Duration = Duration::from_secs(1);
 /// How often a node asks which devices others moved between groups: half of the time for which memory is believed.
@@ -36,6 +34,8 @@ const MOVES_EVERY: Duration = Duration::from_millis(500);
 const AUTHORITIES_EVERY: Duration = Duration::from_secs(2);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
+/// Counting rollouts rests this many times as long as it took: it may cost a tenth of the time.
+const ROLLOUTS_REST: u32 = 9;
 /// Entries that wait for another try; more than these are not kept.
 const UNFOLLOWED_MAX: usize = 1000;
 /// How often an entry is tried again: for a minute at least.
@@ -56,18 +56,6 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
         SEEN_EVERY,
         "last-seen times",
         |app| async move { devices::store_seen(&app).await.map(drop) },
-    ));
-    tasks.spawn(every(
-        app.clone(),
-        stop.clone(),
-        PAUSES_EVERY,
-        "paused rollouts",
-        |app| async move {
-            for tenant in app.activations.with_pauses() {
-                rollout::reload(&app, tenant).await?;
-            }
-            Ok(())
-        },
     ));
     tasks.spawn(every(
         app.clone(),
@@ -298,9 +286,9 @@ async fn evaluator(app: App, stop: watch::Receiver<bool>) {
 
 async fn sweeper(app: App, stop: watch::Receiver<bool>) {
     let mut held: Option<Held> = None;
-    let mut rounds = 0_u64;
+    let (mut rounds, mut rested_at) = (0_u64, Duration::ZERO);
     while !*stop.borrow() {
-        if let Err(problem) = sweep(&app, &mut held, rounds).await {
+        if let Err(problem) = sweep(&app, &mut held, rounds, &mut rested_at).await {
             tracing::warn!(%problem, "what is over was not ended; trying again");
             held = None;
         }
@@ -313,11 +301,22 @@ async fn sweeper(app: App, stop: watch::Receiver<bool>) {
     }
 }
 
-async fn sweep(app: &App, held: &mut Option<Held>, rounds: u64) -> Result<(), Problem> {
+async fn sweep(
+    app: &App,
+    held: &mut Option<Held>,
+    rounds: u64,
+    rested_at: &mut Duration,
+) -> Result<(), Problem> {
     if hold(app, held, SWEEPER_LEASE).await?.is_none() {
         return Ok(());
     }
-    rollout::reconcile(app).await?;
+    let begun = clock::uptime();
+    if begun >= *rested_at {
+        let counted = rollout::reconcile(app).await;
+        let ended = clock::uptime();
+        *rested_at = ended + (ended - begun) * ROLLOUTS_REST;
+        counted?;
+    }
     if rounds.is_multiple_of(SWEEP_EVERY.as_secs()) {
         // What cannot be brought there now waits, and holds nothing else up.
         if let Err(problem) = policy::store_artifacts(app).await {

@@ -360,7 +360,7 @@ impl Device {
     }
 
     fn conditions(&self) -> Conditions {
-        *self.shared.conditions.borrow()
+        self.shared.conditions.borrow().clone()
     }
 
     fn with_signer<T>(&mut self, change: impl FnOnce(&mut DeviceCore, &mut Signer<'_>) -> T) -> T {
@@ -442,8 +442,8 @@ impl Device {
 
     async fn apply(&mut self, settings: &BTreeMap<String, SettingValue>) {
         self.take_time().await;
-        let (seed, index, platform) = (self.plan.seed, self.plan.index, self.plan.model.platform);
-        let reports = faults::apply(seed, index, platform, settings, &self.conditions());
+        let (seed, index, model) = (self.plan.seed, self.plan.index, self.plan.model);
+        let reports = faults::apply(seed, index, model, settings, &self.conditions());
         let reading = self.reading();
         self.with_signer(|core, sign| core.on_applied(&reports, &reading, sign));
         self.shared.stats.reported(index, &reports);

@@ -11,13 +11,13 @@ use muster_model::{Platform, SettingReport, SettingState};
 use serde::Deserialize;
 
 use crate::draw::Draw;
+use crate::models::{MODELS, Model};
 
 /// Delays of a slow device: before it applies a policy or executes a command.
 const SLOW_DELAY_MILLIS: std::ops::Range<u64> = 500..5000;
 
 /// How much goes wrong. Rates are parts of the fleet, or of a device's exchanges, from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Conditions {
     /// Devices on which some setting does not take effect.
     pub fail_rate: f64,
@@ -25,6 +25,58 @@ pub struct Conditions {
     pub silent_rate: f64,
     /// Devices that are away and will come back.
     pub offline: f64,
+    /// What fails on some models only.
+    pub faults: Vec<ModelFault>,
+}
+
+/// A setting that does not take effect on a part of the devices of one model.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFault {
+    /// The model's name, as its facts say it.
+    pub model: String,
+    /// The key of the setting.
+    pub setting: String,
+    pub fail_rate: f64,
+}
+
+impl ModelFault {
+    /// Reads `MODEL:SETTING=RATE`, for command lines.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (what, rate) = text.rsplit_once('=').ok_or("write MODEL:SETTING=RATE")?;
+        let (model, setting) = what.rsplit_once(':').ok_or("write MODEL:SETTING=RATE")?;
+        let fail_rate: f64 = rate.parse().map_err(|_| "not a number".to_owned())?;
+        let fault = Self {
+            model: model.to_owned(),
+            setting: setting.to_owned(),
+            fail_rate,
+        };
+        fault.check().map(|()| fault)
+    }
+
+    /// Refuses what cannot happen: another rate, a model or a setting that does not exist.
+    pub fn check(&self) -> Result<(), String> {
+        if !(0.0..=1.0).contains(&self.fail_rate) {
+            return Err("a rate is from 0 to 1".to_owned());
+        }
+        if !MODELS.iter().any(|model| model.name == self.model) {
+            let names: Vec<_> = MODELS.iter().map(|model| model.name).collect();
+            return Err(format!(
+                "there is no model {}; there are {}",
+                self.model,
+                names.join(", ")
+            ));
+        }
+        match definition(&self.setting) {
+            Some(_) => Ok(()),
+            None => Err(format!("there is no setting {}", self.setting)),
+        }
+    }
+
+    fn hits(&self, seed: u64, index: u32, model: &Model, key: &str) -> bool {
+        let topic = format!("fault {key}");
+        self.model == model.name && self.setting == key && happens(seed, index, &topic, self.fail_rate)
+    }
 }
 
 impl Conditions {
@@ -33,6 +85,7 @@ impl Conditions {
         fail_rate: 0.0,
         silent_rate: 0.0,
         offline: 0.0,
+        faults: Vec::new(),
     };
 
     /// True where the device does not speak to the server.
@@ -121,7 +174,7 @@ fn happens(seed: u64, index: u32, topic: &str, rate: f64) -> bool {
 pub fn apply(
     seed: u64,
     index: u32,
-    platform: Platform,
+    model: &Model,
     settings: &BTreeMap<String, SettingValue>,
     conditions: &Conditions,
 ) -> BTreeMap<String, SettingReport> {
@@ -133,14 +186,20 @@ pub fn apply(
     settings
         .iter()
         .map(|(key, value)| {
-            let report = if failing.contains(key.as_str()) {
+            let is_faulty = || {
+                conditions
+                    .faults
+                    .iter()
+                    .any(|fault| fault.hits(seed, index, model, key))
+            };
+            let report = if failing.contains(key.as_str()) || is_faulty() {
                 report(
                     SettingState::Failed,
                     None,
                     Some("the simulated device was told to fail this setting"),
                 )
             } else {
-                supported(platform, key, value)
+                supported(model.platform, key, value)
             };
             (key.clone(), report)
         })
@@ -185,6 +244,11 @@ fn failing_keys(seed: u64, index: u32, settings: &BTreeMap<String, SettingValue>
 mod tests {
     use super::*;
 
+    fn model(platform: Platform) -> &'static Model {
+        let found = MODELS.iter().find(|model| model.platform == platform);
+        found.expect("every platform has a model")
+    }
+
     fn settings() -> BTreeMap<String, SettingValue> {
         BTreeMap::from([
             ("camera.allowed".to_owned(), SettingValue::Bool(false)),
@@ -219,7 +283,7 @@ mod tests {
         };
         for index in 0..500 {
             let run = || {
-                let reports = apply(9, index, Platform::Linux, &settings(), &conditions);
+                let reports = apply(9, index, model(Platform::Linux), &settings(), &conditions);
                 let fates: Vec<_> = (0..20)
                     .map(|number| Disorder::TYPICAL.exchange(9, index, number))
                     .collect();
@@ -237,7 +301,7 @@ mod tests {
         };
         let mut failing = 0;
         for index in 0..1000 {
-            let reports = apply(1, index, Platform::Linux, &settings(), &conditions);
+            let reports = apply(1, index, model(Platform::Linux), &settings(), &conditions);
             assert_eq!(reports.len(), 3);
             let has_failed = reports
                 .values()
@@ -249,8 +313,42 @@ mod tests {
     }
 
     #[test]
+    fn p6_a_fault_hits_a_part_of_one_model_and_one_setting() {
+        let (hit, spared) = (model(Platform::Linux), model(Platform::Windows));
+        let fault = ModelFault::parse(&format!("{}:camera.allowed=0.02", hit.name)).expect("it is a fault");
+        let conditions = Conditions {
+            faults: vec![fault],
+            ..Conditions::CALM
+        };
+        let failed = |model: &Model, key: &str| {
+            (0..10_000)
+                .filter(|index| {
+                    let reports = apply(3, *index, model, &settings(), &conditions);
+                    reports[key].state == SettingState::Failed
+                })
+                .count()
+        };
+        assert!((150..250).contains(&failed(hit, "camera.allowed")));
+        assert_eq!(
+            (
+                failed(hit, "passcode.min_length"),
+                failed(spared, "camera.allowed")
+            ),
+            (0, 0)
+        );
+        for text in [
+            "x",
+            "x:camera.allowed=0.1",
+            &format!("{}:no.setting=0.1", hit.name),
+            &format!("{}:camera.allowed=2", hit.name),
+        ] {
+            assert!(ModelFault::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_platform_reports_what_it_can_do() {
-        let on = |platform| apply(1, 0, platform, &settings(), &Conditions::CALM);
+        let on = |platform| apply(1, 0, model(platform), &settings(), &Conditions::CALM);
         let state = |platform, key: &str| on(platform)[key].state;
         assert_eq!(
             state(Platform::Linux, "passcode.min_length"),

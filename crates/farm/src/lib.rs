@@ -169,7 +169,7 @@ impl Shared {
             secret: file.client_secret.into_bytes(),
             admin,
             endpoint,
-            conditions: watch::Sender::new(options.conditions),
+            conditions: watch::Sender::new(options.conditions.clone()),
             disorder: options.disorder,
             store,
             stats: Stats::new(options.devices),
@@ -216,7 +216,7 @@ pub async fn run(options: FarmOptions, shutdown: impl Future<Output = ()>) -> Re
         () = watch_enrollment(&shared, &options, started) => {}
     }
     devices.shutdown().await;
-    let conditions = *shared.conditions.borrow();
+    let conditions = shared.conditions.borrow().clone();
     let silent = (0..options.devices)
         .filter(|index| conditions.is_silent(options.seed, *index))
         .count();
@@ -228,7 +228,7 @@ async fn play(shared: &Shared, options: &FarmOptions, started: Instant) {
     let changes = options
         .scenario
         .as_ref()
-        .map(|scenario| scenario.changes(options.conditions))
+        .map(|scenario| scenario.changes(&options.conditions))
         .unwrap_or_default();
     for (at, conditions) in changes {
         sleep_until(started + at).await;

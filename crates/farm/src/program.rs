@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::admin::read_file;
-use crate::faults::{Conditions, Disorder};
+use crate::faults::{Conditions, Disorder, ModelFault};
 use crate::load::{self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, Target};
 use crate::scenario::Scenario;
 use crate::{FarmError, FarmOptions};
@@ -32,6 +32,9 @@ pub struct FarmArgs {
     /// Part of the devices that enroll and are never heard of again
     #[arg(long, value_name = "RATE", default_value_t = 0.0, value_parser = rate, env = "MUSTER_FARM_SILENT_RATE")]
     pub silent_rate: f64,
+    /// A setting that fails on a part of the devices of one model: MODEL:SETTING=RATE; may be given again
+    #[arg(long = "fault", value_name = "FAULT", value_parser = ModelFault::parse, env = "MUSTER_FARM_FAULT")]
+    pub faults: Vec<ModelFault>,
     /// Part of the devices that take seconds for everything
     #[arg(long, value_name = "RATE", default_value_t = 0.0, value_parser = rate,
           env = "MUSTER_FARM_SLOW_RATE")]
@@ -138,6 +141,7 @@ pub async fn run_program(arguments: FarmArgs) -> Result<(), FarmError> {
         conditions: Conditions {
             fail_rate: arguments.fail_rate,
             silent_rate: arguments.silent_rate,
+            faults: arguments.faults,
             ..Conditions::CALM
         },
         disorder: Disorder {

@@ -9,16 +9,25 @@
 //! at_seconds = 120
 //! silent_rate = 0.3
 //! offline = 0.1
+//!
+//! [[phase.fault]]
+//! model = "Fieldbook 14"
+//! setting = "camera.allowed"
+//! fail_rate = 0.02
 //! ```
+//!
+//! A phase with faults replaces those before it.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::faults::Conditions;
+use crate::faults::{Conditions, ModelFault};
 
 /// Most phases of a scenario.
 const PHASES_MAX: usize = 1000;
+/// Most faults of a phase.
+const FAULTS_MAX: usize = 100;
 
 /// Phases in order.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -30,13 +39,15 @@ pub struct Scenario {
 }
 
 /// A change of conditions. What is left out stays as it was.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Phase {
     at_seconds: u64,
     fail_rate: Option<f64>,
     silent_rate: Option<f64>,
     offline: Option<f64>,
+    #[serde(rename = "fault")]
+    faults: Option<Vec<ModelFault>>,
 }
 
 /// Why a scenario is refused.
@@ -52,6 +63,14 @@ pub enum ScenarioError {
         phase: usize,
         /// Which rate.
         name: &'static str,
+    },
+    /// A fault that cannot happen.
+    #[error("phase {phase}: {detail}")]
+    Fault {
+        /// Which phase, from 1.
+        phase: usize,
+        /// What is wrong with it.
+        detail: String,
     },
     /// The phases are not in order.
     #[error("phase {phase}: it must begin after the one before")]
@@ -87,6 +106,16 @@ impl Scenario {
                     });
                 }
             }
+            let faults = phase.faults.as_deref().unwrap_or_default();
+            let checked = if faults.len() > FAULTS_MAX {
+                Err(format!("a phase has at most {FAULTS_MAX} faults"))
+            } else {
+                faults.iter().try_for_each(ModelFault::check)
+            };
+            checked.map_err(|detail| ScenarioError::Fault {
+                phase: place + 1,
+                detail,
+            })?;
             if earlier.is_some_and(|earlier| phase.at_seconds <= earlier) {
                 return Err(ScenarioError::Order { phase: place + 1 });
             }
@@ -96,15 +125,16 @@ impl Scenario {
     }
 
     /// When conditions change, and to what, beginning with `base`.
-    pub fn changes(&self, base: Conditions) -> Vec<(Duration, Conditions)> {
-        let mut current = base;
+    pub fn changes(&self, base: &Conditions) -> Vec<(Duration, Conditions)> {
+        let mut current = base.clone();
         let change = |phase: &Phase| {
             current = Conditions {
                 fail_rate: phase.fail_rate.unwrap_or(current.fail_rate),
                 silent_rate: phase.silent_rate.unwrap_or(current.silent_rate),
                 offline: phase.offline.unwrap_or(current.offline),
+                faults: phase.faults.clone().unwrap_or_else(|| current.faults.clone()),
             };
-            (Duration::from_secs(phase.at_seconds), current)
+            (Duration::from_secs(phase.at_seconds), current.clone())
         };
         self.phases.iter().map(change).collect()
     }
@@ -120,14 +150,14 @@ mod tests {
         let text = text.replace("offline = 1\n", "offline = 1.0\n");
         let changes = Scenario::parse(&text)
             .expect("a scenario")
-            .changes(Conditions::CALM);
+            .changes(&Conditions::CALM);
         let first = Conditions {
             fail_rate: 0.5,
             ..Conditions::CALM
         };
         let second = Conditions {
             offline: 1.0,
-            ..first
+            ..first.clone()
         };
         assert_eq!(
             changes,
@@ -157,7 +187,7 @@ mod tests {
             ScenarioError::Toml(_)
         ));
         assert_eq!(
-            Scenario::parse("").expect("no phase").changes(Conditions::CALM),
+            Scenario::parse("").expect("no phase").changes(&Conditions::CALM),
             []
         );
     }

@@ -192,6 +192,8 @@ async fn inventory(State(gateway): State<Gateway>, request: Request) -> Result<S
         .bounded()
         .map_err(|limit| MALFORMED.detail(limit.to_string()))?;
     let (tenant, device, now) = (known.identity.tenant, known.identity.device, app.clock.now());
+    // Rollouts draw their stages by it.
+    let model = message.facts.hardware.model.clone();
     let shared = app.clone();
     let moves = audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
         let device = devices::get(tx, tenant, device)?;
@@ -200,7 +202,7 @@ async fn inventory(State(gateway): State<Gateway>, request: Request) -> Result<S
     })
     .await?;
     groups::note(app, &moves);
-    if !known.identity.has_facts {
+    if !known.identity.has_facts || model != known.identity.stratum.model {
         app.registry.forget_identity(device);
     }
     rollout::refresh(app, tenant, device).await?;

@@ -81,9 +81,7 @@ fn is_up_to_date(app: &App, known: &Known, asked: &CheckinRequest, now: Timestam
         return Ok(false);
     }
     let keys = app.keys.tenant(identity.tenant).map_err(Problem::internal)?;
-    let desired = app
-        .activations
-        .desired(identity.tenant, identity.platform, identity.device);
+    let desired = app.activations.desired(identity.tenant, &identity.traits(), now);
     Ok(
         asked.root_version == keys.root.version
             && desired.is_some_and(|set| set.digest == asked.state_digest),
@@ -102,9 +100,11 @@ async fn work(
         take_report(app, known, report).await?;
     }
     rollout::ensure(app, identity.tenant).await?;
-    let set = app
-        .activations
-        .desired(identity.tenant, identity.platform, identity.device);
+    let set = app.activations.desired(identity.tenant, &identity.traits(), now);
+    let set = match set.filter(|set| set.digest != asked.state_digest) {
+        Some(_) if app.memory.is_shared() => wanted_anew(app, known, now).await?,
+        set => set,
+    };
     let set = set.filter(|set| set.digest != asked.state_digest);
     let mark = known.seat.mark();
     let due = if known.seat.is_due() {
@@ -135,6 +135,19 @@ async fn work(
         hand_out(app, identity, asked.tree_size, set, due, &mut answer).await?;
     }
     Ok(answer)
+}
+
+/// What a device should be at by what it holds as the database knows it: it may have reported to another node.
+async fn wanted_anew(app: &App, known: &Known, now: Timestamp) -> Result<Option<Arc<DesiredSet>>, Problem> {
+    let (tenant, device, epoch) = (known.identity.tenant, known.identity.device, known.identity.epoch);
+    let held = app
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            rollout::held(tx, tenant, device, epoch)
+        })
+        .await?;
+    known.identity.held.store(Arc::new(held));
+    Ok(app.activations.desired(tenant, &known.identity.traits(), now))
 }
 
 async fn take_receipts(app: &App, known: &Known, receipts: Vec<Envelope>) -> Result<Vec<CommandId>, Problem> {
@@ -169,7 +182,7 @@ async fn take_report(app: &App, known: &Known, report: &Envelope) -> Result<(), 
         tenant: identity.tenant,
         device: identity.device,
         epoch: identity.epoch,
-        platform: identity.platform,
+        stratum: Arc::clone(&identity.stratum),
         key: PublicKey::from_spki_der(&identity.spki).map_err(Problem::internal)?,
     };
     match rollout::accept_report(app, &reporter, report).await {

@@ -9,6 +9,7 @@ use muster_control::{
     access::problem::{CERTIFICATE_REQUIRED, CERTIFICATE_REVOKED, DEVICE_BLOCKED, EPOCH_MISMATCH, Problem},
     certificates, clock,
     devices::{self, DeviceState, Identity, Seat},
+    rollout,
 };
 use muster_model::{DeviceId, TenantId, Timestamp};
 use muster_storage::Scope;
@@ -178,7 +179,8 @@ async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Re
                 device: id,
                 epoch: device.epoch,
                 state: device.state,
-                platform: device.platform,
+                stratum: Arc::new(devices::stratum(device.platform, device.model.as_deref())),
+                held: Arc::new(rollout::held(tx, tenant, id, device.epoch)?).into(),
                 certificates: valid.map(|held| (held.serial, held.not_after)).collect(),
                 has_facts: devices::has_facts(tx, tenant, id)?,
                 spki: device.spki,

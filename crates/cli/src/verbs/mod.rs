@@ -1,5 +1,6 @@
 //! One file per noun: its flags, what it asks the API, how it shows the answer.
 
+mod activation;
 pub mod bundle;
 mod certificate;
 pub mod client;

@@ -9,8 +9,9 @@ use reqwest::header::ETAG;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::activation::{self, ActivationArgs};
 use super::policy_compile::{self, CompileArgs};
-use super::{Page, Paging, list, rollout};
+use super::{Page, Paging, list};
 use crate::CliError;
 use crate::api::{Answer, Api, Call};
 use crate::context::read_input;
@@ -69,18 +70,16 @@ pub enum PolicyCommand {
     /// Roll a version out
     #[command(
         after_help = "Examples:\n  muster policy activate baseline 2026.05\n  muster policy activate baseline \
-        2026.05 --platform linux --wait\n\nWithout --platform and --device it is for every device. The policy then applies \
+        2026.05 --platform linux --wait\n  muster policy activate baseline 2026.05 --stages pilot=10,canary=25,full \
+        --soak 1h --dry-run\n\nWithout --stages it goes to a pilot of 10 %, a canary of 25 % and everything; a stage that fails \
+        its gate undoes the rollout. Without --platform and --device it is for every device. The policy then applies \
         to its target and to nothing else."
     )]
     Activate {
         policy: String,
         version: String,
-        /// Only for devices of this platform; may be repeated
-        #[arg(long, value_name = "PLATFORM")]
-        platform: Vec<String>,
-        /// Only for this device (id); may be repeated
-        #[arg(long, value_name = "ID")]
-        device: Vec<String>,
+        #[command(flatten)]
+        activation: ActivationArgs,
         /// Watch the rollout to its end
         #[arg(long)]
         wait: bool,
@@ -184,46 +183,18 @@ pub async fn run(command: PolicyCommand, api: &Api, printer: &Printer) -> Result
         PolicyCommand::Activate {
             policy,
             version,
-            platform,
-            device,
+            activation,
             wait,
             idempotency_key,
         } => {
-            let body = activation(&version, &platform, &device);
+            let body = activation.body(&version)?;
+            if activation.is_dry_run() {
+                return activation::preview(api, printer, &policy, body).await;
+            }
             let call = Call::create(&["policies", &policy, "activate"], body, idempotency_key);
-            activate(api, printer, call, wait).await
+            activation::activate(api, printer, call, wait).await
         }
     }
-}
-
-async fn activate(api: &Api, printer: &Printer, call: Call<'_>, wait: bool) -> Result<(), CliError> {
-    #[derive(Deserialize)]
-    struct Activated {
-        rollout_id: String,
-    }
-    let answer: Answer<Activated> = api.send(call).await?;
-    let rollout = answer.known.rollout_id;
-    if !wait {
-        printer.answer(&answer.value, |_| Sheet::new().text(rollout.clone()))?;
-        printer.note(&format!("Watch it with `muster rollout watch {rollout}`."));
-        return Ok(());
-    }
-    rollout::watch(api, printer, &rollout, None).await
-}
-
-fn activation(version: &str, platforms: &[String], devices: &[String]) -> Value {
-    let mut body = json!({"version": version});
-    let mut target = Map::new();
-    if !platforms.is_empty() {
-        target.insert("platforms".to_owned(), json!(platforms));
-    }
-    if !devices.is_empty() {
-        target.insert("devices".to_owned(), json!(devices));
-    }
-    if !target.is_empty() {
-        body["target"] = Value::Object(target);
-    }
-    body
 }
 
 async fn version(command: VersionCommand, api: &Api, printer: &Printer) -> Result<(), CliError> {
@@ -488,12 +459,5 @@ mod tests {
         std::fs::write(file.path(), r#"{"passcode.min_length":8,"camera.allowed":true}"#).expect("written");
         let both = read_settings(Some(file.path()), &["passcode.min_length=12".to_owned()]).expect("valid");
         assert_eq!(both, json!({"passcode.min_length": 12, "camera.allowed": true}));
-    }
-
-    #[test]
-    fn a_target_is_sent_only_when_it_restricts() {
-        assert_eq!(activation("1", &[], &[]), json!({"version": "1"}));
-        let linux = activation("1", &["linux".to_owned()], &[]);
-        assert_eq!(linux, json!({"version": "1", "target": {"platforms": ["linux"]}}));
     }
 }

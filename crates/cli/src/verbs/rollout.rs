@@ -19,13 +19,23 @@ pub enum RolloutCommand {
         #[command(flatten)]
         paging: Paging,
     },
-    /// Show a rollout and its counts
-    #[command(after_help = "Examples:\n  muster rollout get rol_…")]
+    /// Show a rollout, its stages and their gates
+    #[command(visible_alias = "show", after_help = "Examples:\n  muster rollout show rol_…")]
     Get { id: String },
+    /// List what the gates of a rollout decided, newest first
+    #[command(after_help = "Examples:\n  muster rollout decisions rol_…")]
+    Decisions {
+        id: String,
+        #[command(flatten)]
+        paging: Paging,
+    },
     /// List the devices of a rollout and how far each got
     #[command(after_help = "Examples:\n  muster rollout devices rol_…")]
     Devices {
         id: String,
+        /// Only of this stage
+        #[arg(long, value_name = "NAME")]
+        stage: Option<String>,
         #[command(flatten)]
         paging: Paging,
     },
@@ -45,7 +55,10 @@ pub enum RolloutCommand {
     /// Go on with a paused rollout
     #[command(after_help = "Examples:\n  muster rollout resume rol_…")]
     Resume { id: String },
-    /// End a rollout and go back to the version before
+    /// Let a rollout go on that waits for a person
+    #[command(after_help = "Examples:\n  muster rollout promote rol_…")]
+    Promote { id: String },
+    /// End a rollout; the devices that it reached go back to the version before
     #[command(after_help = "Examples:\n  muster rollout abort rol_…")]
     Abort {
         id: String,
@@ -72,6 +85,9 @@ struct Rollout {
     bundle_sha256: String,
     generation: u64,
     state: String,
+    waits_for: Option<String>,
+    reason: Option<String>,
+    touched: u64,
     created_by: Option<String>,
     created_at: Option<String>,
     updated_at: Option<String>,
@@ -82,6 +98,8 @@ struct Rollout {
 #[serde(default)]
 struct Stage {
     name: String,
+    percent: f64,
+    state: String,
     devices: u64,
     verified: u64,
     failed: u64,
@@ -94,10 +112,24 @@ struct Stage {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Gate {
+    method: String,
+    verdict: String,
+    reason: String,
     failed: u64,
     sample: u64,
     limit: f64,
-    passes: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Decision {
+    number: u64,
+    stage: String,
+    at: Option<String>,
+    verdict: String,
+    method: String,
+    action: String,
+    numbers: serde_json::Value,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -107,6 +139,7 @@ struct RolloutDevice {
     id: String,
     name: Option<String>,
     platform: Option<String>,
+    stage: Option<String>,
     state: String,
     reported_at: Option<String>,
 }
@@ -124,8 +157,15 @@ pub async fn run(command: RolloutCommand, api: &Api, printer: &Printer) -> Resul
             let answer: Answer<Rollout> = api.send(Call::get(&["rollouts", &id])).await?;
             printer.answer(&answer.value, |printer| rollout(printer, &answer.known))
         }
-        RolloutCommand::Devices { id, paging } => {
-            let call = Call::get(&["rollouts", &id, "devices"]);
+        RolloutCommand::Decisions { id, paging } => {
+            let call = Call::get(&["rollouts", &id, "decisions"]);
+            let answer: Answer<Page<Decision>> = list(api, call, &paging).await?;
+            printer.answer(&answer.value, |printer| decisions(printer, &answer.known.items))?;
+            printer.next_page(answer.known.next_cursor.as_deref());
+            Ok(())
+        }
+        RolloutCommand::Devices { id, stage, paging } => {
+            let call = Call::get(&["rollouts", &id, "devices"]).query("stage", stage);
             let answer: Answer<Page<RolloutDevice>> = list(api, call, &paging).await?;
             printer.answer(&answer.value, |printer| devices(printer, &answer.known.items))?;
             printer.next_page(answer.known.next_cursor.as_deref());
@@ -136,10 +176,11 @@ pub async fn run(command: RolloutCommand, api: &Api, printer: &Printer) -> Resul
         }
         RolloutCommand::Pause { id } => change(api, printer, &id, "pause").await,
         RolloutCommand::Resume { id } => change(api, printer, &id, "resume").await,
+        RolloutCommand::Promote { id } => change(api, printer, &id, "promote").await,
         RolloutCommand::Abort { id, yes } => {
             printer.confirm(
                 yes,
-                "The version before takes effect on every device of the rollout.",
+                "The version before takes effect on every device that the rollout reached.",
                 &id,
             )?;
             change(api, printer, &id, "abort").await
@@ -147,7 +188,7 @@ pub async fn run(command: RolloutCommand, api: &Api, printer: &Printer) -> Resul
         RolloutCommand::Rollback { id, yes } => {
             printer.confirm(
                 yes,
-                "The version before takes effect on every device of the rollout.",
+                "The version before takes effect on every device that the rollout reached.",
                 &id,
             )?;
             change(api, printer, &id, "rollback").await
@@ -168,7 +209,7 @@ async fn change(api: &Api, printer: &Printer, id: &str, verb: &str) -> Result<()
     }
 }
 
-/// Follows a rollout to its end with a bar; an end other than `completed` is a failure.
+/// Follows a rollout to its end with a bar for each stage in turn; an end other than `completed` is a failure.
 pub async fn watch(
     api: &Api,
     printer: &Printer,
@@ -177,41 +218,58 @@ pub async fn watch(
 ) -> Result<(), CliError> {
     let bar = progress::bar(0, "devices reported");
     let mut pace = Pace::new(timeout);
-    let mut was_held = false;
+    let mut told = 0;
     loop {
         let answer: Answer<Rollout> = api.send(Call::get(&["rollouts", id])).await?;
-        let counts = answer.known.totals();
-        bar.set_length(counts.devices);
-        bar.set_position(counts.devices.saturating_sub(counts.pending));
-        bar.set_prefix(format!(
-            "{}: {} verified, {} failed, {} silent",
-            answer.known.state, counts.verified, counts.failed, counts.silent
-        ));
-        // Twice, since the counts and the state are not taken in one moment.
-        let hold = answer.known.hold();
-        if let (Some(reason), true) = (&hold, was_held) {
-            bar.finish_and_clear();
-            printer.answer(&answer.value, |printer| rollout(printer, &answer.known))?;
-            return Err(CliError::Failed(format!(
-                "{reason}; `muster rollout devices {id}` names them, and `abort` or another version ends the rollout"
-            )));
+        let known = &answer.known;
+        for stage in known.stages.iter().filter(|stage| stage.is_decided()).skip(told) {
+            bar.suspend(|| printer.note(&stage.sentence()));
+            told += 1;
         }
-        was_held = hold.is_some();
-        if answer.known.is_over() {
-            bar.finish_and_clear();
-            printer.answer(&answer.value, |printer| rollout(printer, &answer.known))?;
-            return match answer.known.state.as_str() {
-                "completed" => Ok(()),
-                other => Err(CliError::Failed(format!("the rollout ended {other}"))),
-            };
-        }
-        if !pace.next().await {
-            bar.finish_and_clear();
-            printer.answer(&answer.value, |printer| rollout(printer, &answer.known))?;
-            return Err(CliError::Failed(
-                "the rollout did not end in time; it goes on".to_owned(),
+        if let Some(stage) = known.at_stage() {
+            bar.set_length(stage.devices);
+            bar.set_position(stage.devices.saturating_sub(stage.pending));
+            bar.set_prefix(format!(
+                "{}, stage {}: {} verified, {} failed, {} silent",
+                known.state, stage.name, stage.verified, stage.failed, stage.silent
             ));
         }
+        let ended = if let Some(reason) = known.hold() {
+            Some(Err(CliError::Failed(format!(
+                "{reason}; `muster rollout promote {id}` lets it go on, `abort` or another version ends it"
+            ))))
+        } else if known.is_over() {
+            Some(match known.state.as_str() {
+                "completed" => Ok(()),
+                other => {
+                    let reason = known.reason.as_deref().unwrap_or("nobody said why");
+                    Err(CliError::Failed(format!("the rollout ended {other}: {reason}")))
+                }
+            })
+        } else if !pace.next().await {
+            Some(Err(CliError::Failed(
+                "the rollout did not end in time; it goes on".to_owned(),
+            )))
+        } else {
+            None
+        };
+        if let Some(ended) = ended {
+            bar.finish_and_clear();
+            printer.answer(&answer.value, |printer| rollout(printer, &answer.known))?;
+            return ended;
+        }
+    }
+}
+
+impl Stage {
+    fn is_decided(&self) -> bool {
+        matches!(self.state.as_str(), "passed" | "failed")
+    }
+
+    /// How the stage stands, as its gate says it.
+    fn sentence(&self) -> String {
+        let reason = self.gate.as_ref().map_or("", |gate| gate.reason.as_str());
+        format!("Stage {} {}: {reason}.", self.name, self.state)
     }
 }
 
@@ -227,26 +285,20 @@ impl Rollout {
         })
     }
 
-    /// Why nothing more will happen by itself: every device has answered, and too many failed.
+    /// The stage that is open, or was opened last.
+    fn at_stage(&self) -> Option<&Stage> {
+        self.stages.iter().rev().find(|stage| stage.state != "waiting")
+    }
+
+    /// Why nothing more will happen by itself.
     fn hold(&self) -> Option<String> {
-        let is_waiting = self.state == "running" && self.totals().pending == 0;
-        let gate = self
-            .stages
-            .iter()
-            .filter_map(|stage| stage.gate.as_ref())
-            .find(|gate| !gate.passes)?;
-        is_waiting.then(|| {
-            let Gate {
-                failed,
-                sample,
-                limit,
-                ..
-            } = gate;
-            format!(
-                "the rollout is held: {failed} of {sample} devices failed, at least {} %",
-                limit * 100.0
-            )
-        })
+        let reason = self.reason.as_deref().unwrap_or_default();
+        match self.waits_for.as_deref() {
+            Some("promotion") => Some(format!("the stage passed and waits to be promoted: {reason}")),
+            Some("inconclusive") => Some(format!("the gate can say neither: {reason}")),
+            Some("failed") => Some(format!("the gate failed and is held: {reason}")),
+            _ => None,
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -284,9 +336,26 @@ fn rollout(printer: &Printer, rollout: &Rollout) -> Sheet {
             stage.silent,
             stage.pending,
         ];
-        std::iter::once(stage.name.clone())
-            .chain(counts.iter().map(u64::to_string))
-            .collect()
+        [
+            stage.name.clone(),
+            format!("{} %", stage.percent),
+            stage.state.clone(),
+        ]
+        .into_iter()
+        .chain(counts.iter().map(u64::to_string))
+        .collect()
+    });
+    let opened = rollout.stages.iter().filter(|stage| stage.state != "waiting");
+    let gates = opened.filter_map(|stage| stage.gate.as_ref().map(|gate| (stage, gate)));
+    let gates = gates.map(|(stage, gate)| {
+        vec![
+            stage.name.clone(),
+            gate.method.clone(),
+            gate.verdict.clone(),
+            format!("{} of {}", gate.failed, gate.sample),
+            format!("{} %", gate.limit * 100.0),
+            gate.reason.clone(),
+        ]
     });
     Sheet::new()
         .fields(vec![
@@ -296,6 +365,9 @@ fn rollout(printer: &Printer, rollout: &Rollout) -> Sheet {
                 Some(format!("{} {}", rollout.policy_name, rollout.version)),
             ),
             ("state", Some(rollout.state.clone())),
+            ("waits for", rollout.waits_for.clone()),
+            ("reason", rollout.reason.clone()),
+            ("touched", Some(rollout.touched.to_string())),
             ("generation", Some(rollout.generation.to_string())),
             ("bundle", Some(rollout.bundle_sha256.clone())),
             ("by", rollout.created_by.clone()),
@@ -304,9 +376,35 @@ fn rollout(printer: &Printer, rollout: &Rollout) -> Sheet {
         ])
         .rows(
             "stages",
-            &["stage", "devices", "verified", "failed", "silent", "pending"],
+            &[
+                "stage", "share", "state", "devices", "verified", "failed", "silent", "pending",
+            ],
             stages.collect(),
         )
+        .rows(
+            "gates",
+            &["stage", "gate", "verdict", "failed", "limit", "numbers"],
+            gates.collect(),
+        )
+}
+
+fn decisions(printer: &Printer, decisions: &[Decision]) -> Sheet {
+    let row = |decision: &Decision| {
+        vec![
+            decision.number.to_string(),
+            decision.stage.clone(),
+            decision.verdict.clone(),
+            decision.method.clone(),
+            decision.action.clone(),
+            printer.ago(decision.at.as_deref()),
+            decision.numbers["reason"].as_str().unwrap_or_default().to_owned(),
+        ]
+    };
+    Sheet::new().rows(
+        "decisions",
+        &["number", "stage", "verdict", "gate", "action", "at", "numbers"],
+        decisions.iter().map(row).collect(),
+    )
 }
 
 fn devices(printer: &Printer, devices: &[RolloutDevice]) -> Sheet {
@@ -314,6 +412,7 @@ fn devices(printer: &Printer, devices: &[RolloutDevice]) -> Sheet {
         vec![
             or_dash(device.name.as_deref()),
             or_dash(device.platform.as_deref()),
+            or_dash(device.stage.as_deref()),
             device.state.clone(),
             printer.ago(device.reported_at.as_deref()),
             device.id.clone(),
@@ -321,7 +420,7 @@ fn devices(printer: &Printer, devices: &[RolloutDevice]) -> Sheet {
     };
     Sheet::new().rows(
         "devices",
-        &["name", "platform", "state", "reported", "id"],
+        &["name", "platform", "stage", "state", "reported", "id"],
         devices.iter().map(row).collect(),
     )
 }
@@ -331,20 +430,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rollout_whose_gate_is_closed_is_held_once_all_have_answered() {
-        let rollout = |state: &str, pending: u64, passes: bool| -> Rollout {
-            let gate = serde_json::json!({"failed": 2, "sample": 10, "limit": 0.005, "passes": passes});
-            let stage = serde_json::json!({"devices": 10, "pending": pending, "gate": gate});
-            serde_json::from_value(serde_json::json!({"state": state, "stages": [stage]})).expect("a rollout")
+    fn a_rollout_that_waits_for_a_person_is_held_and_one_that_waits_for_a_window_is_not() {
+        let rollout = |waits_for: &str| -> Rollout {
+            serde_json::from_value(
+                serde_json::json!({"state": "running", "waits_for": waits_for, "reason": "2 of 10"}),
+            )
+            .expect("a rollout")
         };
-        let held = rollout("running", 0, false).hold().expect("it is held");
         assert_eq!(
-            held,
-            "the rollout is held: 2 of 10 devices failed, at least 0.5 %"
+            rollout("failed").hold().as_deref(),
+            Some("the gate failed and is held: 2 of 10")
         );
-        assert!(rollout("running", 1, false).hold().is_none());
-        assert!(rollout("running", 0, true).hold().is_none());
-        assert!(rollout("completed", 0, false).hold().is_none());
+        assert!(rollout("promotion").hold().is_some() && rollout("inconclusive").hold().is_some());
+        assert!(rollout("window").hold().is_none());
+    }
+
+    #[test]
+    fn the_stage_that_was_opened_last_is_shown() {
+        let rollout: Rollout = serde_json::from_str(
+            r#"{"stages":[{"name":"a","state":"passed"},{"name":"b","state":"open"},{"name":"c","state":"waiting"}]}"#,
+        )
+        .expect("a rollout");
+        assert_eq!(rollout.at_stage().map(|stage| stage.name.as_str()), Some("b"));
     }
 
     #[test]

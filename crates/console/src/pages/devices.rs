@@ -129,7 +129,7 @@ async fn list(
                     let count = devices::count(tx, tenant, &parsed)?;
                     Ok::<_, Problem>((
                         count,
-                        fleet::list(tx, &work.activations, tenant, &parsed, after, ROWS + 1)?,
+                        fleet::list(tx, &work.activations, tenant, &parsed, after, ROWS + 1, now)?,
                     ))
                 })
                 .await?;

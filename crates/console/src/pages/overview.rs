@@ -189,38 +189,40 @@ fn rollouts(
     let (mut needs, mut underway) = (Vec::new(), Vec::new());
     for rollout in rollout::list(tx, tenant, None, ROLLOUTS_LOOKED_AT)? {
         let view = rollout::view(tx, tenant, rollout, &app.settings, now)?;
-        let Some(stage) = view.stages.first().cloned() else {
-            continue;
-        };
+        let sum = |of: fn(&rollout::StageView) -> u64| view.stages.iter().map(of).sum::<u64>();
+        let (devices, failed) = (sum(|stage| stage.devices), sum(|stage| stage.failed));
+        let (verified, silent) = (sum(|stage| stage.verified), sum(|stage| stage.silent));
+        let passes = view.stages.iter().all(|stage| stage.gate.passes);
         let label = format!("{} {}", view.policy_name, view.version);
         let href = format!("/rollouts/{}", view.id);
-        let troubled = stage.failed + stage.silent;
-        let is_open = matches!(view.state, RolloutState::Running | RolloutState::Paused);
-        if is_open {
+        if matches!(view.state, RolloutState::Running | RolloutState::Paused) {
             underway.push(Underway {
                 href: href.clone(),
                 label: label.clone(),
                 badge: ui::rollout(view.state),
-                devices: stage.devices,
-                reported: stage.verified + stage.failed,
-                failed: stage.failed,
+                devices,
+                reported: verified + failed,
+                failed,
             });
         }
-        let what = match view.state {
-            RolloutState::Paused => format!("Rollout of {label} is paused"),
-            RolloutState::Running if !stage.gate.passes => {
-                format!("Rollout of {label} is past its failure limit")
+        let since_end = now.since(view.updated_at.parse().unwrap_or(now));
+        let what = match (view.state, view.waits_for) {
+            (RolloutState::Paused, _) => format!("Rollout of {label} is paused"),
+            (RolloutState::Running, Some("promotion")) => format!("Rollout of {label} waits to be promoted"),
+            (RolloutState::Running, Some("inconclusive")) => {
+                format!("Rollout of {label} waits: its gate can say neither")
             }
-            RolloutState::Completed if view.current && troubled > 0 => {
+            (RolloutState::Running, Some("failed")) => format!("Rollout of {label} is held: its gate failed"),
+            (RolloutState::RolledBack, _) if !passes && since_end < WEEK => {
+                format!("Rollout of {label} failed its gate and was rolled back")
+            }
+            (RolloutState::Completed, _) if view.current && failed + silent > 0 => {
                 format!("Rollout of {label} ended with failures")
             }
             _ => continue,
         };
-        let counts = format!(
-            "{} failed, {} silent of {} devices",
-            stage.failed, stage.silent, stage.devices
-        );
-        let tone = if stage.gate.passes { Tone::Warn } else { Tone::Bad };
+        let counts = format!("{failed} failed, {silent} silent of {devices} devices");
+        let tone = if passes { Tone::Warn } else { Tone::Bad };
         let examples = vec![Link {
             label: counts,
             href: href.clone(),

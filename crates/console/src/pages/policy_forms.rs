@@ -13,15 +13,19 @@ use muster_control::{
     App,
     access::{
         Author,
-        problem::{FieldError, INVALID, NAME_TAKEN, Problem, SETTINGS_INVALID, VERSION_EXISTS},
+        problem::{
+            FieldError, INVALID, NAME_TAKEN, Problem, SETTINGS_INVALID, STAGES_INVALID, VERSION_EXISTS,
+        },
         scope::{PolicyActivate, PolicyRead, PolicyWrite},
     },
     audit,
     policy::{self, Content, Made, Policy},
-    rollout::{self, Target},
+    rollout::{self, Order, Target},
 };
 use muster_model::{
     DeviceId, Platform,
+    gate::{GateMethod, Promotion},
+    rollout::{plan_of, read_stages},
     rules::Rule,
     settings::Settings,
     text::{Name, VersionLabel},
@@ -275,13 +279,17 @@ async fn activate(State(app): State<App>, At(id): At<String>, sent: Sent) -> Res
     let (tenant, settings) = (permit.tenant(), app.settings.clone());
     let version: Option<VersionLabel> = sent.fields.parsed("version")?;
     let version = version.ok_or_else(|| INVALID.detail("Choose the version to activate."))?;
-    let target = target(&sent)?.checked()?;
+    let order = order(&sent)?;
+    let prepared = app
+        .db
+        .read(permit.storage(), move |tx| rollout::prepare(tx, tenant, order))
+        .await?;
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let started = audit::commit(&app, permit.author(), {
         let (id, version) = (id.clone(), version.clone());
         move |tx| {
             let policy = policy::resolve(tx, tenant, &id)?;
-            rollout::activate(tx, &keys, &settings, policy.id, &version, target.clone())
+            rollout::activate(tx, &keys, &settings, policy.id, &version, prepared.clone())
         }
     })
     .await;
@@ -295,6 +303,27 @@ async fn activate(State(app): State<App>, At(id): At<String>, sent: Sent) -> Res
             Err(Refusal(problem))
         }
     }
+}
+
+/// The stages as `pilot=10,canary=25,full`, all by the chosen gate.
+fn order(sent: &Sent) -> Result<Order, Refusal> {
+    let mut order = Order::of(target(sent)?.checked()?);
+    let method = match sent.fields.text("gate") {
+        "exact" => GateMethod::Exact,
+        "sequential" => GateMethod::Sequential,
+        "anytime" => GateMethod::Anytime,
+        _ => GateMethod::Point,
+    };
+    if let Some(text) = sent.fields.optional("stages") {
+        let refused = |why: String| STAGES_INVALID.detail(format!("The stages cannot be meant: {why}."));
+        let requested = read_stages(text, method).map_err(refused)?;
+        order.stages = plan_of(&requested).map_err(|error| refused(error.to_string()))?;
+    }
+    let is_manual = sent.fields.text("promotion") == "manual";
+    for stage in order.stages.iter_mut().filter(|_| is_manual) {
+        stage.gate.promotion = Promotion::Manual;
+    }
+    Ok(order)
 }
 
 fn target(sent: &Sent) -> Result<Target, Refusal> {

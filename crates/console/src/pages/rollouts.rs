@@ -8,16 +8,19 @@ use axum::{
     routing::{get, post},
 };
 use muster_control::{
-    App,
+    App, Settings,
     access::{
         Author,
         problem::{BUNDLE_CHANGED, NOT_FOUND, Problem},
         scope::{RolloutRead, RolloutWrite},
     },
-    audit, devices, policy,
-    rollout::{self, Rollout, RolloutView, StageView},
+    audit, policy,
+    rollout::{self, Rollout, RolloutView, StageView, Wanted},
 };
-use muster_model::{DeviceId, RolloutId, RolloutState, TenantId, Timestamp, rollout::RolloutEvent};
+use muster_model::{
+    DeviceId, RolloutId, RolloutState, SettingState, TenantId, Timestamp,
+    rollout::{RolloutEvent, StageState},
+};
 use muster_storage::Tx;
 use serde::Deserialize;
 
@@ -29,8 +32,8 @@ use crate::{
     ui::{self, Badge, When},
 };
 
-/// Devices that one page looks at while it searches for failed ones.
-const SEARCHED: usize = 2000;
+/// Decisions that the page shows.
+const DECISIONS_SHOWN: usize = 50;
 /// The width of the progress bar, in its own units.
 const WIDTH: u64 = 1000;
 
@@ -50,6 +53,8 @@ pub struct Row {
     pub version: String,
     pub generation: u64,
     pub state: Badge,
+    /// The stage that is open, of several.
+    pub stage: Option<String>,
     pub is_current: bool,
     pub devices: u64,
     pub verified: u64,
@@ -62,24 +67,33 @@ pub struct Row {
 
 impl Row {
     pub fn of(view: RolloutView, now: Timestamp) -> Row {
-        let stage = view.stages.first();
-        let number = |of: fn(&StageView) -> u64| stage.map_or(0, of);
+        let sum = |of: fn(&StageView) -> u64| view.stages.iter().map(of).sum();
+        let stage = match view.state {
+            RolloutState::Running | RolloutState::Paused if view.stages.len() > 1 => at_stage(&view),
+            _ => None,
+        };
         Row {
             href: format!("/rollouts/{}", view.id),
             policy: view.policy_name.clone(),
             version: view.version.to_string(),
             generation: view.generation,
             state: ui::rollout(view.state),
+            stage: stage.map(|stage| stage.name.clone()),
             is_current: view.current,
-            devices: number(|stage| stage.devices),
-            verified: number(|stage| stage.verified),
-            failed: number(|stage| stage.failed),
-            silent: number(|stage| stage.silent),
-            pending: number(|stage| stage.pending),
+            devices: sum(|stage| stage.devices),
+            verified: sum(|stage| stage.verified),
+            failed: sum(|stage| stage.failed),
+            silent: sum(|stage| stage.silent),
+            pending: sum(|stage| stage.pending),
             created: When::read(&view.created_at, now),
             by: ui::author(&view.created_by),
         }
     }
+}
+
+/// The stage that was opened last.
+pub fn at_stage(view: &RolloutView) -> Option<&StageView> {
+    view.stages.iter().rev().find(|stage| stage.opened_at.is_some())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -141,6 +155,7 @@ pub struct DeviceRow {
     pub href: String,
     pub name: String,
     pub platform: String,
+    pub stage: String,
     pub state: Option<Badge>,
     pub reported: Option<When>,
     pub problems: Vec<(String, Badge, String)>,
@@ -168,11 +183,17 @@ const RESUME: Action = Action {
     explained: "The remaining devices move to this version.",
     is_danger: false,
 };
+const PROMOTE: Action = Action {
+    word: "promote",
+    label: "Promote",
+    explained: "The rollout goes on: the next stage opens, or it is completed if this was the last one.",
+    is_danger: false,
+};
 const ABORT: Action = Action {
     word: "abort",
     label: "Abort",
-    explained: "The rollout ends now. Its devices go back to the newest other version of the policy that was completed, or \
-        lose the policy where there is none.",
+    explained: "The rollout ends now. The devices that it reached go back to the newest other version of the policy that was \
+        completed, or lose the policy where there is none. The others see nothing change.",
     is_danger: true,
 };
 const ROLL_BACK: Action = Action {
@@ -192,7 +213,7 @@ pub struct RolloutPage {
     pub policy_href: String,
     pub version: String,
     pub state: Badge,
-    pub word: &'static str,
+    pub state_key: String,
     pub is_open: bool,
     pub is_current: bool,
     pub generation: u64,
@@ -203,7 +224,11 @@ pub struct RolloutPage {
     pub by: String,
     pub entry_href: String,
     pub undoes: Option<String>,
-    pub stage: Numbers,
+    pub waits: Option<String>,
+    pub reason: Option<String>,
+    pub touched: u64,
+    pub stages: Vec<Numbers>,
+    pub decisions: Vec<DecisionRow>,
     pub actions: Vec<&'static Action>,
     pub rows: Vec<DeviceRow>,
     pub only_failed: bool,
@@ -211,9 +236,59 @@ pub struct RolloutPage {
     pub is_first: bool,
 }
 
-/// The counts of a stage, as the page shows and refreshes them.
+/// A decision of a gate, as a row.
+#[derive(Debug)]
+pub struct DecisionRow {
+    pub stage: String,
+    pub at: When,
+    pub verdict: Badge,
+    pub action: &'static str,
+    pub method: String,
+    pub actor: String,
+    pub reason: String,
+}
+
+impl DecisionRow {
+    fn of(decision: rollout::Decision, now: Timestamp) -> DecisionRow {
+        let made = decision.made;
+        let numbers: serde_json::Value = serde_json::from_str(&made.numbers).unwrap_or_default();
+        DecisionRow {
+            stage: made.stage,
+            at: When::new(decision.at, now),
+            verdict: verdict(&made.verdict),
+            action: match made.action.as_str() {
+                "opened_next" => "opened the next stage",
+                "completed" => "completed the rollout",
+                "held" => "left it to a person",
+                "rolled_back" => "rolled back",
+                _ => "",
+            },
+            method: made.method,
+            actor: ui::author(&made.actor),
+            reason: numbers["reason"].as_str().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+fn verdict(word: &str) -> Badge {
+    match word {
+        "pass" => Badge::new("passes", ui::Tone::Good),
+        "fail" => Badge::new("fails", ui::Tone::Bad),
+        "inconclusive" => Badge::new("inconclusive", ui::Tone::Warn),
+        _ => Badge::new("waits", ui::Tone::Wait),
+    }
+}
+
+/// A stage as the page shows and refreshes it.
 #[derive(Debug)]
 pub struct Numbers {
+    /// The place of the stage: what changes on the page is named by it.
+    pub place: usize,
+    pub name: String,
+    pub percent: f64,
+    pub state: Badge,
+    pub opened: Option<When>,
+    pub is_open: bool,
     pub devices: u64,
     pub verified: u64,
     pub with_gaps: u64,
@@ -221,17 +296,20 @@ pub struct Numbers {
     pub silent: u64,
     pub pending: u64,
     pub answered: u64,
-    pub gate: String,
-    pub gate_passes: bool,
+    pub ratio: String,
+    pub bound: String,
+    pub verdict: Badge,
+    pub reason: String,
     pub limit: String,
     pub sample: u64,
     pub method: &'static str,
+    pub promotion: &'static str,
     /// Name, class, start and width of each part of the bar.
     pub bar: Vec<(&'static str, &'static str, u64, u64)>,
 }
 
 impl Numbers {
-    pub fn of(stage: &StageView) -> Numbers {
+    pub fn of(place: usize, stage: &StageView, now: Timestamp) -> Numbers {
         let total = stage.devices.max(1);
         let parts = [
             ("verified", "good", stage.verified),
@@ -246,7 +324,19 @@ impl Numbers {
             part
         });
         let percent = |ratio: f64| format!("{:.2} %", ratio * 100.0);
+        let state = match stage.state {
+            StageState::Waiting => Badge::new("waiting", ui::Tone::Off),
+            StageState::Open => Badge::new("open", ui::Tone::Wait),
+            StageState::Passed => Badge::new("passed", ui::Tone::Good),
+            StageState::Failed => Badge::new("failed", ui::Tone::Bad),
+        };
         Numbers {
+            place,
+            name: stage.name.clone(),
+            percent: stage.percent,
+            state,
+            opened: stage.opened_at.as_deref().and_then(|at| When::read(at, now)),
+            is_open: stage.opened_at.is_some(),
             devices: stage.devices,
             verified: stage.verified,
             with_gaps: stage.with_gaps,
@@ -254,35 +344,67 @@ impl Numbers {
             silent: stage.silent,
             pending: stage.pending,
             answered: stage.devices.saturating_sub(stage.pending),
-            gate: stage
-                .gate
-                .ratio
-                .map_or_else(|| "no answers yet".to_owned(), percent),
-            gate_passes: stage.gate.passes,
+            ratio: stage.gate.ratio.map_or_else(|| "–".to_owned(), percent),
+            bound: if stage.gate.sample == 0 {
+                "–".to_owned()
+            } else {
+                percent(stage.gate.bound)
+            },
+            verdict: verdict(stage.gate.verdict),
+            reason: stage.gate.reason.clone(),
             limit: percent(stage.gate.limit),
             sample: stage.gate.sample,
             method: stage.gate.method,
+            promotion: stage.gate.promotion,
             bar: bar.collect(),
         }
     }
+}
 
-    fn json(&self, state: &str) -> serde_json::Value {
-        let bars: serde_json::Map<_, _> = self
-            .bar
-            .iter()
-            .map(|(name, _, start, width)| ((*name).to_owned(), serde_json::json!([start, width])))
-            .collect();
-        serde_json::json!({
-            // A gate that opens or closes changes words on the page, so it loads again.
-            "state": format!("{state}-{}", self.gate_passes),
-            "fields": {
-                "devices": self.devices, "verified": self.verified, "with_gaps": self.with_gaps,
-                "failed": self.failed, "silent": self.silent, "pending": self.pending,
-                "answered": self.answered, "gate": self.gate, "sample": self.sample,
-            },
-            "bars": bars,
-        })
+/// What changes the words of the page when it changes, so that the page loads again.
+fn page_state(view: &RolloutView) -> String {
+    let stages: Vec<String> = view
+        .stages
+        .iter()
+        .map(|stage| format!("{}{}", stage.state.as_str(), stage.gate.verdict))
+        .collect();
+    format!(
+        "{}-{}-{}",
+        view.state.as_str(),
+        view.waits_for.unwrap_or("nothing"),
+        stages.join("-")
+    )
+}
+
+/// The numbers of every stage by the names that the page gives them.
+fn live(view: &RolloutView, now: Timestamp) -> serde_json::Value {
+    let (mut fields, mut bars) = (serde_json::Map::new(), serde_json::Map::new());
+    for (at, stage) in view.stages.iter().enumerate() {
+        let numbers = Numbers::of(at, stage, now);
+        let values = [
+            ("devices", serde_json::json!(numbers.devices)),
+            ("verified", serde_json::json!(numbers.verified)),
+            ("with_gaps", serde_json::json!(numbers.with_gaps)),
+            ("failed", serde_json::json!(numbers.failed)),
+            ("silent", serde_json::json!(numbers.silent)),
+            ("pending", serde_json::json!(numbers.pending)),
+            ("answered", serde_json::json!(numbers.answered)),
+            ("ratio", serde_json::json!(numbers.ratio)),
+            ("bound", serde_json::json!(numbers.bound)),
+            ("sample", serde_json::json!(numbers.sample)),
+            ("reason", serde_json::json!(numbers.reason)),
+        ];
+        fields.extend(
+            values
+                .into_iter()
+                .map(|(name, value)| (format!("{name}-{at}"), value)),
+        );
+        let parts = numbers.bar.iter();
+        bars.extend(
+            parts.map(|(name, _, start, width)| (format!("{name}-{at}"), serde_json::json!([start, width]))),
+        );
     }
+    serde_json::json!({"state": page_state(view), "fields": fields, "bars": bars})
 }
 
 async fn show(
@@ -296,12 +418,14 @@ async fn show(
     let id: RolloutId = parse(&id)?;
     let after = query.after.as_deref().map(parse::<DeviceId>).transpose()?;
     let only_failed = query.show == "failed";
-    let (view, (rows, last)) = app
+    let (view, (rows, last), decisions) = app
         .db
         .read(permit.storage(), move |tx| {
             let rollout = rollout::get(tx, tenant, id)?;
-            let devices = target(tx, tenant, &rollout, after, only_failed, now)?;
-            Ok::<_, Problem>((rollout::view(tx, tenant, rollout, &work.settings, now)?, devices))
+            let devices = target(tx, tenant, &rollout, after, only_failed, (&work.settings, now))?;
+            let decisions = rollout::decisions_of(tx, tenant, id, u64::MAX >> 1, DECISIONS_SHOWN)?;
+            let view = rollout::view(tx, tenant, rollout, &work.settings, now)?;
+            Ok::<_, Problem>((view, devices, decisions))
         })
         .await?;
     let show = if only_failed { "&show=failed" } else { "" };
@@ -317,47 +441,68 @@ async fn show(
         now,
         Listing {
             rows,
+            decisions: decisions
+                .into_iter()
+                .map(|decision| DecisionRow::of(decision, now))
+                .collect(),
             only_failed,
             next,
             is_first,
         },
-    )?)
+    ))
 }
 
 /// The devices below the numbers.
 pub struct Listing {
     pub rows: Vec<DeviceRow>,
+    pub decisions: Vec<DecisionRow>,
     pub only_failed: bool,
     pub next: Option<String>,
     pub is_first: bool,
 }
 
 /// Lays out a rollout's page.
-pub fn rollout_page(
-    shell: Shell,
-    view: RolloutView,
-    now: Timestamp,
-    listing: Listing,
-) -> Result<RolloutPage, Refusal> {
-    let stage = view
-        .stages
-        .first()
-        .ok_or_else(|| Problem::internal("a rollout has one stage"))?;
-    let stage = Numbers::of(stage);
+pub fn rollout_page(shell: Shell, view: RolloutView, now: Timestamp, listing: Listing) -> RolloutPage {
+    let stages = view.stages.iter().enumerate();
+    let stages = stages
+        .map(|(place, stage)| Numbers::of(place, stage, now))
+        .collect();
+    let waits_for_person = matches!(view.waits_for, Some("promotion" | "inconclusive" | "failed"));
     let actions = match view.state {
+        RolloutState::Running if waits_for_person => vec![&PROMOTE, &PAUSE, &ABORT],
         RolloutState::Running => vec![&PAUSE, &ABORT],
         RolloutState::Paused => vec![&RESUME, &ABORT],
         RolloutState::Completed if view.current => vec![&ROLL_BACK],
         RolloutState::Completed | RolloutState::RolledBack | RolloutState::Aborted => Vec::new(),
     };
-    Ok(RolloutPage {
+    let waits = match (view.waits_for, &view.next_window_at) {
+        (Some("promotion"), _) => {
+            Some("The stage passed. The next one opens when it is promoted.".to_owned())
+        }
+        (Some("inconclusive"), _) => Some(
+            "The gate can say neither, and no more answers will come. Promote the rollout or abort it."
+                .to_owned(),
+        ),
+        (Some("failed"), _) => {
+            Some("The gate failed and is held. Promote the rollout or abort it.".to_owned())
+        }
+        (Some("window"), Some(at)) => Some(format!(
+            "No device is moved before the next window opens at {at}."
+        )),
+        _ => None,
+    };
+    RolloutPage {
+        state_key: page_state(&view),
+        waits,
+        reason: view.reason,
+        touched: view.touched,
+        decisions: listing.decisions,
         shell,
         id: view.id.to_string(),
         policy_href: format!("/policies/{}", view.policy_id),
         policy: view.policy_name,
         version: view.version.to_string(),
         state: ui::rollout(view.state),
-        word: view.state.as_str(),
         is_open: matches!(view.state, RolloutState::Running | RolloutState::Paused),
         is_current: view.current,
         generation: view.generation,
@@ -368,13 +513,13 @@ pub fn rollout_page(
         by: ui::author(&view.created_by),
         entry_href: format!("/log/{}", view.entry_id),
         undoes: view.rolled_back_from.map(|id| format!("/rollouts/{id}")),
-        stage,
+        stages,
         actions,
         rows: listing.rows,
         only_failed: listing.only_failed,
         next: listing.next,
         is_first: listing.is_first,
-    })
+    }
 }
 
 fn target_text(target: &rollout::Target) -> String {
@@ -404,56 +549,46 @@ fn target(
     rollout: &Rollout,
     after: Option<DeviceId>,
     only_failed: bool,
-    now: Timestamp,
+    (settings, now): (&Settings, Timestamp),
 ) -> Result<(Vec<DeviceRow>, Option<DeviceId>), Problem> {
     let after = after.map_or_else(|| "dev_00000000000000000000000000000000".parse(), Ok);
     let after = after.map_err(Problem::internal)?;
-    let looked_at = if only_failed { SEARCHED } else { ROWS };
-    let mut found = devices::target_devices(tx, tenant, rollout.plan.target.filter(), after, looked_at + 1)?;
-    let more = found.len() > looked_at;
-    found.truncate(looked_at);
-    let (mut rows, mut last) = (Vec::new(), None);
-    let count = found.len();
-    for (at, device) in found.into_iter().enumerate() {
-        last = Some(device.id).filter(|_| more || at + 1 < count);
-        let report = rollout::settings_of(tx, tenant, device.id, device.epoch, rollout.id)?;
-        let state = report.as_ref().map(|(report, _)| report.state.as_str());
-        if only_failed && state != Some("failed") {
-            continue;
-        }
-        let problems = report
+    let wanted = Wanted {
+        stage: None,
+        only_failed,
+    };
+    let page = rollout::devices_of(tx, tenant, rollout, (after, ROWS), wanted, (settings, now))?;
+    let rows = page.devices.into_iter().map(|shown| {
+        let problems = shown
+            .report
             .iter()
             .flat_map(|(_, settings)| settings)
-            .filter(|(_, report)| {
-                !matches!(
-                    report.state,
-                    muster_model::SettingState::Verified | muster_model::SettingState::Pending
-                )
-            });
-        rows.push(DeviceRow {
-            href: format!("/devices/{}/settings", device.id),
-            name: device.name,
-            platform: ui::platform(device.platform.as_str()).to_owned(),
-            state: state.map(ui::report),
-            is_failed: state == Some("failed"),
-            reported: report
+            .filter(|(_, report)| !matches!(report.state, SettingState::Verified | SettingState::Pending));
+        let stage = rollout.plan.stages.get(shown.stage);
+        let has_reported = shown.report.is_some();
+        DeviceRow {
+            href: format!("/devices/{}/settings", shown.device.id),
+            name: shown.device.name,
+            platform: ui::platform(shown.device.platform.as_str()).to_owned(),
+            stage: stage.map(|stage| stage.plan.name.clone()).unwrap_or_default(),
+            state: match shown.state {
+                "silent" => Some(Badge::new("silent", ui::Tone::Warn)),
+                state => Some(state).filter(|_| has_reported).map(ui::report),
+            },
+            is_failed: shown.state == "failed",
+            reported: shown
+                .report
                 .as_ref()
                 .map(|(report, _)| When::new(report.reported_at, now)),
             problems: problems
                 .map(|(key, report)| {
-                    (
-                        key.clone(),
-                        ui::setting(report.state),
-                        report.detail.clone().unwrap_or_default(),
-                    )
+                    let detail = report.detail.clone().unwrap_or_default();
+                    (key.clone(), ui::setting(report.state), detail)
                 })
                 .collect(),
-        });
-        if rows.len() == ROWS {
-            break;
         }
-    }
-    Ok((rows, last))
+    });
+    Ok((rows.collect(), page.next))
 }
 
 /// The numbers for a page that follows them.
@@ -468,11 +603,7 @@ async fn progress(State(app): State<App>, session: Session, At(id): At<String>) 
             rollout::view(tx, tenant, rollout, &work.settings, now)
         })
         .await?;
-    let stage = view
-        .stages
-        .first()
-        .ok_or_else(|| Problem::internal("a rollout has one stage"))?;
-    Ok(Json(Numbers::of(stage).json(view.state.as_str())).into_response())
+    Ok(Json(live(&view, now)).into_response())
 }
 
 async fn change(
@@ -485,6 +616,7 @@ async fn change(
     let (notice, undoing) = match action.as_str() {
         "pause" => ("rollout-paused", None),
         "resume" => ("rollout-resumed", None),
+        "promote" => ("rollout-promoted", None),
         "abort" => ("rollout-aborted", Some(RolloutEvent::Abort)),
         "rollback" => ("rollout-rolled-back", Some(RolloutEvent::RollBack)),
         _ => return Err(Refusal(NOT_FOUND.detail("There is nothing at this address."))),
@@ -492,14 +624,15 @@ async fn change(
     let shown = match undoing {
         Some(event) => undo(&app, permit.author(), id, event).await?,
         None => {
-            let step = if action == "pause" {
-                rollout::pause
-            } else {
-                rollout::resume
-            };
+            let settings = app.settings.clone();
             audit::commit(&app, permit.author(), move |tx| {
                 let rollout = rollout::get(tx, tenant, id)?;
-                step(tx, rollout).map(|rollout| rollout.id)
+                let changed = match action.as_str() {
+                    "pause" => rollout::pause(tx, rollout),
+                    "resume" => rollout::resume(tx, rollout),
+                    _ => rollout::promote(tx, &settings, rollout),
+                };
+                changed.map(|rollout| rollout.id)
             })
             .await?
         }
@@ -515,7 +648,7 @@ async fn undo(app: &App, author: &Author, id: RolloutId, event: RolloutEvent) ->
     let settings = app.settings.clone();
     let undone = audit::commit(app, author, move |tx| {
         let rollout = rollout::get(tx, tenant, id)?;
-        rollout::undo(tx, &keys, &settings, rollout, event)
+        rollout::undo(tx, &keys, &settings, rollout, event, None)
     })
     .await?;
     Ok(undone.replacement.map_or(id, |replacement| replacement.id))

@@ -86,7 +86,7 @@ problems! {
     CSV_INVALID = "csv_invalid", 422, "Rows of the table are not valid";
     ENROLLMENT_POLICY_INVALID = "enrollment_policy_invalid", 422, "The enrollment policy is not valid";
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", 422, "The idempotency key belongs to another request";
-    STAGES_UNSUPPORTED = "stages_unsupported", 422, "Only one stage is supported";
+    STAGES_INVALID = "stages_invalid", 422, "The stages cannot be meant";
     PRUNE_REQUIRED = "prune_required", 422, "The plan would delete, and that was not asked for";
     DELETION_BUDGET_EXCEEDED = "deletion_budget_exceeded", 422, "The plan deletes more than the budget allows";
     BUNDLE_REFUSED = "bundle_refused", 422, "The bundle is not one that devices would take";

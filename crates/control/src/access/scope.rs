@@ -33,7 +33,7 @@ scopes! {
     PolicyWrite = "policy:write", "Make policies and versions.";
     PolicyActivate = "policy:activate", "Start the rollout of a version.";
     RolloutRead = "rollout:read", "See rollouts.";
-    RolloutWrite = "rollout:write", "Pause, resume, abort and roll back rollouts.";
+    RolloutWrite = "rollout:write", "Pause, resume, promote, abort and roll back rollouts.";
     LogRead = "log:read", "Read the transparency log and its proofs.";
     ClientRead = "client:read", "See API clients and their scopes.";
     ClientWrite = "client:write", "Make and remove API clients, make sign-in links, ask about tokens.";

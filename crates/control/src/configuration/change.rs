@@ -126,15 +126,10 @@ fn make(
             }
             Work::Activate { label, target } => {
                 let policy = policy::resolve(tx, tenant, &change.policy)?;
-                generation += 1;
-                Some(activate(
-                    tx,
-                    keys,
-                    settings,
-                    &policy,
-                    (label, target),
-                    generation,
-                )?)
+                let next = generation + 1;
+                let (id, newest) = activate(tx, keys, settings, &policy, (label, target), next)?;
+                generation = newest;
+                Some(id)
             }
             Work::Restore => {
                 let policy = named(tx, &change.policy)?;
@@ -213,10 +208,13 @@ fn activate(
     policy: &Policy,
     (label, target): (&VersionLabel, &Target),
     generation: u64,
-) -> Result<RolloutId, Problem> {
-    let rollout = rollout::activate(tx, keys, settings, policy.id, label, target.clone())?;
-    if rollout.generation == generation {
-        Ok(rollout.id)
+) -> Result<(RolloutId, u64), Problem> {
+    let tenant = tx.tenant();
+    let prepared = rollout::prepare(tx, tenant, rollout::Order::of(target.clone()))?;
+    let rollout = rollout::activate(tx, keys, settings, policy.id, label, prepared)?;
+    let first = rollout.plan.gathered_generation.unwrap_or(rollout.generation);
+    if first == generation {
+        Ok((rollout.id, rollout.generation))
     } else {
         Err(changed())
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     MIGRATIONS,
     policy::testing::{Answer, Scene},
+    rollout,
 };
 
 const BASELINE: &str = r#"{"passcode.required":true,"passcode.min_length":12}"#;
@@ -91,16 +92,23 @@ async fn a_plan_is_applied_whole_and_once() {
             .as_str()
             .expect("it has an id")
             .to_owned();
-        let rollout = scene.call("GET", &format!("/rollouts/{id}"), None).await.json();
+        let begun = scene.call("GET", &format!("/rollouts/{id}"), None).await.json();
         assert_eq!(
-            (&rollout["state"], &rollout["policy_name"]),
+            (&begun["state"], &begun["policy_name"]),
             (&json!("running"), &json!("baseline"))
         );
+        // Nobody is there to wait for: every stage passes.
+        rollout::reconcile(&scene.app).await.expect("the reconciler runs");
         let device = scene.device(Platform::Macos).await;
+        let traits = crate::devices::Traits {
+            device: device.id,
+            stratum: std::sync::Arc::clone(&device.reporter.stratum),
+            held: std::sync::Arc::default(),
+        };
         let desired = scene
             .app
             .activations
-            .desired(scene.tenant, Platform::Macos, device.id);
+            .desired(scene.tenant, &traits, scene.app.clock.now());
         assert_eq!(desired.expect("the tenant's view was read").bundles.len(), 1);
 
         let again = plan(&scene, DOCUMENT).await;
@@ -109,7 +117,7 @@ async fn a_plan_is_applied_whole_and_once() {
             let nothing = apply(&scene, plan).await;
             assert_eq!((nothing.status, nothing.json()), (200, json!({"applied": []})));
         }
-        assert_eq!(scene.entries("rollout.activated").await, 1);
+        assert_eq!(scene.entries("rollout.activated").await, 3, "its three stages");
         assert_eq!(scene.entries("policy.version_created").await, 3);
         assert_eq!(scene.entries("configuration.applied").await, 3);
     })
@@ -242,11 +250,16 @@ async fn m13_pruning_takes_away_what_is_left_out_and_naming_it_again_brings_it_b
         assert_eq!(apply(&scene, &planned).await.status, 200);
         let before = export(&scene).await;
         let device = scene.device(Platform::Macos).await;
+        let traits = crate::devices::Traits {
+            device: device.id,
+            stratum: std::sync::Arc::clone(&device.reporter.stratum),
+            held: std::sync::Arc::default(),
+        };
         let bundles = || {
             let desired = scene
                 .app
                 .activations
-                .desired(scene.tenant, Platform::Macos, device.id);
+                .desired(scene.tenant, &traits, scene.app.clock.now());
             desired.map_or(0, |desired| desired.bundles.len())
         };
         assert_eq!(bundles(), 1);

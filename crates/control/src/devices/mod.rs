@@ -12,6 +12,7 @@ mod store;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod traits;
 mod trust;
 
 use muster_model::{
@@ -42,6 +43,7 @@ pub use registry::{Connected, Identity, Registry, Seat};
 pub use rules::Admission;
 pub use store::Claim;
 pub use targets::*;
+pub use traits::{Held, Traits, stratum};
 pub use trust::{FOLLOWED_WITHIN, MemoryTrust};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.

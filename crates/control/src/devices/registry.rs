@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
-use muster_model::{DeviceId, Platform, TenantId, Timestamp};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use muster_model::{DeviceId, TenantId, Timestamp, rollout::Stratum};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use super::DeviceState;
+use super::{DeviceState, Held, Traits};
 
 const SHARDS: usize = 64;
 /// Refused messages of one device that this node records in an hour.
@@ -33,7 +33,9 @@ pub struct Identity {
     pub device: DeviceId,
     pub epoch: u32,
     pub state: DeviceState,
-    pub platform: Platform,
+    pub stratum: Arc<Stratum>,
+    /// What the last report said that the device has in force.
+    pub held: ArcSwap<Held>,
     /// The device's public key (SPKI, DER).
     pub spki: Vec<u8>,
     /// Serials of the certificates that are not revoked, with their end.
@@ -42,6 +44,15 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// What rollouts go by.
+    pub fn traits(&self) -> Traits {
+        Traits {
+            device: self.device,
+            stratum: Arc::clone(&self.stratum),
+            held: self.held.load_full(),
+        }
+    }
+
     /// When the certificate with this serial ends, if messages under it are accepted.
     pub fn certificate_until(&self, serial: &str) -> Option<Timestamp> {
         self.certificates
@@ -95,6 +106,15 @@ impl Seat {
         let mut forgotten = self.forgotten.lock();
         *forgotten += 1;
         self.identity.store(None);
+    }
+
+    /// The device reported what it has in force. What is being read meanwhile may be from before, and is not learned.
+    fn hold(&self, held: Arc<Held>) {
+        let mut forgotten = self.forgotten.lock();
+        *forgotten += 1;
+        if let Some(identity) = self.identity() {
+            identity.held.store(held);
+        }
     }
 
     pub fn is_due(&self) -> bool {
@@ -234,6 +254,13 @@ impl Registry {
         }
     }
 
+    /// A device reported what it has in force.
+    pub fn hold(&self, device: DeviceId, held: Arc<Held>) {
+        if let Some(seat) = self.known(device) {
+            seat.hold(held);
+        }
+    }
+
     /// Says that work waits for a device and wakes its held stream.
     pub fn call(&self, device: DeviceId) {
         if let Some(seat) = self.known(device) {
@@ -302,7 +329,8 @@ mod tests {
             device,
             epoch: 1,
             state: DeviceState::Active,
-            platform: Platform::Linux,
+            stratum: Arc::new(crate::devices::stratum(muster_model::Platform::Linux, None)),
+            held: ArcSwap::default(),
             spki: Vec::new(),
             certificates: Vec::new(),
             has_facts: false,

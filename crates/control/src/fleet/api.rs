@@ -60,7 +60,8 @@ async fn list_devices(
     let items = app
         .db
         .read(permit.storage(), move |tx| {
-            super::list(tx, &shared.activations, tenant, &filter, after, limit + 1)
+            let now = shared.clock.now();
+            super::list(tx, &shared.activations, tenant, &filter, after, limit + 1, now)
         })
         .await?;
     Ok(Json(Page::of(items, limit, |item: &FleetDevice| {
@@ -81,7 +82,7 @@ async fn get_device(
     let device = app
         .db
         .read(permit.storage(), move |tx| {
-            super::device(tx, &shared.activations, tenant, &id)
+            super::device(tx, &shared.activations, tenant, &id, shared.clock.now())
         })
         .await?;
     Ok(Json(device))

@@ -80,8 +80,9 @@ pub fn with_policies(
     activations: &Activations,
     tenant: TenantId,
     devices: Vec<Device>,
+    now: Timestamp,
 ) -> Result<Vec<FleetDevice>, Problem> {
-    let policies = rollout::policies_of(tx, activations, tenant, &devices)?;
+    let policies = rollout::policies_of(tx, activations, tenant, &devices, now)?;
     let ids: Vec<DeviceId> = devices.iter().map(|device| device.id).collect();
     let mut labels = devices::labels_of(tx, tenant, &ids)?;
     let views = devices
@@ -107,10 +108,11 @@ pub fn device(
     activations: &Activations,
     tenant: TenantId,
     text: &str,
+    now: Timestamp,
 ) -> Result<FleetDevice, Problem> {
     let device = devices::resolve(tx, tenant, text)?;
     let id = device.id;
-    let mut views = with_policies(tx, activations, tenant, vec![device])?;
+    let mut views = with_policies(tx, activations, tenant, vec![device], now)?;
     let mut view = views
         .pop()
         .ok_or_else(|| Problem::internal("one device gives one view"))?;
@@ -189,9 +191,10 @@ pub fn list(
     filter: &DeviceFilter,
     after: Option<DeviceId>,
     limit: usize,
+    now: Timestamp,
 ) -> Result<Vec<FleetDevice>, Problem> {
     let devices = devices::list(tx, tenant, filter, after, limit)?;
-    with_policies(tx, activations, tenant, devices)
+    with_policies(tx, activations, tenant, devices, now)
 }
 
 /// Decides about a quarantined device; whoever is retired by it loses every certificate.

@@ -193,9 +193,15 @@ impl Scene {
         assert_eq!(made.status, 201, "{made:?}");
     }
 
-    /// Activates a version and answers the rollout's id.
+    /// Activates a version in one stage and answers the rollout's id.
     pub async fn activate(&self, policy: &str, version: &str) -> String {
-        let body = format!(r#"{{"version":"{version}"}}"#);
+        self.activate_in(policy, version, r#""stages":[{"name":"full"}]"#)
+            .await
+    }
+
+    /// Activates a version with these further members of the request and answers the rollout's id.
+    pub async fn activate_in(&self, policy: &str, version: &str, members: &str) -> String {
+        let body = format!(r#"{{"version":"{version}",{members}}}"#);
         let answer = self
             .call("POST", &format!("/policies/{policy}/activate"), Some(&body))
             .await;
@@ -220,7 +226,7 @@ impl Scene {
             tenant,
             device: admitted.id,
             epoch: admitted.epoch,
-            platform,
+            stratum: Arc::new(devices::stratum(platform, None)),
             key: key.public().clone(),
         };
         TestDevice {

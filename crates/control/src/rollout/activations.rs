@@ -1,29 +1,37 @@
 //! What each device should be at, from memory.
 //!
-//! A tenant's view is made from its current rollouts whenever one changes; a device's question is one look-up in it. The
-//! answer depends only on which rollouts mean the device, so devices share it.
+//! A policy is a pile of layers, the newest on top: a rollout that is under way lies over what devices had before. A device
+//! takes the first layer that reaches it, and never goes below what it holds already. A tenant's view is made from its
+//! rollouts whenever one changes; a device's question is a look-up in it. The answer depends only on which layer of which
+//! policy the device takes, so devices share it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use muster_model::{DeviceId, TenantId, platform::Platform};
+use muster_model::{
+    PolicyId, TenantId, Timestamp,
+    rollout::{Membership, Window, is_open},
+};
 use muster_trust::{
     key::Digest,
     statement::{DesiredBundle, state_digest},
 };
 use parking_lot::RwLock;
 
-use super::rules::Target;
-use crate::compliance::ActivePolicy;
+use super::rules::{Target, Touched};
+use crate::{
+    compliance::ActivePolicy,
+    devices::{Held, Traits},
+};
 
-/// The policies that a tenant may have active at once: one bit each in a mask.
+/// The policies that a tenant may have active at once.
 pub const ACTIVE_POLICIES_MAX: usize = 64;
-/// Combinations of rollouts whose sets are kept; a tenant with more has them computed anew.
+/// Combinations of layers whose sets are kept; a tenant with more has them computed anew.
 const SETS_KEPT_MAX: usize = 4096;
 
 /// What a device should be at.
@@ -36,40 +44,56 @@ pub struct DesiredSet {
     pub bundles: Vec<DesiredBundle>,
     /// The same policies, opened, for the evaluator.
     pub policies: Vec<Arc<ActivePolicy>>,
-}
-
-/// One rollout as the view needs it: whom it is for and what it puts there.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    pub target: Arc<Target>,
-    pub bundle: DesiredBundle,
-    pub policy: Arc<ActivePolicy>,
-}
-
-/// A state of the tenant's policies: the newest one, or the one before a paused rollout.
-#[derive(Debug, Clone, Default)]
-pub struct World {
-    pub generation: u64,
-    /// At most `ACTIVE_POLICIES_MAX`.
-    pub candidates: Vec<Candidate>,
-}
-
-/// A paused rollout: devices that have not reported it stay in the world before it.
-#[derive(Debug, Clone)]
-pub struct Paused {
-    pub generation: u64,
-    pub target: Arc<Target>,
-    /// Devices that have it and keep it.
-    pub holders: HashSet<DeviceId>,
-    pub before: World,
+    /// What a device that is there holds.
+    pub held: Arc<Held>,
 }
 
 /// Everything that a tenant's devices are told, as read from the database.
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    pub newest: World,
-    /// The oldest first: the first one that means a device decides.
-    pub paused: Vec<Paused>,
+    /// The tenant's newest generation.
+    pub generation: u64,
+    /// At most `ACTIVE_POLICIES_MAX`.
+    pub policies: Vec<Pile>,
+}
+
+/// The layers of one policy, the newest first.
+#[derive(Debug, Clone)]
+pub struct Pile {
+    pub policy: PolicyId,
+    pub layers: Vec<Layer>,
+}
+
+/// One rollout as the view needs it.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Whom its bundle is for.
+    pub target: Arc<Target>,
+    /// Of a roll-back: the devices that it is about. The others are left to the layers below.
+    pub touched: Option<Arc<Touched>>,
+    pub membership: Arc<Membership>,
+    /// The bundle as each opened stage has it.
+    pub openings: Vec<Opening>,
+    /// Paused or replaced: only devices that have it keep it.
+    pub is_closed: bool,
+    /// When devices may take it.
+    pub windows: Arc<[Window]>,
+}
+
+/// A stage that was opened: the bundle under the generation of its opening.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    pub bundle: DesiredBundle,
+    pub policy: Arc<ActivePolicy>,
+}
+
+/// What a policy means for a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// It has no layer there, or one that takes the policy away.
+    Nothing,
+    /// The opened stage of the layer with these places.
+    Opening { layer: usize, stage: usize },
 }
 
 /// The views of all tenants, one per process.
@@ -83,28 +107,46 @@ pub struct Activations {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
+type Sets = RwLock<HashMap<Box<[u16]>, Arc<DesiredSet>>>;
+
 #[derive(Debug)]
 struct TenantView {
     ticket: Ticket,
-    newest: World,
-    paused: Vec<PausedView>,
-    /// By the world's place (0 is the newest) and the mask of its candidates.
-    sets: RwLock<HashMap<(usize, u64), Arc<DesiredSet>>>,
-}
-
-#[derive(Debug)]
-struct PausedView {
-    generation: u64,
-    target: Arc<Target>,
-    holders: RwLock<HashSet<DeviceId>>,
-    before: World,
+    view: View,
+    /// By the choice of each policy.
+    sets: Sets,
+    /// What the sets of this view and of earlier ones put on a device.
+    known: Arc<RwLock<HashMap<Digest, Arc<Held>>>>,
 }
 
 impl Activations {
     /// What a device should be at; `None` while the tenant's view has not been read: then nothing is to be changed.
-    pub fn desired(&self, tenant: TenantId, platform: Platform, device: DeviceId) -> Option<Arc<DesiredSet>> {
+    pub fn desired(&self, tenant: TenantId, traits: &Traits, now: Timestamp) -> Option<Arc<DesiredSet>> {
         let view = self.view(tenant)?;
-        Some(view.desired(platform, device))
+        Some(view.set(|pile| pile.choice(traits, now)))
+    }
+
+    /// What a device has in force that reports this state under this generation. Nothing if that cannot be told: it will
+    /// be told what it should be at, and report again.
+    pub fn held_under(
+        &self,
+        tenant: TenantId,
+        traits: &Traits,
+        digest: &Digest,
+        generation: u64,
+        now: Timestamp,
+    ) -> Option<Arc<Held>> {
+        let view = self.view(tenant)?;
+        if let Some(held) = view.known.read().get(digest) {
+            return Some(Arc::clone(held));
+        }
+        let as_wanted = view.set(|pile| pile.choice(traits, now));
+        if as_wanted.digest == *digest {
+            return Some(Arc::clone(&as_wanted.held));
+        }
+        // What it took before a layer was closed, or on another node before this one was started.
+        let as_told = view.set(|pile| pile.choice_until(traits, generation));
+        (as_told.digest == *digest).then(|| Arc::clone(&as_told.held))
     }
 
     /// To be taken before a view is read from the database.
@@ -115,8 +157,16 @@ impl Activations {
     /// Replaces a tenant's view, unless one that was read later is there.
     pub fn learn(&self, tenant: TenantId, ticket: Ticket, view: View) {
         let mut tenants = self.tenants.write();
-        if tenants.get(&tenant).is_none_or(|known| known.ticket < ticket) {
-            tenants.insert(tenant, Arc::new(TenantView::of(ticket, view)));
+        let before = tenants.get(&tenant);
+        if before.is_none_or(|known| known.ticket < ticket) {
+            let known = before.map(|before| Arc::clone(&before.known)).unwrap_or_default();
+            let view = TenantView {
+                ticket,
+                view,
+                sets: Sets::default(),
+                known,
+            };
+            tenants.insert(tenant, Arc::new(view));
         }
     }
 
@@ -127,27 +177,7 @@ impl Activations {
 
     /// The tenant's highest generation, as far as this node has read.
     pub fn generation(&self, tenant: TenantId) -> Option<u64> {
-        self.view(tenant).map(|view| view.newest.generation)
-    }
-
-    /// A device reported `generation`: it keeps what a paused rollout gave it.
-    pub fn reported(&self, tenant: TenantId, device: DeviceId, generation: u64) {
-        let Some(view) = self.view(tenant) else { return };
-        for paused in &view.paused {
-            if generation >= paused.generation && !paused.holders.read().contains(&device) {
-                paused.holders.write().insert(device);
-            }
-        }
-    }
-
-    /// Tenants with a paused rollout, whose holders other nodes may have learned of.
-    pub fn with_pauses(&self) -> Vec<TenantId> {
-        let tenants = self.tenants.read();
-        tenants
-            .iter()
-            .filter(|(_, view)| !view.paused.is_empty())
-            .map(|(tenant, _)| *tenant)
-            .collect()
+        self.view(tenant).map(|view| view.view.generation)
     }
 
     fn view(&self, tenant: TenantId) -> Option<Arc<TenantView>> {
@@ -156,275 +186,126 @@ impl Activations {
 }
 
 impl TenantView {
-    fn of(ticket: Ticket, view: View) -> TenantView {
-        let paused = view.paused.into_iter().map(|paused| PausedView {
-            generation: paused.generation,
-            target: paused.target,
-            holders: RwLock::new(paused.holders),
-            before: paused.before,
-        });
-        TenantView {
-            ticket,
-            newest: view.newest,
-            paused: paused.collect(),
-            sets: RwLock::default(),
-        }
-    }
-
-    fn desired(&self, platform: Platform, device: DeviceId) -> Arc<DesiredSet> {
-        let (place, world) = self.world(platform, device);
-        let mask = world.mask(platform, device);
-        if let Some(set) = self.sets.read().get(&(place, mask)) {
+    fn set(&self, choose: impl Fn(&Pile) -> Choice) -> Arc<DesiredSet> {
+        let piles = self.view.policies.iter().take(ACTIVE_POLICIES_MAX);
+        let choices: Vec<Choice> = piles.map(choose).collect();
+        let key: Vec<u16> = choices.iter().map(|choice| choice.code()).collect();
+        if let Some(set) = self.sets.read().get(key.as_slice()) {
             return Arc::clone(set);
         }
-        let set = Arc::new(world.set(mask));
-        let mut sets = self.sets.write();
-        if sets.len() < SETS_KEPT_MAX {
-            sets.insert((place, mask), Arc::clone(&set));
-        }
+        let set = Arc::new(self.made(&choices));
+        remember(&mut self.known.write(), set.digest, Arc::clone(&set.held));
+        remember(&mut self.sets.write(), key.into_boxed_slice(), Arc::clone(&set));
         set
     }
 
-    /// The world that a device lives in: before the oldest paused rollout that means it and that it does not have.
-    fn world(&self, platform: Platform, device: DeviceId) -> (usize, &World) {
-        let held_back = self.paused.iter().position(|paused| {
-            paused.target.means(platform, device) && !paused.holders.read().contains(&device)
-        });
-        match held_back {
-            Some(at) => (at + 1, &self.paused[at].before),
-            None => (0, &self.newest),
-        }
-    }
-}
-
-impl World {
-    fn mask(&self, platform: Platform, device: DeviceId) -> u64 {
-        let mut mask = 0;
-        for (bit, candidate) in self.candidates.iter().take(ACTIVE_POLICIES_MAX).enumerate() {
-            if candidate.target.means(platform, device) {
-                mask |= 1 << bit;
-            }
-        }
-        mask
-    }
-
-    fn set(&self, mask: u64) -> DesiredSet {
-        let chosen = self
-            .candidates
-            .iter()
-            .enumerate()
-            .filter(|(bit, _)| *bit < 64 && mask & (1 << bit) != 0);
-        let (mut bundles, mut policies) = (Vec::new(), Vec::new());
-        for (_, candidate) in chosen {
-            bundles.push(candidate.bundle.clone());
-            policies.push(Arc::clone(&candidate.policy));
+    fn made(&self, choices: &[Choice]) -> DesiredSet {
+        let (mut bundles, mut policies, mut held) = (Vec::new(), Vec::new(), Vec::new());
+        for (pile, choice) in self.view.policies.iter().zip(choices) {
+            let Some(opening) = pile.opening(*choice) else {
+                continue;
+            };
+            held.push((pile.policy, opening.bundle.generation));
+            bundles.push(opening.bundle.clone());
+            policies.push(Arc::clone(&opening.policy));
         }
         DesiredSet {
             digest: state_digest(&bundles),
-            generation: self.generation,
+            generation: self.view.generation,
             bundles,
             policies,
+            held: Arc::new(Held::of(held)),
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use muster_model::{EntryId, PolicyId, settings::Settings};
-    use muster_trust::key::sha256;
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn tenant() -> TenantId {
-        TenantId::from_uuid(Uuid::from_u128(1))
+/// Keeps a bounded number of what can be made again.
+fn remember<K: Eq + std::hash::Hash, V>(kept: &mut HashMap<K, V>, key: K, value: V) {
+    if kept.len() >= SETS_KEPT_MAX {
+        kept.clear();
     }
+    kept.insert(key, value);
+}
 
-    fn device(number: u128) -> DeviceId {
-        DeviceId::from_uuid(Uuid::from_u128(number))
+impl Choice {
+    fn code(self) -> u16 {
+        match self {
+            Choice::Nothing => 0,
+            Choice::Opening { layer, stage } => u16::try_from(1 + layer * 256 + stage).unwrap_or(u16::MAX),
+        }
     }
+}
 
-    fn candidate(policy: u128, generation: u64, target: Target) -> Candidate {
-        let policy = PolicyId::from_uuid(Uuid::from_u128(policy));
-        let version: muster_model::text::VersionLabel =
-            format!("v{generation}").parse().expect("it is a label");
-        Candidate {
-            target: Arc::new(target),
-            bundle: DesiredBundle {
-                policy_id: policy,
-                version: version.clone(),
-                sha256: sha256(&generation.to_be_bytes()),
-                generation,
-                activation_entry: EntryId::from_uuid(Uuid::from_u128(generation.into())),
-            },
-            policy: Arc::new(ActivePolicy {
-                policy,
-                version,
-                generation,
-                settings: Settings::default(),
-                rules: Vec::new(),
-                is_intact: true,
-            }),
+impl Pile {
+    /// What the policy means for a device now.
+    fn choice(&self, traits: &Traits, now: Timestamp) -> Choice {
+        let takes = |layer: &Layer, _| !layer.is_closed && is_open(&layer.windows, now);
+        let natural = self.first(traits, takes);
+        let Some((layer, stage, held)) = self.kept(traits) else {
+            return natural.map_or(Choice::Nothing, |(choice, _)| choice);
+        };
+        let keeps = Choice::Opening { layer, stage };
+        match natural {
+            Some((_, generation)) if generation < held => keeps,
+            Some((choice, _)) => choice,
+            None if self.layers[layer].target.means(traits) => keeps,
+            None => Choice::Nothing,
         }
     }
 
-    fn everybody() -> Target {
-        Target::default()
+    /// What the policy meant for a device when the tenant was at a generation, as far as that can still be told.
+    fn choice_until(&self, traits: &Traits, generation: u64) -> Choice {
+        self.first(traits, |_, opened| opened <= generation)
+            .map_or(Choice::Nothing, |(choice, _)| choice)
     }
 
-    fn generations(activations: &Activations, platform: Platform, id: DeviceId) -> (u64, Vec<u64>) {
-        let set = activations
-            .desired(tenant(), platform, id)
-            .expect("the view was read");
-        (
-            set.generation,
-            set.bundles.iter().map(|bundle| bundle.generation).collect(),
-        )
+    /// The first layer that counts and reaches a device, with the generation under which it does.
+    fn first(&self, traits: &Traits, counts: impl Fn(&Layer, u64) -> bool) -> Option<(Choice, u64)> {
+        for (at, layer) in self.layers.iter().enumerate() {
+            let Some(stage) = layer.reaches(self.policy, traits) else {
+                continue;
+            };
+            let generation = layer.openings[stage].bundle.generation;
+            if !counts(layer, generation) {
+                continue;
+            }
+            let choice = if layer.target.means(traits) {
+                Choice::Opening { layer: at, stage }
+            } else {
+                Choice::Nothing
+            };
+            return Some((choice, generation));
+        }
+        None
     }
 
-    #[test]
-    fn an_unread_view_changes_nothing_and_an_empty_one_wants_nothing() {
-        let activations = Activations::default();
-        assert!(
-            activations
-                .desired(tenant(), Platform::Linux, device(7))
-                .is_none()
-        );
-        activations.learn(tenant(), activations.ticket(), View::default());
-        let set = activations
-            .desired(tenant(), Platform::Linux, device(7))
-            .expect("the view was read");
-        assert_eq!(set.digest, sha256(b""));
+    /// The newest opening that a device holds: layer, stage, generation.
+    fn kept(&self, traits: &Traits) -> Option<(usize, usize, u64)> {
+        let openings = self.layers.iter().enumerate().flat_map(|(at, layer)| {
+            let openings = layer.openings.iter().enumerate();
+            openings.map(move |(stage, opening)| (at, stage, opening.bundle.generation))
+        });
+        openings
+            .filter(|(_, _, generation)| traits.held.has(self.policy, *generation))
+            .max_by_key(|(_, _, generation)| *generation)
     }
 
-    #[test]
-    fn a_device_is_told_the_rollouts_that_mean_it() {
-        let only_linux = Target {
-            platforms: Some(vec![Platform::Linux]),
-            devices: None,
-        };
-        let only_seven = Target {
-            platforms: None,
-            devices: Some(vec![device(7)]),
-        };
-        let candidates = vec![
-            candidate(1, 1, everybody()),
-            candidate(2, 2, only_linux),
-            candidate(3, 3, only_seven),
-        ];
-        let activations = Activations::default();
-        activations.learn(
-            tenant(),
-            activations.ticket(),
-            View {
-                newest: World {
-                    generation: 3,
-                    candidates,
-                },
-                paused: Vec::new(),
-            },
-        );
-        assert_eq!(
-            generations(&activations, Platform::Linux, device(7)),
-            (3, vec![1, 2, 3])
-        );
-        assert_eq!(
-            generations(&activations, Platform::Linux, device(8)),
-            (3, vec![1, 2])
-        );
-        assert_eq!(generations(&activations, Platform::Ios, device(8)), (3, vec![1]));
+    fn opening(&self, choice: Choice) -> Option<&Opening> {
+        match choice {
+            Choice::Nothing => None,
+            Choice::Opening { layer, stage } => self.layers.get(layer)?.openings.get(stage),
+        }
     }
+}
 
-    #[test]
-    fn a_view_that_was_read_earlier_replaces_no_later_one() {
-        let activations = Activations::default();
-        let (earlier, later) = (activations.ticket(), activations.ticket());
-        let newest = World {
-            generation: 1,
-            candidates: vec![candidate(1, 1, everybody())],
+impl Layer {
+    /// The opened stage that holds a device, if this layer is about it.
+    fn reaches(&self, policy: PolicyId, traits: &Traits) -> Option<usize> {
+        let is_meant = match &self.touched {
+            Some(touched) => touched.holds(policy, traits),
+            None => self.target.means(traits),
         };
-        activations.learn(
-            tenant(),
-            later,
-            View {
-                newest,
-                paused: Vec::new(),
-            },
-        );
-        activations.learn(tenant(), earlier, View::default());
-        assert_eq!(
-            generations(&activations, Platform::Linux, device(7)),
-            (1, vec![1])
-        );
-    }
-
-    #[test]
-    fn devices_with_the_same_rollouts_share_one_set() {
-        let activations = Activations::default();
-        let newest = World {
-            generation: 1,
-            candidates: vec![candidate(1, 1, everybody())],
-        };
-        activations.learn(
-            tenant(),
-            activations.ticket(),
-            View {
-                newest,
-                paused: Vec::new(),
-            },
-        );
-        let one = activations
-            .desired(tenant(), Platform::Linux, device(7))
-            .expect("the view was read");
-        let other = activations
-            .desired(tenant(), Platform::Linux, device(8))
-            .expect("the view was read");
-        assert!(Arc::ptr_eq(&one, &other));
-    }
-
-    #[test]
-    fn a_pause_moves_no_device_and_takes_nothing_back() {
-        let paused = Paused {
-            generation: 5,
-            target: Arc::new(Target {
-                platforms: Some(vec![Platform::Linux]),
-                devices: None,
-            }),
-            holders: HashSet::from([device(7)]),
-            before: World {
-                generation: 4,
-                candidates: vec![candidate(1, 2, everybody())],
-            },
-        };
-        let newest = World {
-            generation: 6,
-            candidates: vec![candidate(1, 5, everybody()), candidate(2, 6, everybody())],
-        };
-        let activations = Activations::default();
-        activations.learn(
-            tenant(),
-            activations.ticket(),
-            View {
-                newest,
-                paused: vec![paused],
-            },
-        );
-        assert_eq!(
-            generations(&activations, Platform::Linux, device(7)),
-            (6, vec![5, 6])
-        );
-        assert_eq!(
-            generations(&activations, Platform::Linux, device(8)),
-            (4, vec![2])
-        );
-        assert_eq!(
-            generations(&activations, Platform::Ios, device(8)),
-            (6, vec![5, 6])
-        );
-        activations.reported(tenant(), device(8), 5);
-        assert_eq!(
-            generations(&activations, Platform::Linux, device(8)),
-            (6, vec![5, 6])
-        );
+        let stage = self.membership.stage_of(traits.device, &traits.stratum);
+        (is_meant && stage < self.openings.len()).then_some(stage)
     }
 }

@@ -1,8 +1,8 @@
 //! From the stored rollouts to what devices are told: the tenant's view, and the signed statement for one device.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use muster_model::{DeviceId, EntryId, RolloutState, TenantId};
+use muster_model::{DeviceId, EntryId, PolicyId, RolloutState, TenantId};
 use muster_storage::{Scope, Tx};
 use muster_trust::{
     dsse::Envelope,
@@ -12,7 +12,7 @@ use muster_trust::{
 
 use super::{
     DesiredSet, Rollout,
-    activations::{Candidate, Paused, View, World},
+    activations::{Layer, Opening, Pile, View},
     store,
 };
 use crate::{
@@ -85,60 +85,23 @@ pub fn desired_for(
 
 fn read_view(tx: &mut Tx, keys: &TenantKeys) -> Result<View, Problem> {
     let tenant = keys.tenant;
-    let current = store::current(tx, tenant)?;
-    let mut newest = World {
-        generation: store::max_generation(tx, tenant)?,
-        candidates: Vec::new(),
-    };
-    for rollout in &current {
-        newest.candidates.push(candidate(tx, keys, rollout)?);
+    let generation = store::max_generation(tx, tenant)?;
+    let mut piles: BTreeMap<PolicyId, Vec<Layer>> = BTreeMap::new();
+    // Newest first in each policy.
+    for rollout in store::current(tx, tenant)?.iter().rev() {
+        let layer = layer(tx, keys, rollout)?;
+        piles.entry(rollout.policy).or_default().push(layer);
     }
-    let mut paused = Vec::new();
-    for rollout in current
-        .iter()
-        .filter(|rollout| rollout.state == RolloutState::Paused)
-    {
-        let holders: HashSet<DeviceId> = store::holders(tx, tenant, rollout.generation)?
-            .into_iter()
-            .collect();
-        paused.push(Paused {
-            generation: rollout.generation,
-            target: Arc::new(rollout.plan.target.clone()),
-            holders,
-            before: world_before(tx, keys, &current, rollout.generation)?,
-        });
-    }
-    Ok(View { newest, paused })
-}
-
-/// The active policies as they were before a generation: of one that moved on since, its newest completed rollout of then.
-fn world_before(
-    tx: &mut Tx,
-    keys: &TenantKeys,
-    current: &[Rollout],
-    generation: u64,
-) -> Result<World, Problem> {
-    let before = generation.saturating_sub(1);
-    let mut world = World {
-        generation: before,
-        candidates: Vec::new(),
-    };
-    for rollout in current {
-        let held = if rollout.generation <= before {
-            Some(rollout.clone())
-        } else {
-            store::last_completed(tx, keys.tenant, rollout.policy, before)?
-        };
-        if let Some(held) = held {
-            world.candidates.push(candidate(tx, keys, &held)?);
-        }
-    }
-    Ok(world)
+    let policies = piles.into_iter().map(|(policy, layers)| Pile { policy, layers });
+    Ok(View {
+        generation,
+        policies: policies.collect(),
+    })
 }
 
 /// A rollout as the view needs it. A bundle that was edited in the database stays what its rollout says, so that devices
 /// refuse it, and nobody is called compliant with it.
-fn candidate(tx: &mut Tx, keys: &TenantKeys, rollout: &Rollout) -> Result<Candidate, Problem> {
+fn layer(tx: &mut Tx, keys: &TenantKeys, rollout: &Rollout) -> Result<Layer, Problem> {
     let opened = match policy::open(tx, keys, rollout.policy, &rollout.version) {
         Ok(opened) => Some(opened),
         Err(problem) if problem.kind.status == 500 || problem.kind.status == 503 => return Err(problem),
@@ -152,22 +115,34 @@ fn candidate(tx: &mut Tx, keys: &TenantKeys, rollout: &Rollout) -> Result<Candid
     let (settings, rules) = opened
         .map(|opened| (opened.settings, opened.rules))
         .unwrap_or_default();
-    Ok(Candidate {
-        target: Arc::new(rollout.plan.target.clone()),
+    let plan = &rollout.plan;
+    let openings = plan.stages.iter().map_while(|stage| stage.opening);
+    let openings = openings.map(|opening| Opening {
         bundle: DesiredBundle {
             policy_id: rollout.policy,
             version: rollout.version.clone(),
             sha256,
-            generation: rollout.generation,
-            activation_entry: rollout.entry,
+            generation: opening.generation,
+            activation_entry: opening.entry,
         },
         policy: Arc::new(ActivePolicy {
             policy: rollout.policy,
             version: rollout.version.clone(),
-            generation: rollout.generation,
-            settings,
-            rules,
+            generation: opening.generation,
+            settings: settings.clone(),
+            rules: rules.clone(),
             is_intact,
         }),
+    });
+    Ok(Layer {
+        target: Arc::new(plan.target.clone()),
+        touched: plan.touched.clone().map(Arc::new),
+        membership: Arc::new(plan.membership()),
+        openings: openings.collect(),
+        is_closed: matches!(
+            rollout.state,
+            RolloutState::Paused | RolloutState::Aborted | RolloutState::RolledBack
+        ),
+        windows: plan.windows.clone().into(),
     })
 }

@@ -1,44 +1,49 @@
-//! Rollouts: how a policy version reaches devices, and what devices say of it.
+//! Rollouts: how a policy version reaches devices in stages, and what devices say of it.
 //!
-//! An activation is a rollout with the tenant's next generation, a number that only rises. A policy applies to exactly the
-//! target of its current rollout. What a device should be at is a pure function of the current rollouts and the device, so
-//! a rollout writes no row per device; a device's own row is its last signed report.
+//! An activation is a rollout. Each of its stages is opened under the tenant's next generation, a number that only rises, and
+//! with its own log entry. Which device belongs to which stage is a pure function of the plan and the device, so a rollout
+//! writes no row per device; a device's own row is its last signed report. Gates (`muster_model::gate`) decide from the
+//! reports whether the next stage opens.
 //!
-//! While a rollout is paused, devices that have reported it keep it, and its other devices are held at the generation
-//! before it: later activations reach them when it is resumed, aborted or replaced. Aborting or rolling back activates the
-//! newest completed other version of the policy anew, or withdraws the policy where there is none.
+//! The rollouts of a policy lie over each other in layers (`activations`): a device takes the newest one that reaches it.
+//! When the last stage has passed, what lies under it is dropped. A rollout that is undone is replaced by one that brings
+//! exactly the devices that it reached back to the last good version; the others see nothing change.
 
 mod activations;
 mod api;
 mod change;
+mod decisions;
 mod desired;
+mod plan;
+mod preview;
+mod progress;
 mod reconcile;
 mod report;
 mod rules;
 mod store;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use muster_model::{
     DeviceId, EntryId, PolicyId, RolloutId, RolloutState, TenantId, Timestamp, text::VersionLabel,
 };
 use muster_storage::{Statement, Tx};
 
-use crate::{
-    Settings,
-    access::problem::{NOT_FOUND, Problem},
-    devices,
-};
+use crate::access::problem::{NOT_FOUND, Problem};
 pub use activations::{Activations, DesiredSet};
-pub use api::{RolloutView, StageView, router, view};
-pub use change::{Undone, activate, pause, resume, take_back, undo};
+pub use api::router;
+pub use change::{Order, Prepared, Undone, activate, pause, prepare, promote, resume, take_back, undo};
+pub use decisions::{Decision, list as decisions_of};
 pub use desired::{DESIRED_STATE_DAYS, desired_for, ensure, load, reload};
+pub use plan::{Counts, Hold, HoldKind, Plan, StageRun};
 pub use reconcile::reconcile;
 pub use report::{
-    Accepted, DevicePolicy, OpenReport, Reporter, accept_report, device_settings, policies_of, refresh,
-    settings_of,
+    Accepted, DevicePolicy, OpenReport, Reporter, accept_report, device_settings, held, policies_of, refresh,
+    settings_of, traits_of,
 };
-pub use rules::{Gate, Plan, ReportState, Stage, Target};
+pub use rules::{ReportState, Target};
+pub use view::{DevicePage, GateView, RolloutDevice, RolloutView, StageView, Wanted, devices_of, view};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;
@@ -51,12 +56,12 @@ pub struct Rollout {
     pub version: VersionLabel,
     /// Lower hex.
     pub bundle_sha256: String,
-    /// Of its activation, or of the withdrawal that ended it.
+    /// Of the opening of its newest stage, or of the withdrawal that ended it.
     pub generation: u64,
-    /// The log entry of its activation, which devices want proved.
+    /// The log entry of its activation, the opening of its first stage.
     pub entry: EntryId,
     pub state: RolloutState,
-    /// Whether its bundle is what its target should have.
+    /// Whether it is a layer of its policy: some devices have its bundle, or should.
     pub current: bool,
     pub plan: Plan,
     pub created_by: String,
@@ -76,6 +81,8 @@ pub struct Report {
     pub verdicts: String,
     pub envelope: String,
     pub reported_at: Timestamp,
+    /// The activations that it is about, as `devices::Held` writes them.
+    pub bundles: Option<String>,
 }
 
 /// The rollout with this id.
@@ -99,7 +106,7 @@ pub fn list(
     )?)
 }
 
-/// The current rollout of a policy, if it is active.
+/// The newest layer of a policy, if it is active.
 pub fn current_of(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<Option<Rollout>, Problem> {
     Ok(store::current_of(tx, tenant, policy)?.pop())
 }
@@ -109,35 +116,21 @@ pub fn newest_generation(tx: &mut Tx, tenant: TenantId) -> Result<u64, Problem> 
     Ok(store::max_generation(tx, tenant)?)
 }
 
-/// Every current rollout of the tenant, at most one for each active policy, in the order of their generation.
+/// Every layer of every active policy of the tenant, in the order of their generation: the newest of a policy comes last.
 pub fn current(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Rollout>, Problem> {
     Ok(store::current(tx, tenant)?)
 }
 
-/// The counts of a rollout's stage: as they are, or as they were when it ended.
-pub fn stage(
-    tx: &mut Tx,
-    tenant: TenantId,
-    rollout: &Rollout,
-    settings: &Settings,
-    now: Timestamp,
-) -> Result<Stage, Problem> {
-    if let Some(ended) = rollout.plan.ended {
-        return Ok(ended);
+impl Rollout {
+    /// The generation of its activation.
+    pub fn activated_generation(&self) -> u64 {
+        let first = self.plan.stages.first().and_then(|stage| stage.opening);
+        first.map_or(self.generation, |opening| opening.generation)
     }
-    let silence = std::time::Duration::from_secs(settings.silent_after_seconds);
-    let enrolled_by = silent_since(rollout, silence, now);
-    let filter = rollout.plan.target.filter();
-    let progress = devices::target_progress(tx, tenant, filter, rollout.generation, enrolled_by)?;
-    Ok(Stage::of(&progress))
-}
 
-/// Devices enrolled up to this time are overdue without a report: nobody, while the rollout is younger than that itself.
-/// A rollout that was resumed is as young as its resumption.
-fn silent_since(rollout: &Rollout, silence: std::time::Duration, now: Timestamp) -> Timestamp {
-    if now.since(rollout.updated_at) < silence {
-        Timestamp::from_micros(i64::MIN)
-    } else {
-        now.minus(silence)
+    /// The name of the stage that was opened last.
+    pub fn stage_name(&self) -> &str {
+        let stage = self.plan.stages.get(self.plan.at_stage());
+        stage.map_or("", |stage| stage.plan.name.as_str())
     }
 }

@@ -1,10 +1,10 @@
 //! What devices say: signed reports in, compliance out.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use muster_model::{
-    DeviceId, PolicyId, RolloutId, SettingReport, TenantId, Timestamp, compliance::ComplianceState,
-    evaluate::Verdict, platform::Platform, text::VersionLabel,
+    DeviceId, PolicyId, SettingReport, TenantId, Timestamp, compliance::ComplianceState, evaluate::Verdict,
+    rollout::Stratum, text::VersionLabel,
 };
 use muster_storage::{Scope, Tx};
 use muster_trust::{
@@ -14,7 +14,7 @@ use muster_trust::{
 };
 
 use super::{
-    Activations, DesiredSet, Report, get,
+    Activations, DesiredSet, Report, Rollout,
     rules::{ReportAge, ReportState, is_overtaken},
     store,
 };
@@ -23,7 +23,7 @@ use crate::{
     access::problem::{DEVICE_BLOCKED, EPOCH_MISMATCH, MALFORMED, Problem, UNAVAILABLE},
     audit,
     compliance::{self, DeviceSettingsView, PolicyRow, Reported},
-    devices::{self, Device},
+    devices::{self, Device, Held, Traits},
     policy,
 };
 
@@ -33,7 +33,8 @@ pub struct Reporter {
     pub tenant: TenantId,
     pub device: DeviceId,
     pub epoch: u32,
-    pub platform: Platform,
+    /// Platform, model, department.
+    pub stratum: Arc<Stratum>,
     /// The device's key.
     pub key: PublicKey,
 }
@@ -69,49 +70,92 @@ pub struct DevicePolicy {
 pub async fn accept_report(app: &App, reporter: &Reporter, envelope: &Envelope) -> Result<Accepted, Problem> {
     let statement = checked(reporter, envelope)?;
     require_known(app, reporter.tenant, statement.generation).await?;
-    let (tenant, device, platform) = (reporter.tenant, reporter.device, reporter.platform);
-    app.activations.reported(tenant, device, statement.generation);
-    let set = desired(&app.activations, tenant, platform, device)?;
-    let is_current = statement.state_digest == set.digest;
-    let (now, envelope) = (
-        app.clock.now(),
-        String::from_utf8(envelope.to_json()).map_err(Problem::internal)?,
-    );
+    let (tenant, device) = (reporter.tenant, reporter.device);
+    let envelope = String::from_utf8(envelope.to_json()).map_err(Problem::internal)?;
+    let (now, work, reporter) = (app.clock.now(), app.clone(), reporter.clone());
     let accepted = audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
-        if let Some(stored) = store::report(tx, tenant, device)?
-            && is_overtaken(age_of(&stored)?, age(&statement))
-        {
-            return Ok(Accepted::Overtaken);
-        }
-        let reported = Reported {
-            settings: statement.settings.clone(),
-            is_current,
-        };
-        let known = devices::get(tx, tenant, device)?;
-        let standing = compliance::refresh(tx, tenant, &known, &set.policies, &reported, now)?;
-        let state = ReportState::of(&statement.settings);
-        let report = Report {
-            device,
-            epoch: statement.epoch,
-            generation: statement.generation,
-            state_digest: statement.state_digest.to_hex(),
-            state,
-            settings: serde_json::to_string(&statement.settings).map_err(Problem::internal)?,
-            verdicts: serde_json::to_string::<[Verdict]>(&standing.evaluation.verdicts)
-                .map_err(Problem::internal)?,
-            envelope: envelope.clone(),
-            reported_at: now,
-        };
-        store::put_report(tx, tenant, &report)?;
-        Ok(Accepted::Stored {
-            state,
-            compliance: standing.state,
-            is_current,
-        })
+        store_report(tx, &work.activations, &reporter, &statement, &envelope, now)
     })
     .await?;
+    let (accepted, held) = accepted;
+    if let Some(held) = held {
+        app.registry.hold(device, held);
+    }
     app.nudges.rollouts.notify_one();
     Ok(accepted)
+}
+
+/// Stores a genuine report, unless a later one is there. Also answers what the device holds by it.
+fn store_report(
+    tx: &mut Tx,
+    activations: &Activations,
+    reporter: &Reporter,
+    statement: &PolicyReportStatement,
+    envelope: &str,
+    now: Timestamp,
+) -> Result<(Accepted, Option<Arc<Held>>), Problem> {
+    let (tenant, device) = (reporter.tenant, reporter.device);
+    let stored = store::report(tx, tenant, device)?;
+    if let Some(stored) = &stored
+        && is_overtaken(age_of(stored)?, age(statement))
+    {
+        return Ok((Accepted::Overtaken, None));
+    }
+    let held_before = stored
+        .filter(|stored| stored.epoch == statement.epoch)
+        .map(|stored| Held::from_text(stored.bundles.as_deref(), stored.generation))
+        .unwrap_or_default();
+    let mut traits = Traits {
+        device,
+        stratum: Arc::clone(&reporter.stratum),
+        held: Arc::new(held_before),
+    };
+    let (digest, generation) = (&statement.state_digest, statement.generation);
+    if let Some(held) = activations.held_under(tenant, &traits, digest, generation, now) {
+        traits.held = held;
+    }
+    let set = desired(activations, tenant, &traits, now)?;
+    let reported = Reported {
+        settings: statement.settings.clone(),
+        is_current: statement.state_digest == set.digest,
+    };
+    let known = devices::get(tx, tenant, device)?;
+    let standing = compliance::refresh(tx, tenant, &known, &set.policies, &reported, now)?;
+    let state = ReportState::of(&statement.settings);
+    let report = Report {
+        device,
+        epoch: statement.epoch,
+        generation: statement.generation,
+        state_digest: statement.state_digest.to_hex(),
+        state,
+        settings: serde_json::to_string(&statement.settings).map_err(Problem::internal)?,
+        verdicts: serde_json::to_string::<[Verdict]>(&standing.evaluation.verdicts)
+            .map_err(Problem::internal)?,
+        envelope: envelope.to_owned(),
+        reported_at: now,
+        bundles: traits.held.to_text(),
+    };
+    store::put_report(tx, tenant, &report)?;
+    let accepted = Accepted::Stored {
+        state,
+        compliance: standing.state,
+        is_current: reported.is_current,
+    };
+    Ok((accepted, Some(traits.held)))
+}
+
+/// What a device holds by its last report of this enrollment.
+pub fn held(tx: &mut Tx, tenant: TenantId, device: DeviceId, epoch: u32) -> Result<Held, Problem> {
+    let stored = store::held(tx, tenant, device, epoch)?;
+    Ok(stored
+        .map(|(bundles, generation)| Held::from_text(bundles.as_deref(), generation))
+        .unwrap_or_default())
+}
+
+/// A stored device as rollouts see it.
+pub fn traits_of(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<Traits, Problem> {
+    let held = held(tx, tenant, device.id, device.epoch)?;
+    Ok(Traits::of(device, Arc::new(held)))
 }
 
 /// Evaluates a device anew: its facts changed, or what it should be at.
@@ -120,7 +164,8 @@ pub async fn refresh(app: &App, tenant: TenantId, device: DeviceId) -> Result<Co
     let (work, now) = (app.clone(), app.clock.now());
     audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
         let device = devices::get(tx, tenant, device)?;
-        let set = desired(&work.activations, tenant, device.platform, device.id)?;
+        let traits = traits_of(tx, tenant, &device)?;
+        let set = desired(&work.activations, tenant, &traits, now)?;
         let (reported, _) = last_reported(tx, tenant, &device, &set)?;
         let policies = &set.policies;
         Ok(compliance::refresh(tx, tenant, &device, policies, &reported, now)?.state)
@@ -136,7 +181,8 @@ pub fn device_settings(
     device: &Device,
     now: Timestamp,
 ) -> Result<DeviceSettingsView, Problem> {
-    let set = desired(activations, tenant, device.platform, device.id)?;
+    let traits = traits_of(tx, tenant, device)?;
+    let set = desired(activations, tenant, &traits, now)?;
     let (reported, reported_at) = last_reported(tx, tenant, device, &set)?;
     let standing = compliance::evaluate_device(tx, tenant, device, &set.policies, &reported, now)?;
     let mut policies = Vec::with_capacity(set.policies.len());
@@ -159,10 +205,12 @@ pub fn policies_of(
     activations: &Activations,
     tenant: TenantId,
     devices: &[Device],
+    now: Timestamp,
 ) -> Result<Vec<Option<DevicePolicy>>, Problem> {
     let mut policies = Vec::with_capacity(devices.len());
     for device in devices {
-        let set = activations.desired(tenant, device.platform, device.id);
+        let traits = traits_of(tx, tenant, device)?;
+        let set = activations.desired(tenant, &traits, now);
         let newest = set
             .as_ref()
             .and_then(|set| set.bundles.iter().max_by_key(|bundle| bundle.generation));
@@ -181,15 +229,15 @@ pub fn policies_of(
     Ok(policies)
 }
 
-/// Settings of a device's last report by key, if it is about a rollout: of its generation or a later one.
+/// Settings of a device's last report of an enrollment by key, if it is about an activation of the rollout, or a later one.
 pub fn settings_of(
     tx: &mut Tx,
     tenant: TenantId,
     device: DeviceId,
     epoch: u32,
-    rollout: RolloutId,
+    rollout: &Rollout,
 ) -> Result<Option<OpenReport>, Problem> {
-    let generation = get(tx, tenant, rollout)?.generation;
+    let generation = rollout.activated_generation();
     let report = store::report(tx, tenant, device)?;
     let report = report.filter(|report| report.epoch == epoch && report.generation >= generation);
     report
@@ -241,10 +289,10 @@ async fn require_known(app: &App, tenant: TenantId, generation: u64) -> Result<(
 fn desired(
     activations: &Activations,
     tenant: TenantId,
-    platform: Platform,
-    device: DeviceId,
-) -> Result<std::sync::Arc<DesiredSet>, Problem> {
-    activations.desired(tenant, platform, device).ok_or_else(|| {
+    traits: &Traits,
+    now: Timestamp,
+) -> Result<Arc<DesiredSet>, Problem> {
+    activations.desired(tenant, traits, now).ok_or_else(|| {
         UNAVAILABLE
             .detail("The policies are still being read. Try again shortly.")
             .retry_after(1)

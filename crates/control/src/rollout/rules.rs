@@ -3,24 +3,20 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use muster_model::{
-    DeviceId, RolloutId, SettingReport, SettingState, Timestamp,
+    DeviceId, PolicyId, SettingReport, SettingState, Timestamp,
     platform::Platform,
-    rollout::{FAILURE_RATIO_MAX, RolloutEvent, RolloutState, StageProgress, next},
+    rollout::{Membership, RolloutEvent, RolloutState, next},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
     access::problem::{ILLEGAL_STATE, INVALID, Problem},
-    devices::{TargetFilter, TargetProgress},
+    devices::{TargetFilter, Traits},
 };
 
 /// Devices that a target may list by id.
 pub const TARGET_DEVICES_MAX: usize = 1000;
-/// The name of the only stage.
-pub const STAGE: &str = "full";
-/// `FAILURE_RATIO_MAX` for the log, which takes no fractions.
-pub const FAILURES_PER_MILLE_MAX: u64 = 5;
 /// Reports of one generation that cross on their way do so within minutes. What claims to be older than that comes from a
 /// clock that was set back, and is believed.
 const CROSSING_MAX: Duration = Duration::from_secs(600);
@@ -66,17 +62,19 @@ impl Target {
         Ok(self)
     }
 
-    /// Whether the target holds a device. The device list is sorted.
-    pub fn means(&self, platform: Platform, device: DeviceId) -> bool {
+    /// Whether the target holds a device. The device list is sorted. Whatever else a target goes by is asked here, and
+    /// only here.
+    pub fn means(&self, traits: &Traits) -> bool {
         self.platforms
             .as_ref()
-            .is_none_or(|platforms| platforms.contains(&platform))
+            .is_none_or(|platforms| platforms.contains(&traits.platform()))
             && self
                 .devices
                 .as_ref()
-                .is_none_or(|devices| devices.binary_search(&device).is_ok())
+                .is_none_or(|devices| devices.binary_search(&traits.device).is_ok())
     }
 
+    /// What the database can leave out; `means` has the last word.
     pub fn filter(&self) -> TargetFilter<'_> {
         TargetFilter {
             platforms: self.platforms.as_deref(),
@@ -85,88 +83,26 @@ impl Target {
     }
 }
 
-/// What a rollout set out to do and, once it is over, how it ended. Stored as one document.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The devices that a rollout had reached when it was undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Plan {
+pub struct Touched {
     pub target: Target,
-    /// The rollout whose undoing this one is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rolled_back_from: Option<RolloutId>,
-    /// The generation of its activation, where the withdrawal of its policy moved the rollout on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub activated_generation: Option<u64>,
-    /// The counts when it ended: later reports are about later rollouts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended: Option<Stage>,
+    pub membership: Membership,
+    /// How many of its stages were open.
+    pub opened: usize,
+    /// The generations of its openings: a device that holds one was reached, whatever kind it is now.
+    pub generations: Vec<u64>,
 }
 
-/// The counts of the stage.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stage {
-    pub devices: u64,
-    /// Devices whose signed report says that the rollout is in force.
-    pub verified: u64,
-    /// Those of them that also report something weaker than wanted, not expressible, or not readable.
-    pub with_gaps: u64,
-    pub failed: u64,
-    pub silent: u64,
-    pub pending: u64,
-}
-
-impl Stage {
-    pub fn of(progress: &TargetProgress) -> Stage {
-        let with_gaps = progress.weaker + progress.applied;
-        Stage {
-            devices: progress.devices,
-            verified: progress.verified + with_gaps,
-            with_gaps,
-            failed: progress.failed,
-            silent: progress.overdue,
-            pending: progress.unreported,
-        }
-    }
-
-    pub fn progress(&self) -> StageProgress {
-        StageProgress {
-            devices: self.devices,
-            verified: self.verified,
-            failed: self.failed,
-            silent: self.silent,
-            pending: self.pending,
-        }
-    }
-}
-
-/// The record of what the stage was judged by (REQUIREMENTS §6: the record says which method was used).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
-pub struct Gate {
-    /// `point`: the plain ratio of failures, without a confidence bound.
-    pub method: &'static str,
-    /// Failed and silent devices.
-    pub failed: u64,
-    /// Devices that have answered or run out of time.
-    pub sample: u64,
-    /// `failed / sample`; absent while there is no sample.
-    pub ratio: Option<f64>,
-    pub limit: f64,
-    /// Whether the ratio is below the limit.
-    pub passes: bool,
-}
-
-impl Gate {
-    pub fn of(stage: &Stage) -> Gate {
-        let progress = stage.progress();
-        let ratio = progress.failure_ratio();
-        Gate {
-            method: "point",
-            failed: stage.failed + stage.silent,
-            sample: stage.verified + stage.failed + stage.silent,
-            ratio,
-            limit: FAILURE_RATIO_MAX,
-            passes: ratio.is_none_or(|ratio| ratio < FAILURE_RATIO_MAX),
-        }
+impl Touched {
+    pub fn holds(&self, policy: PolicyId, traits: &Traits) -> bool {
+        let is_member = || {
+            self.target.means(traits)
+                && self.membership.stage_of(traits.device, &traits.stratum) < self.opened
+        };
+        let has_it = |generation: &u64| traits.held.has_exactly(policy, *generation);
+        is_member() || self.generations.iter().any(has_it)
     }
 }
 
@@ -287,10 +223,17 @@ mod tests {
             devices: Some(vec![device(9), device(7), device(7)]),
         };
         let target = target.checked().expect("it is a target");
-        assert!(target.means(Platform::Linux, device(7)));
-        assert!(!target.means(Platform::Ios, device(7)));
-        assert!(!target.means(Platform::Linux, device(8)));
-        assert!(Target::default().means(Platform::Ios, device(8)));
+        let means = |target: &Target, platform, number| {
+            target.means(&Traits {
+                device: device(number),
+                stratum: std::sync::Arc::new(crate::devices::stratum(platform, None)),
+                held: std::sync::Arc::default(),
+            })
+        };
+        assert!(means(&target, Platform::Linux, 7));
+        assert!(!means(&target, Platform::Ios, 7));
+        assert!(!means(&target, Platform::Linux, 8));
+        assert!(means(&Target::default(), Platform::Ios, 8));
     }
 
     #[test]
@@ -358,26 +301,6 @@ mod tests {
     #[test]
     fn a_clock_set_back_by_an_hour_silences_no_device() {
         assert!(!is_overtaken(age(1, 5, 7200), age(1, 5, 3600)));
-    }
-
-    #[test]
-    fn silent_devices_count_as_failed_in_the_gate() {
-        let stage = Stage {
-            devices: 1000,
-            verified: 995,
-            with_gaps: 5,
-            failed: 3,
-            silent: 2,
-            pending: 0,
-        };
-        let gate = Gate::of(&stage);
-        assert_eq!((gate.failed, gate.sample, gate.passes), (5, 1000, false));
-        assert!(Gate::of(&Stage::default()).passes);
-    }
-
-    #[test]
-    fn the_limit_in_the_log_is_the_limit() {
-        assert!((FAILURES_PER_MILLE_MAX as f64 / 1000.0 - FAILURE_RATIO_MAX).abs() < f64::EPSILON);
     }
 
     #[test]

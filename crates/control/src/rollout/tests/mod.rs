@@ -20,16 +20,27 @@ use crate::{
 const BASELINE: &str = r#"{"passcode.required":true,"passcode.min_length":12}"#;
 const LOOSER: &str = r#"{"passcode.min_length":8}"#;
 
-fn desired(scene: &Scene, device: &TestDevice) -> Arc<DesiredSet> {
+mod layers;
+mod stages;
+
+/// What a device should be at, by what it reported so far.
+async fn desired(scene: &Scene, device: &TestDevice) -> Arc<DesiredSet> {
+    let (tenant, id) = (scene.tenant, device.id);
+    let traits = scene.app.db.read(scene.storage(), move |tx| {
+        let device = devices::get(tx, tenant, id)?;
+        super::traits_of(tx, tenant, &device)
+    });
+    let traits = traits.await.expect("the device is there");
     scene
         .app
         .activations
-        .desired(scene.tenant, device.reporter.platform, device.id)
+        .desired(scene.tenant, &traits, scene.app.clock.now())
         .expect("the tenant's view was read")
 }
 
-fn versions(scene: &Scene, device: &TestDevice) -> Vec<String> {
+async fn versions(scene: &Scene, device: &TestDevice) -> Vec<String> {
     desired(scene, device)
+        .await
         .bundles
         .iter()
         .map(|bundle| bundle.version.to_string())
@@ -73,7 +84,7 @@ fn signed(device: &TestDevice, statement: &PolicyReportStatement) -> Envelope {
 }
 
 async fn reports(scene: &Scene, device: &TestDevice, state: SettingState) -> Accepted {
-    let statement = report(scene, device, &desired(scene, device), state);
+    let statement = report(scene, device, &*desired(scene, device).await, state);
     accept_report(&scene.app, &device.reporter, &signed(device, &statement))
         .await
         .expect("the report is accepted")
@@ -158,16 +169,27 @@ async fn the_literal_call_of_the_contract_reaches_devices_and_completes() {
             .as_str()
             .expect("it has an id")
             .to_owned();
-        assert_eq!(scene.entries("rollout.activated").await, 1);
-        assert_eq!(desired(&scene, &one).generation, 1);
+        assert_eq!(scene.entries("rollout.activated").await, 1, "the pilot");
         reconcile(&scene.app).await.expect("the reconciler runs");
         let now = rollout(&scene, &id).await;
         assert_eq!(
-            (now["state"].as_str(), &now["stages"][0]["pending"]),
-            (Some("running"), &2.into())
+            (
+                now["state"].as_str(),
+                &now["stages"][0]["pending"],
+                &now["touched"]
+            ),
+            (Some("running"), &1.into(), &1.into())
         );
+        // One of two devices is the pilot; the other one has nothing yet.
+        let (pilot, rest) = if versions(&scene, &one).await.is_empty() {
+            (&two, &one)
+        } else {
+            (&one, &two)
+        };
+        assert_eq!(desired(&scene, pilot).await.generation, 1);
+        assert!(versions(&scene, rest).await.is_empty());
 
-        let accepted = reports(&scene, &one, SettingState::Verified).await;
+        let accepted = reports(&scene, pilot, SettingState::Verified).await;
         assert!(matches!(
             accepted,
             Accepted::Stored {
@@ -176,16 +198,22 @@ async fn the_literal_call_of_the_contract_reaches_devices_and_completes() {
                 ..
             }
         ));
-        reports(&scene, &two, SettingState::Weaker).await;
+        // The canary has nobody, and passes at once.
+        assert_eq!(reconcile(&scene.app).await.expect("the reconciler runs"), 2);
+        reports(&scene, rest, SettingState::Weaker).await;
         assert_eq!(reconcile(&scene.app).await.expect("the reconciler runs"), 1);
         let now = rollout(&scene, &id).await;
         assert_eq!(now["state"], "completed");
-        let stage = &now["stages"][0];
+        let stage = &now["stages"][2];
         assert_eq!(
             (&stage["devices"], &stage["verified"], &stage["with_gaps"]),
-            (&2.into(), &2.into(), &1.into())
+            (&1.into(), &1.into(), &1.into())
         );
-        assert_eq!(stage["gate"]["method"], "point");
+        assert_eq!(
+            (&stage["gate"]["method"], &stage["state"]),
+            (&"point".into(), &"passed".into())
+        );
+        assert_eq!(scene.entries("rollout.activated").await, 3);
         assert_eq!(scene.entries("rollout.completed").await, 1);
         assert_eq!(
             reconcile(&scene.app).await.expect("the reconciler may run twice"),
@@ -202,7 +230,7 @@ async fn what_a_device_is_told_verifies_and_names_the_activation() {
         let device = scene.device(Platform::Linux).await;
         scene.version("baseline", "1", BASELINE).await;
         scene.activate("baseline", "1").await;
-        let set = desired(&scene, &device);
+        let set = desired(&scene, &device).await;
         let (envelope, entries) =
             desired_for(&scene.app, scene.tenant, device.id, 1, &set).expect("it can be signed");
         let keys = scene.app.keys.tenant(scene.tenant).expect("the tenant has keys");
@@ -253,7 +281,7 @@ async fn wrong_activations_change_nothing() {
             (
                 r#"{"version":"1","stages":[{"name":"a"},{"name":"b"}]}"#,
                 422,
-                "stages_unsupported",
+                "stages_invalid",
             ),
             (r#"{"version":"1","target":{"platforms":[]}}"#, 400, "invalid"),
             (
@@ -300,8 +328,8 @@ async fn a_target_limits_a_rollout_to_its_devices() {
             .expect("it has an id")
             .to_owned();
         assert_eq!(rollout(&scene, &id).await["stages"][0]["devices"], 1);
-        assert_eq!(versions(&scene, &linux), ["1"]);
-        assert!(versions(&scene, &ios).is_empty() && versions(&scene, &other).is_empty());
+        assert_eq!(versions(&scene, &linux).await, ["1"]);
+        assert!(versions(&scene, &ios).await.is_empty() && versions(&scene, &other).await.is_empty());
         let listed = scene
             .call("GET", &format!("/rollouts/{id}/devices"), None)
             .await
@@ -337,17 +365,17 @@ async fn a_pause_holds_back_those_who_have_not_reported() {
         reports(&scene, &fast, SettingState::Verified).await;
         assert_eq!(post(&scene, &id, "pause").await["state"], "paused");
         assert_eq!(
-            (versions(&scene, &fast), versions(&scene, &slow)),
+            (versions(&scene, &fast).await, versions(&scene, &slow).await),
             (vec!["2".to_owned()], vec!["1".to_owned()])
         );
-        assert_eq!(desired(&scene, &slow).generation, 1);
+        assert_eq!(desired(&scene, &slow).await.bundles[0].generation, 1);
         let again = scene.call("POST", &format!("/rollouts/{id}/pause"), None).await;
         assert_eq!((again.status, again.code().as_str()), (409, "illegal_state"));
         reconcile(&scene.app).await.expect("the reconciler runs");
         assert_eq!(rollout(&scene, &id).await["state"], "paused");
 
         assert_eq!(post(&scene, &id, "resume").await["state"], "running");
-        assert_eq!(versions(&scene, &slow), ["2"]);
+        assert_eq!(versions(&scene, &slow).await, ["2"]);
         reports(&scene, &slow, SettingState::Verified).await;
         reconcile(&scene.app).await.expect("the reconciler runs");
         assert_eq!(rollout(&scene, &id).await["state"], "completed");
@@ -375,7 +403,10 @@ async fn p6_an_abort_brings_the_last_completed_version_back_with_a_new_generatio
             .expect("there is an earlier version");
         assert_eq!(rollout(&scene, replacement).await["rolled_back_from"], *id);
         assert_eq!(
-            (versions(&scene, &device), desired(&scene, &device).generation),
+            (
+                versions(&scene, &device).await,
+                desired(&scene, &device).await.generation
+            ),
             (vec!["1".to_owned()], 3)
         );
         reports(&scene, &device, SettingState::Verified).await;
@@ -406,7 +437,7 @@ async fn a_roll_back_without_an_earlier_version_withdraws_the_policy() {
         );
         assert!(undone["replacement_id"].is_null());
         assert_eq!(scene.entries("rollout.withdrawn").await, 1);
-        let set = desired(&scene, &device);
+        let set = desired(&scene, &device).await;
         assert_eq!((set.bundles.len(), set.generation), (0, 2));
         let accepted = reports(&scene, &device, SettingState::Verified).await;
         assert!(matches!(
@@ -430,7 +461,12 @@ async fn e2_a_report_counts_only_from_the_device_that_it_names() {
         );
         scene.version("baseline", "1", BASELINE).await;
         let id = scene.activate("baseline", "1").await;
-        let statement = report(&scene, &honest, &desired(&scene, &honest), SettingState::Verified);
+        let statement = report(
+            &scene,
+            &honest,
+            &*desired(&scene, &honest).await,
+            SettingState::Verified,
+        );
         let refusal = |result: Result<Accepted, Problem>| result.expect_err("it is refused").code();
 
         let forged = signed(&liar, &statement);
@@ -468,7 +504,12 @@ async fn a_report_that_was_overtaken_changes_nothing() {
         let device = scene.device(Platform::Linux).await;
         scene.version("baseline", "1", BASELINE).await;
         scene.activate("baseline", "1").await;
-        let failed = report(&scene, &device, &desired(&scene, &device), SettingState::Failed);
+        let failed = report(
+            &scene,
+            &device,
+            &*desired(&scene, &device).await,
+            SettingState::Failed,
+        );
         scene.pass_seconds(5);
         reports(&scene, &device, SettingState::Verified).await;
         let late = accept_report(&scene.app, &device.reporter, &signed(&device, &failed)).await;
@@ -497,8 +538,8 @@ async fn a_device_without_a_report_is_silent_after_its_deadline() {
         reconcile(&scene.app).await.expect("the reconciler runs");
         assert_eq!(
             rollout(&scene, &id).await["state"],
-            "running",
-            "a person decides about a stage that failed its gate"
+            "rolled_back",
+            "silence counts as failure"
         );
     })
     .await;
@@ -562,7 +603,8 @@ async fn activations_at_once_get_generations_of_their_own_and_one_is_current() {
         let current: i64 = scene
             .value("SELECT COUNT(*) FROM rollout_rollout WHERE tenant_id = $1 AND current")
             .await;
-        assert_eq!((generations, current), (12, 1));
+        // Eight unfinished rollouts of a policy are gathered into one before the next begins.
+        assert_eq!((generations, current), (13, 5));
     })
     .await;
 }
