@@ -241,15 +241,26 @@ impl Parser {
         if !self.take("-") {
             return self.postfix();
         }
+        // Two signs side by side cancel out (cel-spec, "Syntax"): `--x` is `x`, not `-(-x)`.
+        let mut is_negative = true;
+        while self.take("-") {
+            is_negative = !is_negative;
+        }
         // The smallest number has no positive counterpart: the sign belongs to the literal.
-        if let TokenKind::Int(number) = *self.peek() {
+        if let TokenKind::Int(number) = *self.peek()
+            && is_negative
+        {
             self.next += 1;
             let number = 0_i64.checked_sub_unsigned(number).ok_or_else(|| too_large(at))?;
             let literal = self.node(at, AstKind::Int(number))?;
             return self.suffixes(literal);
         }
         let inner = self.nested(Parser::unary)?;
-        self.node(at, AstKind::Negate(Box::new(inner)))
+        if is_negative {
+            self.node(at, AstKind::Negate(Box::new(inner)))
+        } else {
+            Ok(inner)
+        }
     }
 
     fn postfix(&mut self) -> Result<Ast, Fault> {

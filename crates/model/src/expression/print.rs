@@ -120,8 +120,12 @@ fn write_at_least(f: &mut Formatter<'_>, least: Binding, node: &Node) -> fmt::Re
 fn write_signed(f: &mut Formatter<'_>, sign: &str, inner: &Node) -> fmt::Result {
     f.write_str(sign)?;
     match inner {
-        // Two signs before digits: the smallest number is no number without one of them.
-        Node::Int(number) => write!(f, "({number})"),
+        // Two signs side by side would cancel out.
+        Node::Int(_) | Node::Negate(_) => {
+            f.write_str("(")?;
+            write_node(f, inner)?;
+            f.write_str(")")
+        }
         inner => write_at_least(f, Binding::Sign, inner),
     }
 }
