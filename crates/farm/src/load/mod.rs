@@ -5,6 +5,7 @@
 
 mod attest;
 mod enroll;
+mod rollout;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::{AdminFile, FarmError, FarmOptions, Shared};
 
 pub use attest::load_verifications;
 pub use enroll::{EnrollLoad, EnrollReport, Enrollment, load_enrollments};
+pub use rollout::{RolloutCounts, RolloutLoad, RolloutReport, StageCounts, load_rollout};
 
 /// The listener's cheapest answer.
 const CONSTANT: &str = "/agent/v1/ping";

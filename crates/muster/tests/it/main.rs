@@ -37,6 +37,7 @@ mod quarantine;
 mod radius;
 mod receipts;
 mod revocation;
+mod rollouts;
 mod routes;
 mod scep;
 mod tenants;
