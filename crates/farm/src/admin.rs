@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use crate::FarmError;
+use crate::load::RolloutCounts;
 
 const CALL_TIME_MAX: Duration = Duration::from_secs(60);
 /// Largest file that is read.
@@ -198,6 +199,34 @@ impl Admin {
     /// How far a command is.
     pub async fn command(&self, id: &str) -> Result<CommandLife, FarmError> {
         self.call(Method::GET, &format!("/commands/{id}"), None).await
+    }
+
+    /// Makes a policy and one version of it.
+    pub async fn make_version(&self, policy: &str, version: &str, settings: &Value) -> Result<(), FarmError> {
+        self.call::<Value>(Method::POST, "/policies", Some(&json!({"name": policy})))
+            .await?;
+        let body = json!({"version": version, "settings": settings});
+        let path = format!("/policies/{policy}/versions");
+        self.call::<Value>(Method::POST, &path, Some(&body))
+            .await
+            .map(drop)
+    }
+
+    /// Activates a version for every device in these stages; answers the rollout's id.
+    pub async fn activate(&self, policy: &str, version: &str, stages: &Value) -> Result<String, FarmError> {
+        #[derive(Deserialize)]
+        struct Activated {
+            rollout_id: String,
+        }
+        let body = json!({"version": version, "stages": stages});
+        let path = format!("/policies/{policy}/activate");
+        let activated: Activated = self.call(Method::POST, &path, Some(&body)).await?;
+        Ok(activated.rollout_id)
+    }
+
+    /// How far a rollout is.
+    pub async fn rollout(&self, id: &str) -> Result<RolloutCounts, FarmError> {
+        self.call(Method::GET, &format!("/rollouts/{id}"), None).await
     }
 
     /// One call; repeated with the same key where no answer came, and once with a fresh access token.

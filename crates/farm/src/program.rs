@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::admin::read_file;
 use crate::faults::{Conditions, Disorder, ModelFault};
-use crate::load::{self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, Target};
+use crate::load::{self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, RolloutLoad, Target};
 use crate::scenario::Scenario;
 use crate::{FarmError, FarmOptions};
 
@@ -87,6 +87,8 @@ pub enum LoadKind {
     Checkin,
     /// Commands through the admin API, one at a time, each until its receipt.
     Command,
+    /// A new policy for the connected devices, until every report is in; `--seconds` is for the peer.
+    Rollout,
     /// Enrollments with a key in a simulated TPM; the tenant is told to trust the TPMs of this load.
     EnrollTpm,
     /// Enrollments with a software key.
@@ -200,6 +202,10 @@ pub async fn run_load(arguments: LoadArgs) -> Result<(), FarmError> {
                 duration,
             };
             serde_json::to_string(&load::load_commands(options, measuring).await?)
+        }
+        LoadKind::Rollout => {
+            let options = RolloutLoad { admin_file, duration };
+            serde_json::to_string(&load::load_rollout(options, measuring).await?)
         }
         kind @ (LoadKind::Constant | LoadKind::Checkin) => {
             let target = if kind == LoadKind::Checkin {

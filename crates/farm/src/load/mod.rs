@@ -7,6 +7,7 @@ mod attest;
 mod compile;
 mod compliance;
 mod enroll;
+mod rollout;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use attest::load_verifications;
 pub use compile::load_compilations;
 pub use compliance::{ComplianceReport, load_compliance};
 pub use enroll::{EnrollLoad, EnrollReport, Enrollment, load_enrollments};
+pub use rollout::{RolloutCounts, RolloutLoad, RolloutReport, StageCounts, load_rollout};
 
 /// The listener's cheapest answer.
 const CONSTANT: &str = "/agent/v1/ping";

@@ -42,6 +42,7 @@ mod quarantine;
 mod radius;
 mod receipts;
 mod revocation;
+mod rollouts;
 mod routes;
 mod scep;
 mod tenants;

@@ -12,6 +12,7 @@ mod enroll;
 mod idle;
 mod process;
 mod report;
+mod rollout;
 mod server;
 
 use anyhow::Result;
@@ -42,6 +43,8 @@ enum Name {
     Checkin,
     /// API call to receipt, with connected devices
     Command,
+    /// A new policy to connected devices, until every report is in
+    Rollout,
     /// Memory and processor time per connected idle device
     Idle,
     /// Enrollments per second with a TPM, a software key and the token alone
@@ -67,6 +70,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if wants(Name::Command) {
         command::run(&programs, options)?;
+    }
+    if wants(Name::Rollout) {
+        rollout::run(&programs, options)?;
     }
     if wants(Name::Idle) {
         idle::run(&programs, options)?;

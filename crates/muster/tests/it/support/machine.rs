@@ -299,7 +299,9 @@ pub async fn activate(api: &Api, name: &str, version: &str, settings: &Value) ->
     }
     let body = serde_json::json!({"version": version, "settings": settings});
     api.post(&format!("/policies/{name}/versions"), &body).await.ok();
-    let body = serde_json::json!({"version": version});
+    // At once for every machine, and whatever they say of it.
+    let stages = serde_json::json!([{"name": "full", "gate": {"on_failure": "hold"}}]);
+    let body = serde_json::json!({"version": version, "stages": stages});
     let begun = api
         .post(&format!("/policies/{name}/activate"), &body)
         .await
