@@ -24,6 +24,7 @@ mod enrollment;
 mod enrollment_tokens;
 mod est;
 mod first_run;
+mod groups;
 mod idempotency;
 mod injection;
 mod log_endpoints;
