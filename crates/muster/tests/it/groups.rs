@@ -129,7 +129,7 @@ async fn j1_d10_hostile_tables_and_expressions_are_refused_by_name() {
         format!("id{wide}\n"),
         format!("id,a\n{device},{long}\n"),
         format!("id,a\n{device},1\n{device},2\n"),
-        format!("id,a\n{device},\"open\n"),
+        format!("id,a\n{device},\"open\nx,y\n"),
         "id,a,a\n".to_owned(),
         "id,__proto__\n".to_owned(),
         "a".repeat(8 * 1024 * 1024 + 1),
