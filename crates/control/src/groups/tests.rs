@@ -640,3 +640,44 @@ async fn an_explanation_says_what_decided() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_follows_what_this_one_moved() {
+    on_both(MIGRATIONS, async |db| {
+        if db.db().engine() == muster_storage::Engine::Sqlite {
+            return;
+        }
+        let scene = Scene::new(db.db().clone()).await;
+        let device = scene.device(Platform::Linux).await.id;
+        let made = create(&scene, "g", "labels.a == \"1\"", None)
+            .await
+            .expect("made");
+        settle(&scene).await;
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let now = scene.app.clock.now();
+        let other = crate::Control::new(
+            db.db().clone(),
+            scene.app.clock.clone(),
+            crate::secrets::Keyring::open(folder.path(), now).expect("keys can be made"),
+            crate::Settings::default(),
+            "other".to_owned(),
+        );
+        let tenant = scene.tenant;
+        super::follow_moves(&other).await.expect("followed");
+        assert!(super::of(&other, tenant, device).await.expect("read").is_empty());
+        assert!(other.memberships.known(tenant, device).is_some());
+        label(&scene, device, r#"{"a":"1"}"#).await;
+        super::follow_moves(&other).await.expect("followed");
+        let known = super::of(&other, tenant, device).await.expect("read");
+        assert_eq!(&*known, &[made.id]);
+        // What was followed once is not news again: memory stays.
+        super::follow_moves(&other).await.expect("followed");
+        assert!(other.memberships.known(tenant, device).is_some());
+        let changed = definition("g", "labels.a == \"2\"", None);
+        update(&scene, &made, changed).await.expect("changed");
+        settle(&scene).await;
+        super::follow_moves(&other).await.expect("followed");
+        assert!(super::of(&other, tenant, device).await.expect("read").is_empty());
+    })
+    .await;
+}

@@ -27,7 +27,11 @@ mod enrollment;
 mod enrollment_tokens;
 mod est;
 mod first_run;
+<<<<<<< HEAD
 mod gitops;
+=======
+mod groups;
+>>>>>>> wip-groups
 mod idempotency;
 mod injection;
 mod log_endpoints;

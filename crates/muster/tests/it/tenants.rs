@@ -6,9 +6,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
+    PATIENCE,
     api::{Answer, Api, answer},
     database::each_database,
     device::Device,
+    eventually,
     jwt::{self, TokenKey},
     routes::{Route, all},
     server::{AdminFile, Options, Server, assert_healthy, create_tenant},
@@ -89,6 +91,11 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         .await
         .expect(201);
     let shown = api.get(&format!("/devices/{}", device.id())).await.ok();
+    eventually("the group is evaluated", PATIENCE, async || {
+        let group = api.get(&format!("/groups/{name}-group")).await.ok();
+        (group["state"] == "ready" && group["members"] == 1).then_some(())
+    })
+    .await;
     let text = |value: &Value| value.as_str().expect("an id is text").to_owned();
     let ids = BTreeMap::from([
         ("clients", vec![text(&client["client_id"])]),
