@@ -58,6 +58,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "artifacts",
         sql: include_str!("../migrations/0005_artifacts.sql"),
     },
+    Migration {
+        version: 6,
+        name: "compliance",
+        sql: include_str!("../migrations/0008_compliance.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -67,6 +72,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     audit::STATEMENTS,
     certificates::STATEMENTS,
     commands::STATEMENTS,
+    compliance::STATEMENTS,
     configuration::STATEMENTS,
     devices::STATEMENTS,
     devices::TARGET_STATEMENTS,

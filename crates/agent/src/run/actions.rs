@@ -121,7 +121,13 @@ impl Agent {
             (CommandKind::CollectInventory { .. }, None) => {
                 Execution::failed("upload_failed", "the server could not be reached")
             }
-            (CommandKind::Lock { .. } | CommandKind::Restart { .. } | CommandKind::Wipe { .. }, _) => {
+            (
+                CommandKind::Lock { .. }
+                | CommandKind::Restart { .. }
+                | CommandKind::Message { .. }
+                | CommandKind::Wipe { .. },
+                _,
+            ) => {
                 self.on_machine(move |machine| execute_on(machine, &kind)).await
             }
         };
