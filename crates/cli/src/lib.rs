@@ -25,7 +25,7 @@ pub use verbs::log::LogCommand;
 
 use output::Printer;
 use verbs::{
-    client, command, console_link, context as contexts, device, enrollment, login, policy, policy_compile,
+    client, command, compliance, console_link, context as contexts, device, enrollment, login, policy, policy_compile,
     rollout, system, token,
 };
 
@@ -68,13 +68,19 @@ pub enum Command {
     /// Devices: list, details, facts, settings, timeline, quarantine, retirement
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// Compliance: where the fleet stands, violations, the share of each rule
+    #[command(args_conflicts_with_subcommands = true)]
+    Compliance {
+        #[command(subcommand)]
+        command: Option<compliance::ComplianceCommand>,
+    },
     /// Policies, their versions and bundles, activation
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Rollouts: how an activated policy reaches devices
     #[command(subcommand)]
     Rollout(rollout::RolloutCommand),
-    /// One-shot actions on devices: lock, restart, collect inventory, wipe
+    /// One-shot actions on devices: lock, restart, collect inventory, message, wipe
     #[command(subcommand)]
     Command(command::CommandCommand),
     /// One-time enrollment tokens
@@ -138,6 +144,9 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Completion(arguments) => system::completion(&arguments, globals, printer),
         Command::Version => system::version(globals, printer).await,
         Command::Device(command) => device::run(command, &Api::connect(globals)?, printer).await,
+        Command::Compliance { command } => {
+            compliance::run(command, &Api::connect(globals)?, printer).await
+        }
         Command::Policy(policy::PolicyCommand::Compile(arguments)) if arguments.is_offline() => {
             policy_compile::offline(&arguments, printer)
         }
@@ -220,6 +229,10 @@ mod tests {
             "enrollment policy set --allow-unattested",
             "log verify --admin-file admin.json",
             "client create ci --scope device:read --scope policy:write",
+            "compliance",
+            "compliance violations --filter severity:high",
+            "device compliance laptop-7",
+            "command message laptop-7 hello --wait",
             "--context lab overview",
             "completion bash",
         ] {

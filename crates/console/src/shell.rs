@@ -18,6 +18,7 @@ use crate::assets::{ADDRESSES, Addresses};
 pub enum Section {
     Overview,
     Devices,
+    Compliance,
     Policies,
     Settings,
     Rollouts,
@@ -50,6 +51,12 @@ pub const NAVIGATION: &[NavEntry] = &[
         href: "/devices",
         label: "Devices",
         icon: "M3 4h14v9H3zM7 17h6M10 13v4",
+    },
+    NavEntry {
+        section: Section::Compliance,
+        href: "/compliance",
+        label: "Compliance",
+        icon: "M10 2.5l6 2.5v5c0 4-2.5 6.5-6 7.5-3.5-1-6-3.5-6-7.5V5zM7 10l2 2 4-4",
     },
     NavEntry {
         section: Section::Policies,

@@ -6,7 +6,9 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{App, access, audit, commands, configuration, devices, enrollment, fleet, policy, rollout};
+use crate::{
+    App, access, audit, commands, compliance, configuration, devices, enrollment, fleet, policy, rollout,
+};
 
 /// Where the API is mounted.
 pub const PREFIX: &str = "/api/v1";
@@ -41,6 +43,7 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(access::router())
         .merge(audit::router())
         .merge(commands::router())
+        .merge(compliance::router())
         .merge(configuration::router())
         .merge(devices::router())
         .merge(enrollment::router())

@@ -191,16 +191,11 @@ async fn inventory(State(gateway): State<Gateway>, request: Request) -> Result<S
         .facts
         .bounded()
         .map_err(|limit| MALFORMED.detail(limit.to_string()))?;
-    let (tenant, device, now) = (known.identity.tenant, known.identity.device, app.clock.now());
-    audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
-        let device = devices::get(tx, tenant, device)?;
-        devices::put_facts(tx, &device, tenant, &message.facts, now)
-    })
-    .await?;
+    let (tenant, device) = (known.identity.tenant, known.identity.device);
+    rollout::take_facts(app, tenant, device, message.facts).await?;
     if !known.identity.has_facts {
         app.registry.forget_identity(device);
     }
-    rollout::refresh(app, tenant, device).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

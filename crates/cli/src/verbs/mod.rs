@@ -3,6 +3,7 @@
 mod certificate;
 pub mod client;
 pub mod command;
+pub mod compliance;
 pub mod console_link;
 pub mod context;
 pub mod device;

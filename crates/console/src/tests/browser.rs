@@ -111,6 +111,8 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
         [
             "/",
             "/devices",
+            "/compliance",
+            "/compliance?filter=severity%3Amedium",
             "/policies",
             "/policies/new",
             "/rollouts",

@@ -78,8 +78,8 @@ impl DeviceFilter {
     }
 }
 
-/// Splits at spaces outside double quotes; the quotes themselves are dropped.
-fn terms(filter: &str) -> Vec<String> {
+/// Splits a filter at spaces outside double quotes; the quotes themselves are dropped.
+pub fn terms(filter: &str) -> Vec<String> {
     let (mut terms, mut term, mut quoted) = (Vec::new(), String::new(), false);
     for character in filter.chars().filter(|character| !character.is_control()) {
         match character {

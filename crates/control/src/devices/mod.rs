@@ -29,7 +29,7 @@ pub use admission::{
     rekey,
 };
 pub use api::{DeviceView, router};
-pub use filter::DeviceFilter;
+pub use filter::{DeviceFilter, terms};
 pub use quarantine::{QuarantineDecision, decide, rivals};
 pub use registry::{Connected, Identity, Registry, Seat};
 pub use rules::Admission;

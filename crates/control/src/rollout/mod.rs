@@ -13,6 +13,7 @@ mod api;
 mod change;
 mod desired;
 mod reconcile;
+mod reevaluate;
 mod report;
 mod rules;
 mod store;
@@ -34,9 +35,10 @@ pub use api::{RolloutView, StageView, router, view};
 pub use change::{Undone, activate, pause, resume, undo};
 pub use desired::{DESIRED_STATE_DAYS, desired_for, ensure, load, reload};
 pub use reconcile::reconcile;
+pub use reevaluate::reevaluate;
 pub use report::{
-    Accepted, DevicePolicy, OpenReport, Reporter, accept_report, device_settings, policies_of, refresh,
-    settings_of,
+    Accepted, DevicePolicy, OpenReport, Reporter, accept_report, device_settings, policies_of, settings_of,
+    take_facts,
 };
 pub use rules::{Gate, Plan, ReportState, Stage, Target};
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use muster_model::{
     DeviceId, PolicyId, RolloutId, SettingReport, TenantId, Timestamp, compliance::ComplianceState,
-    evaluate::Verdict, platform::Platform, text::VersionLabel,
+    evaluate::Verdict, facts::Facts, platform::Platform, text::VersionLabel,
 };
-use muster_storage::{Scope, Tx};
+use muster_storage::Tx;
 use muster_trust::{
     dsse::Envelope,
     key::PublicKey,
@@ -20,9 +20,12 @@ use super::{
 };
 use crate::{
     App,
-    access::problem::{DEVICE_BLOCKED, EPOCH_MISMATCH, MALFORMED, Problem, UNAVAILABLE},
-    audit,
-    compliance::{self, DeviceSettingsView, PolicyRow, Reported},
+    access::{
+        Author,
+        problem::{DEVICE_BLOCKED, EPOCH_MISMATCH, MALFORMED, Problem, UNAVAILABLE},
+    },
+    audit::{self, LoggedTx},
+    compliance::{self, DeviceSettingsView, Occasion, PolicyRow, Reported},
     devices::{self, Device},
     policy,
 };
@@ -77,7 +80,8 @@ pub async fn accept_report(app: &App, reporter: &Reporter, envelope: &Envelope) 
         app.clock.now(),
         String::from_utf8(envelope.to_json()).map_err(Problem::internal)?,
     );
-    let accepted = audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+    let accepted = audit::observe(app, &Author::system(tenant), move |tx| {
+        let turn = compliance::begin(tx, tenant, device, now)?;
         if let Some(stored) = store::report(tx, tenant, device)?
             && is_overtaken(age_of(&stored)?, age(&statement))
         {
@@ -88,7 +92,8 @@ pub async fn accept_report(app: &App, reporter: &Reporter, envelope: &Envelope) 
             is_current,
         };
         let known = devices::get(tx, tenant, device)?;
-        let standing = compliance::refresh(tx, tenant, &known, &set.policies, &reported, now)?;
+        let (policies, occasion) = (&set.policies, Occasion::Report);
+        let standing = compliance::refresh(tx, turn, &known, &set.digest, policies, &reported, occasion)?;
         let state = ReportState::of(&statement.settings);
         let report = Report {
             device,
@@ -114,18 +119,45 @@ pub async fn accept_report(app: &App, reporter: &Reporter, envelope: &Envelope) 
     Ok(accepted)
 }
 
-/// Evaluates a device anew: its facts changed, or what it should be at.
-pub async fn refresh(app: &App, tenant: TenantId, device: DeviceId) -> Result<ComplianceState, Problem> {
+/// Takes a device's facts, and evaluates it anew if its verdicts read something of what changed.
+pub async fn take_facts(app: &App, tenant: TenantId, device: DeviceId, facts: Facts) -> Result<(), Problem> {
     super::ensure(app, tenant).await?;
     let (work, now) = (app.clone(), app.clock.now());
-    audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+    audit::observe(app, &Author::system(tenant), move |tx| {
+        let turn = compliance::begin(tx, tenant, device, now)?;
         let device = devices::get(tx, tenant, device)?;
+        let facts_before = devices::facts(tx, tenant, device.id)?.map(|(facts, _)| facts);
+        devices::put_facts(tx, &device, tenant, &facts, now)?;
+        let learned = devices::get(tx, tenant, device.id)?;
         let set = desired(&work.activations, tenant, device.platform, device.id)?;
-        let (reported, _) = last_reported(tx, tenant, &device, &set)?;
-        let policies = &set.policies;
-        Ok(compliance::refresh(tx, tenant, &device, policies, &reported, now)?.state)
+        let (before, after) = (
+            compliance::subject(&device, facts_before.as_ref()),
+            compliance::subject(&learned, Some(&facts)),
+        );
+        if turn.is_fresh(&set.digest, now) && !compliance::is_affected(&set.policies, &before, &after) {
+            return Ok(());
+        }
+        let (reported, _) = last_reported(tx, tenant, &learned, &set)?;
+        let (policies, occasion) = (&set.policies, Occasion::Change);
+        compliance::refresh(tx, turn, &learned, &set.digest, policies, &reported, occasion).map(drop)
     })
     .await
+}
+
+/// Evaluates a device anew in a transaction of the caller: what it should be at has changed, or time went by.
+pub fn refresh_in(
+    tx: &mut LoggedTx<'_>,
+    activations: &Activations,
+    device: DeviceId,
+) -> Result<ComplianceState, Problem> {
+    let (tenant, now) = (tx.tenant(), tx.at());
+    let turn = compliance::begin(tx, tenant, device, now)?;
+    let device = devices::get(tx, tenant, device)?;
+    let set = desired(activations, tenant, device.platform, device.id)?;
+    let (reported, _) = last_reported(tx, tenant, &device, &set)?;
+    let (policies, occasion) = (&set.policies, Occasion::Change);
+    let standing = compliance::refresh(tx, turn, &device, &set.digest, policies, &reported, occasion)?;
+    Ok(standing.state)
 }
 
 /// A device's settings and verdicts, evaluated now.
