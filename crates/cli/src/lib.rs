@@ -25,8 +25,8 @@ pub use verbs::log::LogCommand;
 
 use output::Printer;
 use verbs::{
-    client, command, compliance, console_link, context as contexts, device, enrollment, login, policy, policy_compile,
-    rollout, system, token,
+    client, command, compliance, console_link, context as contexts, device, enrollment, login, policy,
+    policy_compile, rollout, system, token,
 };
 
 /// Flags that every verb takes.
@@ -144,9 +144,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Completion(arguments) => system::completion(&arguments, globals, printer),
         Command::Version => system::version(globals, printer).await,
         Command::Device(command) => device::run(command, &Api::connect(globals)?, printer).await,
-        Command::Compliance { command } => {
-            compliance::run(command, &Api::connect(globals)?, printer).await
-        }
+        Command::Compliance { command } => compliance::run(command, &Api::connect(globals)?, printer).await,
         Command::Policy(policy::PolicyCommand::Compile(arguments)) if arguments.is_offline() => {
             policy_compile::offline(&arguments, printer)
         }

@@ -94,7 +94,9 @@ pub fn spark(shares: &[f64]) -> Option<String> {
     const WIDE: f64 = 100.0;
     const HIGH: f64 = 24.0;
     const EDGE: f64 = 2.0;
-    let steps = u32::try_from(shares.len().checked_sub(1)?).ok().filter(|steps| *steps > 0)?;
+    let steps = u32::try_from(shares.len().checked_sub(1)?)
+        .ok()
+        .filter(|steps| *steps > 0)?;
     // Shares below one in a hundred stay near the ground: noise must not look like an alarm.
     let top = shares.iter().copied().fold(0.01, f64::max);
     let mut path = String::new();
@@ -241,7 +243,10 @@ mod tests {
 
     #[test]
     fn a_sparkline_stays_on_its_grid() {
-        assert_eq!(spark(&[0.0, 0.5, 1.0]).as_deref(), Some("M0.0 22.0L50.0 12.0L100.0 2.0"));
+        assert_eq!(
+            spark(&[0.0, 0.5, 1.0]).as_deref(),
+            Some("M0.0 22.0L50.0 12.0L100.0 2.0")
+        );
         assert_eq!(spark(&[0.0, 0.0]).as_deref(), Some("M0.0 22.0L100.0 22.0"));
         assert_eq!((spark(&[]), spark(&[0.5])), (None, None));
     }

@@ -210,11 +210,7 @@ async fn alarm(app: &App, known: &Known, problem: Problem) -> Problem {
 }
 
 /// The commands that wait, and whether the device is to put its settings in force again.
-async fn read_due(
-    app: &App,
-    identity: &Identity,
-    now: Timestamp,
-) -> Result<(Vec<Command>, bool), Problem> {
+async fn read_due(app: &App, identity: &Identity, now: Timestamp) -> Result<(Vec<Command>, bool), Problem> {
     let (tenant, device, epoch) = (identity.tenant, identity.device, identity.epoch);
     app.db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {

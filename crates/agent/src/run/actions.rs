@@ -127,9 +127,7 @@ impl Agent {
                 | CommandKind::Message { .. }
                 | CommandKind::Wipe { .. },
                 _,
-            ) => {
-                self.on_machine(move |machine| execute_on(machine, &kind)).await
-            }
+            ) => self.on_machine(move |machine| execute_on(machine, &kind)).await,
         };
         tracing::info!(command = %command_id, outcome = ?execution.outcome, code = execution.code, "executed");
         let reading = machine_clock::read();

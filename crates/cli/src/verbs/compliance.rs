@@ -101,11 +101,7 @@ struct Change {
 }
 
 /// Runs one verb.
-pub async fn run(
-    command: Option<ComplianceCommand>,
-    api: &Api,
-    printer: &Printer,
-) -> Result<(), CliError> {
+pub async fn run(command: Option<ComplianceCommand>, api: &Api, printer: &Printer) -> Result<(), CliError> {
     match command.unwrap_or(ComplianceCommand::Summary) {
         ComplianceCommand::Summary => {
             let answer: Answer<Summary> = api.send(Call::get(&["compliance"])).await?;
@@ -167,7 +163,10 @@ pub(super) async fn of_device(id: &str, api: &Api, printer: &Printer) -> Result<
 
 fn summary(answer: &Summary) -> Sheet {
     let counts = |counts: &std::collections::BTreeMap<String, i64>| {
-        let parts: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
+        let parts: Vec<String> = counts
+            .iter()
+            .map(|(word, count)| format!("{count} {word}"))
+            .collect();
         or_dash((!parts.is_empty()).then(|| parts.join(", ")).as_deref())
     };
     let sheet = Sheet::new().fields(vec![
@@ -179,7 +178,8 @@ fn summary(answer: &Summary) -> Sheet {
 }
 
 fn rules(sheet: Sheet, rules: &[Rule]) -> Sheet {
-    let percent = |share: Option<f64>| or_dash(share.map(|share| format!("{:.1} %", share * 100.0)).as_deref());
+    let percent =
+        |share: Option<f64>| or_dash(share.map(|share| format!("{:.1} %", share * 100.0)).as_deref());
     let rows = rules.iter().map(|rule| {
         vec![
             rule.subject.clone(),
@@ -193,7 +193,15 @@ fn rules(sheet: Sheet, rules: &[Rule]) -> Sheet {
     });
     sheet.rows(
         "no rules",
-        &["rule", "policy", "violating", "judged", "share", "a day ago", "a week ago"],
+        &[
+            "rule",
+            "policy",
+            "violating",
+            "judged",
+            "share",
+            "a day ago",
+            "a week ago",
+        ],
         rows.collect(),
     )
 }
@@ -218,7 +226,9 @@ fn violations(sheet: Sheet, printer: &Printer, violations: &[Violation]) -> Shee
     });
     sheet.rows(
         "no open violations",
-        &["device", "violated", "policy", "severity", "since", "reason", "next"],
+        &[
+            "device", "violated", "policy", "severity", "since", "reason", "next",
+        ],
         rows.collect(),
     )
 }

@@ -60,7 +60,10 @@ const SENTENCES: &[(&str, &str)] = &[
     ("compliance.changed", "Compliance changed"),
     ("compliance.escalated", "Violation escalated"),
     ("compliance.postponed", "Remediation past its hourly budget waits"),
-    ("compliance.reapply_asked", "Device asked to apply its settings again"),
+    (
+        "compliance.reapply_asked",
+        "Device asked to apply its settings again",
+    ),
     ("compliance.remedied", "Remediation command given"),
     ("compliance.resolved", "Violation resolved"),
     ("compliance.violated", "Violation found"),

@@ -187,7 +187,11 @@ fn escalation_need(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Opti
     if escalated.is_empty() {
         return Ok(None);
     }
-    let more = if escalated.len() == LOOKED_AT { " or more" } else { "" };
+    let more = if escalated.len() == LOOKED_AT {
+        " or more"
+    } else {
+        ""
+    };
     let count = i64::try_from(escalated.len()).unwrap_or(i64::MAX);
     let examples = escalated.iter().take(EXAMPLES).map(|violation| Link {
         label: format!("{}: {}", violation.device_name, violation.subject),

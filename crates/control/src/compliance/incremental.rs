@@ -39,9 +39,7 @@ pub fn recheck_at(policies: &[Arc<ActivePolicy>], now: Timestamp) -> Option<Time
         .flat_map(|policy| policy.settings.iter())
         .filter_map(|(key, value)| setting_deadline(key, value))
         .filter(|deadline| *deadline > now);
-    deadlines
-        .chain(reads_time.then(|| now.plus(RECHECK_EVERY)))
-        .min()
+    deadlines.chain(reads_time.then(|| now.plus(RECHECK_EVERY))).min()
 }
 
 #[cfg(test)]
@@ -162,10 +160,14 @@ mod tests {
 
     #[test]
     fn what_no_verdict_reads_affects_nobody() {
-        let policies = [policy("{}", r#"[{"name":"a","check":{"fact":"os.version","op":"ge","value":"3"}}]"#)];
+        let policies = [policy(
+            "{}",
+            r#"[{"name":"a","check":{"fact":"os.version","op":"ge","value":"3"}}]"#,
+        )];
         let read = |json: &str| serde_json::from_str::<Facts>(json).expect("facts");
         let one = read(r#"{"hardware":{},"os":{"version":"3"},"collected_at":"2026-11-23T21:00:00Z"}"#);
-        let mut other = read(r#"{"hardware":{"model":"x"},"os":{"version":"3"},"collected_at":"2026-11-24T21:00:00Z"}"#);
+        let mut other =
+            read(r#"{"hardware":{"model":"x"},"os":{"version":"3"},"collected_at":"2026-11-24T21:00:00Z"}"#);
         let affected = |one: &Facts, other: &Facts| {
             let (one, other) = (
                 Subject::of_facts(Platform::Linux, Some(one)),
@@ -184,7 +186,10 @@ mod tests {
         let enforced = r#"{"os.update.enforce":{"version":"14","deadline":"2026-11-23T21:10:00Z"}}"#;
         let fresh = r#"[{"name":"a","expression":"now - facts.collected_at < duration(\"168h\")"}]"#;
         assert_eq!(recheck_at(&[policy("{}", "[]")], now), None);
-        assert_eq!(recheck_at(&[policy("{}", fresh)], now), Some(now.plus(RECHECK_EVERY)));
+        assert_eq!(
+            recheck_at(&[policy("{}", fresh)], now),
+            Some(now.plus(RECHECK_EVERY))
+        );
         let deadline: Timestamp = "2026-11-23T21:10:00Z".parse().expect("a time");
         assert_eq!(recheck_at(&[policy(enforced, fresh)], now), Some(deadline));
         assert_eq!(recheck_at(&[policy(enforced, "[]")], deadline), None);

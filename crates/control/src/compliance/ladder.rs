@@ -278,7 +278,9 @@ mod tests {
         violation.next_at = Some(at(9000));
         let same = judged(Judged::Violated(found(Some(LADDER))));
         assert_eq!(compare(vec![violation.clone()], &same, at(1200)), []);
-        let other = judged(Judged::Violated(found(Some(r#"{"steps":[{"action":"notify"}]}"#))));
+        let other = judged(Judged::Violated(found(Some(
+            r#"{"steps":[{"action":"notify"}]}"#,
+        ))));
         let steps = compare(vec![violation], &other, at(1200));
         let [Step::Update(changed)] = &steps[..] else {
             panic!("it is updated: {steps:?}");

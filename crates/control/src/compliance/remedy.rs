@@ -65,7 +65,10 @@ async fn take(app: &App, tenant: TenantId, violation: Violation) -> Result<bool,
         // The order of every evaluation: the device first, then its violations.
         super::begin(tx, tenant, violation.device, now)?;
         let place = usize::try_from(violation.steps_done).unwrap_or(usize::MAX);
-        let steps = violation.remediation.as_ref().map(|remediation| &remediation.steps);
+        let steps = violation
+            .remediation
+            .as_ref()
+            .map(|remediation| &remediation.steps);
         let Some(step) = steps.and_then(|steps| steps.get(place)).cloned() else {
             return Ok(false);
         };

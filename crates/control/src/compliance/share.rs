@@ -97,11 +97,7 @@ pub async fn sample(app: &App) -> Result<usize, Problem> {
 }
 
 /// The shares as they are now, the largest number of violating devices first.
-pub fn rule_shares(
-    tx: &mut Tx,
-    tenant: TenantId,
-    now: Timestamp,
-) -> Result<Vec<RuleShare>, Problem> {
+pub fn rule_shares(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<RuleShare>, Problem> {
     let hour = hour_of(now);
     let shares = now_shares(tx, tenant, hour)?;
     let mut earlier = |hours: i64| -> Result<BTreeMap<(PolicyId, String), f64>, Problem> {
@@ -157,7 +153,9 @@ pub fn share_history(
 /// Deletes what is past its time. A reconciler's step.
 pub async fn forget_expired(app: &App) -> Result<(), Problem> {
     let now = app.clock.now();
-    let before = now.minus(Duration::from_secs(u64::try_from(KEPT_DAYS * 86_400).unwrap_or(0)));
+    let before = now.minus(Duration::from_secs(
+        u64::try_from(KEPT_DAYS * 86_400).unwrap_or(0),
+    ));
     audit::housekeeping(app, Scope::System, move |tx| {
         store::forget_violations(tx, before, FORGOTTEN_PER_PASS)?;
         store::forget_changes(tx, before, FORGOTTEN_PER_PASS)?;
@@ -212,10 +210,7 @@ fn now_shares(tx: &mut Tx, tenant: TenantId, hour: i64) -> Result<Vec<Share>, Pr
     Ok(shares)
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "numbers of devices are far below 2^52"
-)]
+#[expect(clippy::cast_precision_loss, reason = "numbers of devices are far below 2^52")]
 fn part(share: &Share) -> f64 {
     if share.judged <= 0 {
         return 0.0;

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use muster_model::{
-    ComplianceState, DeviceId, PolicyId, TenantId, Timestamp, ViolationId, rules::Severity,
-};
+use muster_model::{ComplianceState, DeviceId, PolicyId, TenantId, Timestamp, ViolationId, rules::Severity};
 use muster_storage::Tx;
 use muster_trust::key::{Digest, sha256};
 
@@ -191,7 +189,11 @@ fn note_change(
     if from == to {
         return Ok(());
     }
-    let change = Change { at: tx.at(), from, to };
+    let change = Change {
+        at: tx.at(),
+        from,
+        to,
+    };
     let id = ViolationId::generate(change.at, clock::random()).uuid();
     store::put_change(tx, tenant, id, device.id, &change)?;
     store::trim_changes(tx, tenant, device.id, CHANGES_PER_DEVICE_MAX)?;

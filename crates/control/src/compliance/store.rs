@@ -12,10 +12,34 @@ use super::{Change, HeldRow, ListedViolation, Share, TenantRow, Violation, Viola
 macro_rules! violation_columns {
     ($prefix:literal) => {
         concat!(
-            $prefix, "violation_id, ", $prefix, "device_id, ", $prefix, "policy_id, ", $prefix, "subject, ",
-            $prefix, "severity, ", $prefix, "reason, ", $prefix, "since, ", $prefix, "unknown_since, ",
-            $prefix, "remediation, ", $prefix, "grace_until, ", $prefix, "steps_done, ", $prefix, "next_at, ",
-            $prefix, "escalated_at, ", $prefix, "resolved_at"
+            $prefix,
+            "violation_id, ",
+            $prefix,
+            "device_id, ",
+            $prefix,
+            "policy_id, ",
+            $prefix,
+            "subject, ",
+            $prefix,
+            "severity, ",
+            $prefix,
+            "reason, ",
+            $prefix,
+            "since, ",
+            $prefix,
+            "unknown_since, ",
+            $prefix,
+            "remediation, ",
+            $prefix,
+            "grace_until, ",
+            $prefix,
+            "steps_done, ",
+            $prefix,
+            "next_at, ",
+            $prefix,
+            "escalated_at, ",
+            $prefix,
+            "resolved_at"
         )
     };
 }
@@ -177,11 +201,7 @@ pub fn save_device(
 }
 
 /// The digest of the policies that a device was evaluated by last.
-pub fn evaluated_by(
-    tx: &mut Tx,
-    tenant: TenantId,
-    device: DeviceId,
-) -> Result<Option<String>, StorageError> {
+pub fn evaluated_by(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Option<String>, StorageError> {
     tx.query_opt(&EVALUATED_BY, &[&tenant.uuid(), &device.uuid()], |row| row.get(0))
 }
 
@@ -309,12 +329,7 @@ pub fn update_violation(tx: &mut Tx, tenant: TenantId, violation: &Violation) ->
     )
 }
 
-pub fn resolve(
-    tx: &mut Tx,
-    tenant: TenantId,
-    id: ViolationId,
-    at: Timestamp,
-) -> Result<u64, StorageError> {
+pub fn resolve(tx: &mut Tx, tenant: TenantId, id: ViolationId, at: Timestamp) -> Result<u64, StorageError> {
     tx.execute(&RESOLVE, &[&tenant.uuid(), &id.uuid(), &at.as_micros()])
 }
 
@@ -496,12 +511,7 @@ pub fn changes_of(
     })
 }
 
-pub fn trim_changes(
-    tx: &mut Tx,
-    tenant: TenantId,
-    device: DeviceId,
-    kept: i64,
-) -> Result<u64, StorageError> {
+pub fn trim_changes(tx: &mut Tx, tenant: TenantId, device: DeviceId, kept: i64) -> Result<u64, StorageError> {
     tx.execute(&TRIM_CHANGES, &[&tenant.uuid(), &device.uuid(), &kept])
 }
 

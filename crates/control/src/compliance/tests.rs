@@ -1,8 +1,6 @@
 //! Violations, ladders and shares over facts, reports and routes, on both engines.
 
-use std::time::Duration;
-
-use muster_model::{ComplianceState, facts::Facts, platform::Platform};
+use muster_model::{facts::Facts, platform::Platform};
 use muster_storage::{
     Scope,
     testing::{on_both, statement_problems, whole_table_scans},
@@ -20,7 +18,8 @@ use crate::{
 
 /// A rule about the system's version, with what else a test wants of it.
 fn os_rule(more: Value) -> Value {
-    let mut rule = json!({"name": "fresh system", "check": {"fact": "os.version", "op": "ge", "value": "13"}});
+    let mut rule =
+        json!({"name": "fresh system", "check": {"fact": "os.version", "op": "ge", "value": "13"}});
     for (key, value) in more.as_object().expect("it is an object") {
         rule[key] = value.clone();
     }
@@ -71,12 +70,17 @@ async fn remedied(scene: &Scene) -> usize {
 }
 
 async fn reevaluated(scene: &Scene) -> usize {
-    rollout::reevaluate(&scene.app).await.expect("the fleet can be evaluated")
+    rollout::reevaluate(&scene.app)
+        .await
+        .expect("the fleet can be evaluated")
 }
 
 async fn compliance_at(scene: &Scene, device: &TestDevice) -> Option<i64> {
     let (tenant, id) = (scene.tenant, device.id);
-    let read = scene.app.db.read(scene.storage(), move |tx| devices::get(tx, tenant, id));
+    let read = scene
+        .app
+        .db
+        .read(scene.storage(), move |tx| devices::get(tx, tenant, id));
     let device = read.await.expect("the device is there");
     device.compliance_at.map(|at| at.as_micros())
 }
@@ -101,13 +105,24 @@ async fn a_violation_opens_and_ends_with_the_verdict_and_is_kept_as_history() {
     on_both(MIGRATIONS, async |db| {
         let scene = Scene::new(db.db().clone()).await;
         let device = scene.device(Platform::Linux).await;
-        activate(&scene, "baseline", "1", json!([os_rule(json!({"severity": "high"}))])).await;
+        activate(
+            &scene,
+            "baseline",
+            "1",
+            json!([os_rule(json!({"severity": "high"}))]),
+        )
+        .await;
         says(&scene, &device, "12").await;
         let found = of(&scene, &device).await;
         assert_eq!(found["compliance"], "noncompliant");
         let open = &found["open"][0];
         assert_eq!(
-            (&open["subject"], &open["severity"], &open["reason"], &open["policy_name"]),
+            (
+                &open["subject"],
+                &open["severity"],
+                &open["reason"],
+                &open["policy_name"]
+            ),
             (
                 &json!("fresh system"),
                 &json!("high"),
@@ -115,7 +130,10 @@ async fn a_violation_opens_and_ends_with_the_verdict_and_is_kept_as_history() {
                 &json!("baseline")
             )
         );
-        assert_eq!((&open["in_grace"], &open["next_step"]), (&json!(false), &json!(null)));
+        assert_eq!(
+            (&open["in_grace"], &open["next_step"]),
+            (&json!(false), &json!(null))
+        );
         assert_eq!(scene.entries("compliance.violated").await, 1);
 
         // Another reason of the same violation is the same violation.
@@ -130,7 +148,10 @@ async fn a_violation_opens_and_ends_with_the_verdict_and_is_kept_as_history() {
         scene.pass_seconds(60);
         says(&scene, &device, "13").await;
         let after = of(&scene, &device).await;
-        assert_eq!((&after["compliance"], &after["open"]), (&json!("compliant"), &json!([])));
+        assert_eq!(
+            (&after["compliance"], &after["open"]),
+            (&json!("compliant"), &json!([]))
+        );
         assert_eq!(after["resolved"][0]["id"], open["id"]);
         assert_eq!(after["changes"][0]["to"], "compliant");
         assert_eq!(after["changes"][1]["to"], "noncompliant");
@@ -179,7 +200,10 @@ async fn a_ladder_takes_each_step_once_after_the_grace_whoever_climbs() {
         assert_eq!(found["compliance"], "noncompliant");
         assert_eq!(found["grace_until"], found["open"][0]["grace_until"]);
         assert_eq!(
-            (&found["open"][0]["in_grace"], &found["open"][0]["next_step"]["action"]),
+            (
+                &found["open"][0]["in_grace"],
+                &found["open"][0]["next_step"]["action"]
+            ),
             (&json!(true), &json!("notify"))
         );
         scene.pass_seconds(99);
@@ -215,7 +239,8 @@ async fn a_resolved_violation_climbs_no_further() {
     on_both(MIGRATIONS, async |db| {
         let scene = Scene::new(db.db().clone()).await;
         let device = scene.device(Platform::Linux).await;
-        let ladder = json!({"steps": [{"after_seconds": 60, "action": "command", "command": {"type": "restart"}}]});
+        let ladder =
+            json!({"steps": [{"after_seconds": 60, "action": "command", "command": {"type": "restart"}}]});
         activate(
             &scene,
             "baseline",
@@ -304,7 +329,8 @@ async fn a_verdict_that_reads_the_time_is_looked_at_again() {
     on_both(MIGRATIONS, async |db| {
         let scene = Scene::new(db.db().clone()).await;
         let device = scene.device(Platform::Linux).await;
-        let rule = json!({"name": "fresh facts", "expression": "now - facts.collected_at < duration(\"2h\")"});
+        let rule =
+            json!({"name": "fresh facts", "expression": "now - facts.collected_at < duration(\"2h\")"});
         activate(&scene, "baseline", "1", json!([rule])).await;
         says(&scene, &device, "12").await;
         reevaluated(&scene).await;
@@ -349,7 +375,11 @@ async fn shares_are_sampled_once_an_hour_and_compared_with_yesterday() {
             (&json!(0.5), &json!(null))
         );
         super::sample(&scene.app).await.expect("it can be sampled");
-        let history = get(&scene, "/compliance/rules/baseline/fresh%20system/history?hours=48").await;
+        let history = get(
+            &scene,
+            "/compliance/rules/baseline/fresh%20system/history?hours=48",
+        )
+        .await;
         let shares: Vec<&Value> = history["items"]
             .as_array()
             .expect("a list")
@@ -358,7 +388,9 @@ async fn shares_are_sampled_once_an_hour_and_compared_with_yesterday() {
             .collect();
         assert_eq!(shares, [&json!(0.5), &json!(0.0)]);
         scene.pass_seconds((KEPT_DAYS + 2) * 86_400);
-        super::forget_expired(&scene.app).await.expect("it can be forgotten");
+        super::forget_expired(&scene.app)
+            .await
+            .expect("it can be forgotten");
         let kept: i64 = scene
             .value("SELECT COUNT(*) FROM compliance_share WHERE tenant_id = $1")
             .await;
@@ -420,10 +452,9 @@ async fn a_device_that_is_to_apply_again_is_asked_until_its_report_comes() {
         assert_eq!(scene.entries("compliance.reapply_asked").await, 1);
         let (tenant, id) = (scene.tenant, device.id);
         let wanted = async || {
-            let read = scene
-                .app
-                .db
-                .read(scene.storage(), move |tx| compliance::is_report_wanted(tx, tenant, id));
+            let read = scene.app.db.read(scene.storage(), move |tx| {
+                compliance::is_report_wanted(tx, tenant, id)
+            });
             read.await.expect("it can be read")
         };
         let evaluate = async |occasion| {
@@ -497,11 +528,4 @@ async fn one_tenants_violations_are_not_anothers() {
         assert_eq!((problem.status, problem.code().as_str()), (400, "invalid"));
     })
     .await;
-}
-
-#[test]
-fn the_bounds_fit_each_other() {
-    assert!(super::incremental::RECHECK_EVERY < super::work::PASS_EVERY);
-    assert!(Duration::from_secs(3600) >= super::incremental::RECHECK_EVERY);
-    assert_eq!(ComplianceState::ALL.len(), 4);
 }

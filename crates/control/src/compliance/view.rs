@@ -14,7 +14,9 @@ use muster_storage::Tx;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{ActivePolicy, ListedViolation, RuleShare, Standing, Violation, ViolationFilter, rule_shares, store};
+use super::{
+    ActivePolicy, ListedViolation, RuleShare, Standing, Violation, ViolationFilter, rule_shares, store,
+};
 use crate::{
     access::problem::{INVALID, Problem},
     devices, policy,
@@ -287,7 +289,9 @@ pub fn device_compliance(
     Ok(DeviceComplianceView {
         device_id: device.id,
         compliance: device.compliance,
-        grace_until: ends.and_then(|ends| ends.into_iter().max()).map(|at| at.to_string()),
+        grace_until: ends
+            .and_then(|ends| ends.into_iter().max())
+            .map(|at| at.to_string()),
         open,
         resolved,
         changes: changes
@@ -336,7 +340,8 @@ fn read_filter(tx: &mut Tx, tenant: TenantId, filter: &str) -> Result<ViolationF
             Some(("severity", word)) => {
                 let severity = Severity::parse(word);
                 read.severity = Some(
-                    severity.ok_or_else(|| INVALID.detail("severity: is one of low, medium, high, critical."))?,
+                    severity
+                        .ok_or_else(|| INVALID.detail("severity: is one of low, medium, high, critical."))?,
                 );
             }
             Some(("policy", name)) => read.policy = Some(policy::resolve(tx, tenant, name)?.id),

@@ -35,12 +35,7 @@ pub async fn tenants_in_turn(app: &App) -> Result<Vec<TenantId>, Problem> {
 }
 
 /// Devices of a tenant whose verdicts may have changed by time alone, the longest due first.
-pub fn rechecks(
-    tx: &mut Tx,
-    tenant: TenantId,
-    now: Timestamp,
-    limit: i64,
-) -> Result<Vec<DeviceId>, Problem> {
+pub fn rechecks(tx: &mut Tx, tenant: TenantId, now: Timestamp, limit: i64) -> Result<Vec<DeviceId>, Problem> {
     Ok(store::rechecks(tx, tenant, now, limit)?)
 }
 

@@ -18,6 +18,7 @@ mod authorities;
 mod certificates;
 mod certmonger;
 mod commands;
+mod compliance;
 mod crash;
 mod custody;
 mod device_nodes;

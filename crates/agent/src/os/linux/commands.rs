@@ -137,7 +137,15 @@ fn message(text: &str, root: &Root, tools: Tools) -> ExecOutcome {
     // Two arguments: a single one that names a file would be read as that file (wall(1)). The service manager starts it,
     // because the sandbox lets nothing here write to terminals; it reads `$$` as `$` (systemd.service(5)).
     let escaped = text.replace('$', "$$");
-    let unit = ["--collect", "--quiet", "--wait", "wall", "--", MESSAGE_HEAD, &escaped];
+    let unit = [
+        "--collect",
+        "--quiet",
+        "--wait",
+        "wall",
+        "--",
+        MESSAGE_HEAD,
+        &escaped,
+    ];
     let told = tools
         .run("systemd-run", &unit)
         .or_else(|_| tools.run("wall", &["--", MESSAGE_HEAD, text]));
