@@ -104,7 +104,7 @@ pub struct CheckinResponse {
     /// The server wants the facts.
     #[serde(default)]
     pub want_inventory: bool,
-    /// The server wants a fresh policy report.
+    /// The server wants the settings put in force again, and a fresh policy report.
     #[serde(default)]
     pub want_report: bool,
     /// The certificate should be renewed now.

@@ -27,8 +27,8 @@ pub use verbs::log::LogCommand;
 
 use output::Printer;
 use verbs::{
-    bundle, client, command, configuration, console_link, context as contexts, device, enrollment, group,
-    key, label, login, policy, policy_compile, rollout, system, token,
+    bundle, client, command, compliance, configuration, console_link, context as contexts, device,
+    enrollment, group, key, label, login, policy, policy_compile, rollout, system, token,
 };
 
 /// Flags that every verb takes.
@@ -76,6 +76,12 @@ pub enum Command {
     /// Labels of devices from a table
     #[command(subcommand)]
     Label(label::LabelCommand),
+    /// Compliance: where the fleet stands, violations, the share of each rule
+    #[command(args_conflicts_with_subcommands = true)]
+    Compliance {
+        #[command(subcommand)]
+        command: Option<compliance::ComplianceCommand>,
+    },
     /// Policies, their versions and bundles, activation
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -97,7 +103,7 @@ pub enum Command {
     /// Rollouts: how an activated policy reaches devices
     #[command(subcommand)]
     Rollout(rollout::RolloutCommand),
-    /// One-shot actions on devices: lock, restart, collect inventory, wipe
+    /// One-shot actions on devices: lock, restart, collect inventory, message, wipe
     #[command(subcommand)]
     Command(command::CommandCommand),
     /// One-time enrollment tokens
@@ -161,6 +167,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Completion(arguments) => system::completion(&arguments, globals, printer),
         Command::Version => system::version(globals, printer).await,
         Command::Device(command) => device::run(command, &Api::connect(globals)?, printer).await,
+        Command::Compliance { command } => compliance::run(command, &Api::connect(globals)?, printer).await,
         Command::Policy(policy::PolicyCommand::Compile(arguments)) if arguments.is_offline() => {
             policy_compile::offline(&arguments, printer)
         }
@@ -266,6 +273,10 @@ mod tests {
             "bundle push policy.zip",
             "key generate --role policy --out policy.pem",
             "client create ci --scope device:read --scope policy:write",
+            "compliance",
+            "compliance violations --filter severity:high",
+            "device compliance laptop-7",
+            "command message laptop-7 hello --wait",
             "--context lab overview",
             "completion bash",
         ] {

@@ -88,6 +88,27 @@ pub fn funnel(funnel: &Funnel) -> Vec<Step> {
     steps.collect()
 }
 
+/// Shares from 0 to 1 as the path of a line on a grid of 100 by 24, its highest point at the top; `None` where there are fewer
+/// than two.
+pub fn spark(shares: &[f64]) -> Option<String> {
+    const WIDE: f64 = 100.0;
+    const HIGH: f64 = 24.0;
+    const EDGE: f64 = 2.0;
+    let steps = u32::try_from(shares.len().checked_sub(1)?)
+        .ok()
+        .filter(|steps| *steps > 0)?;
+    // Shares below one in a hundred stay near the ground: noise must not look like an alarm.
+    let top = shares.iter().copied().fold(0.01, f64::max);
+    let mut path = String::new();
+    for (place, share) in (0_u32..).zip(shares) {
+        let x = WIDE * f64::from(place) / f64::from(steps);
+        let y = HIGH - EDGE - (HIGH - 2.0 * EDGE) * (share.clamp(0.0, 1.0) / top);
+        let letter = if place == 0 { 'M' } else { 'L' };
+        path.push_str(&format!("{letter}{x:.1} {y:.1}"));
+    }
+    Some(path)
+}
+
 /// Devices by compliance, from good to bad.
 pub fn compliance(counts: &BTreeMap<String, i64>) -> Bar {
     let words = [
@@ -218,6 +239,16 @@ mod tests {
             ]
         );
         assert!(funnel(&Funnel::default()).iter().all(|step| step.width == 0));
+    }
+
+    #[test]
+    fn a_sparkline_stays_on_its_grid() {
+        assert_eq!(
+            spark(&[0.0, 0.5, 1.0]).as_deref(),
+            Some("M0.0 22.0L50.0 12.0L100.0 2.0")
+        );
+        assert_eq!(spark(&[0.0, 0.0]).as_deref(), Some("M0.0 22.0L100.0 22.0"));
+        assert_eq!((spark(&[]), spark(&[0.5])), (None, None));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub enum Section {
     Overview,
     Devices,
     Groups,
+    Compliance,
     Policies,
     Settings,
     Rollouts,
@@ -57,6 +58,12 @@ pub const NAVIGATION: &[NavEntry] = &[
         href: "/groups",
         label: "Groups",
         icon: "M3 3.5h6v6H3zM11 3.5h6v6h-6zM3 11.5h6v5H3zM11 11.5h6v5h-6z",
+    },
+    NavEntry {
+        section: Section::Compliance,
+        href: "/compliance",
+        label: "Compliance",
+        icon: "M10 2.5l6 2.5v5c0 4-2.5 6.5-6 7.5-3.5-1-6-3.5-6-7.5V5zM7 10l2 2 4-4",
     },
     NavEntry {
         section: Section::Policies,

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     access::problem::Problem,
-    certificates, commands, devices, policy,
+    certificates, commands, compliance, devices, policy,
     secrets::{AuthoritySet, TenantKeys},
 };
 
@@ -41,6 +41,10 @@ pub fn check(
         Finding {
             what: "a command that waits was logged",
             broken: commands::broken(tx, tenant)?,
+        },
+        Finding {
+            what: "an open violation belongs to an active device and a known policy",
+            broken: compliance::broken(tx, tenant)?,
         },
         Finding {
             what: "a bundle is the one that was signed",

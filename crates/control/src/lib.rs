@@ -74,6 +74,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "rollouts",
         sql: include_str!("../migrations/0008_rollouts.sql"),
     },
+    Migration {
+        version: 9,
+        name: "compliance",
+        sql: include_str!("../migrations/0009_compliance.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -83,6 +88,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     audit::STATEMENTS,
     certificates::STATEMENTS,
     commands::STATEMENTS,
+    compliance::STATEMENTS,
     configuration::STATEMENTS,
     devices::STATEMENTS,
     devices::CHANGE_STATEMENTS,

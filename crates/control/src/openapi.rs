@@ -7,7 +7,8 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    App, access, audit, commands, configuration, devices, enrollment, fleet, groups, policy, rollout,
+    App, access, audit, commands, compliance, configuration, devices, enrollment, fleet, groups, policy,
+    rollout,
 };
 
 /// Where the API is mounted.
@@ -43,6 +44,7 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(access::router())
         .merge(audit::router())
         .merge(commands::router())
+        .merge(compliance::router())
         .merge(configuration::router())
         .merge(devices::router())
         .merge(enrollment::router())

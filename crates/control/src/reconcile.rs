@@ -19,7 +19,7 @@ use crate::{
     access::{self, problem::Problem},
     acme,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
-    certificates, clock, commands, configuration, devices, enrollment, groups, policy, rollout,
+    certificates, clock, commands, compliance, configuration, devices, enrollment, groups, policy, rollout,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -36,6 +36,7 @@ const FORGET_EVERY: Duration = Duration::from_secs(600);
 const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
 /// Counting rollouts rests this many times as long as it took: it may cost a tenth of the time.
 const ROLLOUTS_REST: u32 = 9;
+const COMPLIANCE_EVERY: Duration = Duration::from_secs(1);
 /// Entries that wait for another try; more than these are not kept.
 const UNFOLLOWED_MAX: usize = 1000;
 /// How often an entry is tried again: for a minute at least.
@@ -43,6 +44,8 @@ const FOLLOW_TRIES_MAX: u32 = 240;
 const LEASE_TTL: Duration = Duration::from_secs(5);
 /// The lease under which one node ends what is over.
 const SWEEPER_LEASE: &str = "control.sweeper";
+/// The lease under which one node evaluates what nobody reports and takes the steps of ladders.
+const COMPLIANCE_LEASE: &str = "control.compliance";
 
 /// Starts every loop; they end when `stop` says so.
 pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
@@ -50,6 +53,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     tasks.spawn(sequencer(app.clone(), stop.clone()));
     tasks.spawn(follower(app.clone(), stop.clone()));
     tasks.spawn(sweeper(app.clone(), stop.clone()));
+    tasks.spawn(keep_compliance(app.clone(), stop.clone()));
     tasks.spawn(every(
         app.clone(),
         stop.clone(),
@@ -232,8 +236,11 @@ fn forget_identities(app: &App, news: &News) {
 async fn take_note(app: &App, entry: &LogEntry) -> Result<(), Problem> {
     let device = entry.object.id.parse::<DeviceId>().ok();
     match (entry.action.as_str(), device) {
-        ("command.created", Some(device)) => app.registry.call(device),
+        ("command.created" | "compliance.reapply_asked", Some(device)) => app.registry.call(device),
         ("device.enrolled" | "device.quarantined", Some(device)) => {
+            if entry.action == "device.quarantined" {
+                compliance::forget(app, entry.tenant, device).await?;
+            }
             let epoch = entry
                 .detail_number("epoch")
                 .and_then(|epoch| u32::try_from(epoch).ok())
@@ -243,6 +250,7 @@ async fn take_note(app: &App, entry: &LogEntry) -> Result<(), Problem> {
             }
         }
         ("device.retired", Some(device)) => {
+            compliance::forget(app, entry.tenant, device).await?;
             commands::supersede_before(app, entry.tenant, device, u32::MAX).await?;
         }
         (action, _) if action.starts_with("rollout.") => {
@@ -332,8 +340,35 @@ async fn sweep(
         acme::forget_expired(app).await?;
         configuration::forget_expired(app).await?;
         groups::forget_moves(app).await?;
+        compliance::forget_expired(app).await?;
     }
     Ok(())
+}
+
+/// Evaluates what nobody reports, takes the steps of ladders, samples shares. It has its own lease: a pass over a large fleet
+/// must not hold rollouts up.
+async fn keep_compliance(app: App, stop: watch::Receiver<bool>) {
+    let (mut held, never) = (None, Notify::new());
+    while !*stop.borrow() {
+        if let Err(problem) = keep_compliance_once(&app, &mut held).await {
+            tracing::warn!(%problem, "compliance was not kept up everywhere; trying again");
+        }
+        wait(&stop, &never, COMPLIANCE_EVERY).await;
+    }
+    if let Some(held) = held {
+        let _ = app.db.release_lease(held.lease).await;
+    }
+}
+
+async fn keep_compliance_once(app: &App, held: &mut Option<Held>) -> Result<(), Problem> {
+    if hold(app, held, COMPLIANCE_LEASE).await?.is_none() {
+        return Ok(());
+    }
+    // One that fails holds the others up no more than until the next round.
+    let remedied = compliance::remedy(app).await;
+    let evaluated = rollout::reevaluate(app).await;
+    let sampled = compliance::sample(app).await;
+    remedied.and(evaluated).and(sampled).map(drop)
 }
 
 /// Turns wake-ups of other nodes into nudges here.

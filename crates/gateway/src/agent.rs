@@ -191,21 +191,14 @@ async fn inventory(State(gateway): State<Gateway>, request: Request) -> Result<S
         .facts
         .bounded()
         .map_err(|limit| MALFORMED.detail(limit.to_string()))?;
-    let (tenant, device, now) = (known.identity.tenant, known.identity.device, app.clock.now());
+    let (tenant, device) = (known.identity.tenant, known.identity.device);
     // Rollouts draw their stages by it.
     let model = message.facts.hardware.model.clone();
-    let shared = app.clone();
-    let moves = audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
-        let device = devices::get(tx, tenant, device)?;
-        devices::put_facts(tx, &device, tenant, &message.facts, now)?;
-        groups::settle(&shared, tx, tenant, &[device.id], now)
-    })
-    .await?;
+    let moves = rollout::take_facts(app, tenant, device, message.facts).await?;
     groups::note(app, &moves);
     if !known.identity.has_facts || model != known.identity.stratum.model {
         app.registry.forget_identity(device);
     }
-    rollout::refresh(app, tenant, device).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

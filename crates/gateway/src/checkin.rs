@@ -23,6 +23,7 @@ use muster_control::{
     },
     audit::{self, Head},
     commands::{self, Command},
+    compliance,
     devices::{DeviceState, Identity},
     rollout::{self, DesiredSet, Reporter},
 };
@@ -107,12 +108,15 @@ async fn work(
     };
     let set = set.filter(|set| set.digest != asked.state_digest);
     let mark = known.seat.mark();
-    let due = if known.seat.is_due() {
+    let (due, want_report) = if known.seat.is_due() {
         read_due(app, identity, now).await?
     } else {
-        Vec::new()
+        (Vec::new(), false)
     };
-    if due.is_empty() {
+    if want_report {
+        // It stays due until its report comes.
+        compliance::mark_report_asked(app, identity.tenant, identity.device).await?;
+    } else if due.is_empty() {
         known.seat.settle(mark);
     }
     let keys = app.keys.tenant(identity.tenant).map_err(Problem::internal)?;
@@ -120,6 +124,7 @@ async fn work(
     let mut answer = CheckinResponse {
         receipts_accepted,
         want_inventory: !identity.has_facts,
+        want_report,
         renew: must_renew(app, known.certificate_until, now),
         root_documents: keys
             .root_documents
@@ -217,11 +222,15 @@ async fn alarm(app: &App, known: &Known, problem: Problem) -> Problem {
     logged.err().unwrap_or(problem)
 }
 
-async fn read_due(app: &App, identity: &Identity, now: Timestamp) -> Result<Vec<Command>, Problem> {
+/// The commands that wait, and whether the device is to put its settings in force again.
+async fn read_due(app: &App, identity: &Identity, now: Timestamp) -> Result<(Vec<Command>, bool), Problem> {
     let (tenant, device, epoch) = (identity.tenant, identity.device, identity.epoch);
     app.db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
-            commands::due(tx, tenant, device, epoch, now)
+            Ok((
+                commands::due(tx, tenant, device, epoch, now)?,
+                compliance::is_report_wanted(tx, tenant, device)?,
+            ))
         })
         .await
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::UserMessage;
+
 /// The longest message on a lock screen.
 pub const MESSAGE_CHARS_MAX: usize = 256;
 /// The longest that a restart may be put off.
@@ -31,6 +33,10 @@ pub enum CommandKind {
         delay_seconds: Option<u32>,
     },
     CollectInventory {},
+    /// Shows a text to whoever is signed in.
+    Message {
+        text: UserMessage,
+    },
     Wipe {
         mode: WipeMode,
     },
@@ -70,6 +76,7 @@ impl CommandKind {
             CommandKind::Lock { .. }
             | CommandKind::Restart { .. }
             | CommandKind::CollectInventory {}
+            | CommandKind::Message { .. }
             | CommandKind::Wipe { .. } => Ok(()),
         }
     }
@@ -80,6 +87,7 @@ impl CommandKind {
             CommandKind::Lock { .. } => "lock",
             CommandKind::Restart { .. } => "restart",
             CommandKind::CollectInventory {} => "collect-inventory",
+            CommandKind::Message { .. } => "message",
             CommandKind::Wipe { .. } => "wipe",
         }
     }
@@ -88,9 +96,10 @@ impl CommandKind {
     pub const fn is_destructive(&self) -> bool {
         match self {
             CommandKind::Wipe { .. } => true,
-            CommandKind::Lock { .. } | CommandKind::Restart { .. } | CommandKind::CollectInventory {} => {
-                false
-            }
+            CommandKind::Lock { .. }
+            | CommandKind::Restart { .. }
+            | CommandKind::CollectInventory {}
+            | CommandKind::Message { .. } => false,
         }
     }
 }
@@ -269,6 +278,9 @@ mod tests {
         assert!(CommandKind::parse(br#"{"type":"lock","message":"hi"}"#).is_ok());
         assert!(CommandKind::parse(br#"{"type":"collect-inventory"}"#).is_ok());
         assert!(CommandKind::parse(br#"{"type":"wipe","mode":"full"}"#).is_ok());
+        assert!(CommandKind::parse(br#"{"type":"message","text":"Update, please."}"#).is_ok());
+        assert!(CommandKind::parse(br#"{"type":"message","text":" "}"#).is_err());
+        assert!(CommandKind::parse(br#"{"type":"message","text":"a\u001b[2J"}"#).is_err());
         assert!(CommandKind::parse(br#"{"type":"lock","extra":1}"#).is_err());
         assert!(CommandKind::parse(br#"{"type":"restart","delay_seconds":3601}"#).is_err());
         let long = format!(r#"{{"type":"lock","message":"{}"}}"#, "x".repeat(257));
@@ -278,7 +290,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn reading_a_command_never_panics_and_reads_back(
-            json in r#"\{"type":"(lock|restart|wipe|collect-inventory|[a-z]{0,5})"(,"(message|mode|delay_seconds|x)":("[a-z ]{0,5}"|"full"|-?[0-9]{1,12}|null|\[\]))?\}"#,
+            json in r#"\{"type":"(lock|restart|wipe|collect-inventory|message|[a-z]{0,5})"(,"(message|text|mode|delay_seconds|x)":("[a-z ]{0,5}"|"full"|-?[0-9]{1,12}|null|\[\]))?\}"#,
         ) {
             if let Ok(kind) = CommandKind::parse(json.as_bytes()) {
                 let text = serde_json::to_string(&kind).expect("a command has a text form");

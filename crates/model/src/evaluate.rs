@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     compliance::ComplianceState,
+    expression::Variable,
     facts::Facts,
     id::PolicyId,
     merge::{in_order, stricter},
@@ -193,6 +194,26 @@ fn judge_by_facts(key: &str, value: &SettingValue, facts: Option<&Facts>, now: T
             false => Some(Outcome::Noncompliant {
                 reason: "a fixed disk is not encrypted".to_owned(),
             }),
+        },
+        _ => None,
+    }
+}
+
+/// What the verdict on a setting depends on besides the device's report.
+pub fn setting_reads(key: &str) -> Option<Variable> {
+    match key {
+        "os.min_version" | "os.update.enforce" => Some(Variable::OsVersion),
+        "disk_encryption.required" => Some(Variable::DisksAllEncrypted),
+        _ => None,
+    }
+}
+
+/// When the verdict on a setting may change by itself.
+pub fn setting_deadline(key: &str, value: &SettingValue) -> Option<Timestamp> {
+    match (key, value) {
+        ("os.update.enforce", SettingValue::Object(members)) => match members.get("deadline")? {
+            SettingValue::Text(deadline) => deadline.parse().ok(),
+            _ => None,
         },
         _ => None,
     }

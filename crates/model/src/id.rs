@@ -91,6 +91,8 @@ ids! {
     EntryId = "ent";
     /// An enrollment token.
     TokenId = "jti";
+    /// A violation of a rule or setting by a device.
+    ViolationId = "vio";
 }
 
 fn parse(text: &str, prefix: &str) -> Option<Uuid> {

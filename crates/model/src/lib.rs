@@ -26,7 +26,9 @@ pub use attestation::{AttestationLevel, Ownership};
 pub use command::{CommandKind, CommandState, ReceiptOutcome};
 pub use compliance::ComplianceState;
 pub use expression::{Expression, ExpressionError};
-pub use id::{ClientId, CommandId, DeviceId, EntryId, GroupId, PolicyId, RolloutId, TenantId, TokenId};
+pub use id::{
+    ClientId, CommandId, DeviceId, EntryId, GroupId, PolicyId, RolloutId, TenantId, TokenId, ViolationId,
+};
 pub use platform::Platform;
 pub use report::{SettingReport, SettingState};
 pub use rollout::RolloutState;

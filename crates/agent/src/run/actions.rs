@@ -121,9 +121,13 @@ impl Agent {
             (CommandKind::CollectInventory { .. }, None) => {
                 Execution::failed("upload_failed", "the server could not be reached")
             }
-            (CommandKind::Lock { .. } | CommandKind::Restart { .. } | CommandKind::Wipe { .. }, _) => {
-                self.on_machine(move |machine| execute_on(machine, &kind)).await
-            }
+            (
+                CommandKind::Lock { .. }
+                | CommandKind::Restart { .. }
+                | CommandKind::Message { .. }
+                | CommandKind::Wipe { .. },
+                _,
+            ) => self.on_machine(move |machine| execute_on(machine, &kind)).await,
         };
         tracing::info!(command = %command_id, outcome = ?execution.outcome, code = execution.code, "executed");
         let reading = machine_clock::read();

@@ -152,7 +152,7 @@ impl Ledger {
             };
             let has_rebooted = *started_in != boot_text(boot);
             match &statement.kind {
-                CommandKind::CollectInventory {} | CommandKind::Lock { .. } => {
+                CommandKind::CollectInventory {} | CommandKind::Lock { .. } | CommandKind::Message { .. } => {
                     record.progress = Progress::Accepted(statement.clone());
                     actions.push(Action::Execute { command_id: id });
                 }

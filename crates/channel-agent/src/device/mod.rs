@@ -85,7 +85,7 @@ pub enum Action {
         /// The effective settings of all policies together.
         settings: BTreeMap<String, SettingValue>,
     },
-    /// The server wants a fresh report: read back and call [`DeviceCore::on_applied`].
+    /// A report could not be signed: read back and call [`DeviceCore::on_applied`].
     ReadBack {
         /// The effective settings of all policies together.
         settings: BTreeMap<String, SettingValue>,
@@ -233,8 +233,9 @@ impl DeviceCore {
                 self.take_desired(desired, reading, sign, &mut actions);
             }
         }
-        if response.want_report {
-            actions.push(Action::ReadBack {
+        // What the answer brings anew is applied and reported by itself.
+        if response.want_report && response.desired.is_none() {
+            actions.push(Action::Apply {
                 settings: self.effective_settings(),
             });
         }

@@ -554,6 +554,7 @@ mod policy {
         let actions = device.take(&response);
         device.perform(actions, &office);
         assert_eq!((device.inventories, device.renewals), (1, 1));
+        assert_eq!(device.applied.len(), 1);
         assert!(device.request().report.is_some());
     }
 }

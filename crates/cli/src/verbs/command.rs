@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use muster_model::command::{CommandKind, CommandState, WipeMode};
+use muster_model::text::UserMessage;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -46,6 +47,15 @@ pub enum CommandCommand {
     #[command(after_help = "Examples:\n  muster command collect-inventory laptop-7 --wait")]
     CollectInventory {
         device: String,
+        #[command(flatten)]
+        options: SendOptions,
+    },
+    /// Show a text to whoever is signed in on a device
+    #[command(after_help = "Examples:\n  muster command message laptop-7 'Please restart today' --wait")]
+    Message {
+        device: String,
+        /// At most 256 characters
+        text: String,
         #[command(flatten)]
         options: SendOptions,
     },
@@ -209,6 +219,14 @@ pub async fn run(command: CommandCommand, api: &Api, printer: &Printer) -> Resul
         }
         CommandCommand::CollectInventory { device, options } => {
             send(api, printer, &device, &CommandKind::CollectInventory {}, options).await
+        }
+        CommandCommand::Message {
+            device,
+            text,
+            options,
+        } => {
+            let text = UserMessage::parse(&text).map_err(|why| CliError::Usage(format!("The text {why}")))?;
+            send(api, printer, &device, &CommandKind::Message { text }, options).await
         }
         CommandCommand::Wipe {
             device,

@@ -47,6 +47,9 @@ pub enum DeviceCommand {
         setting back and signed that it is in force."
     )]
     Settings { id: String },
+    /// Show what a device does not comply with, since when, and what comes next
+    #[command(after_help = "Examples:\n  muster device compliance laptop-7")]
+    Compliance { id: String },
     /// Show what happened to a device, newest first
     #[command(after_help = "Examples:\n  muster device timeline laptop-7 --limit 20")]
     Timeline {
@@ -192,6 +195,7 @@ pub async fn run(command: DeviceCommand, api: &Api, printer: &Printer) -> Result
             let answer: Answer<DeviceSettings> = api.send(Call::get(&["devices", &id, "settings"])).await?;
             printer.answer(&answer.value, |printer| settings(printer, &answer.known))
         }
+        DeviceCommand::Compliance { id } => super::compliance::of_device(&id, api, printer).await,
         DeviceCommand::Timeline { id, paging } => {
             let call = Call::get(&["devices", &id, "timeline"]);
             let answer: Answer<Page<super::log::Entry>> = list(api, call, &paging).await?;

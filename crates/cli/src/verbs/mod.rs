@@ -5,6 +5,7 @@ pub mod bundle;
 mod certificate;
 pub mod client;
 pub mod command;
+pub mod compliance;
 pub mod configuration;
 pub mod console_link;
 pub mod context;

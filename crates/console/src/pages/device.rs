@@ -9,7 +9,7 @@ use muster_control::{
         scope::{CommandRead, DeviceRead, LogRead},
     },
     audit, certificates, commands,
-    compliance::{DeviceSettingsView, SettingRow, VerdictRow},
+    compliance::{self, DeviceSettingsView, SettingRow, VerdictRow},
     devices::{self, Device, DeviceState},
     groups, rollout,
 };
@@ -19,6 +19,7 @@ use serde::Deserialize;
 use super::{
     ROWS, commands as command_pages,
     commands::CommandRow,
+    compliance::ViolationRow,
     log::{Line, own_lines},
     quarantine::{Case, Value},
 };
@@ -135,6 +136,7 @@ pub struct OverviewTab {
     pub groups: Vec<(String, String)>,
     pub policies: Vec<(String, String, String)>,
     pub verdicts: Vec<Verdict>,
+    pub violations: Vec<ViolationRow>,
     pub verified: usize,
     pub settings: usize,
     pub commands: Vec<CommandRow>,
@@ -213,6 +215,11 @@ async fn overview(State(app): State<App>, session: Session, At(id): At<String>) 
                 verified: count_verified(&standing),
                 settings: standing.settings.len(),
                 verdicts: not_right(standing.verdicts),
+                violations: compliance::device_compliance(tx, tenant, &device.id.to_string(), now)?
+                    .open
+                    .into_iter()
+                    .map(|view| ViolationRow::of(view, now))
+                    .collect(),
                 commands: recent
                     .into_iter()
                     .map(|command| command_pages::row(command, None, now))

@@ -115,7 +115,7 @@ async fn require_name(app: &App, sent: &Sent, device: DeviceId) -> Result<(), Re
 fn command_of(fields: &Fields) -> Result<CommandKind, Refusal> {
     let mut document = serde_json::Map::new();
     document.insert("type".to_owned(), fields.text("type").into());
-    for name in ["message", "mode"] {
+    for name in ["message", "mode", "text"] {
         if let Some(text) = fields.optional(name) {
             document.insert(name.to_owned(), text.into());
         }

@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod commands;
+mod compliance;
 mod device;
 mod device_forms;
 mod devices;
@@ -31,6 +32,7 @@ pub fn router() -> Router<App> {
         .merge(signin::router())
         .merge(overview::router())
         .merge(devices::router())
+        .merge(compliance::router())
         .merge(device::router())
         .merge(device_forms::router())
         .merge(groups::router())

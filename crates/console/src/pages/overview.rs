@@ -7,7 +7,7 @@ use axum::{Router, extract::State, response::Response, routing::get};
 use muster_control::{
     App,
     access::{problem::Problem, scope::DeviceRead},
-    audit, commands, devices,
+    audit, commands, compliance, devices,
     devices::DeviceFilter,
     enrollment, fleet, policy, rollout,
 };
@@ -29,6 +29,7 @@ const LOOKED_AT: usize = 200;
 const ROLLOUTS_LOOKED_AT: usize = 20;
 const ACTIVITY: i64 = 10;
 const QUARANTINED: &str = "state:quarantined";
+const ESCALATED: &str = "escalated:yes";
 /// A command that ends sooner than this without having been delivered is about to be lost.
 const EXPIRING: Duration = Duration::from_secs(24 * 3600);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
@@ -110,6 +111,7 @@ fn gather(
         "state:active compliance:noncompliant",
         overview.noncompliant,
     )?);
+    needs.extend(escalation_need(tx, tenant, now)?);
     let (rollouts, underway) = rollouts(app, tx, tenant, now)?;
     needs.extend(rollouts);
     needs.extend(command_needs(tx, tenant, now)?);
@@ -177,6 +179,31 @@ fn device_need(tx: &mut Tx, tenant: TenantId, filter: &str, count: i64) -> Resul
             format!("/devices?filter={}", crate::session::encode(filter))
         },
         action,
+    }))
+}
+
+/// What ladders told the administrators.
+fn escalation_need(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Option<Need>, Problem> {
+    let escalated = compliance::list_violations(tx, tenant, ESCALATED, None, LOOKED_AT, now)?;
+    if escalated.is_empty() {
+        return Ok(None);
+    }
+    let more = if escalated.len() == LOOKED_AT {
+        " or more"
+    } else {
+        ""
+    };
+    let count = i64::try_from(escalated.len()).unwrap_or(i64::MAX);
+    let examples = escalated.iter().take(EXAMPLES).map(|violation| Link {
+        label: format!("{}: {}", violation.device_name, violation.subject),
+        href: format!("/devices/{}", violation.device_id),
+    });
+    Ok(Some(Need {
+        tone: Tone::Bad,
+        what: format!("{}{more} escalated", plural(count, "violation")),
+        examples: examples.collect(),
+        href: format!("/compliance?filter={}", crate::session::encode(ESCALATED)),
+        action: "Look",
     }))
 }
 

@@ -127,6 +127,8 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
             "/groups",
             "/groups/new",
             "/labels/table",
+            "/compliance",
+            "/compliance?filter=severity%3Amedium",
             "/policies",
             "/policies/new",
             "/rollouts",

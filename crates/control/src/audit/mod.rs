@@ -140,7 +140,32 @@ impl LoggedTx<'_> {
 }
 
 /// Runs a change and commits it with its log entries. Refuses a change that recorded nothing.
-pub async fn commit<T, F>(app: &App, author: &Author, mut change: F) -> Result<T, Problem>
+pub async fn commit<T, F>(app: &App, author: &Author, change: F) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: FnMut(&mut LoggedTx<'_>) -> Result<T, Problem> + Send + 'static,
+{
+    run(app, author, Entries::Needed, change).await
+}
+
+/// Commits what follows from a device's word or from time: observations, which are no change that somebody decided, with
+/// entries for those that people act on.
+pub async fn observe<T, F>(app: &App, author: &Author, change: F) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: FnMut(&mut LoggedTx<'_>) -> Result<T, Problem> + Send + 'static,
+{
+    run(app, author, Entries::WhereTheyMatter, change).await
+}
+
+/// Whether changed rows need an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entries {
+    Needed,
+    WhereTheyMatter,
+}
+
+async fn run<T, F>(app: &App, author: &Author, entries: Entries, mut change: F) -> Result<T, Problem>
 where
     T: Send + 'static,
     F: FnMut(&mut LoggedTx<'_>) -> Result<T, Problem> + Send + 'static,
@@ -161,7 +186,7 @@ where
             };
             let value = change(&mut logged)?;
             let (recorded, excused) = (logged.recorded, logged.excused);
-            if tx.changes() > before + excused && recorded == 0 {
+            if entries == Entries::Needed && tx.changes() > before + excused && recorded == 0 {
                 return Err(Problem::internal(
                     "a transaction changed rows and recorded no entry",
                 ));

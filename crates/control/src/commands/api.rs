@@ -43,16 +43,19 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 /// What to do: `{"type":"lock","message":"…"}`, `{"type":"restart","delay_seconds":30}`, `{"type":"collect-inventory"}`,
-/// `{"type":"wipe","mode":"full"}`; with `ttl_seconds`, how long it may wait.
+/// `{"type":"message","text":"…"}`, `{"type":"wipe","mode":"full"}`; with `ttl_seconds`, how long it may wait.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct CommandRequest {
-    /// `lock`, `restart`, `collect-inventory` or `wipe`.
+    /// `lock`, `restart`, `collect-inventory`, `message` or `wipe`.
     #[serde(rename = "type")]
     kind: String,
     /// For `lock`: shown on the lock screen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    /// For `message`: shown to whoever is signed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
     /// For `restart`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     delay_seconds: Option<u32>,
@@ -71,6 +74,8 @@ struct BulkRequest {
     kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     delay_seconds: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -198,6 +203,7 @@ async fn create_bulk(
     let BulkRequest {
         kind,
         message,
+        text,
         delay_seconds,
         mode,
         ttl_seconds,
@@ -206,6 +212,7 @@ async fn create_bulk(
     let single = CommandRequest {
         kind: kind.clone(),
         message: message.clone(),
+        text: text.clone(),
         delay_seconds: *delay_seconds,
         mode: mode.clone(),
         ttl_seconds: *ttl_seconds,

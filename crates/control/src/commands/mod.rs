@@ -130,6 +130,17 @@ pub fn create(
     Ok(command)
 }
 
+/// Whether a command of this kind waits for a device as part of an operation.
+pub fn waits(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    operation: Uuid,
+    kind: &CommandKind,
+) -> Result<bool, Problem> {
+    Ok(store::waits(tx, tenant, device, operation, kind.type_name())? > 0)
+}
+
 /// The command with this id.
 pub fn get(tx: &mut Tx, tenant: TenantId, id: CommandId) -> Result<Command, Problem> {
     store::by_id(tx, tenant, id)?.ok_or_else(|| NOT_FOUND.detail("There is no such command."))

@@ -24,6 +24,8 @@ statements! {
         AND completed_at IS NULL AND epoch = $3 AND state IN ('queued', 'delivered') AND expires_at > $4 \
         ORDER BY sequence LIMIT $5");
     OPEN = "SELECT COUNT(*) FROM commands_command WHERE tenant_id = $1 AND device_id = $2 AND completed_at IS NULL";
+    WAITS = "SELECT COUNT(*) FROM commands_command WHERE tenant_id = $1 AND device_id = $2 AND completed_at IS NULL \
+        AND operation_id = $3 AND kind = $4";
     DELIVERED = "UPDATE commands_command SET state = 'delivered', delivered_at = COALESCE(delivered_at, $3), \
         attempts = attempts + 1 WHERE tenant_id = $1 AND command_id = $2 AND completed_at IS NULL";
     COMPLETE = "UPDATE commands_command SET state = $4, completed_at = $5, receipt = $6, receipt_envelope = $7 \
@@ -106,6 +108,20 @@ pub fn due(
 
 pub fn open(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<i64, StorageError> {
     tx.query_one(&OPEN, &[&tenant.uuid(), &device.uuid()], |row| row.get(0))
+}
+
+pub fn waits(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    operation: Uuid,
+    kind: &str,
+) -> Result<i64, StorageError> {
+    tx.query_one(
+        &WAITS,
+        &[&tenant.uuid(), &device.uuid(), &operation, &kind],
+        |row| row.get(0),
+    )
 }
 
 pub fn delivered(tx: &mut Tx, tenant: TenantId, id: CommandId, at: Timestamp) -> Result<u64, StorageError> {

@@ -1,25 +1,61 @@
-//! What policies mean for a device, and whether it complies: the shared evaluator over what is stored.
+//! What policies mean for a device, and whether it complies: the shared evaluator over what is stored, what devices do not
+//! comply with, and what is done about it.
 //!
 //! This slice knows no rollout. Whoever calls it says which policies are active for the device and what it reported.
+//!
+//! A violation is a row for as long as it lasts: it opens and ends in the transaction that stores the verdict. The log holds
+//! what people act on, and no more than [`LOGGED_PER_HOUR_MAX`] entries of one device in an hour: violations of high and
+//! critical severity, devices that become noncompliant or stop being it, and every step of a ladder.
 
+mod api;
+mod incremental;
+mod ladder;
+mod remedy;
 mod rules;
+mod share;
+mod standing;
+mod store;
+#[cfg(test)]
+mod tests;
 mod view;
+mod work;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use muster_model::{
-    DeviceAttributes, Labels, PolicyId, Subject, TenantId, Timestamp, compliance::ComplianceState,
-    evaluate::Evaluation, facts::Facts, report::SettingReport, rules::Rule, settings::Settings,
+    DeviceId, PolicyId, TenantId, Timestamp,
+    compliance::ComplianceState,
+    evaluate::Evaluation,
+    facts::Facts,
+    report::SettingReport,
+    rules::{Rule, Severity},
+    settings::Settings,
     text::VersionLabel,
 };
-use muster_storage::Tx;
+use muster_storage::{Statement, Tx};
 
 use crate::{
     access::problem::Problem,
     devices::{self, Device},
+    groups::Known,
 };
+pub use api::router;
+pub use incremental::is_affected;
+pub use ladder::Violation;
+pub use remedy::remedy;
 pub use rules::evaluate;
-pub use view::{DeviceSettingsView, PolicyRow, SettingRow, VerdictRow, device_settings};
+pub use share::{RuleShare, SharePoint, forget_expired, rule_shares, sample, share_history};
+pub use standing::{
+    Held, LOGGED_PER_HOUR_MAX, Occasion, begin, end, forget, is_report_wanted, mark_report_asked, refresh,
+};
+pub use view::{
+    ChangeView, ComplianceSummary, DeviceComplianceView, DeviceSettingsView, PolicyRow, SettingRow,
+    VerdictRow, ViolationView, device_compliance, device_settings, list_violations, summary,
+};
+pub use work::{Pass, broken, evaluated_by, next_page, page_done, rechecks, tenants_in_turn};
+
+/// Every statement of this slice, for the test that prepares them all on both engines.
+pub const STATEMENTS: &[Statement] = store::ALL;
 
 /// A policy that is active for a device, as its checked bundle says it.
 #[derive(Debug, Clone)]
@@ -59,44 +95,72 @@ pub fn evaluate_device(
     now: Timestamp,
 ) -> Result<Standing, Problem> {
     let facts: Option<Facts> = devices::facts(tx, tenant, device.id)?.map(|(facts, _)| facts);
-    Ok(rules::evaluate(
-        policies,
-        &subject(device, facts.as_ref()),
-        reported,
-        now,
-    ))
+    let labels = devices::labels(tx, tenant, device.id)?;
+    let known = Known::of(device, facts.as_ref(), Some(&labels));
+    Ok(rules::evaluate(policies, &known.subject(), reported, now))
 }
 
-/// What expressions see of a device. It has no labels, and its owner no groups.
-pub fn subject<'a>(device: &'a Device, facts: Option<&'a Facts>) -> Subject<'a> {
-    Subject {
-        platform: device.platform,
-        facts,
-        device: Some(DeviceAttributes {
-            name: &device.name,
-            model: device.model.as_deref(),
-            vendor: device.vendor.as_deref(),
-            serial: device.serial.as_deref(),
-            owner: device.owner.as_deref(),
-            ownership: device.ownership,
-            attestation: device.attestation_level,
-            enrolled_at: device.enrolled_at,
-        }),
-        labels: Some(Labels::EMPTY),
-        owner_groups: Some(&[]),
-    }
+/// What is stored of a device's evaluation; its row is locked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct HeldRow {
+    /// `None` before the first evaluation.
+    state: Option<ComplianceState>,
+    policies_sha256: String,
+    judged_sha256: Option<Vec<u8>>,
+    recheck_at: Option<Timestamp>,
+    /// When a fresh report was asked for that has not come.
+    report_wanted_at: Option<Timestamp>,
+    /// When the device was told so.
+    report_asked_at: Option<Timestamp>,
+    logged_hour: i64,
+    logged: i64,
 }
 
-/// Evaluates a device and stores the verdict.
-pub fn refresh(
-    tx: &mut Tx,
-    tenant: TenantId,
-    device: &Device,
-    policies: &[Arc<ActivePolicy>],
-    reported: &Reported,
-    now: Timestamp,
-) -> Result<Standing, Problem> {
-    let standing = evaluate_device(tx, tenant, device, policies, reported, now)?;
-    devices::set_compliance(tx, tenant, device.id, standing.state, now)?;
-    Ok(standing)
+/// A change of a device's standing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Change {
+    at: Timestamp,
+    from: ComplianceState,
+    to: ComplianceState,
+}
+
+/// How many of the judged devices violated a subject in an hour since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Share {
+    policy: PolicyId,
+    subject: String,
+    hour: i64,
+    violating: i64,
+    judged: i64,
+}
+
+/// Where the background work on a tenant stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct TenantRow {
+    sampled_hour: i64,
+    pass_generation: u64,
+    pass_started_at: Timestamp,
+    /// The device that the running pass looked at last.
+    pass_after: Option<DeviceId>,
+    pass_looked_at: i64,
+    pass_evaluated: i64,
+    budget_hour: i64,
+    budget_used: i64,
+    budget_refused: i64,
+}
+
+/// A violation with its device's name.
+#[derive(Debug, Clone)]
+pub struct ListedViolation {
+    pub device_name: String,
+    pub violation: Violation,
+}
+
+/// Which open violations to list; what is empty does not matter.
+#[derive(Debug, Clone, Default)]
+pub struct ViolationFilter {
+    pub severity: Option<Severity>,
+    pub subject: String,
+    pub policy: Option<PolicyId>,
+    pub only_escalated: bool,
 }

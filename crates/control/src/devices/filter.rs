@@ -114,8 +114,8 @@ fn label_of(text: &str) -> Result<(LabelKey, Option<LabelValue>), Problem> {
     Ok((LabelKey::parse(key).map_err(wrong)?, value))
 }
 
-/// Splits at spaces outside double quotes; the quotes themselves are dropped.
-fn terms(filter: &str) -> Vec<String> {
+/// Splits a filter at spaces outside double quotes; the quotes themselves are dropped.
+pub fn terms(filter: &str) -> Vec<String> {
     let (mut terms, mut term, mut quoted) = (Vec::new(), String::new(), false);
     for character in filter.chars().filter(|character| !character.is_control()) {
         match character {

@@ -15,7 +15,7 @@ use crate::{
     access::{Permit, problem::Problem, scope::DeviceWrite},
     audit,
     certificates::{self, RevocationReason},
-    commands,
+    commands, compliance,
     devices::{self, Device, DeviceFilter, DeviceView, QuarantineDecision, Summary},
     enrollment::{self, Funnel},
     rollout::{self, Activations},
@@ -214,6 +214,7 @@ pub async fn decide(
         };
         let retired = devices::decide(tx, &device, decision, continues)?;
         for id in &retired {
+            compliance::end(tx, *id)?;
             certificates::revoke_all(tx, *id, "the device was retired")?;
         }
         Ok(retired.into_iter().chain([device.id]).collect::<Vec<_>>())
@@ -231,6 +232,7 @@ pub async fn retire(app: &App, permit: &Permit<DeviceWrite>, device: String) -> 
         let tenant = tx.tenant();
         let device = devices::resolve(tx, tenant, &device)?;
         devices::retire(tx, &device)?;
+        compliance::end(tx, device.id)?;
         certificates::revoke_all(tx, device.id, "the device was retired")?;
         Ok(device.id)
     })

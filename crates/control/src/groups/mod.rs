@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::access::problem::{NOT_FOUND, Problem};
 pub use api::router;
 pub use change::{NewGroup, create, delete, let_go, update, uses};
-pub use definition::EXPRESSION_BYTES_MAX;
+pub use definition::{EXPRESSION_BYTES_MAX, Known};
 pub use evaluate::{Moves, settle};
 pub use memory::{Memberships, note, of};
 pub use preview::{Preview, PreviewRequest, UnknownReason, preview};

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     App, Clock, Control, Settings,
     access::{self, Author, problem::Problem, scope, tokens},
-    audit, configuration,
+    audit, compliance, configuration,
     devices::{self, Applicant},
     policy, rollout,
     rollout::Reporter,
@@ -85,6 +85,7 @@ impl Scene {
         let (routes, _) = policy::router()
             .merge(rollout::router())
             .merge(configuration::router())
+            .merge(compliance::router())
             .split_for_parts();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");

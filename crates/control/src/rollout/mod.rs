@@ -18,6 +18,7 @@ mod plan;
 mod preview;
 mod progress;
 mod reconcile;
+mod reevaluate;
 mod report;
 mod rules;
 mod store;
@@ -38,9 +39,10 @@ pub use decisions::{Decision, list as decisions_of};
 pub use desired::{DESIRED_STATE_DAYS, desired_for, ensure, load, reload};
 pub use plan::{Counts, Hold, HoldKind, Plan, StageRun};
 pub use reconcile::reconcile;
+pub use reevaluate::reevaluate;
 pub use report::{
-    Accepted, DevicePolicy, OpenReport, Reporter, accept_report, device_settings, held, policies_of, refresh,
-    settings_of, traits_of,
+    Accepted, DevicePolicy, OpenReport, Reporter, accept_report, device_settings, held, policies_of,
+    settings_of, take_facts, traits_of,
 };
 pub use rules::{ReportState, Target};
 pub use view::{DevicePage, GateView, RolloutDevice, RolloutView, StageView, Wanted, devices_of, view};

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use muster_model::{
     DeviceId, PolicyId, SettingReport, TenantId, Timestamp, compliance::ComplianceState, evaluate::Verdict,
-    rollout::Stratum, text::VersionLabel,
+    facts::Facts, rollout::Stratum, text::VersionLabel,
 };
-use muster_storage::{Scope, Tx};
+use muster_storage::Tx;
 use muster_trust::{
     dsse::Envelope,
     key::PublicKey,
@@ -20,10 +20,14 @@ use super::{
 };
 use crate::{
     App,
-    access::problem::{DEVICE_BLOCKED, EPOCH_MISMATCH, MALFORMED, Problem, UNAVAILABLE},
-    audit,
-    compliance::{self, DeviceSettingsView, PolicyRow, Reported},
+    access::{
+        Author,
+        problem::{DEVICE_BLOCKED, EPOCH_MISMATCH, MALFORMED, Problem, UNAVAILABLE},
+    },
+    audit::{self, LoggedTx},
+    compliance::{self, DeviceSettingsView, Occasion, PolicyRow, Reported},
     devices::{self, Device, Held, Traits},
+    groups::{self, Known},
     policy,
 };
 
@@ -73,7 +77,7 @@ pub async fn accept_report(app: &App, reporter: &Reporter, envelope: &Envelope) 
     let (tenant, device) = (reporter.tenant, reporter.device);
     let envelope = String::from_utf8(envelope.to_json()).map_err(Problem::internal)?;
     let (now, work, reporter) = (app.clock.now(), app.clone(), reporter.clone());
-    let accepted = audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+    let accepted = audit::observe(app, &Author::system(tenant), move |tx| {
         store_report(tx, &work.activations, &reporter, &statement, &envelope, now)
     })
     .await?;
@@ -87,7 +91,7 @@ pub async fn accept_report(app: &App, reporter: &Reporter, envelope: &Envelope) 
 
 /// Stores a genuine report, unless a later one is there. Also answers what the device holds by it.
 fn store_report(
-    tx: &mut Tx,
+    tx: &mut LoggedTx<'_>,
     activations: &Activations,
     reporter: &Reporter,
     statement: &PolicyReportStatement,
@@ -95,6 +99,7 @@ fn store_report(
     now: Timestamp,
 ) -> Result<(Accepted, Option<Arc<Held>>), Problem> {
     let (tenant, device) = (reporter.tenant, reporter.device);
+    let turn = compliance::begin(tx, tenant, device, now)?;
     let stored = store::report(tx, tenant, device)?;
     if let Some(stored) = &stored
         && is_overtaken(age_of(stored)?, age(statement))
@@ -120,7 +125,8 @@ fn store_report(
         is_current: statement.state_digest == set.digest,
     };
     let known = devices::get(tx, tenant, device)?;
-    let standing = compliance::refresh(tx, tenant, &known, &set.policies, &reported, now)?;
+    let (policies, occasion) = (&set.policies, Occasion::Report);
+    let standing = compliance::refresh(tx, turn, &known, &set.digest, policies, &reported, occasion)?;
     let state = ReportState::of(&statement.settings);
     let report = Report {
         device,
@@ -158,19 +164,55 @@ pub fn traits_of(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<Trait
     Ok(Traits::of(device, Arc::new(held)))
 }
 
-/// Evaluates a device anew: its facts changed, or what it should be at.
-pub async fn refresh(app: &App, tenant: TenantId, device: DeviceId) -> Result<ComplianceState, Problem> {
+/// Takes a device's facts, and evaluates it anew if its verdicts read something of what changed. Answers which groups the
+/// device thereby entered or left.
+pub async fn take_facts(
+    app: &App,
+    tenant: TenantId,
+    device: DeviceId,
+    facts: Facts,
+) -> Result<groups::Moves, Problem> {
     super::ensure(app, tenant).await?;
     let (work, now) = (app.clone(), app.clock.now());
-    audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+    audit::observe(app, &Author::system(tenant), move |tx| {
+        let turn = compliance::begin(tx, tenant, device, now)?;
         let device = devices::get(tx, tenant, device)?;
-        let traits = traits_of(tx, tenant, &device)?;
+        let facts_before = devices::facts(tx, tenant, device.id)?.map(|(facts, _)| facts);
+        devices::put_facts(tx, &device, tenant, &facts, now)?;
+        let learned = devices::get(tx, tenant, device.id)?;
+        let moves = groups::settle(&work, tx, tenant, &[device.id], now)?;
+        let traits = traits_of(tx, tenant, &learned)?;
         let set = desired(&work.activations, tenant, &traits, now)?;
-        let (reported, _) = last_reported(tx, tenant, &device, &set)?;
-        let policies = &set.policies;
-        Ok(compliance::refresh(tx, tenant, &device, policies, &reported, now)?.state)
+        let labels = devices::labels(tx, tenant, learned.id)?;
+        let before = Known::of(&device, facts_before.as_ref(), Some(&labels));
+        let after = Known::of(&learned, Some(&facts), Some(&labels));
+        let is_affected = compliance::is_affected(&set.policies, &before.subject(), &after.subject());
+        if turn.is_fresh(&set.digest, now) && !is_affected {
+            return Ok(moves);
+        }
+        let (reported, _) = last_reported(tx, tenant, &learned, &set)?;
+        let (policies, occasion) = (&set.policies, Occasion::Change);
+        compliance::refresh(tx, turn, &learned, &set.digest, policies, &reported, occasion)?;
+        Ok(moves)
     })
     .await
+}
+
+/// Evaluates a device anew in a transaction of the caller: what it should be at has changed, or time went by.
+pub fn refresh_in(
+    tx: &mut LoggedTx<'_>,
+    activations: &Activations,
+    device: DeviceId,
+) -> Result<ComplianceState, Problem> {
+    let (tenant, now) = (tx.tenant(), tx.at());
+    let turn = compliance::begin(tx, tenant, device, now)?;
+    let device = devices::get(tx, tenant, device)?;
+    let traits = traits_of(tx, tenant, &device)?;
+    let set = desired(activations, tenant, &traits, now)?;
+    let (reported, _) = last_reported(tx, tenant, &device, &set)?;
+    let (policies, occasion) = (&set.policies, Occasion::Change);
+    let standing = compliance::refresh(tx, turn, &device, &set.digest, policies, &reported, occasion)?;
+    Ok(standing.state)
 }
 
 /// A device's settings and verdicts, evaluated now.

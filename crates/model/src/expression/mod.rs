@@ -5,6 +5,7 @@
 //! either order. Nothing is allocated to find an answer, and the work is bounded when the expression is read.
 
 mod check;
+mod differ;
 mod duration;
 mod error;
 mod evaluate;
@@ -21,6 +22,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use differ::differs;
 pub use error::ExpressionError;
 pub use variable::{FactPath, ValueKind, Variable};
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Answer;
 use crate::{
+    expression::{FactPath, Variable},
     facts::{Facts, Package, UserAccount},
     settings::{SettingValue, distance},
     version::compare_versions,
@@ -148,6 +149,13 @@ impl Check {
         } else {
             Err(InvalidCheck::ValueKind { fact, wanted })
         }
+    }
+
+    /// What the answer depends on; nothing where there is no such fact.
+    pub fn reads(&self) -> Option<FactPath> {
+        let package = || package_name(&self.fact).map(|name| FactPath::Package(name.to_owned()));
+        let variable = Variable::from_path(&self.fact).filter(|_| FACT_PATHS.contains(&&*self.fact));
+        variable.map(FactPath::Variable).or_else(package)
     }
 
     /// The answer alone; `None` is unknown. Allocates nothing.

@@ -4,6 +4,8 @@ mod check;
 mod format;
 mod remediation;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 pub use check::{Check, FACT_PATHS, InvalidCheck, Op, all_encrypted};
@@ -13,7 +15,7 @@ pub use remediation::{
 
 pub use crate::version::compare_versions;
 use crate::{
-    expression::Expression,
+    expression::{Expression, FactPath},
     subject::Subject,
     text::{Description, Name},
     time::Timestamp,
@@ -134,6 +136,22 @@ impl Rule {
             description: None,
             severity: None,
             remediation: None,
+        }
+    }
+
+    /// Everything that the answer depends on.
+    pub fn reads(&self) -> BTreeSet<FactPath> {
+        match &self.condition {
+            Condition::Check(check) => check.reads().into_iter().collect(),
+            Condition::Expression(expression) => expression.reads().clone(),
+        }
+    }
+
+    /// Whether the answer can change while nothing about the device does.
+    pub fn reads_time(&self) -> bool {
+        match &self.condition {
+            Condition::Check(_) => false,
+            Condition::Expression(expression) => expression.reads_time(),
         }
     }
 

@@ -20,6 +20,7 @@ mod certificates;
 mod certmonger;
 mod ci_examples;
 mod commands;
+mod compliance;
 mod crash;
 mod custody;
 mod device_nodes;
@@ -27,11 +28,8 @@ mod enrollment;
 mod enrollment_tokens;
 mod est;
 mod first_run;
-<<<<<<< HEAD
 mod gitops;
-=======
 mod groups;
->>>>>>> wip-groups
 mod idempotency;
 mod injection;
 mod log_endpoints;

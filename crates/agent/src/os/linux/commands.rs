@@ -9,6 +9,9 @@ use super::tools::Tools;
 use crate::os::ExecOutcome;
 
 const LOCKED_FILE: &str = "/run/muster/locked";
+const MESSAGE_FILE: &str = "/run/muster/message";
+/// Stands above every message, so that nobody takes it for a friend's.
+const MESSAGE_HEAD: &str = "Message from your organization:";
 const RESTART_FILE: &str = "/run/muster/restart-requested";
 /// systemd keeps a planned shutdown here (logind).
 const SCHEDULED_FILE: &str = "/run/systemd/shutdown/scheduled";
@@ -23,6 +26,7 @@ pub(crate) fn execute(kind: &CommandKind, root: &Root, tools: Tools) -> ExecOutc
         CommandKind::Lock { message } => lock(message.as_deref(), root, tools),
         CommandKind::Restart { delay_seconds } => restart(delay_seconds.unwrap_or(0), root, tools),
         CommandKind::CollectInventory {} => ExecOutcome::done(),
+        CommandKind::Message { text } => message(text.as_str(), root, tools),
         CommandKind::Wipe { .. } => ExecOutcome::failed(
             "approvals_required",
             "a wipe needs approvals, which this agent cannot check yet",
@@ -49,7 +53,7 @@ pub(crate) fn already_true(kind: &CommandKind, root: &Root, tools: Tools) -> boo
                 .is_some_and(|text| text.starts_with(&format!("boot {}", boot_id(root))))
         }
         CommandKind::Restart { .. } => root.exists(SCHEDULED_FILE),
-        CommandKind::CollectInventory {} | CommandKind::Wipe { .. } => false,
+        CommandKind::CollectInventory {} | CommandKind::Message { .. } | CommandKind::Wipe { .. } => false,
     }
 }
 
@@ -104,6 +108,53 @@ fn restart(delay_seconds: u32, root: &Root, tools: Tools) -> ExecOutcome {
     match planned {
         Ok(_) => ExecOutcome::done(),
         Err(error) => ExecOutcome::failed("restart_failed", &error.to_string()),
+    }
+}
+
+/// Writes to the terminals of whoever is signed in, as wall(1) does. A graphical session has none.
+fn message(text: &str, root: &Root, tools: Tools) -> ExecOutcome {
+    if !root.is_real() {
+        return match root.write(MESSAGE_FILE, format!("{text}\n").as_bytes(), 0o644) {
+            Ok(_) => ExecOutcome::done(),
+            Err(error) => ExecOutcome::failed("write_failed", &error.to_string()),
+        };
+    }
+    if !tools.has("wall") {
+        return ExecOutcome::failed("not_supported", "wall (util-linux or bsdutils) is not installed");
+    }
+    let Some(sessions) = sessions(tools) else {
+        return ExecOutcome::failed("not_supported", "loginctl (systemd) cannot say who is signed in");
+    };
+    let graphical = sessions.iter().filter(|session| session.graphical).count();
+    match sessions.len() {
+        0 => return ExecOutcome::noop("nobody is signed in"),
+        open if open == graphical => {
+            let why = "only graphical sessions are open, which have no terminal to write to";
+            return ExecOutcome::failed("not_supported", why);
+        }
+        _ => {}
+    }
+    // Two arguments: a single one that names a file would be read as that file (wall(1)). The service manager starts it,
+    // because the sandbox lets nothing here write to terminals; it reads `$$` as `$` (systemd.service(5)).
+    let escaped = text.replace('$', "$$");
+    let unit = [
+        "--collect",
+        "--quiet",
+        "--wait",
+        "wall",
+        "--",
+        MESSAGE_HEAD,
+        &escaped,
+    ];
+    let told = tools
+        .run("systemd-run", &unit)
+        .or_else(|_| tools.run("wall", &["--", MESSAGE_HEAD, text]));
+    match told {
+        Ok(_) => ExecOutcome {
+            detail: (graphical > 0).then(|| format!("{graphical} graphical sessions do not show it")),
+            ..ExecOutcome::done()
+        },
+        Err(error) => ExecOutcome::failed("message_failed", &error.to_string()),
     }
 }
 
@@ -190,6 +241,20 @@ mod tests {
         assert!(already_true(&restart, &root, tools));
         root.write(BOOT_ID_FILE, b"two\n", 0o644).unwrap();
         assert!(!already_true(&restart, &root, tools));
+    }
+
+    #[test]
+    fn a_message_beneath_a_prefix_is_a_file_and_may_be_said_again() {
+        let (_folder, root, tools) = machine();
+        let message = CommandKind::parse(br#"{"type":"message","text":"Pay $5 & go"}"#).unwrap();
+        for _ in 0..2 {
+            assert!(!already_true(&message, &root, tools));
+            assert_eq!(execute(&message, &root, tools).outcome, ReceiptOutcome::Done);
+        }
+        assert_eq!(
+            root.read("/run/muster/message").unwrap().unwrap(),
+            "Pay $5 & go\n"
+        );
     }
 
     #[test]

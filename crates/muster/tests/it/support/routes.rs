@@ -54,6 +54,8 @@ impl Route {
             .path
             .replace("{id}", id)
             .replace("{version}", "2026.05")
+            .replace("{policy}", "base")
+            .replace("{subject}", "rule")
             .replace("{artifact}", "policy.mobileconfig")
             .replace("{*path}", "0/000");
         if path.contains("/compiled") {
