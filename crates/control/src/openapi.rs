@@ -6,7 +6,9 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{App, access, audit, commands, configuration, devices, enrollment, fleet, policy, rollout};
+use crate::{
+    App, access, audit, commands, configuration, devices, enrollment, fleet, policy, rollout, whatif,
+};
 
 /// Where the API is mounted.
 pub const PREFIX: &str = "/api/v1";
@@ -47,6 +49,7 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(fleet::router())
         .merge(policy::router())
         .merge(rollout::router())
+        .merge(whatif::router())
         .routes(routes!(version));
     OpenApiRouter::with_openapi(Document::openapi())
         .nest(PREFIX, api)

@@ -201,6 +201,11 @@ pub fn entry(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<LogEnt
     Ok(store::body(tx, tenant, id)?.and_then(|body| LogEntry::from_bytes(&body).ok()))
 }
 
+/// The place of an entry in the tree; none while the sequencer has not given it one.
+pub fn place(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<u64>, Problem> {
+    Ok(store::entry_by_id(tx, tenant, id)?.map(|row| row.place))
+}
+
 /// The newest sequenced entries of the tenant, newest first.
 pub fn newest_entries(
     tx: &mut Tx,

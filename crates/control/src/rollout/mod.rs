@@ -35,8 +35,8 @@ pub use change::{Undone, activate, pause, resume, undo};
 pub use desired::{DESIRED_STATE_DAYS, desired_for, ensure, load, reload};
 pub use reconcile::reconcile;
 pub use report::{
-    Accepted, DevicePolicy, OpenReport, Reporter, accept_report, device_settings, policies_of, refresh,
-    settings_of,
+    Accepted, DevicePolicy, OpenReport, Reporter, accept_report, device_settings, last_report, last_reported,
+    policies_of, refresh, settings_of,
 };
 pub use rules::{Gate, Plan, ReportState, Stage, Target};
 

@@ -4,8 +4,8 @@
 //! mutually authenticated keep-alive; answers are read to their end and looked at no further than their status.
 
 mod attest;
-mod compliance;
 mod compile;
+mod compliance;
 mod enroll;
 
 use std::path::PathBuf;
@@ -29,8 +29,8 @@ use crate::tls::{Credentials, HTTP1};
 use crate::{AdminFile, FarmError, FarmOptions, Shared};
 
 pub use attest::load_verifications;
-pub use compliance::{ComplianceReport, load_compliance};
 pub use compile::load_compilations;
+pub use compliance::{ComplianceReport, load_compliance};
 pub use enroll::{EnrollLoad, EnrollReport, Enrollment, load_enrollments};
 
 /// The listener's cheapest answer.

@@ -6,8 +6,8 @@
 mod attest;
 mod checkin;
 mod command;
-mod compliance;
 mod compile;
+mod compliance;
 mod enroll;
 mod idle;
 mod process;
