@@ -4,6 +4,7 @@ mod catalogue;
 mod commands;
 mod device;
 mod device_forms;
+mod device_why;
 mod devices;
 mod enrollment_policy;
 mod log;
@@ -16,6 +17,7 @@ mod signin;
 mod token_forms;
 mod token_table;
 mod tokens;
+mod what_if;
 
 use axum::Router;
 use muster_control::App;
@@ -31,8 +33,10 @@ pub fn router() -> Router<App> {
         .merge(devices::router())
         .merge(device::router())
         .merge(device_forms::router())
+        .merge(device_why::router())
         .merge(policies::router())
         .merge(policy_forms::router())
+        .merge(what_if::router())
         .merge(catalogue::router())
         .merge(rollouts::router())
         .merge(commands::router())

@@ -115,7 +115,7 @@ fn body_of(route: &Route) -> Value {
         "commands" => json!({"type": "lock"}),
         "revoke" => json!({"reason": "unspecified"}),
         "quarantine-decision" => json!({"decision": "accept"}),
-        "activate" => json!({"version": "2026.05"}),
+        "activate" | "what-if" => json!({"version": "2026.05"}),
         "versions" => json!({"version": "2026.05", "settings": {"firewall.enabled": true}}),
         _ => json!({}),
     }
