@@ -44,3 +44,4 @@ mod tenants;
 mod tokens;
 mod tpm;
 mod transport;
+mod whatif;
