@@ -199,6 +199,36 @@ async fn t1_every_id_of_another_tenant_is_as_if_it_did_not_exist() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn t1_a_question_about_the_fleet_is_about_the_own_fleet() {
+    each_database(async |options| {
+        let two = Two::start(options).await;
+        let of_a = furnish(&two.a, &two.server.admin, "alpha").await;
+        furnish(&two.b, &two.b_admin, "beta").await;
+        let asked = json!({"version": "2026.05"});
+        for (api, own, foreign) in [(&two.a, "alpha", "beta"), (&two.b, "beta", "alpha")] {
+            let view = api.post(&format!("/policies/{own}/what-if"), &asked).await.ok();
+            assert_eq!(view["progress"]["devices_total"], 1, "{own}");
+            assert_eq!(view["progress"]["devices"], 1, "{own}");
+            api.post(&format!("/policies/{foreign}/what-if"), &asked)
+                .await
+                .refused(404, "not_found");
+        }
+        let device = of_a.device.id();
+        let question = json!({"version": "2026.05", "target": {"devices": [device]}});
+        let view = two.b.post("/policies/beta/what-if", &question).await.ok();
+        assert_eq!(
+            view["counts"]["devices_in_target"], 0,
+            "a foreign device is nobody"
+        );
+        two.b
+            .get(&format!("/devices/{device}/why"))
+            .await
+            .refused(404, "not_found");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn t1_queries_that_name_a_foreign_id_find_nothing() {
     each_database(async |options| {
         let two = Two::start(options).await;
