@@ -300,7 +300,7 @@ fn error_text(error: &CliError) -> String {
 }
 
 /// Text of a device or a server without what could move the cursor or change the terminal; cut if very long.
-fn clean(text: &str) -> String {
+pub fn clean(text: &str) -> String {
     let mut clean: String = text
         .chars()
         .take(CELL_CHARS_MAX)

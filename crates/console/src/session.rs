@@ -10,7 +10,7 @@ use muster_control::{
     access::{
         PagePermit, Permit,
         problem::{INVALID, NOT_FOUND, Problem, UNAUTHENTICATED},
-        scope::Scope,
+        scope::Scopes,
     },
 };
 use muster_model::TenantId;
@@ -96,7 +96,7 @@ impl Session {
     }
 
     /// The permit for an action of the page.
-    pub fn permit<S: Scope>(&self) -> Permit<S> {
+    pub fn permit<S: Scopes>(&self) -> Permit<S> {
         self.permit.permit()
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets ← devices, certificates ← commands, enrollment, groups ← acme, policy ← compliance ← rollout ← fleet,
-//! configuration`.
+//! `access, audit, secrets ← devices, certificates ← commands, enrollment, groups ← acme, policy ← compliance ← rollout ← fleet ←
+//! configuration, whatif`.
 
 pub mod access;
 pub mod acme;
@@ -24,6 +24,7 @@ pub mod policy;
 pub mod reconcile;
 pub mod rollout;
 pub mod secrets;
+pub mod whatif;
 
 use std::sync::{Arc, OnceLock};
 

@@ -4,7 +4,7 @@ use muster_model::facts::Facts;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Page, Paging, list, quarantine};
+use super::{Page, Paging, list, quarantine, why};
 use crate::CliError;
 use crate::api::{Answer, Api, Call};
 use crate::output::{Printer, Sheet, or_dash, plain};
@@ -50,6 +50,13 @@ pub enum DeviceCommand {
     /// Show what a device does not comply with, since when, and what comes next
     #[command(after_help = "Examples:\n  muster device compliance laptop-7")]
     Compliance { id: String },
+    /// Tell why a device is what it is, or why a setting or rule is
+    #[command(after_help = why::HELP)]
+    Why {
+        id: String,
+        /// A setting's key or a rule's name
+        subject: Option<String>,
+    },
     /// Show what happened to a device, newest first
     #[command(after_help = "Examples:\n  muster device timeline laptop-7 --limit 20")]
     Timeline {
@@ -196,6 +203,7 @@ pub async fn run(command: DeviceCommand, api: &Api, printer: &Printer) -> Result
             printer.answer(&answer.value, |printer| settings(printer, &answer.known))
         }
         DeviceCommand::Compliance { id } => super::compliance::of_device(&id, api, printer).await,
+        DeviceCommand::Why { id, subject } => why::run(api, printer, &id, subject.as_deref()).await,
         DeviceCommand::Timeline { id, paging } => {
             let call = Call::get(&["devices", &id, "timeline"]);
             let answer: Answer<Page<super::log::Entry>> = list(api, call, &paging).await?;

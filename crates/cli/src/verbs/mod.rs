@@ -23,6 +23,8 @@ pub mod rollout;
 pub mod system;
 pub mod token;
 pub mod token_table;
+pub mod what_if;
+pub mod why;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;

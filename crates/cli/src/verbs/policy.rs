@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::activation::{self, ActivationArgs};
 use super::policy_compile::{self, CompileArgs};
+use super::what_if::{self, WhatIfArgs};
 use super::{Page, Paging, list};
 use crate::CliError;
 use crate::api::{Answer, Api, Call};
@@ -67,6 +68,9 @@ pub enum PolicyCommand {
     /// Show what a version becomes on each platform, and write the files for its management
     #[command(after_help = policy_compile::HELP)]
     Compile(CompileArgs),
+    /// Show what a version would do to the fleet, before it is activated
+    #[command(after_help = what_if::HELP)]
+    WhatIf(WhatIfArgs),
     /// Roll a version out
     #[command(
         after_help = "Examples:\n  muster policy activate baseline 2026.05\n  muster policy activate baseline \
@@ -180,6 +184,7 @@ pub async fn run(command: PolicyCommand, api: &Api, printer: &Printer) -> Result
             download(api, printer, &policy, &version, out.as_deref()).await
         }
         PolicyCommand::Compile(arguments) => policy_compile::online(&arguments, api, printer).await,
+        PolicyCommand::WhatIf(arguments) => what_if::run(&arguments, api, printer).await,
         PolicyCommand::Activate {
             policy,
             version,

@@ -13,13 +13,14 @@ use muster_control::{
     devices::{self, Device, DeviceState},
     groups, rollout,
 };
-use muster_model::{Timestamp, facts::Facts};
+use muster_model::{DeviceId, Timestamp, facts::Facts};
 use serde::Deserialize;
 
 use super::{
     ROWS, commands as command_pages,
     commands::CommandRow,
     compliance::ViolationRow,
+    device_why::href as why_href,
     log::{Line, own_lines},
     quarantine::{Case, Value},
 };
@@ -149,11 +150,13 @@ pub struct Verdict {
     pub subject: String,
     pub badge: Badge,
     pub reason: String,
+    pub why_href: String,
 }
 
 impl Verdict {
-    fn of(row: VerdictRow) -> Verdict {
+    fn of(device: DeviceId, row: VerdictRow) -> Verdict {
         Verdict {
+            why_href: why_href(&device, &row.subject),
             subject: row.subject,
             badge: ui::verdict(row.verdict),
             reason: row.reason.unwrap_or_default(),
@@ -214,7 +217,7 @@ async fn overview(State(app): State<App>, session: Session, At(id): At<String>) 
                     .collect(),
                 verified: count_verified(&standing),
                 settings: standing.settings.len(),
-                verdicts: not_right(standing.verdicts),
+                verdicts: not_right(device.id, standing.verdicts),
                 violations: compliance::device_compliance(tx, tenant, &device.id.to_string(), now)?
                     .open
                     .into_iter()
@@ -232,10 +235,11 @@ async fn overview(State(app): State<App>, session: Session, At(id): At<String>) 
 }
 
 /// What is not compliant, the worst first.
-fn not_right(verdicts: Vec<VerdictRow>) -> Vec<Verdict> {
+fn not_right(device: DeviceId, verdicts: Vec<VerdictRow>) -> Vec<Verdict> {
     let wrong = verdicts.into_iter().filter(|row| row.verdict != "compliant");
     let (noncompliant, unknown): (Vec<_>, Vec<_>) = wrong.partition(|row| row.verdict == "noncompliant");
-    noncompliant.into_iter().chain(unknown).map(Verdict::of).collect()
+    let rows = noncompliant.into_iter().chain(unknown);
+    rows.map(|row| Verdict::of(device, row)).collect()
 }
 
 fn count_verified(view: &DeviceSettingsView) -> usize {
@@ -259,6 +263,7 @@ pub struct Setting {
     pub detail: String,
     pub gap: Option<String>,
     pub verdict: Badge,
+    pub why_href: String,
 }
 
 #[derive(Template)]
@@ -309,18 +314,19 @@ async fn settings(State(app): State<App>, session: Session, At(id): At<String>) 
         rows: view
             .settings
             .iter()
-            .map(|row| setting(row, name_of(row)))
+            .map(|row| setting(device.id, row, name_of(row)))
             .collect(),
-        rules: rules.into_iter().map(Verdict::of).collect(),
+        rules: rules.into_iter().map(|row| Verdict::of(device.id, row)).collect(),
     })
 }
 
-fn setting(row: &SettingRow, policy: String) -> Setting {
+fn setting(device: DeviceId, row: &SettingRow, policy: String) -> Setting {
     let definition = muster_model::settings::definition(&row.key);
     let details = [row.detail.as_deref(), row.reason.as_deref()];
     let mut details: Vec<&str> = details.into_iter().flatten().collect();
     details.dedup();
     Setting {
+        why_href: why_href(&device, &row.key),
         key: row.key.clone(),
         meaning: definition.map_or("", |definition| definition.meaning),
         wanted: ui::value(&row.value),

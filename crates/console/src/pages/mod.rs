@@ -5,6 +5,7 @@ mod commands;
 mod compliance;
 mod device;
 mod device_forms;
+mod device_why;
 mod devices;
 mod enrollment_policy;
 mod groups;
@@ -19,6 +20,7 @@ mod signin;
 mod token_forms;
 mod token_table;
 mod tokens;
+mod what_if;
 
 use axum::Router;
 use muster_control::App;
@@ -37,8 +39,10 @@ pub fn router() -> Router<App> {
         .merge(device_forms::router())
         .merge(groups::router())
         .merge(labels::router())
+        .merge(device_why::router())
         .merge(policies::router())
         .merge(policy_forms::router())
+        .merge(what_if::router())
         .merge(catalogue::router())
         .merge(rollouts::router())
         .merge(commands::router())

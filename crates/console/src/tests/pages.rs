@@ -138,6 +138,9 @@ async fn j1_j8_hostile_text_stays_text_on_every_page() {
     paths.extend([
         format!("/policies/{policy}"),
         format!("/policies/{policy}/versions/2026.05"),
+        format!("/policies/{policy}/versions/2026.05/what-if"),
+        format!("/devices/{id}/why"),
+        format!("/devices/{id}/why?subject=lockscreen.message"),
         format!("/policies/{policy}/versions/new"),
         format!("/rollouts/{rollout}"),
         format!("/commands/{command}"),

@@ -26,7 +26,7 @@ use subtle::ConstantTimeEq;
 use crate::{App, audit, clock, secrets::Keyring};
 pub use api::{oauth_router, router};
 use problem::{FORBIDDEN, INVALID_CLIENT, Problem, UNAUTHENTICATED};
-use scope::Scope;
+use scope::Scopes;
 pub use session::{PagePermit, SESSION_COOKIE, create_signin_link, end_session, sign_in};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
@@ -88,7 +88,8 @@ impl Author {
     }
 }
 
-/// Proof that the caller was authenticated and holds scope `S` in `tenant`. Only this slice makes one.
+/// Proof that the caller was authenticated and holds scope `S` in `tenant`, or every scope where `S` is a tuple. Only this
+/// slice makes one.
 #[derive(Debug)]
 pub struct Permit<S> {
     author: Author,
@@ -129,15 +130,15 @@ impl<S> Permit<S> {
     }
 }
 
-impl<S: Scope> FromRequestParts<App> for Permit<S> {
+impl<S: Scopes> FromRequestParts<App> for Permit<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let caller = authenticate(app, &parts.headers).await?;
-        if !caller.scopes.split(' ').any(|scope| scope == S::NAME) {
+        let is_held = |wanted: &str| caller.scopes.split(' ').any(|scope| scope == wanted);
+        if let Some(missing) = S::NAMES.iter().find(|wanted| !is_held(wanted)) {
             return Err(FORBIDDEN.detail(format!(
-                "This call needs the scope {}. Ask for a token of a client that holds it.",
-                S::NAME
+                "This call needs the scope {missing}. Ask for a token of a client that holds it."
             )));
         }
         Ok(Permit::new(caller.author, caller.scopes))

@@ -5,6 +5,23 @@ pub trait Scope: Send + Sync + 'static {
     const NAME: &'static str;
 }
 
+/// The scopes that one call needs, all of them: a scope, or a tuple of scopes.
+pub trait Scopes: Send + Sync + 'static {
+    const NAMES: &'static [&'static str];
+}
+
+impl<S: Scope> Scopes for S {
+    const NAMES: &'static [&'static str] = &[S::NAME];
+}
+
+impl<A: Scope, B: Scope> Scopes for (A, B) {
+    const NAMES: &'static [&'static str] = &[A::NAME, B::NAME];
+}
+
+impl<A: Scope, B: Scope, C: Scope> Scopes for (A, B, C) {
+    const NAMES: &'static [&'static str] = &[A::NAME, B::NAME, C::NAME];
+}
+
 macro_rules! scopes {
     ($($type:ident = $name:literal, $meaning:literal;)*) => {
         $(

@@ -51,7 +51,7 @@ impl PagePermit {
     }
 
     /// The permit for an action of this page. The first service account's link holds every scope of its tenant.
-    pub fn permit<S: super::scope::Scope>(&self) -> Permit<S> {
+    pub fn permit<S: super::scope::Scopes>(&self) -> Permit<S> {
         Permit::new(self.author.clone(), super::scope::every())
     }
 

@@ -238,6 +238,11 @@ pub fn refused_since(
     Ok(store::refused_since(tx, tenant, first, limit)?)
 }
 
+/// The place of an entry in the tree; none while the sequencer has not given it one.
+pub fn place(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<u64>, Problem> {
+    Ok(store::entry_by_id(tx, tenant, id)?.map(|row| row.place))
+}
+
 /// The newest sequenced entries of the tenant, newest first.
 pub fn newest_entries(
     tx: &mut Tx,

@@ -52,7 +52,7 @@ pub use view::{
     ChangeView, ComplianceSummary, DeviceComplianceView, DeviceSettingsView, PolicyRow, SettingRow,
     VerdictRow, ViolationView, device_compliance, device_settings, list_violations, summary,
 };
-pub use work::{Pass, broken, evaluated_by, next_page, page_done, rechecks, tenants_in_turn};
+pub use work::{Pass, broken, evaluated_by, next_page, page_done, recheck, rechecks, tenants_in_turn};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;

@@ -64,6 +64,8 @@ statements! {
     INACTIVE = "SELECT c.device_id FROM compliance_device c \
         LEFT JOIN devices_device d ON d.tenant_id = c.tenant_id AND d.device_id = c.device_id \
         WHERE c.tenant_id = $1 AND (d.state IS NULL OR d.state <> 'active') LIMIT $2";
+    RECHECK_DEVICE = "UPDATE compliance_device SET recheck_at = $3 WHERE tenant_id = $1 AND device_id = $2";
+    RECHECK_ALL = "UPDATE compliance_device SET recheck_at = $2 WHERE tenant_id = $1";
     RECHECKS = "SELECT device_id FROM compliance_device WHERE tenant_id = $1 AND recheck_at <= $2 \
         ORDER BY recheck_at LIMIT $3";
 
@@ -239,6 +241,24 @@ pub fn inactive(tx: &mut Tx, tenant: TenantId, limit: i64) -> Result<Vec<DeviceI
     tx.query(&INACTIVE, &[&tenant.uuid(), &limit], |row| {
         Ok(DeviceId::from_uuid(row.get(0)?))
     })
+}
+
+/// Has a device evaluated soon; 0 where it never was.
+pub fn recheck_device(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    at: Timestamp,
+) -> Result<u64, StorageError> {
+    tx.execute(
+        &RECHECK_DEVICE,
+        &[&tenant.uuid(), &device.uuid(), &at.as_micros()],
+    )
+}
+
+/// Has every device of a tenant evaluated soon.
+pub fn recheck_all(tx: &mut Tx, tenant: TenantId, at: Timestamp) -> Result<u64, StorageError> {
+    tx.execute(&RECHECK_ALL, &[&tenant.uuid(), &at.as_micros()])
 }
 
 /// Devices whose verdict may have changed by time alone.

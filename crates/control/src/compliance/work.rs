@@ -5,7 +5,7 @@ use muster_storage::{Scope, Tx};
 use std::time::Duration;
 
 use super::{TenantRow, store};
-use crate::{App, access, access::problem::Problem};
+use crate::{App, access, access::problem::Problem, audit};
 
 /// Even where no policy changed, every device is looked at this often: whatever a rollout, a label or a group did without a
 /// word reaches the verdicts.
@@ -37,6 +37,19 @@ pub async fn tenants_in_turn(app: &App) -> Result<Vec<TenantId>, Problem> {
 /// Devices of a tenant whose verdicts may have changed by time alone, the longest due first.
 pub fn rechecks(tx: &mut Tx, tenant: TenantId, now: Timestamp, limit: i64) -> Result<Vec<DeviceId>, Problem> {
     Ok(store::rechecks(tx, tenant, now, limit)?)
+}
+
+/// Has a device evaluated soon, or all of a tenant's: labels changed, and rules may read them.
+pub async fn recheck(app: &App, tenant: TenantId, device: Option<DeviceId>) -> Result<(), Problem> {
+    let now = app.clock.now();
+    audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+        match device {
+            Some(device) => store::recheck_device(tx, tenant, device, now)?,
+            None => store::recheck_all(tx, tenant, now)?,
+        };
+        Ok(())
+    })
+    .await
 }
 
 /// The digest of the policies that a device was evaluated by last, if it was evaluated.

@@ -41,8 +41,8 @@ pub use plan::{Counts, Hold, HoldKind, Plan, StageRun};
 pub use reconcile::reconcile;
 pub use reevaluate::reevaluate;
 pub use report::{
-    Accepted, DevicePolicy, OpenReport, Reporter, accept_report, device_settings, held, policies_of,
-    settings_of, take_facts, traits_of,
+    Accepted, DevicePolicy, OpenReport, Reporter, accept_report, device_settings, held, last_report,
+    last_reported, policies_of, settings_of, take_facts, traits_of,
 };
 pub use rules::{ReportState, Target};
 pub use view::{DevicePage, GateView, RolloutDevice, RolloutView, StageView, Wanted, devices_of, view};

@@ -287,6 +287,11 @@ pub fn settings_of(
         .transpose()
 }
 
+/// A device's last report as stored, of whichever enrollment.
+pub fn last_report(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Option<Report>, Problem> {
+    Ok(store::report(tx, tenant, device)?)
+}
+
 /// The statement, if this device's key signed it about this device in this enrollment.
 fn checked(reporter: &Reporter, envelope: &Envelope) -> Result<PolicyReportStatement, Problem> {
     let verified = statement::verify::<PolicyReportStatement>(envelope, &[&reporter.key], 1);
@@ -341,7 +346,8 @@ fn desired(
     })
 }
 
-fn last_reported(
+/// What a device said last of its settings, and when; whether that is about `set`, what it should be at.
+pub fn last_reported(
     tx: &mut Tx,
     tenant: TenantId,
     device: &Device,

@@ -51,3 +51,4 @@ mod tenants;
 mod tokens;
 mod tpm;
 mod transport;
+mod whatif;

@@ -130,7 +130,7 @@ fn body_of(route: &Route) -> Value {
         "commands" => json!({"type": "lock"}),
         "revoke" => json!({"reason": "unspecified"}),
         "quarantine-decision" => json!({"decision": "accept"}),
-        "activate" => json!({"version": "2026.05"}),
+        "activate" | "what-if" => json!({"version": "2026.05"}),
         "labels" => json!({"labels": {"site": "north"}}),
         "versions" => json!({"version": "2026.05", "settings": {"firewall.enabled": true}}),
         _ => json!({}),
@@ -213,6 +213,36 @@ async fn t1_every_id_of_another_tenant_is_as_if_it_did_not_exist() {
         assert!(crossed > 150, "the matrix is whole: {crossed}");
         assert_eq!(seen(&two.a).await, before, "nothing of the other tenant changed");
         assert_healthy(&two.server).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t1_a_question_about_the_fleet_is_about_the_own_fleet() {
+    each_database(async |options| {
+        let two = Two::start(options).await;
+        let of_a = furnish(&two.a, &two.server.admin, "alpha").await;
+        furnish(&two.b, &two.b_admin, "beta").await;
+        let asked = json!({"version": "2026.05"});
+        for (api, own, foreign) in [(&two.a, "alpha", "beta"), (&two.b, "beta", "alpha")] {
+            let view = api.post(&format!("/policies/{own}/what-if"), &asked).await.ok();
+            assert_eq!(view["progress"]["devices_total"], 1, "{own}");
+            assert_eq!(view["progress"]["devices"], 1, "{own}");
+            api.post(&format!("/policies/{foreign}/what-if"), &asked)
+                .await
+                .refused(404, "not_found");
+        }
+        let device = of_a.device.id();
+        let question = json!({"version": "2026.05", "target": {"devices": [device]}});
+        let view = two.b.post("/policies/beta/what-if", &question).await.ok();
+        assert_eq!(
+            view["counts"]["devices_in_target"], 0,
+            "a foreign device is nobody"
+        );
+        two.b
+            .get(&format!("/devices/{device}/why"))
+            .await
+            .refused(404, "not_found");
     })
     .await;
 }

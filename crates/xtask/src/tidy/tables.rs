@@ -111,6 +111,7 @@ pub const SLICES: &[(&str, u8)] = &[
     ("fleet", 6),
     ("alerts", 6),
     ("configuration", 7),
+    ("whatif", 7),
 ];
 
 /// Calls within one level that are allowed: (caller, called).

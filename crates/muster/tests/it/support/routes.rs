@@ -7,7 +7,7 @@ const TABLE: &str = include_str!("../../../../control/src/access/routes.tsv");
 pub struct Route {
     pub method: &'static str,
     pub path: &'static str,
-    /// The scope that the route needs, or `public`.
+    /// The scopes that the route needs, with spaces between, or `public`.
     pub scope: &'static str,
 }
 
@@ -31,6 +31,12 @@ pub fn all() -> Vec<Route> {
 impl Route {
     pub fn is_public(&self) -> bool {
         self.scope == "public"
+    }
+
+    /// Every scope that the route needs.
+    pub fn scopes(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let scopes = if self.is_public() { "" } else { self.scope };
+        scopes.split_whitespace()
     }
 
     /// The path with something of the right kind in every parameter's place.
