@@ -20,7 +20,10 @@ pub enum RolloutCommand {
         paging: Paging,
     },
     /// Show a rollout, its stages and their gates
-    #[command(visible_alias = "show", after_help = "Examples:\n  muster rollout show rol_…")]
+    #[command(
+        visible_alias = "show",
+        after_help = "Examples:\n  muster rollout get rol_…\n  muster rollout show rol_…"
+    )]
     Get { id: String },
     /// List what the gates of a rollout decided, newest first
     #[command(after_help = "Examples:\n  muster rollout decisions rol_…")]

@@ -260,11 +260,29 @@ async fn a_rollout_is_begun_and_driven_from_its_page() {
         ("settings", r#"{"passcode.min_length":12}"#),
     ];
     scene.post(&format!("{policy}/versions"), &version).await;
-    let target = [("version", "2026.05"), ("platform", "linux")];
+    let wrong = [("version", "2026.05"), ("stages", "pilot=ten,full")];
+    let refused = scene.post(&format!("{policy}/activate"), &wrong).await;
+    assert_eq!(
+        refused.status,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "{}",
+        refused.body
+    );
+    let target = [
+        ("version", "2026.05"),
+        ("platform", "linux"),
+        ("stages", "pilot=10,canary=25,full"),
+        ("gate", "exact"),
+        ("promotion", "manual"),
+    ];
     let begun = scene.post(&format!("{policy}/activate"), &target).await;
     assert_eq!(begun.status, StatusCode::SEE_OTHER, "{}", begun.body);
     let page = scene.page(begun.location()).await;
     assert!(page.contains("For Linux") && page.contains("running"), "{page}");
+    assert!(
+        page.contains("canary") && page.contains("exact") && page.contains("manual"),
+        "{page}"
+    );
     let rollout = begun
         .location()
         .split('?')
@@ -275,8 +293,12 @@ async fn a_rollout_is_begun_and_driven_from_its_page() {
     let progress: serde_json::Value = serde_json::from_str(&progress).expect("it is JSON");
     let fields = &progress["fields"];
     assert_eq!(
-        (&progress["state"], &fields["devices"], &fields["pending"]),
-        (&"running-true".into(), &1.into(), &1.into())
+        (&progress["state"], &fields["devices-0"], &fields["pending-0"]),
+        (
+            &"running-nothing-openwait-waitingwait-waitingwait".into(),
+            &1.into(),
+            &1.into()
+        )
     );
     for (action, word) in [("pause", "paused"), ("resume", "running"), ("abort", "aborted")] {
         let changed = scene.post(&format!("{rollout}/{action}"), &[]).await;
@@ -291,6 +313,7 @@ async fn a_rollout_is_begun_and_driven_from_its_page() {
     }
     for (action, status) in [
         ("resume", StatusCode::CONFLICT),
+        ("promote", StatusCode::CONFLICT),
         ("explode", StatusCode::NOT_FOUND),
     ] {
         assert_eq!(

@@ -40,6 +40,7 @@ fn forms() -> Vec<String> {
         format!("/devices/{dev}/revoke"),
         format!("/commands/{cmd}/cancel"),
         format!("/rollouts/{rol}/pause"),
+        format!("/rollouts/{rol}/promote"),
         format!("/rollouts/{rol}/abort"),
         format!("/rollouts/{rol}/rollback"),
     ]

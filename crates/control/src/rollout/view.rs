@@ -205,7 +205,12 @@ pub fn view(
         .zip(&counts)
         .map(|(stage, counts)| {
             let decided = stage.decision.clone().filter(|_| stage.ended.is_some());
-            let decision = decided.unwrap_or_else(|| progress::decision(&rollout.plan, stage, counts, now));
+            let mut decision =
+                decided.unwrap_or_else(|| progress::decision(&rollout.plan, stage, counts, now));
+            if stage.opening.is_none() {
+                decision.verdict = Verdict::Wait;
+                "the stage is not open".clone_into(&mut decision.reason);
+            }
             StageView::of(stage, *counts, &decision)
         })
         .collect();

@@ -102,11 +102,18 @@ impl Membership {
         let quotas = quotas(&sizes, shares);
         let thresholds = |group: usize| -> Vec<u64> {
             let places = &groups[group];
-            let of = |stage: &Vec<u64>| {
+            let of = |(stage, share): (&Vec<u64>, &u16)| {
                 let quota = usize::try_from(stage[group]).unwrap_or(usize::MAX);
-                places.get(quota).copied().unwrap_or(PLACES)
+                // Where a stage holds the whole stratum, devices that come later take the plain share.
+                let all = || {
+                    places
+                        .last()
+                        .map_or(0, |last| last + 1)
+                        .max(plain_threshold(*share))
+                };
+                places.get(quota).copied().unwrap_or_else(all)
             };
-            quotas.iter().map(of).collect()
+            quotas.iter().zip(shares).map(of).collect()
         };
         let strata: Vec<StratumThresholds> = named
             .into_iter()
@@ -365,6 +372,19 @@ mod tests {
             .filter(|(device, own)| membership.stage_of(*device, own) == 0)
             .count();
         assert!((1800..2200).contains(&first), "{first} of 20000");
+    }
+
+    #[test]
+    fn newcomers_of_a_kind_that_was_rare_do_not_all_join_the_pilot() {
+        let membership = Membership::draw(7, &[100, 1000], fleet(&[1]));
+        let newcomers = (0..20_000).map(|number| device(1 << 40 | number));
+        let first = newcomers
+            .filter(|device| membership.stage_of(*device, &stratum(0)) == 0)
+            .count();
+        assert!(
+            first < 20_000,
+            "the place of the only one decides, and not everything is in the pilot"
+        );
     }
 
     #[test]
