@@ -224,22 +224,30 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
 
 /// Reads a file; `-` is standard input. Both have the same limit.
 pub fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
-    if path != Path::new("-") {
-        return read_file(path);
-    }
-    let mut bytes = Vec::new();
-    let read = std::io::stdin()
-        .lock()
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes);
-    read.map_err(|source| CliError::File {
+    read_input_of(path, FILE_BYTES_MAX)
+}
+
+/// As `read_input`, with a limit of its own.
+pub fn read_input_of(path: &Path, bytes_max: u64) -> Result<Vec<u8>, CliError> {
+    let failed = |source| CliError::File {
         path: path.to_owned(),
         source,
-    })?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
+    };
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin()
+            .lock()
+            .take(bytes_max + 1)
+            .read_to_end(&mut bytes)
+    } else {
+        let file = std::fs::File::open(path).map_err(failed)?;
+        file.take(bytes_max + 1).read_to_end(&mut bytes)
+    };
+    read.map_err(failed)?;
+    if bytes.len() as u64 > bytes_max {
         return Err(CliError::Content {
             path: path.to_owned(),
-            detail: format!("larger than {FILE_BYTES_MAX} bytes"),
+            detail: format!("larger than {bytes_max} bytes"),
         });
     }
     Ok(bytes)

@@ -9,11 +9,13 @@ use serde_json::{Value, json};
 use super::token_table::{explained, wrong};
 use crate::CliError;
 use crate::api::{Answer, Api, Call};
-use crate::context::read_input;
+use crate::context::read_input_of;
 use crate::error::FieldError;
 use crate::output::{Printer, Sheet};
 use crate::progress;
 
+/// The largest table, as the server has it.
+const TABLE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Rows that one request carries: an answer comes within seconds, and the bar moves.
 const ROWS_PER_CALL: usize = 2_000;
 
@@ -119,7 +121,7 @@ fn changes(words: &[String]) -> Result<Value, CliError> {
 
 /// Has the whole table checked, then sends it in parts.
 async fn import(arguments: &ImportArgs, api: &Api, printer: &Printer) -> Result<(), CliError> {
-    let table = read_input(&arguments.file)?;
+    let table = read_input_of(&arguments.file, TABLE_BYTES_MAX)?;
     let spinner = progress::spinner(format!("checking {}", arguments.file.display()));
     let tried: Result<Answer<Outcome>, CliError> = api.send(call(table.clone(), "dry_run")).await;
     spinner.finish_and_clear();

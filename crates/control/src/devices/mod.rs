@@ -240,6 +240,12 @@ pub fn facts(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Option<(
     Ok(Some((facts, at)))
 }
 
+/// A device's newest facts, if they can be read: one that cannot be must not hold up what works through many.
+pub fn readable_facts(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Option<Facts>, Problem> {
+    let found = store::facts(tx, tenant, device)?;
+    Ok(found.and_then(|(text, _)| serde_json::from_str(&text).ok()))
+}
+
 /// The facts of every device after `after` up to `until`. What cannot be read is absent.
 pub fn facts_between(
     tx: &mut Tx,

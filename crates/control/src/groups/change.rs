@@ -37,7 +37,7 @@ pub fn read_pair(include: &str, exclude: Option<&str>) -> Result<Pair, Problem> 
             detail: format!("{}.", error.detail),
         };
         EXPRESSION_INVALID
-            .detail(format!("The expression {field} is not valid: {error}."))
+            .detail(format!("{field}, {error}."))
             .with_errors(vec![wrong])
     })
 }

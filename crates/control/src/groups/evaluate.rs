@@ -100,7 +100,7 @@ fn one(
         return change(tx, tenant, id, &held, everywhere);
     };
     let facts = match touched.iter().any(|group| group.reads.touches(Changes::FACTS)) {
-        true => devices::facts(tx, tenant, id)?.map(|(facts, _)| facts),
+        true => devices::readable_facts(tx, tenant, id)?,
         false => None,
     };
     let wanted = judge(&touched, &device, facts.as_ref(), labels, now);

@@ -532,8 +532,7 @@ async fn what_is_kept_incrementally_is_what_a_full_evaluation_finds() {
                 devices.push(scene.device(platform).await);
             }
             let mut groups = Vec::new();
-            for at in 0..3 {
-                let (include, exclude) = EXPRESSIONS[at];
+            for (at, (include, exclude)) in EXPRESSIONS.into_iter().take(3).enumerate() {
                 groups.push(
                     create(&scene, &format!("g{at}"), include, exclude)
                         .await

@@ -142,7 +142,7 @@ pub fn explain(
     device: &Device,
     now: Timestamp,
 ) -> Result<Explanation, Problem> {
-    let facts = devices::facts(tx, tenant, device.id)?.map(|(facts, _)| facts);
+    let facts = devices::readable_facts(tx, tenant, device.id)?;
     let labels = devices::labels(tx, tenant, device.id)?;
     let known = Known::of(device, facts.as_ref(), Some(&labels));
     let subject = known.subject();

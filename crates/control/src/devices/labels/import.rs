@@ -1,7 +1,7 @@
 //! Labels from a table: all rows are checked before the first is carried out, and a table may be sent again.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -104,6 +104,8 @@ pub async fn import(
 struct Plan {
     outcome: ImportOutcome,
     bad_rows: BTreeSet<usize>,
+    /// By row: devices are looked up in batches, so they are not found in the order of the rows.
+    errors: BTreeMap<usize, Vec<FieldError>>,
     changes: Vec<(DeviceId, LabelChange)>,
 }
 
@@ -111,8 +113,10 @@ impl Plan {
     fn refuse(&mut self, error: FieldError, row: usize) {
         self.bad_rows.insert(row);
         self.outcome.errors_total += 1;
-        if self.outcome.errors.len() < ERRORS_MAX {
-            self.outcome.errors.push(error);
+        self.errors.entry(row).or_default().push(error);
+        // The last rows' errors make room: the first thousand are named.
+        while self.errors.len() > ERRORS_MAX {
+            self.errors.pop_last();
         }
     }
 }
@@ -143,6 +147,8 @@ fn plan(tx: &mut Tx, tenant: TenantId, csv: &[u8]) -> Result<Plan, Problem> {
         }
     }
     plan_rows(tx, tenant, table.header.by, waiting, &mut seen, &mut plan)?;
+    let errors = std::mem::take(&mut plan.errors);
+    plan.outcome.errors = errors.into_values().flatten().take(ERRORS_MAX).collect();
     Ok(plan)
 }
 
