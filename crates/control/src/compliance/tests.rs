@@ -317,7 +317,8 @@ async fn a_device_that_does_not_report_is_evaluated_by_its_new_rules() {
         assert_eq!(of(&scene, &device).await["compliance"], "noncompliant");
         assert_eq!(reevaluated(&scene).await, 0);
         // The rule is asked for no more.
-        activate(&scene, "baseline", "2", json!([])).await;
+        let other = json!({"name": "other", "check": {"fact": "os.id", "op": "exists"}});
+        activate(&scene, "baseline", "2", json!([other])).await;
         assert_eq!(reevaluated(&scene).await, 1);
         assert_eq!(of(&scene, &device).await["open"], json!([]));
     })
@@ -459,7 +460,8 @@ async fn a_device_that_is_to_apply_again_is_asked_until_its_report_comes() {
         };
         let evaluate = async |occasion| {
             audit::observe(&scene.app, &Author::system(tenant), move |tx| {
-                let turn = compliance::begin(tx, tenant, id, tx.at())?;
+                let now = tx.at();
+                let turn = compliance::begin(tx, tenant, id, now)?;
                 let device = devices::get(tx, tenant, id)?;
                 let reported = compliance::Reported::default();
                 let digest = muster_trust::key::sha256(b"");
