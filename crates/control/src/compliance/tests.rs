@@ -316,7 +316,8 @@ async fn a_device_that_does_not_report_is_evaluated_by_its_new_rules() {
         assert_eq!(of(&scene, &device).await["compliance"], "noncompliant");
         assert_eq!(reevaluated(&scene).await, 0);
         // The rule is asked for no more.
-        activate(&scene, "baseline", "2", json!([])).await;
+        let other = json!({"name": "other", "check": {"fact": "os.id", "op": "exists"}});
+        activate(&scene, "baseline", "2", json!([other])).await;
         assert_eq!(reevaluated(&scene).await, 1);
         assert_eq!(of(&scene, &device).await["open"], json!([]));
     })
