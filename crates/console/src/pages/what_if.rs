@@ -6,7 +6,7 @@ use muster_control::{
     App,
     access::scope::{DeviceRead, PolicyRead},
     rollout::Target,
-    whatif::{self, ConflictView, DeviceChangeView, LastingView, Proposal, Question, WhatIfView},
+    whatif::{self, DeviceChangeView, LastingView, PolicyConflictView, Proposal, Question, WhatIfView},
 };
 use muster_model::{
     DeviceId, Platform,
@@ -262,7 +262,7 @@ fn shortfalls(view: &WhatIfView) -> Vec<Shortfall> {
         .collect()
 }
 
-fn conflict(view: &ConflictView) -> ConflictRow {
+fn conflict(view: &PolicyConflictView) -> ConflictRow {
     let rule = serde_json::to_value(view.rule).unwrap_or_default();
     let overruled = view.overruled.iter();
     ConflictRow {

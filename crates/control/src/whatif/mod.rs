@@ -30,7 +30,9 @@ use crate::{
 };
 pub use api::router;
 pub use scan::{DEVICES_PER_CALL_MAX, DEVICES_PER_PAGE};
-pub use view::{ConflictView, DeviceChangeView, LastingView, SettingChangesView, SupportView, WhatIfView};
+pub use view::{
+    DeviceChangeView, LastingView, PlatformSupportView, PolicyConflictView, SettingChangesView, WhatIfView,
+};
 pub use why::{AskedView, ChainView, EntryRef, ReceiptView, SubjectView, WhyView, why};
 
 use rules::Hypothesis;

@@ -33,9 +33,9 @@ pub struct WhatIfView {
     /// Settings whose effective value changes on some device, by key.
     pub settings: Vec<SettingChangesView>,
     /// How well platforms carry what the version asks for, on the devices that would get it.
-    pub support: Vec<SupportView>,
+    pub support: Vec<PlatformSupportView>,
     /// Where the version and other active policies want different things of the same device.
-    pub conflicts: Vec<ConflictView>,
+    pub conflicts: Vec<PolicyConflictView>,
     /// Devices in further conflicts than those that are listed.
     pub other_conflicts: u64,
     /// Settings of which something stays when the rollout is undone.
@@ -103,7 +103,7 @@ pub struct ValueChangeView {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SupportView {
+pub struct PlatformSupportView {
     pub key: &'static str,
     #[schema(value_type = String)]
     pub platform: Platform,
@@ -116,7 +116,7 @@ pub struct SupportView {
 
 /// Policies that want different things. Secrets are redacted.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ConflictView {
+pub struct PolicyConflictView {
     pub key: &'static str,
     /// How it is decided, for example `highest`.
     #[schema(value_type = String)]
@@ -231,9 +231,9 @@ pub fn settings(tally: &Tally) -> Vec<SettingChangesView> {
     tally.settings.iter().map(view).collect()
 }
 
-pub fn support(tally: &Tally) -> Vec<SupportView> {
+pub fn support(tally: &Tally) -> Vec<PlatformSupportView> {
     let rows = tally.support.iter();
-    rows.map(|((key, platform, support, why), devices)| SupportView {
+    rows.map(|((key, platform, support, why), devices)| PlatformSupportView {
         key,
         platform: *platform,
         support,
@@ -262,14 +262,14 @@ pub fn lasting(tally: &Tally, hypothesis: &Hypothesis) -> Vec<LastingView> {
 }
 
 /// The conflicts of a tally; `name` knows what policies are called.
-pub fn conflicts(tally: &Tally, name: impl Fn(PolicyId) -> String) -> Vec<ConflictView> {
+pub fn conflicts(tally: &Tally, name: impl Fn(PolicyId) -> String) -> Vec<PolicyConflictView> {
     let overruled = |lost: &Overruled| OverruledView {
         policy_id: lost.policy,
         name: name(lost.policy),
         value: lost.value.clone(),
     };
     let rows = tally.conflicts.values();
-    rows.map(|(conflict, devices)| ConflictView {
+    rows.map(|(conflict, devices)| PolicyConflictView {
         key: conflict.key,
         rule: conflict.rule,
         winner: conflict.winner,
