@@ -253,10 +253,15 @@ async fn take_note(app: &App, entry: &LogEntry) -> Result<(), Problem> {
             compliance::forget(app, entry.tenant, device).await?;
             commands::supersede_before(app, entry.tenant, device, u32::MAX).await?;
         }
+        // Rollouts draw their stages by a label, and rules may read any.
         ("device.labels_changed", Some(device)) => {
+            app.registry.forget_identity(device);
             compliance::recheck(app, entry.tenant, Some(device)).await?;
         }
-        ("labels.imported", _) => compliance::recheck(app, entry.tenant, None).await?,
+        ("labels.imported", _) => {
+            app.registry.forget_identities();
+            compliance::recheck(app, entry.tenant, None).await?;
+        }
         (action, _) if action.starts_with("rollout.") => {
             rollout::reload(app, entry.tenant).await?;
             app.registry.call_all(entry.tenant);

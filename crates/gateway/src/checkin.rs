@@ -24,7 +24,8 @@ use muster_control::{
     audit::{self, Head},
     commands::{self, Command},
     compliance,
-    devices::{DeviceState, Identity},
+    devices::{DeviceState, Identity, Traits},
+    groups,
     rollout::{self, DesiredSet, Reporter},
 };
 use muster_model::{CommandId, Timestamp};
@@ -62,7 +63,7 @@ pub async fn checkin(State(gateway): State<Gateway>, request: Request) -> Result
     let interval = u32::try_from(app.settings.checkin_interval_seconds).unwrap_or(u32::MAX);
     let answer = if known.identity.state != DeviceState::Active {
         CheckinResponse::up_to_date(now, interval)
-    } else if is_up_to_date(app, &known, &asked, now)? {
+    } else if is_up_to_date(app, &known, &asked, now).await? {
         gateway.metrics.checkin("up_to_date");
         CheckinResponse::up_to_date(now, interval)
     } else {
@@ -72,8 +73,23 @@ pub async fn checkin(State(gateway): State<Gateway>, request: Request) -> Result
     wire::answer(StatusCode::OK, message.answer_as, &answer)
 }
 
-/// Whether there is nothing to take in and nothing to hand out. Reads memory only.
-fn is_up_to_date(app: &App, known: &Known, asked: &CheckinRequest, now: Timestamp) -> Result<bool, Problem> {
+/// What rollouts go by. Groups are asked for where one of them decides about anything, and are remembered.
+async fn traits(app: &App, identity: &Identity) -> Result<Traits, Problem> {
+    let groups = if app.activations.reads_groups(identity.tenant) {
+        groups::of(app, identity.tenant, identity.device).await?
+    } else {
+        Arc::default()
+    };
+    Ok(identity.traits(groups))
+}
+
+/// Whether there is nothing to take in and nothing to hand out. Reads memory only, once a device's groups are remembered.
+async fn is_up_to_date(
+    app: &App,
+    known: &Known,
+    asked: &CheckinRequest,
+    now: Timestamp,
+) -> Result<bool, Problem> {
     let identity = &known.identity;
     if !asked.receipts.is_empty() || asked.report.is_some() || known.seat.is_due() || !identity.has_facts {
         return Ok(false);
@@ -82,7 +98,9 @@ fn is_up_to_date(app: &App, known: &Known, asked: &CheckinRequest, now: Timestam
         return Ok(false);
     }
     let keys = app.keys.tenant(identity.tenant).map_err(Problem::internal)?;
-    let desired = app.activations.desired(identity.tenant, &identity.traits(), now);
+    let desired = app
+        .activations
+        .desired(identity.tenant, &traits(app, identity).await?, now);
     Ok(
         asked.root_version == keys.root.version
             && desired.is_some_and(|set| set.digest == asked.state_digest),
@@ -101,7 +119,9 @@ async fn work(
         take_report(app, known, report).await?;
     }
     rollout::ensure(app, identity.tenant).await?;
-    let set = app.activations.desired(identity.tenant, &identity.traits(), now);
+    let set = app
+        .activations
+        .desired(identity.tenant, &traits(app, identity).await?, now);
     let set = match set.filter(|set| set.digest != asked.state_digest) {
         Some(_) if app.memory.is_shared() => wanted_anew(app, known, now).await?,
         set => set,
@@ -152,7 +172,8 @@ async fn wanted_anew(app: &App, known: &Known, now: Timestamp) -> Result<Option<
         })
         .await?;
     known.identity.held.store(Arc::new(held));
-    Ok(app.activations.desired(tenant, &known.identity.traits(), now))
+    let traits = traits(app, &known.identity).await?;
+    Ok(app.activations.desired(tenant, &traits, now))
 }
 
 async fn take_receipts(app: &App, known: &Known, receipts: Vec<Envelope>) -> Result<Vec<CommandId>, Problem> {

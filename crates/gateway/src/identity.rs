@@ -174,12 +174,15 @@ async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Re
             let valid = certificates::of_device(tx, tenant, id)?
                 .into_iter()
                 .filter(|held| held.valid(device.epoch, now));
+            let labels = devices::labels(tx, tenant, id)?;
+            let department = labels.get(devices::DEPARTMENT);
+            let stratum = devices::stratum(device.platform, device.model.as_deref(), department);
             Ok::<_, Problem>(Identity {
                 tenant,
                 device: id,
                 epoch: device.epoch,
                 state: device.state,
-                stratum: Arc::new(devices::stratum(device.platform, device.model.as_deref())),
+                stratum: Arc::new(stratum),
                 held: Arc::new(rollout::held(tx, tenant, id, device.epoch)?).into(),
                 certificates: valid.map(|held| (held.serial, held.not_after)).collect(),
                 has_facts: devices::has_facts(tx, tenant, id)?,

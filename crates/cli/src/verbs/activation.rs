@@ -19,6 +19,12 @@ pub struct ActivationArgs {
     /// Only for this device (id); may be repeated
     #[arg(long, value_name = "ID")]
     device: Vec<String>,
+    /// Only for devices in this group (name or id); may be repeated
+    #[arg(long, value_name = "GROUP")]
+    group: Vec<String>,
+    /// Not for devices in this group (name or id); may be repeated
+    #[arg(long, value_name = "GROUP")]
+    exclude_group: Vec<String>,
     /// Stages with the percentage of the devices that have the version when they are open: pilot=10,canary=25,full
     #[arg(long, value_name = "STAGES")]
     stages: Option<String>,
@@ -42,6 +48,17 @@ impl ActivationArgs {
         self.dry_run
     }
 
+    /// As the server takes it: groups by their ids.
+    pub async fn resolved(mut self, api: &Api) -> Result<Self, CliError> {
+        for groups in [&mut self.group, &mut self.exclude_group] {
+            for group in groups {
+                let found: Answer<Found> = api.send(Call::get(&["groups", group])).await?;
+                *group = found.known.id;
+            }
+        }
+        Ok(self)
+    }
+
     /// The request for a version.
     pub fn body(&self, version: &str) -> Result<Value, CliError> {
         let mut body = json!({"version": version});
@@ -51,6 +68,12 @@ impl ActivationArgs {
         }
         if !self.device.is_empty() {
             target.insert("devices".to_owned(), json!(self.device));
+        }
+        if !self.group.is_empty() {
+            target.insert("groups".to_owned(), json!(self.group));
+        }
+        if !self.exclude_group.is_empty() {
+            target.insert("exclude_groups".to_owned(), json!(self.exclude_group));
         }
         if !target.is_empty() {
             body["target"] = Value::Object(target);
@@ -70,6 +93,12 @@ impl ActivationArgs {
         body["stages"] = json!(stages);
         Ok(body)
     }
+}
+
+/// The part of a group that is needed to name it.
+#[derive(serde::Deserialize)]
+struct Found {
+    id: String,
 }
 
 fn method(text: &str) -> Result<GateMethod, String> {

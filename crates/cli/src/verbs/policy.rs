@@ -192,6 +192,7 @@ pub async fn run(command: PolicyCommand, api: &Api, printer: &Printer) -> Result
             wait,
             idempotency_key,
         } => {
+            let activation = activation.resolved(api).await?;
             let body = activation.body(&version)?;
             if activation.is_dry_run() {
                 return activation::preview(api, printer, &policy, body).await;

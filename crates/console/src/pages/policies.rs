@@ -13,6 +13,7 @@ use axum::{
 use muster_control::{
     App,
     access::{problem::Problem, scope::PolicyRead},
+    groups,
     policy::{self, BUNDLE_MEDIA_TYPE, CompileTarget, Version},
     rollout,
 };
@@ -143,6 +144,8 @@ pub struct PolicyPage {
     pub is_archived: bool,
     pub versions: Vec<VersionRow>,
     pub platforms: Vec<(&'static str, String)>,
+    /// Groups with their names, whom a version can be for.
+    pub groups: Vec<(String, String)>,
     pub rows: Vec<RolloutRow>,
 }
 
@@ -185,6 +188,10 @@ async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> R
                 platforms: Platform::ALL
                     .into_iter()
                     .map(|platform| (platform.as_str(), ui::platform(platform.as_str()).to_owned()))
+                    .collect(),
+                groups: groups::list(tx, tenant, None, groups::GROUPS_MAX)?
+                    .into_iter()
+                    .map(|group| (group.id.to_string(), group.name))
                     .collect(),
                 rows,
             })

@@ -23,7 +23,7 @@ use muster_control::{
     rollout::{self, Order, Target},
 };
 use muster_model::{
-    DeviceId, Platform,
+    DeviceId, GroupId, Platform,
     gate::{GateMethod, Promotion},
     rollout::{plan_of, read_stages},
     rules::Rule,
@@ -342,8 +342,18 @@ fn target(sent: &Sent) -> Result<Target, Refusal> {
         })?;
         devices.push(device);
     }
+    let groups = |field: &'static str| -> Option<Vec<GroupId>> {
+        let ids: Vec<GroupId> = sent
+            .fields
+            .all(field)
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        Some(ids).filter(|ids| !ids.is_empty())
+    };
     Ok(Target {
         platforms: Some(platforms).filter(|platforms| !platforms.is_empty()),
         devices: Some(devices).filter(|devices| !devices.is_empty()),
+        groups: groups("group"),
+        exclude_groups: groups("exclude_group"),
     })
 }

@@ -18,7 +18,7 @@ use muster_control::{
     rollout::{self, Rollout, RolloutView, StageView, Wanted},
 };
 use muster_model::{
-    DeviceId, RolloutId, RolloutState, SettingState, TenantId, Timestamp,
+    DeviceId, GroupId, RolloutId, RolloutState, SettingState, TenantId, Timestamp,
     rollout::{RolloutEvent, StageState},
 };
 use muster_storage::Tx;
@@ -534,7 +534,15 @@ fn target_text(target: &rollout::Target) -> String {
         .devices
         .as_ref()
         .map(|devices| format!("{} devices by id", devices.len()));
-    let parts: Vec<String> = platforms.into_iter().chain(devices).collect();
+    let count = |groups: &Option<Vec<GroupId>>, what: &str| {
+        groups.as_ref().map(|groups| match groups.len() {
+            1 => format!("{what} one group"),
+            several => format!("{what} {several} groups"),
+        })
+    };
+    let groups = count(&target.groups, "in").into_iter();
+    let groups = groups.chain(count(&target.exclude_groups, "without"));
+    let parts: Vec<String> = platforms.into_iter().chain(devices).chain(groups).collect();
     if parts.is_empty() {
         "every device".to_owned()
     } else {

@@ -141,7 +141,7 @@ async fn show(
         proposal: Proposal::Version(version.clone()),
         target: Target {
             platforms: platform.map(|platform| vec![platform]),
-            devices: None,
+            ..Target::default()
         },
         after,
         devices_max: whatif::DEVICES_PER_CALL_MAX,

@@ -456,18 +456,22 @@ fn change(action: Action, policy: &str, version: Option<&VersionLabel>, detail: 
 }
 
 fn whom(target: &Target) -> String {
-    match (&target.platforms, &target.devices) {
-        (None, None) => "every device".to_owned(),
-        (Some(platforms), None) => platform_names(platforms),
-        (None, Some(devices)) => format!("{} listed devices", devices.len()),
-        (Some(platforms), Some(devices)) => {
-            format!(
-                "{} listed devices of {}",
-                devices.len(),
-                platform_names(platforms)
-            )
+    let devices = match &target.devices {
+        None => "every device".to_owned(),
+        Some(devices) => format!("{} listed devices", devices.len()),
+    };
+    let mut whom = match &target.platforms {
+        None => devices,
+        Some(platforms) if target.devices.is_none() => platform_names(platforms),
+        Some(platforms) => format!("{devices} of {}", platform_names(platforms)),
+    };
+    for (word, groups) in [("in", &target.groups), ("without", &target.exclude_groups)] {
+        if let Some(groups) = groups {
+            let names: Vec<String> = groups.iter().map(ToString::to_string).collect();
+            whom.push_str(&format!(" {word} {}", names.join(", ")));
         }
     }
+    whom
 }
 
 fn platform_names(platforms: &[muster_model::platform::Platform]) -> String {

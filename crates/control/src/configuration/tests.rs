@@ -104,6 +104,7 @@ async fn a_plan_is_applied_whole_and_once() {
             device: device.id,
             stratum: std::sync::Arc::clone(&device.reporter.stratum),
             held: std::sync::Arc::default(),
+            groups: std::sync::Arc::default(),
         };
         let desired = scene
             .app
@@ -254,6 +255,7 @@ async fn m13_pruning_takes_away_what_is_left_out_and_naming_it_again_brings_it_b
             device: device.id,
             stratum: std::sync::Arc::clone(&device.reporter.stratum),
             held: std::sync::Arc::default(),
+            groups: std::sync::Arc::default(),
         };
         let bundles = || {
             let desired = scene

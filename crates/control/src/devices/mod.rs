@@ -35,8 +35,8 @@ pub use api::{DeviceView, router};
 pub use changes::CHANGE_STATEMENTS;
 pub use filter::{DeviceFilter, terms};
 pub use labels::{
-    ImportMode, ImportOutcome, LABEL_ROWS_MAX, LABEL_STATEMENTS, LABEL_TABLE_BYTES_MAX, LabelChange,
-    OWNER_GROUPS, change_labels, import as import_labels, labels, labels_of, put_labels,
+    DEPARTMENT, ImportMode, ImportOutcome, LABEL_ROWS_MAX, LABEL_STATEMENTS, LABEL_TABLE_BYTES_MAX,
+    LabelChange, OWNER_GROUPS, change_labels, import as import_labels, labels, labels_of, put_labels,
 };
 pub use quarantine::{QuarantineDecision, decide, rivals};
 pub use registry::{Connected, Identity, Registry, Seat};

@@ -12,7 +12,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use muster_model::{DeviceId, TenantId, Timestamp, rollout::Stratum};
+use muster_model::{DeviceId, GroupId, TenantId, Timestamp, rollout::Stratum};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
@@ -44,12 +44,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// What rollouts go by.
-    pub fn traits(&self) -> Traits {
+    /// What rollouts go by, for a device that is in these groups.
+    pub fn traits(&self, groups: Arc<[GroupId]>) -> Traits {
         Traits {
             device: self.device,
             stratum: Arc::clone(&self.stratum),
             held: self.held.load_full(),
+            groups,
         }
     }
 
@@ -329,7 +330,7 @@ mod tests {
             device,
             epoch: 1,
             state: DeviceState::Active,
-            stratum: Arc::new(crate::devices::stratum(muster_model::Platform::Linux, None)),
+            stratum: Arc::new(crate::devices::stratum(muster_model::Platform::Linux, None, None)),
             held: ArcSwap::default(),
             spki: Vec::new(),
             certificates: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use muster_model::{DeviceId, Platform, PolicyId, rollout::Stratum};
+use muster_model::{DeviceId, GroupId, Platform, PolicyId, rollout::Stratum};
 
 use super::Device;
 
@@ -17,15 +17,18 @@ pub struct Traits {
     pub stratum: Arc<Stratum>,
     /// What it had in force by its last report.
     pub held: Arc<Held>,
+    /// The dynamic groups that it is in.
+    pub groups: Arc<[GroupId]>,
 }
 
 impl Traits {
-    /// The traits of a stored device, with what its last report said it holds.
-    pub fn of(device: &Device, held: Arc<Held>) -> Traits {
+    /// The traits of a stored device, with its label `department`, its groups, and what its last report said it holds.
+    pub fn of(device: &Device, department: Option<&str>, groups: Vec<GroupId>, held: Arc<Held>) -> Traits {
         Traits {
             device: device.id,
-            stratum: Arc::new(stratum(device.platform, device.model.as_deref())),
+            stratum: Arc::new(stratum(device.platform, device.model.as_deref(), department)),
             held,
+            groups: groups.into(),
         }
     }
 
@@ -35,11 +38,11 @@ impl Traits {
 }
 
 /// The stratum of a device.
-pub fn stratum(platform: Platform, model: Option<&str>) -> Stratum {
+pub fn stratum(platform: Platform, model: Option<&str>, department: Option<&str>) -> Stratum {
     Stratum {
         platform,
         model: model.map(str::to_owned),
-        department: None,
+        department: department.map(str::to_owned),
     }
 }
 

@@ -15,11 +15,13 @@ mod store;
 mod tests;
 mod view;
 
+use std::{collections::HashSet, sync::Arc};
+
 use muster_model::{DeviceId, GroupId, TenantId, Timestamp};
 use muster_storage::{Statement, Tx};
 use uuid::Uuid;
 
-use crate::access::problem::{NOT_FOUND, Problem};
+use crate::access::problem::{ILLEGAL_STATE, NOT_FOUND, Problem};
 pub use api::router;
 pub use change::{NewGroup, create, delete, let_go, update, uses};
 pub use definition::{EXPRESSION_BYTES_MAX, Known};
@@ -131,6 +133,55 @@ pub fn named_of(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Vec<(
 /// The groups of a device, in the order of their ids, as the transaction sees them.
 pub fn groups_of(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<Vec<GroupId>, Problem> {
     Ok(store::groups_of(tx, tenant, device)?)
+}
+
+/// The members of some groups, to ask about many devices.
+#[derive(Debug, Default)]
+pub struct MembersOf(Vec<(GroupId, HashSet<DeviceId>)>);
+
+impl MembersOf {
+    /// Which of the groups a device is in.
+    pub fn of(&self, device: DeviceId) -> Arc<[GroupId]> {
+        let holding = self.0.iter().filter(|(_, members)| members.contains(&device));
+        holding.map(|(group, _)| *group).collect()
+    }
+}
+
+/// Reads the members of these groups.
+pub fn members_of(
+    tx: &mut Tx,
+    tenant: TenantId,
+    groups: impl IntoIterator<Item = GroupId>,
+) -> Result<MembersOf, Problem> {
+    let mut read = MembersOf::default();
+    for group in groups {
+        if read.0.iter().all(|(known, _)| *known != group) {
+            let members = store::member_ids(tx, tenant, group)?;
+            read.0.push((group, members.into_iter().collect()));
+        }
+    }
+    Ok(read)
+}
+
+/// Refuses groups that are unknown, or whose members are still being found.
+pub fn require_ready(
+    tx: &mut Tx,
+    tenant: TenantId,
+    groups: impl IntoIterator<Item = GroupId>,
+) -> Result<(), Problem> {
+    for id in groups {
+        let group = store::group(tx, tenant, id)?
+            .ok_or_else(|| NOT_FOUND.detail(format!("There is no group {id}.")))?;
+        if group.state != GroupState::Ready {
+            return Err(ILLEGAL_STATE
+                .detail(format!(
+                    "The members of the group {} are still being found. Try again when it is ready.",
+                    group.name
+                ))
+                .retry_after(2));
+        }
+    }
+    Ok(())
 }
 
 /// How many active devices are in a group.

@@ -51,6 +51,7 @@ statements! {
     MEMBERS = "SELECT m.device_id, d.name, d.platform, d.model, d.owner, d.serial FROM groups_member m \
         JOIN devices_device d ON d.tenant_id = m.tenant_id AND d.device_id = m.device_id AND d.state = 'active' \
         WHERE m.tenant_id = $1 AND m.group_id = $2 AND m.device_id > $3 ORDER BY m.device_id LIMIT $4";
+    MEMBER_IDS = "SELECT device_id FROM groups_member WHERE tenant_id = $1 AND group_id = $2";
     COUNT_MEMBERS = "SELECT COUNT(*) FROM groups_member m \
         JOIN devices_device d ON d.tenant_id = m.tenant_id AND d.device_id = m.device_id AND d.state = 'active' \
         WHERE m.tenant_id = $1 AND m.group_id = $2";
@@ -252,6 +253,13 @@ pub fn is_member(
     let parameters: [&dyn muster_storage::ToValue; 3] = [&tenant.uuid(), &group.uuid(), &device.uuid()];
     tx.query_one(&IS_MEMBER, &parameters, |row| row.get::<i64>(0))
         .map(|rows| rows > 0)
+}
+
+/// Every member of a group.
+pub fn member_ids(tx: &mut Tx, tenant: TenantId, group: GroupId) -> Result<Vec<DeviceId>, StorageError> {
+    tx.query(&MEMBER_IDS, &[&tenant.uuid(), &group.uuid()], |row| {
+        Ok(DeviceId::from_uuid(row.get(0)?))
+    })
 }
 
 pub fn members(

@@ -227,7 +227,7 @@ impl Scene {
             tenant,
             device: admitted.id,
             epoch: admitted.epoch,
-            stratum: Arc::new(devices::stratum(platform, None)),
+            stratum: Arc::new(devices::stratum(platform, None, None)),
             key: key.public().clone(),
         };
         TestDevice {

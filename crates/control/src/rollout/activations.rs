@@ -113,6 +113,7 @@ type Sets = RwLock<HashMap<Box<[u16]>, Arc<DesiredSet>>>;
 struct TenantView {
     ticket: Ticket,
     view: View,
+    reads_groups: bool,
     /// By the choice of each policy.
     sets: Sets,
     /// What the sets of this view and of earlier ones put on a device.
@@ -149,6 +150,11 @@ impl Activations {
         (as_told.digest == *digest).then(|| Arc::clone(&as_told.held))
     }
 
+    /// Whether groups decide about anything that the tenant's devices are told.
+    pub fn reads_groups(&self, tenant: TenantId) -> bool {
+        self.view(tenant).is_some_and(|view| view.reads_groups)
+    }
+
     /// To be taken before a view is read from the database.
     pub fn ticket(&self) -> Ticket {
         Ticket(self.tickets.fetch_add(1, Ordering::AcqRel))
@@ -160,8 +166,11 @@ impl Activations {
         let before = tenants.get(&tenant);
         if before.is_none_or(|known| known.ticket < ticket) {
             let known = before.map(|before| Arc::clone(&before.known)).unwrap_or_default();
+            let layers = view.policies.iter().flat_map(|pile| &pile.layers);
+            let reads_groups = layers.clone().any(Layer::reads_groups);
             let view = TenantView {
                 ticket,
+                reads_groups,
                 view,
                 sets: Sets::default(),
                 known,
@@ -299,6 +308,14 @@ impl Pile {
 }
 
 impl Layer {
+    fn reads_groups(&self) -> bool {
+        let touched = self
+            .touched
+            .iter()
+            .flat_map(|touched| touched.target.named_groups());
+        self.target.named_groups().chain(touched).next().is_some()
+    }
+
     /// The opened stage that holds a device, if this layer is about it.
     fn reaches(&self, policy: PolicyId, traits: &Traits) -> Option<usize> {
         let is_meant = match &self.touched {

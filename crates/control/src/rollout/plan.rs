@@ -1,7 +1,7 @@
 //! What a rollout set out to do and how far it is: one document, stored with the rollout.
 
 use muster_model::{
-    EntryId, RolloutId, Timestamp,
+    EntryId, GroupId, RolloutId, Timestamp,
     gate::{GateDecision, OnFailure, OnInconclusive, Promotion, Verdict},
     rollout::{Membership, StagePlan, StageState, Window, full_stage},
 };
@@ -127,6 +127,15 @@ pub struct Counts {
 }
 
 impl Plan {
+    /// The groups that decide whom the rollout is for.
+    pub fn named_groups(&self) -> impl Iterator<Item = GroupId> {
+        let touched = self
+            .touched
+            .iter()
+            .flat_map(|touched| touched.target.named_groups());
+        self.target.named_groups().chain(touched)
+    }
+
     /// Stages that are open or were.
     pub fn opened(&self) -> usize {
         self.stages

@@ -28,6 +28,7 @@ use crate::{
     Settings,
     access::problem::Problem,
     devices::{self, Held, TargetDevice, Traits, stratum},
+    groups::{self, MembersOf},
     policy,
 };
 
@@ -68,6 +69,7 @@ pub struct Judge<'a> {
     rollout: &'a Rollout,
     membership: Membership,
     touched: Option<&'a Touched>,
+    groups: MembersOf,
     /// The keys of the version's settings: failures of others are about other policies.
     keys: BTreeSet<String>,
     /// By stage: its opening, how long its devices may be silent, whether those that were there from the start are.
@@ -100,6 +102,7 @@ impl<'a> Judge<'a> {
             rollout,
             membership: plan.membership(),
             touched: plan.touched.as_ref(),
+            groups: groups::members_of(tx, tenant, plan.named_groups())?,
             keys: keys.into_keys().collect(),
             stages: stages.collect(),
             now,
@@ -112,8 +115,14 @@ impl<'a> Judge<'a> {
         let held = report.map(|report| Held::from_text(report.bundles.as_deref(), report.generation));
         let traits = Traits {
             device: device.id,
-            stratum: stratum(device.platform, device.model.as_deref()).into(),
+            stratum: stratum(
+                device.platform,
+                device.model.as_deref(),
+                device.department.as_deref(),
+            )
+            .into(),
             held: held.unwrap_or_default().into(),
+            groups: self.groups.of(device.id),
         };
         let policy = self.rollout.policy;
         let is_meant = self.rollout.plan.target.means(&traits)

@@ -114,6 +114,7 @@ fn store_report(
         device,
         stratum: Arc::clone(&reporter.stratum),
         held: Arc::new(held_before),
+        groups: groups::groups_of(tx, tenant, device)?.into(),
     };
     let (digest, generation) = (&statement.state_digest, statement.generation);
     if let Some(held) = activations.held_under(tenant, &traits, digest, generation, now) {
@@ -161,7 +162,14 @@ pub fn held(tx: &mut Tx, tenant: TenantId, device: DeviceId, epoch: u32) -> Resu
 /// A stored device as rollouts see it.
 pub fn traits_of(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<Traits, Problem> {
     let held = held(tx, tenant, device.id, device.epoch)?;
-    Ok(Traits::of(device, Arc::new(held)))
+    let labels = devices::labels(tx, tenant, device.id)?;
+    let groups = groups::groups_of(tx, tenant, device.id)?;
+    Ok(Traits::of(
+        device,
+        labels.get(devices::DEPARTMENT),
+        groups,
+        Arc::new(held),
+    ))
 }
 
 /// Takes a device's facts, and evaluates it anew if its verdicts read something of what changed. Answers which groups the

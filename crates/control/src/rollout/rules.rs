@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use muster_model::{
-    DeviceId, PolicyId, SettingReport, SettingState, Timestamp,
+    DeviceId, GroupId, PolicyId, SettingReport, SettingState, Timestamp,
     platform::Platform,
     rollout::{Membership, RolloutEvent, RolloutState, next},
 };
@@ -17,6 +17,8 @@ use crate::{
 
 /// Devices that a target may list by id.
 pub const TARGET_DEVICES_MAX: usize = 1000;
+/// Groups that a target may name in one list.
+pub const TARGET_GROUPS_MAX: usize = 16;
 /// Reports of one generation that cross on their way do so within minutes. What claims to be older than that comes from a
 /// clock that was set back, and is believed.
 const CROSSING_MAX: Duration = Duration::from_secs(600);
@@ -31,6 +33,14 @@ pub struct Target {
     #[schema(value_type = Option<Vec<String>>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<DeviceId>>,
+    /// Devices that are in one of these groups.
+    #[schema(value_type = Option<Vec<String>>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<GroupId>>,
+    /// And in none of these.
+    #[schema(value_type = Option<Vec<String>>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude_groups: Option<Vec<GroupId>>,
 }
 
 impl Target {
@@ -44,8 +54,24 @@ impl Target {
             devices.sort_unstable();
             devices.dedup();
         }
+        for groups in [&mut self.groups, &mut self.exclude_groups].into_iter().flatten() {
+            groups.sort_unstable();
+            groups.dedup();
+            if groups.len() > TARGET_GROUPS_MAX {
+                return Err(INVALID.detail(format!(
+                    "A target names at most {TARGET_GROUPS_MAX} groups. Make one group of them."
+                )));
+            }
+        }
+        // To leave nobody out is to say nothing.
+        self.exclude_groups = self.exclude_groups.filter(|groups| !groups.is_empty());
         let is_empty = |list: Option<usize>| list == Some(0);
-        if is_empty(self.platforms.as_ref().map(Vec::len)) || is_empty(self.devices.as_ref().map(Vec::len)) {
+        let lists = [
+            self.platforms.as_ref().map(Vec::len),
+            self.devices.as_ref().map(Vec::len),
+            self.groups.as_ref().map(Vec::len),
+        ];
+        if lists.into_iter().any(is_empty) {
             return Err(
                 INVALID.detail("The target names nobody. Leave out a list that should restrict nothing.")
             );
@@ -72,6 +98,23 @@ impl Target {
                 .devices
                 .as_ref()
                 .is_none_or(|devices| devices.binary_search(&traits.device).is_ok())
+            && self
+                .groups
+                .as_ref()
+                .is_none_or(|groups| groups.iter().any(|group| traits.groups.contains(group)))
+            && self
+                .exclude_groups
+                .as_ref()
+                .is_none_or(|groups| !groups.iter().any(|group| traits.groups.contains(group)))
+    }
+
+    /// The groups that decide about it.
+    pub fn named_groups(&self) -> impl Iterator<Item = GroupId> {
+        [&self.groups, &self.exclude_groups]
+            .into_iter()
+            .flatten()
+            .flatten()
+            .copied()
     }
 
     /// What the database can leave out; `means` has the last word.
@@ -221,13 +264,15 @@ mod tests {
         let target = Target {
             platforms: Some(vec![Platform::Linux]),
             devices: Some(vec![device(9), device(7), device(7)]),
+            ..Target::default()
         };
         let target = target.checked().expect("it is a target");
         let means = |target: &Target, platform, number| {
             target.means(&Traits {
                 device: device(number),
-                stratum: std::sync::Arc::new(crate::devices::stratum(platform, None)),
+                stratum: std::sync::Arc::new(crate::devices::stratum(platform, None, None)),
                 held: std::sync::Arc::default(),
+                groups: std::sync::Arc::default(),
             })
         };
         assert!(means(&target, Platform::Linux, 7));
@@ -241,15 +286,15 @@ mod tests {
         assert!(
             Target {
                 platforms: Some(Vec::new()),
-                devices: None
+                ..Target::default()
             }
             .checked()
             .is_err()
         );
         assert!(
             Target {
-                platforms: None,
-                devices: Some(Vec::new())
+                devices: Some(Vec::new()),
+                ..Target::default()
             }
             .checked()
             .is_err()

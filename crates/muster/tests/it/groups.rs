@@ -7,7 +7,7 @@ use crate::support::{
     PATIENCE,
     api::{Answer, Api, answer},
     database::{each_database, on_postgres},
-    device::Device,
+    device::{Device, Obedient},
     eventually,
     server::{Server, assert_healthy},
 };
@@ -170,4 +170,63 @@ async fn j1_d10_hostile_tables_and_expressions_are_refused_by_name() {
             .refused(400, "invalid");
     }
     assert_healthy(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_for_a_group_comes_and_goes_with_membership() {
+    each_database(async |options| {
+        let server = Server::start(options).await;
+        let api = server.api().await;
+        let group = json!({"name": "sales", "include": "labels.department == \"sales\""});
+        let sales = api.post("/groups", &group).await.expect(201);
+        let interns = json!({"name": "interns", "include": "has(labels.intern)"});
+        let interns = api.post("/groups", &interns).await.expect(201);
+        let mut devices = Vec::new();
+        for _ in 0..3 {
+            devices.push(Obedient::enroll(&api, &server.admin).await);
+        }
+        let label = async |device: &Obedient, labels: Value| {
+            let path = format!("/devices/{}/labels", device.device.id());
+            change(&api, Method::PATCH, &path, &json!({"labels": labels}))
+                .await
+                .expect(200);
+        };
+        label(&devices[0], json!({"department": "sales"})).await;
+        label(&devices[1], json!({"department": "sales", "intern": "yes"})).await;
+        members(&api, "sales", 2).await;
+        members(&api, "interns", 1).await;
+        api.post("/policies", &json!({"name": "base"})).await.expect(201);
+        let version = json!({"version": "1", "settings": {"camera.allowed": false}});
+        api.post("/policies/base/versions", &version).await.expect(201);
+        let target = json!({"groups": [sales["id"]], "exclude_groups": [interns["id"]]});
+        let body = json!({"version": "1", "target": target});
+        let rollout = api.post("/policies/base/activate", &body).await.expect(202);
+        let has_it = async |device: &mut Obedient, wanted: usize| {
+            eventually("the device is where it should be", PATIENCE, async || {
+                device.obey().await;
+                (device.core.effective_settings().len() == wanted).then_some(())
+            })
+            .await;
+        };
+        has_it(&mut devices[0], 1).await;
+        has_it(&mut devices[1], 0).await;
+        has_it(&mut devices[2], 0).await;
+        let path = format!("/rollouts/{}", rollout["rollout_id"].as_str().expect("an id is text"));
+        eventually("the rollout is over", PATIENCE, async || {
+            let shown = api.get(&path).await.ok();
+            (shown["state"] == "completed").then_some(())
+        })
+        .await;
+
+        // Who enters the group gets the policy, who leaves it loses the policy.
+        label(&devices[2], json!({"department": "sales"})).await;
+        label(&devices[0], json!({"department": "support"})).await;
+        has_it(&mut devices[2], 1).await;
+        has_it(&mut devices[0], 0).await;
+        let refused = answer(api.request(Method::DELETE, "/groups/sales")).await;
+        refused.refused(409, "group_in_use");
+        let unknown = json!({"version": "1", "target": {"groups": ["grp_00000000000000000000000000000000"]}});
+        api.post("/policies/base/activate", &unknown).await.refused(404, "not_found");
+    })
+    .await;
 }

@@ -30,6 +30,8 @@ pub use table::{BYTES_MAX as LABEL_TABLE_BYTES_MAX, ROWS_MAX as LABEL_ROWS_MAX};
 pub const LABEL_STATEMENTS: &[Statement] = store::ALL;
 /// The label whose value names the owner's groups, with `;` between.
 pub const OWNER_GROUPS: &str = "owner.groups";
+/// The label whose value names the department; rollouts draw their stages by it.
+pub const DEPARTMENT: &str = "department";
 
 /// What is to become of a device's labels; what is not named stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

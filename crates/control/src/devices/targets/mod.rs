@@ -31,6 +31,8 @@ pub struct TargetDevice {
     /// When its verdict was made, unless it is pending anyway.
     pub judged_at: Option<Timestamp>,
     pub report: Option<TargetReport>,
+    /// Its label `department`.
+    pub department: Option<String>,
 }
 
 /// What a device reported last.

@@ -15,8 +15,10 @@ macro_rules! target_columns {
     () => {
         "d.device_id, d.name, d.platform, d.model, d.epoch, d.enrolled_at, \
          CASE WHEN d.compliance_state = 'pending' THEN NULL ELSE d.compliance_at END, \
-         r.state, r.generation, r.bundles, CASE WHEN r.state = 'failed' THEN r.settings ELSE NULL END, r.reported_at \
+         r.state, r.generation, r.bundles, CASE WHEN r.state = 'failed' THEN r.settings ELSE NULL END, r.reported_at, \
+         l.value \
          FROM devices_device d \
+         LEFT JOIN devices_label l ON l.tenant_id = d.tenant_id AND l.device_id = d.device_id AND l.key = 'department' \
          LEFT JOIN rollout_report r ON r.tenant_id = d.tenant_id AND r.device_id = d.device_id AND r.epoch = d.epoch \
          WHERE d.tenant_id = $1 AND d.state = 'active' AND d.platform IN ($2, $3, $4, $5, $6)"
     };
@@ -99,6 +101,7 @@ fn device(row: &Row<'_>) -> Result<TargetDevice, StorageError> {
         enrolled_at: Timestamp::from_micros(row.get(5)?),
         judged_at: row.get::<Option<i64>>(6)?.map(Timestamp::from_micros),
         report: report(row)?,
+        department: row.get(12)?,
     })
 }
 

@@ -14,7 +14,7 @@ use super::{Rollout, plan::StageOpening, rules, store};
 use crate::{
     access::problem::{CONFLICT, Problem},
     audit::LoggedTx,
-    clock,
+    clock, groups,
 };
 pub use stages::promote;
 pub(super) use stages::{complete, hold, open_next};
@@ -139,9 +139,12 @@ fn store_change(tx: &mut LoggedTx<'_>, rollout: &mut Rollout, from: Mark) -> Res
         .at()
         .max(from.updated_at.plus(std::time::Duration::from_micros(1)));
     if store::update(tx, tenant, rollout, from)? == 0 {
-        Err(changed_meanwhile())
-    } else {
+        return Err(changed_meanwhile());
+    }
+    if rollout.current {
         Ok(())
+    } else {
+        groups::let_go(tx, tenant, &rollout.id.to_string())
     }
 }
 

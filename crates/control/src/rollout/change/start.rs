@@ -13,11 +13,11 @@ use uuid::Uuid;
 use super::{opening, record_opening, store_change, with_next_generation};
 use crate::{
     Settings,
-    access::problem::{ILLEGAL_STATE, Problem},
+    access::problem::{ILLEGAL_STATE, NOT_FOUND, Problem},
     audit::LoggedTx,
     clock,
     devices::{self, Held, Traits, stratum},
-    policy,
+    groups, policy,
     rollout::{
         Rollout,
         activations::ACTIVE_POLICIES_MAX,
@@ -73,6 +73,7 @@ pub(super) struct Beginning<'a> {
 /// Draws the stages of an order over the devices that there are. Reads every device of the target, so large tenants do this
 /// before they begin to write.
 pub fn prepare(tx: &mut Tx, tenant: TenantId, order: Order) -> Result<Prepared, Problem> {
+    groups::require_ready(tx, tenant, order.target.named_groups())?;
     let meant = if order.stages.len() > 1 {
         meant(tx, tenant, &order)?
     } else {
@@ -83,6 +84,7 @@ pub fn prepare(tx: &mut Tx, tenant: TenantId, order: Order) -> Result<Prepared, 
 
 /// The active devices that an order means, with their kinds.
 pub fn meant(tx: &mut Tx, tenant: TenantId, order: &Order) -> Result<Vec<(DeviceId, Stratum)>, Problem> {
+    let groups = groups::members_of(tx, tenant, order.target.named_groups())?;
     let mut meant = Vec::new();
     let mut after = DeviceId::from_uuid(Uuid::nil());
     loop {
@@ -90,8 +92,14 @@ pub fn meant(tx: &mut Tx, tenant: TenantId, order: &Order) -> Result<Vec<(Device
         for device in &page {
             let traits = Traits {
                 device: device.id,
-                stratum: stratum(device.platform, device.model.as_deref()).into(),
+                stratum: stratum(
+                    device.platform,
+                    device.model.as_deref(),
+                    device.department.as_deref(),
+                )
+                .into(),
                 held: Held::default().into(),
+                groups: groups.of(device.id),
             };
             if order.target.means(&traits) {
                 meant.push((device.id, Arc::unwrap_or_clone(traits.stratum)));
@@ -185,6 +193,7 @@ pub(super) fn start(
     with_next_generation(tx, &mut rollout, opened_as(0), |tx, tenant, rollout| {
         store::insert(tx, tenant, rollout).map(|()| 1)
     })?;
+    use_groups(tx, &rollout)?;
     gather(tx, keys, &mut rollout)?;
     let replaced = supersede_others(tx, settings, &rollout)?;
     let more = serde_json::json!({
@@ -192,6 +201,16 @@ pub(super) fn start(
     });
     record_opening(tx, &rollout, 0, more)?;
     Ok(rollout)
+}
+
+/// Keeps the groups that a rollout goes by from being deleted.
+fn use_groups(tx: &mut LoggedTx<'_>, rollout: &Rollout) -> Result<(), Problem> {
+    let (tenant, named) = (tx.tenant(), rollout.plan.named_groups().collect::<Vec<_>>());
+    match groups::uses(tx, tenant, &named, &rollout.id.to_string()) {
+        // What an older version was for may be gone; going back to it must be possible all the same.
+        Err(problem) if problem.kind == NOT_FOUND && rollout.plan.rolled_back_from.is_some() => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Puts a generation into a rollout as that of a stage's opening.
@@ -285,6 +304,7 @@ fn gather(tx: &mut LoggedTx<'_>, keys: &TenantKeys, newer: &mut Rollout) -> Resu
         store::update(tx, tenant, rollout, from)
     })?;
     store::insert(tx, tenant, &base)?;
+    use_groups(tx, &base)?;
     let replaced: Vec<RolloutId> = layers.iter().map(|layer| layer.id).collect();
     for layer in &mut layers {
         let from = layer.mark();

@@ -15,6 +15,7 @@ use crate::{
     Settings,
     access::problem::{ILLEGAL_STATE, Problem},
     audit::LoggedTx,
+    groups,
     rollout::{
         Rollout,
         decisions::{self, Made},
@@ -177,6 +178,8 @@ fn withdraw(
     with_next_generation(tx, rollout, take, |tx, tenant, rollout| {
         store::update(tx, tenant, rollout, from)
     })?;
+    let tenant = tx.tenant();
+    groups::let_go(tx, tenant, &rollout.id.to_string())?;
     for mut layer in layers {
         let from = layer.mark();
         layer.current = false;

@@ -38,8 +38,9 @@ fn device(number: u128) -> DeviceId {
 fn traits(number: u128, held: &[(PolicyId, u64)]) -> Traits {
     Traits {
         device: device(number),
-        stratum: stratum(Platform::Linux, None).into(),
+        stratum: stratum(Platform::Linux, None, None).into(),
         held: Held::of(held.to_vec()).into(),
+        groups: std::sync::Arc::default(),
     }
 }
 
@@ -82,7 +83,7 @@ fn full(policy: PolicyId, generation: u64) -> Layer {
 
 /// Two stages over a hundred devices: ten of them are the pilot.
 fn piloted() -> Membership {
-    let kind: Stratum = stratum(Platform::Linux, None);
+    let kind: Stratum = stratum(Platform::Linux, None, None);
     Membership::draw(
         7,
         &[100, 1000],
@@ -91,7 +92,7 @@ fn piloted() -> Membership {
 }
 
 fn pilot_and_other(membership: &Membership) -> (u128, u128) {
-    let kind = stratum(Platform::Linux, None);
+    let kind = stratum(Platform::Linux, None, None);
     let find = |stage| (0..100).find(|number| membership.stage_of(device(*number), &kind) == stage);
     (
         find(0).expect("there is a pilot"),
@@ -228,7 +229,7 @@ fn a_touched_device_that_the_earlier_version_was_not_for_loses_the_policy() {
     let mut back = full(policy(1), 7);
     back.target = Arc::new(Target {
         platforms: Some(vec![Platform::Ios]),
-        devices: None,
+        ..Target::default()
     });
     back.touched = Some(Arc::new(Touched {
         target: Target::default(),
