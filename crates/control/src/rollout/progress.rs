@@ -220,26 +220,26 @@ pub fn count(
     counted.ok_or_else(|| Problem::internal("there are more devices than can be counted"))
 }
 
-/// The counts of a rollout for those who look at it: as they ended, as they are, or as the reconciler counted last; and
-/// when that was.
+/// The counts of a rollout for those who look at it: as they ended, as they are, or as the reconciler counted last; then
+/// also when that was.
 pub fn seen(
     tx: &mut Tx,
     tenant: TenantId,
     rollout: &Rollout,
     settings: &Settings,
     now: Timestamp,
-) -> Result<(Vec<Counts>, Timestamp), Problem> {
+) -> Result<(Vec<Counts>, Option<Timestamp>), Problem> {
     let ended: Option<Vec<Counts>> = rollout.plan.stages.iter().map(|stage| stage.ended).collect();
     if let Some(ended) = ended {
-        return Ok((ended, rollout.updated_at));
+        return Ok((ended, None));
     }
     if let Some(tally) = count_up_to(tx, tenant, rollout, settings, now, COUNTED_ON_SIGHT_MAX)? {
-        return Ok((tally.stages, tally.at));
+        return Ok((tally.stages, None));
     }
     if let Some((stages, at)) = store::progress(tx, tenant, rollout.id)?
         && stages.len() == rollout.plan.stages.len()
     {
-        return Ok((stages, at));
+        return Ok((stages, Some(at)));
     }
     let membership = rollout.plan.membership();
     let devices = membership.strata.iter().map(|stratum| stratum.devices).sum();
@@ -249,7 +249,7 @@ pub fn seen(
         pending: devices,
         ..Counts::default()
     });
-    Ok((waiting.collect(), rollout.created_at))
+    Ok((waiting.collect(), Some(rollout.created_at)))
 }
 
 /// What the gates of the opened stages say of these counts.

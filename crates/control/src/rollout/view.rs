@@ -68,8 +68,8 @@ pub struct RolloutView {
     pub created_by: String,
     pub created_at: String,
     pub updated_at: String,
-    /// When the devices were counted.
-    pub counted_at: String,
+    /// When the devices were counted, in a tenant that is too large to be counted for each answer.
+    pub counted_at: Option<String>,
     pub stages: Vec<StageView>,
 }
 
@@ -246,7 +246,7 @@ pub fn view(
         created_by: rollout.created_by,
         created_at: rollout.created_at.to_string(),
         updated_at: rollout.updated_at.to_string(),
-        counted_at: counted_at.to_string(),
+        counted_at: counted_at.map(|at| at.to_string()),
         stages,
     })
 }

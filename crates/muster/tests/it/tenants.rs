@@ -68,6 +68,15 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         )
         .await
         .expect(202);
+    // Nobody is there yet: it ends by itself, and moves nothing afterwards.
+    let path = format!(
+        "/rollouts/{}",
+        rollout["rollout_id"].as_str().expect("an id is text")
+    );
+    eventually("the rollout is completed", PATIENCE, async || {
+        (api.get(&path).await.ok()["state"] == "completed").then_some(())
+    })
+    .await;
     let device = Device::enroll(api, admin).await;
     let lock = api
         .post(
@@ -130,7 +139,7 @@ fn body_of(route: &Route) -> Value {
         "commands" => json!({"type": "lock"}),
         "revoke" => json!({"reason": "unspecified"}),
         "quarantine-decision" => json!({"decision": "accept"}),
-        "activate" | "what-if" => json!({"version": "2026.05"}),
+        "activate" | "activation-preview" | "what-if" => json!({"version": "2026.05"}),
         "labels" => json!({"labels": {"site": "north"}}),
         "versions" => json!({"version": "2026.05", "settings": {"firewall.enabled": true}}),
         _ => json!({}),
@@ -179,6 +188,14 @@ async fn seen(api: &Api) -> Vec<Value> {
         "rollouts",
     ] {
         all.extend(api.list(&format!("/{list}")).await);
+    }
+    // How long a stage has been open changes by itself.
+    for stage in all
+        .iter_mut()
+        .filter_map(|one| one.get_mut("stages")?.as_array_mut())
+        .flatten()
+    {
+        stage["gate"]["soaked_seconds"] = Value::Null;
     }
     all
 }
