@@ -184,7 +184,7 @@ fn is_base64(digits: &str) -> bool {
         (0, Some(_)) => true,
         _ => false,
     };
-    digits.len() % 4 == 0 && body.bytes().all(is_digit) && last_bits
+    digits.len().is_multiple_of(4) && body.bytes().all(is_digit) && last_bits
 }
 
 /// Whether XML 1.0 can hold every text of a value (section 2.2); control characters are no values of settings anyway.
