@@ -57,6 +57,21 @@ pub struct SharePoint {
     pub share: f64,
 }
 
+/// Names of policies, each read once.
+#[derive(Debug, Default)]
+pub struct PolicyNames(BTreeMap<PolicyId, String>);
+
+impl PolicyNames {
+    pub fn of(&mut self, tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<String, Problem> {
+        if let Some(name) = self.0.get(&policy) {
+            return Ok(name.clone());
+        }
+        let name = policy::name(tx, tenant, policy)?;
+        self.0.insert(policy, name.clone());
+        Ok(name)
+    }
+}
+
 /// The number of an hour since 1970.
 pub fn hour_of(at: Timestamp) -> i64 {
     at.as_micros().div_euclid(3_600_000_000)
@@ -109,16 +124,13 @@ pub fn rule_shares(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<
         Ok(by_subject.collect())
     };
     let (day, week) = (earlier(DAY_HOURS)?, earlier(WEEK_HOURS)?);
-    let mut names: BTreeMap<PolicyId, String> = BTreeMap::new();
+    let mut names = PolicyNames::default();
     let mut rules = Vec::with_capacity(shares.len());
     for share in shares {
-        if !names.contains_key(&share.policy) {
-            names.insert(share.policy, policy::name(tx, tenant, share.policy)?);
-        }
         let key = (share.policy, share.subject.clone());
         rules.push(RuleShare {
             policy_id: share.policy,
-            policy_name: names.get(&share.policy).cloned().unwrap_or_default(),
+            policy_name: names.of(tx, tenant, share.policy)?,
             violating: share.violating,
             judged: share.judged,
             share: part(&share),

@@ -15,7 +15,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    ActivePolicy, ListedViolation, RuleShare, Standing, Violation, ViolationFilter, rule_shares, store,
+    ActivePolicy, ListedViolation, RuleShare, Standing, Violation, ViolationFilter, rule_shares,
+    share::PolicyNames, store,
 };
 use crate::{
     access::problem::{INVALID, Problem},
@@ -278,7 +279,7 @@ pub fn device_compliance(
         .map(|violation| violation.grace_until.filter(|_| violation.in_grace(now)))
         .collect();
     let (mut open, mut resolved) = (Vec::new(), Vec::new());
-    let mut names = BTreeMap::new();
+    let mut names = PolicyNames::default();
     for violation in found {
         open.push(view(tx, tenant, &mut names, &device.name, violation, now)?);
     }
@@ -318,7 +319,7 @@ pub fn list_violations(
     let before = before.unwrap_or(ViolationId::from_uuid(uuid::Uuid::max()));
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let listed = store::list_open(tx, tenant, &filter, before, limit)?;
-    let mut names = BTreeMap::new();
+    let mut names = PolicyNames::default();
     let views = listed.into_iter().map(|listed| {
         let ListedViolation {
             device_name,
@@ -360,14 +361,11 @@ fn read_filter(tx: &mut Tx, tenant: TenantId, filter: &str) -> Result<ViolationF
 fn view(
     tx: &mut Tx,
     tenant: TenantId,
-    names: &mut BTreeMap<PolicyId, String>,
+    names: &mut PolicyNames,
     device_name: &str,
     violation: Violation,
     now: Timestamp,
 ) -> Result<ViolationView, Problem> {
-    if !names.contains_key(&violation.policy) {
-        names.insert(violation.policy, policy::name(tx, tenant, violation.policy)?);
-    }
     let text = |at: Option<Timestamp>| at.map(|at| at.to_string());
     let place = usize::try_from(violation.steps_done).unwrap_or(usize::MAX);
     let ladder = violation.remediation.as_ref();
@@ -377,7 +375,7 @@ fn view(
         device_id: violation.device,
         device_name: device_name.to_owned(),
         policy_id: violation.policy,
-        policy_name: names.get(&violation.policy).cloned().unwrap_or_default(),
+        policy_name: names.of(tx, tenant, violation.policy)?,
         severity: violation.severity,
         since: violation.since.to_string(),
         unknown_since: text(violation.unknown_since),
