@@ -72,7 +72,8 @@ impl ActivationArgs {
     }
 }
 
-fn method(text: &str) -> Result<GateMethod, String> {
+/// Reads the method of a gate.
+pub fn method(text: &str) -> Result<GateMethod, String> {
     let methods = [
         GateMethod::Point,
         GateMethod::Exact,
