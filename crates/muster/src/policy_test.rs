@@ -88,9 +88,7 @@ async fn in_a_folder(test: &PolicyTest, fleet: FarmOptions) -> Result<TestReport
         result = on_a_control_plane(test, fleet, folder.path()) => result,
         () = signals.first() => Err(anyhow::anyhow!("it was interrupted")),
     };
-    folder
-        .close()
-        .context("the temporary folder cannot be removed")?;
+    folder.close().context("the temporary folder cannot be removed")?;
     result
 }
 

@@ -190,7 +190,8 @@ pub async fn run(command: PolicyCommand, api: &Api, printer: &Printer) -> Result
         PolicyCommand::Compile(arguments) => policy_compile::online(&arguments, api, printer).await,
         PolicyCommand::WhatIf(arguments) => what_if::run(&arguments, api, printer).await,
         PolicyCommand::Test(_) => Err(CliError::Failed(
-            "a test needs a control plane of its own, which this program has not: run it with `muster`".to_owned(),
+            "a test needs a control plane of its own, which this program has not: run it with `muster`"
+                .to_owned(),
         )),
         PolicyCommand::Activate {
             policy,

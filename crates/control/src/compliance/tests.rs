@@ -51,7 +51,10 @@ fn facts(scene: &Scene, version: &str) -> Facts {
 
 async fn says(scene: &Scene, device: &TestDevice, version: &str) {
     let moves = rollout::take_facts(&scene.app, scene.tenant, device.id, facts(scene, version)).await;
-    assert!(moves.expect("the facts are taken").devices.is_empty(), "there is no group");
+    assert!(
+        moves.expect("the facts are taken").devices.is_empty(),
+        "there is no group"
+    );
 }
 
 async fn get(scene: &Scene, path: &str) -> Value {

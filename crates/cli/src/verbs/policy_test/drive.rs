@@ -128,14 +128,18 @@ impl Run<'_> {
         let (mut described, mut changed) = (0, Instant::now());
         loop {
             let devices: Vec<Value> = self.list(Call::get(&["devices"])).await?;
-            let now = devices.iter().filter(|device| device["model"].is_string()).count();
+            let now = devices
+                .iter()
+                .filter(|device| device["model"].is_string())
+                .count();
             if now >= devices.len() || (now == described && changed.elapsed() >= SETTLED_AFTER) {
                 return Ok(());
             }
             if now != described {
                 (described, changed) = (now, Instant::now());
             }
-            self.pause("the simulated devices did not say what they are").await?;
+            self.pause("the simulated devices did not say what they are")
+                .await?;
         }
     }
 
@@ -233,10 +237,15 @@ impl Run<'_> {
             self.pause("the devices were not back").await?;
         }
         Ok(RollBack {
-            to: undone["replacement_id"].as_str().map(|_| VERSION_BEFORE.to_owned()),
+            to: undone["replacement_id"]
+                .as_str()
+                .map(|_| VERSION_BEFORE.to_owned()),
             back: (answered - waiting.len()) as u64,
             not_back: waiting.len() as u64,
-            never_answered: undone["touched"].as_u64().unwrap_or_default().saturating_sub(answered as u64),
+            never_answered: undone["touched"]
+                .as_u64()
+                .unwrap_or_default()
+                .saturating_sub(answered as u64),
             seconds: begun.elapsed().as_secs_f64(),
         })
     }
@@ -313,8 +322,14 @@ fn failures(devices: &[Device]) -> Vec<FailureRow> {
     let mut asked: BTreeMap<(String, String), u64> = BTreeMap::new();
     let mut failed: BTreeMap<(String, String, String), (u64, String)> = BTreeMap::new();
     for device in devices.iter().filter(|device| device.has_answered()) {
-        *asked.entry((device.platform.clone(), device.model())).or_default() += 1;
-        for (key, setting) in device.settings.iter().filter(|(_, setting)| setting.state == "failed") {
+        *asked
+            .entry((device.platform.clone(), device.model()))
+            .or_default() += 1;
+        for (key, setting) in device
+            .settings
+            .iter()
+            .filter(|(_, setting)| setting.state == "failed")
+        {
             let (count, why) = failed
                 .entry((key.clone(), device.platform.clone(), device.model()))
                 .or_default();

@@ -181,7 +181,11 @@ impl PolicyTestArgs {
 fn bundle_content(path: &Path) -> Result<(String, String, Content), CliError> {
     let read = bundle::unchecked(path)?;
     let content = content(&read.settings, &read.rules)?;
-    Ok((read.manifest.policy_name, read.manifest.version.to_string(), content))
+    Ok((
+        read.manifest.policy_name,
+        read.manifest.version.to_string(),
+        content,
+    ))
 }
 
 fn content(settings: &Settings, rules: &[Rule]) -> Result<Content, CliError> {
@@ -241,12 +245,26 @@ mod tests {
         let settings = path("settings.yml", "camera.allowed: false\n");
         let before = path("before.json", r#"{"camera.allowed": true}"#);
         let test = read(&[
-            "--settings", &settings, "--before", &before, "--stages", "a=20,full", "--gate", "exact", "--limit",
-            "0.01", "--devices", "1000",
+            "--settings",
+            &settings,
+            "--before",
+            &before,
+            "--stages",
+            "a=20,full",
+            "--gate",
+            "exact",
+            "--limit",
+            "0.01",
+            "--devices",
+            "1000",
         ])
         .expect("it is a test");
         assert_eq!(
-            (test.policy.as_str(), test.version.as_str(), test.silent_after_seconds),
+            (
+                test.policy.as_str(),
+                test.version.as_str(),
+                test.silent_after_seconds
+            ),
             (NAME, VERSION, 60)
         );
         assert_eq!(test.tested.settings, json!({"camera.allowed": false}));
@@ -256,7 +274,11 @@ mod tests {
         );
         let stages = json!(test.stages);
         assert_eq!(
-            (&stages[0]["percent"], &stages[1]["gate"]["method"], &stages[1]["gate"]["limit"]),
+            (
+                &stages[0]["percent"],
+                &stages[1]["gate"]["method"],
+                &stages[1]["gate"]["limit"]
+            ),
             (&json!(20.0), &json!("exact"), &json!(0.01))
         );
         assert_eq!(stages[0]["gate"]["on_failure"], "hold");

@@ -97,7 +97,10 @@ impl TestReport {
 
     /// The verdict in a sentence or two.
     fn sentence(&self) -> String {
-        let of = format!("{} {} on {} simulated devices", self.policy, self.version, self.devices);
+        let of = format!(
+            "{} {} on {} simulated devices",
+            self.policy, self.version, self.devices
+        );
         let seconds = self.seconds;
         let Some(stage) = &self.stopped_in else {
             return format!("PASSED: {of}: every stage passed its gate, in {seconds:.1} s.");
@@ -149,7 +152,10 @@ fn sheet(report: &TestReport) -> Sheet {
             stage.verified.to_string(),
             stage.failed.to_string(),
             stage.silent.to_string(),
-            gate.map_or_else(|| "-".to_owned(), |gate| format!("{}: {}", gate.method, gate.reason)),
+            gate.map_or_else(
+                || "-".to_owned(),
+                |gate| format!("{}: {}", gate.method, gate.reason),
+            ),
         ]
     });
     let header = [
