@@ -24,6 +24,7 @@ pub use error::CliError;
 pub use log::{VerifyArgs, VerifyReport, verify_remote};
 pub use output::Format;
 pub use verbs::log::LogCommand;
+pub use verbs::policy_test::{self, PolicyTest, PolicyTestArgs, TestReport};
 
 use output::Printer;
 use verbs::{
@@ -144,6 +145,21 @@ impl Command {
             _ => None,
         }
     }
+
+    /// The arguments of `policy test`, which needs a control plane and a fleet in this process: the binary answers it before
+    /// it calls [`run`].
+    pub fn policy_test(&self) -> Option<&PolicyTestArgs> {
+        match self {
+            Self::Policy(policy::PolicyCommand::Test(arguments)) => Some(arguments),
+            _ => None,
+        }
+    }
+}
+
+/// Says on standard error why a verb that the binary runs failed, as [`run`] does; answers the exit code.
+pub fn failed(error: &CliError, globals: &Globals) -> ExitCode {
+    Printer::new(globals).error(error);
+    ExitCode::from(error.exit_code())
 }
 
 /// Runs one verb and reports how it went. Never panics, never prompts without a terminal.
@@ -250,6 +266,8 @@ mod tests {
             "group explain sales laptop-7",
             "policy version add baseline 2026.05 --set passcode.min_length=12",
             "policy activate baseline 2026.05 --wait",
+            "policy test --bundle policy.zip --devices 500 --seed 1 --fail-rate 0",
+            "policy test --settings s.yml --before b.yml --fault Model:camera.allowed=0.02 --gate exact --limit 0.01 -o json",
             "policy what-if baseline --version 2026.06 --fail-on noncompliant --fail-on weaker",
             "policy what-if baseline --file policy/ --platform linux",
             "policy what-if baseline --withdraw -o json",
@@ -306,6 +324,7 @@ mod tests {
             "device",
             "command lock",
             "policy what-if baseline",
+            "policy test",
             "policy what-if baseline --version 1 --withdraw",
             "policy what-if baseline --version 1 --fail-on anything",
             "token create",

@@ -19,6 +19,7 @@ mod limits;
 mod listeners;
 mod logging;
 mod ops;
+mod policy_test;
 mod proxy_certificate;
 mod seed;
 mod serve;
@@ -97,6 +98,9 @@ async fn run(program: Program) -> ExitCode {
         Verb::Client(command) => {
             if let Some(data_dir) = command.local_log_verification() {
                 return doctor::verify_logs(data_dir).await;
+            }
+            if let Some(args) = command.policy_test() {
+                return policy_test::run(args, &program.globals).await;
             }
             return muster_cli::run(*command, program.globals).await;
         }

@@ -1,6 +1,7 @@
 //! `muster serve`: the composition of a control-plane process, from the first run to the drain.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -62,59 +63,102 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     let signals = Signals::listen()?;
     let data_dir = install::data_folder(&args.data_dir)?;
     let options = args.options.clone().with_file(args.config.as_deref())?;
-    let listeners = Listeners::bind(&options).await?;
-    let (admin, device) = (listeners.admin.local_addr()?, listeners.device.local_addr()?);
-    let app = install::open(&data_dir, &options, options.settings(admin, device)?).await?;
-    open_artifact_store(&app, &options)?;
-    let (tenant, first) = install::first_tenant(&app, &data_dir).await?;
-    reconcile::sequence_now(&app).await?;
-    reconcile::warm(&app).await?;
-
-    let stored = AdminFile::read(&data_dir)?;
-    let (root_key, new_client) = match first {
-        Some(FirstRun { root_key, client }) => (Some(root_key), Some(client)),
-        None => (None, None),
-    };
-    let (client_id, client_secret) = install::credentials(&app, tenant, new_client, stored.as_ref()).await?;
-    let file = AdminFile {
-        admin_url: app.settings.admin_url.clone(),
-        device_url: app.settings.device_url.clone(),
-        ops_url: format!("http://{}", reachable(listeners.ops.local_addr()?)),
-        ca_file: install::write_ca(&app, &data_dir)?,
-        tenant: tenant.to_string(),
-        client_id,
-        client_secret,
-    };
-    file.write(&data_dir)?;
-
-    let (stop, stopping) = watch::channel(false);
-    let mut loops = reconcile::start(&app, &stopping);
-    let proxy = listeners.proxy.as_ref().map(ProxyListener::place).transpose()?;
-    let pki = listeners.pki.as_ref().map(TcpListener::local_addr).transpose()?;
-    let mut served = serve(&app, &options, listeners, &stopping)?;
-    if let Some(pki) = pki {
+    let mut plane = ControlPlane::start(&data_dir, &options).await?;
+    if let Some(pki) = plane.pki {
         say!("Revocation lists and OCSP are at http://{}/pki/", reachable(pki));
     }
-    announce(&app, tenant, &data_dir, proxy, root_key).await?;
-    let farm =
-        (args.farm > 0).then(|| tokio::spawn(seed::farm(data_dir.clone(), args.farm, stopping.clone())));
+    let (proxy, root_key) = (plane.proxy.take(), plane.root_key.take());
+    announce(&plane.app, plane.tenant, &data_dir, proxy, root_key).await?;
+    let stopping = plane.stop.subscribe();
+    let farm = (args.farm > 0).then(|| tokio::spawn(seed::farm(data_dir.clone(), args.farm, stopping)));
 
     signals.first().await;
     tracing::info!("stopping: requests under way may finish");
-    stop.send_replace(true);
-    let drained = tokio::time::timeout(DRAIN, async {
-        while served.join_next().await.is_some() {}
-        while loops.join_next().await.is_some() {}
-        if let Some(farm) = farm {
-            let _ = farm.await;
-        }
-    });
-    if drained.await.is_err() {
-        tracing::warn!("not everything ended in time");
-    }
-    let _ = tokio::time::timeout(Duration::from_secs(2), app.db.close()).await;
+    plane
+        .stop(async {
+            if let Some(farm) = farm {
+                let _ = farm.await;
+            }
+        })
+        .await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A control plane that runs in this process.
+pub struct ControlPlane {
+    app: App,
+    tenant: muster_model::TenantId,
+    /// The first tenant's root key, where this start made it.
+    root_key: Option<PathBuf>,
+    /// Where proxies connect.
+    proxy: Option<String>,
+    /// Where revocation lists are.
+    pki: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    served: JoinSet<()>,
+    loops: JoinSet<()>,
+}
+
+impl ControlPlane {
+    /// Opens the install in a data folder, a new one where there is none, and serves on every listener.
+    pub async fn start(data_dir: &Path, options: &Options) -> Result<ControlPlane> {
+        let listeners = Listeners::bind(options).await?;
+        let (admin, device) = (listeners.admin.local_addr()?, listeners.device.local_addr()?);
+        let app = install::open(data_dir, options, options.settings(admin, device)?).await?;
+        open_artifact_store(&app, options)?;
+        let (tenant, first) = install::first_tenant(&app, data_dir).await?;
+        reconcile::sequence_now(&app).await?;
+        reconcile::warm(&app).await?;
+
+        let stored = AdminFile::read(data_dir)?;
+        let (root_key, new_client) = match first {
+            Some(FirstRun { root_key, client }) => (Some(root_key), Some(client)),
+            None => (None, None),
+        };
+        let (client_id, client_secret) =
+            install::credentials(&app, tenant, new_client, stored.as_ref()).await?;
+        let file = AdminFile {
+            admin_url: app.settings.admin_url.clone(),
+            device_url: app.settings.device_url.clone(),
+            ops_url: format!("http://{}", reachable(listeners.ops.local_addr()?)),
+            ca_file: install::write_ca(&app, data_dir)?,
+            tenant: tenant.to_string(),
+            client_id,
+            client_secret,
+        };
+        file.write(data_dir)?;
+
+        let (stop, stopping) = watch::channel(false);
+        let loops = reconcile::start(&app, &stopping);
+        let proxy = listeners.proxy.as_ref().map(ProxyListener::place).transpose()?;
+        let pki = listeners.pki.as_ref().map(TcpListener::local_addr).transpose()?;
+        let served = serve(&app, options, listeners, &stopping)?;
+        Ok(ControlPlane {
+            app,
+            tenant,
+            root_key,
+            proxy,
+            pki,
+            stop,
+            served,
+            loops,
+        })
+    }
+
+    /// Ends everything: requests under way may finish, and so may what belongs to the caller.
+    pub async fn stop(mut self, belonging: impl Future<Output = ()>) {
+        self.stop.send_replace(true);
+        let drained = tokio::time::timeout(DRAIN, async {
+            while self.served.join_next().await.is_some() {}
+            while self.loops.join_next().await.is_some() {}
+            belonging.await;
+        });
+        if drained.await.is_err() {
+            tracing::warn!("not everything ended in time");
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.app.db.close()).await;
+    }
 }
 
 /// Opens the store of bundles outside of the database, where one is named. It is not asked yet: it may be away.
@@ -279,20 +323,22 @@ pub fn say_root_ca(app: &App) {
 }
 
 /// The signals that end the process, heard from the first moment on.
-struct Signals {
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn listen() -> Result<Signals> {
+    /// Begins to listen.
+    pub fn listen() -> Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
 
-    async fn first(mut self) {
+    /// Waits for the first one.
+    pub async fn first(mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -101,7 +101,8 @@ struct Found {
     id: String,
 }
 
-fn method(text: &str) -> Result<GateMethod, String> {
+/// Reads the method of a gate.
+pub fn method(text: &str) -> Result<GateMethod, String> {
     let methods = [
         GateMethod::Point,
         GateMethod::Exact,

@@ -204,7 +204,8 @@ async fn build(arguments: BuildArgs, globals: &Globals, printer: &Printer) -> Re
     describe(&manifest, &signers, &bytes, Some(&arguments.out), printer)
 }
 
-fn read_rules(path: &Path) -> Result<Vec<Rule>, CliError> {
+/// Reads a file of rules, and checks them.
+pub fn read_rules(path: &Path) -> Result<Vec<Rule>, CliError> {
     let content = |detail: String| CliError::Content {
         path: path.to_owned(),
         detail,
@@ -342,7 +343,17 @@ fn trusted_signers(root: &RootDocument, envelope: &Envelope) -> Vec<KeyId> {
         .collect()
 }
 
-fn show(file: &Path, printer: &Printer) -> Result<(), CliError> {
+/// What a bundle or draft says, without anyone having signed it.
+pub struct Unchecked {
+    pub manifest: Manifest,
+    pub settings: Settings,
+    pub rules: Vec<Rule>,
+    signed_by: Vec<KeyId>,
+    bytes: Vec<u8>,
+}
+
+/// Reads a bundle or draft. Its content is valid; who signed it is not checked.
+pub fn unchecked(file: &Path) -> Result<Unchecked, CliError> {
     let bytes = read_bytes(file)?;
     let (manifest, signed_by, settings, rules) = match content(&bytes)? {
         Content::Signed(open) => {
@@ -358,6 +369,30 @@ fn show(file: &Path, printer: &Printer) -> Result<(), CliError> {
     };
     let settings = Settings::parse(&settings)
         .map_err(|_| CliError::Failed("the bundle's settings are not of this catalogue".to_owned()))?;
+    let rules = serde_json::from_slice(&rules)
+        .map_err(|error| CliError::Failed(format!("the bundle's rules are not understood: {error}")))?;
+    Ok(Unchecked {
+        manifest,
+        settings,
+        rules,
+        signed_by,
+        bytes,
+    })
+}
+
+/// Whether a file is a bundle or a draft, by its first bytes: the others that verbs take are texts.
+pub fn is_archive(file: &Path) -> Result<bool, CliError> {
+    Ok(read_bytes(file)?.starts_with(b"PK"))
+}
+
+fn show(file: &Path, printer: &Printer) -> Result<(), CliError> {
+    let Unchecked {
+        manifest,
+        settings,
+        rules,
+        signed_by,
+        bytes,
+    } = unchecked(file)?;
     let shown: Vec<(String, Value)> = settings
         .iter()
         .map(|(key, value)| {
@@ -365,8 +400,6 @@ fn show(file: &Path, printer: &Printer) -> Result<(), CliError> {
             (key.to_owned(), serde_json::to_value(shown).unwrap_or_default())
         })
         .collect();
-    let rules: Value = serde_json::from_slice(&rules)
-        .map_err(|error| CliError::Failed(format!("the bundle's rules are not understood: {error}")))?;
     let digest = sha256(&bytes).to_hex();
     let value = json!({
         "sha256": digest, "manifest": manifest, "signed_by": signed_by, "rules": rules,
@@ -386,7 +419,7 @@ fn show(file: &Path, printer: &Printer) -> Result<(), CliError> {
             .fields(vec![
                 ("signatures by", Some(signed)),
                 ("sha256", Some(digest.clone())),
-                ("rules", Some(rules.as_array().map_or(0, Vec::len).to_string())),
+                ("rules", Some(rules.len().to_string())),
             ])
             .rows("settings", &["setting", "value"], rows)
     })

@@ -18,6 +18,7 @@ pub mod log;
 pub mod login;
 pub mod policy;
 pub mod policy_compile;
+pub mod policy_test;
 pub mod quarantine;
 pub mod rollout;
 pub mod system;

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::activation::{self, ActivationArgs};
 use super::policy_compile::{self, CompileArgs};
+use super::policy_test::{self, PolicyTestArgs};
 use super::what_if::{self, WhatIfArgs};
 use super::{Page, Paging, list};
 use crate::CliError;
@@ -71,6 +72,9 @@ pub enum PolicyCommand {
     /// Show what a version would do to the fleet, before it is activated
     #[command(after_help = what_if::HELP)]
     WhatIf(WhatIfArgs),
+    /// Roll a version out to a simulated fleet, and fail where a gate would
+    #[command(after_help = policy_test::HELP)]
+    Test(Box<PolicyTestArgs>),
     /// Roll a version out
     #[command(
         after_help = "Examples:\n  muster policy activate baseline 2026.05\n  muster policy activate baseline \
@@ -185,6 +189,10 @@ pub async fn run(command: PolicyCommand, api: &Api, printer: &Printer) -> Result
         }
         PolicyCommand::Compile(arguments) => policy_compile::online(&arguments, api, printer).await,
         PolicyCommand::WhatIf(arguments) => what_if::run(&arguments, api, printer).await,
+        PolicyCommand::Test(_) => Err(CliError::Failed(
+            "a test needs a control plane of its own, which this program has not: run it with `muster`"
+                .to_owned(),
+        )),
         PolicyCommand::Activate {
             policy,
             version,

@@ -163,11 +163,18 @@ async fn released_by(file: &str, word: &str, name: &str, tag_variable: &str) {
         .await;
     let example = std::fs::read_to_string(example(file)).expect("the example is there");
     let scripts = scripts(&example, word, name);
-    for step in ["Sign in", "Build and sign the bundle", "Upload it", "Activate it"] {
+    for step in [
+        "Sign in",
+        "Build and sign the bundle",
+        "Test it on a simulated farm",
+        "Upload it",
+        "Activate it",
+    ] {
         let script = scripts
             .get(step)
             .unwrap_or_else(|| panic!("{file} has no step {step}: {scripts:?}"));
-        run(script).await;
+        // A smaller fleet says the same of a healthy bundle.
+        run(&script.replace("--devices 500", "--devices 30")).await;
     }
     let mut device = Obedient::enroll(&api, &server.admin).await;
     eventually("a device has what the pipeline released", PATIENCE, async || {

@@ -38,6 +38,7 @@ mod nodes;
 mod oauth;
 mod policy;
 mod policy_compile;
+mod policy_test;
 mod protocol;
 mod proxies;
 mod quarantine;
