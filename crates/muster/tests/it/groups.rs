@@ -211,7 +211,10 @@ async fn a_version_for_a_group_comes_and_goes_with_membership() {
         has_it(&mut devices[0], 1).await;
         has_it(&mut devices[1], 0).await;
         has_it(&mut devices[2], 0).await;
-        let path = format!("/rollouts/{}", rollout["rollout_id"].as_str().expect("an id is text"));
+        let path = format!(
+            "/rollouts/{}",
+            rollout["rollout_id"].as_str().expect("an id is text")
+        );
         eventually("the rollout is over", PATIENCE, async || {
             let shown = api.get(&path).await.ok();
             (shown["state"] == "completed").then_some(())
@@ -226,7 +229,9 @@ async fn a_version_for_a_group_comes_and_goes_with_membership() {
         let refused = answer(api.request(Method::DELETE, "/groups/sales")).await;
         refused.refused(409, "group_in_use");
         let unknown = json!({"version": "1", "target": {"groups": ["grp_00000000000000000000000000000000"]}});
-        api.post("/policies/base/activate", &unknown).await.refused(404, "not_found");
+        api.post("/policies/base/activate", &unknown)
+            .await
+            .refused(404, "not_found");
     })
     .await;
 }

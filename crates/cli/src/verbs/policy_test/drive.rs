@@ -353,7 +353,7 @@ fn failures(devices: &[Device]) -> Vec<FailureRow> {
             why,
         })
         .collect();
-    rows.sort_by(|one, other| other.devices.cmp(&one.devices));
+    rows.sort_by_key(|row| std::cmp::Reverse(row.devices));
     rows
 }
 
