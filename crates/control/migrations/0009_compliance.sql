@@ -56,7 +56,7 @@ CREATE TABLE compliance_device (
     recheck_at BIGINT,
     report_wanted_at BIGINT,
     report_asked_at BIGINT,
-    -- Entries that this device's verdicts wrote in an hour.
+    -- Entries that verdicts of this device wrote in an hour.
     logged_hour BIGINT NOT NULL,
     logged BIGINT NOT NULL,
     PRIMARY KEY (tenant_id, device_id)
