@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use muster_model::{
     TenantId, Timestamp,
     rollout::{Stratum, next_opening},
+    settings::{Reversal, definition},
     text::VersionLabel,
 };
 use muster_storage::Tx;
@@ -120,6 +121,7 @@ pub fn preview(
     if replaces.as_ref() == Some(&version.version) {
         warnings.push("This version is active already.".to_owned());
     }
+    warnings.extend(settings_of(&version)?.keys().filter_map(|key| lasting(key)));
     Ok(PreviewView {
         conflicts: conflicts(tx, tenant, &version)?,
         version: version.version,
@@ -129,6 +131,15 @@ pub fn preview(
         stages,
         warnings,
     })
+}
+
+/// What a roll-back would not undo of a setting.
+fn lasting(key: &str) -> Option<String> {
+    match definition(key)?.reversal {
+        Reversal::Reversible => None,
+        Reversal::StaysUntilChanged(why) => Some(format!("{key} stays for a while after a roll-back: {why}.")),
+        Reversal::Irreversible(why) => Some(format!("{key} cannot be undone by a roll-back: {why}.")),
+    }
 }
 
 fn strata_of(strata: BTreeMap<&Stratum, u64>) -> Vec<StratumView> {
@@ -178,4 +189,17 @@ fn conflicts(tx: &mut Tx, tenant: TenantId, version: &policy::Version) -> Result
 /// The canonical text of every setting of a version.
 fn settings_of(version: &policy::Version) -> Result<BTreeMap<String, Box<RawValue>>, Problem> {
     serde_json::from_str(&version.settings).map_err(Problem::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_roll_back_would_not_undo_is_said_before_the_activation() {
+        let of = |key| lasting(key).unwrap_or_default();
+        assert!(of("os.update.enforce").contains("cannot be undone"));
+        assert!(of("apps.required").contains("stays"));
+        assert_eq!(lasting("camera.allowed"), None);
+    }
 }
