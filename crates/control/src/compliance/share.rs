@@ -1,7 +1,7 @@
 //! How large the share of violating devices is, rule by rule and hour by hour.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     time::Duration,
 };
 
@@ -112,8 +112,8 @@ pub fn rule_shares(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<
     let mut names: BTreeMap<PolicyId, String> = BTreeMap::new();
     let mut rules = Vec::with_capacity(shares.len());
     for share in shares {
-        if !names.contains_key(&share.policy) {
-            names.insert(share.policy, policy::name(tx, tenant, share.policy)?);
+        if let Entry::Vacant(unknown) = names.entry(share.policy) {
+            unknown.insert(policy::name(tx, tenant, share.policy)?);
         }
         let key = (share.policy, share.subject.clone());
         rules.push(RuleShare {

@@ -1,6 +1,6 @@
 //! A device's settings and verdicts as the API shows them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use muster_model::{
     DeviceId, PolicyId, SettingReport, SettingState, TenantId, Timestamp, ViolationId,
@@ -365,8 +365,8 @@ fn view(
     violation: Violation,
     now: Timestamp,
 ) -> Result<ViolationView, Problem> {
-    if !names.contains_key(&violation.policy) {
-        names.insert(violation.policy, policy::name(tx, tenant, violation.policy)?);
+    if let Entry::Vacant(unknown) = names.entry(violation.policy) {
+        unknown.insert(policy::name(tx, tenant, violation.policy)?);
     }
     let text = |at: Option<Timestamp>| at.map(|at| at.to_string());
     let place = usize::try_from(violation.steps_done).unwrap_or(usize::MAX);

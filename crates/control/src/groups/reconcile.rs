@@ -167,7 +167,7 @@ pub async fn follow_moves(app: &App) -> Result<(), Problem> {
     let begun = clock::uptime();
     let now = app.clock.now();
     let newest = app.memberships.followed.lock().newest;
-    let since = newest.map_or_else(|| now.as_micros(), |newest| newest) - micros(MOVES_OVERLAP);
+    let since = newest.unwrap_or_else(|| now.as_micros()) - micros(MOVES_OVERLAP);
     let moves: Vec<Move> = app
         .db
         .read(Scope::System, move |tx| {

@@ -126,7 +126,8 @@ fn read_header(header: &csv::StringRecord) -> Result<Header, Problem> {
             header.len()
         )));
     }
-    let (mut by, mut keys): (Option<(usize, Identifier)>, Vec<(usize, LabelKey)>) = (None, Vec::new());
+    let mut by: Option<(usize, Identifier)> = None;
+    let mut keys: Vec<(usize, LabelKey)> = Vec::new();
     for (at, heading) in header.iter().enumerate() {
         if let Some(identifier) = Identifier::ALL
             .into_iter()
