@@ -48,7 +48,7 @@ CREATE TABLE compliance_device (
     tenant_id UUID NOT NULL,
     device_id UUID NOT NULL,
     state TEXT NOT NULL,
-    -- Digest of the policies that it was evaluated by; empty before the first time.
+    -- Digest of the policies that it was evaluated by, empty before the first time.
     policies_sha256 TEXT NOT NULL,
     -- Which subjects had a verdict other than "unknown": a row of `compliance_judged`.
     judged_sha256 BYTEA,
