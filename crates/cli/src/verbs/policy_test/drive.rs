@@ -23,6 +23,8 @@ const ASKED_EVERY: Duration = Duration::from_millis(200);
 const SETTLED_AFTER: Duration = Duration::from_secs(4);
 /// How long the devices that answered may take to be back. Silent ones are not waited for.
 const BACK_TIME_MAX: Duration = Duration::from_secs(120);
+/// The version before is not judged: the largest limit that a gate takes.
+const BEFORE_LIMIT: f64 = 0.999_999;
 
 /// A rollout, as far as a test looks at it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -174,7 +176,7 @@ impl Run<'_> {
 
     /// Brings the version before to every device at once, whatever fails there: it is not what is tested.
     async fn bring_before(&self) -> Result<(), CliError> {
-        let gate = json!({"limit": 1.0, "on_failure": "hold"});
+        let gate = json!({"limit": BEFORE_LIMIT, "on_failure": "hold"});
         let body = json!({"version": VERSION_BEFORE, "stages": [{"name": "full", "gate": gate}]});
         let id = self.activate(body).await?;
         let rollout = self.watch(&id).await?;
