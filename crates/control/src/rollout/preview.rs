@@ -137,7 +137,9 @@ pub fn preview(
 fn lasting(key: &str) -> Option<String> {
     match definition(key)?.reversal {
         Reversal::Reversible => None,
-        Reversal::StaysUntilChanged(why) => Some(format!("{key} stays for a while after a roll-back: {why}.")),
+        Reversal::StaysUntilChanged(why) => {
+            Some(format!("{key} stays for a while after a roll-back: {why}."))
+        }
         Reversal::Irreversible(why) => Some(format!("{key} cannot be undone by a roll-back: {why}.")),
     }
 }

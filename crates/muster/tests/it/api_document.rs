@@ -12,14 +12,24 @@ use crate::support::{
 
 const CHECKED_IN: &str = include_str!("../../../../openapi/admin.json");
 
-/// `METHOD path` and the scope of every call in a document; `public` where there is none.
+/// `METHOD path` and the scopes of every call in a document, with spaces between; `public` where there is none.
 fn calls(document: &Value) -> BTreeSet<(String, String, String)> {
     let paths = document["paths"].as_object().expect("a document has paths");
     let mut calls = BTreeSet::new();
     for (path, item) in paths {
         for (method, call) in item.as_object().expect("a path is an object") {
-            let scope = call["security"][0]["oauth2"][0].as_str().unwrap_or("public");
-            calls.insert((method.to_ascii_uppercase(), path.clone(), scope.to_owned()));
+            let wanted = call["security"][0]["oauth2"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let mut scopes: Vec<&str> = wanted.iter().filter_map(Value::as_str).collect();
+            scopes.sort_unstable();
+            let scopes = if scopes.is_empty() {
+                "public".to_owned()
+            } else {
+                scopes.join(" ")
+            };
+            calls.insert((method.to_ascii_uppercase(), path.clone(), scopes));
         }
     }
     calls
