@@ -157,7 +157,7 @@ pub(super) async fn of_device(id: &str, api: &Api, printer: &Printer) -> Result<
                 &["resolved", "policy", "since", "until"],
                 resolved.collect(),
             )
-            .rows("no changes", &["changed", "from", "to"], changes.collect())
+            .rows("changes", &["changed", "from", "to"], changes.collect())
     })
 }
 
@@ -192,7 +192,7 @@ fn rules(sheet: Sheet, rules: &[Rule]) -> Sheet {
         ]
     });
     sheet.rows(
-        "no rules",
+        "rules",
         &[
             "rule",
             "policy",
@@ -225,7 +225,7 @@ fn violations(sheet: Sheet, printer: &Printer, violations: &[Violation]) -> Shee
         ]
     });
     sheet.rows(
-        "no open violations",
+        "open violations",
         &[
             "device", "violated", "policy", "severity", "since", "reason", "next",
         ],
