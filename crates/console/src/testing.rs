@@ -261,7 +261,7 @@ impl Scene {
             .call(
                 Method::POST,
                 &format!("/api/v1/policies/{id}/activate"),
-                r#"{"version":"2026.05"}"#,
+                r#"{"version":"2026.05","stages":[{"name":"full"}]}"#,
             )
             .await;
         self.settle().await;

@@ -249,6 +249,9 @@ async fn m13_pruning_takes_away_what_is_left_out_and_naming_it_again_brings_it_b
         let scene = Scene::new(db.db().clone()).await;
         let planned = plan(&scene, DOCUMENT).await;
         assert_eq!(apply(&scene, &planned).await.status, 200);
+        // Nobody is there to wait for: every stage passes.
+        let settle = async || rollout::reconcile(&scene.app).await.expect("the reconciler runs");
+        settle().await;
         let before = export(&scene).await;
         let device = scene.device(Platform::Macos).await;
         let traits = crate::devices::Traits {
@@ -282,6 +285,7 @@ async fn m13_pruning_takes_away_what_is_left_out_and_naming_it_again_brings_it_b
         assert_eq!(scene.entries("rollout.withdrawn").await, 1);
 
         assert_eq!(apply(&scene, &plan(&scene, DOCUMENT).await).await.status, 200);
+        settle().await;
         assert_eq!((bundles(), export(&scene).await), (1, before.clone()));
         let pruned = plan(&scene, r#"{"format":1,"policies":[],"prune":true}"#).await;
         assert_eq!(

@@ -197,6 +197,10 @@ async fn seen(api: &Api) -> Vec<Value> {
     {
         stage["gate"]["soaked_seconds"] = Value::Null;
     }
+    // The server looks at devices by itself.
+    for compliance in all.iter_mut().filter_map(|one| one.get_mut("compliance")) {
+        compliance["evaluated_at"] = Value::Null;
+    }
     all
 }
 

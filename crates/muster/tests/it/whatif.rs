@@ -266,7 +266,7 @@ async fn what_is_predicted_is_what_happens_and_a_question_changes_nothing() {
                 make(&api, policy, &version, &settings, &rules).await;
                 let before = standings(&api, &fleet).await;
                 let mut question = json!({"version": version, "examples_max": 200});
-                let mut activation = json!({"version": version});
+                let mut activation = json!({"version": version, "stages": [{"name": "full"}]});
                 let mut unstored = json!({"settings": settings, "rules": rules, "examples_max": 200});
                 if !target.is_null() {
                     for body in [&mut question, &mut activation, &mut unstored] {
@@ -317,7 +317,10 @@ async fn a_withdrawal_conflicts_and_platforms_are_foretold() {
         let mut fleet = fleet(&api, &server).await;
         make(&api, "base", "1", &json!({"passcode.min_length": 12}), &json!([])).await;
         let activated = api
-            .post("/policies/base/activate", &json!({"version": "1"}))
+            .post(
+                "/policies/base/activate",
+                &json!({"version": "1", "stages": [{"name": "full"}]}),
+            )
             .await
             .expect(202);
         settle(&api, &mut fleet).await;
@@ -499,7 +502,10 @@ async fn a_setting_is_explained_from_its_verdict_to_the_signed_report() {
         let mut rollouts = Vec::new();
         for (policy, version) in [("base", "1"), ("strict", "7")] {
             let path = format!("/policies/{policy}/activate");
-            let activated = api.post(&path, &json!({"version": version})).await.expect(202);
+            let activated = api
+                .post(&path, &json!({"version": version, "stages": [{"name": "full"}]}))
+                .await
+                .expect(202);
             rollouts.push(activated["rollout_id"].clone());
         }
         let path = format!("/devices/{device}/why");
@@ -652,9 +658,12 @@ async fn the_command_line_asks_and_fails_a_pipeline_where_it_is_told_to() {
     let view: Value = serde_json::from_str(&said).expect("it is JSON");
     assert_eq!(view["settings"][0]["key"], "camera.allowed");
 
-    api.post("/policies/base/activate", &json!({"version": "1"}))
-        .await
-        .expect(202);
+    api.post(
+        "/policies/base/activate",
+        &json!({"version": "1", "stages": [{"name": "full"}]}),
+    )
+    .await
+    .expect(202);
     settle(&api, &mut fleet).await;
     let device = fleet[0].device.id();
     let view = api.get(&format!("/devices/{device}/settings")).await.ok();
