@@ -23,6 +23,8 @@ const MAY_SCAN: &[&str] = &[
     "EVALUATED_BEFORE",
     // The partial index holds only what waits for its place in the log.
     "WAITING",
+    // One row for each tenant.
+    "SERVED",
     // The partial index holds only bundles that wait for the artifact store.
     "WITHOUT_ARTIFACT",
 ];
