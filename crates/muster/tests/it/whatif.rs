@@ -141,8 +141,14 @@ async fn standings(api: &Api, fleet: &[Obedient]) -> BTreeMap<String, Standing> 
     all
 }
 
-/// Lets every device take up what it should be at, and report.
+/// Lets every device take up what it should be at, and report; again where a rollout that ended thereby left something else.
 async fn settle(api: &Api, fleet: &mut [Obedient]) {
+    take_up(api, fleet).await;
+    rest(api).await;
+    take_up(api, fleet).await;
+}
+
+async fn take_up(api: &Api, fleet: &mut [Obedient]) {
     for obedient in fleet {
         let address = format!("/devices/{}/settings", obedient.device.id());
         eventually("the device reports", PATIENCE, async || {
