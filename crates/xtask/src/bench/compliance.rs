@@ -5,8 +5,7 @@ use anyhow::Result;
 
 use super::Options;
 use super::report::{Better, Ratio, short};
-use super::server::number;
-use crate::process;
+use super::server::{computed, number};
 use crate::workspace::Programs;
 
 /// The fleet of the goal: a million devices, ten rules, ten seconds.
@@ -16,17 +15,7 @@ const SECONDS_GOAL: f64 = 10.0;
 /// Answers every rule for every device once.
 pub fn run(programs: &Programs, options: &Options) -> Result<()> {
     let devices = options.devices.unwrap_or(DEVICES);
-    let mut command = process::command(&programs.muster);
-    command.args(["load", "compliance", "--devices", &devices.to_string()]);
-    let output = command.output()?;
-    anyhow::ensure!(
-        output.status.success(),
-        "the load ended with {}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let text = String::from_utf8(output.stdout)?;
-    let report: serde_json::Value = serde_json::from_str(text.lines().next_back().unwrap_or_default())?;
+    let report = computed(programs, &["compliance", "--devices", &devices.to_string()])?;
     let rules = number(&report, "rules")?;
     let by_hand = number(&report, "by_hand_seconds")?;
     for (what, field) in [

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::process::{cpu_seconds, rss_bytes};
 use crate::process;
+use crate::workspace::Programs;
 
 /// How long a server may take until it answers `/readyz`.
 const READY_SECONDS_MAX: u64 = 60;
@@ -198,6 +199,21 @@ impl Drop for Load {
     fn drop(&mut self) {
         stop(&mut self.child);
     }
+}
+
+/// Runs a load that computes in its own process, without a server, and reads its report.
+pub fn computed(programs: &Programs, words: &[&str]) -> Result<serde_json::Value> {
+    let output = process::command(&programs.muster)
+        .arg("load")
+        .args(words)
+        .output()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("the load ended with {}; it says:\n{said}", output.status);
+    }
+    let said = String::from_utf8(output.stdout)?;
+    let line = said.lines().next_back().unwrap_or_default();
+    serde_json::from_str(line).with_context(|| format!("the load's last line is no JSON: {line}"))
 }
 
 /// A number of a load's report.
