@@ -1,5 +1,6 @@
 //! One-shot actions on their way to a device.
 
+use muster_trust::approval::ApprovalProof;
 use muster_trust::dsse::Envelope;
 use muster_trust::proof::LoggedProof;
 use serde::{Deserialize, Serialize};
@@ -11,4 +12,10 @@ pub struct DueCommand {
     pub envelope: Envelope,
     /// Ties the `command.created` entry to the checkpoint.
     pub proof: LoggedProof,
+    /// Who approved it, and that this device is on the list: of commands that need approvals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalProof>,
+    /// Of `run-script`: a DSSE envelope over a `ScriptStatement`, by the policy role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<Envelope>,
 }

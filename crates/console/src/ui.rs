@@ -245,6 +245,7 @@ pub fn setting(state: SettingState) -> Badge {
 pub fn command(state: CommandState) -> Badge {
     match state {
         CommandState::AwaitingApproval => Badge::new("awaiting approval", Tone::Wait),
+        CommandState::Held => Badge::new("held", Tone::Wait),
         CommandState::Queued => Badge::new("queued", Tone::Wait),
         CommandState::Delivered => Badge::new("delivered", Tone::Wait),
         CommandState::Done => Badge::new("done", Tone::Good),

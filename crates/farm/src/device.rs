@@ -57,6 +57,7 @@ pub struct Device {
     exchanges: u64,
     boots: u64,
     is_locked: bool,
+    is_wiped: bool,
 }
 
 /// Runs one device until the task is ended: enrollment, then everything else.
@@ -114,6 +115,7 @@ impl Device {
         let key = SigningKey::from_pkcs8_der(&stored.key.0).ok()?;
         let mut device = Self::new(shared, plan, key, stored.identity, stored.core);
         (device.boots, device.is_locked) = (stored.boots, stored.is_locked);
+        device.is_wiped = stored.is_wiped;
         Some(device)
     }
 
@@ -150,6 +152,7 @@ impl Device {
             exchanges: 0,
             boots: 0,
             is_locked: false,
+            is_wiped: false,
         }
     }
 
@@ -378,6 +381,7 @@ impl Device {
             core: &self.core,
             boots: self.boots,
             is_locked: self.is_locked,
+            is_wiped: self.is_wiped,
         };
         if let Err(error) = self.shared.store.save(self.plan.index, &snapshot) {
             tracing::warn!(device = self.plan.index, %error, "a device's state was not saved");
@@ -390,8 +394,12 @@ impl Device {
     /// After a start: unfinished commands, and the policy in force.
     async fn recover(&mut self) {
         let reading = self.reading();
-        let is_locked = self.is_locked;
-        let mut is_already_true = |kind: &CommandKind| matches!(kind, CommandKind::Lock { .. }) && is_locked;
+        let (is_locked, is_wiped) = (self.is_locked, self.is_wiped);
+        let mut is_already_true = |kind: &CommandKind| match kind {
+            CommandKind::Lock { .. } => is_locked,
+            CommandKind::Wipe { .. } => is_wiped,
+            _ => false,
+        };
         let actions = self.with_signer(|core, sign| core.recover(&reading, &mut is_already_true, sign));
         let _ = self.perform(actions, None).await;
     }
@@ -476,12 +484,41 @@ impl Device {
             (CommandKind::CollectInventory {}, None) => {
                 Execution::failed("upload_failed", "the server could not be reached")
             }
+            (CommandKind::Unlock {}, _) if !self.is_locked => Execution::noop(),
+            (CommandKind::Unlock {}, _) => {
+                self.is_locked = false;
+                Execution::done()
+            }
+            (CommandKind::Wipe { .. }, _) if self.is_wiped => Execution::noop(),
+            // The core has seen that enough people approved it.
+            (CommandKind::Wipe { .. }, _) => {
+                self.is_wiped = true;
+                self.shared.stats.wiped();
+                Execution::done()
+            }
             // On every simulated machine somebody is signed in.
-            (CommandKind::Message { .. }, _) => Execution::done(),
-            (CommandKind::Wipe { .. }, _) => Execution::failed(
-                "approvals_required",
-                "a simulated device cannot be wiped without approvals",
-            ),
+            (
+                CommandKind::Message { .. }
+                | CommandKind::ClearPasscode {}
+                | CommandKind::LostModeOn { .. }
+                | CommandKind::LostModeOff {}
+                | CommandKind::InstallApp { .. }
+                | CommandKind::RemoveApp { .. }
+                | CommandKind::UpdateApp { .. }
+                | CommandKind::UpdateOs {},
+                _,
+            ) => Execution::done(),
+            (
+                CommandKind::ShutDown { .. }
+                | CommandKind::Unenroll {}
+                | CommandKind::Locate {}
+                | CommandKind::RunScript { .. }
+                | CommandKind::CollectLogs { .. }
+                | CommandKind::CollectFiles { .. }
+                | CommandKind::RotateKey { .. }
+                | CommandKind::UpdateAgent { .. },
+                _,
+            ) => Execution::failed("not_supported", "a simulated device has no such thing"),
         };
         self.shared.stats.executed(execution.outcome);
         let reading = self.reading();

@@ -88,6 +88,7 @@ pub struct Stats {
     devices: Vec<DeviceCounts>,
     resumed: AtomicU64,
     not_enrolled: AtomicU64,
+    wiped: AtomicU64,
     commands: Mutex<BTreeMap<&'static str, u64>>,
     refused: Mutex<BTreeMap<String, u64>>,
     exchange_errors: AtomicU64,
@@ -102,6 +103,7 @@ impl Stats {
             devices: (0..devices).map(|_| DeviceCounts::default()).collect(),
             resumed: AtomicU64::new(0),
             not_enrolled: AtomicU64::new(0),
+            wiped: AtomicU64::new(0),
             commands: Mutex::default(),
             refused: Mutex::default(),
             exchange_errors: AtomicU64::new(0),
@@ -144,8 +146,14 @@ impl Stats {
             ReceiptOutcome::Done => "done",
             ReceiptOutcome::Noop => "noop",
             ReceiptOutcome::Failed => "failed",
+            ReceiptOutcome::NotNow => "not_now",
         };
         *self.commands.lock().entry(word).or_default() += 1;
+    }
+
+    /// A device was wiped.
+    pub fn wiped(&self) {
+        self.wiped.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A device has refused something that the server sent.
@@ -192,6 +200,7 @@ impl Stats {
             commands_done: of("done"),
             commands_noop: of("noop"),
             commands_failed: of("failed"),
+            wiped: self.wiped.load(Ordering::Relaxed),
             refused: self.refused.lock().clone(),
             exchange_errors: self.exchange_errors.load(Ordering::Relaxed),
             enrollment: self.enrollments.summary(),
@@ -231,6 +240,8 @@ pub struct Summary {
     pub commands_noop: u64,
     /// Commands that did not take effect.
     pub commands_failed: u64,
+    /// Devices that carried out a wipe.
+    pub wiped: u64,
     /// What devices refused, by code: `approvals_required` is a wipe.
     pub refused: BTreeMap<String, u64>,
     /// Exchanges that failed and were tried again.

@@ -23,6 +23,9 @@ pub struct Stored {
     pub boots: u64,
     /// Whether it is locked.
     pub is_locked: bool,
+    /// Whether it was wiped.
+    #[serde(default)]
+    pub is_wiped: bool,
 }
 
 /// The same, borrowed.
@@ -38,6 +41,8 @@ pub struct Snapshot<'a> {
     pub boots: u64,
     /// See [`Stored::is_locked`].
     pub is_locked: bool,
+    /// See [`Stored::is_wiped`].
+    pub is_wiped: bool,
 }
 
 /// The folder; nothing is kept without one.

@@ -286,7 +286,7 @@ async fn hand_out(
                 };
                 let entry = LogEntry::from_bytes(&proof.entry).map_err(Problem::internal)?;
                 match commands::as_logged(&command, &entry) {
-                    Some(envelope) => proved.commands.push((command, DueCommand { envelope, proof })),
+                    Some(envelope) => proved.commands.push((command, DueCommand { envelope, proof, approval: None, script: None })),
                     None => tracing::error!(command = %command.id, "not delivered: the row is not what the log records"),
                 }
             }

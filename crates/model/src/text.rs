@@ -96,6 +96,16 @@ texts! {
     Description, description;
     /// What a user is told on the device: 1 to 256 characters without control characters and changes of direction.
     UserMessage, user_message;
+    /// What a package or app is called: 1 to 255 of letters, digits and `._+-@`, beginning with a letter or digit, so that
+    /// no tool takes it for an option.
+    PackageName, package_name;
+    /// A package's version (deb-version(7), and what others use): 1 to 128 of letters, digits and `._+-~:`, beginning with a
+    /// letter or digit.
+    PackageVersion, package_version;
+    /// An absolute path of a file: at most 512 characters, without control characters and without `.` and `..`.
+    FilePath, file_path;
+    /// A SHA-256 in lower-case hexadecimal.
+    Sha256Text, sha256_text;
 }
 
 /// A key is looked up by its text.
@@ -259,13 +269,47 @@ fn turns_writing(c: char) -> bool {
 
 fn version(text: &str) -> Result<(), InvalidText> {
     bounded(text, 64)?;
+    word_of(text, b"._+-")
+}
+
+fn package_name(text: &str) -> Result<(), InvalidText> {
+    bounded(text, 255)?;
+    word_of(text, b"._+-@")
+}
+
+fn package_version(text: &str) -> Result<(), InvalidText> {
+    bounded(text, 128)?;
+    word_of(text, b"._+-~:")
+}
+
+fn file_path(text: &str) -> Result<(), InvalidText> {
+    bounded(text, 512)?;
+    let below_root = text.strip_prefix('/').ok_or(InvalidText::Character)?;
+    if below_root.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(InvalidText::Character);
+    }
+    readable(text)
+}
+
+fn sha256_text(text: &str) -> Result<(), InvalidText> {
+    bounded(text, 64)?;
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if text.len() == 64 && text.bytes().all(is_hex) {
+        Ok(())
+    } else {
+        Err(InvalidText::Character)
+    }
+}
+
+/// Letters and digits with some marks, not first.
+fn word_of(text: &str, marks: &[u8]) -> Result<(), InvalidText> {
     let first = text
         .bytes()
         .next()
         .is_some_and(|byte| byte.is_ascii_alphanumeric());
     let rest = text
         .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte));
+        .all(|byte| byte.is_ascii_alphanumeric() || marks.contains(&byte));
     if first && rest {
         Ok(())
     } else {
@@ -325,6 +369,23 @@ mod tests {
     }
 
     #[test]
+    fn j3_a_package_is_never_an_option_and_a_path_never_leads_up() {
+        assert!(PackageName::parse("org.example.app").is_ok());
+        assert!(PackageName::parse("g++").is_ok());
+        for wrong in ["-y", "--allow", "a b", "a;b", "$(id)", "a/b", ""] {
+            assert!(PackageName::parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(PackageVersion::parse("1:2.3~rc1-4+deb12u1").is_ok());
+        assert!(PackageVersion::parse("=1").is_err());
+        assert!(FilePath::parse("/var/log/syslog").is_ok());
+        for wrong in ["", "/", "etc", "/a/../b", "/a//b", "/a/./b", "/a\u{0}b"] {
+            assert!(FilePath::parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(Sha256Text::parse(&"a".repeat(64)).is_ok());
+        assert!(Sha256Text::parse(&"A".repeat(64)).is_err());
+    }
+
+    #[test]
     fn a_name_cannot_turn_the_writing_around() {
         assert_eq!(Name::parse("a\u{202e}b"), Err(InvalidText::Character));
         assert!(Name::parse("\u{627}\u{644}").is_ok());
@@ -341,6 +402,7 @@ mod tests {
             }
             let _ = (Imei::parse(&text), VersionLabel::parse(&text), Label::parse(&text), DeviceUuid::parse(&text));
             let _ = (LabelKey::parse(&text), LabelValue::parse(&text), Description::parse(&text), UserMessage::parse(&text));
+            let _ = (PackageName::parse(&text), PackageVersion::parse(&text), FilePath::parse(&text), Sha256Text::parse(&text));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use zeroize::Zeroizing;
 
@@ -24,6 +24,11 @@ pub fn to_base64(bytes: &[u8]) -> String {
 /// meaning has one text.
 pub fn from_base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
+}
+
+/// Decodes base64 with the URL-safe alphabet and without padding (RFC 4648 section 5), as Web Authentication has it.
+pub fn from_base64_url(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
 }
 
 /// Why a JSON text was refused before or while it was read into a type.

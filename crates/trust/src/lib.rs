@@ -7,8 +7,10 @@
 //! * [`key`], [`dsse`], [`encoding`]: keys, digests, envelopes.
 //! * [`merkle`], [`tile`], [`note`], [`checkpoint`], [`proof`], [`log`]: the append-only log.
 //! * [`entry`], [`root`], [`bundle`] (in an [`archive`]), [`statement`]: what is signed and logged.
+//! * [`approval`]: what people sign before something destructive.
 //! * [`obey`]: the device's side; every refusal has a stable code.
 
+pub mod approval;
 pub mod archive;
 pub mod bundle;
 pub mod checkpoint;

@@ -10,6 +10,7 @@ use muster_model::id::{CommandId, DeviceId, PolicyId, TenantId};
 use muster_model::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::approval::{ApprovalError, ApprovalProof};
 use crate::bundle::{self, BundleError, OpenBundle};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::dsse::Envelope;
@@ -19,8 +20,8 @@ use crate::merkle::{self, Hash, MAX_PROOF_HASHES, ProofError};
 use crate::proof::{LoggedProof, LoggedProofError};
 use crate::root::{Role, RootDocument, RootError};
 use crate::statement::{
-    self, CommandStatement, DesiredBundle, DesiredStateStatement, MAX_DESIRED_BUNDLES, Statement,
-    StatementError,
+    self, CommandStatement, DesiredBundle, DesiredStateStatement, MAX_DESIRED_BUNDLES, ScriptStatement,
+    Statement, StatementError,
 };
 
 /// Policies whose generation a device remembers after they no longer apply to it.
@@ -113,11 +114,15 @@ pub enum Refusal {
     #[error("the statement expired at {0}")]
     Expired(Timestamp),
     /// A destructive command, which needs approvals by people.
-    #[error(
-        "the command is destructive and carries no approvals: this version of the device cannot verify approvals \
-         by distinct approvers, so it refuses every destructive command"
-    )]
+    /// The command needs approvals by people, and brings none.
+    #[error("the command needs approvals, and carries none")]
     ApprovalsRequired,
+    /// The script is not the one that the command names.
+    #[error("the script is not the one that the command names")]
+    ScriptMismatch,
+    /// Its approvals do not suffice.
+    #[error("the approvals are refused: {0}")]
+    Approvals(ApprovalError),
     /// The proof does not tie an entry of this tenant to the last log head.
     #[error("the proof of logging is refused: {0}")]
     NotLogged(LoggedProofError),
@@ -160,6 +165,11 @@ impl Refusal {
             Self::Replayed { .. } => "replayed",
             Self::Expired(_) => "expired",
             Self::ApprovalsRequired => "approvals_required",
+            Self::ScriptMismatch => "script_mismatch",
+            Self::Approvals(ApprovalError::TooEarly(_)) => "too_early",
+            Self::Approvals(ApprovalError::Budget { .. }) => "over_budget",
+            Self::Approvals(ApprovalError::RestoreEpoch { .. }) => "wrong_restore_epoch",
+            Self::Approvals(_) => "approvals_invalid",
             Self::NotLogged(_) => "not_logged",
             Self::EntryMismatch(_) => "log_entry_mismatch",
             Self::GenerationRollback { .. } => "generation_rollback",
@@ -186,12 +196,20 @@ impl Trust {
         })
     }
 
-    /// Walks to the next root document. What was accepted under the old one stays.
+    /// Walks to the next root document. What was accepted under the old one stays, unless the document begins a new restore
+    /// epoch: then the log was restored from a backup, and its head and the generations in it are taken up anew. The time
+    /// that was proven stays.
     pub fn advance_root(&mut self, envelope: &Envelope) -> Result<(), Refusal> {
-        self.root = RootDocument::verify_next(&self.root, envelope).map_err(|error| match error {
+        let next = RootDocument::verify_next(&self.root, envelope).map_err(|error| match error {
             RootError::Tenant { .. } => Refusal::RootTenant,
             other => Refusal::Root(other),
         })?;
+        if next.restore_epoch != self.root.restore_epoch {
+            self.checkpoint = None;
+            self.generation = 0;
+            self.applied.clear();
+        }
+        self.root = next;
         Ok(())
     }
 
@@ -223,6 +241,8 @@ impl Trust {
 
     /// Returns the command if this device must execute it now.
     ///
+    /// What needs approvals by people brings them in `approval`: see [`ApprovalProof::verify`].
+    ///
     /// The order matters: [`Refusal::Replayed`] is returned only for an authentic, logged command of this device, so that
     /// the caller may answer it with the outcome on record; it comes before [`Refusal::Expired`], so that a late duplicate
     /// of a command that was executed still gets that answer.
@@ -230,6 +250,7 @@ impl Trust {
         &self,
         envelope: &Envelope,
         proof: &LoggedProof,
+        approval: Option<&ApprovalProof>,
         device: DeviceId,
         epoch: u32,
         last_sequence: u64,
@@ -243,9 +264,6 @@ impl Trust {
             entry.detail_digest(detail::STATEMENT_SHA256) == Some(payload_sha256),
             "statement_sha256",
         )?;
-        if command.kind.is_destructive() {
-            return Err(Refusal::ApprovalsRequired);
-        }
         if command.sequence <= last_sequence {
             let (command, sequence) = (command.command_id, command.sequence);
             return Err(Refusal::Replayed {
@@ -255,6 +273,13 @@ impl Trust {
             });
         }
         self.check_expiry(command.expires_at, now)?;
+        if self.root.needs_approval(&command.kind) {
+            let (approval, batch) = approval.zip(command.batch).ok_or(Refusal::ApprovalsRequired)?;
+            let now = now.max(self.trusted_time);
+            approval
+                .verify(&self.root, &command.kind, batch, (device, epoch), now)
+                .map_err(Refusal::Approvals)?;
+        }
         Ok(command)
     }
 
@@ -345,6 +370,20 @@ impl Trust {
             };
             self.applied.remove(&oldest);
         }
+    }
+
+    /// Returns the script that a command names, if the policy role signed it for this tenant.
+    pub fn check_script(&self, envelope: &Envelope, named: Digest) -> Result<ScriptStatement, Refusal> {
+        let (keys, threshold) = self.root.role(Role::Policy);
+        let verified =
+            statement::verify::<ScriptStatement>(envelope, &keys, threshold).map_err(Refusal::Statement)?;
+        if verified.payload_sha256 != named {
+            return Err(Refusal::ScriptMismatch);
+        }
+        if verified.statement.tenant != self.root.tenant {
+            return Err(Refusal::WrongTenant);
+        }
+        Ok(verified.statement)
     }
 
     fn action_statement<S: Statement>(

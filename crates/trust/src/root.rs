@@ -7,10 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use muster_model::command::CommandKind;
 use muster_model::id::TenantId;
+use muster_model::text::Name;
 use muster_model::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::approval::is_account;
 use crate::checkpoint::{self, CheckpointKeys};
 use crate::dsse::{self, DsseError, Envelope};
 use crate::encoding::{JsonError, from_strict_json};
@@ -112,6 +115,105 @@ pub const DEFAULT_BUDGETS: Budgets = Budgets {
     destructive_fraction: 0.005,
 };
 
+impl Budgets {
+    /// How many devices may begin something destructive in one hour, of a fleet of this many active devices.
+    pub fn destructive_per_hour(&self, fleet: u64) -> u64 {
+        // Far below the 2⁵³ where an f64 loses whole numbers; the result is not negative and not above the fleet.
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the fraction is 0 to 1 and a fleet is far below 2^53"
+        )]
+        let share = (self.destructive_fraction * fleet as f64).floor() as u64;
+        share.max(self.destructive_per_hour_min.into())
+    }
+}
+
+/// Accounts of one approver.
+pub const MAX_ACCOUNTS: usize = 16;
+/// Longest id of a relying party, and longest origin, in characters.
+const MAX_ORIGIN_CHARS: usize = 253;
+
+/// Whose an approver key is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approver {
+    /// The person. Two keys of one person count once.
+    pub person: Name,
+    /// The person's accounts at the server (`usr_…`, `cli_…`): what these ask for, this person cannot approve.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub accounts: BTreeSet<String>,
+    /// When the key was named first. It counts after the cool-down.
+    pub added_at: Timestamp,
+    /// Where the key is a passkey: the site that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passkey: Option<RelyingParty>,
+}
+
+/// The site that a passkey belongs to (W3C Web Authentication Level 3, section 4).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelyingParty {
+    /// A domain, such as `muster.example`.
+    pub id: String,
+    /// What browsers state, such as `https://muster.example:8440`.
+    pub origin: String,
+}
+
+/// What approvals are held to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApprovalRules {
+    /// How long a new approver's key does not count.
+    pub cool_down_seconds: u32,
+    /// How long the first device waits after the request, so that somebody can stop it.
+    pub delay_seconds: u32,
+    /// Types of commands that need approvals besides those that always do.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub also: BTreeSet<String>,
+}
+
+impl Default for ApprovalRules {
+    /// A day for a new approver, five minutes before the first device.
+    fn default() -> Self {
+        Self {
+            cool_down_seconds: 86_400,
+            delay_seconds: 300,
+            also: BTreeSet::new(),
+        }
+    }
+}
+
+impl RelyingParty {
+    fn check(&self) -> Result<(), &'static str> {
+        let is_bounded = |text: &str| (1..=MAX_ORIGIN_CHARS).contains(&text.len());
+        if !is_bounded(&self.id) || !is_bounded(&self.origin) {
+            return Err("a relying party's id or origin is empty or too long");
+        }
+        // Browsers give passkeys to secure contexts alone; localhost is one without TLS.
+        let host_and_port = self
+            .origin
+            .strip_prefix("https://")
+            .or_else(|| {
+                self.origin
+                    .strip_prefix("http://")
+                    .filter(|host| host.starts_with("localhost"))
+            })
+            .ok_or("an origin is not one of https")?;
+        let host = host_and_port.split(':').next().unwrap_or_default();
+        if host == self.id || host.ends_with(&format!(".{}", self.id)) {
+            Ok(())
+        } else {
+            Err("an origin is not within its relying party's id")
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// A tenant's root document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -134,6 +236,16 @@ pub struct RootDocument {
     pub budgets: Budgets,
     /// SHA-256 of the DER of each certificate that issues device certificates.
     pub device_ca_sha256: Vec<Digest>,
+    /// Whose the approver keys are: one line for each of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub approvers: BTreeMap<KeyId, Approver>,
+    /// What approvals are held to.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub approval: ApprovalRules,
+    /// Up by one after a restore from a backup: nothing destructive that was asked before is carried out, and devices take
+    /// up the restored log anew.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub restore_epoch: u32,
 }
 
 /// Why a root document was refused.
@@ -212,6 +324,9 @@ impl RootDocument {
         if found != expected || found == current.version {
             return Err(RootError::Version { expected, found });
         }
+        if document.restore_epoch < current.restore_epoch {
+            return Err(RootError::Invalid("the restore epoch goes back".to_owned()));
+        }
         Ok(document)
     }
 
@@ -277,7 +392,47 @@ impl RootDocument {
             let absent = RoleKeys::default();
             self.check_role(role, self.roles.get(&role).unwrap_or(&absent), &mut used)?;
         }
-        ensure(used.len() == self.keys.len(), "a key has no role")
+        ensure(used.len() == self.keys.len(), "a key has no role")?;
+        self.check_approvers()
+    }
+
+    /// Whether a device carries a command out only with approvals.
+    pub fn needs_approval(&self, kind: &CommandKind) -> bool {
+        kind.is_destructive() || self.approval.also.contains(kind.type_name())
+    }
+
+    fn check_approvers(&self) -> Result<(), RootError> {
+        let invalid = |what: &str| Err(RootError::Invalid(format!("approvers: {what}")));
+        let absent = RoleKeys::default();
+        let members = self.roles.get(&Role::Approver).unwrap_or(&absent);
+        if !members.keys.iter().eq(self.approvers.keys()) {
+            return invalid("not exactly the keys of the role have a person");
+        }
+        let people: BTreeSet<&Name> = self.approvers.values().map(|approver| &approver.person).collect();
+        if members.threshold as usize > people.len() {
+            return invalid("the threshold is larger than the number of people");
+        }
+        if self
+            .approval
+            .also
+            .iter()
+            .any(|kind| !CommandKind::TYPES.contains(&kind.as_str()))
+        {
+            return invalid("a type of command is not known");
+        }
+        for (id, approver) in &self.approvers {
+            let accounts = &approver.accounts;
+            if accounts.len() > MAX_ACCOUNTS || !accounts.iter().all(|account| is_account(account)) {
+                return invalid("an account is no account's id, or there are more than MAX_ACCOUNTS");
+            }
+            if let Some(party) = &approver.passkey {
+                party.check().or_else(invalid)?;
+                if self.keys.get(id).map(PublicKey::algorithm) != Some(Algorithm::EcdsaP256) {
+                    return invalid("a passkey is an ECDSA P-256 key");
+                }
+            }
+        }
+        Ok(())
     }
 
     fn check_role(

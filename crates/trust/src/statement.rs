@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use muster_model::command::{CommandKind, ReceiptOutcome};
+use muster_model::command::{CommandKind, ReceiptOutcome, SCRIPT_SECONDS_MAX};
 use muster_model::id::{CommandId, DeviceId, EntryId, PolicyId, TenantId};
 use muster_model::report::SettingReport;
-use muster_model::text::VersionLabel;
+use muster_model::text::{Name, VersionLabel};
 use muster_model::time::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ pub const MAX_RECEIPT_DETAIL_CHARS: usize = 1024;
 pub const MAX_RECEIPT_CODE_CHARS: usize = 64;
 /// Longest `output` of a receipt, in bytes of UTF-8.
 pub const MAX_RECEIPT_OUTPUT_BYTES: usize = 64 * 1024;
+/// Longest script.
+pub const MAX_SCRIPT_BYTES: usize = 64 * 1024;
 
 /// A kind of signed statement.
 pub trait Statement: Serialize + DeserializeOwned {
@@ -131,6 +133,54 @@ impl Statement for CommandStatement {
             .check()
             .map_err(|_| StatementError::Invalid("the command's arguments are out of bounds"))?;
         check_lifetime(self.issued_at, self.expires_at)
+    }
+}
+
+/// What runs a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interpreter {
+    /// `/bin/sh` (POSIX.1-2017).
+    Sh,
+    Bash,
+    Python3,
+}
+
+/// A script that devices may run, by the policy role: the server that queues it did not write it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScriptStatement {
+    /// Whose devices may run it.
+    pub tenant: TenantId,
+    /// What people call it.
+    pub name: Name,
+    /// What runs it.
+    pub interpreter: Interpreter,
+    /// The program; at most [`MAX_SCRIPT_BYTES`].
+    pub text: String,
+    /// How long it may run; the command may allow less.
+    pub timeout_seconds: u32,
+    /// How much of its output is sent back; at most [`MAX_RECEIPT_OUTPUT_BYTES`].
+    pub output_bytes_max: u32,
+}
+
+impl Statement for ScriptStatement {
+    const PAYLOAD_TYPE: &'static str = "application/vnd.muster.script+json";
+    // A text of control characters is six times as long in JSON.
+    const MAX_BYTES: usize = 512 * 1024;
+
+    fn check(&self) -> Result<(), StatementError> {
+        let invalid = |what| Err(StatementError::Invalid(what));
+        if self.text.is_empty() || self.text.len() > MAX_SCRIPT_BYTES {
+            return invalid("the script is empty or longer than MAX_SCRIPT_BYTES");
+        }
+        if !(1..=SCRIPT_SECONDS_MAX).contains(&self.timeout_seconds) {
+            return invalid("timeout_seconds is not 1 to SCRIPT_SECONDS_MAX");
+        }
+        if self.output_bytes_max as usize > MAX_RECEIPT_OUTPUT_BYTES {
+            return invalid("output_bytes_max is more than MAX_RECEIPT_OUTPUT_BYTES");
+        }
+        Ok(())
     }
 }
 

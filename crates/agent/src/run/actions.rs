@@ -123,9 +123,25 @@ impl Agent {
             }
             (
                 CommandKind::Lock { .. }
+                | CommandKind::Unlock {}
+                | CommandKind::ClearPasscode {}
                 | CommandKind::Restart { .. }
-                | CommandKind::Message { .. }
-                | CommandKind::Wipe { .. },
+                | CommandKind::ShutDown { .. }
+                | CommandKind::Wipe { .. }
+                | CommandKind::Unenroll {}
+                | CommandKind::LostModeOn { .. }
+                | CommandKind::LostModeOff {}
+                | CommandKind::Locate {}
+                | CommandKind::InstallApp { .. }
+                | CommandKind::RemoveApp { .. }
+                | CommandKind::UpdateApp { .. }
+                | CommandKind::RunScript { .. }
+                | CommandKind::CollectLogs { .. }
+                | CommandKind::CollectFiles { .. }
+                | CommandKind::RotateKey { .. }
+                | CommandKind::UpdateOs {}
+                | CommandKind::UpdateAgent { .. }
+                | CommandKind::Message { .. },
                 _,
             ) => self.on_machine(move |machine| execute_on(machine, &kind)).await,
         };

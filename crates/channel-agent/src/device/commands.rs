@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use muster_model::command::{CommandKind, ReceiptOutcome};
 use muster_model::id::CommandId;
 use muster_model::time::Timestamp;
+use muster_trust::approval::ApprovalError;
 use muster_trust::dsse::Envelope;
 use muster_trust::encoding::from_strict_json;
 use muster_trust::obey::Refusal;
@@ -152,14 +153,33 @@ impl Ledger {
             };
             let has_rebooted = *started_in != boot_text(boot);
             match &statement.kind {
-                CommandKind::CollectInventory {} | CommandKind::Lock { .. } | CommandKind::Message { .. } => {
+                CommandKind::Lock { .. }
+                | CommandKind::Unlock {}
+                | CommandKind::ClearPasscode {}
+                | CommandKind::LostModeOn { .. }
+                | CommandKind::LostModeOff {}
+                | CommandKind::Locate {}
+                | CommandKind::InstallApp { .. }
+                | CommandKind::RemoveApp { .. }
+                | CommandKind::UpdateApp { .. }
+                | CommandKind::CollectInventory {}
+                | CommandKind::CollectLogs { .. }
+                | CommandKind::CollectFiles { .. }
+                | CommandKind::RotateKey { .. }
+                | CommandKind::UpdateOs {}
+                | CommandKind::Message { .. } => {
                     record.progress = Progress::Accepted(statement.clone());
                     actions.push(Action::Execute { command_id: id });
                 }
-                CommandKind::Restart { .. } if has_rebooted => {
+                CommandKind::Restart { .. } | CommandKind::ShutDown { .. } if has_rebooted => {
                     self.finish(identity, id, Execution::done(), now, sign);
                 }
-                kind @ (CommandKind::Restart { .. } | CommandKind::Wipe { .. }) => {
+                kind @ (CommandKind::Restart { .. }
+                | CommandKind::ShutDown { .. }
+                | CommandKind::Wipe { .. }
+                | CommandKind::Unenroll {}
+                | CommandKind::RunScript { .. }
+                | CommandKind::UpdateAgent { .. }) => {
                     let execution = if is_already_true(kind) {
                         Execution::done()
                     } else {
@@ -363,6 +383,7 @@ impl DeviceCore {
         let checked = self.trust.check_command(
             &command.envelope,
             &command.proof,
+            command.approval.as_ref(),
             self.identity.device_id,
             self.identity.epoch,
             self.commands.last_sequence,
@@ -404,5 +425,10 @@ impl DeviceCore {
 /// True for refusals that come only after signature, log inclusion, address and sequence were found right: the statement
 /// is the tenant's word, and its sender deserves a receipt. Anything else is not answered at all.
 fn is_answerable(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::ApprovalsRequired | Refusal::Expired(_))
+    match refusal {
+        Refusal::ApprovalsRequired | Refusal::Expired(_) => true,
+        // Its hour will come, and it will be delivered again.
+        Refusal::Approvals(why) => !matches!(why, ApprovalError::TooEarly(_)),
+        _ => false,
+    }
 }

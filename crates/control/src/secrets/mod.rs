@@ -14,7 +14,7 @@ mod register;
 mod scep_ra;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,7 +24,7 @@ use muster_trust::{
     checkpoint,
     dsse::Envelope,
     key::SigningKey,
-    root::{DEFAULT_BUDGETS, Role, RoleKeys, RootDocument},
+    root::{ApprovalRules, DEFAULT_BUDGETS, Role, RoleKeys, RootDocument},
 };
 use parking_lot::RwLock;
 use uuid::Uuid;
@@ -205,6 +205,9 @@ impl Keyring {
             log_origin: checkpoint::origin(tenant),
             budgets: DEFAULT_BUDGETS,
             device_ca_sha256: vec![self.authority.device_ca_sha256()],
+            approvers: BTreeMap::new(),
+            approval: ApprovalRules::default(),
+            restore_epoch: 0,
         };
         let envelope = document
             .sign(&[&root])

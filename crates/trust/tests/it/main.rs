@@ -1,5 +1,6 @@
 //! Tests of the trust crate against its public face, one file per module.
 
+mod approval;
 mod archive;
 mod bundle;
 mod checkpoint;

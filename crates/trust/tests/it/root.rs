@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use muster_trust::dsse::{DsseError, Envelope, sign};
 use muster_trust::key::{SigningKey, sha256};
-use muster_trust::root::{PAYLOAD_TYPE, Role, RoleKeys, RootDocument, RootError};
+use muster_trust::root::{Approver, PAYLOAD_TYPE, Role, RoleKeys, RootDocument, RootError};
 use proptest::prelude::*;
 
 use crate::support::{Tenant, bit_flips, key, tenant};
@@ -246,6 +246,15 @@ fn approvers_and_witnesses_are_optional_and_p256_may_approve() {
         2,
     );
     set_role(&mut document, Role::Witness, &[&key(81)], 0);
+    for (number, id) in document.roles[&Role::Approver].keys.iter().enumerate() {
+        let approver = Approver {
+            person: format!("Person {number}").parse().unwrap(),
+            accounts: BTreeSet::new(),
+            added_at: document.issued_at,
+            passkey: None,
+        };
+        document.approvers.insert(*id, approver);
+    }
     document.check().unwrap();
     assert_eq!(document.role(Role::Approver).1, 2);
     assert_eq!(document.checkpoint_keys().witness_threshold, 0);

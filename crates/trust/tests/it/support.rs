@@ -16,7 +16,7 @@ use muster_trust::key::{Digest, SigningKey, sha256};
 use muster_trust::merkle::{Frontier, Hash, leaf_hash};
 use muster_trust::obey::Trust;
 use muster_trust::proof::LoggedProof;
-use muster_trust::root::{DEFAULT_BUDGETS, Role, RoleKeys, RootDocument};
+use muster_trust::root::{ApprovalRules, DEFAULT_BUDGETS, Role, RoleKeys, RootDocument};
 use muster_trust::statement::{self, CommandStatement, DesiredBundle, DesiredStateStatement};
 use muster_trust::tile::{self, Tile};
 use serde_json::{Map, Value, json};
@@ -179,6 +179,9 @@ impl Tenant {
             log_origin: checkpoint::origin(self.id),
             budgets: DEFAULT_BUDGETS,
             device_ca_sha256: vec![sha256(b"a certificate")],
+            approvers: BTreeMap::new(),
+            approval: ApprovalRules::default(),
+            restore_epoch: 0,
         }
     }
 

@@ -27,10 +27,25 @@ pub(crate) fn execute(kind: &CommandKind, root: &Root, tools: Tools) -> ExecOutc
         CommandKind::Restart { delay_seconds } => restart(delay_seconds.unwrap_or(0), root, tools),
         CommandKind::CollectInventory {} => ExecOutcome::done(),
         CommandKind::Message { text } => message(text.as_str(), root, tools),
-        CommandKind::Wipe { .. } => ExecOutcome::failed(
-            "approvals_required",
-            "a wipe needs approvals, which this agent cannot check yet",
-        ),
+        CommandKind::Unlock {}
+        | CommandKind::ClearPasscode {}
+        | CommandKind::ShutDown { .. }
+        | CommandKind::Wipe { .. }
+        | CommandKind::Unenroll {}
+        | CommandKind::LostModeOn { .. }
+        | CommandKind::LostModeOff {}
+        | CommandKind::Locate {}
+        | CommandKind::InstallApp { .. }
+        | CommandKind::RemoveApp { .. }
+        | CommandKind::UpdateApp { .. }
+        | CommandKind::RunScript { .. }
+        | CommandKind::CollectLogs { .. }
+        | CommandKind::CollectFiles { .. }
+        | CommandKind::RotateKey { .. }
+        | CommandKind::UpdateOs {}
+        | CommandKind::UpdateAgent { .. } => {
+            ExecOutcome::failed("not_supported", "this agent does not carry out this command")
+        }
     }
 }
 
@@ -53,7 +68,25 @@ pub(crate) fn already_true(kind: &CommandKind, root: &Root, tools: Tools) -> boo
                 .is_some_and(|text| text.starts_with(&format!("boot {}", boot_id(root))))
         }
         CommandKind::Restart { .. } => root.exists(SCHEDULED_FILE),
-        CommandKind::CollectInventory {} | CommandKind::Message { .. } | CommandKind::Wipe { .. } => false,
+        CommandKind::CollectInventory {}
+        | CommandKind::Message { .. }
+        | CommandKind::Unlock {}
+        | CommandKind::ClearPasscode {}
+        | CommandKind::ShutDown { .. }
+        | CommandKind::Wipe { .. }
+        | CommandKind::Unenroll {}
+        | CommandKind::LostModeOn { .. }
+        | CommandKind::LostModeOff {}
+        | CommandKind::Locate {}
+        | CommandKind::InstallApp { .. }
+        | CommandKind::RemoveApp { .. }
+        | CommandKind::UpdateApp { .. }
+        | CommandKind::RunScript { .. }
+        | CommandKind::CollectLogs { .. }
+        | CommandKind::CollectFiles { .. }
+        | CommandKind::RotateKey { .. }
+        | CommandKind::UpdateOs {}
+        | CommandKind::UpdateAgent { .. } => false,
     }
 }
 
@@ -264,7 +297,7 @@ mod tests {
         for mode in [WipeMode::Full, WipeMode::Enterprise] {
             let outcome = execute(&CommandKind::Wipe { mode }, &root, tools);
             assert_eq!(outcome.outcome, ReceiptOutcome::Failed);
-            assert_eq!(outcome.code.as_deref(), Some("approvals_required"));
+            assert_eq!(outcome.code.as_deref(), Some("not_supported"));
             assert!(!already_true(&CommandKind::Wipe { mode }, &root, tools));
         }
         assert_eq!(

@@ -18,7 +18,7 @@ use muster_trust::key::{Digest, SigningKey, sha256};
 use muster_trust::merkle::{self, BuildError, Frontier, Hash, Node};
 use muster_trust::obey::Trust;
 use muster_trust::proof::LoggedProof;
-use muster_trust::root::{DEFAULT_BUDGETS, Role, RoleKeys, RootDocument};
+use muster_trust::root::{ApprovalRules, DEFAULT_BUDGETS, Role, RoleKeys, RootDocument};
 use muster_trust::statement::{
     self, CommandStatement, DesiredBundle, DesiredStateStatement, PolicyReportStatement, ReceiptStatement,
     state_digest,
@@ -131,6 +131,9 @@ impl Office {
             log_origin: checkpoint::origin(self.tenant),
             budgets: DEFAULT_BUDGETS,
             device_ca_sha256: Vec::new(),
+            approvers: BTreeMap::new(),
+            approval: ApprovalRules::default(),
+            restore_epoch: 0,
         };
         document.sign(&[&self.root]).expect("the document is valid")
     }
@@ -318,6 +321,8 @@ impl Office {
         let due = |due: &Due| DueCommand {
             envelope: due.envelope.clone(),
             proof: self.proof(due.index),
+            approval: None,
+            script: None,
         };
         let hashes = merkle::consistency_proof(tree_size, self.frontier.size(), self.read())
             .expect("both sizes exist");
