@@ -39,8 +39,8 @@ pub fn check(
             broken: certificates::broken_chains(tx, authorities, tenant, now)?,
         },
         Finding {
-            what: "a command that waits was logged",
-            broken: commands::broken(tx, tenant)?,
+            what: "a command that waits was logged, and one that needed approvals had them, within the budget",
+            broken: commands::broken(tx, keys)?,
         },
         Finding {
             what: "an open violation belongs to an active device and a known policy",

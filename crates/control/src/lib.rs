@@ -80,6 +80,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "compliance",
         sql: include_str!("../migrations/0009_compliance.sql"),
     },
+    Migration {
+        version: 10,
+        name: "operations",
+        sql: include_str!("../migrations/0010_operations.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -89,6 +94,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     audit::STATEMENTS,
     certificates::STATEMENTS,
     commands::STATEMENTS,
+    commands::OPERATION_STATEMENTS,
     compliance::STATEMENTS,
     configuration::STATEMENTS,
     devices::STATEMENTS,
@@ -116,6 +122,8 @@ pub struct Control {
     /// Whether `registry` may be believed now.
     pub memory: devices::MemoryTrust,
     pub activations: rollout::Activations,
+    /// The lists of operations whose commands are being handed out.
+    pub lists: commands::Lists,
     pub memberships: groups::Memberships,
     pub revocations: certificates::Revocations,
     /// Where bundles are kept besides the database, if anywhere. Set by the composition root, before the loops start.
@@ -165,6 +173,7 @@ pub struct Nudges {
     pub follower: Notify,
     pub rollouts: Notify,
     pub groups: Notify,
+    pub operations: Notify,
 }
 
 impl Control {
@@ -187,6 +196,7 @@ impl Control {
             registry: devices::Registry::default(),
             android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),
+            lists: commands::Lists::default(),
             revocations: certificates::Revocations::default(),
             artifacts: OnceLock::new(),
             settings,

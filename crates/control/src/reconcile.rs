@@ -36,6 +36,8 @@ const FORGET_EVERY: Duration = Duration::from_secs(600);
 const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
 /// Counting rollouts rests this many times as long as it took: it may cost a tenth of the time.
 const ROLLOUTS_REST: u32 = 9;
+/// How often operations are looked at whose next commands may be due.
+const OPERATIONS_EVERY: Duration = Duration::from_millis(500);
 const COMPLIANCE_EVERY: Duration = Duration::from_secs(1);
 /// Entries that wait for another try; more than these are not kept.
 const UNFOLLOWED_MAX: usize = 1000;
@@ -44,6 +46,8 @@ const FOLLOW_TRIES_MAX: u32 = 240;
 const LEASE_TTL: Duration = Duration::from_secs(5);
 /// The lease under which one node ends what is over.
 const SWEEPER_LEASE: &str = "control.sweeper";
+/// The lease under which one node makes the commands of operations.
+const OPERATIONS_LEASE: &str = "commands.operations";
 /// The lease under which one node evaluates what nobody reports and takes the steps of ladders.
 const COMPLIANCE_LEASE: &str = "control.compliance";
 
@@ -54,6 +58,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     tasks.spawn(follower(app.clone(), stop.clone()));
     tasks.spawn(sweeper(app.clone(), stop.clone()));
     tasks.spawn(keep_compliance(app.clone(), stop.clone()));
+    tasks.spawn(releaser(app.clone(), stop.clone()));
     tasks.spawn(every(
         app.clone(),
         stop.clone(),
@@ -340,6 +345,8 @@ async fn sweep(
             tracing::warn!(%problem, "bundles wait for the artifact store");
         }
         commands::expire_overdue(app).await?;
+        commands::expire_operations(app).await?;
+        commands::give_up(app).await?;
         certificates::follow_register(app).await?;
     }
     if rounds.is_multiple_of(FORGET_EVERY.as_secs()) {
@@ -350,8 +357,34 @@ async fn sweep(
         configuration::forget_expired(app).await?;
         groups::forget_moves(app).await?;
         compliance::forget_expired(app).await?;
+        commands::forget_ended(app).await?;
     }
     Ok(())
+}
+
+/// Makes the commands of operations: one node at a time, though several would only take turns.
+async fn releaser(app: App, stop: watch::Receiver<bool>) {
+    let mut held: Option<Held> = None;
+    while !*stop.borrow() {
+        let step = async {
+            match hold(&app, &mut held, OPERATIONS_LEASE).await? {
+                Some(_) => commands::release_due(&app).await,
+                None => Ok(false),
+            }
+        };
+        match step.await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(problem) => {
+                tracing::warn!(%problem, "commands were not made; trying again");
+                held = None;
+            }
+        }
+        wait(&stop, &app.nudges.operations, OPERATIONS_EVERY).await;
+    }
+    if let Some(held) = held {
+        let _ = app.db.release_lease(held.lease).await;
+    }
 }
 
 /// Evaluates what nobody reports, takes the steps of ladders, samples shares. It has its own lease: a pass over a large fleet

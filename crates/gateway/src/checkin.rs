@@ -22,7 +22,7 @@ use muster_control::{
         problem::{DEVICE_BLOCKED, EPOCH_MISMATCH, MALFORMED, Problem, RATE_LIMITED},
     },
     audit::{self, Head},
-    commands::{self, Command},
+    commands::{self, Command, Due, Evidence},
     compliance,
     devices::{DeviceState, Identity, Traits},
     groups,
@@ -129,9 +129,9 @@ async fn work(
     let set = set.filter(|set| set.digest != asked.state_digest);
     let mark = known.seat.mark();
     let (due, want_report) = if known.seat.is_due() {
-        read_due(app, identity, now).await?
+        read_due(app, identity, asked.last_sequence, now).await?
     } else {
-        (Vec::new(), false)
+        (Due::default(), false)
     };
     if want_report {
         // It stays due until its report comes.
@@ -156,8 +156,12 @@ async fn work(
             u32::try_from(app.settings.checkin_interval_seconds).unwrap_or(u32::MAX),
         )
     };
-    if set.is_some() || !due.is_empty() {
-        hand_out(app, identity, asked.tree_size, set, due, &mut answer).await?;
+    if let Some(next) = due.next_at {
+        let seconds = u32::try_from(next.since(now).as_secs()).unwrap_or(u32::MAX);
+        answer.next_checkin_seconds = answer.next_checkin_seconds.min(seconds.max(SOON_SECONDS));
+    }
+    if set.is_some() || !due.now.is_empty() {
+        hand_out(app, identity, asked.tree_size, set, due.now, &mut answer).await?;
     }
     Ok(answer)
 }
@@ -244,12 +248,17 @@ async fn alarm(app: &App, known: &Known, problem: Problem) -> Problem {
 }
 
 /// The commands that wait, and whether the device is to put its settings in force again.
-async fn read_due(app: &App, identity: &Identity, now: Timestamp) -> Result<(Vec<Command>, bool), Problem> {
+async fn read_due(
+    app: &App,
+    identity: &Identity,
+    last_taken: u64,
+    now: Timestamp,
+) -> Result<(Due, bool), Problem> {
     let (tenant, device, epoch) = (identity.tenant, identity.device, identity.epoch);
     app.db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
             Ok((
-                commands::due(tx, tenant, device, epoch, now)?,
+                commands::due(tx, tenant, (device, epoch), last_taken, now)?,
                 compliance::is_report_wanted(tx, tenant, device)?,
             ))
         })
@@ -276,6 +285,10 @@ async fn hand_out(
         })
         .transpose()?;
     let (tenant, shared, at) = (identity.tenant, app.clone(), Arc::clone(&head));
+    let (keys, now) = (
+        app.keys.tenant(tenant).map_err(Problem::internal)?,
+        app.clock.now(),
+    );
     let proved = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
@@ -285,10 +298,25 @@ async fn hand_out(
                     continue;
                 };
                 let entry = LogEntry::from_bytes(&proof.entry).map_err(Problem::internal)?;
-                match commands::as_logged(&command, &entry) {
-                    Some(envelope) => proved.commands.push((command, DueCommand { envelope, proof, approval: None, script: None })),
-                    None => tracing::error!(command = %command.id, "not delivered: the row is not what the log records"),
-                }
+                let Some(envelope) = commands::as_logged(&command, &entry) else {
+                    tracing::error!(command = %command.id, "not delivered: the row is not what the log records");
+                    continue;
+                };
+                let approval = match shared.lists.evidence(tx, tenant, &keys.root, &command, now)? {
+                    Evidence::NotNeeded => None,
+                    Evidence::Approved(proof) => Some(*proof),
+                    Evidence::Withheld(why) => {
+                        tracing::warn!(command = %command.id, why, "not delivered");
+                        continue;
+                    }
+                };
+                let due = DueCommand {
+                    envelope,
+                    proof,
+                    approval,
+                    script: None,
+                };
+                proved.commands.push((command, due));
             }
             if let Some((set, statement, entries)) = desired {
                 let mut bundles = Vec::with_capacity(entries.len());

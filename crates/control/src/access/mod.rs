@@ -9,7 +9,7 @@ mod session;
 mod store;
 pub mod tokens;
 
-use std::{marker::PhantomData, path::Path};
+use std::{marker::PhantomData, path::Path, time::Duration};
 
 use axum::{
     extract::FromRequestParts,
@@ -277,6 +277,24 @@ pub(crate) fn insert_client(
         serde_json::json!({"name": name, "scopes": scopes}),
     )?;
     Ok(NewClient { id, secret })
+}
+
+/// How long after its tenant the first account may have been made.
+const FIRST_RUN: Duration = Duration::from_secs(300);
+
+/// Since when an account acts; nothing for the account of the tenant's first run, which is as old as the tenant, and for
+/// what is no account.
+pub fn account_since(tx: &mut Tx, tenant: TenantId, actor: &str) -> Result<Option<Timestamp>, Problem> {
+    let Ok(id) = actor.parse::<ClientId>() else {
+        return Ok(None);
+    };
+    let Some(client) = store::client(tx, id)?.filter(|client| client.tenant == tenant) else {
+        return Ok(None);
+    };
+    let begun = store::tenant_since(tx, tenant)?;
+    let is_first =
+        client.name == FIRST_CLIENT && begun.is_some_and(|begun| client.created_at <= begun.plus(FIRST_RUN));
+    Ok((!is_first).then_some(client.created_at))
 }
 
 /// Removes what has expired: sessions, sign-in links, old idempotency keys. A reconciler's step.

@@ -61,6 +61,8 @@ problems! {
     DEVICE_BLOCKED = "device_blocked", 403, "The device is not allowed to do this";
     ATTESTATION_REJECTED = "attestation_rejected", 403, "The proof of the hardware is not accepted";
     ATTESTATION_REQUIRED = "attestation_required", 403, "The tenant asks for hardware attestation";
+    APPROVER_REFUSED = "approver_refused", 403, "The approval does not count";
+    ACCOUNT_TOO_NEW = "account_too_new", 403, "The account is too new for this";
     ENROLLMENT_NOT_ALLOWED = "enrollment_not_allowed", 403, "The tenant does not take this device";
     ENROLLMENT_LIMIT = "enrollment_limit", 403, "No more devices may enroll";
     CHALLENGE_INVALID = "challenge_invalid", 401, "The enrollment challenge is not valid";

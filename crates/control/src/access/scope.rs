@@ -44,6 +44,8 @@ scopes! {
     GroupWrite = "group:write", "Make, change and delete dynamic groups.";
     CommandRead = "command:read", "See commands and their receipts.";
     CommandWrite = "command:write", "Send commands and cancel them.";
+    ApprovalWrite = "approval:write", "Hand in approvals of what is destructive, reject it, and release what was held.";
+    HaltWrite = "halt:write", "Stop the delivery of commands, and let it go on.";
     TokenRead = "token:read", "See enrollment tokens (never their secret).";
     TokenWrite = "token:write", "Make enrollment tokens.";
     PolicyRead = "policy:read", "See policies, versions and bundles.";

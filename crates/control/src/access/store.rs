@@ -8,6 +8,7 @@ use super::Client;
 statements! {
     INSERT_TENANT = "INSERT INTO access_tenant (tenant_id, name, created_at) VALUES ($1, $2, $3)";
     TENANTS = "SELECT tenant_id, name FROM access_tenant ORDER BY created_at, tenant_id";
+    TENANT_SINCE = "SELECT created_at FROM access_tenant WHERE tenant_id = $1";
     INSERT_CLIENT = "INSERT INTO access_client (tenant_id, client_id, name, secret_sha256, scopes, created_at) \
         VALUES ($1, $2, $3, $4, $5, $6)";
     CLIENT_BY_ID = "SELECT tenant_id, client_id, name, secret_sha256, scopes, created_at, disabled_at \
@@ -49,6 +50,13 @@ pub fn insert_tenant(tx: &mut Tx, tenant: TenantId, name: &str, at: Timestamp) -
 pub fn tenants(tx: &mut Tx) -> Result<Vec<(TenantId, String)>, StorageError> {
     tx.query(&TENANTS, &[], |row| {
         Ok((TenantId::from_uuid(row.get(0)?), row.get(1)?))
+    })
+}
+
+/// When a tenant was made.
+pub fn tenant_since(tx: &mut Tx, tenant: TenantId) -> Result<Option<Timestamp>, StorageError> {
+    tx.query_opt(&TENANT_SINCE, &[&tenant.uuid()], |row| {
+        Ok(Timestamp::from_micros(row.get(0)?))
     })
 }
 

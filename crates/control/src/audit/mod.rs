@@ -79,6 +79,11 @@ impl LoggedTx<'_> {
         self.author.text()
     }
 
+    /// Who acts.
+    pub fn author(&self) -> &Author {
+        &self.author
+    }
+
     /// The tenant's signing keys.
     pub fn keys(&self) -> &TenantKeys {
         &self.keys

@@ -1,27 +1,26 @@
 //! Routes of commands.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
-use muster_model::{CommandId, CommandKind, CommandState};
+use muster_model::{CommandId, CommandKind, CommandState, DeviceId, text::Description};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::Command;
+use super::{Command, OperationState, operation};
 use crate::{
     App,
     access::{
         Permit,
         idempotency::{IdempotencyKey, commit_once},
-        problem::{INVALID, Problem},
+        problem::{ACCOUNT_TOO_NEW, INVALID, Problem},
         request::{Body, Params, PathOf},
         scope::{CommandRead, CommandWrite},
     },
     audit::{self, LoggedTx},
-    clock,
     devices::{self, Device, DeviceFilter},
     page::{Page, cursor, page_limit},
 };
@@ -30,6 +29,10 @@ use crate::{
 const TTL_SECONDS_MAX: u64 = 90 * 86_400;
 /// Devices that one bulk call may name or match.
 const BULK_DEVICES_MAX: usize = 10_000;
+/// Devices that one bulk call may match by a filter.
+const MATCHED_MAX: usize = operation::TARGETS_MAX;
+/// A list up to this long is queued within the call.
+const AT_ONCE_MAX: usize = 100;
 /// Devices that one bulk call may name otherwise than by id: a name is looked for among all devices, while nobody else writes.
 const BULK_NAMES_MAX: usize = 100;
 
@@ -40,53 +43,69 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list_commands, create_bulk))
         .routes(routes!(get_command))
         .routes(routes!(cancel_command))
+        .merge(operation::router())
 }
 
 /// What to do: `{"type":"lock","message":"…"}`, `{"type":"restart","delay_seconds":30}`, `{"type":"collect-inventory"}`,
-/// `{"type":"message","text":"…"}`, `{"type":"wipe","mode":"full"}`; with `ttl_seconds`, how long it may wait.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+/// `{"type":"message","text":"…"}`, `{"type":"wipe","mode":"full"}` and so on; the reference of commands has every type with
+/// its members.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
 struct CommandRequest {
-    /// `lock`, `restart`, `collect-inventory`, `message` or `wipe`.
+    /// One of the types of the reference.
     #[serde(rename = "type")]
+    #[schema(required)]
     kind: String,
-    /// For `lock`: shown on the lock screen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// For `lock` and `lost-mode-on`: shown on the lock screen.
+    #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    /// For `lost-mode-on`: whom to call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phone: Option<String>,
     /// For `message`: shown to whoever is signed in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
-    /// For `restart`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// For `restart` and `shut-down`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     delay_seconds: Option<u32>,
     /// For `wipe`: `full` or `enterprise`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// For `install-app`, `remove-app` and `update-app`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    package: Option<String>,
+    /// For `install-app` and `update-agent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    /// For `run-script`: of the signed script.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+    /// For `run-script`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<Vec<String>>,
+    /// For `run-script`: how long it may run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout_seconds: Option<u32>,
+    /// For `collect-logs`: how far back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since_seconds: Option<u32>,
+    /// For `collect-files`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paths: Option<Vec<String>>,
+    /// For `rotate-key`: `certificate` or `disk-recovery`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    /// How long it may wait for the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
     ttl_seconds: Option<u64>,
-}
-
-/// A command for many devices: name them, or give a filter.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct BulkRequest {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    text: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    delay_seconds: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    mode: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ttl_seconds: Option<u64>,
-    /// Device ids. One that does not exist refuses the whole call.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Why, for those who approve it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// In `POST /commands`: device ids. One that does not exist refuses the whole call.
+    #[serde(skip_serializing_if = "Option::is_none")]
     devices: Option<Vec<String>>,
-    /// A device filter, as for `GET /devices`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// In `POST /commands`: a device filter, as for `GET /devices`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     filter: Option<String>,
 }
 
@@ -103,7 +122,11 @@ struct Accepted {
 #[derive(Debug, Serialize, ToSchema)]
 struct BulkAccepted {
     operation_id: Uuid,
+    /// Devices of the list.
     commands: usize,
+    state: OperationState,
+    /// Why it waits for somebody.
+    because: Option<String>,
 }
 
 /// A command with its life so far.
@@ -126,6 +149,12 @@ pub struct CommandView {
     pub delivered_at: Option<String>,
     pub completed_at: Option<String>,
     pub attempts: u32,
+    /// When it is delivered again, if the device does not answer before.
+    pub retry_at: Option<String>,
+    /// When approvals released it.
+    pub released_at: Option<String>,
+    /// Why it waits, or ended without a receipt.
+    pub because: Option<String>,
     /// What the device signed: outcome, code, detail, at.
     #[schema(value_type = Option<Object>)]
     pub receipt: Option<Box<RawValue>>,
@@ -148,6 +177,12 @@ impl From<Command> for CommandView {
             delivered_at: command.delivered_at.map(|at| at.to_string()),
             completed_at: command.completed_at.map(|at| at.to_string()),
             attempts: command.attempts,
+            retry_at: command
+                .retry_at
+                .filter(|_| !command.state.is_final())
+                .map(|at| at.to_string()),
+            released_at: command.released_at.map(|at| at.to_string()),
+            because: command.because,
             receipt: command
                 .receipt
                 .and_then(|receipt| RawValue::from_string(receipt).ok()),
@@ -167,9 +202,12 @@ async fn create_for_device(
     key: IdempotencyKey,
     Body(request): Body<CommandRequest>,
 ) -> Result<Response, Problem> {
-    let (kind, ttl) = parse(&app, &request)?;
+    if request.devices.is_some() || request.filter.is_some() {
+        return Err(INVALID.detail("The path names the device. For many devices use POST /commands."));
+    }
+    let wanted = parse(&app, &request)?;
     let (tenant, identified) = (permit.tenant(), (id.clone(), &request));
-    commit_once(
+    let answer = commit_once(
         &app,
         &permit,
         key,
@@ -177,7 +215,7 @@ async fn create_for_device(
         &identified,
         move |tx| {
             let device = devices::resolve(tx, tenant, &id)?;
-            let command = super::create(tx, &device, &kind, ttl, None)?;
+            let command = for_device(tx, &device, &wanted)?;
             Ok((
                 StatusCode::ACCEPTED,
                 Accepted {
@@ -187,60 +225,85 @@ async fn create_for_device(
             ))
         },
     )
-    .await
+    .await;
+    alarmed(&app, &permit, answer).await
+}
+
+/// Queues a command for one device, or asks people where it needs them, or where the account has asked for so much that
+/// somebody else should look.
+fn for_device(tx: &mut LoggedTx<'_>, device: &Device, wanted: &Wanted) -> Result<Command, Problem> {
+    let kind = &wanted.kind;
+    devices::require_active(device)?;
+    kind.check_for(device.ownership)
+        .map_err(|why| INVALID.detail(format!("{}: {why}.", device.name)))?;
+    if operation::needs_people(tx, kind, 1)? || operation::is_mass(tx, kind, 1)? {
+        let order = wanted.order(vec![(device.id, device.epoch)], true);
+        let operation = operation::ask(tx, order)?;
+        let id = operation.id;
+        return Command::standing_for(operation)
+            .ok_or_else(|| Problem::internal(format!("operation {id} names no device")));
+    }
+    if !kind.is_harmless() {
+        operation::note_pace(tx, 1)?;
+    }
+    super::create(tx, device, kind, wanted.ttl, None)
+}
+
+/// Writes down that an account which is too new asked for something destructive, and hands the refusal on.
+async fn alarmed<S>(
+    app: &App,
+    permit: &Permit<S>,
+    answer: Result<Response, Problem>,
+) -> Result<Response, Problem> {
+    let Err(problem) = answer else { return answer };
+    if problem.kind == ACCOUNT_TOO_NEW {
+        let (actor, reason) = (permit.author().actor.id.clone(), problem.detail.clone());
+        tracing::warn!(actor, "an account that is new asked for something destructive");
+        audit::commit(app, permit.author(), move |tx| {
+            let detail = serde_json::json!({"code": ACCOUNT_TOO_NEW.code, "reason": reason});
+            tx.record("security.destructive_refused", ("client", actor.clone()), detail)
+                .map(drop)
+        })
+        .await?;
+    }
+    Err(problem)
 }
 
 #[utoipa::path(
     post, path = "/commands", tag = "commands", params(("Idempotency-Key" = Option<String>, Header)),
-    security(("oauth2" = ["command:write"])), request_body = BulkRequest, responses((status = 202, body = BulkAccepted)),
+    security(("oauth2" = ["command:write"])), request_body = CommandRequest, responses((status = 202, body = BulkAccepted)),
 )]
 async fn create_bulk(
     permit: Permit<CommandWrite>,
     State(app): State<App>,
     key: IdempotencyKey,
-    Body(request): Body<BulkRequest>,
+    Body(request): Body<CommandRequest>,
 ) -> Result<Response, Problem> {
-    let BulkRequest {
-        kind,
-        message,
-        text,
-        delay_seconds,
-        mode,
-        ttl_seconds,
-        ..
-    } = &request;
-    let single = CommandRequest {
-        kind: kind.clone(),
-        message: message.clone(),
-        text: text.clone(),
-        delay_seconds: *delay_seconds,
-        mode: mode.clone(),
-        ttl_seconds: *ttl_seconds,
-    };
-    let (kind, ttl) = parse(&app, &single)?;
+    let wanted = parse(&app, &request)?;
     let target = BulkTarget::of(&request)?;
-    commit_once(&app, &permit, key, "POST /commands", &request, move |tx| {
-        let devices = target.devices(tx)?;
-        let operation = CommandId::generate(tx.at(), clock::random()).uuid();
-        for device in &devices {
-            super::create(tx, device, &kind, ttl, Some(operation))?;
-        }
-        if devices.is_empty() {
-            tx.record(
-                "command.bulk_empty",
-                ("operation", operation.to_string()),
-                serde_json::json!({}),
-            )?;
+    let answer = commit_once(&app, &permit, key, "POST /commands", &request, move |tx| {
+        let targets = target.targets(tx, &wanted.kind)?;
+        let commands = targets.len();
+        let mut operation = operation::ask(tx, wanted.order(targets, false))?;
+        let is_free = operation.state == OperationState::Running && operation.batch.is_none();
+        if is_free && commands <= AT_ONCE_MAX {
+            operation::release(tx, operation.id)?;
+            let tenant = tx.tenant();
+            operation = operation::get(tx, tenant, operation.id)?;
         }
         Ok((
             StatusCode::ACCEPTED,
             BulkAccepted {
-                operation_id: operation,
-                commands: devices.len(),
+                operation_id: operation.id,
+                commands,
+                state: operation.state,
+                because: operation.because,
             },
         ))
     })
-    .await
+    .await;
+    app.nudges.operations.notify_one();
+    alarmed(&app, &permit, answer).await
 }
 
 /// The filter of a command list.
@@ -274,7 +337,16 @@ async fn list_commands(
                 .as_deref()
                 .map(|text| devices::resolve(tx, tenant, text))
                 .transpose()?;
-            super::list(tx, tenant, device.map(|device| device.id), before, limit + 1)
+            let device = device.map(|device| device.id);
+            let mut commands = super::list(tx, tenant, device, before, limit + 1)?;
+            if let Some(device) = device {
+                let before = before.map_or(Uuid::max(), CommandId::uuid);
+                let waiting = operation::waiting_of_device(tx, tenant, device, before, limit + 1)?;
+                commands.extend(waiting.into_iter().filter_map(Command::standing_for));
+                commands.sort_unstable_by_key(|command| std::cmp::Reverse(command.id));
+                commands.truncate(limit + 1);
+            }
+            Ok::<_, Problem>(commands)
         })
         .await?;
     let items = commands.into_iter().map(CommandView::from).collect();
@@ -320,7 +392,7 @@ enum BulkTarget {
 }
 
 impl BulkTarget {
-    fn of(request: &BulkRequest) -> Result<BulkTarget, Problem> {
+    fn of(request: &CommandRequest) -> Result<BulkTarget, Problem> {
         match (&request.devices, &request.filter) {
             (Some(ids), None) if !ids.is_empty() && ids.len() <= BULK_DEVICES_MAX => {
                 Ok(BulkTarget::Ids(ids.clone()))
@@ -330,44 +402,77 @@ impl BulkTarget {
         }
     }
 
-    /// Loads every device by tenant and id; one that is not there refuses them all.
-    fn devices(&self, tx: &mut LoggedTx<'_>) -> Result<Vec<Device>, Problem> {
+    /// The active devices with their epochs. A named one that is not there, or cannot be told this, refuses them all; of
+    /// those that match, what cannot be told this is left out when its turn comes.
+    fn targets(&self, tx: &mut LoggedTx<'_>, kind: &CommandKind) -> Result<Vec<(DeviceId, u32)>, Problem> {
         let tenant = tx.tenant();
         match self {
             BulkTarget::Ids(ids) => {
-                let names = ids
-                    .iter()
-                    .filter(|id| id.parse::<muster_model::DeviceId>().is_err());
+                let names = ids.iter().filter(|id| id.parse::<DeviceId>().is_err());
                 if names.count() > BULK_NAMES_MAX {
                     return Err(
                         INVALID.detail("Name at most 100 devices by something else than their ids, dev_….")
                     );
                 }
-                ids.iter().map(|id| devices::resolve(tx, tenant, id)).collect()
+                let mut targets = BTreeMap::new();
+                for id in ids {
+                    let device = devices::resolve(tx, tenant, id)?;
+                    devices::require_active(&device)?;
+                    kind.check_for(device.ownership)
+                        .map_err(|why| INVALID.detail(format!("{}: {why}.", device.name)))?;
+                    targets.insert(device.id, device.epoch);
+                }
+                Ok(targets.into_iter().collect())
             }
             BulkTarget::Filter(filter) => {
-                let matched = devices::list(tx, tenant, filter, None, BULK_DEVICES_MAX + 1)?;
-                if matched.len() > BULK_DEVICES_MAX {
-                    return Err(INVALID.detail("The filter matches more than 10,000 devices. Narrow it."));
+                let matched = devices::list_epochs(tx, tenant, filter, MATCHED_MAX + 1)?;
+                if matched.len() > MATCHED_MAX {
+                    return Err(INVALID.detail("The filter matches more than 1,000,000 devices. Narrow it."));
                 }
-                let active = |device: &Device| device.state == devices::DeviceState::Active;
-                Ok(matched.into_iter().filter(active).collect())
+                Ok(matched)
             }
         }
     }
 }
 
+/// What a request asks for.
+struct Wanted {
+    kind: CommandKind,
+    ttl: Duration,
+    reason: Option<Description>,
+}
+
+impl Wanted {
+    fn order(&self, targets: Vec<(DeviceId, u32)>, is_single: bool) -> operation::Order {
+        operation::Order {
+            kind: self.kind.clone(),
+            ttl: self.ttl,
+            reason: self.reason.clone(),
+            targets,
+            is_single,
+        }
+    }
+}
+
 /// Reads the request as a command of the model, whose rules bound every argument.
-fn parse(app: &App, request: &CommandRequest) -> Result<(CommandKind, Duration), Problem> {
+fn parse(app: &App, request: &CommandRequest) -> Result<Wanted, Problem> {
     let ttl = request.ttl_seconds.unwrap_or(app.settings.command_ttl_seconds);
     if ttl == 0 || ttl > TTL_SECONDS_MAX {
         return Err(INVALID.detail("ttl_seconds is from 1 to 7776000 (90 days)."));
     }
+    let reason = request.reason.as_deref().map(str::parse).transpose();
+    let reason = reason.map_err(|why| INVALID.detail(format!("reason {why}.")))?;
     let mut fields = serde_json::to_value(request).map_err(Problem::internal)?;
     if let Some(fields) = fields.as_object_mut() {
-        fields.remove("ttl_seconds");
+        for other in ["ttl_seconds", "reason", "devices", "filter"] {
+            fields.remove(other);
+        }
     }
     let text = fields.to_string();
     let kind = CommandKind::parse(text.as_bytes()).map_err(|error| INVALID.detail(error.to_string()))?;
-    Ok((kind, Duration::from_secs(ttl)))
+    Ok(Wanted {
+        kind,
+        ttl: Duration::from_secs(ttl),
+        reason,
+    })
 }

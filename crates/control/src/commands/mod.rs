@@ -1,7 +1,9 @@
 //! One-shot actions: queued per device, delivered at least once, executed once, ended by a receipt the device signed.
 
 mod api;
+mod operation;
 mod receipts;
+mod rules;
 mod store;
 
 use std::time::Duration;
@@ -12,6 +14,7 @@ use muster_model::{
 };
 use muster_storage::{Scope, Statement, Tx};
 use muster_trust::{
+    approval::Approved,
     dsse::Envelope,
     entry::LogEntry,
     key::sha256,
@@ -23,13 +26,19 @@ use crate::{
     App,
     access::{
         Author,
-        problem::{ILLEGAL_STATE, NOT_FOUND, Problem, RATE_LIMITED},
+        problem::{ILLEGAL_STATE, INVALID, NOT_FOUND, Problem, RATE_LIMITED},
     },
     audit::{self, LoggedTx},
     clock,
     devices::Device,
+    secrets::TenantKeys,
 };
 pub use api::{CommandView, router};
+pub use operation::{
+    Evidence, Halt, Lists, OPERATION_STATEMENTS, Operation, OperationState, OperationView, Progress,
+    expire_overdue as expire_operations, get as operation, halt_of, list as operations, needs_people,
+    release_due, waiting_of_device,
+};
 pub use receipts::accept_receipt;
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
@@ -42,6 +51,12 @@ pub const DUE_PER_CHECKIN_MAX: i64 = 32;
 const CHECKED_MAX: i64 = 100_000;
 /// Commands that one step of the reconciler ends.
 const EXPIRED_PER_STEP: i64 = 500;
+/// How long a command and its receipt are kept after it ended: 90 days.
+const KEPT: Duration = Duration::from_secs(90 * 86_400);
+/// Ended commands that one step of the reconciler removes.
+const FORGOTTEN_PER_STEP: i64 = 5000;
+/// How long the pace of accounts is kept, in hours: 31 days.
+const PACE_HOURS_KEPT: i64 = 31 * 24;
 
 /// A command as stored. `arguments` and `receipt` are JSON, `envelope` is the signed statement (DSSE).
 #[derive(Debug, Clone)]
@@ -63,9 +78,30 @@ pub struct Command {
     pub completed_at: Option<Timestamp>,
     pub attempts: u32,
     pub receipt: Option<String>,
+    /// The place in the list of its operation, from 0.
+    pub position: Option<u64>,
+    /// When it is delivered again to a device that has taken it.
+    pub retry_at: Option<Timestamp>,
+    /// When approvals released it; only of what needed them.
+    pub released_at: Option<Timestamp>,
+    /// Why it ended without a receipt.
+    pub because: Option<String>,
 }
 
-/// Queues a command for a device: signed, logged, with the next number of the device's lane.
+/// What an operation hands over to make one of its commands.
+pub(crate) struct Release<'a> {
+    /// The id of the command, where it is known before.
+    pub id: Option<CommandId>,
+    pub operation: Uuid,
+    pub position: u64,
+    /// Who asked.
+    pub created_by: &'a str,
+    /// Who approved it: proof that enough people did.
+    pub approved: Option<&'a Approved>,
+}
+
+/// Queues a command for a device: signed, logged, with the next number of the device's lane. What needs approvals is refused
+/// here: it is asked as an operation.
 pub fn create(
     tx: &mut LoggedTx<'_>,
     device: &Device,
@@ -73,14 +109,51 @@ pub fn create(
     ttl: Duration,
     operation: Option<Uuid>,
 ) -> Result<Command, Problem> {
+    let by = tx.actor();
+    let release = operation.map(|operation| Release {
+        id: None,
+        operation,
+        position: 0,
+        created_by: &by,
+        approved: None,
+    });
+    queue(tx, device, kind, ttl, release.as_ref())
+}
+
+/// The one place that makes a command. What needs approvals is made only with proof of them in hand.
+pub(crate) fn queue(
+    tx: &mut LoggedTx<'_>,
+    device: &Device,
+    kind: &CommandKind,
+    ttl: Duration,
+    release: Option<&Release<'_>>,
+) -> Result<Command, Problem> {
     crate::devices::require_active(device)?;
+    kind.check_for(device.ownership)
+        .map_err(|why| INVALID.detail(format!("{}: {why}.", device.name)))?;
     let (tenant, at) = (tx.tenant(), tx.at());
-    if store::open(tx, tenant, device.id)? >= OPEN_PER_DEVICE_MAX {
+    let approved = release.and_then(|release| release.approved);
+    let is_approved = approved.is_some_and(|approved| {
+        approved.statement.kind == *kind
+            && release.is_some_and(|release| release.operation == approved.statement.operation)
+    });
+    if tx.keys().root.needs_approval(kind) && !is_approved {
+        return Err(ILLEGAL_STATE.detail("This needs approvals. Ask for it as an operation."));
+    }
+    let open = store::open_of_device(tx, tenant, device.id, OPEN_PER_DEVICE_MAX)?;
+    if i64::try_from(open.len()).is_ok_and(|open| open >= OPEN_PER_DEVICE_MAX) {
         return Err(RATE_LIMITED
             .detail("256 commands wait for this device. Cancel some, or wait until it has answered.")
             .retry_after(60));
     }
-    let id = CommandId::generate(at, clock::random());
+    supersede_by(tx, open, device, kind)?;
+    let id = release
+        .and_then(|release| release.id)
+        .unwrap_or_else(|| CommandId::generate(at, clock::random()));
+    let expires_at = match approved {
+        Some(approved) => at.plus(ttl).min(approved.statement.expires_at),
+        None => at.plus(ttl),
+    };
     let statement = CommandStatement {
         tenant,
         command_id: id,
@@ -89,8 +162,8 @@ pub fn create(
         sequence: store::next_sequence(tx, tenant, device.id, device.epoch)?,
         kind: kind.clone(),
         issued_at: at,
-        expires_at: at.plus(ttl),
-        batch: None,
+        expires_at,
+        batch: approved.map(|approved| approved.sha256),
     };
     let envelope = statement::sign(&statement, &[&tx.keys().action]).map_err(Problem::internal)?;
     let arguments = serde_json::to_string(kind).map_err(Problem::internal)?;
@@ -104,12 +177,13 @@ pub fn create(
             "sequence": statement.sequence,
             "statement_sha256": sha256(&envelope.payload).to_string(),
             "expires_at": statement.expires_at,
-            "operation_id": operation,
+            "operation_id": release.map(|release| release.operation),
+            "batch_sha256": statement.batch.map(|batch| batch.to_string()),
         }),
     )?;
     let command = Command {
         id,
-        operation,
+        operation: release.map(|release| release.operation),
         device: device.id,
         epoch: device.epoch,
         sequence: statement.sequence,
@@ -118,16 +192,46 @@ pub fn create(
         state: CommandState::Queued,
         envelope: serde_json::to_string(&envelope).map_err(Problem::internal)?,
         entry,
-        created_by: tx.actor(),
+        created_by: release.map_or_else(|| tx.actor(), |release| release.created_by.to_owned()),
         created_at: at,
         expires_at: statement.expires_at,
         delivered_at: None,
         completed_at: None,
         attempts: 0,
         receipt: None,
+        position: release.map(|release| release.position),
+        retry_at: None,
+        released_at: approved.map(|_| at),
+        because: None,
     };
     store::insert(tx, tenant, &command)?;
     Ok(command)
+}
+
+/// Ends what waits for the device and has no point any more, because this is the later word on the same thing. What was
+/// handed out may be under way, and is left.
+fn supersede_by(
+    tx: &mut LoggedTx<'_>,
+    open: Vec<Command>,
+    device: &Device,
+    kind: &CommandKind,
+) -> Result<(), Problem> {
+    for earlier in open {
+        let waits = earlier.state == CommandState::Queued && earlier.epoch == device.epoch;
+        let is_pointless =
+            CommandKind::parse(earlier.arguments.as_bytes()).is_ok_and(|earlier| kind.supersedes(&earlier));
+        if waits && is_pointless {
+            let because = format!("a later {} says otherwise", kind.type_name());
+            end(
+                tx,
+                &earlier,
+                CommandState::Superseded,
+                "command.superseded",
+                &because,
+            )?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a command of this kind waits for a device as part of an operation.
@@ -141,9 +245,44 @@ pub fn waits(
     Ok(store::waits(tx, tenant, device, operation, kind.type_name())? > 0)
 }
 
-/// The command with this id.
+/// The command with this id: made, or what stands for it while its operation waits.
 pub fn get(tx: &mut Tx, tenant: TenantId, id: CommandId) -> Result<Command, Problem> {
-    store::by_id(tx, tenant, id)?.ok_or_else(|| NOT_FOUND.detail("There is no such command."))
+    if let Some(command) = store::by_id(tx, tenant, id)? {
+        return Ok(command);
+    }
+    let operation = operation::get(tx, tenant, id.uuid()).ok();
+    operation
+        .and_then(Command::standing_for)
+        .ok_or_else(|| NOT_FOUND.detail("There is no such command."))
+}
+
+impl Command {
+    /// The command of an operation on one device before it is made; none of an operation on a list.
+    pub fn standing_for(operation: Operation) -> Option<Command> {
+        Some(Command {
+            id: CommandId::from_uuid(operation.id),
+            operation: Some(operation.id),
+            device: operation.device?,
+            epoch: 0,
+            sequence: 0,
+            kind: operation.kind.type_name().to_owned(),
+            arguments: serde_json::to_string(&operation.kind).ok()?,
+            state: operation.state.of_command(),
+            envelope: String::new(),
+            entry: EntryId::from_uuid(Uuid::nil()),
+            created_by: operation.created_by,
+            created_at: operation.created_at,
+            expires_at: operation.expires_at,
+            delivered_at: None,
+            completed_at: operation.ended_at,
+            attempts: 0,
+            receipt: None,
+            position: Some(0),
+            retry_at: None,
+            released_at: None,
+            because: operation.because,
+        })
+    }
 }
 
 /// Commands from the newest on, before `before`; of one device where it is named.
@@ -167,24 +306,67 @@ pub fn by_state(tx: &mut Tx, tenant: TenantId, since: Timestamp) -> Result<Vec<(
     Ok(store::by_state(tx, tenant, since)?)
 }
 
-/// The commands that wait for a device in this epoch, oldest first.
+/// What waits for a device in this epoch.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// To be delivered now, in the order of the lane.
+    pub now: Vec<Command>,
+    /// When the next of the others is delivered again, if there are others.
+    pub next_at: Option<Timestamp>,
+}
+
+impl Due {
+    /// Whether nothing waits at all.
+    pub fn is_empty(&self) -> bool {
+        self.now.is_empty() && self.next_at.is_none()
+    }
+}
+
+/// The commands of a device that says which number it took last: what it never took comes in order, what it took and has not
+/// answered comes again in its time. A halted tenant's devices get what is harmless.
 pub fn due(
     tx: &mut Tx,
     tenant: TenantId,
-    device: DeviceId,
-    epoch: u32,
+    (device, epoch): (DeviceId, u32),
+    last_taken: u64,
     now: Timestamp,
-) -> Result<Vec<Command>, Problem> {
-    Ok(store::due(tx, tenant, device, epoch, now, DUE_PER_CHECKIN_MAX)?)
+) -> Result<Due, Problem> {
+    let mut due = Due::default();
+    let waiting = store::due(tx, tenant, device, epoch, now, OPEN_PER_DEVICE_MAX)?;
+    if waiting.is_empty() {
+        return Ok(due);
+    }
+    let is_halted = operation::halt_of(tx, tenant)?.is_some();
+    for command in waiting {
+        let later = command.retry_at.unwrap_or(now);
+        if is_halted && !is_harmless(&command) {
+            due.next_at = Some(due.next_at.map_or(now, |at| at.min(now)));
+        } else if !rules::is_due(command.sequence, last_taken, command.retry_at, now) {
+            due.next_at = Some(due.next_at.map_or(later, |at| at.min(later)));
+        } else if i64::try_from(due.now.len()).is_ok_and(|count| count < DUE_PER_CHECKIN_MAX) {
+            due.now.push(command);
+        }
+    }
+    Ok(due)
 }
 
-/// Marks commands as handed out. Those that ended meanwhile are left out of the answer.
+fn is_harmless(command: &Command) -> bool {
+    CommandKind::parse(command.arguments.as_bytes()).is_ok_and(|kind| kind.is_harmless())
+}
+
+/// Marks commands as handed out, until they are to be delivered again. Those that ended, were halted, or were handed out by
+/// another node meanwhile are left out of the answer.
 pub async fn mark_delivered(app: &App, tenant: TenantId, due: Vec<Command>) -> Result<Vec<Command>, Problem> {
     let now = app.clock.now();
     audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
         let mut handed = Vec::with_capacity(due.len());
+        let is_halted = operation::halt_of(tx, tenant)?.is_some();
         for command in &due {
-            if store::delivered(tx, tenant, command.id, now)? == 1 {
+            if is_halted && !is_harmless(command) {
+                continue;
+            }
+            let retry_at = now.plus(rules::retry_after(command.attempts, unit_random()));
+            if store::delivered(tx, tenant, command.id, now, retry_at, command.attempts)? == 1 {
                 handed.push(command.clone());
             }
         }
@@ -193,18 +375,56 @@ pub async fn mark_delivered(app: &App, tenant: TenantId, due: Vec<Command>) -> R
     .await
 }
 
+/// A number from 0 to 1.
+fn unit_random() -> f64 {
+    f64::from(u32::from_be_bytes(clock::random())) / f64::from(u32::MAX)
+}
+
+/// Follows a device that has taken a later number than its lane has: the database was restored from a backup. The next
+/// command gets a number that the device has not seen.
+pub async fn follow_lane(
+    app: &App,
+    tenant: TenantId,
+    device: DeviceId,
+    epoch: u32,
+    last_taken: u64,
+) -> Result<(), Problem> {
+    let behind = app
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            Ok::<_, Problem>(store::last_sequence(tx, tenant, device, epoch)? < last_taken)
+        })
+        .await?;
+    // A device that claims any number could use its own lane up, and nobody else's.
+    if behind && last_taken < u64::MAX >> 2 {
+        tracing::warn!(%device, last_taken, "a device has taken commands that the database does not know: was it restored?");
+        audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+            Ok(store::raise_lane(tx, tenant, device, epoch, last_taken)?)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 /// Takes a command back. What a device has already received may still be carried out; its receipt will say so.
 pub fn cancel(tx: &mut LoggedTx<'_>, id: CommandId) -> Result<Command, Problem> {
     let tenant = tx.tenant();
     let command = get(tx, tenant, id)?;
     let state = command::next(command.state, CommandEvent::Cancel)
         .map_err(|refused| ILLEGAL_STATE.detail(format!("The command cannot be cancelled: {refused}.")))?;
-    if !end(tx, &command, state, "command.cancelled")? {
+    // It was not made yet: its operation is taken back.
+    if store::by_id(tx, tenant, id)?.is_none() {
+        operation::cancel(tx, id.uuid(), "cancelled")?;
+        return get(tx, tenant, id);
+    }
+    let because = format!("cancelled by {}", tx.actor());
+    if !end(tx, &command, state, "command.cancelled", &because)? {
         return Err(ILLEGAL_STATE.detail("The command cannot be cancelled: it ended just now."));
     }
     Ok(Command {
         state,
         completed_at: Some(tx.at()),
+        because: Some(because),
         ..command
     })
 }
@@ -221,10 +441,55 @@ pub async fn expire_overdue(app: &App) -> Result<usize, Problem> {
         .await?;
     let (count, mut failed) = (overdue.len(), None);
     for (tenant, command) in overdue {
-        let ended = end_logged(app, tenant, command, CommandEvent::Expire, "command.expired").await;
+        let because = "its time is over";
+        let ended = end_logged(
+            app,
+            tenant,
+            command,
+            CommandEvent::Expire,
+            "command.expired",
+            because,
+        )
+        .await;
         failed = failed.or(ended.err());
     }
     failed.map_or(Ok(count), Err)
+}
+
+/// Gives up commands that devices took and never answer, however often they are delivered. A reconciler's step.
+pub async fn give_up(app: &App) -> Result<usize, Problem> {
+    let now = app.clock.now();
+    let dead = app
+        .db
+        .read(Scope::System, move |tx| {
+            Ok::<_, Problem>(store::tried_out(tx, rules::ATTEMPTS_MAX, now, EXPIRED_PER_STEP)?)
+        })
+        .await?;
+    let (count, mut failed) = (dead.len(), None);
+    for (tenant, command) in dead {
+        let because = "the device took it and does not answer";
+        let ended = end_logged(
+            app,
+            tenant,
+            command,
+            CommandEvent::GiveUp,
+            "command.given_up",
+            because,
+        )
+        .await;
+        failed = failed.or(ended.err());
+    }
+    failed.map_or(Ok(count), Err)
+}
+
+/// Removes what ended long ago. A reconciler's step.
+pub async fn forget_ended(app: &App) -> Result<(), Problem> {
+    let now = app.clock.now();
+    audit::housekeeping(app, Scope::System, move |tx| {
+        store::forget(tx, now.minus(KEPT), FORGOTTEN_PER_STEP)?;
+        operation::forget(tx, now.minus(KEPT), rules::hour_of(now) - PACE_HOURS_KEPT)
+    })
+    .await
 }
 
 /// Ends what still waits for a device's earlier epochs, so that nothing of the old queue reaches the new enrollment.
@@ -248,6 +513,7 @@ pub async fn supersede_before(
             command,
             CommandEvent::Supersede,
             "command.superseded",
+            "the device enrolled anew, or is gone",
         )
         .await?;
         ended += 1;
@@ -264,13 +530,19 @@ pub fn as_logged(command: &Command, entry: &LogEntry) -> Option<Envelope> {
     (is_its_entry && recorded == Some(sha256(&envelope.payload))).then_some(envelope)
 }
 
-/// What breaks "a command that waits is one that was logged", for the doctor: rows that were inserted or edited by SQL.
-pub fn broken(tx: &mut Tx, tenant: TenantId) -> Result<Vec<String>, Problem> {
-    let mut broken = Vec::new();
+/// What breaks "a command that waits is one that was logged, and what was released was approved", for the doctor: rows that
+/// were inserted or edited by SQL.
+pub fn broken(tx: &mut Tx, keys: &TenantKeys) -> Result<Vec<String>, Problem> {
+    let tenant = keys.tenant;
+    let mut broken = operation::broken(tx, keys)?;
     for command in store::all_open(tx, tenant, CHECKED_MAX)? {
         let entry = audit::entry(tx, tenant, command.entry)?;
         if entry.and_then(|entry| as_logged(&command, &entry)).is_none() {
             broken.push(format!("{} waits and was not logged", command.id));
+        }
+        let kind = CommandKind::parse(command.arguments.as_bytes());
+        if kind.is_ok_and(|kind| keys.root.needs_approval(&kind)) && command.released_at.is_none() {
+            broken.push(format!("{} waits and nobody approved it", command.id));
         }
     }
     Ok(broken)
@@ -282,12 +554,13 @@ async fn end_logged(
     command: Command,
     event: CommandEvent,
     action: &'static str,
+    because: &'static str,
 ) -> Result<(), Problem> {
     let Ok(state) = command::next(command.state, event) else {
         return Ok(());
     };
     audit::commit(app, &Author::system(tenant), move |tx| {
-        end(tx, &command, state, action).map(drop)
+        end(tx, &command, state, action, because).map(drop)
     })
     .await
 }
@@ -298,15 +571,16 @@ fn end(
     command: &Command,
     state: CommandState,
     action: &'static str,
+    because: &str,
 ) -> Result<bool, Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
-    if store::end(tx, tenant, command.id, state, at)? == 0 {
+    if store::end(tx, tenant, command.id, state, at, because)? == 0 {
         return Ok(false);
     }
     tx.record(
         action,
         ("device", command.device.to_string()),
-        serde_json::json!({"command_id": command.id, "type": command.kind}),
+        serde_json::json!({"command_id": command.id, "type": command.kind, "state": state, "because": because}),
     )?;
     Ok(true)
 }

@@ -1,7 +1,7 @@
 //! Receipts: what a device says it did, signed with the key that is its identity.
 
 use muster_model::{
-    DeviceId, TenantId,
+    CommandState, DeviceId, TenantId,
     command::{self, CommandEvent},
 };
 use muster_trust::{
@@ -10,7 +10,7 @@ use muster_trust::{
     statement::{self, ReceiptStatement},
 };
 
-use super::{Command, store};
+use super::{Command, rules, store};
 use crate::{
     access::problem::{DEVICE_BLOCKED, MALFORMED, Problem},
     audit::LoggedTx,
@@ -45,6 +45,12 @@ pub fn accept_receipt(
     }
     let event = CommandEvent::Receipt(receipt.outcome);
     match command::next(command.state, event) {
+        Ok(CommandState::Queued) => {
+            let retry_at = tx.at().plus(rules::not_now_after(super::unit_random()));
+            store::put_off(tx, tenant, command.id, retry_at)?;
+            // It goes on: what it ends with is recorded.
+            tx.excuse(1);
+        }
         Ok(state) => complete(tx, tenant, &command, state, &receipt, envelope)?,
         Err(why) => {
             *refused += 1;
@@ -58,7 +64,7 @@ fn complete(
     tx: &mut LoggedTx<'_>,
     tenant: TenantId,
     command: &Command,
-    state: muster_model::CommandState,
+    state: CommandState,
     receipt: &ReceiptStatement,
     envelope: &Envelope,
 ) -> Result<(), Problem> {

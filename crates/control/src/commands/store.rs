@@ -9,7 +9,7 @@ use super::Command;
 macro_rules! command_columns {
     () => {
         "command_id, operation_id, device_id, epoch, sequence, kind, arguments, state, envelope, entry_id, created_by, \
-         created_at, expires_at, delivered_at, completed_at, attempts, receipt"
+         created_at, expires_at, delivered_at, completed_at, attempts, receipt, position, retry_at, released_at, because"
     };
 }
 
@@ -18,19 +18,30 @@ statements! {
         ON CONFLICT (tenant_id, device_id, epoch) DO UPDATE SET last_sequence = commands_lane.last_sequence + 1 \
         RETURNING last_sequence";
     INSERT = concat!("INSERT INTO commands_command (tenant_id, ", command_columns!(), ") VALUES \
-        ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, NULL, NULL, 0, NULL)");
+        ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, NULL, NULL, 0, NULL, $15, NULL, $16, NULL)");
     BY_ID = concat!("SELECT ", command_columns!(), " FROM commands_command WHERE tenant_id = $1 AND command_id = $2");
     DUE = concat!("SELECT ", command_columns!(), " FROM commands_command WHERE tenant_id = $1 AND device_id = $2 \
         AND completed_at IS NULL AND epoch = $3 AND state IN ('queued', 'delivered') AND expires_at > $4 \
         ORDER BY sequence LIMIT $5");
-    OPEN = "SELECT COUNT(*) FROM commands_command WHERE tenant_id = $1 AND device_id = $2 AND completed_at IS NULL";
+    LAST_SEQUENCE = "SELECT last_sequence FROM commands_lane WHERE tenant_id = $1 AND device_id = $2 AND epoch = $3";
+    RAISE_LANE = "INSERT INTO commands_lane (tenant_id, device_id, epoch, last_sequence) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT (tenant_id, device_id, epoch) DO UPDATE SET last_sequence = $4 \
+        WHERE commands_lane.last_sequence < $4";
     WAITS = "SELECT COUNT(*) FROM commands_command WHERE tenant_id = $1 AND device_id = $2 AND completed_at IS NULL \
         AND operation_id = $3 AND kind = $4";
     DELIVERED = "UPDATE commands_command SET state = 'delivered', delivered_at = COALESCE(delivered_at, $3), \
-        attempts = attempts + 1 WHERE tenant_id = $1 AND command_id = $2 AND completed_at IS NULL";
+        retry_at = $4, attempts = attempts + 1 WHERE tenant_id = $1 AND command_id = $2 AND completed_at IS NULL \
+        AND attempts = $5";
+    PUT_OFF = "UPDATE commands_command SET state = 'queued', retry_at = $3 \
+        WHERE tenant_id = $1 AND command_id = $2 AND completed_at IS NULL";
+    TRIED_OUT = concat!("SELECT tenant_id, ", command_columns!(), " FROM commands_command \
+        WHERE completed_at IS NULL AND attempts >= $1 AND retry_at <= $2 ORDER BY retry_at LIMIT $3");
+    FORGET_ENDED = "DELETE FROM commands_command WHERE EXISTS (SELECT 1 FROM (SELECT old.tenant_id, old.command_id \
+        FROM commands_command old WHERE old.completed_at < $1 ORDER BY old.completed_at LIMIT $2) AS ended \
+        WHERE ended.tenant_id = commands_command.tenant_id AND ended.command_id = commands_command.command_id)";
     COMPLETE = "UPDATE commands_command SET state = $4, completed_at = $5, receipt = $6, receipt_envelope = $7 \
         WHERE tenant_id = $1 AND command_id = $2 AND device_id = $3 AND completed_at IS NULL";
-    END = "UPDATE commands_command SET state = $3, completed_at = $4 \
+    END = "UPDATE commands_command SET state = $3, completed_at = $4, because = $5 \
         WHERE tenant_id = $1 AND command_id = $2 AND completed_at IS NULL";
     LIST = concat!("SELECT ", command_columns!(), " FROM commands_command WHERE tenant_id = $1 AND command_id < $2 \
         ORDER BY command_id DESC LIMIT $3");
@@ -76,6 +87,8 @@ pub fn insert(tx: &mut Tx, tenant: TenantId, command: &Command) -> Result<(), St
             &command.created_by.as_str(),
             &command.created_at.as_micros(),
             &command.expires_at.as_micros(),
+            &command.position,
+            &command.released_at.map(Timestamp::as_micros),
         ],
     )
     .map(drop)
@@ -106,8 +119,34 @@ pub fn due(
     )
 }
 
-pub fn open(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<i64, StorageError> {
-    tx.query_one(&OPEN, &[&tenant.uuid(), &device.uuid()], |row| row.get(0))
+/// The number that the device's newest command has; 0 before the first.
+pub fn last_sequence(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    epoch: u32,
+) -> Result<u64, StorageError> {
+    let found = tx.query_opt(
+        &LAST_SEQUENCE,
+        &[&tenant.uuid(), &device.uuid(), &i64::from(epoch)],
+        |row| row.get(0),
+    )?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Lets the next command have a number above this one.
+pub fn raise_lane(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    epoch: u32,
+    last: u64,
+) -> Result<(), StorageError> {
+    tx.execute(
+        &RAISE_LANE,
+        &[&tenant.uuid(), &device.uuid(), &i64::from(epoch), &last],
+    )
+    .map(drop)
 }
 
 pub fn waits(
@@ -124,8 +163,52 @@ pub fn waits(
     )
 }
 
-pub fn delivered(tx: &mut Tx, tenant: TenantId, id: CommandId, at: Timestamp) -> Result<u64, StorageError> {
-    tx.execute(&DELIVERED, &[&tenant.uuid(), &id.uuid(), &at.as_micros()])
+/// Marks a command as handed out; answers 0 when it ended, or was handed out by another than who saw so many attempts.
+pub fn delivered(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: CommandId,
+    at: Timestamp,
+    retry_at: Timestamp,
+    attempts: u32,
+) -> Result<u64, StorageError> {
+    tx.execute(
+        &DELIVERED,
+        &[
+            &tenant.uuid(),
+            &id.uuid(),
+            &at.as_micros(),
+            &retry_at.as_micros(),
+            &attempts,
+        ],
+    )
+}
+
+/// Queues a command again that cannot be carried out now.
+pub fn put_off(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: CommandId,
+    retry_at: Timestamp,
+) -> Result<u64, StorageError> {
+    tx.execute(&PUT_OFF, &[&tenant.uuid(), &id.uuid(), &retry_at.as_micros()])
+}
+
+/// Commands of every tenant that were delivered so often, and are to be delivered again.
+pub fn tried_out(
+    tx: &mut Tx,
+    attempts: u32,
+    now: Timestamp,
+    limit: i64,
+) -> Result<Vec<(TenantId, Command)>, StorageError> {
+    tx.query(&TRIED_OUT, &[&attempts, &now.as_micros(), &limit], |row| {
+        Ok((TenantId::from_uuid(row.get(0)?), command_of(row, 1)?))
+    })
+}
+
+/// Removes commands of every tenant that ended before a time.
+pub fn forget(tx: &mut Tx, before: Timestamp, limit: i64) -> Result<u64, StorageError> {
+    tx.execute(&FORGET_ENDED, &[&before.as_micros(), &limit])
 }
 
 /// Stores a receipt; answers 0 when the command had ended.
@@ -159,10 +242,17 @@ pub fn end(
     id: CommandId,
     state: CommandState,
     at: Timestamp,
+    because: &str,
 ) -> Result<u64, StorageError> {
     tx.execute(
         &END,
-        &[&tenant.uuid(), &id.uuid(), &state.as_str(), &at.as_micros()],
+        &[
+            &tenant.uuid(),
+            &id.uuid(),
+            &state.as_str(),
+            &at.as_micros(),
+            &because,
+        ],
     )
 }
 
@@ -241,5 +331,9 @@ fn command_of(row: &Row<'_>, first: usize) -> Result<Command, StorageError> {
         completed_at: micros(row.get(first + 14)?),
         attempts: row.get(first + 15)?,
         receipt: row.get(first + 16)?,
+        position: row.get(first + 17)?,
+        retry_at: micros(row.get(first + 18)?),
+        released_at: micros(row.get(first + 19)?),
+        because: row.get(first + 20)?,
     })
 }

@@ -63,6 +63,14 @@ impl DeviceFilter {
         Ok(parsed)
     }
 
+    /// Every active device.
+    pub fn active() -> DeviceFilter {
+        DeviceFilter {
+            state: Some(DeviceState::Active),
+            ..DeviceFilter::default()
+        }
+    }
+
     pub(super) fn platform(&self) -> &'static str {
         self.platform.map_or("", |platform| platform.as_str())
     }

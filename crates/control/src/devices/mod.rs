@@ -159,6 +159,28 @@ pub fn active(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<Option<Devi
     Ok(found.filter(|device| device.state == DeviceState::Active))
 }
 
+/// Ids and epochs of the active devices that a filter matches, in the order of the ids, at most `limit`.
+pub fn list_epochs(
+    tx: &mut Tx,
+    tenant: TenantId,
+    filter: &DeviceFilter,
+    limit: usize,
+) -> Result<Vec<(DeviceId, u32)>, Problem> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    Ok(store::list_epochs(tx, tenant, filter, limit)?)
+}
+
+/// The enrollment epoch of a device, if it is active.
+pub fn epoch_of_active(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<Option<u32>, Problem> {
+    Ok(store::epoch_of_active(tx, tenant, id)?)
+}
+
+/// How many devices are active.
+pub fn active_count(tx: &mut Tx, tenant: TenantId) -> Result<u64, Problem> {
+    let active = DeviceFilter::active();
+    Ok(u64::try_from(store::count(tx, tenant, &active)?).unwrap_or_default())
+}
+
 /// How many devices a filter matches.
 pub fn count(tx: &mut Tx, tenant: TenantId, filter: &DeviceFilter) -> Result<i64, Problem> {
     Ok(store::count(tx, tenant, filter)?)

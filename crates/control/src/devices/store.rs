@@ -38,6 +38,17 @@ statements! {
         AND ($11 = '' OR EXISTS (SELECT 1 FROM devices_label l WHERE l.tenant_id = devices_device.tenant_id \
             AND l.device_id = devices_device.device_id AND l.key = $11 AND ($12 = '' OR l.value = $12))) \
         ORDER BY device_id LIMIT $8");
+    LIST_EPOCHS = "SELECT device_id, epoch FROM devices_device WHERE tenant_id = $1 AND state = 'active' \
+        AND ($2 = '' OR platform = $2) AND ($3 = '' OR state = $3) AND ($4 = '' OR compliance_state = $4) \
+        AND ($5 = '' OR LOWER(COALESCE(model, '')) = $5) \
+        AND ($6 = '' OR LOWER(name) LIKE $6 ESCAPE '!' OR LOWER(COALESCE(serial, '')) LIKE $6 ESCAPE '!' \
+            OR LOWER(COALESCE(owner, '')) LIKE $6 ESCAPE '!' OR LOWER(COALESCE(model, '')) LIKE $6 ESCAPE '!') \
+        AND ($7 = '' OR EXISTS (SELECT 1 FROM devices_label l WHERE l.tenant_id = devices_device.tenant_id \
+            AND l.device_id = devices_device.device_id AND l.key = $7 AND ($8 = '' OR l.value = $8))) \
+        AND ($9 = '' OR EXISTS (SELECT 1 FROM devices_label l WHERE l.tenant_id = devices_device.tenant_id \
+            AND l.device_id = devices_device.device_id AND l.key = $9 AND ($10 = '' OR l.value = $10))) \
+        ORDER BY device_id LIMIT $11";
+    EPOCH_OF_ACTIVE = "SELECT epoch FROM devices_device WHERE tenant_id = $1 AND device_id = $2 AND state = 'active'";
     COUNT = "SELECT COUNT(*) FROM devices_device WHERE tenant_id = $1 \
         AND ($2 = '' OR platform = $2) AND ($3 = '' OR state = $3) AND ($4 = '' OR compliance_state = $4) \
         AND ($5 = '' OR LOWER(COALESCE(model, '')) = $5) \
@@ -221,6 +232,38 @@ pub fn count(tx: &mut Tx, tenant: TenantId, filter: &DeviceFilter) -> Result<i64
         ],
         |row| row.get(0),
     )
+}
+
+/// Ids and epochs of the active devices that a filter matches.
+pub fn list_epochs(
+    tx: &mut Tx,
+    tenant: TenantId,
+    filter: &DeviceFilter,
+    limit: i64,
+) -> Result<Vec<(DeviceId, u32)>, StorageError> {
+    let like = filter.like();
+    tx.query(
+        &LIST_EPOCHS,
+        &[
+            &tenant.uuid(),
+            &filter.platform(),
+            &filter.state(),
+            &filter.compliance(),
+            &filter.model(),
+            &like.as_str(),
+            &filter.label(0).0,
+            &filter.label(0).1,
+            &filter.label(1).0,
+            &filter.label(1).1,
+            &limit,
+        ],
+        |row| Ok((DeviceId::from_uuid(row.get(0)?), row.get(1)?)),
+    )
+}
+
+/// The enrollment epoch of a device that is active.
+pub fn epoch_of_active(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<Option<u32>, StorageError> {
+    tx.query_opt(&EPOCH_OF_ACTIVE, &[&tenant.uuid(), &id.uuid()], |row| row.get(0))
 }
 
 /// Rows of (platform, state, compliance, devices).

@@ -123,6 +123,8 @@ async fn act(app: &App, tenant: TenantId, look: Look) -> Result<Outcome, Problem
         }
         (Step::Complete, Some(decision)) => {
             audit::commit(app, &author, move |tx| {
+                // What completed it is what it ends with, also where the fleet is too large to be counted once more.
+                store::put_progress(tx, tenant, id, &tally.stages, tally.at)?;
                 change::complete(tx, &settings, rollout.clone(), decision.clone())
             })
             .await?;
@@ -130,7 +132,7 @@ async fn act(app: &App, tenant: TenantId, look: Look) -> Result<Outcome, Problem
         }
         (Step::RollBack { stage }, _) => {
             if let Some(decision) = decisions.get(stage).cloned() {
-                roll_back(app, tenant, rollout, stage, decision).await?;
+                roll_back(app, tenant, rollout, (stage, decision), tally).await?;
             }
             Ok(Outcome::Ended)
         }
@@ -154,8 +156,8 @@ async fn roll_back(
     app: &App,
     tenant: TenantId,
     rollout: Rollout,
-    stage: usize,
-    decision: GateDecision,
+    (stage, decision): (usize, GateDecision),
+    tally: Tally,
 ) -> Result<(), Problem> {
     use muster_model::rollout::RolloutEvent;
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
@@ -168,6 +170,7 @@ async fn roll_back(
             "stage": rollout.plan.stages[stage].plan.name, "gate": decision.record(),
         });
         tx.record("rollout.gate_failed", ("rollout", rollout.id.to_string()), detail)?;
+        store::put_progress(tx, tenant, rollout.id, &tally.stages, tally.at)?;
         let failed = Some((stage, decision.clone()));
         change::undo(
             tx,

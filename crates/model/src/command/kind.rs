@@ -322,6 +322,33 @@ impl CommandKind {
         }
     }
 
+    /// Whether it goes on while the tenant is halted, and however many devices are meant: it only asks, tells or gives back.
+    pub const fn is_harmless(&self) -> bool {
+        match self {
+            CommandKind::Unlock {}
+            | CommandKind::LostModeOff {}
+            | CommandKind::Locate {}
+            | CommandKind::CollectInventory {}
+            | CommandKind::CollectLogs { .. }
+            | CommandKind::Message { .. } => true,
+            CommandKind::Lock { .. }
+            | CommandKind::ClearPasscode {}
+            | CommandKind::Restart { .. }
+            | CommandKind::ShutDown { .. }
+            | CommandKind::Wipe { .. }
+            | CommandKind::Unenroll {}
+            | CommandKind::LostModeOn { .. }
+            | CommandKind::InstallApp { .. }
+            | CommandKind::RemoveApp { .. }
+            | CommandKind::UpdateApp { .. }
+            | CommandKind::RunScript { .. }
+            | CommandKind::CollectFiles { .. }
+            | CommandKind::RotateKey { .. }
+            | CommandKind::UpdateOs {}
+            | CommandKind::UpdateAgent { .. } => false,
+        }
+    }
+
     /// Refuses what a device of this ownership cannot be told: for a personal device a full wipe does not exist.
     pub const fn check_for(&self, ownership: Ownership) -> Result<(), InvalidCommand> {
         match (self, ownership) {

@@ -1,0 +1,241 @@
+//! What people decide about an operation: approve, reject, let go, cancel.
+
+use std::time::Duration;
+
+use muster_trust::approval::{Approval, ApprovalError, Counted, MAX_APPROVALS};
+use muster_trust::root::Role;
+use uuid::Uuid;
+
+use super::{Given, Halt, Operation, OperationState, ask::statement_of, store};
+use crate::{
+    access::problem::{APPROVER_REFUSED, FORBIDDEN, ILLEGAL_STATE, INVALID, Problem},
+    audit::LoggedTx,
+};
+
+const BECAUSE_CHARS_MAX: usize = 512;
+
+/// Takes a person's approval in. It must verify and count now; when it is the last that was missing, the operation runs after
+/// the delay of the root document.
+pub fn approve(tx: &mut LoggedTx<'_>, id: Uuid, approval: Approval) -> Result<Operation, Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    // Two approvals at once take turns, so that neither is lost.
+    store::take_turn(tx, tenant)?;
+    let mut operation = super::get(tx, tenant, id)?;
+    if operation.state != OperationState::AwaitingApproval {
+        return Err(refused_state(&operation, "approved"));
+    }
+    if operation.expires_at <= at {
+        return Err(ILLEGAL_STATE.detail("The request has expired. Ask again."));
+    }
+    let root = tx.keys().root.clone();
+    let actor = tx.author().actor.id.clone();
+    let Some(batch) = &mut operation.batch else {
+        return Err(Problem::internal("an operation awaits approval and has no batch"));
+    };
+    let counted = batch
+        .approved()
+        .person(&approval, &root, at)
+        .map_err(|error| APPROVER_REFUSED.detail(format!("{error}.")))?;
+    let approver = match counted {
+        Counted::Yes(approver) => approver,
+        Counted::Unknown => {
+            return Err(APPROVER_REFUSED.detail("The root document names no approver with this key."));
+        }
+        Counted::Requester(_) => {
+            return Err(APPROVER_REFUSED.detail("Whoever asked for it does not approve it."));
+        }
+        Counted::TooNew(_, from) => {
+            return Err(APPROVER_REFUSED.detail(format!(
+                "The key was named too short a time ago. It counts from {from} on."
+            )));
+        }
+    };
+    if !approver.accounts.is_empty() && !approver.accounts.contains(&actor) {
+        return Err(APPROVER_REFUSED
+            .detail("The approval is handed in by an account that is not one of its person's."));
+    }
+    if batch.given.len() >= MAX_APPROVALS {
+        return Err(ILLEGAL_STATE.detail("The request has as many approvals as it can carry."));
+    }
+    let (person, keyid) = (approver.person.to_string(), approval.keyid);
+    batch.given.retain(|given| given.approval.keyid != keyid);
+    batch.given.push(Given {
+        person: person.clone(),
+        at,
+        approval,
+    });
+    let sha256 = batch.sha256;
+    let people = match batch.approved().verify(&root, at) {
+        Ok(approved) => Some(approved.people),
+        Err(ApprovalError::Threshold { .. } | ApprovalError::NobodyApproves) => None,
+        Err(error) => return Err(APPROVER_REFUSED.detail(format!("{error}."))),
+    };
+    if people.is_some() {
+        let statement = statement_of(batch)?;
+        let delay = Duration::from_secs(root.approval.delay_seconds.into());
+        operation.state = OperationState::Running;
+        operation.because = None;
+        operation.next_at = Some(statement.not_before.max(at.plus(delay)));
+    }
+    store::update(tx, tenant, &operation)?;
+    tx.record(
+        "operation.approved",
+        ("operation", id.to_string()),
+        serde_json::json!({
+            "operation_id": id,
+            "batch_sha256": sha256.to_string(),
+            "person": person,
+            "key_id": keyid.to_string(),
+            "threshold": root.role(Role::Approver).1,
+            "complete": people.is_some(),
+            "people": people,
+            "begins_at": operation.next_at,
+        }),
+    )?;
+    Ok(operation)
+}
+
+/// Turns a request down for good.
+pub fn reject(tx: &mut LoggedTx<'_>, id: Uuid, because: &str) -> Result<Operation, Problem> {
+    let because = reason(because)?;
+    let waits = [OperationState::AwaitingApproval, OperationState::Held];
+    end(
+        tx,
+        id,
+        &waits,
+        OperationState::Rejected,
+        "operation.rejected",
+        &because,
+    )
+}
+
+/// Takes an operation back: nothing more of it is released, and what no device was handed is cancelled.
+pub fn cancel(tx: &mut LoggedTx<'_>, id: Uuid, because: &str) -> Result<Operation, Problem> {
+    let because = reason(because)?;
+    let open = [
+        OperationState::AwaitingApproval,
+        OperationState::Held,
+        OperationState::Running,
+        OperationState::Completed,
+    ];
+    end(
+        tx,
+        id,
+        &open,
+        OperationState::Cancelled,
+        "operation.cancelled",
+        &because,
+    )
+}
+
+/// Lets go what was held because it was unusual. Somebody else than who asked does that.
+pub fn let_go(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<Operation, Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    store::take_turn(tx, tenant)?;
+    let mut operation = super::get(tx, tenant, id)?;
+    if operation.state != OperationState::Held {
+        return Err(refused_state(&operation, "released"));
+    }
+    if operation.created_by == tx.actor() {
+        return Err(FORBIDDEN.detail("Whoever asked for it does not release it."));
+    }
+    operation.state = OperationState::Running;
+    operation.next_at = Some(at);
+    let because = operation.because.take();
+    store::update(tx, tenant, &operation)?;
+    tx.record(
+        "operation.released",
+        ("operation", id.to_string()),
+        serde_json::json!({"operation_id": id, "held_because": because}),
+    )?;
+    Ok(operation)
+}
+
+fn end(
+    tx: &mut LoggedTx<'_>,
+    id: Uuid,
+    from: &[OperationState],
+    state: OperationState,
+    action: &'static str,
+    because: &str,
+) -> Result<Operation, Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    store::take_turn(tx, tenant)?;
+    let mut operation = super::get(tx, tenant, id)?;
+    if !from.contains(&operation.state) {
+        return Err(refused_state(&operation, state.as_str()));
+    }
+    let cancelled = store::cancel_queued(tx, tenant, id, at, because)?;
+    operation.state = state;
+    operation.because = Some(because.to_owned());
+    operation.next_at = None;
+    operation.ended_at = operation.ended_at.or(Some(at));
+    store::update(tx, tenant, &operation)?;
+    tx.record(
+        action,
+        ("operation", id.to_string()),
+        serde_json::json!({
+            "operation_id": id,
+            "type": operation.kind.type_name(),
+            "because": because,
+            "commands_cancelled": cancelled,
+            "commands_not_made": operation.targets - operation.released,
+        }),
+    )?;
+    Ok(operation)
+}
+
+fn reason(text: &str) -> Result<String, Problem> {
+    let text = text.trim();
+    if text.chars().count() > BECAUSE_CHARS_MAX || text.chars().any(char::is_control) {
+        return Err(INVALID.detail("A reason has at most 512 characters, and no control characters."));
+    }
+    Ok(text.to_owned())
+}
+
+fn refused_state(operation: &Operation, what: &str) -> Problem {
+    ILLEGAL_STATE.detail(format!(
+        "The operation is {}, and cannot be {what}.",
+        operation.state.as_str()
+    ))
+}
+
+/// Stops the delivery of every command of the tenant that is not harmless, on every node, from the next delivery on.
+pub fn halt(tx: &mut LoggedTx<'_>, because: &str) -> Result<Halt, Problem> {
+    let (tenant, because) = (tx.tenant(), reason(because)?);
+    store::take_turn(tx, tenant)?;
+    if let Some(halt) = store::halt_of(tx, tenant)? {
+        // It is on already, and nothing is to be said; the turn is no change.
+        tx.excuse(1);
+        return Ok(halt);
+    }
+    let halt = Halt {
+        at: tx.at(),
+        by: tx.actor(),
+        because,
+    };
+    store::set_halt(tx, tenant, Some(&halt))?;
+    tx.record(
+        "commands.halted",
+        ("tenant", tenant.to_string()),
+        serde_json::json!({"because": halt.because}),
+    )?;
+    Ok(halt)
+}
+
+/// Lets the delivery go on.
+pub fn lift_halt(tx: &mut LoggedTx<'_>, because: &str) -> Result<(), Problem> {
+    let (tenant, because) = (tx.tenant(), reason(because)?);
+    store::take_turn(tx, tenant)?;
+    if store::halt_of(tx, tenant)?.is_none() {
+        tx.excuse(1);
+        return Ok(());
+    }
+    store::set_halt(tx, tenant, None)?;
+    tx.record(
+        "commands.halt_lifted",
+        ("tenant", tenant.to_string()),
+        serde_json::json!({"because": because}),
+    )
+    .map(drop)
+}

@@ -1,0 +1,165 @@
+//! What a device is shown with a command that people approved, and what the doctor looks at.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use muster_model::{CommandKind, TenantId, Timestamp};
+use muster_storage::Tx;
+use muster_trust::{
+    approval::{ApprovalProof, TargetList},
+    key::sha256,
+    root::RootDocument,
+};
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::{super::Command, OperationState, ask::statement_of, store};
+use crate::{access::problem::Problem, secrets::TenantKeys};
+
+/// Lists whose trees are kept; one of a million devices takes about 64 MB.
+const LISTS_KEPT_MAX: usize = 16;
+/// Released commands that the doctor looks at.
+const CHECKED_MAX: i64 = 100_000;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The trees of lists that were handed out lately.
+#[derive(Debug, Default)]
+pub struct Lists(Mutex<HashMap<(TenantId, Uuid), Arc<TargetList>>>);
+
+/// What goes to the device beside a command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Evidence {
+    /// Nobody has to approve it.
+    NotNeeded,
+    Approved(Box<ApprovalProof>),
+    /// It is not delivered now, for this reason.
+    Withheld(String),
+}
+
+impl Lists {
+    /// Verifies the approvals of a command anew, by the root document as it is now, and makes the proof for its device.
+    pub fn evidence(
+        &self,
+        tx: &mut Tx,
+        tenant: TenantId,
+        root: &RootDocument,
+        command: &Command,
+        now: Timestamp,
+    ) -> Result<Evidence, Problem> {
+        let withheld = |why: &str| Ok(Evidence::Withheld(why.to_owned()));
+        let Ok(kind) = CommandKind::parse(command.arguments.as_bytes()) else {
+            return withheld("its arguments are unreadable");
+        };
+        if !root.needs_approval(&kind) && command.released_at.is_none() {
+            return Ok(Evidence::NotNeeded);
+        }
+        let (Some(id), Some(position)) = (command.operation, command.position) else {
+            return withheld("nobody was asked to approve it");
+        };
+        let Some(operation) = store::by_id(tx, tenant, id)? else {
+            return withheld("the operation that it is of is not there");
+        };
+        match operation.state {
+            OperationState::Running | OperationState::Completed => {}
+            OperationState::AwaitingApproval
+            | OperationState::Held
+            | OperationState::Cancelled
+            | OperationState::Rejected
+            | OperationState::Expired => return withheld("its operation does not run"),
+        }
+        let Some(batch) = &operation.batch else {
+            return withheld("nobody was asked to approve its operation");
+        };
+        let approved = match batch.approved().verify(root, now) {
+            Ok(approved) => approved,
+            Err(error) => return withheld(&error.to_string()),
+        };
+        let slot = approved.statement.slot(position);
+        if now < slot {
+            return withheld(&format!("its hour comes at {slot}"));
+        }
+        if approved.statement.kind != kind {
+            return withheld("another command was approved");
+        }
+        let list = self.list(tx, tenant, id)?;
+        if list.root() != approved.statement.targets_root {
+            return withheld("the list of its operation is not the one that was approved");
+        }
+        let Some(path) = list.path(position) else {
+            return withheld("it has no place in the list of its operation");
+        };
+        Ok(Evidence::Approved(Box::new(ApprovalProof {
+            batch: batch.approved(),
+            position,
+            path,
+        })))
+    }
+
+    fn list(&self, tx: &mut Tx, tenant: TenantId, operation: Uuid) -> Result<Arc<TargetList>, Problem> {
+        if let Some(list) = self.0.lock().get(&(tenant, operation)) {
+            return Ok(Arc::clone(list));
+        }
+        let list = Arc::new(TargetList::new(store::targets(tx, tenant, operation)?));
+        let mut kept = self.0.lock();
+        if kept.len() >= LISTS_KEPT_MAX {
+            kept.clear();
+        }
+        kept.insert((tenant, operation), Arc::clone(&list));
+        Ok(list)
+    }
+}
+
+/// What breaks "what was released was approved before, and within the budget".
+pub fn broken(tx: &mut Tx, keys: &TenantKeys) -> Result<Vec<String>, Problem> {
+    let (tenant, root) = (keys.tenant, &keys.root);
+    let mut broken = Vec::new();
+    let mut lately: VecDeque<Timestamp> = VecDeque::new();
+    let mut operations = HashMap::new();
+    for (command, operation, released_at) in store::released(tx, tenant, CHECKED_MAX)? {
+        let command = super::ask::command_id(command);
+        let Some(id) = operation else {
+            broken.push(format!("{command} was released and is of no operation"));
+            continue;
+        };
+        if let std::collections::hash_map::Entry::Vacant(place) = operations.entry(id) {
+            place.insert(store::by_id(tx, tenant, id)?);
+        }
+        let Some(batch) = operations[&id]
+            .as_ref()
+            .and_then(|operation| operation.batch.as_ref())
+        else {
+            broken.push(format!(
+                "{command} was released and nobody approved its operation"
+            ));
+            continue;
+        };
+        let statement = statement_of(batch)?;
+        if sha256(&batch.payload) != batch.sha256 {
+            broken.push(format!("the batch of operation {id} was edited"));
+        }
+        if batch.given.is_empty() || batch.given.iter().any(|given| given.at > released_at) {
+            broken.push(format!("{command} was released before it was approved"));
+        }
+        // Under a later root document other people may approve.
+        if root.issued_at <= released_at
+            && let Err(error) = batch.approved().verify(root, released_at)
+        {
+            broken.push(format!("the approvals of {command} do not verify: {error}"));
+        }
+        while lately.front().is_some_and(|at| at.plus(HOUR) <= released_at) {
+            lately.pop_front();
+        }
+        lately.push_back(released_at);
+        let budget = root.budgets.destructive_per_hour(statement.fleet);
+        if root.issued_at <= released_at && lately.len() as u64 > budget {
+            broken.push(format!(
+                "{command} was the {}th within an hour, and the budget was {budget}",
+                lately.len()
+            ));
+        }
+    }
+    Ok(broken)
+}
