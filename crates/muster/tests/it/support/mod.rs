@@ -2,6 +2,7 @@
 
 pub mod acme;
 pub mod api;
+pub mod approvers;
 pub mod attested;
 pub mod database;
 pub mod device;
