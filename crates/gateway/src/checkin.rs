@@ -156,6 +156,10 @@ async fn work(
             u32::try_from(app.settings.checkin_interval_seconds).unwrap_or(u32::MAX),
         )
     };
+    if !due.overtaken.is_empty() {
+        commands::issue_again(app, identity.tenant, due.overtaken).await?;
+        answer.next_checkin_seconds = SOON_SECONDS;
+    }
     if let Some(next) = due.next_at {
         let seconds = u32::try_from(next.since(now).as_secs()).unwrap_or(u32::MAX);
         answer.next_checkin_seconds = answer.next_checkin_seconds.min(seconds.max(SOON_SECONDS));

@@ -17,7 +17,7 @@ use muster_trust::{
     approval::Approved,
     dsse::Envelope,
     entry::LogEntry,
-    key::sha256,
+    key::{Digest, sha256},
     statement::{self, CommandStatement},
 };
 use uuid::Uuid;
@@ -154,47 +154,31 @@ pub(crate) fn queue(
         Some(approved) => at.plus(ttl).min(approved.statement.expires_at),
         None => at.plus(ttl),
     };
-    let statement = CommandStatement {
-        tenant,
-        command_id: id,
-        device_id: device.id,
+    let issue = Issue {
+        id,
+        device: device.id,
         epoch: device.epoch,
-        sequence: store::next_sequence(tx, tenant, device.id, device.epoch)?,
-        kind: kind.clone(),
-        issued_at: at,
+        kind,
         expires_at,
+        operation: release.map(|release| release.operation),
         batch: approved.map(|approved| approved.sha256),
     };
-    let envelope = statement::sign(&statement, &[&tx.keys().action]).map_err(Problem::internal)?;
+    let issued = issue.sign(tx)?;
     let arguments = serde_json::to_string(kind).map_err(Problem::internal)?;
-    let entry = tx.record(
-        "command.created",
-        ("device", device.id.to_string()),
-        serde_json::json!({
-            "command_id": id,
-            "type": kind.type_name(),
-            "epoch": device.epoch,
-            "sequence": statement.sequence,
-            "statement_sha256": sha256(&envelope.payload).to_string(),
-            "expires_at": statement.expires_at,
-            "operation_id": release.map(|release| release.operation),
-            "batch_sha256": statement.batch.map(|batch| batch.to_string()),
-        }),
-    )?;
     let command = Command {
         id,
         operation: release.map(|release| release.operation),
         device: device.id,
         epoch: device.epoch,
-        sequence: statement.sequence,
+        sequence: issued.sequence,
         kind: kind.type_name().to_owned(),
         arguments,
         state: CommandState::Queued,
-        envelope: serde_json::to_string(&envelope).map_err(Problem::internal)?,
-        entry,
+        envelope: issued.envelope,
+        entry: issued.entry,
         created_by: release.map_or_else(|| tx.actor(), |release| release.created_by.to_owned()),
         created_at: at,
-        expires_at: statement.expires_at,
+        expires_at,
         delivered_at: None,
         completed_at: None,
         attempts: 0,
@@ -206,6 +190,97 @@ pub(crate) fn queue(
     };
     store::insert(tx, tenant, &command)?;
     Ok(command)
+}
+
+/// What the action signer says to a device.
+struct Issue<'a> {
+    id: CommandId,
+    device: DeviceId,
+    epoch: u32,
+    kind: &'a CommandKind,
+    expires_at: Timestamp,
+    operation: Option<Uuid>,
+    /// Of what was approved.
+    batch: Option<Digest>,
+}
+
+/// A signed and logged statement.
+struct Issued {
+    sequence: u64,
+    envelope: String,
+    entry: EntryId,
+}
+
+impl Issue<'_> {
+    /// Signs and logs it under the next number of the device's lane.
+    fn sign(&self, tx: &mut LoggedTx<'_>) -> Result<Issued, Problem> {
+        let (tenant, at) = (tx.tenant(), tx.at());
+        let statement = CommandStatement {
+            tenant,
+            command_id: self.id,
+            device_id: self.device,
+            epoch: self.epoch,
+            sequence: store::next_sequence(tx, tenant, self.device, self.epoch)?,
+            kind: self.kind.clone(),
+            issued_at: at,
+            expires_at: self.expires_at,
+            batch: self.batch,
+        };
+        let envelope = statement::sign(&statement, &[&tx.keys().action]).map_err(Problem::internal)?;
+        let entry = tx.record(
+            "command.created",
+            ("device", self.device.to_string()),
+            serde_json::json!({
+                "command_id": self.id,
+                "type": self.kind.type_name(),
+                "epoch": self.epoch,
+                "sequence": statement.sequence,
+                "statement_sha256": sha256(&envelope.payload).to_string(),
+                "expires_at": self.expires_at,
+                "operation_id": self.operation,
+                "batch_sha256": self.batch.map(|batch| batch.to_string()),
+            }),
+        )?;
+        Ok(Issued {
+            sequence: statement.sequence,
+            envelope: serde_json::to_string(&envelope).map_err(Problem::internal)?,
+            entry,
+        })
+    }
+}
+
+/// Gives commands new numbers that were withheld while the device took later ones: a device takes no number below the last.
+/// Nothing else about them changes; what people approved must still be approved.
+pub async fn issue_again(app: &App, tenant: TenantId, overtaken: Vec<Command>) -> Result<(), Problem> {
+    audit::commit(app, &Author::system(tenant), move |tx| {
+        for command in &overtaken {
+            let batch = match command.released_at {
+                None => None,
+                Some(_) => Some(operation::approved_batch(tx, command)?),
+            };
+            let kind = CommandKind::parse(command.arguments.as_bytes()).map_err(Problem::internal)?;
+            let issue = Issue {
+                id: command.id,
+                device: command.device,
+                epoch: command.epoch,
+                kind: &kind,
+                expires_at: command.expires_at,
+                operation: command.operation,
+                batch,
+            };
+            let issued = issue.sign(tx)?;
+            store::issued_again(
+                tx,
+                tenant,
+                command.id,
+                issued.sequence,
+                &issued.envelope,
+                issued.entry,
+            )?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Ends what waits for the device and has no point any more, because this is the later word on the same thing. What was
@@ -313,12 +388,14 @@ pub struct Due {
     pub now: Vec<Command>,
     /// When the next of the others is delivered again, if there are others.
     pub next_at: Option<Timestamp>,
+    /// Withheld until now, while the device took later ones.
+    pub overtaken: Vec<Command>,
 }
 
 impl Due {
     /// Whether nothing waits at all.
     pub fn is_empty(&self) -> bool {
-        self.now.is_empty() && self.next_at.is_none()
+        self.now.is_empty() && self.next_at.is_none() && self.overtaken.is_empty()
     }
 }
 
@@ -341,6 +418,8 @@ pub fn due(
         let later = command.retry_at.unwrap_or(now);
         if is_halted && !is_harmless(&command) {
             due.next_at = Some(due.next_at.map_or(now, |at| at.min(now)));
+        } else if command.attempts == 0 && command.sequence <= last_taken {
+            due.overtaken.push(command);
         } else if !rules::is_due(command.sequence, last_taken, command.retry_at, now) {
             due.next_at = Some(due.next_at.map_or(later, |at| at.min(later)));
         } else if i64::try_from(due.now.len()).is_ok_and(|count| count < DUE_PER_CHECKIN_MAX) {

@@ -32,6 +32,8 @@ statements! {
     DELIVERED = "UPDATE commands_command SET state = 'delivered', delivered_at = COALESCE(delivered_at, $3), \
         retry_at = $4, attempts = attempts + 1 WHERE tenant_id = $1 AND command_id = $2 AND completed_at IS NULL \
         AND attempts = $5";
+    ISSUED_AGAIN = "UPDATE commands_command SET sequence = $3, envelope = $4, entry_id = $5 \
+        WHERE tenant_id = $1 AND command_id = $2 AND completed_at IS NULL AND attempts = 0";
     PUT_OFF = "UPDATE commands_command SET state = 'queued', retry_at = $3 \
         WHERE tenant_id = $1 AND command_id = $2 AND completed_at IS NULL";
     TRIED_OUT = concat!("SELECT tenant_id, ", command_columns!(), " FROM commands_command \
@@ -181,6 +183,21 @@ pub fn delivered(
             &retry_at.as_micros(),
             &attempts,
         ],
+    )
+}
+
+/// Stores the new statement of a command that was never handed out.
+pub fn issued_again(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: CommandId,
+    sequence: u64,
+    envelope: &str,
+    entry: EntryId,
+) -> Result<u64, StorageError> {
+    tx.execute(
+        &ISSUED_AGAIN,
+        &[&tenant.uuid(), &id.uuid(), &sequence, &envelope, &entry.uuid()],
     )
 }
 

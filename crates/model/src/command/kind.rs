@@ -359,48 +359,44 @@ impl CommandKind {
         }
     }
 
-    /// What only the newest command decides, if there is such a thing.
+    /// The thing that the command decides, where another type can decide otherwise.
     const fn subject(&self) -> Option<LastWord<'_>> {
         match self {
             CommandKind::Lock { .. } | CommandKind::Unlock {} => Some(LastWord::Lock),
             CommandKind::LostModeOn { .. } | CommandKind::LostModeOff {} => Some(LastWord::LostMode),
-            CommandKind::Locate {} => Some(LastWord::Place),
-            CommandKind::ClearPasscode {} => Some(LastWord::Passcode),
             CommandKind::Restart { .. } | CommandKind::ShutDown { .. } => Some(LastWord::Power),
-            CommandKind::CollectInventory {} => Some(LastWord::Inventory),
-            CommandKind::UpdateOs {} => Some(LastWord::Os),
-            CommandKind::UpdateAgent { .. } => Some(LastWord::Agent),
             CommandKind::InstallApp { package, .. }
             | CommandKind::RemoveApp { package }
             | CommandKind::UpdateApp { package } => Some(LastWord::App(package)),
-            CommandKind::Wipe { .. }
+            CommandKind::ClearPasscode {}
+            | CommandKind::Wipe { .. }
             | CommandKind::Unenroll {}
+            | CommandKind::Locate {}
             | CommandKind::RunScript { .. }
+            | CommandKind::CollectInventory {}
             | CommandKind::CollectLogs { .. }
             | CommandKind::CollectFiles { .. }
             | CommandKind::RotateKey { .. }
+            | CommandKind::UpdateOs {}
+            | CommandKind::UpdateAgent { .. }
             | CommandKind::Message { .. } => None,
         }
     }
 
-    /// Whether this command makes an earlier one of the same device pointless while that still waits: the later word on
-    /// the same thing counts.
+    /// Whether this command contradicts an earlier one of the same device while that still waits: the later word on the
+    /// same thing counts. The same word again contradicts nothing; the device answers it with `noop`.
     pub fn supersedes(&self, earlier: &CommandKind) -> bool {
-        self.subject().is_some_and(|own| earlier.subject() == Some(own))
+        self.type_name() != earlier.type_name()
+            && self.subject().is_some_and(|own| earlier.subject() == Some(own))
     }
 }
 
-/// The thing that a command is the last word on.
+/// A thing about which commands can contradict each other.
 #[derive(Debug, PartialEq, Eq)]
 enum LastWord<'a> {
     Lock,
     LostMode,
-    Place,
-    Passcode,
     Power,
-    Inventory,
-    Os,
-    Agent,
     App(&'a PackageName),
 }
 
@@ -471,6 +467,10 @@ mod tests {
             r#"{"type":"install-app","package":"b1"}"#
         ));
         assert!(!replaces(r#"{"type":"lock"}"#, r#"{"type":"restart"}"#));
+        assert!(!replaces(
+            r#"{"type":"lock","message":"b"}"#,
+            r#"{"type":"lock","message":"a"}"#
+        ));
         assert!(!replaces(
             r#"{"type":"wipe","mode":"full"}"#,
             r#"{"type":"wipe","mode":"full"}"#

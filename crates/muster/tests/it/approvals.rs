@@ -9,7 +9,8 @@ use crate::support::{
     PATIENCE,
     api::Api,
     approvers::{
-        approve, approver, ask_wipe, at_once, batch_of, change_root, command_of, hand_in, name, reaches, two_of,
+        approve, approver, ask_wipe, at_once, batch_of, change_root, command_of, hand_in, name, reaches,
+        two_of,
     },
     database::{each_database, on_postgres},
     device::{Device, Obedient, logged},
@@ -62,7 +63,9 @@ async fn m1_m9_a_wipe_that_two_people_approved_is_carried_out_once() {
         let done = ended(&api, &command).await;
         assert_eq!((&done["state"], &done["type"]), (&json!("done"), &json!("wipe")));
         assert!(done["released_at"].is_string(), "{done}");
-        let listed = api.list(&format!("/commands?device={}", device.device.id())).await;
+        let listed = api
+            .list(&format!("/commands?device={}", device.device.id()))
+            .await;
         assert_eq!(listed.len(), 1, "{listed:?}");
         // Asked again and approved again, it finds nothing to do.
         let again = ask_wipe(&api, &device.device.id()).await;
@@ -80,7 +83,6 @@ async fn m1_m9_a_wipe_that_two_people_approved_is_carried_out_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn m2_who_does_not_count_is_told_why() {
     let mut server = Server::start(Options::default()).await;
-    let api = server.api().await;
     let boss = server.admin.client_id.clone();
     let keys: Vec<SigningKey> = (0..5).map(|_| SigningKey::generate_ed25519().unwrap()).collect();
     change_root(&mut server, |root| {
@@ -102,21 +104,29 @@ async fn m2_who_does_not_count_is_told_why() {
         }
     })
     .await;
-    let api = api.with_token(server.api().await.token);
-    let api = Api { origin: server.api().await.origin, ..api };
+    let api = server.api().await;
     let device = Device::enroll(&api, &server.admin).await;
     let operation = ask_wipe(&api, &device.id()).await;
     let refused = async |key: &SigningKey, words: &str| {
-        let detail = approve(&api, &operation, key).await.refused(403, "approver_refused");
+        let detail = approve(&api, &operation, key)
+            .await
+            .refused(403, "approver_refused");
         assert!(detail.contains(words), "{detail}");
     };
-    refused(&SigningKey::generate_ed25519().unwrap(), "no approver with this key").await;
+    refused(
+        &SigningKey::generate_ed25519().unwrap(),
+        "no approver with this key",
+    )
+    .await;
     refused(&keys[2], "Whoever asked").await;
     refused(&keys[3], "too short a time ago").await;
     refused(&keys[4], "not one of its person's").await;
     approve(&api, &operation, &keys[0]).await.ok();
     let twice = approve(&api, &operation, &keys[1]).await.ok();
-    assert_eq!(twice["state"], "awaiting_approval", "one person counts once: {twice}");
+    assert_eq!(
+        twice["state"], "awaiting_approval",
+        "one person counts once: {twice}"
+    );
     let other = ask_wipe(&api, &device.id()).await;
     let for_other = batch_of(&api, &other).await.approve(&keys[0]).unwrap();
     let detail = hand_in(&api, &operation, &for_other)
@@ -124,7 +134,9 @@ async fn m2_who_does_not_count_is_told_why() {
         .refused(403, "approver_refused");
     assert!(detail.contains("does not verify"), "{detail}");
     // Without the scope nothing is handed in.
-    let reader = api.client_with("reader", &["command:read", "command:write"]).await;
+    let reader = api
+        .client_with("reader", &["command:read", "command:write"])
+        .await;
     approve(&reader, &operation, &keys[0])
         .await
         .refused(403, "insufficient_scope");
@@ -132,16 +144,18 @@ async fn m2_who_does_not_count_is_told_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn m3_a_new_account_asks_nothing_destructive_and_that_is_written_down() {
-    let (server, api, _) = with_people(Options::default()).await;
-    let mut server = server;
+    let (mut server, _, _) = with_people(Options::default()).await;
     change_root(&mut server, |root| root.approval.cool_down_seconds = 86_400).await;
-    let api = Api { origin: server.api().await.origin, ..api };
+    let api = server.api().await;
     let device = Device::enroll(&api, &server.admin).await;
     let fresh = api
         .client_with("fresh", &["command:read", "command:write", "approval:write"])
         .await;
     let wipe = json!({"type": "wipe", "mode": "full"});
-    for path in [format!("/devices/{}/commands", device.id()), "/commands".to_owned()] {
+    for path in [
+        format!("/devices/{}/commands", device.id()),
+        "/commands".to_owned(),
+    ] {
         let mut body = wipe.clone();
         if path == "/commands" {
             body["devices"] = json!([device.id()]);
@@ -181,7 +195,9 @@ async fn m4_every_way_to_ask_needs_approvals() {
             ("/commands".to_owned(), named),
             ("/commands".to_owned(), matched),
         ] {
-            let asked = api.post_once(&path, &format!("key-{path}-{}", body.to_string().len()), &body).await;
+            let asked = api
+                .post_once(&path, &format!("key-{path}-{}", body.to_string().len()), &body)
+                .await;
             assert_eq!(asked.expect(202)["state"], "awaiting_approval");
         }
         device.obey().await;
@@ -198,7 +214,10 @@ async fn m6_the_budget_of_an_hour_holds_over_many_requests_at_once() {
         const BUDGET: usize = 3;
         let mut server = Server::start(options).await;
         let keys = two_of(&mut server, &["Ada", "Grace"]).await;
-        change_root(&mut server, |root| root.budgets.destructive_per_hour_min = BUDGET as u32).await;
+        change_root(&mut server, |root| {
+            root.budgets.destructive_per_hour_min = BUDGET as u32
+        })
+        .await;
         let api = server.api().await;
         let mut devices = Vec::new();
         for _ in 0..DEVICES {
@@ -211,7 +230,10 @@ async fn m6_the_budget_of_an_hour_holds_over_many_requests_at_once() {
         }
         let list: Vec<String> = devices[4..].iter().map(|device| device.device.id()).collect();
         let asked = api
-            .post("/commands", &json!({"type": "wipe", "mode": "full", "devices": list}))
+            .post(
+                "/commands",
+                &json!({"type": "wipe", "mode": "full", "devices": list}),
+            )
             .await
             .expect(202);
         operations.push(asked["operation_id"].as_str().unwrap().to_owned());
@@ -268,7 +290,9 @@ async fn m7_the_halt_switch_stops_what_no_device_was_handed() {
         approve(&api, &after, &keys[0]).await.ok();
         approve(&api, &after, &keys[1]).await.ok();
         let told = json!({"type": "message", "text": "Please come to the desk."});
-        api.post(&format!("/devices/{id}/commands"), &told).await.expect(202);
+        api.post(&format!("/devices/{id}/commands"), &told)
+            .await
+            .expect(202);
         carries_out(&mut device, 1).await;
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         device.obey().await;
@@ -332,7 +356,11 @@ async fn m5_m8_the_list_is_the_one_that_was_asked_for() {
     late.obey().await;
     assert!(late.executed.is_empty());
     let done = reaches(&api, &operation, "completed").await;
-    assert_eq!((&done["count"], &done["progress"]["done"]), (&json!(2), &json!(2)), "{done}");
+    assert_eq!(
+        (&done["count"], &done["progress"]["done"]),
+        (&json!(2), &json!(2)),
+        "{done}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -344,13 +372,20 @@ async fn a_request_is_rejected_or_taken_back_and_then_approved_by_nobody() {
     approve(&api, &rejected, &keys[0]).await.ok();
     let path = format!("/operations/{rejected}/reject");
     let said = api.post(&path, &json!({"reason": "a mistake"})).await.ok();
-    assert_eq!((&said["state"], &said["because"]), (&json!("rejected"), &json!("a mistake")));
-    approve(&api, &rejected, &keys[1]).await.refused(409, "illegal_state");
+    assert_eq!(
+        (&said["state"], &said["because"]),
+        (&json!("rejected"), &json!("a mistake"))
+    );
+    approve(&api, &rejected, &keys[1])
+        .await
+        .refused(409, "illegal_state");
     assert_eq!(shown(&api, &command_of(&rejected)).await["state"], "cancelled");
     let taken_back = ask_wipe(&api, &id).await;
     let path = format!("/commands/{}/cancel", command_of(&taken_back));
     assert_eq!(api.post(&path, &json!({})).await.ok()["state"], "cancelled");
-    approve(&api, &taken_back, &keys[1]).await.refused(409, "illegal_state");
+    approve(&api, &taken_back, &keys[1])
+        .await
+        .refused(409, "illegal_state");
     device.obey().await;
     assert!(device.executed.is_empty());
 }
@@ -368,8 +403,7 @@ async fn without_approvers_a_wipe_waits_and_says_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_what_was_asked_before_a_restore_is_never_carried_out() {
-    let (server, api, keys) = with_people(Options::default()).await;
-    let mut server = server;
+    let (mut server, api, keys) = with_people(Options::default()).await;
     let device = Obedient::enroll(&api, &server.admin).await;
     let operation = ask_wipe(&api, &device.device.id()).await;
     approve(&api, &operation, &keys[0]).await.ok();

@@ -27,7 +27,7 @@ use crate::access::problem::{NOT_FOUND, Problem};
 pub use api::{OperationView, router};
 pub use approve::{approve, cancel, let_go, reject};
 pub use ask::{Order, ask, is_mass, needs_people, note_pace};
-pub use proof::{Evidence, Lists};
+pub use proof::{Evidence, Lists, approved_batch};
 pub use release::{expire_overdue, release, release_due};
 pub use store::{Halt, Progress};
 

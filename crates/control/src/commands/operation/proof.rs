@@ -10,14 +10,18 @@ use muster_model::{CommandKind, TenantId, Timestamp};
 use muster_storage::Tx;
 use muster_trust::{
     approval::{ApprovalProof, TargetList},
-    key::sha256,
+    key::{Digest, sha256},
     root::RootDocument,
 };
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{super::Command, OperationState, ask::statement_of, store};
-use crate::{access::problem::Problem, secrets::TenantKeys};
+use crate::{
+    access::problem::{ILLEGAL_STATE, Problem},
+    audit::LoggedTx,
+    secrets::TenantKeys,
+};
 
 /// Lists whose trees are kept; one of a million devices takes about 64 MB.
 const LISTS_KEPT_MAX: usize = 16;
@@ -110,6 +114,20 @@ impl Lists {
         kept.insert((tenant, operation), Arc::clone(&list));
         Ok(list)
     }
+}
+
+/// The digest of the batch that a released command is of, if its approvals suffice now.
+pub fn approved_batch(tx: &mut LoggedTx<'_>, command: &Command) -> Result<Digest, Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    let operation = match command.operation {
+        Some(id) => store::by_id(tx, tenant, id)?,
+        None => None,
+    };
+    let batch = operation.and_then(|operation| operation.batch);
+    let approved = batch.and_then(|batch| batch.approved().verify(&tx.keys().root, at).ok());
+    approved
+        .map(|approved| approved.sha256)
+        .ok_or_else(|| ILLEGAL_STATE.detail("Its approvals do not suffice any more."))
 }
 
 /// What breaks "what was released was approved before, and within the budget".

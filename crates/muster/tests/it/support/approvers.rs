@@ -103,7 +103,10 @@ pub async fn two_of(server: &mut Server, people: &[&str]) -> Vec<SigningKey> {
         for (key, person) in keys.iter().zip(people) {
             name(root, key, approver(person, &[]), 1);
         }
-        root.roles.get_mut(&Role::Approver).expect("it is named").threshold = 2;
+        root.roles
+            .get_mut(&Role::Approver)
+            .expect("it is named")
+            .threshold = 2;
     })
     .await;
     keys
