@@ -14,6 +14,7 @@ mod agent;
 mod api_document;
 mod approvals;
 mod artifacts;
+mod attacker;
 mod attestation;
 mod authorities;
 mod bundles;

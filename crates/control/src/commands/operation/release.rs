@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use muster_model::{TenantId, Timestamp};
 use muster_storage::Scope;
-use muster_trust::approval::{Approved, BatchStatement};
+use muster_trust::approval::{Approved, BatchStatement, TargetList};
 use uuid::Uuid;
 
 use super::{super::Release, Operation, OperationState, ask::command_id, store};
@@ -88,9 +88,18 @@ pub fn release(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<bool, Problem> {
     let approved = match &operation.batch {
         None => None,
         Some(batch) => match batch.approved().verify(&tx.keys().root, at) {
-            Ok(approved) => Some(approved),
+            Ok(approved) if is_as_approved(tx, &operation, &approved)? => Some(approved),
+            Ok(_) => {
+                tracing::error!(operation = %id, "not released: it is not what was approved");
+                return stop(
+                    tx,
+                    operation,
+                    at.plus(HOUR),
+                    "it is not what was approved: was it edited?",
+                );
+            }
             Err(error) => {
-                let because = format!("its approvals do not suffice any more: {error}");
+                let because = format!("its approvals do not suffice: {error}");
                 return stop(tx, operation, at.plus(HOUR / 60), &because);
             }
         },
@@ -123,6 +132,22 @@ pub fn release(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<bool, Problem> {
     }
     store::update(tx, tenant, &operation)?;
     Ok(!is_whole)
+}
+
+/// Whether the rows of an operation and of its list say what was approved.
+fn is_as_approved(
+    tx: &mut LoggedTx<'_>,
+    operation: &Operation,
+    approved: &Approved,
+) -> Result<bool, Problem> {
+    let (tenant, statement) = (tx.tenant(), &approved.statement);
+    if statement.operation != operation.id || statement.kind != operation.kind {
+        return Ok(false);
+    }
+    let list = TargetList::new(store::targets(tx, tenant, operation.id)?);
+    Ok(list.count() == statement.count
+        && operation.targets == statement.count
+        && list.root() == statement.targets_root)
 }
 
 /// Makes the commands of the next targets, at most `room`. A device that is not there any more, was enrolled anew, or cannot
