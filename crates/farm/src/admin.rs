@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use crate::FarmError;
-use crate::load::RolloutCounts;
+use crate::load::{OperationLife, RolloutCounts};
 
 const CALL_TIME_MAX: Duration = Duration::from_secs(60);
 /// Largest file that is read.
@@ -92,6 +92,15 @@ pub struct Admin {
     http: reqwest::Client,
     file: AdminFile,
     token: Mutex<Option<String>>,
+}
+
+/// A bulk call that was accepted.
+#[derive(Debug, Deserialize)]
+pub struct Asked {
+    /// Names the operation.
+    pub operation_id: String,
+    /// Devices of its list.
+    pub commands: u64,
 }
 
 /// A command's life so far, as far as the load looks at it.
@@ -186,12 +195,22 @@ impl Admin {
         Ok(ids)
     }
 
-    /// Sends a command that changes nothing on a device that is locked already.
-    pub async fn lock(&self, device: &str) -> Result<CommandLife, FarmError> {
+    /// Asks many devices for something.
+    pub async fn bulk(&self, body: &Value) -> Result<Asked, FarmError> {
+        self.call(Method::POST, "/commands", Some(body)).await
+    }
+
+    /// How far an operation is.
+    pub async fn operation(&self, id: &str) -> Result<OperationLife, FarmError> {
+        self.call(Method::GET, &format!("/operations/{id}"), None).await
+    }
+
+    /// Sends a command that changes nothing on a device that is not locked.
+    pub async fn unlock(&self, device: &str) -> Result<CommandLife, FarmError> {
         self.call(
             Method::POST,
             &format!("/devices/{device}/commands"),
-            Some(&json!({"type": "lock"})),
+            Some(&json!({"type": "unlock"})),
         )
         .await
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::admin::read_file;
 use crate::faults::{Conditions, Disorder, ModelFault};
-use crate::load::{self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, RolloutLoad, Target};
+use crate::load::{self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, QueueLoad, RolloutLoad, Target};
 use crate::scenario::Scenario;
 use crate::{FarmError, FarmOptions};
 
@@ -89,6 +89,8 @@ pub enum LoadKind {
     Command,
     /// A new policy for the connected devices, until every report is in; `--seconds` is for the peer.
     Rollout,
+    /// One command for every device, until those that are connected (`--devices`) have answered; `--seconds` is for the peer.
+    Queue,
     /// Enrollments with a key in a simulated TPM; the tenant is told to trust the TPMs of this load.
     EnrollTpm,
     /// Enrollments with a software key.
@@ -206,6 +208,14 @@ pub async fn run_load(arguments: LoadArgs) -> Result<(), FarmError> {
         LoadKind::Rollout => {
             let options = RolloutLoad { admin_file, duration };
             serde_json::to_string(&load::load_rollout(options, measuring).await?)
+        }
+        LoadKind::Queue => {
+            let options = QueueLoad {
+                admin_file,
+                connected: arguments.devices.into(),
+                duration,
+            };
+            serde_json::to_string(&load::load_queue(options, measuring).await?)
         }
         kind @ (LoadKind::Constant | LoadKind::Checkin) => {
             let target = if kind == LoadKind::Checkin {

@@ -38,9 +38,9 @@ statements! {
         WHERE tenant_id = $1 AND command_id = $2 AND completed_at IS NULL";
     TRIED_OUT = concat!("SELECT tenant_id, ", command_columns!(), " FROM commands_command \
         WHERE completed_at IS NULL AND attempts >= $1 AND retry_at <= $2 ORDER BY retry_at LIMIT $3");
-    FORGET_ENDED = "DELETE FROM commands_command WHERE EXISTS (SELECT 1 FROM (SELECT old.tenant_id, old.command_id \
-        FROM commands_command old WHERE old.completed_at < $1 ORDER BY old.completed_at LIMIT $2) AS ended \
-        WHERE ended.tenant_id = commands_command.tenant_id AND ended.command_id = commands_command.command_id)";
+    ENDED_BEFORE = "SELECT tenant_id, command_id FROM commands_command WHERE completed_at < $1 \
+        ORDER BY completed_at LIMIT $2";
+    FORGET_COMMAND = "DELETE FROM commands_command WHERE tenant_id = $1 AND command_id = $2";
     COMPLETE = "UPDATE commands_command SET state = $4, completed_at = $5, receipt = $6, receipt_envelope = $7 \
         WHERE tenant_id = $1 AND command_id = $2 AND device_id = $3 AND completed_at IS NULL";
     END = "UPDATE commands_command SET state = $3, completed_at = $4, because = $5 \
@@ -223,9 +223,15 @@ pub fn tried_out(
     })
 }
 
-/// Removes commands of every tenant that ended before a time.
-pub fn forget(tx: &mut Tx, before: Timestamp, limit: i64) -> Result<u64, StorageError> {
-    tx.execute(&FORGET_ENDED, &[&before.as_micros(), &limit])
+/// Removes commands of every tenant that ended before a time, the oldest first.
+pub fn forget(tx: &mut Tx, before: Timestamp, limit: i64) -> Result<(), StorageError> {
+    let ended: Vec<(Uuid, Uuid)> = tx.query(&ENDED_BEFORE, &[&before.as_micros(), &limit], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
+    for (tenant, command) in ended {
+        tx.execute(&FORGET_COMMAND, &[&tenant, &command])?;
+    }
+    Ok(())
 }
 
 /// Stores a receipt; answers 0 when the command had ended.

@@ -7,6 +7,7 @@ mod attest;
 mod compile;
 mod compliance;
 mod enroll;
+mod queue;
 mod rollout;
 
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ pub use attest::load_verifications;
 pub use compile::load_compilations;
 pub use compliance::{ComplianceReport, load_compliance};
 pub use enroll::{EnrollLoad, EnrollReport, Enrollment, load_enrollments};
+pub use queue::{OperationLife, OperationProgress, QueueLoad, QueueReport, load_queue};
 pub use rollout::{RolloutCounts, RolloutLoad, RolloutReport, StageCounts, load_rollout};
 
 /// The listener's cheapest answer.
@@ -331,7 +333,7 @@ pub async fn load_commands(
         if asked - started >= options.duration {
             break;
         }
-        let command = admin.lock(device).await?;
+        let command = admin.unlock(device).await?;
         calls.record(asked.elapsed());
         while !admin.command(&command.command_id).await?.is_over() {
             if asked.elapsed() > RECEIPT_TIME_MAX {

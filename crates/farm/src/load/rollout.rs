@@ -96,7 +96,7 @@ pub async fn load_rollout(
 }
 
 /// How many signatures one core verifies in a second.
-fn verifications(duration: Duration) -> Result<f64, FarmError> {
+pub(super) fn verifications(duration: Duration) -> Result<f64, FarmError> {
     let failed = |error: muster_trust::key::KeyError| FarmError::Load(error.to_string());
     let key = SigningKey::generate_p256().map_err(failed)?;
     let message = [7; 1024];

@@ -11,6 +11,7 @@ mod compliance;
 mod enroll;
 mod idle;
 mod process;
+mod queue;
 mod report;
 mod rollout;
 mod server;
@@ -45,6 +46,8 @@ enum Name {
     Command,
     /// A new policy to connected devices, until every report is in
     Rollout,
+    /// One command for every device of a fleet: accepted, made, answered
+    Queue,
     /// Memory and processor time per connected idle device
     Idle,
     /// Enrollments per second with a TPM, a software key and the token alone
@@ -73,6 +76,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if wants(Name::Rollout) {
         rollout::run(&programs, options)?;
+    }
+    if wants(Name::Queue) {
+        queue::run(&programs, options)?;
     }
     if wants(Name::Idle) {
         idle::run(&programs, options)?;

@@ -200,6 +200,6 @@ pub fn broken(tx: &mut Tx, keys: &crate::secrets::TenantKeys) -> Result<Vec<Stri
 
 /// Removes what ended before a time, and the pace of hours before another.
 pub fn forget(tx: &mut Tx, ended_before: Timestamp, hours_before: i64) -> Result<(), Problem> {
-    store::forget(tx, ended_before, hours_before)?;
-    Ok(())
+    const FORGOTTEN_PER_STEP: i64 = 1000;
+    Ok(store::forget(tx, ended_before, hours_before, FORGOTTEN_PER_STEP)?)
 }

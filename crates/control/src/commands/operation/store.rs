@@ -58,10 +58,10 @@ statements! {
         ON CONFLICT (tenant_id, actor, hour) DO UPDATE SET commands = commands_pace.commands + $4, \
         largest = CASE WHEN commands_pace.largest < $4 THEN $4 ELSE commands_pace.largest END";
     FORGET_PACE = "DELETE FROM commands_pace WHERE hour < $1";
-    FORGET_TARGETS = "DELETE FROM commands_target WHERE EXISTS (SELECT 1 FROM commands_operation o \
-        WHERE o.tenant_id = commands_target.tenant_id AND o.operation_id = commands_target.operation_id \
-        AND o.ended_at < $1)";
-    FORGET_OPERATIONS = "DELETE FROM commands_operation WHERE ended_at < $1";
+    ENDED_OPERATIONS = "SELECT tenant_id, operation_id FROM commands_operation WHERE ended_at < $1 \
+        ORDER BY ended_at LIMIT $2";
+    FORGET_TARGETS = "DELETE FROM commands_target WHERE tenant_id = $1 AND operation_id = $2";
+    FORGET_OPERATION = "DELETE FROM commands_operation WHERE tenant_id = $1 AND operation_id = $2";
     RELEASED = "SELECT command_id, operation_id, released_at FROM commands_command WHERE tenant_id = $1 \
         AND released_at IS NOT NULL ORDER BY released_at LIMIT $2";
 }
@@ -323,12 +323,19 @@ pub fn add_pace(
         .map(drop)
 }
 
-/// Removes operations that ended before a time, with their lists, and the pace of hours before another.
-pub fn forget(tx: &mut Tx, ended_before: Timestamp, hours_before: i64) -> Result<u64, StorageError> {
-    let before = ended_before.as_micros();
-    Ok(tx.execute(&FORGET_TARGETS, &[&before])?
-        + tx.execute(&FORGET_OPERATIONS, &[&before])?
-        + tx.execute(&FORGET_PACE, &[&hours_before])?)
+/// Removes operations that ended before a time, the oldest first, with their lists, and the pace of hours before another.
+pub fn forget(
+    tx: &mut Tx,
+    ended_before: Timestamp,
+    hours_before: i64,
+    limit: i64,
+) -> Result<(), StorageError> {
+    let ended = tx.query(&ENDED_OPERATIONS, &[&ended_before.as_micros(), &limit], named)?;
+    for (tenant, operation) in ended {
+        tx.execute(&FORGET_TARGETS, &[&tenant.uuid(), &operation])?;
+        tx.execute(&FORGET_OPERATION, &[&tenant.uuid(), &operation])?;
+    }
+    tx.execute(&FORGET_PACE, &[&hours_before]).map(drop)
 }
 
 fn named(row: &Row<'_>) -> Result<(TenantId, Uuid), StorageError> {
