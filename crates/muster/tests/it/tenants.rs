@@ -85,6 +85,13 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         )
         .await
         .expect(202);
+    let operation = api
+        .post(
+            "/commands",
+            &json!({"type": "wipe", "mode": "full", "devices": [device.id()]}),
+        )
+        .await
+        .expect(202);
     let client = api
         .post(
             "/clients",
@@ -118,6 +125,7 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
             ],
         ),
         ("groups", vec![text(&group["id"]), format!("{name}-group")]),
+        ("operations", vec![text(&operation["operation_id"])]),
         ("policies", vec![text(&policy["id"]), name.to_owned()]),
         ("rollouts", vec![text(&rollout["rollout_id"])]),
     ]);
@@ -141,6 +149,7 @@ fn body_of(route: &Route) -> Value {
         "quarantine-decision" => json!({"decision": "accept"}),
         "activate" | "activation-preview" | "what-if" => json!({"version": "2026.05"}),
         "labels" => json!({"labels": {"site": "north"}}),
+        "approvals" => json!({"keyid": "0".repeat(64), "sig": "AA=="}),
         "versions" => json!({"version": "2026.05", "settings": {"firewall.enabled": true}}),
         _ => json!({}),
     }
@@ -184,6 +193,7 @@ async fn seen(api: &Api) -> Vec<Value> {
         "devices",
         "enrollment-tokens",
         "groups",
+        "operations",
         "policies",
         "rollouts",
     ] {

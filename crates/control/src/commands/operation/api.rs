@@ -37,6 +37,19 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(lift_halt))
 }
 
+/// The id of an operation in a path.
+#[derive(Debug, Clone, Copy)]
+struct OperationId(Uuid);
+
+impl<'de> Deserialize<'de> for OperationId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Uuid::try_parse(&text)
+            .map(OperationId)
+            .map_err(|_| serde::de::Error::custom("not the id of an operation, which is a UUID"))
+    }
+}
+
 /// An operation with how far it is.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct OperationView {
@@ -215,14 +228,14 @@ async fn list_operations(
 async fn get_operation(
     permit: Permit<CommandRead>,
     State(app): State<App>,
-    PathOf(id): PathOf<Uuid>,
+    PathOf(id): PathOf<OperationId>,
 ) -> Result<Json<OperationView>, Problem> {
     let tenant = permit.tenant();
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let view = app
         .db
         .read(permit.storage(), move |tx| {
-            let operation = super::get(tx, tenant, id)?;
+            let operation = super::get(tx, tenant, id.0)?;
             OperationView::of(tx, &keys.root, operation)
         })
         .await?;
@@ -248,7 +261,7 @@ struct TargetView {
 async fn list_targets(
     permit: Permit<CommandRead>,
     State(app): State<App>,
-    PathOf(id): PathOf<Uuid>,
+    PathOf(id): PathOf<OperationId>,
     Params(query): Params<PageQuery>,
 ) -> Result<Json<Page<TargetView>>, Problem> {
     let limit = page_limit(query.limit);
@@ -261,11 +274,11 @@ async fn list_targets(
     let items = app
         .db
         .read(permit.storage(), move |tx| {
-            let operation = super::get(tx, tenant, id)?;
+            let operation = super::get(tx, tenant, id.0)?;
             let mut items = Vec::new();
             let mut position = first;
             while items.len() <= limit && position < operation.targets {
-                let part = store::targets_from(tx, tenant, id, position)?;
+                let part = store::targets_from(tx, tenant, id.0, position)?;
                 if part.is_empty() {
                     break;
                 }
@@ -313,13 +326,13 @@ struct ApprovalRequest {
 async fn approve_operation(
     permit: Permit<ApprovalWrite>,
     State(app): State<App>,
-    PathOf(id): PathOf<Uuid>,
+    PathOf(id): PathOf<OperationId>,
     Body(request): Body<ApprovalRequest>,
 ) -> Result<Json<OperationView>, Problem> {
     let text = serde_json::to_vec(&request).map_err(Problem::internal)?;
     let approval: Approval = serde_json::from_slice(&text)
         .map_err(|error| INVALID.detail(format!("This is no approval: {error}.")))?;
-    decide(app, &permit, move |tx| super::approve(tx, id, approval.clone())).await
+    decide(app, &permit, move |tx| super::approve(tx, id.0, approval.clone())).await
 }
 
 /// Why.
@@ -338,10 +351,10 @@ struct BecauseRequest {
 async fn reject_operation(
     permit: Permit<ApprovalWrite>,
     State(app): State<App>,
-    PathOf(id): PathOf<Uuid>,
+    PathOf(id): PathOf<OperationId>,
     Body(request): Body<BecauseRequest>,
 ) -> Result<Json<OperationView>, Problem> {
-    decide(app, &permit, move |tx| super::reject(tx, id, &request.reason)).await
+    decide(app, &permit, move |tx| super::reject(tx, id.0, &request.reason)).await
 }
 
 #[utoipa::path(
@@ -351,9 +364,9 @@ async fn reject_operation(
 async fn release_operation(
     permit: Permit<ApprovalWrite>,
     State(app): State<App>,
-    PathOf(id): PathOf<Uuid>,
+    PathOf(id): PathOf<OperationId>,
 ) -> Result<Json<OperationView>, Problem> {
-    decide(app, &permit, move |tx| super::let_go(tx, id)).await
+    decide(app, &permit, move |tx| super::let_go(tx, id.0)).await
 }
 
 #[utoipa::path(
@@ -364,10 +377,10 @@ async fn release_operation(
 async fn cancel_operation(
     permit: Permit<CommandWrite>,
     State(app): State<App>,
-    PathOf(id): PathOf<Uuid>,
+    PathOf(id): PathOf<OperationId>,
     Body(request): Body<BecauseRequest>,
 ) -> Result<Json<OperationView>, Problem> {
-    decide(app, &permit, move |tx| super::cancel(tx, id, &request.reason)).await
+    decide(app, &permit, move |tx| super::cancel(tx, id.0, &request.reason)).await
 }
 
 async fn decide<S>(

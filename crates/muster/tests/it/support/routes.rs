@@ -47,6 +47,7 @@ impl Route {
             "commands" => id("cmd"),
             "devices" => id("dev"),
             "groups" => id("grp"),
+            "operations" => "00000000-0000-0000-0000-000000000000".to_owned(),
             "policies" => id("pol"),
             "rollouts" => id("rol"),
             _ => String::new(),
