@@ -15,6 +15,8 @@ pub mod compliance;
 pub mod configuration;
 pub mod devices;
 pub mod enrollment;
+#[cfg(debug_assertions)]
+pub mod fault;
 pub mod fleet;
 pub mod groups;
 pub mod invariants;
@@ -150,6 +152,9 @@ pub struct Settings {
     pub silent_after_seconds: u64,
     /// A command without a time to live of its own expires after this long.
     pub command_ttl_seconds: u64,
+    /// What goes wrong on purpose.
+    #[cfg(debug_assertions)]
+    pub fault: Option<Arc<fault::Fault>>,
 }
 
 impl Default for Settings {
@@ -162,6 +167,8 @@ impl Default for Settings {
             checkin_interval_seconds: 60,
             silent_after_seconds: 24 * 3600,
             command_ttl_seconds: 7 * 86_400,
+            #[cfg(debug_assertions)]
+            fault: None,
         }
     }
 }

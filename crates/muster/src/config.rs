@@ -245,6 +245,7 @@ impl Options {
                 .unwrap_or(defaults.checkin_interval_seconds),
             silent_after_seconds: self.silent_after_seconds.unwrap_or(defaults.silent_after_seconds),
             command_ttl_seconds: self.command_ttl_seconds.unwrap_or(defaults.command_ttl_seconds),
+            ..defaults
         };
         ensure!(
             (1..=398).contains(&settings.device_certificate_days),

@@ -105,7 +105,16 @@ impl ControlPlane {
     pub async fn start(data_dir: &Path, options: &Options) -> Result<ControlPlane> {
         let listeners = Listeners::bind(options).await?;
         let (admin, device) = (listeners.admin.local_addr()?, listeners.device.local_addr()?);
-        let app = install::open(data_dir, options, options.settings(admin, device)?).await?;
+        #[cfg_attr(
+            not(debug_assertions),
+            expect(unused_mut, reason = "faults are of debug builds")
+        )]
+        let mut settings = options.settings(admin, device)?;
+        #[cfg(debug_assertions)]
+        {
+            settings.fault = fault()?;
+        }
+        let app = install::open(data_dir, options, settings).await?;
         open_artifact_store(&app, options)?;
         let (tenant, first) = install::first_tenant(&app, data_dir).await?;
         reconcile::sequence_now(&app).await?;
@@ -183,6 +192,14 @@ fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
+}
+
+/// What is to go wrong on purpose: `MUSTER_FAULT=operation.approved/before/kill`.
+#[cfg(debug_assertions)]
+fn fault() -> Result<Option<std::sync::Arc<muster_control::fault::Fault>>> {
+    let named = environment().into_iter().find(|(name, _)| name == "MUSTER_FAULT");
+    let fault = named.map(|(_, text)| text.parse().map_err(|why| anyhow::anyhow!("MUSTER_FAULT: {why}")));
+    Ok(fault.transpose()?.map(std::sync::Arc::new))
 }
 
 fn serve(

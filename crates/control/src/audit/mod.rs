@@ -17,6 +17,8 @@ use muster_model::{EntryId, TenantId, Timestamp};
 use muster_storage::{Scope, Statement, Tx};
 use muster_trust::entry::{LogEntry, Object};
 
+#[cfg(debug_assertions)]
+use crate::fault::{self, When};
 use crate::{
     App,
     access::{Author, problem::Problem},
@@ -47,6 +49,9 @@ pub struct LoggedTx<'a> {
     at: Timestamp,
     keys: Arc<TenantKeys>,
     recorded: u64,
+    /// What was recorded, for faults on purpose.
+    #[cfg(debug_assertions)]
+    actions: Vec<&'static str>,
     /// Changed rows that are no change of the tenant's: a claimed idempotency key and its stored answer.
     excused: u64,
 }
@@ -140,6 +145,8 @@ impl LoggedTx<'_> {
             &seal,
         )?;
         self.recorded += 1;
+        #[cfg(debug_assertions)]
+        self.actions.push(action);
         Ok(id)
     }
 }
@@ -177,6 +184,13 @@ where
 {
     let keys = app.keys.tenant(author.tenant).map_err(Problem::internal)?;
     let (author, at) = (author.clone(), app.clock.now());
+    #[cfg(debug_assertions)]
+    let (settings, taken) = (
+        app.settings.clone(),
+        Arc::new(parking_lot::Mutex::new(Vec::new())),
+    );
+    #[cfg(debug_assertions)]
+    let steps = Arc::clone(&taken);
     let (value, recorded) = app
         .db
         .write(Scope::Tenant(author.tenant.uuid()), move |tx| {
@@ -187,10 +201,21 @@ where
                 at,
                 keys: Arc::clone(&keys),
                 recorded: 0,
+                #[cfg(debug_assertions)]
+                actions: Vec::new(),
                 excused: 0,
             };
             let value = change(&mut logged)?;
             let (recorded, excused) = (logged.recorded, logged.excused);
+            #[cfg(debug_assertions)]
+            {
+                fault::at(
+                    settings.fault.as_deref(),
+                    When::Before,
+                    logged.actions.iter().copied(),
+                )?;
+                steps.lock().clone_from(&logged.actions);
+            }
             if entries == Entries::Needed && tx.changes() > before + excused && recorded == 0 {
                 return Err(Problem::internal(
                     "a transaction changed rows and recorded no entry",
@@ -199,6 +224,12 @@ where
             Ok((value, recorded))
         })
         .await?;
+    #[cfg(debug_assertions)]
+    fault::at(
+        app.settings.fault.as_deref(),
+        When::After,
+        taken.lock().iter().copied(),
+    )?;
     if recorded > 0 {
         app.nudges.sequencer.notify_one();
         app.db.notify(PENDING_TOPIC, "");

@@ -22,6 +22,8 @@ use muster_trust::{
 };
 use uuid::Uuid;
 
+#[cfg(debug_assertions)]
+use crate::fault::{self, When};
 use crate::{
     App,
     access::{
@@ -437,7 +439,9 @@ fn is_harmless(command: &Command) -> bool {
 /// another node meanwhile are left out of the answer.
 pub async fn mark_delivered(app: &App, tenant: TenantId, due: Vec<Command>) -> Result<Vec<Command>, Problem> {
     let now = app.clock.now();
-    audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+    #[cfg(debug_assertions)]
+    let settings = app.settings.clone();
+    let handed = audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
         let mut handed = Vec::with_capacity(due.len());
         let is_halted = operation::halt_of(tx, tenant)?.is_some();
         for command in &due {
@@ -449,9 +453,23 @@ pub async fn mark_delivered(app: &App, tenant: TenantId, due: Vec<Command>) -> R
                 handed.push(command.clone());
             }
         }
+        #[cfg(debug_assertions)]
+        fault::at(settings.fault.as_deref(), When::Before, delivered_step(&handed))?;
         Ok(handed)
     })
-    .await
+    .await?;
+    #[cfg(debug_assertions)]
+    fault::at(
+        app.settings.fault.as_deref(),
+        When::After,
+        delivered_step(&handed),
+    )?;
+    Ok(handed)
+}
+
+#[cfg(debug_assertions)]
+fn delivered_step(handed: &[Command]) -> Option<&'static str> {
+    (!handed.is_empty()).then_some("command.delivered")
 }
 
 /// A number from 0 to 1.

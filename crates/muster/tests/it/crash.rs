@@ -8,8 +8,10 @@ use uuid::Uuid;
 
 use crate::support::{
     api::{Api, try_answer},
+    approvers::{batch_in, command_of, operation_of, two_of},
     database::each_database,
-    server::{Server, assert_healthy},
+    device::Obedient,
+    server::{Options, Server, assert_healthy},
 };
 
 /// What one writer was told before the server died.
@@ -152,6 +154,126 @@ async fn r1_kill_9_during_the_first_start_hinders_no_later_one() {
         let server = Server::start_in(folder, "data", options).await;
         server.api().await.get("/policies").await.ok();
         assert_healthy(&server).await;
+    })
+    .await;
+}
+
+/// A client of a server that may die, fail or hang once.
+struct Patient {
+    server: Server,
+    api: Api,
+}
+
+impl Patient {
+    async fn of(server: Server) -> Patient {
+        let api = server.api().await;
+        Patient { server, api }
+    }
+
+    async fn get(&mut self, path: &str) -> Value {
+        self.call(reqwest::Method::GET, path, "", None, |status| status == 200)
+            .await
+    }
+
+    /// Calls until there is an answer. A key makes the repetition harmless.
+    async fn call(
+        &mut self,
+        method: reqwest::Method,
+        path: &str,
+        key: &str,
+        body: Option<&Value>,
+        is_told: impl Fn(u16) -> bool,
+    ) -> Value {
+        for _ in 0..6 {
+            let mut request = self.api.request(method.clone(), path);
+            if let Some(body) = body {
+                request = request.header("Idempotency-Key", key).json(body);
+            }
+            match try_answer(request).await {
+                Ok(answer) if is_told(answer.status) => return answer.json(),
+                Ok(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+                Err(_) => {
+                    self.server.mend().await;
+                    self.api.origin.clone_from(&self.server.admin.admin_url);
+                }
+            }
+        }
+        panic!("{path} was not answered");
+    }
+}
+
+/// Asks for a wipe, approves it, lets the device carry it out, whatever goes wrong once on the way.
+async fn wipe_through(options: Options, fault: &str) {
+    let mut server = Server::start(options).await;
+    let keys = two_of(&mut server, &["Ada", "Grace"]).await;
+    let mut device = Obedient::enroll(&server.api().await, &server.admin).await;
+    server.break_with(fault).await;
+    let mut patient = Patient::of(server).await;
+    let path = format!("/devices/{}/commands", device.device.id());
+    let wipe = json!({"type": "wipe", "mode": "full"});
+    let post = reqwest::Method::POST;
+    let asked = patient
+        .call(post.clone(), &path, "ask", Some(&wipe), |status| status == 202)
+        .await;
+    let operation = operation_of(&asked["command_id"]);
+    let shown = patient.get(&format!("/operations/{operation}")).await;
+    for key in &keys {
+        let approval = batch_in(&shown).approve(key).expect("a key signs");
+        let approval = serde_json::to_value(approval).expect("an approval is JSON");
+        let path = format!("/operations/{operation}/approvals");
+        // Given twice, it is refused the second time where it was the last that was missing.
+        let is_told = |status| status == 200 || status == 409;
+        patient
+            .call(post.clone(), &path, "approve", Some(&approval), is_told)
+            .await;
+    }
+    let command = format!("/commands/{}", command_of(&operation));
+    for _ in 0..200 {
+        device.move_to(&patient.server.admin);
+        device.try_obey().await;
+        if patient.get(&command).await["state"] == "done" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let shown = patient.get(&command).await;
+    assert_eq!(shown["state"], "done", "{fault}: {shown}");
+    assert_eq!(device.executed.len(), 1, "{fault}: {:?}", device.executed);
+    for list in ["/commands", "/operations"] {
+        let listed = patient.get(list).await;
+        assert_eq!(
+            listed["items"].as_array().map(Vec::len),
+            Some(1),
+            "{fault}: {listed}"
+        );
+    }
+    assert_healthy(&patient.server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r1_every_step_of_an_approved_wipe_survives_a_kill_an_error_a_hang_and_a_repetition() {
+    const STEPS: [&str; 5] = [
+        "operation.asked",
+        "operation.approved",
+        "command.created",
+        "command.delivered",
+        "command.completed",
+    ];
+    // The last one: done and not answered, so that the caller repeats it.
+    const FAULTS: [&str; 5] = [
+        "before/kill",
+        "after/kill",
+        "before/error",
+        "after/hang",
+        "after/error",
+    ];
+    each_database(async |options| {
+        for step in STEPS {
+            let one =
+                async |fault: &str| wipe_through(options.fresh().await, &format!("{step}/{fault}")).await;
+            let [a, b, c, d, e] = FAULTS.map(one);
+            tokio::join!(a, b, c, d, e);
+        }
     })
     .await;
 }

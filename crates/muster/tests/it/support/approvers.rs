@@ -114,7 +114,11 @@ pub async fn two_of(server: &mut Server, people: &[&str]) -> Vec<SigningKey> {
 
 /// The batch of an operation as the server shows it.
 pub async fn batch_of(api: &Api, operation: &str) -> ApprovedBatch {
-    let shown = api.get(&format!("/operations/{operation}")).await.ok();
+    batch_in(&api.get(&format!("/operations/{operation}")).await.ok())
+}
+
+/// The batch of an operation that was shown.
+pub fn batch_in(shown: &Value) -> ApprovedBatch {
     let payload = shown["approval"]["payload"].as_str().expect("it needs approvals");
     ApprovedBatch {
         payload: muster_trust::encoding::from_base64(payload).expect("it is base64"),

@@ -63,6 +63,22 @@ impl Drop for PostgresDatabase {
     }
 }
 
+impl Options {
+    /// The same options with a database of their own of the same kind.
+    pub async fn fresh(&self) -> Options {
+        let place = match &self.place {
+            Place::Sqlite => Place::Sqlite,
+            Place::Postgres(database) => {
+                Place::Postgres(Arc::new(PostgresDatabase::create(&database.server).await))
+            }
+        };
+        Options {
+            place,
+            ..self.clone()
+        }
+    }
+}
+
 /// Runs a test on SQLite and on PostgreSQL, one after the other.
 pub async fn each_database(test: impl AsyncFn(Options)) {
     println!("on SQLite");

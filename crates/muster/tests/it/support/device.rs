@@ -505,6 +505,35 @@ impl Obedient {
         decode(ContentType::Json, &answer.bytes, ANSWER_BYTES_MAX).expect("a check-in answer")
     }
 
+    /// Goes on where the server listens after a restart.
+    pub fn move_to(&mut self, admin: &AdminFile) {
+        self.device = self.device.at(admin);
+    }
+
+    /// Checks in and does what is asked, as far as the server answers.
+    pub async fn try_obey(&mut self) {
+        const ROUNDS_MAX: usize = 4;
+        for _ in 0..ROUNDS_MAX {
+            let request = self.core.checkin_request(&reading(self.begun));
+            let body = serde_json::to_value(&request).expect("it is JSON");
+            let Ok(answer) = self.device.door.try_post(path::CHECKIN, &body).await else {
+                return;
+            };
+            if answer.status != 200 {
+                return;
+            }
+            let response =
+                decode(ContentType::Json, &answer.bytes, ANSWER_BYTES_MAX).expect("a check-in answer");
+            let mut actions = self.take(&response);
+            // What needs another call waits for a server that stands.
+            actions.retain(|action| !matches!(action, Action::SendInventory));
+            self.perform(actions).await;
+            if !self.core.has_news() {
+                return;
+            }
+        }
+    }
+
     /// Takes an answer in, genuine or not; answers what is to be done.
     pub fn take(&mut self, response: &CheckinResponse) -> Vec<Action> {
         let (reading, key) = (self.reading(), Arc::clone(&self.device.applicant.key));

@@ -190,6 +190,25 @@ impl Server {
         self.start_again().await;
     }
 
+    /// Starts the server again with a fault on purpose, which happens once.
+    pub async fn break_with(&mut self, fault: &str) {
+        let variable = ("MUSTER_FAULT".to_owned(), fault.to_owned());
+        self.options.environment.push(variable);
+        self.restart().await;
+    }
+
+    /// Starts the server again without its faults on purpose, whether it still runs or not.
+    pub async fn mend(&mut self) {
+        self.options
+            .environment
+            .retain(|(name, _)| name != "MUSTER_FAULT");
+        // It may be dying at this moment.
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill().await;
+        }
+        self.start_again().await;
+    }
+
     /// Whether the process is still there.
     pub fn runs(&mut self) -> bool {
         self.child
