@@ -28,6 +28,9 @@ pub const APPLY_HELP: &str = "Examples:\n  muster apply -f config\n  muster appl
     activated for a group that the folder makes or changes is activated in a second step, when the members of the group \
     are known.";
 
+/// How often a plan is applied again that was refused as changed, and was not.
+const TRIES_MAX: u32 = 5;
+
 /// Flags of `export`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExportArgs {
@@ -163,11 +166,11 @@ pub async fn apply(arguments: ApplyArgs, api: &Api, printer: &Printer) -> Result
     }
     let mut pace = Pace::new(Some(Duration::from_secs(arguments.group_timeout)));
     let key = arguments.idempotency_key.clone();
-    let mut made = carry_out(&plan, &arguments, key, api, &mut pace).await?;
+    let mut made = carry_out(&plan, &body, &arguments, key, api, &mut pace).await?;
     if plan.later().next().is_some() {
         printer.aside(&applied_sheet(&made.known.applied));
         printer.note("The groups are made; the rest is activated when their members are known.");
-        let answer: Answer<Plan> = api.send(Call::post(&["plan"]).body(body)).await?;
+        let answer: Answer<Plan> = api.send(Call::post(&["plan"]).body(body.clone())).await?;
         let rest = answer.known;
         require_rest(&plan, &rest)?;
         if rest.to_make().next().is_some() {
@@ -175,16 +178,18 @@ pub async fn apply(arguments: ApplyArgs, api: &Api, printer: &Printer) -> Result
                 .idempotency_key
                 .as_ref()
                 .map(|key| format!("{key}-later"));
-            let more = carry_out(&rest, &arguments, key, api, &mut pace).await?;
+            let more = carry_out(&rest, &body, &arguments, key, api, &mut pace).await?;
             made = joined(made, more);
         }
     }
     printer.answer(&made.value, |_| applied_sheet(&made.known.applied))
 }
 
-/// Has the server apply a plan. While the members of its groups are being found, it asks again.
+/// Has the server apply a plan. While the members of its groups are being found, it asks again; also where a stage of a
+/// rollout opened at the same moment, which refuses a plan that is still the same.
 async fn carry_out(
     plan: &Plan,
+    document: &Value,
     arguments: &ApplyArgs,
     key: Option<String>,
     api: &Api,
@@ -195,6 +200,7 @@ async fn carry_out(
         body["deletion_budget"] = budget.into();
     }
     let mut spinner = None;
+    let mut tries = 0;
     loop {
         let call = Call::create(&["apply"], body.clone(), key.clone());
         match api.send(call).await {
@@ -202,6 +208,13 @@ async fn carry_out(
                 spinner
                     .get_or_insert_with(|| progress::spinner("waiting for the members of groups".to_owned()));
                 if !pace.next().await {
+                    return Err(CliError::Refused(problem));
+                }
+            }
+            Err(CliError::Refused(problem)) if problem.code == "plan_changed" && tries < TRIES_MAX => {
+                tries += 1;
+                let again: Answer<Plan> = api.send(Call::post(&["plan"]).body(document.clone())).await?;
+                if again.known.plan_sha256 != plan.plan_sha256 {
                     return Err(CliError::Refused(problem));
                 }
             }
