@@ -105,6 +105,11 @@ pub struct FieldError {
 }
 
 impl Problem {
+    /// Whether the same request is to be sent again after a while: what it needs is under way.
+    pub fn is_for_now(&self) -> bool {
+        self.code == "illegal_state" && self.retry_after_seconds.is_some()
+    }
+
     fn sentence(&self) -> String {
         match (self.title.is_empty(), self.detail.is_empty()) {
             (false, false) => format!("{}: {}", self.title, self.detail),

@@ -1,4 +1,5 @@
-//! A tenant's configuration as a folder of files: `default.yml`, and one file for each policy under `policies/`.
+//! A tenant's configuration as a folder of files: `default.yml`, one file for each policy under `policies/`, and one for each
+//! group under `groups/`. A folder without `groups/` says nothing about groups.
 //!
 //! Files are YAML or JSON and each says its `kind`. What is exported is written in one way only, so that an export of the
 //! same state is the same bytes; comments of a file that was there are not kept. Secrets are never written: a reference
@@ -29,13 +30,23 @@ pub struct KindOfFile {
     pub kind: &'static str,
     /// The folder, and the member of the document.
     pub folder: &'static str,
+    /// Whether a document without the folder says that there are none; otherwise it says nothing about them.
+    pub is_always_said: bool,
 }
 
 /// Every kind that stands under a folder of its own.
-pub const KINDS: &[KindOfFile] = &[KindOfFile {
-    kind: "policy",
-    folder: "policies",
-}];
+pub const KINDS: &[KindOfFile] = &[
+    KindOfFile {
+        kind: "group",
+        folder: "groups",
+        is_always_said: false,
+    },
+    KindOfFile {
+        kind: "policy",
+        folder: "policies",
+        is_always_said: true,
+    },
+];
 
 #[cfg(test)]
 mod tests;

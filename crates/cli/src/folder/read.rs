@@ -1,14 +1,17 @@
 //! From files to the document that the server plans.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+use muster_model::Expression;
+use muster_model::rollout::{StageRequest, Window, check_windows, plan_of};
 use muster_model::rules::{Rule, check_rules};
 use muster_model::settings::{REDACTED, Settings};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::secrets::{Secrets, has_unknown, referred};
-use super::{ENDINGS, FILES_MAX, FORMAT, KINDS, SNIPPETS};
+use super::{ENDINGS, FILES_MAX, FORMAT, KINDS, KindOfFile, SNIPPETS};
 use crate::CliError;
 use crate::context::read_file;
 use crate::yaml::{self, Kind, Node, Wrong};
@@ -20,6 +23,8 @@ const WRONG_MAX: usize = 50;
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
+    /// The kinds that have a folder, by name of the folder.
+    folders: BTreeSet<&'static str>,
     /// In the order of their kinds and names.
     files: Vec<File>,
 }
@@ -108,7 +113,7 @@ impl Folder {
                 (false, true) => {
                     return Err(wrong(
                         &path,
-                        "this file is read from nowhere: move it to policies/ or lib/",
+                        "this file is read from nowhere: move it to policies/, groups/ or lib/",
                     ));
                 }
                 (false, false) => {}
@@ -124,11 +129,13 @@ impl Folder {
             kind: "tenant",
             path,
         }];
+        let mut folders = BTreeSet::new();
         for kind in KINDS {
             let folder = root.join(kind.folder);
             if !folder.exists() {
                 continue;
             }
+            folders.insert(kind.folder);
             for (path, is_folder) in entries(&folder)? {
                 if is_folder {
                     return Err(wrong(&path, "folders in it are not read; move the files up"));
@@ -143,7 +150,7 @@ impl Folder {
             }
         }
         let root = root.to_owned();
-        Ok(Self { root, files })
+        Ok(Self { root, folders, files })
     }
 
     /// Whether a secret may be referred to that is not among these.
@@ -169,7 +176,8 @@ impl Folder {
             wrong: Vec::new(),
         };
         let mut document = Map::from_iter([("format".to_owned(), FORMAT.into())]);
-        for kind in KINDS {
+        let said = |kind: &&KindOfFile| kind.is_always_said || self.folders.contains(kind.folder);
+        for kind in KINDS.iter().filter(said) {
             document.insert(kind.folder.to_owned(), Value::Array(Vec::new()));
         }
         let mut names: BTreeMap<(&str, String), &Path> = BTreeMap::new();
@@ -282,8 +290,33 @@ impl Reading<'_> {
                 }
                 None
             }
+            "group" => self.group(path, node),
             _ => self.policy(path, node),
         }
+    }
+
+    fn group(&mut self, path: &Path, node: &Node) -> Option<Value> {
+        let known = ["kind", "name", "description", "include", "exclude"];
+        if !self.knows(path, node, "a group", &known) {
+            return None;
+        }
+        let name = self.text(path, node, "a group", "name")?;
+        self.put(format!("groups/{name}"), path, node.line);
+        let include = self.text(path, node, "a group", "include")?;
+        let mut group = json!({"name": name, "include": include});
+        for member in ["description", "exclude"] {
+            if node.get(member).is_some() {
+                group[member] = self.text(path, node, "a group", member)?.into();
+            }
+        }
+        for member in ["include", "exclude"] {
+            let text = group[member].as_str().map(Expression::parse);
+            let (Some(Err(error)), Some(at)) = (text, node.get(member)) else {
+                continue;
+            };
+            self.wrong(path, at.line, &format!("{member}, {error}"));
+        }
+        Some(group)
     }
 
     fn policy(&mut self, path: &Path, node: &Node) -> Option<Value> {
@@ -315,16 +348,45 @@ impl Reading<'_> {
     }
 
     fn active(&mut self, path: &Path, node: &Node) -> Option<Value> {
-        if !self.knows(path, node, "`active`", &["version", "target", "stages"]) {
+        let known = ["version", "target", "stages", "windows"];
+        if !self.knows(path, node, "`active`", &known) {
             return None;
         }
         let mut active = json!({"version": self.text(path, node, "`active`", "version")?});
-        for name in ["target", "stages"] {
+        for name in &known[1..] {
             if let Some(value) = node.get(name) {
-                active[name] = self.json(path, value)?;
+                active[*name] = self.json(path, value)?;
             }
         }
+        let read = |stages: Vec<StageRequest>| plan_of(&stages).map_err(|error| error.to_string());
+        self.check(path, node, "stages", &active, read)?;
+        let read = |windows: Vec<Window>| check_windows(&windows).map_err(|error| error.to_string());
+        self.check(path, node, "windows", &active, read)?;
         Some(active)
+    }
+
+    /// Checks a member of `value` that is there; `None` after saying what is wrong with it, and where.
+    fn check<T: DeserializeOwned, R>(
+        &mut self,
+        path: &Path,
+        node: &Node,
+        member: &str,
+        value: &Value,
+        read: impl Fn(T) -> Result<R, String>,
+    ) -> Option<()> {
+        let Some(at) = node.get(member) else {
+            return Some(());
+        };
+        let read = serde_json::from_value::<T>(value[member].clone())
+            .map_err(|error| error.to_string())
+            .and_then(read);
+        match read {
+            Ok(_) => Some(()),
+            Err(detail) => {
+                self.wrong(path, at.line, &format!("{member}: {detail}"));
+                None
+            }
+        }
     }
 
     fn version(&mut self, path: &Path, node: &Node, policy: &str) -> Option<Value> {

@@ -100,6 +100,76 @@ fn an_export_reads_back_as_the_document_and_holds_no_secret() {
     }
 }
 
+/// A document with a group for which something is active, in stages and windows of its own.
+fn with_groups() -> Value {
+    let mut document = stored();
+    document["groups"] = json!([
+        {"name": "Büro", "include": "labels.site == \"b\""},
+        {"name": "sales", "description": "Who: sells", "include": "labels.department == \"sales\"",
+         "exclude": "labels.intern == \"yes\""},
+    ]);
+    document["policies"][0]["active"] = json!({
+        "version": "2026.10",
+        "target": {"groups": ["Büro", "sales"]},
+        "stages": [
+            {"name": "pilot", "percent": 2.5, "gate": {"method": "exact", "limit": 0.01,
+                "slos": [{"name": "compliance:os", "limit": 0.02}]}},
+            {"name": "full"},
+        ],
+        "windows": [{"days": ["mon"], "start": "22:00", "end": "05:00", "utc_offset_minutes": -60}],
+    });
+    document
+}
+
+#[test]
+fn groups_stages_and_windows_read_back_as_the_document() {
+    let exported = Exported::of(&with_groups()).expect("it can be laid out");
+    let file = |name: &str| {
+        let found = exported.files.iter().find(|(path, _)| path == name);
+        found.map(|(_, text)| text.as_str()).unwrap_or_default()
+    };
+    assert_eq!(
+        file("groups/sales.yml"),
+        "kind: group\nname: sales\ndescription: \"Who: sells\"\ninclude: \"labels.department == \\\"sales\\\"\"\n\
+         exclude: \"labels.intern == \\\"yes\\\"\"\n"
+    );
+    let active = "active:\n  version: \"2026.10\"\n  stages:\n    - name: pilot\n      gate:\n        limit: 0.01\n        \
+        method: exact\n        slos:\n          - name: \"compliance:os\"\n            limit: 0.02\n      percent: 2.5\n    \
+        - name: full\n  target:\n    groups:\n      - \"Büro\"\n      - sales\n  windows:\n    - days:\n        - mon\n      \
+        end: \"05:00\"\n      start: \"22:00\"\n      utc_offset_minutes: -60\n";
+    let policy = file("policies/policy-c46accfa3f6e4f78.yml");
+    assert!(policy.contains(active), "{policy}");
+
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    write(folder.path(), &exported).expect("it can be written");
+    let read = Folder::read(folder.path()).expect("it can be read");
+    let again = read
+        .document(&exported.secrets, None)
+        .expect("it can be understood");
+    assert_eq!(again.document["groups"], with_groups()["groups"]);
+    assert_eq!(
+        again.document["policies"][0]["active"],
+        with_groups()["policies"][0]["active"]
+    );
+    assert!(again.places["groups/sales"].ends_with("groups/sales.yml:1"));
+    let laid_out = Exported::of(&again.document).expect("it can be laid out");
+    assert_eq!(laid_out, exported);
+    // The files of groups that are gone are named.
+    let left = write(
+        folder.path(),
+        &Exported::of(&stored()).expect("it can be laid out"),
+    );
+    assert_eq!(left.expect("it can be written").len(), 2);
+}
+
+#[test]
+fn m13_a_folder_without_groups_says_nothing_of_them_and_an_empty_one_that_there_are_none() {
+    let read = |files: &[(&str, &str)]| document(files, &[], None).expect("it can be understood");
+    assert_eq!(read(&[DEFAULT]), json!({"format": 1, "policies": []}));
+    let emptied = read(&[DEFAULT, ("groups/.gitkeep", "")]);
+    assert_eq!(emptied, json!({"format": 1, "groups": [], "policies": []}));
+}
+
 #[test]
 fn what_is_exported_is_for_people_and_pinned() {
     let exported = Exported::of(&stored()).expect("it can be laid out");
@@ -230,6 +300,34 @@ fn what_is_wrong_is_said_with_file_and_line() {
         &policy("name: q\n"),
         "policies/p.yml:3: `name` stands twice, first on line 2",
     );
+    let active = |members: &str| policy(&format!("active:\n  version: 1\n  {members}\n"));
+    one(
+        &active("stages: [{name: full, percent: 5}]"),
+        "policies/p.yml:5: stages: the last stage is everything",
+    );
+    one(
+        &active("stages: [{name: full, gate: {limitt: 1}}]"),
+        "policies/p.yml:5: stages: unknown field `limitt`",
+    );
+    one(
+        &active("windows: [{days: [], start: \"22:00\", end: \"05:00\"}]"),
+        "policies/p.yml:5: windows: a window names at least one day",
+    );
+    let group = |rest: &str, expected: &str| {
+        let text = format!("kind: group\nname: g\n{rest}");
+        check(&[DEFAULT, ("groups/g.yml", &text)], expected);
+    };
+    group("members: []\n", "groups/g.yml:3: a group has no `members`");
+    group("description: d\n", "groups/g.yml:1: a group needs `include`");
+    group("include: labels.a ==\n", "groups/g.yml:3: include, line 1");
+    group(
+        "include: labels.a == \"b\"\nexclude: nobody == 1\n",
+        "groups/g.yml:4: exclude, line 1",
+    );
+    check(
+        &[DEFAULT, ("groups/p.yml", "kind: policy\nname: p\n")],
+        "groups/p.yml:1: files here have `kind: group`",
+    );
     check(
         &[
             DEFAULT,
@@ -283,7 +381,13 @@ fn j5_links_are_not_followed() {
 #[test]
 fn a_document_of_a_newer_server_is_not_written_without_what_is_unknown() {
     let mut newer = stored();
-    newer["groups"] = json!([]);
+    newer["scripts"] = json!([]);
+    assert!(Exported::of(&newer).is_err());
+    let mut newer = stored();
+    newer["policies"][0]["active"]["approval"] = json!("four eyes");
+    assert!(Exported::of(&newer).is_err());
+    let mut newer = stored();
+    newer["groups"] = json!([{"name": "a", "include": "labels.a == \"b\"", "owner": "somebody"}]);
     assert!(Exported::of(&newer).is_err());
     let mut newer = stored();
     newer["policies"][1]["versions"][0]["settings"]["wifi.new"] = json!("secret?");

@@ -8,7 +8,7 @@ use muster_trust::key::sha256;
 use serde_json::{Map, Value};
 
 use super::secrets::{Secrets, take_out};
-use super::{DEFAULT_FILE, FORMAT};
+use super::{DEFAULT_FILE, FORMAT, KINDS, KindOfFile};
 use crate::CliError;
 use crate::yaml::{self, Node};
 
@@ -34,13 +34,8 @@ impl Exported {
             );
             return Err(CliError::Answer(detail));
         }
-        let known = ["format", "policies"];
-        let members = document.as_object().into_iter().flat_map(Map::keys);
-        if let Some(unknown) = members.into_iter().find(|name| !known.contains(&name.as_str())) {
-            return Err(CliError::Answer(format!(
-                "the document has `{unknown}`, which is not known here; use the `muster` of the server's version"
-            )));
-        }
+        let known = ["format", "groups", "policies"];
+        require_known("the document", document, &known)?;
         let tenant = Node::map(vec![
             ("kind", Node::text("tenant")),
             ("format", Node::of_json(&FORMAT.into())),
@@ -49,21 +44,55 @@ impl Exported {
             files: vec![(DEFAULT_FILE.to_owned(), yaml::write(&tenant))],
             secrets: Secrets::new(),
         };
-        let mut names = BTreeSet::new();
-        for policy in document["policies"].as_array().into_iter().flatten() {
-            let name = policy["name"]
-                .as_str()
-                .ok_or_else(|| CliError::Answer("a policy has no name".to_owned()))?;
-            let node = policy_file(name, policy, &mut exported.secrets)?;
-            let path = format!("policies/{}.yml", file_name(name, &mut names));
-            exported.files.push((path, yaml::write(&node)));
+        for kind in KINDS {
+            let mut names = BTreeSet::new();
+            for item in document[kind.folder].as_array().into_iter().flatten() {
+                let name = item["name"]
+                    .as_str()
+                    .ok_or_else(|| CliError::Answer(format!("a {} has no name", kind.kind)))?;
+                let node = match kind.kind {
+                    "group" => group_file(name, item)?,
+                    _ => policy_file(name, item, &mut exported.secrets)?,
+                };
+                let path = format!("{}/{}.yml", kind.folder, file_name(kind, name, &mut names));
+                exported.files.push((path, yaml::write(&node)));
+            }
         }
         exported.files.sort();
         Ok(exported)
     }
 }
 
+fn group_file(name: &str, group: &Value) -> Result<Node, CliError> {
+    let known = ["name", "description", "include", "exclude"];
+    require_known("a group", group, &known)?;
+    let mut members = vec![("kind", Node::text("group")), ("name", Node::text(name))];
+    for member in &known[1..] {
+        if let Some(text) = group[*member].as_str() {
+            members.push((member, Node::text(text)));
+        }
+    }
+    Ok(Node::map(members))
+}
+
+/// What is not known here would be lost.
+fn require_known(what: &str, value: &Value, known: &[&str]) -> Result<(), CliError> {
+    let mut members = value.as_object().into_iter().flat_map(Map::keys);
+    match members.find(|name| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(unknown) => Err(CliError::Answer(format!(
+            "{what} has `{unknown}`, which is not known here; use the `muster` of the server's version"
+        ))),
+    }
+}
+
 fn policy_file(name: &str, policy: &Value, secrets: &mut Secrets) -> Result<Node, CliError> {
+    require_known("a policy", policy, &["name", "description", "versions", "active"])?;
+    require_known(
+        "an active version",
+        &policy["active"],
+        &["version", "target", "stages", "windows"],
+    )?;
     let mut members = vec![("kind", Node::text("policy")), ("name", Node::text(name))];
     if let Some(description) = policy["description"].as_str() {
         members.push(("description", Node::text(description)));
@@ -93,8 +122,8 @@ fn policy_file(name: &str, policy: &Value, secrets: &mut Secrets) -> Result<Node
     Ok(Node::map(members))
 }
 
-/// The name of a policy where every system can have it as a file's name, otherwise a hash of it.
-fn file_name(name: &str, taken: &mut BTreeSet<String>) -> String {
+/// The name of an item where every system can have it as a file's name, otherwise a hash of it.
+fn file_name(kind: &KindOfFile, name: &str, taken: &mut BTreeSet<String>) -> String {
     let is_plain = name.len() <= 100
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
         && !name.ends_with('.')
@@ -105,7 +134,11 @@ fn file_name(name: &str, taken: &mut BTreeSet<String>) -> String {
     if is_plain && taken.insert(name.to_ascii_lowercase()) {
         return name.to_owned();
     }
-    format!("policy-{}", &sha256(name.as_bytes()).to_hex()[..NAME_HASH_CHARS])
+    format!(
+        "{}-{}",
+        kind.kind,
+        &sha256(name.as_bytes()).to_hex()[..NAME_HASH_CHARS]
+    )
 }
 
 /// Writes the files. A folder with other things in it, that is no configuration, is left alone. Answers the files of an
@@ -137,11 +170,17 @@ pub fn write(folder: &Path, exported: &Exported) -> Result<Vec<PathBuf>, CliErro
     }
     let written: BTreeSet<PathBuf> = exported.files.iter().map(|(name, _)| folder.join(name)).collect();
     let mut left = Vec::new();
-    let policies = folder.join("policies");
-    if policies.exists() {
-        for entry in std::fs::read_dir(&policies).map_err(failed(&policies))? {
-            let path = entry.map_err(failed(&policies))?.path();
-            if !written.contains(&path) {
+    for kind in KINDS {
+        let items = folder.join(kind.folder);
+        if !items.exists() {
+            continue;
+        }
+        for entry in std::fs::read_dir(&items).map_err(failed(&items))? {
+            let path = entry.map_err(failed(&items))?.path();
+            let is_hidden = path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            if !is_hidden && !written.contains(&path) {
                 left.push(path);
             }
         }

@@ -116,7 +116,7 @@ pub fn method(text: &str) -> Result<GateMethod, String> {
 }
 
 /// Reads `90s`, `30m`, `1h`, `2d`, or seconds.
-fn seconds(text: &str) -> Result<u64, String> {
+pub fn seconds(text: &str) -> Result<u64, String> {
     let (number, unit) = match text.char_indices().last() {
         Some((at, 's')) => (&text[..at], 1),
         Some((at, 'm')) => (&text[..at], 60),
@@ -273,7 +273,7 @@ mod tests {
             "--manual",
         ])
         .expect("it is a body");
-        assert_eq!(sent["stages"][0]["percent"], 10.0);
+        assert_eq!(sent["stages"][0]["percent"], 10);
         assert_eq!(sent["stages"][1]["name"], "full");
         for stage in sent["stages"].as_array().expect("it is a list") {
             assert_eq!(

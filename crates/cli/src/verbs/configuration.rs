@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,6 +13,9 @@ use crate::context::write_private;
 use crate::error::Problem;
 use crate::folder::{Exported, Folder, secrets, write};
 use crate::output::{Printer, Sheet};
+use crate::progress::{self, Pace};
+
+use super::activation::seconds;
 
 pub const EXPORT_HELP: &str = "Examples:\n  muster export --out config\n  muster export --out config --secrets-out \
     secrets.json\n\nSecrets are not written into the folder: {secret: NAME} stands where one was. `plan` and `apply` take \
@@ -20,7 +24,12 @@ pub const PLAN_HELP: &str = "Examples:\n  muster plan -f config\n  muster plan -
     config --exit-code\n\nWith --exit-code the exit code is 3 where the folder and the server differ.";
 pub const APPLY_HELP: &str = "Examples:\n  muster apply -f config\n  muster apply -f config --plan-sha256 \
     9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\n  muster apply -f config --prune --deletion-budget 2\
-    \n\nNothing is deleted by leaving it out: a plan that leaves something out needs --prune, or --partial.";
+    \n\nNothing is deleted by leaving it out: a plan that leaves something out needs --prune, or --partial. What is \
+    activated for a group that the folder makes or changes is activated in a second step, when the members of the group \
+    are known.";
+
+/// How often a plan is applied again that was refused as changed, and was not.
+const TRIES_MAX: u32 = 5;
 
 /// Flags of `export`.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,7 +51,7 @@ pub struct Source {
     /// Secrets that the folder refers to: a mapping of names to texts
     #[arg(long, value_name = "FILE")]
     secrets_file: Option<PathBuf>,
-    /// Delete what the folder leaves out: withdraw what is active, archive policies
+    /// Delete what the folder leaves out: withdraw what is active, archive policies, delete groups
     #[arg(long, conflicts_with = "partial")]
     prune: bool,
     /// The folder is a part of the configuration: keep what it leaves out
@@ -71,6 +80,9 @@ pub struct ApplyArgs {
     /// How many deletions are expected at most; 5 unless given
     #[arg(long, value_name = "N", requires = "prune")]
     deletion_budget: Option<u32>,
+    /// How long to wait until the members of groups are known: 90s, 30m, 1h
+    #[arg(long, value_name = "TIME", value_parser = seconds, default_value = "10m")]
+    group_timeout: u64,
     /// Repeating the request with the same key applies it once
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -86,6 +98,7 @@ struct Plan {
 #[derive(Clone, Debug, Deserialize)]
 struct Change {
     action: String,
+    group: Option<String>,
     policy: Option<String>,
     version: Option<String>,
     #[serde(default)]
@@ -128,19 +141,20 @@ pub async fn export(arguments: ExportArgs, api: &Api, printer: &Printer) -> Resu
 
 /// Shows what applying a folder would do.
 pub async fn plan(arguments: PlanArgs, api: &Api, printer: &Printer) -> Result<(), CliError> {
-    let answer = planned(&arguments.source, api).await?;
+    let Planned { answer, .. } = planned(&arguments.source, api).await?;
     printer.answer(&answer.value, |_| sheet_of(&answer.known))?;
-    let is_different = answer.known.changes.iter().any(|change| change.action != "keep");
+    let is_different = answer.known.differences().next().is_some();
     if arguments.exit_code && is_different {
         return Err(CliError::Drift);
     }
     Ok(())
 }
 
-/// Applies a folder.
+/// Applies a folder. What waits for groups that the folder makes or changes is planned once more when they are made, and
+/// applied if it is what was left.
 pub async fn apply(arguments: ApplyArgs, api: &Api, printer: &Printer) -> Result<(), CliError> {
-    let planned = planned(&arguments.source, api).await?;
-    let plan = planned.known;
+    let Planned { body, answer } = planned(&arguments.source, api).await?;
+    let plan = answer.known;
     printer.aside(&sheet_of(&plan));
     if let Some(expected) = &arguments.plan_sha256
         && !expected.eq_ignore_ascii_case(&plan.plan_sha256)
@@ -150,19 +164,109 @@ pub async fn apply(arguments: ApplyArgs, api: &Api, printer: &Printer) -> Result
             plan.plan_sha256
         )));
     }
+    let mut pace = Pace::new(Some(Duration::from_secs(arguments.group_timeout)));
+    let key = arguments.idempotency_key.clone();
+    let mut made = carry_out(&plan, &body, &arguments, key, api, &mut pace).await?;
+    if plan.later().next().is_some() {
+        printer.aside(&applied_sheet(&made.known.applied));
+        printer.note("The groups are made; the rest is activated when their members are known.");
+        let answer: Answer<Plan> = api.send(Call::post(&["plan"]).body(body.clone())).await?;
+        let rest = answer.known;
+        require_rest(&plan, &rest)?;
+        if rest.to_make().next().is_some() {
+            let key = arguments
+                .idempotency_key
+                .as_ref()
+                .map(|key| format!("{key}-later"));
+            let more = carry_out(&rest, &body, &arguments, key, api, &mut pace).await?;
+            made = joined(made, more);
+        }
+    }
+    printer.answer(&made.value, |_| applied_sheet(&made.known.applied))
+}
+
+/// Has the server apply a plan. While the members of its groups are being found, it asks again; also where a stage of a
+/// rollout opened at the same moment, which refuses a plan that is still the same.
+async fn carry_out(
+    plan: &Plan,
+    document: &Value,
+    arguments: &ApplyArgs,
+    key: Option<String>,
+    api: &Api,
+    pace: &mut Pace,
+) -> Result<Answer<Applied>, CliError> {
     let mut body = json!({"plan_sha256": plan.plan_sha256});
     if let Some(budget) = arguments.deletion_budget {
         body["deletion_budget"] = budget.into();
     }
-    let call = Call::create(&["apply"], body, arguments.idempotency_key);
-    let answer: Answer<Applied> = api.send(call).await?;
-    printer.answer(&answer.value, |_| {
-        Sheet::new().rows("changes that were made", &HEADER, rows(&answer.known.applied))
-    })
+    let mut spinner = None;
+    let mut tries = 0;
+    loop {
+        let call = Call::create(&["apply"], body.clone(), key.clone());
+        match api.send(call).await {
+            Err(CliError::Refused(problem)) if problem.is_for_now() => {
+                spinner
+                    .get_or_insert_with(|| progress::spinner("waiting for the members of groups".to_owned()));
+                if !pace.next().await {
+                    return Err(CliError::Refused(problem));
+                }
+            }
+            Err(CliError::Refused(problem)) if problem.code == "plan_changed" && tries < TRIES_MAX => {
+                tries += 1;
+                let again: Answer<Plan> = api.send(Call::post(&["plan"]).body(document.clone())).await?;
+                if again.known.plan_sha256 != plan.plan_sha256 {
+                    return Err(CliError::Refused(problem));
+                }
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// What the second plan of a folder may do is what the first one left for it.
+fn require_rest(plan: &Plan, rest: &Plan) -> Result<(), CliError> {
+    let is_left = |change: &Change| {
+        change.action == "activate"
+            && plan
+                .later()
+                .any(|later| (&later.policy, &later.version) == (&change.policy, &change.version))
+    };
+    match rest.differences().find(|change| !is_left(change)) {
+        None => Ok(()),
+        Some(other) => Err(CliError::Failed(format!(
+            "the first part of the plan was applied, and what is left is another plan now ({} {}). Nothing more was \
+             changed; look at it with `muster plan`",
+            other.action.replace('_', " "),
+            other.name()
+        ))),
+    }
+}
+
+/// Two answers as one.
+fn joined(first: Answer<Applied>, second: Answer<Applied>) -> Answer<Applied> {
+    let Answer { mut value, mut known } = first;
+    known.applied.extend(second.known.applied);
+    if let Some(members) = value.as_object_mut() {
+        members.remove("later");
+    }
+    if let (Some(applied), Value::Array(more)) = (value["applied"].as_array_mut(), &second.value["applied"]) {
+        applied.extend(more.iter().cloned());
+    }
+    Answer { value, known }
+}
+
+fn applied_sheet(applied: &[Change]) -> Sheet {
+    Sheet::new().rows("changes that were made", &HEADER, rows(applied))
+}
+
+/// A plan, with the request that made it.
+struct Planned {
+    body: Value,
+    answer: Answer<Plan>,
 }
 
 /// Reads the folder and has the server plan it.
-async fn planned(source: &Source, api: &Api) -> Result<Answer<Plan>, CliError> {
+async fn planned(source: &Source, api: &Api) -> Result<Planned, CliError> {
     let folder = Folder::read(&source.folder)?;
     let known = match &source.secrets_file {
         Some(path) => secrets::read_file(path)?,
@@ -182,9 +286,36 @@ async fn planned(source: &Source, api: &Api) -> Result<Answer<Plan>, CliError> {
     if source.partial {
         body["partial"] = true.into();
     }
-    api.send(Call::post(&["plan"]).body(body))
-        .await
-        .map_err(|error| with_places(error, &source.folder, &read.places))
+    let answer = api.send(Call::post(&["plan"]).body(body.clone())).await;
+    let answer = answer.map_err(|error| with_places(error, &source.folder, &read.places))?;
+    Ok(Planned { body, answer })
+}
+
+impl Plan {
+    /// What is, or would be, otherwise on the server.
+    fn differences(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(|change| change.action != "keep")
+    }
+
+    /// What applying it does.
+    fn to_make(&self) -> impl Iterator<Item = &Change> {
+        self.differences()
+            .filter(|change| change.action != "activate_later")
+    }
+
+    /// What another plan activates, when the groups of this one are made.
+    fn later(&self) -> impl Iterator<Item = &Change> {
+        let changes = self.changes.iter();
+        changes.filter(|change| change.action == "activate_later")
+    }
+}
+
+impl Change {
+    /// The name of what it is about.
+    fn name(&self) -> &str {
+        let name = self.group.as_deref().or(self.policy.as_deref());
+        name.unwrap_or_default()
+    }
 }
 
 /// Says in which file and line a refused field stands.
@@ -204,20 +335,16 @@ fn with_places(error: CliError, folder: &Path, places: &BTreeMap<String, String>
     CliError::Refused(Box::new(problem))
 }
 
-const HEADER: [&str; 4] = ["action", "policy", "version", "detail"];
+const HEADER: [&str; 4] = ["action", "name", "version", "detail"];
 
 fn sheet_of(plan: &Plan) -> Sheet {
-    let kept = plan
-        .changes
-        .iter()
-        .filter(|change| change.action == "keep")
-        .count();
+    let differences = plan.differences().count();
     Sheet::new()
         .rows("changes", &HEADER, rows(&plan.changes))
         .fields(vec![
-            ("changes", Some((plan.changes.len() - kept).to_string())),
+            ("changes", Some(differences.to_string())),
             ("deletions", Some(plan.deletions.to_string())),
-            ("kept", Some(kept.to_string())),
+            ("kept", Some((plan.changes.len() - differences).to_string())),
             ("plan sha256", Some(plan.plan_sha256.clone())),
         ])
 }
@@ -230,7 +357,7 @@ fn rows(changes: &[Change]) -> Vec<Vec<String>> {
         };
         vec![
             change.action.replace('_', " "),
-            change.policy.clone().unwrap_or_default(),
+            change.name().to_owned(),
             change.version.clone().unwrap_or_default(),
             detail,
         ]

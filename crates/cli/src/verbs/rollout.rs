@@ -121,6 +121,18 @@ struct Gate {
     failed: u64,
     sample: u64,
     limit: f64,
+    slos: Vec<Slo>,
+}
+
+/// A further objective of a gate.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Slo {
+    name: String,
+    count: u64,
+    of: u64,
+    limit: f64,
+    state: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -350,6 +362,18 @@ fn rollout(printer: &Printer, rollout: &Rollout) -> Sheet {
     });
     let opened = rollout.stages.iter().filter(|stage| stage.state != "waiting");
     let gates = opened.filter_map(|stage| stage.gate.as_ref().map(|gate| (stage, gate)));
+    let objectives = gates.clone().flat_map(|(stage, gate)| {
+        gate.slos.iter().map(|slo| {
+            vec![
+                stage.name.clone(),
+                slo.name.clone(),
+                format!("{} of {}", slo.count, slo.of),
+                format!("{} %", slo.limit * 100.0),
+                slo.state.replace('_', " "),
+            ]
+        })
+    });
+    let objectives: Vec<Vec<String>> = objectives.collect();
     let gates = gates.map(|(stage, gate)| {
         vec![
             stage.name.clone(),
@@ -360,7 +384,7 @@ fn rollout(printer: &Printer, rollout: &Rollout) -> Sheet {
             gate.reason.clone(),
         ]
     });
-    Sheet::new()
+    let sheet = Sheet::new()
         .fields(vec![
             ("id", Some(rollout.id.clone())),
             (
@@ -388,7 +412,12 @@ fn rollout(printer: &Printer, rollout: &Rollout) -> Sheet {
             "gates",
             &["stage", "gate", "verdict", "failed", "limit", "numbers"],
             gates.collect(),
-        )
+        );
+    if objectives.is_empty() {
+        return sheet;
+    }
+    let header = ["stage", "objective", "missed by", "limit", "state"];
+    sheet.rows("objectives", &header, objectives)
 }
 
 fn decisions(printer: &Printer, decisions: &[Decision]) -> Sheet {

@@ -15,7 +15,7 @@ use muster_control::{
         scope::{RolloutRead, RolloutWrite},
     },
     audit, policy,
-    rollout::{self, Rollout, RolloutView, StageView, Wanted},
+    rollout::{self, Rollout, RolloutView, SloView, StageView, Wanted},
 };
 use muster_model::{
     DeviceId, GroupId, RolloutId, RolloutState, SettingState, TenantId, Timestamp,
@@ -304,8 +304,38 @@ pub struct Numbers {
     pub sample: u64,
     pub method: &'static str,
     pub promotion: &'static str,
+    /// The other objectives of the gate.
+    pub slos: Vec<Slo>,
     /// Name, class, start and width of each part of the bar.
     pub bar: Vec<(&'static str, &'static str, u64, u64)>,
+}
+
+/// A further objective of a gate.
+#[derive(Debug)]
+pub struct Slo {
+    pub name: String,
+    pub measured: String,
+    pub limit: String,
+    pub state: Badge,
+}
+
+impl Slo {
+    fn of(slo: &SloView) -> Slo {
+        Slo {
+            name: slo.name.clone(),
+            measured: format!("{} of {}", slo.count, slo.of),
+            limit: percent(slo.limit),
+            state: match slo.state {
+                "within" => Badge::new("within", ui::Tone::Good),
+                "over" | "shown_over" => Badge::new("over", ui::Tone::Bad),
+                _ => Badge::new("not measured", ui::Tone::Wait),
+            },
+        }
+    }
+}
+
+fn percent(ratio: f64) -> String {
+    format!("{:.2} %", ratio * 100.0)
 }
 
 impl Numbers {
@@ -323,7 +353,6 @@ impl Numbers {
             start += part.3;
             part
         });
-        let percent = |ratio: f64| format!("{:.2} %", ratio * 100.0);
         let state = match stage.state {
             StageState::Waiting => Badge::new("waiting", ui::Tone::Off),
             StageState::Open => Badge::new("open", ui::Tone::Wait),
@@ -356,6 +385,7 @@ impl Numbers {
             sample: stage.gate.sample,
             method: stage.gate.method,
             promotion: stage.gate.promotion,
+            slos: stage.gate.slos.iter().map(Slo::of).collect(),
             bar: bar.collect(),
         }
     }
@@ -366,7 +396,10 @@ fn page_state(view: &RolloutView) -> String {
     let stages: Vec<String> = view
         .stages
         .iter()
-        .map(|stage| format!("{}{}", stage.state.as_str(), stage.gate.verdict))
+        .map(|stage| {
+            let slos: String = stage.gate.slos.iter().map(|slo| slo.state).collect();
+            format!("{}{}{slos}", stage.state.as_str(), stage.gate.verdict)
+        })
         .collect();
     format!(
         "{}-{}-{}",
@@ -394,6 +427,8 @@ fn live(view: &RolloutView, now: Timestamp) -> serde_json::Value {
             ("sample", serde_json::json!(numbers.sample)),
             ("reason", serde_json::json!(numbers.reason)),
         ];
+        let measured = numbers.slos.iter().enumerate();
+        fields.extend(measured.map(|(slo, of)| (format!("slo{slo}-{at}"), serde_json::json!(of.measured))));
         fields.extend(
             values
                 .into_iter()

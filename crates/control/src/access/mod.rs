@@ -111,6 +111,12 @@ impl<S> Permit<S> {
         TenantScope::Tenant(self.author.tenant.uuid())
     }
 
+    /// Whether the caller holds these scopes as well.
+    pub fn also_holds<T: Scopes>(&self) -> bool {
+        let holds = |wanted: &&str| self.held.split(' ').any(|held| held == *wanted);
+        T::NAMES.iter().all(holds)
+    }
+
     /// Refuses to hand on a scope that the caller does not hold: a credential never makes a stronger one.
     fn require_held<'a>(&self, mut wanted: impl Iterator<Item = &'a str>) -> Result<(), Problem> {
         match wanted.find(|wanted| !self.held.split(' ').any(|held| held == *wanted)) {

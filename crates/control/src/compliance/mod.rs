@@ -20,7 +20,10 @@ mod tests;
 mod view;
 mod work;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use muster_model::{
     DeviceId, PolicyId, TenantId, Timestamp,
@@ -98,6 +101,18 @@ pub fn evaluate_device(
     let labels = devices::labels(tx, tenant, device.id)?;
     let known = Known::of(device, facts.as_ref(), Some(&labels));
     Ok(rules::evaluate(policies, &known.subject(), reported, now))
+}
+
+/// The devices that violate a rule or setting of a policy now, by what was evaluated last.
+pub fn violating(
+    tx: &mut Tx,
+    tenant: TenantId,
+    policy: PolicyId,
+    subject: &str,
+) -> Result<HashSet<DeviceId>, Problem> {
+    Ok(store::violating(tx, tenant, policy, subject)?
+        .into_iter()
+        .collect())
 }
 
 /// What is stored of a device's evaluation; its row is locked.

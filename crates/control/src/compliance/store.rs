@@ -107,6 +107,8 @@ statements! {
         AND COALESCE(v.escalated_at, 0) >= $7 ORDER BY v.violation_id DESC LIMIT $8");
     COUNT_ESCALATED = "SELECT COUNT(*) FROM compliance_violation WHERE tenant_id = $1 AND resolved_at IS NULL \
         AND escalated_at IS NOT NULL";
+    VIOLATING = "SELECT device_id FROM compliance_violation WHERE tenant_id = $1 AND policy_id = $2 AND subject = $3 \
+        AND resolved_at IS NULL AND unknown_since IS NULL";
     BY_SUBJECT = "SELECT policy_id, subject, COUNT(*) FROM compliance_violation \
         WHERE tenant_id = $1 AND resolved_at IS NULL AND unknown_since IS NULL GROUP BY policy_id, subject";
     BY_SEVERITY = "SELECT severity, COUNT(*) FROM compliance_violation WHERE tenant_id = $1 AND resolved_at IS NULL \
@@ -458,6 +460,18 @@ pub fn list_open(
 
 pub fn count_escalated(tx: &mut Tx, tenant: TenantId) -> Result<i64, StorageError> {
     tx.query_one(&COUNT_ESCALATED, &[&tenant.uuid()], |row| row.get(0))
+}
+
+/// The devices that violate a subject of a policy.
+pub fn violating(
+    tx: &mut Tx,
+    tenant: TenantId,
+    policy: PolicyId,
+    subject: &str,
+) -> Result<Vec<DeviceId>, StorageError> {
+    tx.query(&VIOLATING, &[&tenant.uuid(), &policy.uuid(), &subject], |row| {
+        Ok(DeviceId::from_uuid(row.get(0)?))
+    })
 }
 
 /// Violating devices by policy and subject.

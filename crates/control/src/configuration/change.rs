@@ -1,6 +1,6 @@
 //! Applying a plan: every change of it in one transaction, or none.
 
-use muster_model::{RolloutId, text::VersionLabel};
+use muster_model::{GroupId, RolloutId, text::VersionLabel};
 use muster_trust::key::Digest;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,12 +12,13 @@ use super::{
 use crate::{
     Settings,
     access::problem::{
-        CONFLICT, DELETION_BUDGET_EXCEEDED, ILLEGAL_STATE, NAME_TAKEN, NOT_FOUND, PLAN_CHANGED,
-        PRUNE_REQUIRED, Problem, VERSION_EXISTS,
+        CONFLICT, DELETION_BUDGET_EXCEEDED, FORBIDDEN, GROUP_IN_USE, ILLEGAL_STATE, NAME_TAKEN, NOT_FOUND,
+        PLAN_CHANGED, PRUNE_REQUIRED, Problem, VERSION_EXISTS,
     },
     audit::LoggedTx,
+    groups,
     policy::{self, Policy},
-    rollout::{self, Rollout, Target},
+    rollout::{self, Rollout},
     secrets::TenantKeys,
 };
 
@@ -30,6 +31,18 @@ pub struct Applied {
     #[schema(value_type = Option<String>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout_id: Option<RolloutId>,
+    /// Of a group that was made.
+    #[schema(value_type = Option<String>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_id: Option<GroupId>,
+}
+
+/// What came of a plan.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub applied: Vec<Applied>,
+    /// Activations that another plan makes, when the groups that this one made are ready.
+    pub later: Vec<Change>,
 }
 
 /// Which plan is to be applied.
@@ -40,6 +53,8 @@ pub struct Order {
     pub document: Option<Entries>,
     /// How many deletions the caller agrees to.
     pub deletion_budget: usize,
+    /// Whether the caller holds the scope that a document with groups needs.
+    pub may_change_groups: bool,
 }
 
 /// Applies the plan with this digest. `document` is for a caller that sends the planned document again; without one, the
@@ -49,7 +64,7 @@ pub fn apply(
     keys: &TenantKeys,
     settings: &Settings,
     order: &Order,
-) -> Result<Vec<Applied>, Problem> {
+) -> Result<Outcome, Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
     let (sha256, document) = (order.plan_sha256, order.document.as_ref());
     let kept = super::planned(tx, tenant, &sha256, at)?;
@@ -57,6 +72,12 @@ pub fn apply(
         NOT_FOUND
             .detail("No plan has this digest. A plan can be applied for an hour: plan the document again.")
     })?;
+    if entries.groups.is_some() && !order.may_change_groups {
+        return Err(FORBIDDEN.detail(
+            "The document has groups: applying it needs the scope group:write as well. Ask for a token of a client that \
+             holds it, or plan the document without `groups`.",
+        ));
+    }
     let state = super::state(tx, tenant, entries)?;
     let steps = rules::steps(entries, &state).map_err(moved_on)?;
     let plan = rules::plan_of(tenant, entries, &steps)?;
@@ -79,7 +100,8 @@ pub fn apply(
         ("configuration", sha256.to_hex()),
         detail,
     )?;
-    Ok(applied)
+    let later = plan.later().cloned().collect();
+    Ok(Outcome { applied, later })
 }
 
 /// Nothing is deleted unless it was asked for when planning, nor more than the caller expects when applying.
@@ -98,6 +120,12 @@ fn check_deletions(plan: &Plan, left_out: LeftOut, budget: usize) -> Result<(), 
     }
 }
 
+/// The next changes of what a tenant counts, if nobody else makes any meanwhile.
+struct Counters {
+    generation: u64,
+    groups: i64,
+}
+
 fn make(
     tx: &mut LoggedTx<'_>,
     keys: &TenantKeys,
@@ -105,60 +133,136 @@ fn make(
     state: &State,
     steps: &[Step<'_>],
 ) -> Result<Vec<Applied>, Problem> {
-    let tenant = tx.tenant();
-    let mut generation = state.generation;
+    let mut counters = Counters {
+        generation: state.generation,
+        groups: state.groups.version,
+    };
     let mut applied = Vec::new();
     for Step { change, work } in steps {
-        let rollout_id = match work {
-            Work::Create { name, description } => {
-                policy::create(tx, name, description.map(str::to_owned))?;
-                None
-            }
-            Work::Describe { description } => {
-                let policy = policy::resolve(tx, tenant, &change.policy)?;
-                policy::describe(tx, &policy, description)?;
-                None
-            }
-            Work::AddVersion { label, content } => {
-                let policy = policy::resolve(tx, tenant, &change.policy)?;
-                policy::make_version(tx, &policy, label, content)?;
-                None
-            }
-            Work::Activate { label, target } => {
-                let policy = policy::resolve(tx, tenant, &change.policy)?;
-                let next = generation + 1;
-                let (id, newest) = activate(tx, keys, settings, &policy, (label, target), next)?;
-                generation = newest;
-                Some(id)
-            }
-            Work::Restore => {
-                let policy = named(tx, &change.policy)?;
-                policy::restore(tx, &policy)?;
-                None
-            }
-            Work::Withdraw { rollout } => {
-                generation += 1;
-                withdraw(tx, settings, rollout, generation)?;
-                Some(rollout.id)
-            }
-            Work::Archive { active } => {
-                if let Some(rollout) = active {
-                    generation += 1;
-                    withdraw(tx, settings, rollout, generation)?;
-                }
-                archive(tx, &change.policy)?;
-                active.as_ref().map(|rollout| rollout.id)
-            }
-            Work::Keep => continue,
-        };
-        let policy = named(tx, &change.policy)?;
-        policy::manage(tx, &policy, policy::MANAGED_BY_DOCUMENTS)?;
-        applied.push(Applied {
+        if matches!(work, Work::Keep) {
+            continue;
+        }
+        let mut made = Applied {
             change: change.clone(),
-            rollout_id,
-        });
+            rollout_id: None,
+            group_id: None,
+        };
+        match (&change.group, &change.policy) {
+            (Some(_), _) => made.group_id = about_group(tx, work, &mut counters.groups)?,
+            (None, Some(name)) => {
+                let generation = &mut counters.generation;
+                made.rollout_id = about_policy(tx, keys, settings, name, work, generation)?;
+                let policy = named(tx, name)?;
+                policy::manage(tx, &policy, policy::MANAGED_BY_DOCUMENTS)?;
+            }
+            (None, None) => return Err(Problem::internal("a change is about nothing")),
+        }
+        applied.push(made);
     }
     Ok(applied)
+}
+
+/// Makes, changes or deletes a group. A change of another group in between is seen by the version that they share.
+fn about_group(
+    tx: &mut LoggedTx<'_>,
+    work: &Work<'_>,
+    version: &mut i64,
+) -> Result<Option<GroupId>, Problem> {
+    let (made, id) = match work {
+        Work::CreateGroup { group } => {
+            let group = groups::create(tx, group)?;
+            (group.version, Some(group.id))
+        }
+        Work::UpdateGroup { before, wanted } => {
+            let group = groups::update(tx, before, wanted).map_err(gone)?;
+            (group.version, None)
+        }
+        Work::DeleteGroup { group } => {
+            let deleted = groups::delete(tx, group).map_err(|problem| in_use(problem, &group.name));
+            (deleted.map_err(gone)?, None)
+        }
+        Work::Create { .. }
+        | Work::Describe { .. }
+        | Work::AddVersion { .. }
+        | Work::Activate { .. }
+        | Work::Restore
+        | Work::Withdraw { .. }
+        | Work::Archive { .. }
+        | Work::Keep => return Err(Problem::internal("a change of a policy is told of a group")),
+    };
+    *version += 1;
+    if made == *version { Ok(id) } else { Err(changed()) }
+}
+
+fn in_use(mut problem: Problem, name: &str) -> Problem {
+    if problem.kind == GROUP_IN_USE {
+        problem.detail = format!("{name}: {} Nothing was changed.", problem.detail);
+    }
+    problem
+}
+
+/// Somebody deleted it meanwhile.
+fn gone(problem: Problem) -> Problem {
+    if problem.kind == NOT_FOUND {
+        changed()
+    } else {
+        problem
+    }
+}
+
+fn about_policy(
+    tx: &mut LoggedTx<'_>,
+    keys: &TenantKeys,
+    settings: &Settings,
+    name: &str,
+    work: &Work<'_>,
+    generation: &mut u64,
+) -> Result<Option<RolloutId>, Problem> {
+    let tenant = tx.tenant();
+    match work {
+        Work::Create { name, description } => {
+            policy::create(tx, name, description.map(str::to_owned))?;
+            Ok(None)
+        }
+        Work::Describe { description } => {
+            let policy = policy::resolve(tx, tenant, name)?;
+            policy::describe(tx, &policy, description)?;
+            Ok(None)
+        }
+        Work::AddVersion { label, content } => {
+            let policy = policy::resolve(tx, tenant, name)?;
+            policy::make_version(tx, &policy, label, content)?;
+            Ok(None)
+        }
+        Work::Activate { label, order } => {
+            let policy = policy::resolve(tx, tenant, name)?;
+            let next = *generation + 1;
+            let (id, newest) = activate(tx, keys, settings, &policy, (label, order), next)?;
+            *generation = newest;
+            Ok(Some(id))
+        }
+        Work::Restore => {
+            let policy = named(tx, name)?;
+            policy::restore(tx, &policy)?;
+            Ok(None)
+        }
+        Work::Withdraw { rollout } => {
+            *generation += 1;
+            withdraw(tx, settings, rollout, *generation)?;
+            Ok(Some(rollout.id))
+        }
+        Work::Archive { active } => {
+            if let Some(rollout) = active {
+                *generation += 1;
+                withdraw(tx, settings, rollout, *generation)?;
+            }
+            archive(tx, name)?;
+            Ok(active.as_ref().map(|rollout| rollout.id))
+        }
+        Work::CreateGroup { .. } | Work::UpdateGroup { .. } | Work::DeleteGroup { .. } | Work::Keep => {
+            Err(Problem::internal("a change of a group is told of a policy"))
+        }
+    }
 }
 
 /// The policy of this name, archived or not.
@@ -199,18 +303,18 @@ fn archive(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     }
 }
 
-/// Activations of a tenant take turns by their generation. One that gets another than the next was preceded by one that
+/// A group that is still being evaluated refuses this with a time to try again. Activations of a tenant take turns by their generation. One that gets another than the next was preceded by one that
 /// the plan does not know.
 fn activate(
     tx: &mut LoggedTx<'_>,
     keys: &TenantKeys,
     settings: &Settings,
     policy: &Policy,
-    (label, target): (&VersionLabel, &Target),
+    (label, order): (&VersionLabel, &rollout::Order),
     generation: u64,
 ) -> Result<(RolloutId, u64), Problem> {
     let tenant = tx.tenant();
-    let prepared = rollout::prepare(tx, tenant, rollout::Order::of(target.clone()))?;
+    let prepared = rollout::prepare(tx, tenant, order.clone())?;
     let rollout = rollout::activate(tx, keys, settings, policy.id, label, prepared)?;
     let first = rollout.plan.gathered_generation.unwrap_or(rollout.generation);
     if first == generation {

@@ -1,18 +1,25 @@
 //! The document: its form as JSON, and what it says once it was checked.
 
 use muster_model::{
+    GroupId,
+    rollout::{StageRequest, Window},
     rules::Rule,
-    text::{Name, VersionLabel},
+    text::{Description, Name, VersionLabel},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{DOCUMENT_BYTES_MAX, POLICIES_MAX, VERSIONS_MAX, rules::LeftOut};
+use super::{
+    DOCUMENT_BYTES_MAX, POLICIES_MAX, VERSIONS_MAX,
+    rules::{Active, LeftOut},
+    target::{KnownGroups, TargetDocument},
+};
 use crate::{
     access::problem::{BODY_TOO_LARGE, FieldError, INVALID, Problem, SETTINGS_INVALID},
+    groups::{self, GROUPS_MAX, Group, NewGroup},
     policy::{self, Content, Policy},
-    rollout::{Rollout, Target},
+    rollout::{self, Course},
 };
 
 /// The version of the document's form.
@@ -27,8 +34,28 @@ const ERRORS_MAX: usize = 100;
 pub struct Document {
     /// 1.
     pub format: u32,
+    /// By name. A document without this member says nothing about groups; one that has it says which there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<GroupDocument>>,
     /// By name.
     pub policies: Vec<PolicyDocument>,
+}
+
+/// A dynamic group. Its labels are no part of a document: they are said of devices, one by one or from a table.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupDocument {
+    #[schema(value_type = String)]
+    pub name: Name,
+    /// Kept as it is where the document has none.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Description>,
+    /// An expression; members are the active devices for which it is true…
+    pub include: String,
+    /// …and for which this one is not true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude: Option<String>,
 }
 
 /// A policy. What is left out of it is kept as it is.
@@ -69,12 +96,23 @@ pub struct ActiveDocument {
     pub version: VersionLabel,
     /// Every device when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<Target>,
+    pub target: Option<TargetDocument>,
+    /// As in `POST /policies/{id}/activate`; a pilot of 10 %, a canary of 25 % and everything when absent. Other stages for
+    /// what is active already count from the next activation on.
+    #[schema(value_type = Option<Vec<Object>>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stages: Option<Vec<StageRequest>>,
+    /// When devices may be moved, as in `POST /policies/{id}/activate`; always when absent.
+    #[schema(value_type = Option<Vec<Object>>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows: Option<Vec<Window>>,
 }
 
-/// A checked document: names are unique, contents are canonical, policies are sorted by name.
+/// A checked document: names are unique, contents are canonical, groups and policies are sorted by name.
 #[derive(Debug, Clone)]
 pub struct Entries {
+    /// Nothing where the document does not say which groups there are.
+    pub(super) groups: Option<Vec<NewGroup>>,
     pub(super) policies: Vec<PolicyEntry>,
     pub(super) left_out: LeftOut,
 }
@@ -84,6 +122,8 @@ pub struct Entries {
 #[serde(deny_unknown_fields)]
 pub(super) struct Kept {
     format: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    groups: Option<Vec<GroupDocument>>,
     policies: Vec<PolicyDocument>,
     #[serde(default)]
     left_out: LeftOut,
@@ -93,10 +133,16 @@ impl Kept {
     pub(super) fn checked(self) -> Result<Entries, Problem> {
         let Kept {
             format,
+            groups,
             policies,
             left_out,
         } = self;
-        Document { format, policies }.checked(left_out)
+        let document = Document {
+            format,
+            groups,
+            policies,
+        };
+        document.checked(left_out)
     }
 }
 
@@ -106,13 +152,22 @@ pub(super) struct PolicyEntry {
     pub name: Name,
     pub description: Option<String>,
     pub versions: Vec<(VersionLabel, Content)>,
-    pub active: Option<(VersionLabel, Target)>,
+    pub active: Option<ActiveEntry>,
+}
+
+/// What is to be active, for whom, and how it gets there.
+#[derive(Debug, Clone)]
+pub(super) struct ActiveEntry {
+    pub version: VersionLabel,
+    pub target: TargetDocument,
+    pub course: Course,
 }
 
 impl Document {
-    pub(super) fn of(policies: Vec<PolicyDocument>) -> Document {
+    pub(super) fn of(groups: Vec<GroupDocument>, policies: Vec<PolicyDocument>) -> Document {
         Document {
             format: FORMAT,
+            groups: Some(groups).filter(|groups| !groups.is_empty()),
             policies,
         }
     }
@@ -130,6 +185,7 @@ impl Document {
         if self.policies.len() > POLICIES_MAX {
             return Err(INVALID.detail(format!("A document has at most {POLICIES_MAX} policies.")));
         }
+        let groups = self.groups.map(checked_groups).transpose()?;
         let mut errors = Vec::new();
         let mut policies = Vec::with_capacity(self.policies.len());
         for policy in self.policies {
@@ -147,7 +203,11 @@ impl Document {
         if let Some(pair) = policies.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(INVALID.detail(format!("The document has the policy {} twice.", pair[0].name)));
         }
-        Ok(Entries { policies, left_out })
+        Ok(Entries {
+            groups,
+            policies,
+            left_out,
+        })
     }
 }
 
@@ -177,6 +237,8 @@ impl PolicyDocument {
                 "A policy of a document has at most {VERSIONS_MAX} versions."
             ))));
         }
+        let active = self.active.map(|active| active.checked(&self.versions));
+        let active = active.transpose().map_err(here)?;
         let mut versions: Vec<(VersionLabel, Content)> = Vec::with_capacity(self.versions.len());
         let mut labels = std::collections::BTreeSet::new();
         for VersionDocument {
@@ -198,13 +260,6 @@ impl PolicyDocument {
                 Err(problem) => return Err(here(problem)),
             }
         }
-        let active = match self.active {
-            Some(active) => {
-                let target = active.target.unwrap_or_default().checked().map_err(here)?;
-                Some((active.version, target))
-            }
-            None => None,
-        };
         Ok(PolicyEntry {
             name,
             description: self.description,
@@ -230,14 +285,85 @@ impl VersionDocument {
 }
 
 impl ActiveDocument {
-    pub(super) fn of(rollout: Rollout) -> ActiveDocument {
-        ActiveDocument::new(rollout.version, rollout.plan.target)
+    pub(super) fn of(active: &Active, known: &KnownGroups) -> ActiveDocument {
+        ActiveEntry {
+            version: active.rollout.version.clone(),
+            target: TargetDocument::of(&active.rollout.plan.target, known),
+            course: active.course.clone(),
+        }
+        .document()
     }
 
-    fn new(version: VersionLabel, target: Target) -> ActiveDocument {
-        let target = (target != Target::default()).then_some(target);
-        ActiveDocument { version, target }
+    /// `versions` are those that the document has of the policy.
+    fn checked(self, versions: &[VersionDocument]) -> Result<ActiveEntry, Problem> {
+        let course = Course::read(self.stages.as_deref(), self.windows.as_deref())?;
+        let version = versions.iter().find(|version| version.version == self.version);
+        rollout::check_objectives(&course.stages, version.map(|version| version.rules.as_slice()))?;
+        Ok(ActiveEntry {
+            version: self.version,
+            target: self.target.unwrap_or_default().checked()?,
+            course,
+        })
     }
+}
+
+impl ActiveEntry {
+    /// The one form of it.
+    fn document(&self) -> ActiveDocument {
+        ActiveDocument {
+            version: self.version.clone(),
+            target: Some(self.target.clone()).filter(|target| *target != TargetDocument::default()),
+            stages: self.course.stages_asked(),
+            windows: self.course.windows_asked(),
+        }
+    }
+}
+
+impl GroupDocument {
+    pub(super) fn of(group: &Group) -> Result<GroupDocument, Problem> {
+        let description = group.description.as_deref().map(Description::parse);
+        Ok(GroupDocument {
+            name: Name::parse(&group.name).map_err(Problem::internal)?,
+            description: description.transpose().map_err(Problem::internal)?,
+            include: group.include.clone(),
+            exclude: group.exclude.clone(),
+        })
+    }
+
+    fn checked(self) -> Result<NewGroup, Problem> {
+        let place = format!("groups/{}", self.name);
+        if self.name.as_str().parse::<GroupId>().is_ok() {
+            return Err(INVALID.detail(format!(
+                "{place}: a document cannot have a group whose name looks like an id."
+            )));
+        }
+        let (include, exclude) =
+            groups::canonical(&self.include, self.exclude.as_deref()).map_err(|mut problem| {
+                problem.detail = format!("{place}: {}", problem.detail);
+                let errors = fields_of(problem.clone(), &place);
+                problem.with_errors(errors)
+            })?;
+        Ok(NewGroup {
+            name: self.name,
+            description: self.description,
+            include,
+            exclude,
+        })
+    }
+}
+
+/// The groups of a document, by name.
+fn checked_groups(groups: Vec<GroupDocument>) -> Result<Vec<NewGroup>, Problem> {
+    if groups.len() > GROUPS_MAX {
+        return Err(INVALID.detail(format!("A document has at most {GROUPS_MAX} groups.")));
+    }
+    let checked = groups.into_iter().map(GroupDocument::checked);
+    let mut groups = checked.collect::<Result<Vec<NewGroup>, Problem>>()?;
+    groups.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    if let Some(pair) = groups.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        return Err(INVALID.detail(format!("The document has the group {} twice.", pair[0].name)));
+    }
+    Ok(groups)
 }
 
 impl Entries {
@@ -254,16 +380,23 @@ impl Entries {
                     rules,
                 )?);
             }
-            let active = entry.active.clone();
             policies.push(PolicyDocument {
                 name: entry.name.clone(),
                 description: entry.description.clone(),
                 versions,
-                active: active.map(|(version, target)| ActiveDocument::new(version, target)),
+                active: entry.active.as_ref().map(ActiveEntry::document),
             });
         }
+        let group = |group: &NewGroup| GroupDocument {
+            name: group.name.clone(),
+            description: group.description.clone(),
+            include: group.include.clone(),
+            exclude: group.exclude.clone(),
+        };
+        let groups = self.groups.as_ref();
         let kept = Kept {
             format: FORMAT,
+            groups: groups.map(|groups| groups.iter().map(group).collect()),
             policies,
             left_out: self.left_out,
         };

@@ -7,12 +7,17 @@
 //! Nothing is deleted by leaving it out. A plan that leaves out a policy, or what is active, says so, and cannot be applied
 //! until somebody planned it with `prune` (it is deleted, within a budget) or `partial` (it is kept). Deleting is
 //! withdrawing from devices and archiving: versions are immutable, and stay in storage and log.
+//!
+//! A document may say which groups there are, and needs the scopes of groups then. A target names them; an activation for a
+//! group that the same document makes or changes is left to another plan, because the group's members are found after the
+//! transaction that makes it: a stage of nobody would pass at once.
 
 mod api;
 mod change;
 mod document;
 mod rules;
 mod store;
+mod target;
 #[cfg(test)]
 mod tests;
 
@@ -28,16 +33,18 @@ use crate::{
     access::{
         Author, Permit,
         problem::{BUNDLE_CHANGED, ILLEGAL_STATE, Problem},
-        scope::ConfigRead,
+        scope::{ConfigRead, GroupRead},
     },
-    audit, policy, rollout,
+    audit, groups, policy, rollout,
     secrets::TenantKeys,
 };
 pub use api::router;
-pub use change::{Applied, Order, apply};
-pub use document::{ActiveDocument, Document, Entries, PolicyDocument, VersionDocument};
+pub use change::{Applied, Order, Outcome, apply};
+pub use document::{ActiveDocument, Document, Entries, GroupDocument, PolicyDocument, VersionDocument};
 pub use rules::{Action, Change, LeftOut, Plan};
-use rules::{Known, KnownVersion, State};
+use rules::{Active, Known, KnownVersion, State};
+use target::KnownGroups;
+pub use target::TargetDocument;
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;
@@ -54,14 +61,20 @@ pub const DELETION_BUDGET: usize = 5;
 /// How long a plan can be applied.
 const PLAN_TTL: Duration = Duration::from_secs(3600);
 
-/// The tenant's configuration as a document. Settings and rules are read from their checked bundles: what was edited in
+/// The tenant's configuration as a document, with its groups for a caller that may see them. Settings and rules are read from their checked bundles: what was edited in
 /// the database is refused with `bundle_changed`, and logged.
 pub async fn export(app: &App, permit: &Permit<ConfigRead>) -> Result<Document, Problem> {
     let tenant = permit.tenant();
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+    let with_groups = permit.also_holds::<GroupRead>();
     let exported = app
         .db
-        .read(permit.storage(), move |tx| read_document(tx, &keys))
+        .read(permit.storage(), move |tx| {
+            let groups = known_groups(tx, tenant)?;
+            let documents = groups.by_name.values().filter(|_| with_groups);
+            let documents = documents.map(GroupDocument::of).collect::<Result<_, Problem>>()?;
+            read_document(tx, &keys, &groups, documents)
+        })
         .await;
     if let Err(problem) = &exported
         && problem.kind == BUNDLE_CHANGED
@@ -144,14 +157,18 @@ fn planned(
 /// somebody activated anything since.
 fn state(tx: &mut Tx, tenant: TenantId, entries: &Entries) -> Result<State, Problem> {
     let generation = rollout::newest_generation(tx, tenant)?;
+    let groups = known_groups(tx, tenant)?;
     let mut active: BTreeMap<PolicyId, _> = rollout::current(tx, tenant)?
         .into_iter()
         .map(|rollout| (rollout.policy, rollout))
         .collect();
     let mut policies = BTreeMap::new();
     for policy in every_policy(tx, tenant)? {
+        let rollout = active.remove(&policy.id);
         let known = Known {
-            active: active.remove(&policy.id),
+            active: rollout
+                .map(|rollout| known_active(tx, tenant, rollout))
+                .transpose()?,
             versions: known_versions(tx, tenant, policy.id)?,
             policy,
         };
@@ -175,9 +192,25 @@ fn state(tx: &mut Tx, tenant: TenantId, entries: &Entries) -> Result<State, Prob
     }
     Ok(State {
         generation,
+        groups,
         policies,
         archived,
     })
+}
+
+/// The tenant's groups. Their version is read first: it says whether somebody changed any since.
+fn known_groups(tx: &mut Tx, tenant: TenantId) -> Result<KnownGroups, Problem> {
+    let version = groups::newest_version(tx, tenant)?;
+    let found = groups::list(tx, tenant, None, groups::GROUPS_MAX)?.into_iter();
+    Ok(KnownGroups {
+        version,
+        by_name: found.map(|group| (group.name.clone(), group)).collect(),
+    })
+}
+
+fn known_active(tx: &mut Tx, tenant: TenantId, rollout: rollout::Rollout) -> Result<Active, Problem> {
+    let course = rollout::Course::of(tx, tenant, &rollout)?;
+    Ok(Active { rollout, course })
 }
 
 fn known_versions(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<Vec<KnownVersion>, Problem> {
@@ -189,7 +222,12 @@ fn known_versions(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<Vec
     Ok(known.collect())
 }
 
-fn read_document(tx: &mut Tx, keys: &TenantKeys) -> Result<Document, Problem> {
+fn read_document(
+    tx: &mut Tx,
+    keys: &TenantKeys,
+    known: &KnownGroups,
+    groups: Vec<GroupDocument>,
+) -> Result<Document, Problem> {
     let tenant = keys.tenant;
     let mut bytes = 0;
     let mut policies = Vec::new();
@@ -204,10 +242,14 @@ fn read_document(tx: &mut Tx, keys: &TenantKeys) -> Result<Document, Problem> {
             }
             versions.push(VersionDocument::of(version.version, settings, opened.rules)?);
         }
-        let active = rollout::current_of(tx, tenant, policy.id)?.map(ActiveDocument::of);
+        let active = rollout::current_of(tx, tenant, policy.id)?;
+        let active = active
+            .map(|rollout| known_active(tx, tenant, rollout))
+            .transpose()?;
+        let active = active.map(|active| ActiveDocument::of(&active, known));
         policies.push(PolicyDocument::of(&policy, versions, active)?);
     }
-    let document = Document::of(policies);
+    let document = Document::of(groups, policies);
     if document.to_json()?.len() > DOCUMENT_BYTES_MAX {
         return Err(too_much());
     }

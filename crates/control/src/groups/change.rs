@@ -42,6 +42,15 @@ pub fn read_pair(include: &str, exclude: Option<&str>) -> Result<Pair, Problem> 
     })
 }
 
+/// The one text of each expression of a group, or where which of them is wrong.
+pub fn canonical(include: &str, exclude: Option<&str>) -> Result<(String, Option<String>), Problem> {
+    let pair = read_pair(include, exclude)?;
+    Ok((
+        pair.include.to_string(),
+        pair.exclude.as_ref().map(ToString::to_string),
+    ))
+}
+
 /// Makes a group. Its members are found by the reconciler.
 pub fn create(tx: &mut LoggedTx<'_>, new: &NewGroup) -> Result<Group, Problem> {
     let pair = read_pair(&new.include, new.exclude.as_deref())?;
@@ -110,8 +119,9 @@ pub fn update(tx: &mut LoggedTx<'_>, group: &Group, wanted: &NewGroup) -> Result
     Ok(changed)
 }
 
-/// Deletes a group that nothing uses. Its name is free at once; its members' rows are removed by the reconciler.
-pub fn delete(tx: &mut LoggedTx<'_>, group: &Group) -> Result<(), Problem> {
+/// Deletes a group that nothing uses. Its name is free at once; its members' rows are removed by the reconciler. Answers the
+/// version of the tenant's groups that this makes.
+pub fn delete(tx: &mut LoggedTx<'_>, group: &Group) -> Result<i64, Problem> {
     let tenant = tx.tenant();
     let version = store::next_version(tx, tenant)?;
     if !store::hold(tx, tenant, group.id)? {
@@ -127,7 +137,7 @@ pub fn delete(tx: &mut LoggedTx<'_>, group: &Group) -> Result<(), Problem> {
     store::start_delete(tx, tenant, group.id, version)?;
     let detail = serde_json::json!({"name": group.name, "version": version});
     tx.record("group.deleted", ("group", group.id.to_string()), detail)?;
-    Ok(())
+    Ok(version)
 }
 
 /// Notes that something, such as a rollout, uses these groups: they are not deleted before [`let_go`].

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::access::problem::{ILLEGAL_STATE, NOT_FOUND, Problem};
 pub use api::router;
-pub use change::{NewGroup, create, delete, let_go, update, uses};
+pub use change::{NewGroup, canonical, create, delete, let_go, update, uses};
 pub use definition::{EXPRESSION_BYTES_MAX, Known};
 pub use evaluate::{Moves, settle};
 pub use memory::{Memberships, note, of};
@@ -111,6 +111,11 @@ pub fn list(
 ) -> Result<Vec<Group>, Problem> {
     let after = after.unwrap_or(GroupId::from_uuid(Uuid::nil()));
     Ok(store::groups(tx, tenant, after, limit)?)
+}
+
+/// The newest change of the tenant's groups; 0 when there never was a group.
+pub fn newest_version(tx: &mut Tx, tenant: TenantId) -> Result<i64, Problem> {
+    Ok(store::version(tx, tenant)?)
 }
 
 /// A page of a group's members by device id after `after`, at most `limit`.

@@ -52,7 +52,7 @@ async fn delete(scene: &Scene, group: GroupId) -> Result<(), Problem> {
     audit::commit(&scene.app, &Author::system(scene.tenant), move |tx| {
         let tenant = tx.tenant();
         let group = super::resolve(tx, tenant, &group.to_string())?;
-        super::delete(tx, &group)
+        super::delete(tx, &group).map(drop)
     })
     .await
 }

@@ -12,8 +12,10 @@
 mod activations;
 mod api;
 mod change;
+mod course;
 mod decisions;
 mod desired;
+mod objectives;
 mod plan;
 mod preview;
 mod progress;
@@ -35,8 +37,10 @@ use crate::access::problem::{NOT_FOUND, Problem};
 pub use activations::{Activations, DesiredSet};
 pub use api::router;
 pub use change::{Order, Prepared, Undone, activate, pause, prepare, promote, resume, take_back, undo};
+pub use course::Course;
 pub use decisions::{Decision, list as decisions_of};
 pub use desired::{DESIRED_STATE_DAYS, desired_for, ensure, load, reload};
+pub use objectives::check as check_objectives;
 pub use plan::{Counts, Hold, HoldKind, Plan, StageRun};
 pub use reconcile::reconcile;
 pub use reevaluate::reevaluate;
@@ -44,8 +48,10 @@ pub use report::{
     Accepted, DevicePolicy, OpenReport, Reporter, accept_report, device_settings, held, last_report,
     last_reported, policies_of, settings_of, take_facts, traits_of,
 };
-pub use rules::{ReportState, Target};
-pub use view::{DevicePage, GateView, RolloutDevice, RolloutView, StageView, Wanted, devices_of, view};
+pub use rules::{ReportState, TARGET_GROUPS_MAX, Target};
+pub use view::{
+    DevicePage, GateView, RolloutDevice, RolloutView, SloView, StageView, Wanted, devices_of, view,
+};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;

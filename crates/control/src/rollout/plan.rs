@@ -2,7 +2,7 @@
 
 use muster_model::{
     EntryId, GroupId, RolloutId, Timestamp,
-    gate::{GateDecision, OnFailure, OnInconclusive, Promotion, Verdict},
+    gate::{GateDecision, OnFailure, OnInconclusive, Promotion, SloObservation, Verdict},
     rollout::{Membership, StagePlan, StageState, Window, full_stage},
 };
 use serde::{Deserialize, Serialize};
@@ -113,7 +113,7 @@ pub struct StageOpening {
 }
 
 /// The counts of a stage: `devices` = `verified` + `failed` + `silent` + `pending`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
     pub devices: u64,
@@ -124,6 +124,9 @@ pub struct Counts {
     pub failed: u64,
     pub silent: u64,
     pub pending: u64,
+    /// What was measured for the other objectives of its gate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slos: Vec<SloObservation>,
 }
 
 impl Plan {

@@ -14,9 +14,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{Order, Prepared, change, current, rules::Target};
+use super::{Order, Prepared, change, current, objectives, rules::Target};
 use crate::{
     access::problem::Problem,
+    groups,
     policy::{self, Policy},
 };
 
@@ -84,6 +85,9 @@ pub fn preview(
     now: Timestamp,
 ) -> Result<PreviewView, Problem> {
     let version = policy::version(tx, tenant, policy.id, version)?;
+    // What the activation would be refused for is refused here, and no group that is not known counts as one of nobody.
+    objectives::check_for(&order.stages, &version)?;
+    groups::require_ready(tx, tenant, order.target.named_groups())?;
     let meant = change::meant(tx, tenant, &order)?;
     let Prepared { order, membership } = change::drawn(order, meant.iter().cloned());
     let mut strata: Vec<BTreeMap<&Stratum, u64>> = vec![BTreeMap::new(); order.stages.len()];

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::{
     ReportState, Rollout,
+    objectives::Objectives,
     plan::{Counts, Plan, StageOpening, StageRun},
     rules::Touched,
     store,
@@ -229,7 +230,12 @@ pub fn seen(
     settings: &Settings,
     now: Timestamp,
 ) -> Result<(Vec<Counts>, Option<Timestamp>), Problem> {
-    let ended: Option<Vec<Counts>> = rollout.plan.stages.iter().map(|stage| stage.ended).collect();
+    let ended: Option<Vec<Counts>> = rollout
+        .plan
+        .stages
+        .iter()
+        .map(|stage| stage.ended.clone())
+        .collect();
     if let Some(ended) = ended {
         return Ok((ended, None));
     }
@@ -273,7 +279,7 @@ pub fn decision(plan: &Plan, stage: &StageRun, counts: &Counts, now: Timestamp) 
         silent: counts.silent,
         pending: counts.pending,
         soaked_seconds: soaked.unwrap_or_default().as_secs(),
-        slos: Vec::new(),
+        slos: counts.slos.clone(),
     };
     decide(&stage.plan.gate, &observation)
 }
@@ -287,8 +293,9 @@ fn count_up_to(
     devices_max: usize,
 ) -> Result<Option<Tally>, Problem> {
     let judge = Judge::of(tx, tenant, rollout, settings, now)?;
+    let objectives = Objectives::of(tx, tenant, rollout)?;
     let mut tally = Tally {
-        stages: vec![Counts::default(); rollout.plan.stages.len()],
+        stages: objectives.nothing_measured(),
         outdated: Vec::new(),
         at: now,
     };
@@ -307,6 +314,7 @@ fn count_up_to(
                 continue;
             };
             counts.add(standing);
+            objectives.measure(stage, device, standing, counts);
             let opened = judge.stages[stage].map(|(opening, ..)| opening.at);
             let is_outdated = opened
                 .zip(device.judged_at)

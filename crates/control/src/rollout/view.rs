@@ -2,7 +2,7 @@
 
 use muster_model::{
     DeviceId, EntryId, PolicyId, RolloutId, RolloutState, TenantId, Timestamp,
-    gate::{GateDecision, Verdict},
+    gate::{GateDecision, SloDecision, SloState, Verdict},
     rollout::{StageState, Window, next_opening},
     text::VersionLabel,
 };
@@ -128,6 +128,40 @@ pub struct GateView {
     pub promotion: &'static str,
     /// `roll_back` or `hold`.
     pub on_failure: &'static str,
+    /// The other objectives of the gate.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub slos: Vec<SloView>,
+}
+
+/// A further objective of a gate: a share that must stay below its limit.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct SloView {
+    /// `compliance`, or `compliance:` and the name of a rule.
+    pub name: String,
+    /// Devices that miss it.
+    pub count: u64,
+    /// Devices that were measured.
+    pub of: u64,
+    pub limit: f64,
+    /// `unmeasured`, `within`, `over` (the gate fails when the stage is judged) or `shown_over` (it fails at once).
+    pub state: &'static str,
+}
+
+impl SloView {
+    fn of(slo: &SloDecision) -> SloView {
+        SloView {
+            name: slo.name.clone(),
+            count: slo.count,
+            of: slo.of,
+            limit: f64::from(slo.limit_ppm) / PARTS_PER_MILLION,
+            state: match slo.state {
+                SloState::Unmeasured => "unmeasured",
+                SloState::Within => "within",
+                SloState::Over => "over",
+                SloState::ShownOver => "shown_over",
+            },
+        }
+    }
 }
 
 impl GateView {
@@ -158,12 +192,13 @@ impl GateView {
                 OnFailure::RollBack => "roll_back",
                 OnFailure::Hold => "hold",
             },
+            slos: decision.slos.iter().map(SloView::of).collect(),
         }
     }
 }
 
 impl StageView {
-    fn of(stage: &StageRun, counts: Counts, decision: &GateDecision) -> StageView {
+    fn of(stage: &StageRun, counts: &Counts, decision: &GateDecision) -> StageView {
         StageView {
             name: stage.plan.name.clone(),
             percent: f64::from(stage.plan.share_per_mille) / 10.0,
@@ -211,7 +246,7 @@ pub fn view(
                 decision.verdict = Verdict::Wait;
                 "the stage is not open".clone_into(&mut decision.reason);
             }
-            StageView::of(stage, *counts, &decision)
+            StageView::of(stage, counts, &decision)
         })
         .collect();
     let plan = &rollout.plan;

@@ -81,7 +81,7 @@ pub enum Promotion {
     Manual,
 }
 
-/// A further objective: a share that must stay below its limit, such as `checkin_loss`.
+/// A further objective: a share that must stay below its limit, such as `compliance`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SloRule {
@@ -178,6 +178,18 @@ impl GateRule {
             promotion: Promotion::Automatic,
             slos: Vec::new(),
         }
+    }
+
+    /// The members that are not the default's: what a person has to write to mean this rule.
+    pub fn brief(&self) -> serde_json::Map<String, serde_json::Value> {
+        let members = |rule: &GateRule| match serde_json::to_value(rule) {
+            Ok(serde_json::Value::Object(members)) => members,
+            Ok(_) | Err(_) => serde_json::Map::new(),
+        };
+        let default = members(&GateRule::default());
+        let own = members(self).into_iter();
+        own.filter(|(name, value)| default.get(name) != Some(value))
+            .collect()
     }
 
     /// The default with another method.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::membership::WHOLE_PER_MILLE;
 use crate::{
@@ -22,10 +22,18 @@ pub struct StageRequest {
     pub name: String,
     /// The share of the target that has the version when this stage is open, those of earlier stages among them; in tenths.
     /// The last stage is everything.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "plain_percent"
+    )]
     pub percent: Option<f64>,
-    /// When the stage passes; the default gate where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// When the stage passes; the default gate where absent. Written with what is not the default alone.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "brief_gate"
+    )]
     pub gate: Option<GateRule>,
     /// Short for the gate's `min_soak_seconds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,7 +116,33 @@ pub fn plan_of(requested: &[StageRequest]) -> Result<Vec<StagePlan>, InvalidStag
     Ok(stages)
 }
 
+/// Writes 10 rather than 10.0.
+fn plain_percent<S: Serializer>(percent: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match percent {
+        Some(percent) if percent.fract() == 0.0 && (0.0..=100.0).contains(percent) => {
+            serializer.serialize_u64(*percent as u64)
+        }
+        percent => percent.serialize(serializer),
+    }
+}
+
+fn brief_gate<S: Serializer>(gate: &Option<GateRule>, serializer: S) -> Result<S::Ok, S::Error> {
+    gate.as_ref().map(GateRule::brief).serialize(serializer)
+}
+
 impl StageRequest {
+    /// The request that makes a stage of a plan: one form for one plan, without what is so anyway.
+    pub fn of(stage: &StagePlan) -> StageRequest {
+        let is_whole = stage.share_per_mille == WHOLE_PER_MILLE;
+        StageRequest {
+            name: stage.name.clone(),
+            percent: (!is_whole).then(|| f64::from(stage.share_per_mille) / 10.0),
+            gate: Some(stage.gate.clone()).filter(|gate| *gate != GateRule::default()),
+            soak_seconds: None,
+            promotion: None,
+        }
+    }
+
     fn stage(&self, is_last: bool) -> Result<StagePlan, InvalidStages> {
         let name = Name::parse(&self.name)
             .map_err(InvalidStages::Name)?
@@ -224,6 +258,30 @@ mod tests {
             r#"[{"name":"a","percent":20,"gate":{"confidence":0.1}},{"name":"full"}]"#,
         ] {
             assert!(plan(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_plan_is_written_in_one_way_and_read_back_as_itself() {
+        let check = |json: &str, expected: &str| {
+            let stages = plan(json).expect("it is a plan");
+            let requested: Vec<StageRequest> = stages.iter().map(StageRequest::of).collect();
+            let written = serde_json::to_string(&requested).expect("it can be written");
+            assert_eq!(written, expected);
+            assert_eq!(plan(&written), Ok(stages));
+        };
+        check(
+            r#"[{"name":"a","percent":0.5,"soak_seconds":60,"promotion":"manual","gate":{"on_failure":"hold"}},
+                {"name":"b","percent":25.0,"gate":{"method":"exact","limit":0.01,"slos":[{"name":"compliance","limit":0.02}]}},
+                {"name":"c","percent":100,"gate":{"limit":0.005}}]"#,
+            r#"[{"name":"a","percent":0.5,"gate":{"min_soak_seconds":60,"on_failure":"hold","promotion":"manual"}},{"name":"b","percent":25,"gate":{"limit":0.01,"method":"exact","slos":[{"limit":0.02,"name":"compliance"}]}},{"name":"c"}]"#,
+        );
+        for per_mille in 1..1000_u16 {
+            let percent = f64::from(per_mille) / 10.0;
+            check(
+                &format!(r#"[{{"name":"a","percent":{percent}}},{{"name":"b"}}]"#),
+                &format!(r#"[{{"name":"a","percent":{percent}}},{{"name":"b"}}]"#),
+            );
         }
     }
 

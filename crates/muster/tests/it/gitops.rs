@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
+    PATIENCE,
     api::Api,
     database::each_database,
     device::logged,
+    eventually,
     server::{AdminFile, Server, assert_healthy, create_tenant, everything, run_muster},
 };
 
@@ -42,6 +44,38 @@ async fn furnish(api: &Api) {
     let target = json!({"version": "2026.10", "target": {"platforms": ["linux", "macos"]}});
     api.post("/policies/baseline/activate", &target).await.expect(202);
     api.post("/policies/wifi/activate", &json!({"version": "2026.10"}))
+        .await
+        .expect(202);
+}
+
+/// A group that an active version is for, in stages and windows of its own, and one that nothing uses.
+async fn furnish_groups(api: &Api) {
+    let sales = json!({"name": "sales", "description": "Who sells", "include": "labels.department == \"sales\"",
+        "exclude": "labels.intern == \"yes\""});
+    let spare = json!({"name": "Ersatz: Büro", "include": "device.platform == \"linux\""});
+    let mut ids = Vec::new();
+    for group in [sales, spare] {
+        let made = api.post("/groups", &group).await.expect(201);
+        ids.push(made["id"].clone());
+    }
+    for id in &ids {
+        let path = format!("/groups/{}", id.as_str().expect("an id is text"));
+        eventually("the group's members are known", PATIENCE, async || {
+            (api.get(&path).await.ok()["state"] == "ready").then_some(())
+        })
+        .await;
+    }
+    let activation = json!({
+        "version": "2026.11",
+        "target": {"groups": [ids[0]]},
+        "stages": [
+            {"name": "pilot", "percent": 2.5, "soak_seconds": 3600,
+             "gate": {"method": "exact", "slos": [{"name": "compliance:os", "limit": 0.01}]}},
+            {"name": "full", "promotion": "manual"},
+        ],
+        "windows": [{"days": ["mon", "fri"], "start": "22:00", "end": "05:30", "utc_offset_minutes": -60}],
+    });
+    api.post("/policies/baseline/activate", &activation)
         .await
         .expect(202);
 }
@@ -118,14 +152,20 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 async fn m13_an_exported_folder_applied_elsewhere_is_exported_as_the_same_bytes() {
     each_database(async |options| {
         let mut server = Server::start(options).await;
-        furnish(&server.api().await).await;
+        let api = server.api().await;
+        furnish(&api).await;
+        furnish_groups(&api).await;
         server.stop().await;
         let other = create_tenant(&server, "other").await;
         server.restart().await;
         let desk = Desk::new(server.admin_file());
         Desk::ends(&desk.run("export --out @a --secrets-out @secrets.json").await, 0);
         let exported = files(&desk.path("a"));
-        assert_eq!(exported.len(), 4, "{exported:?}");
+        assert_eq!(exported.len(), 6, "{exported:?}");
+        assert!(
+            desk.read("a/policies/baseline.yml")
+                .contains("groups:\n      - sales\n")
+        );
         for (path, bytes) in &exported {
             let text = String::from_utf8_lossy(bytes);
             assert!(!text.contains(PASSPHRASE), "{}: {text}", path.display());
@@ -152,7 +192,14 @@ async fn m13_an_exported_folder_applied_elsewhere_is_exported_as_the_same_bytes(
             .await;
         Desk::ends(&drift, 3);
         let applied = second.json("apply -f @a --secrets-file @secrets.json").await;
-        assert_eq!(applied["applied"].as_array().map(Vec::len), Some(9), "{applied}");
+        // What is for a group comes second, when the members of the group are known.
+        let actions = actions(&applied["applied"]);
+        assert_eq!(
+            (actions.len(), actions.last()),
+            (11, Some(&"activate")),
+            "{applied}"
+        );
+        assert!(applied.get("later").is_none(), "{applied}");
         Desk::ends(
             &second.run("export --out @b --secrets-out @secrets-b.json").await,
             0,
@@ -162,6 +209,11 @@ async fn m13_an_exported_folder_applied_elsewhere_is_exported_as_the_same_bytes(
         assert_healthy(&server).await;
     })
     .await;
+}
+
+fn actions(changes: &Value) -> Vec<&str> {
+    let changes = changes.as_array().expect("it is a list").iter();
+    changes.filter_map(|change| change["action"].as_str()).collect()
 }
 
 /// The credentials of a tenant with the addresses that the server has now.
@@ -188,13 +240,7 @@ async fn m13_a_file_that_is_missing_deletes_nothing_without_prune_and_within_the
         }
         let plan = desk.json("plan -f @a").await;
         assert_eq!(plan["deletions"], 2, "{plan}");
-        let actions: Vec<&str> = plan["changes"]
-            .as_array()
-            .expect("it is a list")
-            .iter()
-            .filter_map(|change| change["action"].as_str())
-            .collect();
-        assert_eq!(actions, ["would_delete", "would_delete"]);
+        assert_eq!(actions(&plan["changes"]), ["would_delete", "would_delete"]);
         let said = Desk::ends(&desk.run("apply -f @a").await, 1);
         assert!(said.contains("prune_required"), "{said}");
         let said = Desk::ends(&desk.run("apply -f @a --prune --deletion-budget 1").await, 1);
@@ -227,6 +273,102 @@ async fn m13_a_file_that_is_missing_deletes_nothing_without_prune_and_within_the
         assert_healthy(&server).await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m13_a_group_whose_file_is_missing_is_deleted_by_prune_alone_and_not_while_it_is_used() {
+    each_database(async |options| {
+        let server = Server::start(options).await;
+        let api = server.api().await;
+        furnish(&api).await;
+        furnish_groups(&api).await;
+        let desk = Desk::new(server.admin_file());
+        Desk::ends(&desk.run("export --out @a").await, 0);
+        let files: Vec<PathBuf> = files(&desk.path("a/groups")).into_keys().collect();
+        assert_eq!(
+            files,
+            [
+                PathBuf::from("group-b322b0270514c6d6.yml"),
+                PathBuf::from("sales.yml")
+            ]
+        );
+        std::fs::remove_file(desk.path("a/groups").join(&files[0])).expect("it is there");
+        let plan = desk.json("plan -f @a").await;
+        assert_eq!(actions(&plan["changes"]), ["would_delete"], "{plan}");
+        assert_eq!(plan["changes"][0]["group"], "Ersatz: Büro");
+        let said = Desk::ends(&desk.run("apply -f @a").await, 1);
+        assert!(said.contains("prune_required"), "{said}");
+        assert_eq!(desk.json("apply -f @a --partial").await, json!({"applied": []}));
+        let said = Desk::ends(&desk.run("apply -f @a --prune --deletion-budget 0").await, 1);
+        assert!(said.contains("deletion_budget_exceeded"), "{said}");
+        assert_eq!(api.list("/groups").await.len(), 2);
+        let applied = desk.json("apply -f @a --prune").await;
+        assert_eq!(actions(&applied["applied"]), ["delete_group"]);
+        assert_eq!(api.list("/groups").await.len(), 1);
+        assert_eq!(logged(&api, "group.deleted", 1).await.len(), 1);
+
+        // A folder without groups/ says nothing of groups; an empty one says that there are none.
+        std::fs::remove_file(desk.path("a/groups/sales.yml")).expect("it is there");
+        desk.write("a/groups/.gitkeep", "");
+        let said = Desk::ends(&desk.run("plan -f @a --prune").await, 1);
+        assert!(said.contains("the target names the group sales"), "{said}");
+        let file = "a/policies/baseline.yml";
+        let everywhere = desk
+            .read(file)
+            .replace("  target:\n    groups:\n      - sales\n", "");
+        desk.write(file, &everywhere);
+        let said = Desk::ends(&desk.run("apply -f @a --prune").await, 1);
+        assert!(said.contains("group_in_use"), "{said}");
+        std::fs::remove_dir_all(desk.path("a/groups")).expect("it is there");
+        let applied = desk.json("apply -f @a --prune").await;
+        assert_eq!(actions(&applied["applied"]), ["activate"]);
+        assert_eq!(api.list("/groups").await.len(), 1);
+        assert_healthy(&server).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t2_groups_in_a_document_need_the_scopes_of_groups() {
+    let server = Server::start(Default::default()).await;
+    let api = server.api().await;
+    furnish_groups_alone(&api).await;
+    let bare = api.client_with("bare", &["config:read", "config:write"]).await;
+    let reader = api
+        .client_with("reader", &["config:read", "config:write", "group:read"])
+        .await;
+    let writer = api.client_with("writer", &["config:write", "group:write"]).await;
+    let with_groups = json!({"format": 1, "policies": [], "partial": true,
+        "groups": [{"name": "north", "include": "labels.site == \"north\""}]});
+    let without = json!({"format": 1, "policies": []});
+
+    assert_eq!(bare.get("/export").await.ok().get("groups"), None);
+    assert_eq!(reader.get("/export").await.ok()["groups"][0]["name"], "sales");
+    bare.post("/plan", &without).await.expect(200);
+    bare.post("/plan", &with_groups)
+        .await
+        .refused(403, "insufficient_scope");
+    let planned = reader.post("/plan", &with_groups).await.expect(200);
+    assert_eq!(actions(&planned["changes"]), ["create_group", "keep"]);
+    let digest = json!({"plan_sha256": planned["plan_sha256"]});
+    let mut whole = with_groups.clone();
+    whole["plan_sha256"] = planned["plan_sha256"].clone();
+    for caller in [&bare, &reader] {
+        for body in [&digest, &whole] {
+            caller
+                .post("/apply", body)
+                .await
+                .refused(403, "insufficient_scope");
+        }
+    }
+    assert_eq!(api.list("/groups").await.len(), 1);
+    let applied = writer.post("/apply", &digest).await.expect(200);
+    assert_eq!(actions(&applied["applied"]), ["create_group"]);
+}
+
+async fn furnish_groups_alone(api: &Api) {
+    let sales = json!({"name": "sales", "include": "labels.department == \"sales\""});
+    api.post("/groups", &sales).await.expect(201);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@
 
 mod store;
 
-use muster_model::{DeviceId, Platform, TenantId, Timestamp};
+use muster_model::{ComplianceState, DeviceId, Platform, TenantId, Timestamp};
 use muster_storage::{Statement, Tx};
 
 use crate::access::problem::Problem;
@@ -33,6 +33,8 @@ pub struct TargetDevice {
     pub report: Option<TargetReport>,
     /// Its label `department`.
     pub department: Option<String>,
+    /// Its verdict over all policies that it has.
+    pub compliance: ComplianceState,
 }
 
 /// What a device reported last.

@@ -1,6 +1,6 @@
 //! SQL of targets: the devices of a target, with what they reported.
 
-use muster_model::{DeviceId, Platform, TenantId, Timestamp};
+use muster_model::{ComplianceState, DeviceId, Platform, TenantId, Timestamp};
 use muster_storage::{Row, StorageError, ToValue, Tx, statements};
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ macro_rules! target_columns {
         "d.device_id, d.name, d.platform, d.model, d.epoch, d.enrolled_at, \
          CASE WHEN d.compliance_state = 'pending' THEN NULL ELSE d.compliance_at END, \
          r.state, r.generation, r.bundles, CASE WHEN r.state = 'failed' THEN r.settings ELSE NULL END, r.reported_at, \
-         l.value \
+         l.value, d.compliance_state \
          FROM devices_device d \
          LEFT JOIN devices_label l ON l.tenant_id = d.tenant_id AND l.device_id = d.device_id AND l.key = 'department' \
          LEFT JOIN rollout_report r ON r.tenant_id = d.tenant_id AND r.device_id = d.device_id AND r.epoch = d.epoch \
@@ -102,6 +102,7 @@ fn device(row: &Row<'_>) -> Result<TargetDevice, StorageError> {
         judged_at: row.get::<Option<i64>>(6)?.map(Timestamp::from_micros),
         report: report(row)?,
         department: row.get(12)?,
+        compliance: ComplianceState::parse(&row.get::<String>(13)?).unwrap_or(ComplianceState::Unknown),
     })
 }
 

@@ -3,7 +3,7 @@
 use axum::{Json, extract::State, http::StatusCode, response::Response};
 use muster_model::{
     RolloutId,
-    rollout::{StageRequest, Window, check_windows, default_stages, plan_of},
+    rollout::{StageRequest, Window},
     text::VersionLabel,
 };
 use serde::{Deserialize, Serialize};
@@ -15,12 +15,13 @@ use crate::{
     access::{
         Permit,
         idempotency::{IdempotencyKey, commit_once},
-        problem::{BUNDLE_CHANGED, INVALID, Problem, STAGES_INVALID},
+        problem::{BUNDLE_CHANGED, Problem},
         request::{Body, PathOf},
         scope::{PolicyActivate, PolicyRead},
     },
     policy,
     rollout::{
+        Course,
         change::{self, Order},
         preview::{PreviewView, preview},
         rules::Target,
@@ -51,13 +52,7 @@ pub struct ActivateRequest {
 
 impl ActivateRequest {
     fn order(&self) -> Result<Order, Problem> {
-        let stages = match &self.stages {
-            None => default_stages(),
-            Some(stages) => plan_of(stages)
-                .map_err(|error| STAGES_INVALID.detail(format!("The stages cannot be meant: {error}.")))?,
-        };
-        let windows = self.windows.clone().unwrap_or_default();
-        check_windows(&windows).map_err(|error| INVALID.detail(format!("windows: {error}.")))?;
+        let Course { stages, windows } = Course::read(self.stages.as_deref(), self.windows.as_deref())?;
         Ok(Order {
             target: self.target.clone().unwrap_or_default().checked()?,
             stages,

@@ -167,7 +167,7 @@ fn pass(rollout: &mut Rollout, stage: usize, decision: GateDecision) {
 }
 
 fn stage_record(run: &crate::rollout::plan::StageRun) -> serde_json::Value {
-    let counts = run.ended.unwrap_or_default();
+    let counts = run.ended.clone().unwrap_or_default();
     serde_json::json!({
         "name": run.plan.name, "devices": counts.devices, "verified": counts.verified, "failed": counts.failed,
         "silent": counts.silent, "gate": run.decision.as_ref().map(GateDecision::record),

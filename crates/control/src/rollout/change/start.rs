@@ -21,6 +21,7 @@ use crate::{
     rollout::{
         Rollout,
         activations::ACTIVE_POLICIES_MAX,
+        objectives,
         plan::{Counts, Plan, StageRun},
         progress,
         rules::{Target, Touched},
@@ -155,6 +156,7 @@ pub(super) fn start(
     policy::hold(tx, beginning.policy)?;
     let version = policy::version(tx, tenant, beginning.policy, beginning.version)?;
     policy::bundle(tx, keys, &version)?;
+    objectives::check_for(&beginning.prepared.order.stages, &version)?;
     if store::count_others_current(tx, tenant, beginning.policy)? >= ACTIVE_POLICIES_MAX as u64 {
         return Err(ILLEGAL_STATE.detail(format!(
             "{ACTIVE_POLICIES_MAX} policies are active, which is the most. Roll one back, or put settings together."

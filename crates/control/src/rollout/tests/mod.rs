@@ -21,6 +21,7 @@ const BASELINE: &str = r#"{"passcode.required":true,"passcode.min_length":12}"#;
 const LOOSER: &str = r#"{"passcode.min_length":8}"#;
 
 mod layers;
+mod objectives;
 mod stages;
 
 /// What a device should be at, by what it reported so far.

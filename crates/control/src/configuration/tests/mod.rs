@@ -22,6 +22,9 @@ const DOCUMENT: &str = r#"{"format":1,"policies":[
          "rules":[{"name":"os","check":{"fact":"os.version","op":"ge","value":"12"}}]}],
      "active":{"version":"2026.05","target":{"platforms":["macos","linux"]}}}]}"#;
 
+mod groups;
+mod stages;
+
 async fn export(scene: &Scene) -> String {
     let answer = scene.call("GET", "/export", None).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -39,10 +42,10 @@ async fn apply(scene: &Scene, plan: &Value) -> Answer {
     scene.call("POST", "/apply", Some(&body)).await
 }
 
-/// Action, policy and version of each change.
+/// Action, group or policy, and version of each change.
 fn changes(list: &Value) -> Vec<String> {
     let words = |change: &Value| {
-        ["action", "policy", "version"]
+        ["action", "group", "policy", "version"]
             .iter()
             .filter_map(|word| change[word].as_str())
             .collect::<Vec<_>>()
