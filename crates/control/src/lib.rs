@@ -80,6 +80,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "compliance",
         sql: include_str!("../migrations/0009_compliance.sql"),
     },
+    Migration {
+        version: 11,
+        name: "root_documents",
+        sql: include_str!("../migrations/0011_root_documents.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -99,6 +104,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     groups::STATEMENTS,
     policy::STATEMENTS,
     rollout::STATEMENTS,
+    secrets::STATEMENTS,
 ];
 
 /// What every handler and reconciler works with.
