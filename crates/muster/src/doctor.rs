@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use muster_control::{Clock, MIGRATIONS, access, audit, invariants,
+use muster_control::{
+    Clock, MIGRATIONS, access, audit, invariants,
     secrets::{self, Keyring, Urgency},
 };
 use muster_model::TenantId;

@@ -141,7 +141,12 @@ impl List {
 
     fn approver_changed(&mut self, id: &KeyId, was: &Approver, is: &Approver) {
         if was.person != is.person {
-            let text = format!("key {} of approver {} is now of {}", short(id), was.person, is.person);
+            let text = format!(
+                "key {} of approver {} is now of {}",
+                short(id),
+                was.person,
+                is.person
+            );
             self.add(true, text);
         }
         if was.accounts != is.accounts {
@@ -172,8 +177,16 @@ impl List {
     fn rules(&mut self, old: &RootDocument, new: &RootDocument) {
         let (was, is) = (&old.approval, &new.approval);
         let times = [
-            ("cool-down of new approvers", was.cool_down_seconds, is.cool_down_seconds),
-            ("delay before the first device", was.delay_seconds, is.delay_seconds),
+            (
+                "cool-down of new approvers",
+                was.cool_down_seconds,
+                is.cool_down_seconds,
+            ),
+            (
+                "delay before the first device",
+                was.delay_seconds,
+                is.delay_seconds,
+            ),
         ];
         for (what, was, is) in times {
             if was != is {
@@ -184,7 +197,10 @@ impl List {
             self.add(false, format!("commands of type {kind} need approvals"));
         }
         for kind in was.also.difference(&is.also) {
-            self.add(true, format!("commands of type {kind} need no approvals any more"));
+            self.add(
+                true,
+                format!("commands of type {kind} need no approvals any more"),
+            );
         }
     }
 

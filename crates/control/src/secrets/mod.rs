@@ -50,7 +50,9 @@ pub(crate) fn der_value(tag: u8, content: &[u8]) -> Vec<u8> {
 pub use files::write_private;
 pub use profile::{CaRole, DeviceSubject, SERVER_CERTIFICATE_DAYS};
 pub(crate) use profile::{offset, responder};
-pub use publish::{PUBLISHED, Published, follow_roots, of as root_concerns, publish, settle_roots, watch_roots};
+pub use publish::{
+    PUBLISHED, Published, follow_roots, of as root_concerns, publish, settle_roots, watch_roots,
+};
 pub use register::{AuthorityState, Member, Record};
 pub use roots::{Learned, RefusedRow, RootRow, broken_roots, read_roots};
 pub use scep_ra::{KeyTransport, ScepRa};

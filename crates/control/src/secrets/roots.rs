@@ -170,7 +170,12 @@ pub fn read_roots(tx: &mut Tx, keyring: &Keyring, tenant: TenantId) -> Result<us
 /// what is known after [`read_roots`].
 pub fn broken_roots(tx: &mut Tx, keyring: &Keyring, tenant: TenantId) -> Result<Vec<String>, Problem> {
     let keys = keyring.tenant(tenant).map_err(Problem::internal)?;
-    let rows = store::roots_after(tx, tenant, i64::MIN, i64::try_from(MAX_ROOT_STEPS + 1).unwrap_or(i64::MAX))?;
+    let rows = store::roots_after(
+        tx,
+        tenant,
+        i64::MIN,
+        i64::try_from(MAX_ROOT_STEPS + 1).unwrap_or(i64::MAX),
+    )?;
     let mut broken: Vec<String> = rows
         .iter()
         .filter(|row| !is_known(&keys, row))

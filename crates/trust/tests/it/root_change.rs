@@ -125,7 +125,9 @@ fn keys_that_come_and_go_are_named() {
         document.keys.remove(&old);
         document.keys.insert(new.key_id(), new.public().clone());
         let keys = BTreeSet::from([new.key_id()]);
-        document.roles.insert(Role::Policy, RoleKeys { keys, threshold: 1 });
+        document
+            .roles
+            .insert(Role::Policy, RoleKeys { keys, threshold: 1 });
     });
     assert_eq!(
         said,
