@@ -155,6 +155,9 @@ async fn work(
             u32::try_from(app.settings.checkin_interval_seconds).unwrap_or(u32::MAX),
         )
     };
+    if asked.root_version + (answer.root_documents.len() as u64) < keys.root.version {
+        answer.next_checkin_seconds = SOON_SECONDS;
+    }
     if set.is_some() || !due.is_empty() {
         hand_out(app, identity, asked.tree_size, set, due, &mut answer).await?;
     }

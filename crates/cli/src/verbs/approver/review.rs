@@ -140,6 +140,13 @@ fn check_standing(statement: &BatchStatement, root: &RootDocument, now: Timestam
     if statement.expires_at <= now {
         return Err(format!("it expired at {}", statement.expires_at));
     }
+    let delay = Duration::from_secs(root.approval.delay_seconds.into());
+    if statement.not_before < statement.requested_at.plus(delay) {
+        return Err(format!(
+            "it begins at {}, sooner than the delay of the root document allows",
+            statement.not_before
+        ));
+    }
     Ok(())
 }
 
@@ -490,6 +497,7 @@ mod tests {
             refused(&operation(&statement), &targets())
         };
         assert!(of(|statement| statement.per_hour = 7).contains("budget"));
+        assert!(of(|statement| statement.not_before = statement.requested_at).contains("sooner"));
         assert!(of(|statement| statement.restore_epoch = 1).contains("restored"));
         assert!(
             of(|statement| statement.tenant = TenantId::from_uuid(uuid::Uuid::from_u128(2)))
