@@ -8,10 +8,12 @@ mod clock;
 mod context;
 mod error;
 mod folder;
+mod key_file;
 mod log;
 mod output;
 mod progress;
 mod qr;
+mod root_file;
 mod verbs;
 mod yaml;
 
@@ -28,8 +30,9 @@ pub use verbs::policy_test::{self, PolicyTest, PolicyTestArgs, TestReport};
 
 use output::Printer;
 use verbs::{
-    bundle, client, command, compliance, configuration, console_link, context as contexts, device,
-    enrollment, group, key, label, login, policy, policy_compile, rollout, system, token,
+    approver, bundle, client, command, compliance, configuration, console_link, context as contexts, device,
+    enrollment, group, halt, key, label, login, operation, policy, policy_compile, rollout, root, system,
+    token,
 };
 
 /// Flags that every verb takes.
@@ -107,6 +110,23 @@ pub enum Command {
     /// One-shot actions on devices: lock, restart, collect inventory, message, wipe
     #[command(subcommand)]
     Command(command::CommandCommand),
+    /// Operations on many devices, and those that need approvals: how far they are, who approved
+    #[command(subcommand)]
+    Operation(operation::OperationCommand),
+    /// Approve destructive commands with your own key
+    #[command(subcommand)]
+    Approver(approver::ApproverCommand),
+    /// Stop what is destructive and not delivered, everywhere, now
+    #[command(args_conflicts_with_subcommands = true, after_help = halt::HELP)]
+    Halt {
+        #[command(flatten)]
+        arguments: halt::HaltArgs,
+        #[command(subcommand)]
+        command: Option<halt::HaltCommand>,
+    },
+    /// The root document: whose keys devices obey, made and signed offline
+    #[command(subcommand)]
+    Root(root::RootCommand),
     /// One-time enrollment tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -199,6 +219,12 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Apply(arguments) => configuration::apply(arguments, &Api::connect(globals)?, printer).await,
         Command::Rollout(command) => rollout::run(command, &Api::connect(globals)?, printer).await,
         Command::Command(command) => command::run(command, &Api::connect(globals)?, printer).await,
+        Command::Operation(command) => operation::run(command, &Api::connect(globals)?, printer).await,
+        Command::Approver(command) => approver::run(command, globals, printer).await,
+        Command::Halt { arguments, command } => {
+            halt::run(command, arguments, &Api::connect(globals)?, printer).await
+        }
+        Command::Root(command) => root::run(command, globals, printer).await,
         Command::Token(command) => token::run(command, &Api::connect(globals)?, printer).await,
         Command::Enrollment(command) => enrollment::run(command, &Api::connect(globals)?, printer).await,
         Command::Log(command) => verbs::log::run(command, globals, printer).await,
@@ -295,6 +321,38 @@ mod tests {
             "bundle verify --root root.json policy.zip",
             "bundle push policy.zip",
             "key generate --role policy --out policy.pem",
+            "key generate --role root --out root.pem --no-passphrase",
+            "root show",
+            "root fetch --out root.json",
+            "root init --in root.json --keys 3 --threshold 2 --keys-out stick --sign-with old.pem --out next.json",
+            "root add-approver --in root.json --person Ada --key ada.pub --account usr_1 --out next.json",
+            "root add-approver --person Ada --key ada.pub --account usr_1 --threshold 1 --sign-with root.pem --publish",
+            "root remove-approver --in root.json --person Ada --out next.json",
+            "root add-key --in root.json --role witness --key w.pub --threshold 1 --out next.json",
+            "root remove-key --in root.json 0a1b2c3d --out next.json",
+            "root rotate --in root.json --old 0a1b2c3d --new new.pub --out next.json",
+            "root set-threshold --in root.json --role approver --threshold 2 --out next.json",
+            "root set-budget --in root.json --per-hour 5 --fraction 0.005 --out next.json",
+            "root set-approval --in root.json --cool-down 1d --delay 5m --also run-script --out next.json",
+            "root renew --sign-with root.pem --publish --yes",
+            "root begin-restore --in root.json --sign-with root.pem --out next.json",
+            "root sign --in next.json --key a.pem --key b.pem --yes",
+            "root publish --in next.json",
+            "root verify --in next.json",
+            "approver init --person Ada --out ada.pem",
+            "approver list",
+            "approver show opr_1 --out request.json",
+            "approver approve opr_1 --key ada.pem",
+            "approver approve --request request.json --key ada.pem --out approval.json",
+            "approver send approval.json",
+            "approver reject opr_1 --reason wrong",
+            "operation list --state awaiting_approval",
+            "operation targets opr_1 --all",
+            "operation watch opr_1 --timeout 1h",
+            "halt",
+            "halt --reason stolen",
+            "halt show",
+            "halt lift --reason over",
             "client create ci --scope device:read --scope policy:write",
             "compliance",
             "compliance violations --filter severity:high",
@@ -338,7 +396,14 @@ mod tests {
             "plan -f config --prune --partial",
             "apply -f config --deletion-budget 2",
             "bundle sign draft.zip",
-            "key generate --role root --out root.pem",
+            "key generate --role approver --out ada.pem",
+            "root renew",
+            "root renew --publish",
+            "root remove-approver --out next.json",
+            "root init --in root.json --keys 0 --keys-out stick --out next.json",
+            "approver show",
+            "approver approve --request request.json --key ada.pem",
+            "approver approve opr_1",
         ] {
             let error = parse(line).err().unwrap_or_else(|| panic!("`{line}` parses"));
             assert_eq!(error.exit_code(), 2, "{line}");

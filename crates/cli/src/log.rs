@@ -200,7 +200,7 @@ fn read_root_file(path: &Path) -> Result<Vec<Envelope>, CliError> {
 }
 
 /// One envelope, a list of them, or a list in `items`.
-fn envelopes(value: Value) -> Option<Vec<Envelope>> {
+pub(crate) fn envelopes(value: Value) -> Option<Vec<Envelope>> {
     let list = match value {
         Value::Array(list) => list,
         Value::Object(mut members) => match members.remove("items") {
@@ -216,7 +216,7 @@ fn envelopes(value: Value) -> Option<Vec<Envelope>> {
 }
 
 /// Each root document must be signed by its predecessor's threshold and its own.
-fn walk_root(envelopes: &[Envelope]) -> Result<RootDocument, CliError> {
+pub(crate) fn walk_root(envelopes: &[Envelope]) -> Result<RootDocument, CliError> {
     let (first, later) = envelopes
         .split_first()
         .ok_or_else(|| CliError::Log("the server has no root document".to_owned()))?;

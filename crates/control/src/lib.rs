@@ -87,6 +87,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "operations",
         sql: include_str!("../migrations/0010_operations.sql"),
     },
+    Migration {
+        version: 11,
+        name: "root_documents",
+        sql: include_str!("../migrations/0011_root_documents.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -107,6 +112,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     groups::STATEMENTS,
     policy::STATEMENTS,
     rollout::STATEMENTS,
+    secrets::STATEMENTS,
 ];
 
 /// What every handler and reconciler works with.

@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     App, access, audit, commands, compliance, configuration, devices, enrollment, fleet, groups, policy,
-    rollout, whatif,
+    rollout, secrets, whatif,
 };
 
 /// Where the API is mounted.
@@ -52,6 +52,7 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(groups::router())
         .merge(policy::router())
         .merge(rollout::router())
+        .merge(secrets::router())
         .merge(whatif::router())
         .routes(routes!(version));
     OpenApiRouter::with_openapi(Document::openapi())

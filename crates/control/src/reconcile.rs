@@ -20,6 +20,7 @@ use crate::{
     acme,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
     certificates, clock, commands, compliance, configuration, devices, enrollment, groups, policy, rollout,
+    secrets,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -32,6 +33,8 @@ const GROUPS_EVERY: Duration = Duration::from_secs(1);
 const MOVES_EVERY: Duration = Duration::from_millis(500);
 /// How often a node looks whether the register of certificate authorities changed.
 const AUTHORITIES_EVERY: Duration = Duration::from_secs(2);
+/// How often a node looks whether there are root documents that it did not hear of.
+const ROOTS_EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
 /// Counting rollouts rests this many times as long as it took: it may cost a tenth of the time.
@@ -79,6 +82,18 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
             Ok(())
         },
     ));
+    tasks.spawn(every(
+        app.clone(),
+        stop.clone(),
+        ROOTS_EVERY,
+        "root documents",
+        |app| async move {
+            for tenant in secrets::watch_roots(&app).await? {
+                app.registry.call_all(tenant);
+            }
+            Ok(())
+        },
+    ));
     tasks.spawn(evaluator(app.clone(), stop.clone()));
     tasks.spawn(every(
         app.clone(),
@@ -93,6 +108,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
 
 /// Learns every head and every activation once, before the listeners open.
 pub async fn warm(app: &App) -> Result<(), Problem> {
+    secrets::watch_roots(app).await?;
     certificates::adopt_unnamed(app).await?;
     certificates::note_beginnings(app).await?;
     let mut followed = Followed::default();
@@ -267,6 +283,10 @@ async fn take_note(app: &App, entry: &LogEntry) -> Result<(), Problem> {
             app.registry.forget_identities();
             compliance::recheck(app, entry.tenant, None).await?;
         }
+        (secrets::PUBLISHED, _) => {
+            secrets::follow_roots(app, entry.tenant).await?;
+            app.registry.call_all(entry.tenant);
+        }
         (action, _) if action.starts_with("rollout.") => {
             rollout::reload(app, entry.tenant).await?;
             app.registry.call_all(entry.tenant);
@@ -343,6 +363,9 @@ async fn sweep(
         // What cannot be brought there now waits, and holds nothing else up.
         if let Err(problem) = policy::store_artifacts(app).await {
             tracing::warn!(%problem, "bundles wait for the artifact store");
+        }
+        if let Err(problem) = secrets::settle_roots(app).await {
+            tracing::warn!(%problem, "root documents were not settled; trying again");
         }
         commands::expire_overdue(app).await?;
         commands::expire_operations(app).await?;

@@ -25,6 +25,7 @@ const MAY_SCAN: &[&str] = &[
     "WAITING",
     // One row for each tenant.
     "SERVED",
+    "ROOT_VERSIONS",
     // The partial index holds only bundles that wait for the artifact store.
     "WITHOUT_ARTIFACT",
 ];

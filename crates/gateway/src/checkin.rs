@@ -12,7 +12,7 @@ use muster_channel_agent::{
     checkin::{CheckinRequest, CheckinResponse, CheckpointUpdate},
     codec::Base64Bytes,
     command::DueCommand,
-    limits::CHECKIN_BODY_BYTES_MAX,
+    limits::{CHECKIN_BODY_BYTES_MAX, ROOT_DOCUMENTS_MAX},
     policy::{BundleProof, Desired},
 };
 use muster_control::{
@@ -42,6 +42,9 @@ use crate::{
 const SOON_SECONDS: u32 = 1;
 /// A device whose messages are refused over and over waits this long.
 const REFUSED_WAIT_SECONDS: u64 = 600;
+
+/// Bytes of root documents in one answer; the largest document fits.
+const ROOT_DOCUMENTS_BYTES_MAX: usize = 1024 * 1024;
 
 /// `POST /agent/v1/checkin`
 pub async fn checkin(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
@@ -146,16 +149,15 @@ async fn work(
         want_inventory: !identity.has_facts,
         want_report,
         renew: must_renew(app, known.certificate_until, now),
-        root_documents: keys
-            .root_documents
-            .get(later..)
-            .map(<[Envelope]>::to_vec)
-            .unwrap_or_default(),
+        root_documents: later_documents(&keys.root_documents, later),
         ..CheckinResponse::up_to_date(
             now,
             u32::try_from(app.settings.checkin_interval_seconds).unwrap_or(u32::MAX),
         )
     };
+    if asked.root_version + (answer.root_documents.len() as u64) < keys.root.version {
+        answer.next_checkin_seconds = SOON_SECONDS;
+    }
     if !due.overtaken.is_empty() {
         commands::issue_again(app, identity.tenant, due.overtaken).await?;
         answer.next_checkin_seconds = SOON_SECONDS;
@@ -168,6 +170,22 @@ async fn work(
         hand_out(app, identity, asked.tree_size, set, due.now, &mut answer).await?;
     }
     Ok(answer)
+}
+
+/// The documents behind the first `known`, as many as one answer takes; the device comes again for the rest.
+fn later_documents(documents: &[Envelope], known: usize) -> Vec<Envelope> {
+    let mut bytes = 0;
+    let fits = |document: &&Envelope| {
+        bytes += document.payload.len();
+        bytes <= ROOT_DOCUMENTS_BYTES_MAX
+    };
+    let later = documents.get(known..).unwrap_or_default();
+    later
+        .iter()
+        .take(ROOT_DOCUMENTS_MAX)
+        .take_while(fits)
+        .cloned()
+        .collect()
 }
 
 /// What a device should be at by what it holds as the database knows it: it may have reported to another node.

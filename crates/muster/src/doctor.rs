@@ -3,11 +3,15 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use muster_control::{Clock, MIGRATIONS, access, audit, invariants, secrets::Keyring};
+use muster_control::{
+    Clock, MIGRATIONS, access, audit, invariants,
+    secrets::{self, Keyring, Urgency},
+};
 use muster_model::TenantId;
 use muster_storage::{Database, Scope};
 
@@ -53,7 +57,7 @@ pub async fn verify_logs(data_dir: &Path) -> ExitCode {
 
 struct Install {
     db: Database,
-    keys: Keyring,
+    keys: Arc<Keyring>,
     tenants: Vec<(TenantId, String)>,
 }
 
@@ -64,12 +68,19 @@ async fn open(data_dir: &Path, options: &Options) -> Result<Install> {
             data_dir.display()
         );
     }
-    let keys = Keyring::open(data_dir, Clock::System.now())?;
+    let keys = Arc::new(Keyring::open(data_dir, Clock::System.now())?);
     let url = options.database(data_dir)?;
     let db = Database::open_read_only(&url, MIGRATIONS)
         .await
         .context("the database cannot be opened")?;
     let tenants = db.read(Scope::System, access::tenants).await?;
+    for (tenant, _) in &tenants {
+        let (keyring, tenant) = (Arc::clone(&keys), *tenant);
+        db.read(Scope::Tenant(tenant.uuid()), move |tx| {
+            secrets::read_roots(tx, &keyring, tenant)
+        })
+        .await?;
+    }
     if let Some(path) = &keys.authority.root_key_to_carry_away {
         say!(
             "note  the root CA's key was moved to {}: carry it away",
@@ -108,6 +119,7 @@ async fn diagnose(install: &Install) -> Result<bool> {
     let mut good = true;
     for (tenant, name) in &install.tenants {
         good &= verify_log(install, *tenant, name).await?;
+        good &= look_at_root(install, *tenant, name).await?;
         let (tenant, keys, now) = (*tenant, install.keys.tenant(*tenant)?, Clock::System.now());
         let authorities = install.keys.authority.set();
         let findings = install
@@ -125,6 +137,38 @@ async fn diagnose(install: &Install) -> Result<bool> {
                 say!("BAD   {name}: {}: {broken}", finding.what);
             }
         }
+    }
+    Ok(good)
+}
+
+/// The root document: whether the stored ones are those of the chain, how long it lives, whether it names this server.
+async fn look_at_root(install: &Install, tenant: TenantId, name: &str) -> Result<bool> {
+    let (keyring, now) = (Arc::clone(&install.keys), Clock::System.now());
+    let broken = install
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            secrets::broken_roots(tx, &keyring, tenant)
+        })
+        .await?;
+    let keys = install.keys.tenant(tenant)?;
+    let concerns = secrets::concerns(&keys, install.keys.refused_root(tenant).as_ref(), now);
+    for broken in &broken {
+        say!("BAD   {name}: a root document in the database is one of the chain: {broken}");
+    }
+    for concern in &concerns {
+        let word = match concern.urgency {
+            Urgency::Now => "BAD  ",
+            Urgency::Soon | Urgency::Note => "note ",
+        };
+        say!("{word} {name}: {}", concern.text);
+    }
+    let good = broken.is_empty() && concerns.iter().all(|concern| concern.urgency < Urgency::Now);
+    if good {
+        say!(
+            "ok    {name}: root document {} is in force until {}",
+            keys.root.version,
+            keys.root.expires_at
+        );
     }
     Ok(good)
 }

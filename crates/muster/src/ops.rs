@@ -9,21 +9,79 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use muster_control::{App, access};
+use muster_control::{
+    App, access,
+    secrets::{self, TenantKeys, Urgency},
+};
 use muster_gateway::Metrics;
 use muster_storage::Scope;
-use prometheus_client::{encoding::text::encode, registry::Registry};
+use prometheus_client::{encoding::text::encode, metrics::gauge::Gauge, registry::Registry};
 
 #[derive(Clone)]
 struct Ops {
     app: App,
     registry: Arc<Registry>,
+    roots: RootGauges,
+}
+
+/// The root documents of all tenants of this installation. No label holds a tenant.
+#[derive(Clone, Default)]
+struct RootGauges {
+    expires_in: Gauge,
+    ignored: Gauge,
+    urgent: Gauge,
+}
+
+impl RootGauges {
+    fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("mdm_root_document");
+        let gauges = [
+            (
+                "expires_in_seconds",
+                "Until the first root document of a tenant expires; 0 afterward",
+                &self.expires_in,
+            ),
+            (
+                "rows_ignored",
+                "Tenants whose database holds a root document that does not verify",
+                &self.ignored,
+            ),
+            (
+                "urgent",
+                "Tenants whose root document needs a person now",
+                &self.urgent,
+            ),
+        ];
+        for (name, help, gauge) in gauges {
+            registry.register(name, help, gauge.clone());
+        }
+    }
+
+    /// Reads memory alone.
+    fn set(&self, app: &App) {
+        let (now, known) = (app.clock.now(), app.keys.known());
+        let left = known.iter().map(|keys| keys.root.expires_at.since(now).as_secs());
+        self.expires_in
+            .set(i64::try_from(left.min().unwrap_or(0)).unwrap_or(i64::MAX));
+        let count = |holds: &dyn Fn(&TenantKeys) -> bool| {
+            i64::try_from(known.iter().filter(|keys| holds(keys)).count()).unwrap_or(i64::MAX)
+        };
+        let refused = |keys: &TenantKeys| app.keys.refused_root(keys.tenant);
+        self.ignored.set(count(&|keys| refused(keys).is_some()));
+        self.urgent.set(count(&|keys| {
+            secrets::concerns(keys, refused(keys).as_ref(), now)
+                .iter()
+                .any(|concern| concern.urgency == Urgency::Now)
+        }));
+    }
 }
 
 /// The routes of the ops listener.
 pub fn router(app: App, metrics: &Metrics) -> Router {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    let roots = RootGauges::default();
+    roots.register(&mut registry);
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -32,6 +90,7 @@ pub fn router(app: App, metrics: &Metrics) -> Router {
         .with_state(Ops {
             app,
             registry: Arc::new(registry),
+            roots,
         })
 }
 
@@ -57,6 +116,7 @@ async fn version() -> Json<serde_json::Value> {
 }
 
 async fn expose(State(ops): State<Ops>) -> Response {
+    ops.roots.set(&ops.app);
     let mut text = String::new();
     if encode(&mut text, &ops.registry).is_err() {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();

@@ -168,7 +168,7 @@ impl<'de> Visitor<'de> for Guard<'_> {
 }
 
 /// Writes DER as PEM with the given label.
-pub(crate) fn to_pem(label: &str, der: &[u8]) -> Zeroizing<String> {
+pub fn to_pem(label: &str, der: &[u8]) -> Zeroizing<String> {
     let body = Zeroizing::new(to_base64(der));
     let mut pem = Zeroizing::new(String::with_capacity(
         body.len() + body.len() / PEM_LINE_CHARS + 64,
@@ -186,7 +186,7 @@ pub(crate) fn to_pem(label: &str, der: &[u8]) -> Zeroizing<String> {
 }
 
 /// Reads the single PEM block with the given label; text around it is not tolerated.
-pub(crate) fn from_pem(label: &str, pem: &str) -> Option<Zeroizing<Vec<u8>>> {
+pub fn from_pem(label: &str, pem: &str) -> Option<Zeroizing<Vec<u8>>> {
     let body = pem.trim().strip_prefix(&format!("-----BEGIN {label}-----"))?;
     let body = body.strip_suffix(&format!("-----END {label}-----"))?;
     let compact: Zeroizing<String> = Zeroizing::new(body.split_ascii_whitespace().collect());

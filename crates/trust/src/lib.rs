@@ -7,7 +7,7 @@
 //! * [`key`], [`dsse`], [`encoding`]: keys, digests, envelopes.
 //! * [`merkle`], [`tile`], [`note`], [`checkpoint`], [`proof`], [`log`]: the append-only log.
 //! * [`entry`], [`root`], [`bundle`] (in an [`archive`]), [`statement`]: what is signed and logged.
-//! * [`approval`]: what people sign before something destructive.
+//! * [`approval`]: what people sign before something destructive. [`root_change`]: what a root document changes, in words.
 //! * [`obey`]: the device's side; every refusal has a stable code.
 
 pub mod approval;
@@ -24,5 +24,6 @@ pub mod note;
 pub mod obey;
 pub mod proof;
 pub mod root;
+pub mod root_change;
 pub mod statement;
 pub mod tile;

@@ -1,6 +1,7 @@
 //! One file per noun: its flags, what it asks the API, how it shows the answer.
 
 mod activation;
+pub mod approver;
 pub mod bundle;
 mod certificate;
 pub mod client;
@@ -12,15 +13,18 @@ pub mod context;
 pub mod device;
 pub mod enrollment;
 pub mod group;
+pub mod halt;
 pub mod key;
 pub mod label;
 pub mod log;
 pub mod login;
+pub mod operation;
 pub mod policy;
 pub mod policy_compile;
 pub mod policy_test;
 pub mod quarantine;
 pub mod rollout;
+pub mod root;
 pub mod system;
 pub mod token;
 pub mod token_table;

@@ -10,6 +10,7 @@ use muster_control::{
     audit, commands, compliance, devices,
     devices::DeviceFilter,
     enrollment, fleet, policy, rollout,
+    secrets::{self, Urgency},
 };
 use muster_model::{CommandState, RolloutState, TenantId, Timestamp};
 use muster_storage::Tx;
@@ -117,6 +118,7 @@ fn gather(
     needs.extend(command_needs(tx, tenant, now)?);
     needs.extend(token_need(tx, tenant, now)?);
     needs.extend(refused_need(tx, tenant, now)?);
+    needs.extend(root_need(app, tenant)?);
     let rows = audit::newest_entries(tx, tenant, i64::MAX, ACTIVITY)?;
     let activity = lines(tx, tenant, rows, now)?;
     let bars = vec![
@@ -364,6 +366,24 @@ fn refused_need(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Option<
         what: format!("{count} to change a signed policy version refused"),
         examples,
         href: "/log".to_owned(),
+        action: "Look",
+    }))
+}
+
+/// The root document: its end, and whether what this server signs counts.
+fn root_need(app: &App, tenant: TenantId) -> Result<Option<Need>, Problem> {
+    let concerns = secrets::root_concerns(app, tenant)?;
+    let first = concerns
+        .into_iter()
+        .find(|concern| concern.urgency > Urgency::Note);
+    Ok(first.map(|concern| Need {
+        tone: match concern.urgency {
+            Urgency::Now => Tone::Bad,
+            Urgency::Soon | Urgency::Note => Tone::Warn,
+        },
+        what: concern.text.trim_end_matches('.').to_owned(),
+        examples: Vec::new(),
+        href: "/log?action=root.".to_owned(),
         action: "Look",
     }))
 }

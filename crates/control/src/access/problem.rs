@@ -91,6 +91,7 @@ problems! {
     STAGES_INVALID = "stages_invalid", 422, "The stages cannot be meant";
     PRUNE_REQUIRED = "prune_required", 422, "The plan would delete, and that was not asked for";
     DELETION_BUDGET_EXCEEDED = "deletion_budget_exceeded", 422, "The plan deletes more than the budget allows";
+    ROOT_REFUSED = "root_refused", 422, "The root document is not one that devices would follow";
     BUNDLE_REFUSED = "bundle_refused", 422, "The bundle is not one that devices would take";
     RATE_LIMITED = "rate_limited", 429, "Too many requests";
     INTERNAL = "internal", 500, "Something broke on our side";

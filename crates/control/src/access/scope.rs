@@ -58,6 +58,8 @@ scopes! {
     ClientWrite = "client:write", "Make and remove API clients, make sign-in links, ask about tokens.";
     ConfigRead = "config:read", "Export the configuration, with the secrets in its settings, and plan changes to it.";
     ConfigWrite = "config:write", "Apply a planned configuration: make policies and versions, and start their rollouts.";
+    RootRead = "root:read", "See the root document: whose keys devices obey.";
+    RootWrite = "root:write", "Publish root documents that the root keys signed.";
 }
 
 /// Whether `name` is a scope that exists.

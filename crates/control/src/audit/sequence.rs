@@ -6,6 +6,7 @@ use muster_model::{TenantId, Timestamp};
 use muster_storage::{Lease, Scope, Tx};
 use muster_trust::{
     checkpoint::{self, CheckpointBody},
+    key::PublicKey,
     merkle::{Frontier, Hash, leaf_hash},
     note::SignedNote,
     tile::{self, TILE_WIDTH, Tile},
@@ -52,7 +53,7 @@ async fn sequence_tenant(app: &App, lease: Lease, tenant: TenantId) -> Result<u6
             tx.fence(&lease)?;
             let mut batch = Batch::open(tx, &keys, seen)?;
             for row in store::pending(tx, tenant, BATCH)? {
-                if !is_ours(tenant, &row, &[keys.log.public()]) {
+                if !is_ours(tenant, &row, &keys.log_keys()) {
                     tracing::error!(entry = %row.id, %tenant, "an entry without our seal waits in the log and is not placed");
                     continue;
                 }
@@ -170,13 +171,14 @@ pub(super) fn read_tile(
         .unwrap_or_default())
 }
 
-/// What this installation signed last.
+/// What this installation signed last, with the key that it has or with one that the root document still names.
 fn signed_head(keys: &TenantKeys, note: &str) -> Result<CheckpointBody, Problem> {
     let unreadable = || changed("its head cannot be read");
     let note: SignedNote = note.parse().map_err(|_| unreadable())?;
     let body = CheckpointBody::parse(note.text()).map_err(|_| unreadable())?;
     let origin = checkpoint::origin(keys.tenant);
-    if body.origin != origin || !note.signed_by(&origin, keys.log.public()).is_ok_and(|ours| ours) {
+    let is_signed = |key: &&PublicKey| note.signed_by(&origin, key).is_ok_and(|ours| ours);
+    if body.origin != origin || !keys.log_keys().iter().any(is_signed) {
         return Err(changed("its head is not one that this installation signed"));
     }
     Ok(body)

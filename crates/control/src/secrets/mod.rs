@@ -3,15 +3,20 @@
 //! `keys/` holds what the server signs with. `take-away/` holds each tenant's root key and the root CA's key: the operator
 //! is told to carry them away, and the server never reads them again after the first run.
 
+mod api;
 mod authority;
 pub mod ceremony;
+mod concerns;
 mod custody;
 mod der;
 mod files;
 mod first_run;
 mod profile;
+mod publish;
 mod register;
+mod roots;
 mod scep_ra;
+mod store;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,6 +25,7 @@ use std::{
 };
 
 use muster_model::{TenantId, Timestamp};
+use muster_storage::Statement;
 use muster_trust::{
     checkpoint,
     dsse::Envelope,
@@ -29,7 +35,9 @@ use muster_trust::{
 use parking_lot::RwLock;
 use uuid::Uuid;
 
+pub use api::router;
 pub use authority::{Authority, AuthoritySet, PreparedCertificate};
+pub use concerns::{Concern, Urgency, concerns, days_left};
 pub use custody::{
     CaKey, Custody, KeyPlace, Pkcs11Settings, SIGNATURE_TIMEOUT, Unavailable, UnknownPlace, VaultLogin,
     VaultSettings,
@@ -42,8 +50,15 @@ pub(crate) fn der_value(tag: u8, content: &[u8]) -> Vec<u8> {
 pub use files::write_private;
 pub use profile::{CaRole, DeviceSubject, SERVER_CERTIFICATE_DAYS};
 pub(crate) use profile::{offset, responder};
+pub use publish::{
+    PUBLISHED, Published, follow_roots, of as root_concerns, publish, settle_roots, watch_roots,
+};
 pub use register::{AuthorityState, Member, Record};
+pub use roots::{Learned, RefusedRow, RootRow, broken_roots, read_roots};
 pub use scep_ra::{KeyTransport, ScepRa};
+
+/// Every statement of this slice, for the test that prepares them all on both engines.
+pub const STATEMENTS: &[Statement] = store::ALL;
 
 /// What can go wrong with the key folder.
 #[derive(Debug, thiserror::Error)]
@@ -68,12 +83,14 @@ pub enum SecretsError {
     CaUnavailable(#[from] Unavailable),
 }
 
-/// The keys that sign for one tenant, and its root documents from version 1 on.
+/// The keys that sign for one tenant, and its root documents from version 1 on, each verified by the one before. A newer
+/// document makes a new value: ask the keyring again.
 pub struct TenantKeys {
     pub tenant: TenantId,
-    pub policy: SigningKey,
-    pub action: SigningKey,
-    pub log: SigningKey,
+    pub policy: Arc<SigningKey>,
+    pub action: Arc<SigningKey>,
+    pub log: Arc<SigningKey>,
+    /// The newest document.
     pub root: RootDocument,
     pub root_documents: Vec<Envelope>,
 }
@@ -87,6 +104,7 @@ pub struct Keyring {
     pub access_tokens: SigningKey,
     pub enrollment_tokens: SigningKey,
     tenants: RwLock<HashMap<TenantId, Arc<TenantKeys>>>,
+    refused_roots: RwLock<HashMap<TenantId, RefusedRow>>,
 }
 
 /// Where the keys of an install are.
@@ -140,6 +158,7 @@ impl Keyring {
             )?,
             folder,
             tenants: RwLock::default(),
+            refused_roots: RwLock::default(),
         })
     }
 
@@ -252,9 +271,9 @@ impl Keyring {
         }
         Ok(TenantKeys {
             tenant,
-            policy: files::existing_key(&folder.join("policy.pem"))?,
-            action: files::existing_key(&folder.join("action.pem"))?,
-            log: files::existing_key(&folder.join("log.pem"))?,
+            policy: Arc::new(files::existing_key(&folder.join("policy.pem"))?),
+            action: Arc::new(files::existing_key(&folder.join("action.pem"))?),
+            log: Arc::new(files::existing_key(&folder.join("log.pem"))?),
             root,
             root_documents,
         })

@@ -48,6 +48,7 @@ mod radius;
 mod receipts;
 mod revocation;
 mod rollouts;
+mod root;
 mod routes;
 mod scep;
 mod tenants;

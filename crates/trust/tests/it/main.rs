@@ -13,6 +13,7 @@ mod merkle;
 mod note;
 mod obey;
 mod root;
+mod root_change;
 mod statement;
 mod support;
 mod tile;

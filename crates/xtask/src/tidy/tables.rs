@@ -124,6 +124,8 @@ pub const SLICE_PAIRS: &[(&str, &str)] = &[
     ("audit", "secrets"),
     // A rotation is logged.
     ("secrets", "audit"),
+    // The root document is read and published through routes of its own.
+    ("secrets", "access"),
     // A certificate belongs to a device and its enrollment epoch.
     ("certificates", "devices"),
 ];

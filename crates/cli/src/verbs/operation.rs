@@ -1,0 +1,290 @@
+//! `muster operation …`: what was asked of many devices at once, or needs approvals.
+
+use serde_json::json;
+
+use super::approver::{Operation, Target};
+use super::{Page, Paging, list};
+use crate::CliError;
+use crate::api::{Answer, Api, Call};
+use crate::output::{Printer, Sheet, or_dash, plain};
+use crate::progress::{self, Pace};
+
+/// States in which an operation stays.
+const OVER: [&str; 4] = ["done", "rejected", "cancelled", "expired"];
+/// Counts of devices that still have something before them.
+const UNDER_WAY: [&str; 4] = ["pending", "queued", "delivered", "held"];
+
+/// Verbs of operations.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum OperationCommand {
+    /// List operations, newest first
+    #[command(
+        after_help = "Examples:\n  muster operation list\n  muster operation list --state awaiting_approval"
+    )]
+    List {
+        /// Only these, such as awaiting_approval
+        #[arg(long)]
+        state: Option<String>,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Show an operation: what it is, who asked, who approved, how far it is
+    #[command(after_help = "Examples:\n  muster operation show opr_…")]
+    Show { operation: String },
+    /// List the devices of an operation, in their order
+    #[command(after_help = "Examples:\n  muster operation targets opr_… --all")]
+    Targets {
+        operation: String,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Stop an operation: devices that have not begun never will
+    #[command(after_help = "Examples:\n  muster operation cancel opr_…")]
+    Cancel {
+        operation: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Refuse an operation that waits for approvals
+    #[command(after_help = "Examples:\n  muster operation reject opr_… --reason 'wrong list'")]
+    Reject {
+        operation: String,
+        /// Written into the log
+        #[arg(long)]
+        reason: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Watch an operation until no device has anything before it
+    #[command(after_help = "Examples:\n  muster operation watch opr_… --timeout 1h")]
+    Watch {
+        operation: String,
+        /// Give up after this time
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        timeout: Option<std::time::Duration>,
+    },
+}
+
+/// Runs one verb.
+pub async fn run(command: OperationCommand, api: &Api, printer: &Printer) -> Result<(), CliError> {
+    match command {
+        OperationCommand::List { state, paging } => list_in(api, state.as_deref(), &paging, printer).await,
+        OperationCommand::Show { operation } => {
+            let answer: Answer<Operation> = api.send(Call::get(&["operations", &operation])).await?;
+            printer.answer(&answer.value, |printer| details(printer, &answer.known))
+        }
+        OperationCommand::Targets { operation, paging } => {
+            let call = Call::get(&["operations", &operation, "targets"]);
+            let answer: Answer<Page<Target>> = list(api, call, &paging).await?;
+            printer.answer(&answer.value, |_| targets(&answer.known.items))?;
+            printer.next_page(answer.known.next_cursor.as_deref());
+            Ok(())
+        }
+        OperationCommand::Cancel { operation, yes } => {
+            printer.confirm(yes, "Devices that have not begun never will.", &operation)?;
+            let call = Call::post(&["operations", &operation, "cancel"]);
+            api.send_quiet(call).await?;
+            printer.note(&format!("{operation} is cancelled."));
+            Ok(())
+        }
+        OperationCommand::Reject {
+            operation,
+            reason,
+            yes,
+        } => reject(api, &operation, &reason, yes, printer).await,
+        OperationCommand::Watch { operation, timeout } => watch(api, &operation, timeout, printer).await,
+    }
+}
+
+/// Lists operations in a state.
+pub async fn list_in(
+    api: &Api,
+    state: Option<&str>,
+    paging: &Paging,
+    printer: &Printer,
+) -> Result<(), CliError> {
+    let call = Call::get(&["operations"]).query("state", state);
+    let answer: Answer<Page<Operation>> = list(api, call, paging).await?;
+    printer.answer(&answer.value, |printer| operations(printer, &answer.known.items))?;
+    printer.next_page(answer.known.next_cursor.as_deref());
+    Ok(())
+}
+
+/// Refuses an operation, after asking.
+pub async fn reject(
+    api: &Api,
+    operation: &str,
+    reason: &str,
+    yes: bool,
+    printer: &Printer,
+) -> Result<(), CliError> {
+    printer.confirm(yes, "Nobody can approve it any more.", operation)?;
+    let call = Call::post(&["operations", operation, "reject"]).body(json!({"reason": reason}));
+    api.send_quiet(call).await?;
+    printer.note(&format!("{operation} is rejected."));
+    Ok(())
+}
+
+async fn watch(
+    api: &Api,
+    id: &str,
+    timeout: Option<std::time::Duration>,
+    printer: &Printer,
+) -> Result<(), CliError> {
+    let spinner = progress::spinner(format!("{id}: asking"));
+    let mut pace = Pace::new(timeout);
+    loop {
+        let answer: Answer<Operation> = api.send(Call::get(&["operations", id])).await?;
+        let known = &answer.known;
+        spinner.set_message(format!("{id}: {}, {}", known.state, progress_line(known)));
+        if is_over(known) {
+            spinner.finish_and_clear();
+            return printer.answer(&answer.value, |printer| details(printer, known));
+        }
+        if !pace.next().await {
+            spinner.finish_and_clear();
+            return Err(CliError::Failed(format!(
+                "{id} goes on: {}",
+                progress_line(known)
+            )));
+        }
+    }
+}
+
+/// Whether nothing more will happen: the operation ended, or every device of it did.
+fn is_over(operation: &Operation) -> bool {
+    let left: u64 = UNDER_WAY
+        .iter()
+        .filter_map(|state| operation.progress.get(*state))
+        .sum();
+    let counted: u64 = operation.progress.values().sum();
+    OVER.contains(&operation.state.as_str()) || (left == 0 && counted > 0 && counted >= operation.count)
+}
+
+fn progress_line(operation: &Operation) -> String {
+    let parts: Vec<String> = operation
+        .progress
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(state, count)| format!("{count} {state}"))
+        .collect();
+    if parts.is_empty() {
+        return "nothing yet".to_owned();
+    }
+    parts.join(", ")
+}
+
+fn approved(operation: &Operation) -> Option<String> {
+    let approval = operation.approval.as_ref()?;
+    let people: Vec<&str> = approval
+        .people
+        .iter()
+        .map(|signer| signer.person.as_str())
+        .collect();
+    let who = match people.is_empty() {
+        true => String::new(),
+        false => format!(": {}", people.join(", ")),
+    };
+    Some(format!("{} of {}{who}", people.len(), approval.threshold))
+}
+
+fn operations(printer: &Printer, operations: &[Operation]) -> Sheet {
+    let row = |operation: &Operation| {
+        vec![
+            operation.operation_id.clone(),
+            operation.kind.clone(),
+            operation.state.clone(),
+            operation.count.to_string(),
+            approved(operation).unwrap_or_else(|| "-".to_owned()),
+            printer.ago(operation.created_at.as_deref()),
+            operation.created_by.clone(),
+            or_dash(operation.reason.as_deref()),
+        ]
+    };
+    Sheet::new().rows(
+        "operations",
+        &[
+            "id", "type", "state", "devices", "approved", "asked", "by", "reason",
+        ],
+        operations.iter().map(row).collect(),
+    )
+}
+
+fn details(printer: &Printer, operation: &Operation) -> Sheet {
+    let arguments: Vec<String> = operation
+        .arguments
+        .iter()
+        .map(|(name, value)| format!("{name}={}", plain(value)))
+        .collect();
+    let when = |time: &Option<String>| time.as_ref().map(|_| printer.when(time.as_deref()));
+    Sheet::new().fields(vec![
+        ("id", Some(operation.operation_id.clone())),
+        ("type", Some(operation.kind.clone())),
+        ("arguments", (!arguments.is_empty()).then(|| arguments.join(" "))),
+        ("state", Some(operation.state.clone())),
+        ("devices", Some(operation.count.to_string())),
+        ("progress", Some(progress_line(operation))),
+        ("asked", when(&operation.created_at)),
+        ("asked by", Some(operation.created_by.clone())),
+        ("reason", operation.reason.clone()),
+        ("begins", when(&operation.not_before)),
+        ("expires", when(&operation.expires_at)),
+        ("an hour", operation.per_hour.map(|count| count.to_string())),
+        ("approved by", approved(operation)),
+        (
+            "sha256",
+            operation
+                .approval
+                .as_ref()
+                .map(|approval| approval.sha256.clone()),
+        ),
+    ])
+}
+
+fn targets(targets: &[Target]) -> Sheet {
+    let row = |target: &Target| {
+        vec![
+            target.position.to_string(),
+            or_dash(target.name.as_deref()),
+            or_dash(target.owner.as_deref()),
+            target.epoch.to_string(),
+            target.device_id.clone(),
+        ]
+    };
+    Sheet::new().rows(
+        "devices",
+        &["#", "name", "owner", "epoch", "id"],
+        targets.iter().map(row).collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn operation(state: &str, progress: &[(&str, u64)]) -> Operation {
+        Operation {
+            state: state.to_owned(),
+            count: 3,
+            progress: progress
+                .iter()
+                .map(|(state, count)| ((*state).to_owned(), *count))
+                .collect::<BTreeMap<_, _>>(),
+            ..Operation::default()
+        }
+    }
+
+    #[test]
+    fn an_operation_is_over_when_no_device_has_anything_before_it() {
+        assert!(is_over(&operation("running", &[("done", 2), ("failed", 1)])));
+        assert!(is_over(&operation("rejected", &[])));
+        assert!(!is_over(&operation("running", &[("done", 2), ("held", 1)])));
+        assert!(!is_over(&operation("awaiting_approval", &[("pending", 3)])));
+        assert!(!is_over(&operation("awaiting_approval", &[])));
+        assert!(!is_over(&operation("running", &[("done", 2)])));
+    }
+}
