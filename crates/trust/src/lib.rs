@@ -5,7 +5,7 @@
 //! P-256 signatures. Every decoder of foreign bytes is bounded by a named limit and never panics.
 //!
 //! * [`key`], [`dsse`], [`encoding`]: keys, digests, envelopes.
-//! * [`merkle`], [`tile`], [`note`], [`checkpoint`], [`proof`], [`log`]: the append-only log.
+//! * [`merkle`], [`tile`], [`note`], [`checkpoint`], [`proof`], [`log`], [`witness`]: the append-only log.
 //! * [`entry`], [`root`], [`bundle`] (in an [`archive`]), [`statement`]: what is signed and logged.
 //! * [`obey`]: the device's side; every refusal has a stable code.
 
@@ -24,3 +24,4 @@ pub mod proof;
 pub mod root;
 pub mod statement;
 pub mod tile;
+pub mod witness;

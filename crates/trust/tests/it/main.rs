@@ -15,3 +15,4 @@ mod root;
 mod statement;
 mod support;
 mod tile;
+mod witness;
