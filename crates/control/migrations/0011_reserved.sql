@@ -1,0 +1,2 @@
+-- Reserved for another slice.
+SELECT 1;
