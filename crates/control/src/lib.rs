@@ -80,6 +80,26 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "compliance",
         sql: include_str!("../migrations/0009_compliance.sql"),
     },
+    Migration {
+        version: 10,
+        name: "reserved",
+        sql: include_str!("../migrations/0010_reserved.sql"),
+    },
+    Migration {
+        version: 11,
+        name: "reserved_too",
+        sql: include_str!("../migrations/0011_reserved.sql"),
+    },
+    Migration {
+        version: 12,
+        name: "log_witnesses",
+        sql: include_str!("../migrations/0012_log_witnesses.sql"),
+    },
+    Migration {
+        version: 13,
+        name: "log_archive",
+        sql: include_str!("../migrations/0013_log_archive.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -87,6 +107,10 @@ pub const STATEMENTS: &[&[Statement]] = &[
     access::STATEMENTS,
     acme::STATEMENTS,
     audit::STATEMENTS,
+    audit::ARCHIVE_STATEMENTS,
+    audit::SEARCH_STATEMENTS,
+    audit::SPLIT_VIEW_STATEMENTS,
+    audit::WITNESS_STATEMENTS,
     certificates::STATEMENTS,
     commands::STATEMENTS,
     compliance::STATEMENTS,
@@ -111,6 +135,7 @@ pub struct Control {
     pub keys: secrets::Keyring,
     pub nudges: Nudges,
     pub heads: audit::LogHeads,
+    pub log_metrics: audit::LogMetrics,
     pub registry: devices::Registry,
     pub android_status: enrollment::AndroidStatus,
     /// Whether `registry` may be believed now.
@@ -120,6 +145,10 @@ pub struct Control {
     pub revocations: certificates::Revocations,
     /// Where bundles are kept besides the database, if anywhere. Set by the composition root, before the loops start.
     pub artifacts: OnceLock<Box<dyn policy::ArtifactStore>>,
+    /// Where the log is kept besides the database, if anywhere. Set by the composition root, before the loops start.
+    pub log_archive: OnceLock<Box<dyn audit::LogArchive>>,
+    /// Where security events are written, if anywhere. Set by the composition root.
+    pub security_events: OnceLock<audit::SecurityEvents>,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -142,6 +171,8 @@ pub struct Settings {
     pub silent_after_seconds: u64,
     /// A command without a time to live of its own expires after this long.
     pub command_ttl_seconds: u64,
+    /// Who is asked to cosign every checkpoint.
+    pub witnesses: Vec<audit::Witness>,
 }
 
 impl Default for Settings {
@@ -154,6 +185,7 @@ impl Default for Settings {
             checkin_interval_seconds: 60,
             silent_after_seconds: 24 * 3600,
             command_ttl_seconds: 7 * 86_400,
+            witnesses: Vec::new(),
         }
     }
 }
@@ -165,6 +197,7 @@ pub struct Nudges {
     pub follower: Notify,
     pub rollouts: Notify,
     pub groups: Notify,
+    pub witnesses: Notify,
 }
 
 impl Control {
@@ -184,11 +217,14 @@ impl Control {
             keys,
             nudges: Nudges::default(),
             heads: audit::LogHeads::default(),
+            log_metrics: audit::LogMetrics::default(),
             registry: devices::Registry::default(),
             android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),
             revocations: certificates::Revocations::default(),
             artifacts: OnceLock::new(),
+            log_archive: OnceLock::new(),
+            security_events: OnceLock::new(),
             settings,
             node,
         })

@@ -24,6 +24,7 @@ struct Ops {
 pub fn router(app: App, metrics: &Metrics) -> Router {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    app.log_metrics.register(&mut registry);
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
