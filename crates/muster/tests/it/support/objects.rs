@@ -44,13 +44,49 @@ impl S3 {
 
     /// A server that keeps its bundles here.
     pub fn options(&self, options: Options) -> Options {
-        options
+        self.access(options)
             .with("--artifact-store", format!("s3://{BUCKET}/policy"))
+    }
+
+    /// A server that may use every bucket here.
+    pub fn access(&self, options: Options) -> Options {
+        options
             .with_variable("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.port))
             .with_variable("AWS_ALLOW_HTTP", true)
             .with_variable("AWS_REGION", "us-east-1")
             .with_variable("AWS_ACCESS_KEY_ID", "test")
             .with_variable("AWS_SECRET_ACCESS_KEY", "test")
+    }
+
+    /// Makes another bucket.
+    pub async fn make(&self, bucket: &str) {
+        let url = format!("http://127.0.0.1:{}/{bucket}", self.port);
+        let made = self.client.put(url).send().await;
+        made.and_then(reqwest::Response::error_for_status)
+            .expect("a bucket is made");
+    }
+
+    /// Makes another bucket whose objects nobody can change or delete for ten years.
+    pub async fn make_locked(&self, bucket: &str) {
+        let url = format!("http://127.0.0.1:{}/{bucket}", self.port);
+        let made = self
+            .client
+            .put(&url)
+            .header("x-amz-bucket-object-lock-enabled", "true")
+            .send()
+            .await;
+        made.and_then(reqwest::Response::error_for_status)
+            .expect("a bucket is made");
+        let rule = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
+                    <Mode>COMPLIANCE</Mode><Years>10</Years></DefaultRetention></Rule></ObjectLockConfiguration>";
+        let set = self
+            .client
+            .put(format!("{url}?object-lock"))
+            .body(rule)
+            .send()
+            .await;
+        set.and_then(reqwest::Response::error_for_status)
+            .expect("the retention is set");
     }
 
     /// An object's bytes, if it is there.
@@ -112,17 +148,29 @@ fn signed() -> Client {
 
 /// The program, if it is installed. Without it says so loudly, or panics where that is not allowed.
 pub fn moto_server() -> Option<PathBuf> {
+    tool_of_python("moto_server")
+}
+
+/// Python with the packages that tests use.
+pub fn python() -> Option<PathBuf> {
+    tool_of_python("python")
+}
+
+fn tool_of_python(name: &str) -> Option<PathBuf> {
     static SAID: Once = Once::new();
     let found = variable(TOOLS_VARIABLE)
-        .map(|folder| Path::new(&folder).join("moto_server"))
+        .map(|folder| Path::new(&folder).join(name))
         .filter(|path| path.exists());
     if found.is_none() {
         let required = variable("CI").as_deref() == Some("true")
             || variable("MUSTER_REQUIRE_PEERS").as_deref() == Some("1");
-        assert!(!required, "moto is not installed, and this run must not skip it");
+        assert!(
+            !required,
+            "{name} is not installed, and this run must not skip it"
+        );
         // Straight to the stream: the test runner swallows what a passing test prints.
         SAID.call_once(|| {
-            let _ = writeln!(std::io::stderr(), "SKIPPED moto: {TOOLS_VARIABLE} is not set");
+            let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {TOOLS_VARIABLE} is not set");
         });
     }
     found
