@@ -35,6 +35,9 @@ impl ObjectArchive {
         url: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<ObjectArchive, OpenError> {
+        // S3 takes an object into retention only with a checksum.
+        let checksum = ("AWS_CHECKSUM_ALGORITHM".to_owned(), "SHA256".to_owned());
+        let environment = std::iter::once(checksum).chain(environment);
         let Opened { objects, s3 } = ObjectArtifacts::open_with_s3(url, environment)?;
         let s3 = match s3 {
             None => None,

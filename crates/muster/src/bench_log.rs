@@ -20,7 +20,7 @@ use muster_control::{
     reconcile,
 };
 use muster_model::{EntryId, TenantId};
-use muster_storage::{Database, DatabaseUrl, Migration, OpenOptions, Scope, statements};
+use muster_storage::{Database, DatabaseUrl, OpenOptions, Scope, bare};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -34,19 +34,6 @@ const PROOFS: usize = 2000;
 /// As long as the seal of an entry and its bytes are.
 const SEAL_BYTES: usize = 64;
 const BODY_BYTES: usize = 420;
-
-const BARE: &[Migration] = &[Migration {
-    version: 1,
-    name: "bare",
-    sql: "CREATE TABLE bench_row (tenant_id UUID NOT NULL, entry_id UUID NOT NULL, seq BIGINT, action TEXT NOT NULL, \
-          object_id TEXT NOT NULL, body BYTEA NOT NULL, seal BYTEA NOT NULL, PRIMARY KEY (tenant_id, entry_id)); \
-          CREATE INDEX bench_row_object ON bench_row (tenant_id, object_id, seq);",
-}];
-
-statements! {
-    INSERT_BARE = "INSERT INTO bench_row (tenant_id, entry_id, action, object_id, body, seal) \
-        VALUES ($1, $2, $3, $4, $5, $6)";
-}
 
 #[derive(Debug, Args)]
 pub struct BenchLogArgs {
@@ -81,7 +68,7 @@ async fn bare_commits(folder: &Path, duration: Duration, writers: u32) -> Result
     let db = Database::open(
         &DatabaseUrl::Sqlite(folder.join("bare.db")),
         OpenOptions {
-            migrations: BARE,
+            migrations: bare::MIGRATIONS,
             reader_threads: 1,
             pool_size: 1,
             application: "muster-bench",
@@ -97,18 +84,7 @@ async fn bare_commits(folder: &Path, duration: Duration, writers: u32) -> Result
                 let id = uuid_of(muster_control::clock::random());
                 db.write(Scope::System, move |tx| {
                     let (body, seal) = (vec![b'x'; BODY_BYTES], vec![0_u8; SEAL_BYTES]);
-                    tx.execute(
-                        &INSERT_BARE,
-                        &[
-                            &id.uuid(),
-                            &id.uuid(),
-                            &"bench.appended",
-                            &"bench",
-                            &body.as_slice(),
-                            &seal.as_slice(),
-                        ],
-                    )
-                    .map_err(Problem::from)
+                    bare::insert(tx, id.uuid(), &body, &seal).map_err(Problem::from)
                 })
                 .await?;
                 count.fetch_add(1, Ordering::Relaxed);

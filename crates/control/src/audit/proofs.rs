@@ -1,6 +1,6 @@
 //! The newest signed head of every tenant's log in memory, and proofs against it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use muster_model::{DeviceId, EntryId, TenantId};
 use muster_storage::{StorageError, Tx};
@@ -24,6 +24,8 @@ use crate::{
 const TILES_CACHED_MAX: usize = 2048;
 /// Roots of earlier sizes kept in memory over all tenants.
 const ROOTS_CACHED_MAX: usize = 16 * 1024;
+/// How often a conflict with the archive is entered into the log at most.
+const ALARM_EVERY: Duration = Duration::from_secs(3600);
 /// Devices with a foreign head that a node remembers.
 const FOREIGN_REMEMBERED_MAX: usize = 4096;
 
@@ -47,6 +49,8 @@ pub struct LogHeads {
     roots: RwLock<HashMap<(TenantId, u64), Hash>>,
     /// Heads that devices proved and that are not ours, so that each is stored once.
     foreign: Mutex<HashMap<DeviceId, u64>>,
+    /// When a conflict with the archive was entered into the log, by uptime.
+    alarmed: Mutex<HashMap<TenantId, Duration>>,
 }
 
 /// What a node knows of one log.
@@ -129,6 +133,16 @@ impl LogHeads {
             roots.clear();
         }
         roots.insert((tenant, size), root);
+    }
+
+    /// Whether an alarm about the archive may be entered into the log now; it then counts as entered.
+    pub(super) fn may_alarm(&self, tenant: TenantId) -> bool {
+        let (now, mut alarmed) = (crate::clock::uptime(), self.alarmed.lock());
+        if alarmed.get(&tenant).is_some_and(|at| now < *at + ALARM_EVERY) {
+            return false;
+        }
+        alarmed.insert(tenant, now);
+        true
     }
 
     /// Whether this device proved a foreign head of this size to this node before.

@@ -200,11 +200,10 @@ async fn l3_an_exported_folder_verifies_without_the_server() {
     all_placed(&server).await;
     let admin_file = server.admin_file().display().to_string();
     let folder = server.folder().path().join("export");
+    let home = server.folder();
     let run = async |arguments: &[&str]| {
         let mut command = muster();
-        command
-            .args(arguments)
-            .env("XDG_CONFIG_HOME", server.folder().path());
+        command.args(arguments).env("XDG_CONFIG_HOME", home.path());
         command.output().await.expect("the program muster starts")
     };
     let out = folder.display().to_string();

@@ -11,9 +11,9 @@ use futures_util::future::BoxFuture;
 use muster_model::{TenantId, Timestamp};
 use muster_storage::{Database, Lease, Scope, Tx};
 use muster_trust::{
-    checkpoint::{Checkpoint, CheckpointKeys},
+    checkpoint::{Checkpoint, CheckpointBody, CheckpointKeys},
     merkle::Hash,
-    note::MAX_NOTE_BYTES,
+    note::{MAX_NOTE_BYTES, SignedNote},
     root::RootDocument,
     tile::{self, MAX_LEVEL, TILE_WIDTH, Tile, TilePath},
 };
@@ -152,6 +152,7 @@ async fn archive_log(
     if progress.size >= head.size {
         return Ok(progress);
     }
+    agree_with_archived(app, archive, tenant, head).await?;
     let full = head.size / u64::from(TILE_WIDTH);
     let until = full.min(progress.bundles + BUNDLES_PER_PASS);
     while progress.bundles < until {
@@ -286,26 +287,65 @@ async fn put_once(
     {
         return Ok(());
     }
-    let name = name.to_owned();
+    Err(conflict(app, tenant, name).await)
+}
+
+/// The newest archived checkpoint must be one of this log: a log that is shorter, or another, is not archived behind it.
+async fn agree_with_archived(
+    app: &App,
+    archive: &dyn LogArchive,
+    tenant: TenantId,
+    head: &Head,
+) -> Result<(), Problem> {
+    let name = format!("{tenant}/checkpoint");
+    let newest = archive
+        .get(&name, MAX_NOTE_BYTES)
+        .await
+        .map_err(|error| broken(&error))?;
+    let Some(newest) = newest else { return Ok(()) };
+    let body = std::str::from_utf8(&newest)
+        .ok()
+        .and_then(|note| CheckpointBody::parse(note.parse::<SignedNote>().ok()?.text()).ok());
+    let ours = match &body {
+        Some(body) if body.size <= head.size => {
+            let size = body.size;
+            app.db
+                .read(tenant_scope(tenant), move |tx| root_at(tx, tenant, size))
+                .await?
+        }
+        Some(_) | None => None,
+    };
+    match body {
+        Some(body) if ours == Some(body.root) => Ok(()),
+        Some(_) | None => Err(conflict(app, tenant, &name).await),
+    }
+}
+
+/// Enters it into the log, once an hour, that the archive holds something else.
+async fn conflict(app: &App, tenant: TenantId, name: &str) -> Problem {
+    let problem = Problem::internal(format!(
+        "the archive holds another {name}: this log is not the one that was archived"
+    ));
+    if !app.heads.may_alarm(tenant) {
+        return problem;
+    }
     let detail = serde_json::json!({"code": "archive_differs", "object": name});
-    super::commit(app, &Author::system(tenant), move |tx| {
+    let author = Author::system(tenant);
+    let logged = super::commit(app, &author, move |tx| {
         tx.record(
             "security.archive_conflict",
             ("log", tenant.to_string()),
             detail.clone(),
         )
         .map(drop)
-    })
-    .await?;
-    Err(Problem::internal(format!(
-        "the archive holds another {name}: this log is not the one that was archived"
-    )))
+    });
+    logged.await.err().unwrap_or(problem)
 }
 
 /// Whether two notes differ in their signatures alone.
 fn same_text(one: &[u8], other: &[u8]) -> bool {
     let text = |note: &[u8]| {
-        let note: muster_trust::note::SignedNote = std::str::from_utf8(note).ok()?.parse().ok()?;
+        let note: SignedNote = std::str::from_utf8(note).ok()?.parse().ok()?;
         Some(note.text().to_owned())
     };
     text(one).is_some_and(|one| text(other) == Some(one))

@@ -58,35 +58,31 @@ impl S3 {
             .with_variable("AWS_SECRET_ACCESS_KEY", "test")
     }
 
-    /// Makes another bucket.
-    pub async fn make(&self, bucket: &str) {
-        let url = format!("http://127.0.0.1:{}/{bucket}", self.port);
-        let made = self.client.put(url).send().await;
-        made.and_then(reqwest::Response::error_for_status)
-            .expect("a bucket is made");
-    }
-
-    /// Makes another bucket whose objects nobody can change or delete for ten years.
+    /// Makes another bucket that can hold objects.
     pub async fn make_locked(&self, bucket: &str) {
         let url = format!("http://127.0.0.1:{}/{bucket}", self.port);
         let made = self
             .client
             .put(&url)
-            .header("x-amz-bucket-object-lock-enabled", "true")
-            .send()
-            .await;
+            .header("x-amz-bucket-object-lock-enabled", "true");
+        let made = made.send().await;
         made.and_then(reqwest::Response::error_for_status)
             .expect("a bucket is made");
-        let rule = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
-                    <Mode>COMPLIANCE</Mode><Years>10</Years></DefaultRetention></Rule></ObjectLockConfiguration>";
-        let set = self
+    }
+
+    /// Holds an object for years, as a default retention of the bucket would: moto takes objects into that only with a header
+    /// that S3 does not ask for.
+    pub async fn hold(&self, bucket: &str, name: &str) {
+        let url = format!("http://127.0.0.1:{}/{bucket}/{name}?retention", self.port);
+        let body = "<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>2100-01-01T00:00:00Z</RetainUntilDate></Retention>";
+        let held = self
             .client
-            .put(format!("{url}?object-lock"))
-            .body(rule)
-            .send()
-            .await;
-        set.and_then(reqwest::Response::error_for_status)
-            .expect("the retention is set");
+            .put(url)
+            .header("content-type", "application/xml")
+            .body(body);
+        let held = held.send().await;
+        held.and_then(reqwest::Response::error_for_status)
+            .expect("the object is held");
     }
 
     /// An object's bytes, if it is there.
