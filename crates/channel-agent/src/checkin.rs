@@ -4,6 +4,7 @@ use muster_model::id::CommandId;
 use muster_model::time::Timestamp;
 use muster_trust::dsse::Envelope;
 use muster_trust::key::Digest;
+use muster_trust::note::MAX_NOTE_BYTES;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Base64Bytes;
@@ -38,8 +39,32 @@ pub struct CheckinRequest {
     /// Version of the agent program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
+    /// The head of the log that the device stands at, once a server has said with `want_checkpoint` that it compares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<SeenCheckpoint>,
     /// The device's own clock; recorded, never trusted.
     pub clock: Timestamp,
+}
+
+/// The newest checkpoint that a device has verified; its size is the request's `tree_size`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeenCheckpoint {
+    /// Root of the tree.
+    pub root: Digest,
+    /// The signed note, where the server asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// What the server wants to hear of the device's checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WantCheckpoint {
+    /// Its root, with every check-in from now on.
+    Root,
+    /// The signed note too, with the next check-in: it is not a head that the server knows.
+    Note,
 }
 
 impl CheckinRequest {
@@ -49,6 +74,13 @@ impl CheckinRequest {
             return Err(FieldLimit {
                 field: "receipts",
                 limit: RECEIPTS_MAX,
+            });
+        }
+        let note = self.checkpoint.as_ref().and_then(|seen| seen.note.as_ref());
+        if note.is_some_and(|note| note.len() > MAX_NOTE_BYTES) {
+            return Err(FieldLimit {
+                field: "checkpoint.note",
+                limit: MAX_NOTE_BYTES,
             });
         }
         match &self.agent_version {
@@ -110,6 +142,9 @@ pub struct CheckinResponse {
     /// The certificate should be renewed now.
     #[serde(default)]
     pub renew: bool,
+    /// The server compares the heads that devices stand at. A device that does not know this member goes on as before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub want_checkpoint: Option<WantCheckpoint>,
 }
 
 impl CheckinResponse {
@@ -126,6 +161,7 @@ impl CheckinResponse {
             want_inventory: false,
             want_report: false,
             renew: false,
+            want_checkpoint: None,
         }
     }
 }

@@ -10,6 +10,7 @@ mod error;
 mod folder;
 mod key_file;
 mod log;
+mod log_folder;
 mod output;
 mod progress;
 mod qr;
@@ -312,6 +313,12 @@ mod tests {
             "enrollment policy set --require-attestation tpm2,apple --devices-max none",
             "enrollment policy set --allow-unattested",
             "log verify --admin-file admin.json",
+            "log verify --folder log --key PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
+            "log export --out log",
+            "log export --format cef --since 2026-05-04T08:00:00Z",
+            "log search --actor cli_1 --action device. --contains dev_",
+            "log at device:dev_1 --at 2026-05-04T08:00:00Z",
+            "log key",
             "export --out config --secrets-out secrets.json",
             "plan -f config --exit-code -o json",
             "apply -f config --prune --deletion-budget 2",

@@ -13,6 +13,7 @@ use muster_trust::entry::{Actor, ActorKind, LogEntry, Object};
 use muster_trust::key::{Digest, sha256};
 use muster_trust::log::{StoredEntry, VerifyError, verify_log};
 use muster_trust::merkle::Hash;
+use muster_trust::note::VerifierKey;
 use muster_trust::root::{MAX_ROOT_STEPS, RootDocument};
 use muster_trust::tile::{self, TILE_WIDTH, Tile, TilePath};
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,7 @@ const DOWNLOADS_MAX: usize = 8;
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(
     after_help = "Examples:\n  muster log verify --admin-file admin.json\n  muster log verify --data-dir \
-    /var/lib/muster\n  muster log verify --root-file root.json -o json\n\nThe root document and the checkpoint of the last \
+    /var/lib/muster\n  muster log verify --root-file root.json -o json\n  muster log verify --folder ./log --key 'muster/tnt_…+…+…'\n\nThe root document and the checkpoint of the last \
     time are kept in the configuration folder, and the next time must agree with them."
 )]
 pub struct VerifyArgs {
@@ -46,6 +47,15 @@ pub struct VerifyArgs {
     /// Neither compare with the last time nor keep this time
     #[arg(long, conflicts_with = "data_dir")]
     pub forget: bool,
+    /// A folder that `muster log export` or the archive wrote: needs neither server nor database
+    #[arg(long, value_name = "DIR", requires = "key", conflicts_with_all = ["data_dir", "root_file", "forget"])]
+    pub folder: Option<PathBuf>,
+    /// Verifier key of the log, for --folder: `muster log key` prints it
+    #[arg(long, value_name = "KEY", requires = "folder")]
+    pub key: Option<VerifierKey>,
+    /// Verifier key of a witness that must have cosigned, for --folder; may be given several times
+    #[arg(long, value_name = "KEY", requires = "folder")]
+    pub witness: Vec<VerifierKey>,
 }
 
 /// A log that verified.
@@ -160,11 +170,11 @@ pub async fn verify_remote(arguments: &VerifyArgs, globals: &Globals) -> Result<
     })
 }
 
-fn bad_log(error: impl std::fmt::Display) -> CliError {
+pub(crate) fn bad_log(error: impl std::fmt::Display) -> CliError {
     CliError::Log(error.to_string())
 }
 
-async fn download_root(api: &Api) -> Result<Vec<Envelope>, CliError> {
+pub(crate) async fn download_root(api: &Api) -> Result<Vec<Envelope>, CliError> {
     let answer: Answer<Value> = match api.send(Call::get(&["log", "root"])).await {
         Err(CliError::Refused(problem)) if problem.status == 404 => {
             return Err(CliError::Failed(
@@ -341,7 +351,7 @@ async fn download_bundle(api: &Api, tenant: TenantId, bundle: Tile) -> Result<Ve
 }
 
 /// The bytes of a tile; `None` where the server has none.
-async fn download_tile(api: &Api, path: TilePath) -> Result<Option<Vec<u8>>, CliError> {
+pub(crate) async fn download_tile(api: &Api, path: TilePath) -> Result<Option<Vec<u8>>, CliError> {
     let path = path.to_string();
     let segments: Vec<_> = std::iter::once("log").chain(path.split('/')).collect();
     match api

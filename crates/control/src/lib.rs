@@ -92,6 +92,16 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "root_documents",
         sql: include_str!("../migrations/0011_root_documents.sql"),
     },
+    Migration {
+        version: 12,
+        name: "log_witnesses",
+        sql: include_str!("../migrations/0012_log_witnesses.sql"),
+    },
+    Migration {
+        version: 13,
+        name: "log_archive",
+        sql: include_str!("../migrations/0013_log_archive.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -99,6 +109,10 @@ pub const STATEMENTS: &[&[Statement]] = &[
     access::STATEMENTS,
     acme::STATEMENTS,
     audit::STATEMENTS,
+    audit::ARCHIVE_STATEMENTS,
+    audit::SEARCH_STATEMENTS,
+    audit::SPLIT_VIEW_STATEMENTS,
+    audit::WITNESS_STATEMENTS,
     certificates::STATEMENTS,
     commands::STATEMENTS,
     commands::OPERATION_STATEMENTS,
@@ -125,6 +139,7 @@ pub struct Control {
     pub keys: secrets::Keyring,
     pub nudges: Nudges,
     pub heads: audit::LogHeads,
+    pub log_metrics: audit::LogMetrics,
     pub registry: devices::Registry,
     pub android_status: enrollment::AndroidStatus,
     /// Whether `registry` may be believed now.
@@ -136,6 +151,10 @@ pub struct Control {
     pub revocations: certificates::Revocations,
     /// Where bundles are kept besides the database, if anywhere. Set by the composition root, before the loops start.
     pub artifacts: OnceLock<Box<dyn policy::ArtifactStore>>,
+    /// Where the log is kept besides the database, if anywhere. Set by the composition root, before the loops start.
+    pub log_archive: OnceLock<Box<dyn audit::LogArchive>>,
+    /// Where security events are written, if anywhere. Set by the composition root.
+    pub security_events: OnceLock<audit::SecurityEvents>,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -158,6 +177,8 @@ pub struct Settings {
     pub silent_after_seconds: u64,
     /// A command without a time to live of its own expires after this long.
     pub command_ttl_seconds: u64,
+    /// Who is asked to cosign every checkpoint.
+    pub witnesses: Vec<audit::Witness>,
     /// What goes wrong on purpose.
     #[cfg(debug_assertions)]
     pub fault: Option<Arc<fault::Fault>>,
@@ -173,6 +194,7 @@ impl Default for Settings {
             checkin_interval_seconds: 60,
             silent_after_seconds: 24 * 3600,
             command_ttl_seconds: 7 * 86_400,
+            witnesses: Vec::new(),
             #[cfg(debug_assertions)]
             fault: None,
         }
@@ -187,6 +209,7 @@ pub struct Nudges {
     pub rollouts: Notify,
     pub groups: Notify,
     pub operations: Notify,
+    pub witnesses: Notify,
 }
 
 impl Control {
@@ -206,12 +229,15 @@ impl Control {
             keys,
             nudges: Nudges::default(),
             heads: audit::LogHeads::default(),
+            log_metrics: audit::LogMetrics::default(),
             registry: devices::Registry::default(),
             android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),
             lists: commands::Lists::default(),
             revocations: certificates::Revocations::default(),
             artifacts: OnceLock::new(),
+            log_archive: OnceLock::new(),
+            security_events: OnceLock::new(),
             settings,
             node,
         })

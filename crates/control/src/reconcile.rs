@@ -47,6 +47,10 @@ const UNFOLLOWED_MAX: usize = 1000;
 /// How often an entry is tried again: for a minute at least.
 const FOLLOW_TRIES_MAX: u32 = 240;
 const LEASE_TTL: Duration = Duration::from_secs(5);
+/// How often witnesses are asked about what nobody nudged for: also how soon a witness that rested is asked again.
+const WITNESSES_EVERY: Duration = Duration::from_millis(500);
+/// How often the log is archived: each time costs a handful of objects that stay for years.
+const ARCHIVE_EVERY: Duration = Duration::from_secs(10);
 /// The lease under which one node ends what is over.
 const SWEEPER_LEASE: &str = "control.sweeper";
 /// The lease under which one node makes the commands of operations.
@@ -103,6 +107,12 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
         |app| async move { groups::follow_moves(&app).await },
     ));
     tasks.spawn(bridge(app.clone(), stop.clone()));
+    if !app.settings.witnesses.is_empty() {
+        tasks.spawn(ask_witnesses(app.clone(), stop.clone()));
+    }
+    if app.log_archive.get().is_some() {
+        tasks.spawn(archive_log(app.clone(), stop.clone()));
+    }
     tasks
 }
 
@@ -202,6 +212,7 @@ async fn follower(app: App, stop: watch::Receiver<bool>) {
                 if reread {
                     reread = rollout::load(&app).await.is_err();
                 }
+                call_for_published(&app, &news);
                 let news = news.entries.into_iter().map(|entry| (entry, 0));
                 for (entry, tries) in news.chain(std::mem::take(&mut again)) {
                     if let Err(problem) = take_note(&app, &entry).await {
@@ -217,6 +228,20 @@ async fn follower(app: App, stop: watch::Receiver<bool>) {
             Err(problem) => tracing::warn!(%problem, "the log was not followed; trying again"),
         }
         wait(&stop, &app.nudges.follower, FOLLOW_EVERY).await;
+    }
+}
+
+/// Calls the devices that can be shown now what they were called for before its witnesses had cosigned.
+fn call_for_published(app: &App, news: &News) {
+    for tenant in &news.published_unlisted {
+        app.registry.call_all(*tenant);
+    }
+    for entry in &news.published {
+        match (entry.action.as_str(), entry.object.id.parse::<DeviceId>()) {
+            ("command.created" | "compliance.reapply_asked", Ok(device)) => app.registry.call(device),
+            (action, _) if action.starts_with("rollout.") => app.registry.call_all(entry.tenant),
+            _ => {}
+        }
     }
 }
 
@@ -367,6 +392,7 @@ async fn sweep(
         if let Err(problem) = secrets::settle_roots(app).await {
             tracing::warn!(%problem, "root documents were not settled; trying again");
         }
+        while audit::label_entries(app).await? {}
         commands::expire_overdue(app).await?;
         commands::expire_operations(app).await?;
         commands::give_up(app).await?;
@@ -436,6 +462,56 @@ async fn keep_compliance_once(app: &App, held: &mut Option<Held>) -> Result<(), 
     remedied.and(evaluated).and(sampled).map(drop)
 }
 
+/// Brings every checkpoint to the witnesses: one node at a time, and nobody waits for it here.
+async fn ask_witnesses(app: App, stop: watch::Receiver<bool>) {
+    let mut collector = match audit::Collector::new(&app.settings.witnesses) {
+        Ok(collector) => collector,
+        Err(problem) => return tracing::error!(%problem, "witnesses cannot be asked"),
+    };
+    let mut held: Option<Held> = None;
+    while !*stop.borrow() {
+        let step = async {
+            match hold(&app, &mut held, audit::WITNESS_LEASE).await? {
+                Some(lease) => audit::collect(&app, &mut collector, &lease).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        if let Err(problem) = step.await {
+            tracing::warn!(%problem, "witnesses were not asked; trying again");
+            held = None;
+        }
+        wait(&stop, &app.nudges.witnesses, WITNESSES_EVERY).await;
+    }
+    if let Some(held) = held {
+        let _ = app.db.release_lease(held.lease).await;
+    }
+}
+
+/// Brings the log to its archive: one node at a time.
+async fn archive_log(app: App, stop: watch::Receiver<bool>) {
+    let (mut held, never) = (None::<Held>, Notify::new());
+    while !*stop.borrow() {
+        let step = async {
+            match hold(&app, &mut held, audit::ARCHIVE_LEASE).await? {
+                Some(lease) => audit::archive(&app, &lease).await,
+                None => Ok(false),
+            }
+        };
+        match step.await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(problem) => {
+                tracing::warn!(%problem, "the log was not archived; trying again");
+                held = None;
+            }
+        }
+        wait(&stop, &never, ARCHIVE_EVERY).await;
+    }
+    if let Some(held) = held {
+        let _ = app.db.release_lease(held.lease).await;
+    }
+}
+
 /// Turns wake-ups of other nodes into nudges here.
 async fn bridge(app: App, mut stop: watch::Receiver<bool>) {
     let mut wakeups = app.db.subscribe();
@@ -444,7 +520,10 @@ async fn bridge(app: App, mut stop: watch::Receiver<bool>) {
             _ = stop.changed() => return,
             wakeup = wakeups.recv() => match wakeup {
                 Ok(wakeup) if wakeup.topic == PENDING_TOPIC => app.nudges.sequencer.notify_one(),
-                Ok(wakeup) if wakeup.topic == LOG_TOPIC => app.nudges.follower.notify_one(),
+                Ok(wakeup) if wakeup.topic == LOG_TOPIC => {
+                    app.nudges.follower.notify_one();
+                    app.nudges.witnesses.notify_one();
+                }
                 Ok(_) => {}
                 Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
                     app.nudges.sequencer.notify_one();

@@ -23,7 +23,10 @@ const MAY_SCAN: &[&str] = &[
     "EVALUATED_BEFORE",
     // The partial index holds only what waits for its place in the log.
     "WAITING",
+    // The partial index holds only entries of before their actor was kept.
+    "UNLABELED",
     // One row for each tenant.
+    "ALL_COSIGNED",
     "SERVED",
     "ROOT_VERSIONS",
     // The partial index holds only bundles that wait for the artifact store.

@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 use muster_channel_agent::{
-    checkin::{CheckinRequest, CheckinResponse, CheckpointUpdate},
+    checkin::{CheckinRequest, CheckinResponse, CheckpointUpdate, WantCheckpoint},
     codec::Base64Bytes,
     command::DueCommand,
     limits::{CHECKIN_BODY_BYTES_MAX, ROOT_DOCUMENTS_MAX},
@@ -21,7 +21,7 @@ use muster_control::{
         Author,
         problem::{DEVICE_BLOCKED, EPOCH_MISMATCH, MALFORMED, Problem, RATE_LIMITED},
     },
-    audit::{self, Head},
+    audit::{self, Head, Reported, SplitView, Standing},
     commands::{self, Command, Due, Evidence},
     compliance,
     devices::{DeviceState, Identity, Traits},
@@ -64,7 +64,8 @@ pub async fn checkin(State(gateway): State<Gateway>, request: Request) -> Result
     let app = &gateway.app;
     let now = app.clock.now();
     let interval = u32::try_from(app.settings.checkin_interval_seconds).unwrap_or(u32::MAX);
-    let answer = if known.identity.state != DeviceState::Active {
+    let want_checkpoint = compare_heads(app, &known, &asked).await?;
+    let mut answer = if known.identity.state != DeviceState::Active {
         CheckinResponse::up_to_date(now, interval)
     } else if is_up_to_date(app, &known, &asked, now).await? {
         gateway.metrics.checkin("up_to_date");
@@ -73,7 +74,42 @@ pub async fn checkin(State(gateway): State<Gateway>, request: Request) -> Result
         gateway.metrics.checkin("work");
         work(app, &known, asked, now).await?
     };
+    answer.want_checkpoint = want_checkpoint;
     wire::answer(StatusCode::OK, message.answer_as, &answer)
+}
+
+/// Compares the head of the log that the device stands at with ours: a look-up in memory where they agree. Whatever the device
+/// says, it is answered as always; that it proves a split view is for people to see.
+async fn compare_heads(
+    app: &App,
+    known: &Known,
+    asked: &CheckinRequest,
+) -> Result<Option<WantCheckpoint>, Problem> {
+    let (tenant, device) = (known.identity.tenant, known.identity.device);
+    let Some(seen) = &asked.checkpoint else {
+        return Ok((asked.tree_size > 0).then_some(WantCheckpoint::Root));
+    };
+    let standing = audit::standing(app, tenant, asked.tree_size, seen.root).await?;
+    if standing == Standing::Ours || audit::is_reported(app, device, asked.tree_size) {
+        return Ok(None);
+    }
+    let Some(note) = seen.note.clone() else {
+        return Ok(Some(WantCheckpoint::Note));
+    };
+    let reported = SplitView {
+        device,
+        size: asked.tree_size,
+        note,
+        seen_at: app.clock.now(),
+    };
+    match audit::report_split_view(app, tenant, standing, seen.root, reported).await? {
+        Reported::Proved => {}
+        Reported::NotOurs if known.seat.may_refuse(1, app.clock.now()) => {
+            tracing::warn!(%tenant, %device, "a device says that it holds a head of the log that nobody signed");
+        }
+        Reported::NotOurs => return Err(too_many_refusals()),
+    }
+    Ok(None)
 }
 
 /// What rollouts go by. Groups are asked for where one of them decides about anything, and are remembered.

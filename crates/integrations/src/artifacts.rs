@@ -5,15 +5,19 @@
 //! Cloud Storage), so that whoever holds these credentials in the server cannot replace one through it. Retention that
 //! even an administrator of the bucket cannot end (S3 Object Lock) is set on the bucket.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use muster_control::policy::{ArtifactError, ArtifactStore, Put};
 use object_store::{
     BackoffConfig, ClientConfigKey, Error, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode,
-    PutOptions, PutPayload, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
-    gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, path::Path,
+    PutOptions, PutPayload, RetryConfig,
+    aws::{AmazonS3, AmazonS3Builder},
+    azure::MicrosoftAzureBuilder,
+    gcp::GoogleCloudStorageBuilder,
+    local::LocalFileSystem,
+    path::Path,
 };
 use url::Url;
 
@@ -28,7 +32,7 @@ const RETRIES_MAX: usize = 3;
 /// Object storage that holds bundles under a prefix.
 #[derive(Debug)]
 pub struct ObjectArtifacts {
-    store: Box<dyn ObjectStore>,
+    store: Arc<dyn ObjectStore>,
     prefix: Path,
     /// For messages: without credentials, which a URL must not hold.
     place: String,
@@ -43,8 +47,16 @@ pub enum OpenError {
     Url(String),
     #[error("the URL holds a user name or a password; give credentials in the environment")]
     Credentials,
+    #[error("no client for the storage can be made")]
+    Client,
     #[error("{0}")]
     Store(#[from] Error),
+}
+
+/// Object storage, and the same once more as S3 where it is that.
+pub(crate) struct Opened {
+    pub objects: ObjectArtifacts,
+    pub s3: Option<Arc<AmazonS3>>,
 }
 
 impl ObjectArtifacts {
@@ -55,6 +67,14 @@ impl ObjectArtifacts {
         url: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<ObjectArtifacts, OpenError> {
+        ObjectArtifacts::open_with_s3(url, environment).map(|opened| opened.objects)
+    }
+
+    /// As `open`, with what only S3 can do.
+    pub(crate) fn open_with_s3(
+        url: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Opened, OpenError> {
         let parsed = Url::parse(url).map_err(|_| OpenError::Url(url.chars().take(128).collect()))?;
         if !parsed.username().is_empty() || parsed.password().is_some() {
             return Err(OpenError::Credentials);
@@ -70,20 +90,25 @@ impl ObjectArtifacts {
             .filter(|(name, _)| ours.iter().any(|prefix| name.starts_with(prefix)))
             .map(|(name, value)| (name.to_ascii_lowercase(), value));
         let options: Vec<(String, String)> = limits.into_iter().chain(options).collect();
-        let (store, prefix) = open_store(&parsed, &options)?;
-        Ok(ObjectArtifacts {
+        let (store, prefix, s3) = open_store(&parsed, &options)?;
+        let objects = ObjectArtifacts {
             store,
             prefix,
             place: url.to_owned(),
-        })
+        };
+        Ok(Opened { objects, s3 })
     }
 
-    fn path(&self, name: &str) -> Path {
+    pub(crate) fn store(&self) -> &dyn ObjectStore {
+        self.store.as_ref()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> Path {
         name.split('/')
             .fold(self.prefix.clone(), |path, part| path.join(part))
     }
 
-    async fn put(&self, name: &str, bytes: Bytes) -> Result<Put, ArtifactError> {
+    pub(crate) async fn put(&self, name: &str, bytes: Bytes) -> Result<Put, ArtifactError> {
         let options = PutOptions {
             mode: PutMode::Create,
             ..PutOptions::default()
@@ -99,7 +124,7 @@ impl ObjectArtifacts {
         }
     }
 
-    async fn read(&self, name: &str, bytes_max: usize) -> Result<Option<Bytes>, ArtifactError> {
+    pub(crate) async fn read(&self, name: &str, bytes_max: usize) -> Result<Option<Bytes>, ArtifactError> {
         let found = match self.store.get(&self.path(name)).await {
             Ok(found) => found,
             Err(Error::NotFound { .. }) => return Ok(None),
@@ -120,7 +145,7 @@ impl ObjectArtifacts {
     }
 
     /// The storage's own message may repeat a request with its signature, so only its kind is told on.
-    fn failed(&self, error: &Error) -> ArtifactError {
+    pub(crate) fn failed(&self, error: &Error) -> ArtifactError {
         let what = match error {
             Error::PermissionDenied { .. } => "it refuses these credentials to do this",
             Error::Unauthenticated { .. } => "it does not accept the credentials",
@@ -161,21 +186,26 @@ macro_rules! built {
                 Ok(key) => builder.with_config(key, value),
                 Err(_) => builder,
             });
-        Box::new(builder.build()?)
+        Arc::new(builder.build()?)
     }};
 }
 
-fn open_store(url: &Url, options: &[(String, String)]) -> Result<(Box<dyn ObjectStore>, Path), OpenError> {
+type Store = (Arc<dyn ObjectStore>, Path, Option<Arc<AmazonS3>>);
+
+fn open_store(url: &Url, options: &[(String, String)]) -> Result<Store, OpenError> {
     let (scheme, prefix) = ObjectStoreScheme::parse(url).map_err(Error::from)?;
     let prefix = Path::parse(prefix).map_err(Error::from)?;
-    let store: Box<dyn ObjectStore> = match scheme {
-        ObjectStoreScheme::Local => Box::new(LocalFileSystem::new()),
-        ObjectStoreScheme::AmazonS3 => built!(AmazonS3Builder, url, options),
+    let store: Arc<dyn ObjectStore> = match scheme {
+        ObjectStoreScheme::Local => Arc::new(LocalFileSystem::new()),
+        ObjectStoreScheme::AmazonS3 => {
+            let s3 = built!(AmazonS3Builder, url, options);
+            return Ok((Arc::clone(&s3) as Arc<dyn ObjectStore>, prefix, Some(s3)));
+        }
         ObjectStoreScheme::GoogleCloudStorage => built!(GoogleCloudStorageBuilder, url, options),
         ObjectStoreScheme::MicrosoftAzure => built!(MicrosoftAzureBuilder, url, options),
         _ => return Err(OpenError::Url(url.as_str().chars().take(128).collect())),
     };
-    Ok((store, prefix))
+    Ok((store, prefix, None))
 }
 
 fn retries() -> RetryConfig {

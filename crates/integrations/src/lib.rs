@@ -1,5 +1,8 @@
 //! The services of others that Muster works with: each implements a port of `control`, and nothing else of it is called.
 
 mod artifacts;
+mod log_archive;
+
+pub use log_archive::ObjectArchive;
 
 pub use artifacts::{ObjectArtifacts, OpenError};

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use muster_control::audit::{WITNESSES_MAX, Witness};
 use muster_gateway::Sources;
 use muster_storage::DatabaseUrl;
 use muster_trust::key::Digest;
@@ -112,6 +113,16 @@ pub struct Options {
     /// file:///folder; credentials are the variables that the provider's own tools read
     #[arg(long, env = "MUSTER_ARTIFACT_STORE", value_name = "URL")]
     pub artifact_store: Option<String>,
+    /// Where the log is archived, each object written once: a URL as for --artifact-store; give the bucket a default Object
+    /// Lock retention
+    #[arg(long, env = "MUSTER_LOG_ARCHIVE", value_name = "URL")]
+    pub log_archive: Option<String>,
+    /// Where security events are written as JSON lines, for Falco: a file, or - for standard output [default: nowhere]
+    #[arg(long, env = "MUSTER_SECURITY_EVENTS", value_name = "FILE")]
+    pub security_events: Option<PathBuf>,
+    /// Witnesses that cosign every checkpoint: URL, or URL#VERIFIER-KEY where the root document does not name its key
+    #[arg(long, env = "MUSTER_WITNESS", value_name = "URL", value_delimiter = ',')]
+    pub witness: Option<Vec<String>>,
     /// PostgreSQL connections of this process [default: 16]
     #[arg(long, env = "MUSTER_DATABASE_CONNECTIONS", value_name = "NUMBER")]
     pub database_connections: Option<usize>,
@@ -164,6 +175,9 @@ impl Options {
             proxy_users: self.proxy_users.or(stored.proxy_users),
             proxy_protocol_from: self.proxy_protocol_from.or(stored.proxy_protocol_from),
             artifact_store: self.artifact_store.or(stored.artifact_store),
+            log_archive: self.log_archive.or(stored.log_archive),
+            security_events: self.security_events.or(stored.security_events),
+            witness: self.witness.or(stored.witness),
             database_connections: self.database_connections.or(stored.database_connections),
         })
     }
@@ -226,6 +240,19 @@ impl Options {
         Ok(Proxies { relays, door })
     }
 
+    fn witnesses(&self) -> Result<Vec<Witness>> {
+        let named = self.witness.as_deref().unwrap_or_default();
+        ensure!(
+            named.len() <= WITNESSES_MAX,
+            "--witness names at most {WITNESSES_MAX} witnesses"
+        );
+        let parse = |text: &String| {
+            text.parse::<Witness>()
+                .map_err(|why| anyhow::anyhow!("--witness cannot be used: {why}"))
+        };
+        named.iter().map(parse).collect()
+    }
+
     /// The settings that the control plane needs, with the origins of the bound listeners.
     pub fn settings(&self, admin: SocketAddr, device: SocketAddr) -> Result<muster_control::Settings> {
         let defaults = muster_control::Settings::default();
@@ -245,6 +272,7 @@ impl Options {
                 .unwrap_or(defaults.checkin_interval_seconds),
             silent_after_seconds: self.silent_after_seconds.unwrap_or(defaults.silent_after_seconds),
             command_ttl_seconds: self.command_ttl_seconds.unwrap_or(defaults.command_ttl_seconds),
+            witnesses: self.witnesses()?,
             ..defaults
         };
         ensure!(

@@ -9,13 +9,16 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use muster_control::{
-    Clock, MIGRATIONS, access, audit, invariants,
+    Clock, MIGRATIONS,
+    access::{self, problem::Problem},
+    audit, invariants,
     secrets::{self, Keyring, Urgency},
 };
+use muster_integrations::ObjectArchive;
 use muster_model::TenantId;
 use muster_storage::{Database, Scope};
 
-use crate::config::Options;
+use crate::{config::Options, serve};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  muster doctor --data-dir ./data")]
@@ -58,6 +61,7 @@ pub async fn verify_logs(data_dir: &Path) -> ExitCode {
 struct Install {
     db: Database,
     keys: Arc<Keyring>,
+    archive: Option<ObjectArchive>,
     tenants: Vec<(TenantId, String)>,
 }
 
@@ -87,7 +91,12 @@ async fn open(data_dir: &Path, options: &Options) -> Result<Install> {
             path.display()
         );
     }
-    Ok(Install { db, keys, tenants })
+    Ok(Install {
+        db,
+        keys,
+        archive: serve::log_archive(options)?,
+        tenants,
+    })
 }
 
 async fn verify_log(install: &Install, tenant: TenantId, name: &str) -> Result<bool> {
@@ -120,6 +129,7 @@ async fn diagnose(install: &Install) -> Result<bool> {
     for (tenant, name) in &install.tenants {
         good &= verify_log(install, *tenant, name).await?;
         good &= look_at_root(install, *tenant, name).await?;
+        good &= look_around(install, *tenant, name).await?;
         let (tenant, keys, now) = (*tenant, install.keys.tenant(*tenant)?, Clock::System.now());
         let authorities = install.keys.authority.set();
         let findings = install
@@ -169,6 +179,41 @@ async fn look_at_root(install: &Install, tenant: TenantId, name: &str) -> Result
             keys.root.version,
             keys.root.expires_at
         );
+    }
+    Ok(good)
+}
+
+/// What others say of the log: witnesses that devices wait for, and devices that hold another history.
+async fn look_around(install: &Install, tenant: TenantId, name: &str) -> Result<bool> {
+    let (root, now) = (install.keys.tenant(tenant)?.root.clone(), Clock::System.now());
+    let (unpublished, split_views) = install
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            let split_views = audit::split_views(tx, tenant)?;
+            Ok::<_, Problem>((audit::unpublished(tx, tenant, &root, now)?, split_views))
+        })
+        .await?;
+    if let Some(why) = &unpublished {
+        say!("BAD   {name}: devices see the newest entries: {why}");
+    }
+    for view in &split_views {
+        say!(
+            "BAD   {name}: every device sees this log: {} holds a signed head of {} entries that is not in it",
+            view.device,
+            view.size
+        );
+    }
+    let mut good = unpublished.is_none() && split_views.is_empty();
+    if let Some(archive) = &install.archive {
+        let root = install.keys.tenant(tenant)?.root.clone();
+        let broken = audit::compare_archive(&install.db, archive, &root, now).await?;
+        good &= broken.is_empty();
+        if broken.is_empty() {
+            say!("ok    {name}: the archive tells the same");
+        }
+        for why in broken {
+            say!("BAD   {name}: the archive tells the same: {why}");
+        }
     }
     Ok(good)
 }

@@ -10,6 +10,7 @@ macro_rules! say {
 }
 
 mod admin_file;
+mod bench_log;
 mod ca;
 mod config;
 mod custody;
@@ -23,6 +24,7 @@ mod policy_test;
 mod proxy_certificate;
 mod seed;
 mod serve;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -59,11 +61,16 @@ enum Verb {
     /// Replace a certificate authority; its root key stays offline
     #[command(subcommand)]
     Ca(ca::CaCommand),
+    /// Cosign the checkpoints of logs, on another machine than the server
+    Witness(witness::WitnessArgs),
     /// Run simulated devices against a control plane
     Farm(muster_farm::FarmArgs),
     /// Put load on a control plane, for benchmarks
     #[command(hide = true)]
     Load(muster_farm::LoadArgs),
+    /// Measure the log in this process, for benchmarks
+    #[command(hide = true)]
+    BenchLog(bench_log::BenchLogArgs),
     /// Print the OpenAPI document of the admin API
     Openapi,
     #[command(flatten)]
@@ -73,7 +80,7 @@ enum Verb {
 fn main() -> ExitCode {
     let mut program = Program::parse();
     program.globals.program = Some(Program::command());
-    let quiet = !matches!(program.verb, Verb::Serve(_));
+    let quiet = !matches!(program.verb, Verb::Serve(_) | Verb::Witness(_));
     logging::start(quiet);
     limits::raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -92,8 +99,10 @@ async fn run(program: Program) -> ExitCode {
         Verb::Tenant(command) => install::tenant(command).await,
         Verb::ProxyCertificate(args) => proxy_certificate::run(args),
         Verb::Ca(command) => ca::run(command).await,
+        Verb::Witness(args) => witness::run(args).await,
         Verb::Farm(args) => muster_farm::run_program(args).await.map_err(anyhow::Error::from),
         Verb::Load(args) => muster_farm::run_load(args).await.map_err(anyhow::Error::from),
+        Verb::BenchLog(args) => bench_log::run(args).await,
         Verb::Openapi => openapi(),
         Verb::Client(command) => {
             if let Some(data_dir) = command.local_log_verification() {

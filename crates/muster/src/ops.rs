@@ -82,6 +82,7 @@ pub fn router(app: App, metrics: &Metrics) -> Router {
     metrics.register(&mut registry);
     let roots = RootGauges::default();
     roots.register(&mut registry);
+    app.log_metrics.register(&mut registry);
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -12,6 +12,7 @@ use clap::Args;
 use muster_control::{
     App,
     access::{self, Author},
+    audit::{EventSink, LogArchive as _, SecurityEvents},
     policy::ArtifactStore as _,
     reconcile,
 };
@@ -20,7 +21,7 @@ use muster_gateway::{
     listener::{self, Limits, Listener, Socket, Tls},
     pki, server_config,
 };
-use muster_integrations::ObjectArtifacts;
+use muster_integrations::{ObjectArchive, ObjectArtifacts};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -116,6 +117,8 @@ impl ControlPlane {
         }
         let app = install::open(data_dir, options, settings).await?;
         open_artifact_store(&app, options)?;
+        open_log_archive(&app, options)?;
+        open_security_events(&app, options)?;
         let (tenant, first) = install::first_tenant(&app, data_dir).await?;
         reconcile::sequence_now(&app).await?;
         reconcile::warm(&app).await?;
@@ -184,6 +187,46 @@ fn open_artifact_store(app: &App, options: &Options) -> Result<()> {
     app.artifacts
         .set(Box::new(store))
         .map_err(|_| anyhow::anyhow!("the artifact store was opened twice"))
+}
+
+/// Opens the archive of the log, where one is named. It is not asked yet: it may be away.
+fn open_log_archive(app: &App, options: &Options) -> Result<()> {
+    let Some(archive) = log_archive(options)? else {
+        return Ok(());
+    };
+    tracing::info!(place = archive.place(), "the log is also kept in an archive");
+    app.log_archive
+        .set(Box::new(archive))
+        .map_err(|_| anyhow::anyhow!("the archive of the log was opened twice"))
+}
+
+/// Prepares the file of security events, where one is named; that it cannot be written to is an error now.
+fn open_security_events(app: &App, options: &Options) -> Result<()> {
+    let Some(path) = &options.security_events else {
+        return Ok(());
+    };
+    let sink = if path == Path::new("-") {
+        EventSink::Stdout
+    } else {
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .with_context(|| format!("--security-events cannot be written: {}", path.display()))?;
+        EventSink::File(path.clone())
+    };
+    app.security_events
+        .set(SecurityEvents::to(sink))
+        .map_err(|_| anyhow::anyhow!("the security events were opened twice"))
+}
+
+/// The archive that the settings name.
+pub fn log_archive(options: &Options) -> Result<Option<ObjectArchive>> {
+    let open = |url: &String| {
+        ObjectArchive::open(url, environment())
+            .with_context(|| format!("--log-archive cannot be used: {url}"))
+    };
+    options.log_archive.as_ref().map(open).transpose()
 }
 
 /// The variables of the environment: the storage providers' own tools read theirs by name, and no flag of ours could stand for

@@ -12,6 +12,7 @@
 //!   outside the transaction.
 //! - A read sees one snapshot.
 
+pub mod bare;
 mod database;
 mod error;
 mod lease;

@@ -5,7 +5,7 @@
 //! P-256 signatures. Every decoder of foreign bytes is bounded by a named limit and never panics.
 //!
 //! * [`key`], [`dsse`], [`encoding`]: keys, digests, envelopes.
-//! * [`merkle`], [`tile`], [`note`], [`checkpoint`], [`proof`], [`log`]: the append-only log.
+//! * [`merkle`], [`tile`], [`note`], [`checkpoint`], [`proof`], [`log`], [`witness`]: the append-only log.
 //! * [`entry`], [`root`], [`bundle`] (in an [`archive`]), [`statement`]: what is signed and logged.
 //! * [`approval`]: what people sign before something destructive. [`root_change`]: what a root document changes, in words.
 //! * [`obey`]: the device's side; every refusal has a stable code.
@@ -27,3 +27,4 @@ pub mod root;
 pub mod root_change;
 pub mod statement;
 pub mod tile;
+pub mod witness;

@@ -17,6 +17,8 @@ pub const MAX_NOTE_SIGNATURES: usize = 32;
 pub const MAX_NAME_CHARS: usize = 255;
 /// Longest signature in a line, of any type: unknown ones are kept, and may be post-quantum.
 pub const MAX_NOTE_SIGNATURE_BYTES: usize = 8 * 1024;
+/// Longest text of a verifier key: a name, a hash, and a key of 32 bytes.
+pub const MAX_VERIFIER_KEY_BYTES: usize = 4 * MAX_NAME_CHARS;
 
 const LINE_START: &str = "\u{2014} ";
 const COSIGNATURE_HEADER: &str = "cosignature/v1\n";
@@ -99,6 +101,70 @@ pub fn verifier_key(name: &str, kind: SignatureType, public: &PublicKey) -> Resu
         hex::encode(key_hash(name, kind, public)?),
         to_base64(&typed)
     ))
+}
+
+/// A key that signs notes, as its text names it: `<name>+<key hash hex>+<base64(type ‖ public key)>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifierKey {
+    /// The name in signature lines.
+    pub name: String,
+    /// What its signatures say.
+    pub kind: SignatureType,
+    /// The Ed25519 key.
+    pub public: PublicKey,
+}
+
+impl VerifierKey {
+    /// Whether this key signed the note as its type says: `Ok(false)` without such a line, an error if one does not verify.
+    pub fn signed(&self, note: &SignedNote) -> Result<bool, NoteError> {
+        match self.kind {
+            SignatureType::Ed25519 => note.signed_by(&self.name, &self.public),
+            SignatureType::Cosignature => Ok(note.cosigned_by(&self.public)?.is_some()),
+        }
+    }
+}
+
+impl fmt::Display for VerifierKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match verifier_key(&self.name, self.kind, &self.public) {
+            Ok(text) => f.write_str(&text),
+            Err(_) => Err(fmt::Error),
+        }
+    }
+}
+
+impl FromStr for VerifierKey {
+    type Err = NoteError;
+
+    /// Reads only the exact text that [`verifier_key`] writes.
+    fn from_str(text: &str) -> Result<Self, NoteError> {
+        const MALFORMED: NoteError = NoteError::Malformed("not a verifier key: name+hash+base64");
+        if text.len() > MAX_VERIFIER_KEY_BYTES {
+            return Err(NoteError::TooLarge("MAX_VERIFIER_KEY_BYTES"));
+        }
+        // A base64 text may hold a plus, a name and a hash may not.
+        let mut parts = text.splitn(3, '+');
+        let (Some(name), Some(_), Some(encoded)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(MALFORMED);
+        };
+        check_name(name)?;
+        let typed = from_base64(encoded).ok_or(MALFORMED)?;
+        let (kind, raw) = match typed.split_first() {
+            Some((0x01, raw)) => (SignatureType::Ed25519, raw),
+            Some((0x04, raw)) => (SignatureType::Cosignature, raw),
+            _ => return Err(MALFORMED),
+        };
+        let key = Self {
+            name: name.to_owned(),
+            kind,
+            public: PublicKey::Ed25519(raw.try_into().map_err(|_| MALFORMED)?),
+        };
+        if verifier_key(&key.name, kind, &key.public)? == text {
+            Ok(key)
+        } else {
+            Err(MALFORMED)
+        }
+    }
 }
 
 impl SignedNote {
@@ -195,12 +261,30 @@ impl SignedNote {
     }
 }
 
+impl fmt::Display for NoteSignature {
+    /// The line without its newline.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = [self.key_hash.as_slice(), &self.signature].concat();
+        write!(f, "{LINE_START}{} {}", self.name, to_base64(&bytes))
+    }
+}
+
+impl FromStr for NoteSignature {
+    type Err = NoteError;
+
+    /// Reads one line without its newline.
+    fn from_str(line: &str) -> Result<Self, NoteError> {
+        let parsed = parse_line(line).ok_or(NoteError::Malformed("a signature line has another form"))?;
+        check_name(&parsed.name)?;
+        Ok(parsed)
+    }
+}
+
 impl fmt::Display for SignedNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.text)?;
         for line in &self.signatures {
-            let bytes = [line.key_hash.as_slice(), &line.signature].concat();
-            writeln!(f, "{LINE_START}{} {}", line.name, to_base64(&bytes))?;
+            writeln!(f, "{line}")?;
         }
         Ok(())
     }
@@ -222,8 +306,7 @@ impl FromStr for SignedNote {
             .strip_suffix('\n')
             .ok_or(NoteError::Malformed("no final newline, or no signature"))?;
         for line in lines.split('\n') {
-            let signature =
-                parse_line(line).ok_or(NoteError::Malformed("a signature line has another form"))?;
+            let signature: NoteSignature = line.parse()?;
             if parsed.signatures.contains(&signature) {
                 return Err(NoteError::Malformed("a signature line is there twice"));
             }

@@ -462,6 +462,11 @@ impl RootDocument {
         Ok(())
     }
 
+    /// Reads a document whose signatures were verified before.
+    pub fn from_payload(payload: &[u8]) -> Result<Self, RootError> {
+        Self::read(payload)
+    }
+
     fn read(payload: &[u8]) -> Result<Self, RootError> {
         let document: Self = from_strict_json(payload, MAX_ROOT_BYTES)?;
         document.check()?;

@@ -10,7 +10,12 @@ use anyhow::{Context, Result};
 use crate::{process, workspace};
 
 /// What is installed: exact versions, so that a release elsewhere breaks no test here.
-const REQUIREMENTS: &[&str] = &["check-jsonschema==0.39.0", "moto[server,s3]==5.2.5"];
+const REQUIREMENTS: &[&str] = &[
+    "check-jsonschema==0.39.0",
+    "moto[server,s3]==5.2.5",
+    // Schemas of OCSF as its authors publish them, inside the package.
+    "ocsf-json-schema==1.2.0",
+];
 /// The file that says which requirements are installed.
 const STAMP: &str = "muster-requirements";
 

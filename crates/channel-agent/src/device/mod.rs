@@ -34,7 +34,7 @@ use muster_trust::root::RootError;
 use muster_trust::statement::{self, Statement, StatementError};
 use serde::{Deserialize, Serialize};
 
-use crate::checkin::{CheckinRequest, CheckinResponse, CheckpointUpdate};
+use crate::checkin::{CheckinRequest, CheckinResponse, CheckpointUpdate, SeenCheckpoint, WantCheckpoint};
 use crate::clock::{ClockReading, TrustedClock};
 use crate::limits::{CONSISTENCY_HASHES_MAX, RECEIPTS_MAX, ROOT_DOCUMENTS_MAX};
 
@@ -135,6 +135,9 @@ pub struct DeviceCore {
     policy: PolicyState,
     commands: Ledger,
     facts_digest: Option<Digest>,
+    /// What the server wants to hear of the checkpoint; nothing of a server that does not know of it.
+    #[serde(default)]
+    checkpoint_wanted: Option<WantCheckpoint>,
 }
 
 impl DeviceCore {
@@ -152,6 +155,7 @@ impl DeviceCore {
             policy: PolicyState::default(),
             commands: Ledger::default(),
             facts_digest: None,
+            checkpoint_wanted: None,
         }
     }
 
@@ -207,8 +211,20 @@ impl DeviceCore {
             report: self.policy.take_report_for_sending(),
             facts_digest: self.facts_digest,
             agent_version: Some(self.agent_version.clone()),
+            checkpoint: self.seen_checkpoint(),
             clock: reading.wall,
         }
+    }
+
+    fn seen_checkpoint(&self) -> Option<SeenCheckpoint> {
+        let (wanted, seen) = (self.checkpoint_wanted?, self.trust.checkpoint.as_ref()?);
+        Some(SeenCheckpoint {
+            root: *seen.root(),
+            note: match wanted {
+                WantCheckpoint::Root => None,
+                WantCheckpoint::Note => Some(seen.note.clone()),
+            },
+        })
     }
 
     /// Takes the answer to [`Self::checkin_request`]. A duplicate or an older answer is harmless.
@@ -221,6 +237,10 @@ impl DeviceCore {
         let mut actions = Vec::new();
         self.policy.on_server_reached();
         self.policy.on_report_delivered();
+        // The note was for this one check-in; the root goes with every one.
+        self.checkpoint_wanted = response
+            .want_checkpoint
+            .or(self.checkpoint_wanted.map(|_| WantCheckpoint::Root));
         self.commands.on_receipts_accepted(&response.receipts_accepted);
         self.advance_root(&response.root_documents, &mut actions);
         let is_current = match &response.checkpoint {
@@ -253,6 +273,8 @@ impl DeviceCore {
     pub fn on_checkin_failed(&mut self, failure: CheckinFailure, reading: &ClockReading) -> Vec<Action> {
         match failure {
             CheckinFailure::Answered => {
+                // An older server refuses a message with a member that it does not know.
+                self.checkpoint_wanted = None;
                 self.policy.on_server_reached();
                 Vec::new()
             }

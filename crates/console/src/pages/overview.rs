@@ -119,6 +119,7 @@ fn gather(
     needs.extend(token_need(tx, tenant, now)?);
     needs.extend(refused_need(tx, tenant, now)?);
     needs.extend(root_need(app, tenant)?);
+    needs.extend(log_needs(app, tx, tenant, now)?);
     let rows = audit::newest_entries(tx, tenant, i64::MAX, ACTIVITY)?;
     let activity = lines(tx, tenant, rows, now)?;
     let bars = vec![
@@ -386,6 +387,40 @@ fn root_need(app: &App, tenant: TenantId) -> Result<Option<Need>, Problem> {
         href: "/log?action=root.".to_owned(),
         action: "Look",
     }))
+}
+
+/// What devices and witnesses say of the log.
+fn log_needs(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<Need>, Problem> {
+    let (views, mut needs) = (audit::split_views(tx, tenant)?, Vec::new());
+    if !views.is_empty() {
+        let mut examples = Vec::new();
+        for view in views.iter().take(EXAMPLES) {
+            let id = view.device.to_string();
+            examples.push(Link {
+                href: format!("/devices/{id}"),
+                label: id,
+            });
+        }
+        let count = plural(i64::try_from(views.len()).unwrap_or(i64::MAX), "device");
+        needs.push(Need {
+            tone: Tone::Bad,
+            what: format!("{count} saw another history of the log"),
+            examples,
+            href: "/log?action=security.split_view".to_owned(),
+            action: "Look",
+        });
+    }
+    let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+    if audit::unpublished(tx, tenant, &keys.root, now)?.is_some() {
+        needs.push(Need {
+            tone: Tone::Warn,
+            what: "Log entries wait for witnesses before devices see them".to_owned(),
+            examples: Vec::new(),
+            href: "/log".to_owned(),
+            action: "Look",
+        });
+    }
+    Ok(needs)
 }
 
 fn plural(count: i64, noun: &str) -> String {

@@ -1,5 +1,7 @@
 //! Routes of the transparency log: C2SP tlog-tiles for tools, JSON for people and programs.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     body::Bytes,
@@ -8,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use muster_model::{EntryId, TenantId};
+use muster_model::{EntryId, TenantId, Timestamp};
 use muster_trust::{
     dsse::Envelope,
     entry::{ActorKind, LogEntry},
@@ -18,7 +20,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{EntryRow, Head, proofs, sequence::read_tile, store};
+use super::{
+    Head, clock,
+    export::{LineFormat, line},
+    proofs,
+    search::{Found, Search, search},
+    sequence::read_tile,
+    state::{Field, Subject, state_at},
+    store,
+};
 use crate::{
     App,
     access::{
@@ -37,6 +47,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(root_documents))
         .routes(routes!(tile))
         .routes(routes!(entries))
+        .routes(routes!(state))
         .routes(routes!(proof))
         .routes(routes!(consistency))
 }
@@ -146,17 +157,25 @@ pub struct EntryView {
     pub object: String,
     #[schema(value_type = Object)]
     pub detail: serde_json::Map<String, serde_json::Value>,
+    /// The server's clock was this many seconds behind the entry before: its time cannot be believed. The order can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_back_seconds: Option<u64>,
+}
+
+/// The word for a kind of party.
+pub(super) fn actor_kind(kind: ActorKind) -> &'static str {
+    match kind {
+        ActorKind::Client => "client",
+        ActorKind::User => "user",
+        ActorKind::Device => "device",
+        ActorKind::System => "system",
+    }
 }
 
 impl EntryView {
     /// The entry as it is shown.
     pub fn of(place: u64, entry: LogEntry) -> EntryView {
-        let actor_kind = match entry.actor.kind {
-            ActorKind::Client => "client",
-            ActorKind::User => "user",
-            ActorKind::Device => "device",
-            ActorKind::System => "system",
-        };
+        let actor_kind = actor_kind(entry.actor.kind);
         EntryView {
             index: place,
             id: entry.id.to_string(),
@@ -167,11 +186,12 @@ impl EntryView {
             object_kind: entry.object.kind,
             object: entry.object.id,
             detail: entry.detail,
+            clock_back_seconds: None,
         }
     }
 }
 
-/// Which entries to list.
+/// Which entries to list. Everything that is given must hold.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -183,9 +203,24 @@ struct EntriesQuery {
     limit: Option<usize>,
     /// Only entries about this object, such as `dev_…`.
     object: Option<String>,
-    /// Only this action, such as `device.enrolled`.
+    /// Only entries about objects whose id has this text in it.
+    object_contains: Option<String>,
+    /// Only entries about this kind of object, such as `device`.
+    object_kind: Option<String>,
+    /// Only entries of this actor, such as `cli_…`.
+    actor: Option<String>,
+    /// Only this action, such as `device.enrolled`; with a dot at the end, such as `device.`, every action that begins so.
     action: Option<String>,
-    /// `newest` lists backwards from `after`.
+    /// Only entries from this time on.
+    #[param(value_type = Option<String>)]
+    since: Option<Timestamp>,
+    /// Only entries before this time.
+    #[param(value_type = Option<String>)]
+    until: Option<Timestamp>,
+    /// One line for each entry instead of a JSON document: `json_lines`, `ocsf` or `cef`. The header `x-next-cursor` says where
+    /// the next page goes on.
+    format: Option<LineFormat>,
+    /// `newest` lists backwards from `after`. Entries about one object come so unless `oldest` is asked for.
     order: Option<Order>,
 }
 
@@ -200,7 +235,8 @@ enum Order {
 #[derive(Debug, Serialize, ToSchema)]
 struct EntriesView {
     items: Vec<EntryView>,
-    /// Send it as `after` for the next page.
+    /// Send it as `after` for the next page. A page looks at a bounded number of entries: it may be short, even empty, and
+    /// still have a next one.
     next_cursor: Option<i64>,
 }
 
@@ -212,46 +248,112 @@ async fn entries(
     permit: Permit<LogRead>,
     State(app): State<App>,
     Params(query): Params<EntriesQuery>,
-) -> Result<Json<EntriesView>, Problem> {
+) -> Result<Response, Problem> {
     let (tenant, limit) = (permit.tenant(), page_limit(query.limit));
     let after = query.after.or(query.cursor);
-    let newest = query.object.is_some() || query.order == Some(Order::Newest);
-    let rows = app
+    let newest_first = match query.order {
+        Some(order) => order == Order::Newest,
+        None => query.object.is_some(),
+    };
+    let wanted = Search {
+        object: query.object,
+        object_contains: query.object_contains,
+        object_kind: query.object_kind,
+        actor: query.actor,
+        action: query.action,
+        since: query.since,
+        until: query.until,
+    };
+    if let Some(format) = query.format {
+        let found = app
+            .db
+            .read(permit.storage(), move |tx| {
+                search(tx, tenant, &wanted, after, newest_first, limit)
+            })
+            .await?;
+        return lines(format, found);
+    }
+    let (items, next_cursor) = app
         .db
         .read(permit.storage(), move |tx| {
-            let fetch = i64::try_from(limit).unwrap_or(i64::MAX);
-            let before = after.unwrap_or(i64::MAX);
-            Ok::<_, Problem>(match &query.object {
-                Some(object) => store::entries_of(tx, tenant, object, before, fetch)?,
-                None if newest => store::entries_before(tx, tenant, before, fetch)?,
-                None => store::entries_from(
-                    tx,
-                    tenant,
-                    after.map_or(0, |after| u64::try_from(after.saturating_add(1)).unwrap_or(0)),
-                    fetch,
-                )?,
-            })
+            let found = search(tx, tenant, &wanted, after, newest_first, limit)?;
+            let went_back = clock::went_back(tx, tenant, &found.rows)?;
+            let items: Vec<EntryView> = found
+                .rows
+                .into_iter()
+                .zip(went_back)
+                .map(|((row, entry), seconds)| EntryView {
+                    clock_back_seconds: seconds,
+                    ..EntryView::of(row.place, entry)
+                })
+                .collect();
+            Ok::<_, Problem>((items, found.next))
         })
         .await?;
-    let full = rows.len() == limit;
-    let next_cursor = rows
-        .last()
-        .filter(|_| full)
-        .map(|row| i64::try_from(row.place).unwrap_or(i64::MAX));
-    let items = rows.into_iter().filter_map(|row| view(&row)).filter(|entry| {
-        query
-            .action
-            .as_deref()
-            .is_none_or(|action| entry.action == action)
-    });
-    Ok(Json(EntriesView {
-        items: items.collect(),
-        next_cursor,
-    }))
+    Ok(Json(EntriesView { items, next_cursor }).into_response())
 }
 
-fn view(row: &EntryRow) -> Option<EntryView> {
-    row.entry().ok().map(|entry| EntryView::of(row.place, entry))
+fn lines(format: LineFormat, found: Found) -> Result<Response, Problem> {
+    let mut text = String::new();
+    for (row, entry) in &found.rows {
+        text.push_str(&line(format, row.place, entry)?);
+    }
+    let mut response = ([(header::CONTENT_TYPE, format.media_type())], text).into_response();
+    if let Some(next) = found.next {
+        response
+            .headers_mut()
+            .insert("x-next-cursor", HeaderValue::from(next));
+    }
+    Ok(response)
+}
+
+/// Which object, and when.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct StateQuery {
+    /// `device:dev_…`, `policy:pol_…` or `client:cli_…`.
+    object: String,
+    /// The moment; now unless given.
+    #[param(value_type = Option<String>)]
+    at: Option<Timestamp>,
+}
+
+/// An object as it was, from the log alone.
+#[derive(Debug, Serialize, ToSchema)]
+struct StateView {
+    object: String,
+    at: String,
+    /// Every field with the entry that set it. Empty: the log knew nothing of the object then.
+    fields: BTreeMap<String, Field>,
+    /// How many entries it was folded from.
+    entries: usize,
+    /// The object has more entries than are folded; later ones are missing.
+    is_cut: bool,
+}
+
+#[utoipa::path(
+    get, path = "/log/state", tag = "log", params(StateQuery), security(("oauth2" = ["log:read"])),
+    responses((status = 200, body = StateView)),
+)]
+async fn state(
+    permit: Permit<LogRead>,
+    State(app): State<App>,
+    Params(query): Params<StateQuery>,
+) -> Result<Json<StateView>, Problem> {
+    let (tenant, at) = (permit.tenant(), query.at.unwrap_or_else(|| app.clock.now()));
+    let subject: Subject = query.object.parse()?;
+    let found = app
+        .db
+        .read(permit.storage(), move |tx| state_at(tx, tenant, &subject, at))
+        .await?;
+    Ok(Json(StateView {
+        object: query.object,
+        at: at.to_string(),
+        fields: found.fields,
+        entries: found.entries,
+        is_cut: found.is_cut,
+    }))
 }
 
 /// Which entry to prove: its id, or its place.

@@ -1,16 +1,22 @@
 //! Following the log: every node reads what was committed and keeps its memory by it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use muster_model::{EntryId, TenantId};
 use muster_storage::{Engine, Scope};
 use muster_trust::entry::LogEntry;
 
-use super::store::{self, WaitingRow};
+use super::{
+    proofs,
+    store::{self, WaitingRow},
+    witnesses,
+};
 use crate::{App, access::problem::Problem};
 
 /// Entries that one step reads of one tenant.
 const STEP_ENTRIES: i64 = 1000;
+/// Entries that are kept of one tenant until witnesses have cosigned a head over them.
+const UNPUBLISHED_ENTRIES_MAX: usize = 1024;
 /// Entries without a place that one step looks at, of all tenants.
 const WAITING_ENTRIES_MAX: usize = 4096;
 
@@ -22,7 +28,17 @@ pub struct Followed {
     news: News,
     /// The entries without a place that were answered already.
     waiting: HashSet<EntryId>,
+    /// Entries with a place that no device is shown yet, with their places: the witnesses are missing.
+    unpublished: HashMap<TenantId, Unpublished>,
     started: bool,
+}
+
+/// What waits for witnesses in one log.
+#[derive(Debug, Default)]
+struct Unpublished {
+    entries: VecDeque<(u64, LogEntry)>,
+    /// There were more than are kept.
+    overflowed: bool,
 }
 
 /// What one step found.
@@ -34,6 +50,10 @@ pub struct News {
     pub waiting: Vec<Waiting>,
     /// The entries that an earlier step answered as waiting.
     pub known: HashSet<EntryId>,
+    /// Entries of earlier steps that devices are shown from now on: their witnesses were missing until now.
+    pub published: Vec<LogEntry>,
+    /// Tenants of whose log more entries are shown from now on than are listed in `published`.
+    pub published_unlisted: Vec<TenantId>,
     /// Entries may be missing here: some cannot be read, or there are too many without a place.
     pub incomplete: bool,
 }
@@ -51,20 +71,37 @@ pub struct Waiting {
 pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem> {
     let other_nodes = app.db.engine() == Engine::Postgres;
     // One snapshot: an entry that leaves the waiting ones between two would be in neither.
-    let (trees, waiting) = app
+    let (trees, cosigned, waiting) = app
         .db
         .read(Scope::System, move |tx| {
             let waiting = match other_nodes {
                 true => store::waiting(tx, WAITING_ENTRIES_MAX)?,
                 false => Vec::new(),
             };
-            Ok::<_, Problem>((store::trees(tx)?, waiting))
+            let cosigned = witnesses::store::all_cosigned(tx)?;
+            Ok::<_, Problem>((store::trees(tx)?, cosigned, waiting))
         })
         .await?;
     note_waiting(followed, waiting);
+    let mut cosigned: HashMap<TenantId, String> = cosigned
+        .into_iter()
+        .map(|(tenant, _, note)| (tenant, note))
+        .collect();
+    let mut unpublished_most = 0;
     for tree in trees {
         let (tenant, size) = (tree.tenant, tree.size);
-        app.heads.learn(tenant, size, tree.note);
+        let keys = match app.keys.tenant(tenant) {
+            Ok(keys) => keys,
+            Err(error) => {
+                followed.news.incomplete = true;
+                tracing::error!(%error, %tenant, "the log of a tenant is not followed");
+                continue;
+            }
+        };
+        app.heads.learn(&keys.root, tree.note, cosigned.remove(&tenant));
+        let shown = proofs::head(app, tenant).map_or(0, |head| head.size);
+        unpublished_most = unpublished_most.max(size.saturating_sub(shown));
+        publish(followed, tenant, shown);
         let from = *followed
             .read
             .entry(tenant)
@@ -89,7 +126,12 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
             next = last.place + 1;
             for row in rows {
                 match row.entry() {
-                    Ok(entry) => followed.news.entries.push(entry),
+                    Ok(entry) => {
+                        if row.place >= shown {
+                            hold_back(followed, tenant, row.place, &entry);
+                        }
+                        followed.news.entries.push(entry);
+                    }
                     Err(why) => {
                         followed.news.incomplete = true;
                         tracing::error!(place = row.place, %tenant, why, "an entry of the log cannot be read");
@@ -99,8 +141,38 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
             followed.read.insert(tenant, next);
         }
     }
+    app.log_metrics
+        .unpublished
+        .set(i64::try_from(unpublished_most).unwrap_or(i64::MAX));
     followed.started = true;
     Ok(std::mem::take(&mut followed.news))
+}
+
+/// Keeps an entry until devices are shown it.
+fn hold_back(followed: &mut Followed, tenant: TenantId, place: u64, entry: &LogEntry) {
+    let held = followed.unpublished.entry(tenant).or_default();
+    if held.entries.len() >= UNPUBLISHED_ENTRIES_MAX {
+        held.overflowed = true;
+    } else {
+        held.entries.push_back((place, entry.clone()));
+    }
+}
+
+/// Answers what was held back and is in the head that devices are shown now.
+fn publish(followed: &mut Followed, tenant: TenantId, shown: u64) {
+    let Some(held) = followed.unpublished.get_mut(&tenant) else {
+        return;
+    };
+    let before = held.entries.len();
+    while let Some((_, entry)) = held.entries.pop_front_if(|(place, _)| *place < shown) {
+        followed.news.published.push(entry);
+    }
+    if held.overflowed && held.entries.len() < before {
+        followed.news.published_unlisted.push(tenant);
+    }
+    if held.entries.is_empty() {
+        followed.unpublished.remove(&tenant);
+    }
 }
 
 fn note_waiting(followed: &mut Followed, rows: Vec<WaitingRow>) {

@@ -4,11 +4,20 @@
 //! the tenant's Merkle tree and signs a checkpoint. Every node follows the sequenced log and keeps its caches by it.
 
 mod api;
+mod archive;
+mod clock;
+mod events;
+mod export;
 mod follow;
+mod metrics;
 mod proofs;
+mod search;
 mod sequence;
+mod split_view;
+mod state;
 mod store;
 mod verify;
+mod witnesses;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -22,18 +31,33 @@ use crate::fault::{self, When};
 use crate::{
     App,
     access::{Author, problem::Problem},
-    clock,
     secrets::TenantKeys,
 };
 pub use api::{EntryView, router};
+pub use archive::{ARCHIVE_LEASE, ArchiveError, Archived, LogArchive, Retention, archive, compare_archive};
+pub use events::{EventSink, Priority, SecurityEvent, SecurityEvents, security_event};
 pub use follow::{Followed, News, follow};
-pub use proofs::{Head, LogHeads, consistency, entry_proof, head, place_proof};
+pub use metrics::LogMetrics;
+pub use proofs::{Head, LogHeads, consistency, entry_proof, head, place_proof, signed_head};
 pub use sequence::sequence;
+pub use split_view::{
+    Reported, SPLIT_VIEWS_MAX, SplitView, Standing, is_reported, report as report_split_view,
+    split_view_seen, split_views, standing,
+};
 pub use store::{EntryRow, RefusedChange};
-pub use verify::{LogSummary, verify_tenant};
+pub use verify::{LogSummary, unpublished, verify_tenant};
+pub use witnesses::{Collector, WITNESS_LEASE, WITNESSES_MAX, Witness, collect};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;
+/// As [`STATEMENTS`], of the archive's progress.
+pub const ARCHIVE_STATEMENTS: &[Statement] = archive::store::ALL;
+/// As [`STATEMENTS`], of cosigned checkpoints.
+pub const WITNESS_STATEMENTS: &[Statement] = witnesses::store::ALL;
+/// As [`STATEMENTS`], of split views.
+pub const SPLIT_VIEW_STATEMENTS: &[Statement] = split_view::store::ALL;
+/// As [`STATEMENTS`], of the search.
+pub const SEARCH_STATEMENTS: &[Statement] = search::store::ALL;
 /// The lease under which one node sequences.
 pub const SEQUENCER_LEASE: &str = "audit.sequencer";
 /// The wake-up topic that says "a log has grown".
@@ -52,6 +76,8 @@ pub struct LoggedTx<'a> {
     /// What was recorded, for faults on purpose.
     #[cfg(debug_assertions)]
     actions: Vec<&'static str>,
+    /// What of it goes to who watches the host, after the commit.
+    events: Vec<SecurityEvent>,
     /// Changed rows that are no change of the tenant's: a claimed idempotency key and its stored answer.
     excused: u64,
 }
@@ -106,7 +132,7 @@ impl LoggedTx<'_> {
         object: (&str, String),
         detail: serde_json::Value,
     ) -> Result<EntryId, Problem> {
-        let id = EntryId::generate(self.at, clock::random());
+        let id = EntryId::generate(self.at, crate::clock::random());
         self.record_as(id, action, object, detail)
     }
 
@@ -135,18 +161,11 @@ impl LoggedTx<'_> {
         };
         let body = entry.canonical_bytes().map_err(Problem::internal)?;
         let seal = self.keys.log.sign(&sealed(&body)).map_err(Problem::internal)?;
-        store::insert_entry(
-            self.tx,
-            self.author.tenant,
-            id,
-            action,
-            &entry.object.id,
-            &body,
-            &seal,
-        )?;
+        store::insert_entry(self.tx, &entry, &body, &seal)?;
         self.recorded += 1;
         #[cfg(debug_assertions)]
         self.actions.push(action);
+        self.events.extend(events::of_entry(&entry));
         Ok(id)
     }
 }
@@ -191,7 +210,7 @@ where
     );
     #[cfg(debug_assertions)]
     let steps = Arc::clone(&taken);
-    let (value, recorded) = app
+    let (value, recorded, events) = app
         .db
         .write(Scope::Tenant(author.tenant.uuid()), move |tx| {
             let before = tx.changes();
@@ -203,6 +222,7 @@ where
                 recorded: 0,
                 #[cfg(debug_assertions)]
                 actions: Vec::new(),
+                events: Vec::new(),
                 excused: 0,
             };
             let value = change(&mut logged)?;
@@ -216,12 +236,13 @@ where
                 )?;
                 steps.lock().clone_from(&logged.actions);
             }
+            let events = logged.events;
             if entries == Entries::Needed && tx.changes() > before + excused && recorded == 0 {
                 return Err(Problem::internal(
                     "a transaction changed rows and recorded no entry",
                 ));
             }
-            Ok((value, recorded))
+            Ok((value, recorded, events))
         })
         .await?;
     #[cfg(debug_assertions)]
@@ -233,6 +254,9 @@ where
     if recorded > 0 {
         app.nudges.sequencer.notify_one();
         app.db.notify(PENDING_TOPIC, "");
+    }
+    for event in &events {
+        security_event(app, event);
     }
     Ok(value)
 }
@@ -287,6 +311,29 @@ pub fn newest_entries(
     limit: i64,
 ) -> Result<Vec<EntryRow>, Problem> {
     Ok(store::entries_before(tx, tenant, before, limit)?)
+}
+
+/// Writes the column that searches go by into entries of before there was one; answers whether there may be more.
+pub async fn label_entries(app: &App) -> Result<bool, Problem> {
+    const BATCH: i64 = 500;
+    let rows = app
+        .db
+        .read(Scope::System, |tx| Ok::<_, Problem>(store::unlabeled(tx, BATCH)?))
+        .await?;
+    let more = rows.len() == usize::try_from(BATCH).unwrap_or(usize::MAX);
+    if rows.is_empty() {
+        return Ok(false);
+    }
+    housekeeping(app, Scope::System, move |tx| {
+        for (tenant, id, body) in &rows {
+            // What cannot be read is for the verifier to name.
+            let actor = LogEntry::from_bytes(body).map_or_else(|_| "?".to_owned(), |entry| entry.actor.id);
+            store::label(tx, *tenant, *id, &actor)?;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(more)
 }
 
 /// What the seal of an entry signs: only a process that holds the log key can add an entry.

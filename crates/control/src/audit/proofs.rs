@@ -1,14 +1,15 @@
 //! The newest signed head of every tenant's log in memory, and proofs against it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use muster_model::{EntryId, TenantId};
+use muster_model::{DeviceId, EntryId, TenantId};
 use muster_storage::{StorageError, Tx};
 use muster_trust::{
-    checkpoint::CheckpointBody,
+    checkpoint::{Checkpoint, CheckpointBody},
     merkle::Hash,
     note::SignedNote,
     proof::LoggedProof,
+    root::RootDocument,
     tile::{self, TILE_WIDTH, Tile},
 };
 use parking_lot::{Mutex, RwLock};
@@ -21,6 +22,12 @@ use crate::{
 
 /// Full tiles kept in memory over all tenants; each has 8 KiB.
 const TILES_CACHED_MAX: usize = 2048;
+/// Roots of earlier sizes kept in memory over all tenants.
+const ROOTS_CACHED_MAX: usize = 16 * 1024;
+/// How often a conflict with the archive is entered into the log at most.
+const ALARM_EVERY: Duration = Duration::from_secs(3600);
+/// Devices with a foreign head that a node remembers.
+const FOREIGN_REMEMBERED_MAX: usize = 4096;
 
 /// A signed head of a log.
 #[derive(Debug)]
@@ -37,41 +44,132 @@ type TilePlace = (TenantId, u8, u64);
 /// The newest heads, and full tiles, which never change.
 #[derive(Debug, Default)]
 pub struct LogHeads {
-    heads: RwLock<HashMap<TenantId, Arc<Head>>>,
+    heads: RwLock<HashMap<TenantId, Heads>>,
     tiles: Mutex<HashMap<TilePlace, Arc<Vec<Hash>>>>,
+    roots: RwLock<HashMap<(TenantId, u64), Hash>>,
+    /// Heads that devices proved and that are not ours, so that each is stored once.
+    foreign: Mutex<HashMap<DeviceId, u64>>,
+    /// When a conflict with the archive was entered into the log, by uptime.
+    alarmed: Mutex<HashMap<TenantId, Duration>>,
+}
+
+/// What a node knows of one log.
+#[derive(Debug)]
+struct Heads {
+    /// The newest that the log key signed.
+    signed: Arc<Head>,
+    /// The newest that devices and tools are shown: with as many witnesses as the root document demands.
+    published: Option<Arc<Head>>,
 }
 
 impl LogHeads {
-    /// Learns a head, if it is newer than the known one.
-    pub(super) fn learn(&self, tenant: TenantId, size: u64, note: String) {
+    /// Learns what is stored of a log: its signed head, and the newest head that witnesses cosigned. What is older than
+    /// what is known changes nothing.
+    pub(super) fn learn(&self, root: &RootDocument, note: String, cosigned: Option<String>) {
+        let tenant = root.tenant;
         let mut heads = self.heads.write();
-        if heads.get(&tenant).is_some_and(|known| known.size >= size) {
-            return;
-        }
-        let parsed = note
-            .parse::<SignedNote>()
-            .ok()
-            .and_then(|note| CheckpointBody::parse(note.text()).ok());
-        match parsed.filter(|body| body.size == size) {
-            Some(body) => {
-                heads.insert(
-                    tenant,
-                    Arc::new(Head {
-                        note,
-                        size,
-                        root: body.root,
-                    }),
-                );
+        if heads.get(&tenant).is_none_or(|known| known.signed.note != note) {
+            let Some(head) = parse(note) else {
+                tracing::error!(%tenant, "the stored checkpoint is not one that this program wrote");
+                return;
+            };
+            self.remember_root(tenant, head.size, head.root);
+            let head = Arc::new(head);
+            match heads.get_mut(&tenant) {
+                Some(known) if known.signed.size >= head.size => {}
+                Some(known) => known.signed = head,
+                None => {
+                    let published = None;
+                    heads.insert(
+                        tenant,
+                        Heads {
+                            signed: head,
+                            published,
+                        },
+                    );
+                }
             }
-            None => tracing::error!(%tenant, "the stored checkpoint is not one that this program wrote"),
+        }
+        let Some(known) = heads.get_mut(&tenant) else {
+            return;
+        };
+        let is_newer = |note: &String, published: &Option<Arc<Head>>| {
+            published.as_ref().is_none_or(|published| published.note != *note)
+        };
+        let cosigned = cosigned
+            .filter(|note| is_newer(note, &known.published))
+            .and_then(parse);
+        let published = if root.checkpoint_keys().witness_threshold == 0 {
+            // Cosignatures are an addition: nobody waits for them.
+            match cosigned.filter(|head| head.size >= known.signed.size) {
+                Some(head) => Some(Arc::new(head)),
+                None => Some(Arc::clone(&known.signed)),
+            }
+        } else {
+            cosigned
+                .filter(|head| {
+                    Checkpoint::open(&head.note, &root.log_origin, &root.checkpoint_keys()).is_ok()
+                })
+                .map(Arc::new)
+        };
+        if let Some(head) = published
+            && known
+                .published
+                .as_ref()
+                .is_none_or(|before| replaces(before, &head))
+        {
+            known.published = Some(head);
         }
     }
 
-    fn of(&self, tenant: TenantId) -> Option<Arc<Head>> {
-        self.heads.read().get(&tenant).map(Arc::clone)
+    /// The root of an earlier head, if this node still knows it.
+    pub(super) fn root_at(&self, tenant: TenantId, size: u64) -> Option<Hash> {
+        self.roots.read().get(&(tenant, size)).copied()
     }
 
-    fn tile(&self, tx: &mut Tx, tenant: TenantId, tile: Tile) -> Result<Vec<Hash>, StorageError> {
+    pub(super) fn remember_root(&self, tenant: TenantId, size: u64, root: Hash) {
+        let mut roots = self.roots.write();
+        if roots.len() >= ROOTS_CACHED_MAX {
+            roots.clear();
+        }
+        roots.insert((tenant, size), root);
+    }
+
+    /// Whether an alarm about the archive may be entered into the log now; it then counts as entered.
+    pub(super) fn may_alarm(&self, tenant: TenantId) -> bool {
+        let (now, mut alarmed) = (crate::clock::uptime(), self.alarmed.lock());
+        if alarmed.get(&tenant).is_some_and(|at| now < *at + ALARM_EVERY) {
+            return false;
+        }
+        alarmed.insert(tenant, now);
+        true
+    }
+
+    /// Whether this device proved a foreign head of this size to this node before.
+    pub(super) fn knows_foreign(&self, device: DeviceId, size: u64) -> bool {
+        self.foreign.lock().get(&device) == Some(&size)
+    }
+
+    pub(super) fn remember_foreign(&self, device: DeviceId, size: u64) {
+        let mut foreign = self.foreign.lock();
+        if foreign.len() >= FOREIGN_REMEMBERED_MAX {
+            foreign.clear();
+        }
+        foreign.insert(device, size);
+    }
+
+    fn published(&self, tenant: TenantId) -> Option<Arc<Head>> {
+        self.heads.read().get(&tenant)?.published.clone()
+    }
+
+    fn signed(&self, tenant: TenantId) -> Option<Arc<Head>> {
+        self.heads
+            .read()
+            .get(&tenant)
+            .map(|known| Arc::clone(&known.signed))
+    }
+
+    pub(super) fn tile(&self, tx: &mut Tx, tenant: TenantId, tile: Tile) -> Result<Vec<Hash>, StorageError> {
         let key = (tenant, tile.level, tile.index);
         if let Some(hashes) = self.tiles.lock().get(&key) {
             return Ok(hashes.as_ref().clone());
@@ -88,9 +186,28 @@ impl LogHeads {
     }
 }
 
-/// The newest head of a tenant's log that this node knows.
+/// The newest head of a tenant's log that this node may show: with the cosignatures that the root document demands.
 pub fn head(app: &App, tenant: TenantId) -> Option<Arc<Head>> {
-    app.heads.of(tenant)
+    app.heads.published(tenant)
+}
+
+/// The newest head that the log key signed, whether witnesses have cosigned it or not.
+pub fn signed_head(app: &App, tenant: TenantId) -> Option<Arc<Head>> {
+    app.heads.signed(tenant)
+}
+
+/// Whether a head takes the place of the one before: it is larger, or the same with more signatures.
+fn replaces(before: &Head, head: &Head) -> bool {
+    head.size > before.size || (head.size == before.size && head.note.len() > before.note.len())
+}
+
+fn parse(note: String) -> Option<Head> {
+    let body = CheckpointBody::parse(note.parse::<SignedNote>().ok()?.text()).ok()?;
+    Some(Head {
+        size: body.size,
+        root: body.root,
+        note,
+    })
 }
 
 /// The proof that an entry is in the tree of `head`; `None` while it has no place there yet.

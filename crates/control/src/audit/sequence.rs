@@ -38,6 +38,7 @@ pub async fn sequence(app: &App, lease: &Lease) -> Result<u64, Problem> {
         if of_tenant > 0 {
             app.db.notify(LOG_TOPIC, "");
             app.nudges.follower.notify_one();
+            app.nudges.witnesses.notify_one();
         }
         placed += of_tenant;
     }
@@ -47,7 +48,7 @@ pub async fn sequence(app: &App, lease: &Lease) -> Result<u64, Problem> {
 async fn sequence_tenant(app: &App, lease: Lease, tenant: TenantId) -> Result<u64, Problem> {
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let now = app.clock.now();
-    let seen = proofs::head(app, tenant).map_or(0, |head| head.size);
+    let seen = proofs::signed_head(app, tenant).map_or(0, |head| head.size);
     app.db
         .write(super::tenant_scope(tenant), move |tx| {
             tx.fence(&lease)?;

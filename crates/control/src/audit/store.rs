@@ -5,8 +5,11 @@ use muster_storage::{Row, StorageError, Tx, statements};
 use muster_trust::entry::LogEntry;
 
 statements! {
-    INSERT_ENTRY = "INSERT INTO audit_entry (tenant_id, entry_id, action, object_id, body, seal) \
-        VALUES ($1, $2, $3, $4, $5, $6)";
+    INSERT_ENTRY = "INSERT INTO audit_entry (tenant_id, entry_id, action, actor, object_id, body, seal) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    UNLABELED = "SELECT tenant_id, entry_id, body FROM audit_entry WHERE actor = '' \
+        ORDER BY tenant_id, entry_id LIMIT $1";
+    LABEL = "UPDATE audit_entry SET actor = $3 WHERE tenant_id = $1 AND entry_id = $2 AND actor = ''";
     PENDING_TENANTS = "SELECT t.tenant_id FROM access_tenant t WHERE EXISTS \
         (SELECT 1 FROM audit_entry e WHERE e.tenant_id = t.tenant_id AND e.seq IS NULL)";
     PENDING = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND seq IS NULL \
@@ -33,7 +36,7 @@ statements! {
     REFUSED_SINCE = "SELECT object_id, action FROM audit_entry WHERE tenant_id = $1 AND entry_id >= $2 \
         AND action IN ('policy.change_refused', 'policy.bundle_refused') ORDER BY entry_id DESC LIMIT $3";
     ANY_ENTRY = "SELECT body FROM audit_entry WHERE tenant_id = $1 AND entry_id = $2";
-    ROWS_FROM = "SELECT seq, body, entry_id, action, object_id FROM audit_entry WHERE tenant_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3";
+    ROWS_FROM = "SELECT seq, body, entry_id, action, object_id, actor FROM audit_entry WHERE tenant_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3";
     UNPLACED = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND seq IS NULL \
         ORDER BY entry_id LIMIT $2";
 }
@@ -82,20 +85,35 @@ pub struct TreeRow {
     pub note: String,
 }
 
-pub fn insert_entry(
-    tx: &mut Tx,
-    tenant: TenantId,
-    id: EntryId,
-    action: &str,
-    object: &str,
-    body: &[u8],
-    seal: &[u8],
-) -> Result<(), StorageError> {
+pub fn insert_entry(tx: &mut Tx, entry: &LogEntry, body: &[u8], seal: &[u8]) -> Result<(), StorageError> {
     tx.execute(
         &INSERT_ENTRY,
-        &[&tenant.uuid(), &id.uuid(), &action, &object, &body, &seal],
+        &[
+            &entry.tenant.uuid(),
+            &entry.id.uuid(),
+            &entry.action.as_str(),
+            &entry.actor.id.as_str(),
+            &entry.object.id.as_str(),
+            &body,
+            &seal,
+        ],
     )
     .map(drop)
+}
+
+/// Entries of before their actor was kept in a column, of all tenants.
+pub fn unlabeled(tx: &mut Tx, limit: i64) -> Result<Vec<(TenantId, EntryId, Vec<u8>)>, StorageError> {
+    tx.query(&UNLABELED, &[&limit], |row| {
+        Ok((
+            TenantId::from_uuid(row.get(0)?),
+            EntryId::from_uuid(row.get(1)?),
+            row.get(2)?,
+        ))
+    })
+}
+
+pub fn label(tx: &mut Tx, tenant: TenantId, id: EntryId, actor: &str) -> Result<u64, StorageError> {
+    tx.execute(&LABEL, &[&tenant.uuid(), &id.uuid(), &actor])
 }
 
 pub fn pending_tenants(tx: &mut Tx) -> Result<Vec<TenantId>, StorageError> {
@@ -249,6 +267,8 @@ pub struct PlacedRow {
     pub id: EntryId,
     pub action: String,
     pub object: String,
+    /// Empty in entries of before it was kept.
+    pub actor: String,
 }
 
 /// Rows in the order of their places, from `from` on. A place that no tree can have is answered too.
@@ -265,6 +285,7 @@ pub fn rows_from(
             id: EntryId::from_uuid(row.get(2)?),
             action: row.get(3)?,
             object: row.get(4)?,
+            actor: row.get(5)?,
         })
     })
 }

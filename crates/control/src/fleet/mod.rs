@@ -161,6 +161,10 @@ pub struct Overview {
     /// and logged. Counted to 1000.
     pub changes_refused: usize,
     pub log_entries: u64,
+    /// Entries that wait for witnesses before a device is shown them.
+    pub log_unpublished: u64,
+    /// Devices that proved to hold a head of the log that is not ours. Counted to 100.
+    pub split_views: usize,
 }
 
 /// Gathers the overview.
@@ -169,6 +173,7 @@ pub fn overview(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Res
     let summary = devices::summary(tx, tenant)?;
     let commands: std::collections::BTreeMap<String, i64> =
         commands::by_state(tx, tenant, since)?.into_iter().collect();
+    let shown = audit::head(app, tenant).map_or(0, |head| head.size);
     let of = |state: CommandState| commands.get(state.as_str()).copied().unwrap_or(0);
     Ok(Overview {
         connected: app.registry.connected(),
@@ -178,7 +183,9 @@ pub fn overview(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Res
         commands,
         enrollment: enrollment::funnel(tx, tenant, since, now)?,
         changes_refused: audit::refused_since(tx, tenant, since, REFUSED_COUNTED_MAX)?.len(),
-        log_entries: audit::head(app, tenant).map_or(0, |head| head.size),
+        log_entries: shown,
+        log_unpublished: audit::signed_head(app, tenant).map_or(0, |head| head.size.saturating_sub(shown)),
+        split_views: audit::split_views(tx, tenant)?.len(),
         devices: summary,
     })
 }

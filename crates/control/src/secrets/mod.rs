@@ -47,7 +47,7 @@ pub(crate) fn der_value(tag: u8, content: &[u8]) -> Vec<u8> {
     der::value(tag, &[content])
 }
 
-pub use files::write_private;
+pub use files::{signing_key, write_private};
 pub use profile::{CaRole, DeviceSubject, SERVER_CERTIFICATE_DAYS};
 pub(crate) use profile::{offset, responder};
 pub use publish::{

@@ -294,6 +294,14 @@ async fn t1_queries_that_name_a_foreign_id_find_nothing() {
                 format!("/log/entries?object={device}"),
                 format!("/log/entries?object={absent}"),
             ),
+            (
+                format!("/log/entries?object_contains={device}"),
+                format!("/log/entries?object_contains={absent}"),
+            ),
+            (
+                format!("/log/state?object=device:{device}&at=2100-01-01T00:00:00Z"),
+                format!("/log/state?object=device:{absent}&at=2100-01-01T00:00:00Z"),
+            ),
         ];
         for (foreign, absent_path) in pairs {
             let (foreign, absent_answer) = (two.b.get(&foreign).await, two.b.get(&absent_path).await);

@@ -17,3 +17,4 @@ mod root_change;
 mod statement;
 mod support;
 mod tile;
+mod witness;

@@ -10,6 +10,7 @@ mod compile;
 mod compliance;
 mod enroll;
 mod idle;
+mod log;
 mod process;
 mod queue;
 mod report;
@@ -58,6 +59,8 @@ enum Name {
     Compliance,
     /// Policies compiled per second for each platform
     Compile,
+    /// Appends to the log per second, and how long an entry waits for its checkpoint
+    Log,
     /// All of them
     All,
 }
@@ -94,6 +97,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if wants(Name::Compile) {
         compile::run(&programs, options)?;
+    }
+    if wants(Name::Log) {
+        log::run(&programs, options)?;
     }
     Ok(true)
 }

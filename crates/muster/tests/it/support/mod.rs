@@ -19,6 +19,7 @@ pub mod server;
 #[expect(dead_code, reason = "the agent's own tests use the rest of it")]
 pub mod swtpm;
 pub mod vault;
+pub mod witness;
 
 use std::time::{Duration, Instant};
 

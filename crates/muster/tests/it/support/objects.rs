@@ -44,13 +44,45 @@ impl S3 {
 
     /// A server that keeps its bundles here.
     pub fn options(&self, options: Options) -> Options {
-        options
+        self.access(options)
             .with("--artifact-store", format!("s3://{BUCKET}/policy"))
+    }
+
+    /// A server that may use every bucket here.
+    pub fn access(&self, options: Options) -> Options {
+        options
             .with_variable("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.port))
             .with_variable("AWS_ALLOW_HTTP", true)
             .with_variable("AWS_REGION", "us-east-1")
             .with_variable("AWS_ACCESS_KEY_ID", "test")
             .with_variable("AWS_SECRET_ACCESS_KEY", "test")
+    }
+
+    /// Makes another bucket that can hold objects.
+    pub async fn make_locked(&self, bucket: &str) {
+        let url = format!("http://127.0.0.1:{}/{bucket}", self.port);
+        let made = self
+            .client
+            .put(&url)
+            .header("x-amz-bucket-object-lock-enabled", "true");
+        let made = made.send().await;
+        made.and_then(reqwest::Response::error_for_status)
+            .expect("a bucket is made");
+    }
+
+    /// Holds an object for years, as a default retention of the bucket would: moto takes objects into that only with a header
+    /// that S3 does not ask for.
+    pub async fn hold(&self, bucket: &str, name: &str) {
+        let url = format!("http://127.0.0.1:{}/{bucket}/{name}?retention", self.port);
+        let body = "<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>2100-01-01T00:00:00Z</RetainUntilDate></Retention>";
+        let held = self
+            .client
+            .put(url)
+            .header("content-type", "application/xml")
+            .body(body);
+        let held = held.send().await;
+        held.and_then(reqwest::Response::error_for_status)
+            .expect("the object is held");
     }
 
     /// An object's bytes, if it is there.
@@ -112,17 +144,29 @@ fn signed() -> Client {
 
 /// The program, if it is installed. Without it says so loudly, or panics where that is not allowed.
 pub fn moto_server() -> Option<PathBuf> {
+    tool_of_python("moto_server")
+}
+
+/// Python with the packages that tests use.
+pub fn python() -> Option<PathBuf> {
+    tool_of_python("python")
+}
+
+fn tool_of_python(name: &str) -> Option<PathBuf> {
     static SAID: Once = Once::new();
     let found = variable(TOOLS_VARIABLE)
-        .map(|folder| Path::new(&folder).join("moto_server"))
+        .map(|folder| Path::new(&folder).join(name))
         .filter(|path| path.exists());
     if found.is_none() {
         let required = variable("CI").as_deref() == Some("true")
             || variable("MUSTER_REQUIRE_PEERS").as_deref() == Some("1");
-        assert!(!required, "moto is not installed, and this run must not skip it");
+        assert!(
+            !required,
+            "{name} is not installed, and this run must not skip it"
+        );
         // Straight to the stream: the test runner swallows what a passing test prints.
         SAID.call_once(|| {
-            let _ = writeln!(std::io::stderr(), "SKIPPED moto: {TOOLS_VARIABLE} is not set");
+            let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {TOOLS_VARIABLE} is not set");
         });
     }
     found

@@ -1,0 +1,129 @@
+//! The log in an archive that nobody can change: what was cut off or rewritten here is found there.
+
+use serde_json::json;
+
+use crate::support::{
+    PATIENCE,
+    api::Api,
+    database::each_database,
+    eventually,
+    objects::{S3, moto_server},
+    server::{Options, Server, everything, maintain, muster},
+    witness::log_key,
+};
+
+async fn grow(api: &Api, from: usize, until: usize) {
+    for number in from..until {
+        api.post("/policies", &json!({"name": format!("p-{number}")}))
+            .await
+            .expect(201);
+    }
+}
+
+async fn size(server: &Server) -> i64 {
+    server
+        .store()
+        .await
+        .value("SELECT size FROM audit_tree")
+        .await
+        .integer()
+}
+
+/// Waits until the archive has everything.
+async fn archived(server: &Server) {
+    let store = server.store().await;
+    let sql = "SELECT COUNT(*) FROM audit_archive a JOIN audit_tree t ON t.tenant_id = a.tenant_id \
+               WHERE a.size = t.size AND NOT EXISTS (SELECT 1 FROM audit_entry e WHERE e.seq IS NULL)";
+    eventually("the log is archived", PATIENCE * 2, async || {
+        (store.value(sql).await.integer() == 1).then_some(())
+    })
+    .await;
+}
+
+async fn doctor(server: &Server) -> (Option<i32>, String) {
+    let output = maintain(server, &["doctor"]).await;
+    (output.status.code(), everything(&output))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l3_a_cut_tail_is_found_by_the_archived_head() {
+    each_database(async |options| {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let place = format!("file://{}", folder.path().display());
+        let options = options.with_variable("MUSTER_LOG_ARCHIVE", place);
+        let mut server = Server::start(options).await;
+        let api = server.api().await;
+        grow(&api, 0, 280).await;
+        archived(&server).await;
+        let (code, said) = doctor(&server).await;
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("the archive tells the same"), "{said}");
+
+        // A copy of the archive is a log that verifies by itself.
+        let copy = folder.path().join(&server.admin.tenant).display().to_string();
+        let key = log_key(&server);
+        let verified = muster()
+            .args(["log", "verify", "--folder", &copy, "--key", &key])
+            .output()
+            .await
+            .expect("the program muster starts");
+        assert!(verified.status.success(), "{}", everything(&verified));
+
+        // An older state of the whole database, with a head that our key signed.
+        let store = server.store().await;
+        for table in ["audit_entry", "audit_tile", "audit_tree", "audit_archive"] {
+            store
+                .execute(&format!("CREATE TABLE saved_{table} AS SELECT * FROM {table}"))
+                .await;
+        }
+        let before = size(&server).await;
+        grow(&api, 280, 290).await;
+        archived(&server).await;
+        server.stop().await;
+        for table in ["audit_entry", "audit_tile", "audit_tree", "audit_archive"] {
+            store.execute(&format!("DELETE FROM {table}")).await;
+            store
+                .execute(&format!("INSERT INTO {table} SELECT * FROM saved_{table}"))
+                .await;
+        }
+        let (code, said) = doctor(&server).await;
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains(&format!("entry {before}: the log ends here")),
+            "{said}"
+        );
+
+        // And when it grows again, the archive holds another history.
+        server.restart().await;
+        let api = server.api().await;
+        grow(&api, 1000, 1012).await;
+        eventually("the conflict is in the log", PATIENCE, async || {
+            let found = api.list("/log/entries?action=security.archive_conflict").await;
+            (!found.is_empty()).then_some(())
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_in_s3_are_held_by_object_lock_or_the_doctor_says_so() {
+    let Some(moto) = moto_server() else { return };
+    let s3 = S3::start(&moto).await;
+    s3.make_locked("archive").await;
+    let options = s3
+        .access(Options::default())
+        .with_variable("MUSTER_LOG_ARCHIVE", "s3://archive/log");
+    let mut server = Server::start(options).await;
+    grow(&server.api().await, 0, 3).await;
+    archived(&server).await;
+    let newest = size(&server).await;
+    server.stop().await;
+    let (code, said) = doctor(&server).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("is not held by Object Lock"), "{said}");
+    let name = format!("log/{}/checkpoints/{newest:020}", server.admin.tenant);
+    s3.hold("archive", &name).await;
+    let (code, said) = doctor(&server).await;
+    assert_eq!(code, Some(0), "{said}");
+}
