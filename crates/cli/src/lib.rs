@@ -29,7 +29,7 @@ pub use verbs::policy_test::{self, PolicyTest, PolicyTestArgs, TestReport};
 use output::Printer;
 use verbs::{
     bundle, client, command, compliance, configuration, console_link, context as contexts, device,
-    enrollment, group, key, label, login, policy, policy_compile, rollout, system, token,
+    enrollment, group, key, label, login, policy, policy_compile, rollout, script, system, token,
 };
 
 /// Flags that every verb takes.
@@ -104,9 +104,12 @@ pub enum Command {
     /// Rollouts: how an activated policy reaches devices
     #[command(subcommand)]
     Rollout(rollout::RolloutCommand),
-    /// One-shot actions on devices: lock, restart, collect inventory, message, wipe
+    /// One-shot actions on devices: lock, restart, install, run a script, collect logs, wipe, …
     #[command(subcommand)]
     Command(command::CommandCommand),
+    /// Scripts that devices may run: add, sign, push, list, show and run them
+    #[command(subcommand)]
+    Script(script::ScriptCommand),
     /// One-time enrollment tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -199,6 +202,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Apply(arguments) => configuration::apply(arguments, &Api::connect(globals)?, printer).await,
         Command::Rollout(command) => rollout::run(command, &Api::connect(globals)?, printer).await,
         Command::Command(command) => command::run(command, &Api::connect(globals)?, printer).await,
+        Command::Script(command) => script::run(command, globals, printer).await,
         Command::Token(command) => token::run(command, &Api::connect(globals)?, printer).await,
         Command::Enrollment(command) => enrollment::run(command, &Api::connect(globals)?, printer).await,
         Command::Log(command) => verbs::log::run(command, globals, printer).await,

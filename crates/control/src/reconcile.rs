@@ -19,7 +19,8 @@ use crate::{
     access::{self, problem::Problem},
     acme,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
-    certificates, clock, commands, compliance, configuration, devices, enrollment, groups, policy, rollout,
+    certificates, clock, commands, compliance, configuration, devices, enrollment, groups, outputs, policy,
+    rollout,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -349,6 +350,7 @@ async fn sweep(
         acme::forget_expired(app).await?;
         configuration::forget_expired(app).await?;
         groups::forget_moves(app).await?;
+        outputs::forget_expired(app).await?;
         compliance::forget_expired(app).await?;
     }
     Ok(())

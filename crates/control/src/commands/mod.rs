@@ -30,7 +30,7 @@ use crate::{
     devices::Device,
 };
 pub use api::{CommandView, router};
-pub use receipts::accept_receipt;
+pub use receipts::{accept_receipt, receipt};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;
@@ -75,6 +75,9 @@ pub fn create(
 ) -> Result<Command, Problem> {
     crate::devices::require_active(device)?;
     let (tenant, at) = (tx.tenant(), tx.at());
+    if let CommandKind::RunScript { sha256, .. } = kind {
+        crate::scripts::require(tx, tenant, sha256)?;
+    }
     if store::open(tx, tenant, device.id)? >= OPEN_PER_DEVICE_MAX {
         return Err(RATE_LIMITED
             .detail("256 commands wait for this device. Cancel some, or wait until it has answered.")

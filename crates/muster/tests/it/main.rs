@@ -36,6 +36,7 @@ mod log_endpoints;
 mod log_tamper;
 mod nodes;
 mod oauth;
+mod outputs;
 mod policy;
 mod policy_compile;
 mod policy_test;

@@ -105,6 +105,13 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         (group["state"] == "ready" && group["members"] == 1).then_some(())
     })
     .await;
+    let script = api
+        .post(
+            "/scripts",
+            &json!({"name": format!("{name}-script"), "interpreter": "sh", "text": "id"}),
+        )
+        .await
+        .expect(201);
     let text = |value: &Value| value.as_str().expect("an id is text").to_owned();
     let ids = BTreeMap::from([
         ("clients", vec![text(&client["client_id"])]),
@@ -120,6 +127,7 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         ("groups", vec![text(&group["id"]), format!("{name}-group")]),
         ("policies", vec![text(&policy["id"]), name.to_owned()]),
         ("rollouts", vec![text(&rollout["rollout_id"])]),
+        ("scripts", vec![text(&script["sha256"])]),
     ]);
     Furnished { ids, device }
 }
@@ -128,6 +136,7 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
 fn nothing_like(id: &str) -> String {
     match id.split_once('_') {
         Some((prefix, hex)) if hex.len() == 32 => format!("{prefix}_{}", "0".repeat(31) + "1"),
+        None if id.len() == 64 => "0".repeat(63) + "1",
         _ if uuid::Uuid::parse_str(id).is_ok() => uuid::Uuid::new_v4().to_string(),
         _ => "nothing-of-this-name".to_owned(),
     }
@@ -186,6 +195,7 @@ async fn seen(api: &Api) -> Vec<Value> {
         "groups",
         "policies",
         "rollouts",
+        "scripts",
     ] {
         all.extend(api.list(&format!("/{list}")).await);
     }
@@ -211,7 +221,10 @@ async fn t1_every_id_of_another_tenant_is_as_if_it_did_not_exist() {
         let of_a = furnish(&two.a, &two.server.admin, "alpha").await;
         let before = seen(&two.a).await;
         let mut crossed = 0;
-        for route in all().into_iter().filter(|route| route.path.contains("{id}")) {
+        for route in all()
+            .into_iter()
+            .filter(|route| route.path.contains("{id}") || route.path.contains("{sha256}"))
+        {
             for (noun, ids) in &of_a.ids {
                 for id in ids {
                     let foreign = call(&two.b, &route, &route.filled_with(id)).await;
@@ -347,6 +360,7 @@ async fn t4_lists_counts_and_searches_show_nothing_foreign() {
             "groups",
             "policies",
             "rollouts",
+            "scripts",
         ] {
             assert_eq!(
                 two.b.list(&format!("/{list}")).await,

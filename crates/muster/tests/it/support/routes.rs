@@ -49,6 +49,7 @@ impl Route {
             "groups" => id("grp"),
             "policies" => id("pol"),
             "rollouts" => id("rol"),
+            "scripts" => "0".repeat(64),
             _ => String::new(),
         };
         self.filled_with(&of_kind)
@@ -59,6 +60,7 @@ impl Route {
         let path = self
             .path
             .replace("{id}", id)
+            .replace("{sha256}", id)
             .replace("{version}", "2026.05")
             .replace("{policy}", "base")
             .replace("{subject}", "rule")
