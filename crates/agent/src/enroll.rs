@@ -21,6 +21,7 @@ use muster_trust::obey::Trust;
 use serde::Deserialize;
 
 use crate::cli::{EnrollArgs, read_token};
+use crate::departure;
 use crate::device_key::{DeviceKey, TpmChoice};
 use crate::error::AgentError;
 use crate::identity::Identity;
@@ -41,6 +42,7 @@ pub async fn enroll(arguments: &EnrollArgs) -> Result<Identity, AgentError> {
     let device_uuid = token_device_uuid(&token)?;
     let ca_certificates = read_ca_file(&arguments.ca_file)?;
     let root = prepare_root(&arguments.root)?;
+    departure::forget(&arguments.state_dir)?;
     let mut spool = Spool::open(&arguments.state_dir, Opening::Create)?;
     if let Some(existing) = spool.load::<Identity>(Slot::Identity)? {
         let (state_dir, device) = (arguments.state_dir.clone(), existing.device_id.to_string());
@@ -168,6 +170,7 @@ fn accept(
         device_id: answer.device_id,
         epoch: answer.epoch,
         platform: Platform::Linux,
+        ownership: answer.ownership,
     };
     let core = DeviceCore::new(identity, AGENT_VERSION, trust, &reading);
     let anchors = if answer.ca_certificates.is_empty() {

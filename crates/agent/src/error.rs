@@ -33,6 +33,11 @@ pub enum AgentError {
     AlreadyEnrolled { state_dir: PathBuf, device: String },
     #[error("{state_dir} holds no identity: run `muster-agent enroll` first")]
     NotEnrolled { state_dir: PathBuf },
+    #[error("this machine is not managed any more: {how} at {at}; `muster-agent enroll` enrolls it again")]
+    Departed {
+        how: &'static str,
+        at: muster_model::time::Timestamp,
+    },
     #[error("the device key is not usable: {0}")]
     Key(String),
     #[error("the device certificate is not usable: {0}")]

@@ -7,6 +7,7 @@
 //! * What is decided is decided in `muster-channel-agent`'s device core, without I/O.
 
 pub mod cli;
+pub mod departure;
 pub mod device_key;
 pub mod enroll;
 pub mod error;
@@ -114,7 +115,7 @@ fn first_checkin(state_dir: &Path) {
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, AgentError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(2)
+        .max_blocking_threads(3)
         .thread_keep_alive(Duration::from_secs(2))
         .build()
         .map_err(AgentError::Start)?;

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use muster_channel_agent::backoff::parse_retry_after;
+use muster_channel_agent::command::OUTPUT_CONTENT_TYPE;
 use muster_channel_agent::enroll::{EXPORTER_BYTES, EXPORTER_LABEL};
 use muster_channel_agent::limits::PROBLEM_BYTES_MAX;
 use muster_channel_agent::problem::Problem;
@@ -31,6 +32,8 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(20);
 const CALL_TIME_MAX: Duration = Duration::from_secs(60);
 /// Longest time for one bundle download.
 const DOWNLOAD_TIME_MAX: Duration = Duration::from_secs(600);
+/// Longest time for one upload of an output.
+const UPLOAD_TIME_MAX: Duration = Duration::from_secs(300);
 /// A connection without any sign of life is probed this often.
 const PING_INTERVAL: Duration = Duration::from_secs(40);
 /// And given up when the probe stays unanswered for this long.
@@ -141,6 +144,16 @@ impl Link {
     /// One upload that is answered without a body.
     pub async fn upload(&self, path: &str, message: &impl Serialize) -> Result<(), LinkError> {
         self.send(Method::PUT, path, message, PROBLEM_BYTES_MAX)
+            .await
+            .map(|_| ())
+    }
+
+    /// Uploads what a command printed or collected: a gzip file.
+    pub async fn output(&self, path: &str, gzip: Vec<u8>) -> Result<(), LinkError> {
+        let mut request = self.request(Method::POST, path, Bytes::from(gzip))?;
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(OUTPUT_CONTENT_TYPE));
+        self.call(request, PROBLEM_BYTES_MAX, UPLOAD_TIME_MAX)
             .await
             .map(|_| ())
     }

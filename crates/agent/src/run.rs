@@ -5,6 +5,7 @@
 
 mod actions;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +13,21 @@ use std::time::Duration;
 use http::Method;
 use muster_channel_agent::backoff::{Backoff, full_jitter, spread};
 use muster_channel_agent::checkin::CheckinResponse;
-use muster_channel_agent::device::{Action, CheckinFailure, DeviceCore};
+use muster_channel_agent::device::{Action, CheckinFailure, Departed, DeviceCore};
 use muster_channel_agent::limits::CHECKIN_RESPONSE_BYTES_MAX;
 use muster_channel_agent::{ErrorCode, path};
 use muster_model::id::CommandId;
 use muster_trust::dsse::DsseError;
 use muster_trust::key::KeyError;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::departure;
 use crate::device_key::{DeviceKey, TlsKey};
 use crate::error::AgentError;
 use crate::identity::Identity;
 use crate::link::{Link, LinkError, Wake, WakeStream};
-use crate::os::Machine;
+use crate::os::{ExecOutcome, Machine};
 use crate::sandbox::{self, Sandbox};
 use crate::spool::{Opening, Slot, Spool, SpoolError};
 use crate::status::{self, LastCheckin};
@@ -81,6 +84,20 @@ pub struct Agent {
     waiting: Vec<CommandId>,
     /// The key did not sign a receipt or a report. The server asks again for receipts; the machine is reported again.
     is_unsigned: bool,
+    /// A command that may take long, while it runs.
+    work: Option<Work>,
+    /// Those that wait for it.
+    queue: VecDeque<CommandId>,
+    /// Only one check-in is made: nothing that may take long is begun.
+    is_once: bool,
+    /// The enrollment is over, and the server knows: end.
+    departed: Option<Departed>,
+}
+
+/// A command that runs beside everything else.
+struct Work {
+    command_id: CommandId,
+    handle: JoinHandle<ExecOutcome>,
 }
 
 /// What the check-in at the end of an enrollment brought.
@@ -101,6 +118,7 @@ struct Schedule {
 impl Agent {
     /// Opens the state folder.
     pub fn open(state_dir: &Path) -> Result<Self, AgentError> {
+        departure::require_enrolled(state_dir)?;
         let missing = || AgentError::NotEnrolled {
             state_dir: state_dir.to_owned(),
         };
@@ -127,6 +145,10 @@ impl Agent {
             shown: None,
             waiting: Vec::new(),
             is_unsigned: false,
+            work: None,
+            queue: VecDeque::new(),
+            is_once: false,
+            departed: None,
         })
     }
 
@@ -144,6 +166,7 @@ impl Agent {
     /// stream is held for it. What does not end in time is taken up by [`Self::run`].
     pub async fn check_in_once(mut self) -> Result<FirstCheckin, String> {
         self.wake_again_at = Instant::now() + 2 * FIRST_CHECKIN_TIME_MAX;
+        self.is_once = true;
         match tokio::time::timeout(FIRST_CHECKIN_TIME_MAX, self.checkin()).await {
             Ok(Ok(_)) => Ok(FirstCheckin {
                 settings: self.core.effective_settings().len(),
@@ -166,11 +189,37 @@ impl Agent {
             () = ending.wait() => {}
             () = async {
                 self.recover().await;
-                self.serve(&mut stop).await;
+                if self.departed.is_none() {
+                    self.serve(&mut stop).await;
+                }
             } => {}
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        if let Some(how) = self.departed {
+            return self.leave(how);
+        }
         tracing::info!("ended");
+        Ok(())
+    }
+
+    /// Forgets who this machine was. It ends well: there is nothing left to do.
+    fn leave(self, how: Departed) -> Result<(), AgentError> {
+        let (state_dir, at) = (self.state_dir, machine_clock::read().wall);
+        let departure = departure::Departure {
+            how,
+            at,
+            device_id: self.identity.device_id.to_string(),
+            tenant: self.identity.tenant.to_string(),
+            epoch: self.identity.epoch,
+        };
+        // The database and its lock are let go before they are removed.
+        drop((self.spool, self.core));
+        departure::complete(&state_dir, &departure)?;
+        tracing::info!(
+            how = how.as_str(),
+            device = departure.device_id,
+            "not managed any more"
+        );
         Ok(())
     }
 
@@ -183,6 +232,11 @@ impl Agent {
             let work = async {
                 tokio::select! {
                     event = next_wake(&mut self.wake) => self.on_wake(event, &mut schedule).await,
+                    (command_id, outcome) = next_work(&mut self.work) => {
+                        self.work = None;
+                        self.on_work_done(command_id, outcome).await;
+                        schedule.checkin = Instant::now();
+                    }
                     () = tokio::time::sleep_until(schedule.checkin) => self.attempt(&mut schedule).await,
                     () = tokio::time::sleep_until(schedule.enforce) => {
                         self.enforce().await;
@@ -200,6 +254,9 @@ impl Agent {
                 biased;
                 () = stop.wait() => return,
                 () = work => {}
+            }
+            if self.departed.is_some() {
+                return;
             }
         }
     }
@@ -329,6 +386,9 @@ impl Agent {
                 self.identity.checkin.jitter_fraction,
             );
             self.perform(actions, Some(&link)).await?;
+            if self.departed.is_some() {
+                break;
+            }
             self.renew_if_due(&link).await;
             if !self.core.has_news() {
                 break;
@@ -411,6 +471,19 @@ impl Agent {
 async fn next_wake(wake: &mut Option<WakeStream>) -> Wake {
     match wake {
         Some(stream) => stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits forever where nothing runs. A command whose thread broke down is a failed one.
+async fn next_work(work: &mut Option<Work>) -> (CommandId, ExecOutcome) {
+    match work {
+        Some(Work { command_id, handle }) => {
+            let outcome = handle
+                .await
+                .unwrap_or_else(|error| ExecOutcome::failed("broke_down", &error.to_string()));
+            (*command_id, outcome)
+        }
         None => std::future::pending().await,
     }
 }

@@ -189,6 +189,30 @@ pub fn write_key(state_dir: &Path, kind: KeyFile, text: &str) -> Result<(), Spoo
     write().map_err(|source| file_error(&path, source))
 }
 
+/// Removes everything that [`Spool`] and [`write_key`] keep, the key first: without it the rest is worth nothing. What is
+/// gone already is fine.
+pub fn erase(state_dir: &Path) -> Result<(), SpoolError> {
+    let names = [
+        KeyFile::Software.name(),
+        KeyFile::Tpm.name(),
+        "device.key.new",
+        "device.tpm.new",
+        DATABASE_FILE,
+        "agent.db-wal",
+        "agent.db-shm",
+        LOCK_FILE,
+    ];
+    let remove = |name: &str| match fs::remove_file(state_dir.join(name)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    };
+    names
+        .into_iter()
+        .try_for_each(remove)
+        .and_then(|()| File::open(state_dir)?.sync_all())
+        .map_err(|source| file_error(state_dir, source))
+}
+
 /// Reads a device key, if there is one of this kind.
 pub fn read_key(state_dir: &Path, kind: KeyFile) -> Result<Option<String>, SpoolError> {
     use std::io::Read as _;

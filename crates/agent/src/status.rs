@@ -10,6 +10,7 @@ use muster_model::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{OutputFormat, StatusArgs};
+use crate::departure::{self, Departure};
 use crate::device_key::DeviceKey;
 use crate::error::AgentError;
 use crate::identity::Identity;
@@ -43,6 +44,12 @@ pub fn record_checkin(state_dir: &Path, last: LastCheckin) {
     if let Err(error) = write() {
         tracing::debug!(%error, "the time of the check-in could not be written down");
     }
+}
+
+/// Removes what [`record_checkin`] wrote.
+pub fn forget_checkin(state_dir: &Path) {
+    // It holds a time, and nothing else.
+    let _ = std::fs::remove_file(state_dir.join(LAST_CHECKIN_FILE));
 }
 
 /// Where the device key is.
@@ -104,12 +111,35 @@ struct Status {
 
 /// Prints the status.
 pub fn print(arguments: &StatusArgs) -> Result<(), AgentError> {
+    if let Some(departure) = departure::read(&arguments.state_dir) {
+        return print_departure(&departure, arguments.output);
+    }
     let status = read(&arguments.state_dir)?;
     let text = match arguments.output {
         OutputFormat::Json => {
             serde_json::to_string_pretty(&status).map_err(|error| AgentError::Start(error.into()))?
         }
         OutputFormat::Text => as_text(&status),
+    };
+    writeln!(std::io::stdout(), "{text}").map_err(AgentError::Start)
+}
+
+/// A machine that left says so, and nothing else.
+fn print_departure(departure: &Departure, output: OutputFormat) -> Result<(), AgentError> {
+    let text = match output {
+        OutputFormat::Json => {
+            let state = serde_json::json!({"state": departure.how.as_str(), "departure": departure});
+            serde_json::to_string_pretty(&state).map_err(|error| AgentError::Start(error.into()))?
+        }
+        OutputFormat::Text => format!(
+            "{:<17} {}\n{:<17} {}\n{:<17} {}",
+            "state",
+            departure.how.as_str(),
+            "since",
+            departure.at,
+            "was device",
+            departure.device_id
+        ),
     };
     writeln!(std::io::stdout(), "{text}").map_err(AgentError::Start)
 }

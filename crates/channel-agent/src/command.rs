@@ -5,6 +5,9 @@ use muster_trust::dsse::Envelope;
 use muster_trust::proof::LoggedProof;
 use serde::{Deserialize, Serialize};
 
+/// What an uploaded output is: a gzip file (RFC 1952), by the media type of RFC 6713.
+pub const OUTPUT_CONTENT_TYPE: &str = "application/gzip";
+
 /// A command that is due. It is delivered again until its receipt was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DueCommand {

@@ -3,7 +3,7 @@
 //! `POST /agent/v1/enroll/begin` announces the key and the hardware claims and gets a nonce; `POST /agent/v1/enroll/finish`
 //! proves possession of the key over [`transcript`] and gets a certificate. Neither needs a client certificate.
 
-use muster_model::attestation::AttestationLevel;
+use muster_model::attestation::{AttestationLevel, Ownership};
 use muster_model::id::{DeviceId, TenantId};
 use muster_model::platform::Platform;
 use muster_model::text::{DeviceUuid, Imei, SerialNumber};
@@ -351,6 +351,14 @@ pub struct EnrollFinishResponse {
     pub state: EnrollmentState,
     /// What the server found behind the key.
     pub attestation_level: AttestationLevel,
+    /// Whose device it is, by the token. Absent from servers that do not say: the organization's.
+    #[serde(default = "company")]
+    pub ownership: Ownership,
+}
+
+/// What a device is of which nothing else was said.
+pub(crate) fn company() -> Ownership {
+    Ownership::Company
 }
 
 /// What both ends of an enrollment agree on: the device signs [`Transcript::bytes`], and its hardware attests their hash.

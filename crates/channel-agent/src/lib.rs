@@ -41,6 +41,8 @@ pub mod path {
     pub const INVENTORY: &str = "/agent/v1/inventory";
     /// `GET`: the held stream of wake-ups.
     pub const WAKE: &str = "/agent/v1/wake";
+    /// `POST {COMMANDS}{id}/output`: what a command printed or collected, beside its receipt.
+    pub const COMMANDS: &str = "/agent/v1/commands/";
     /// `POST`: a CSR over the enrolled key → a fresh certificate.
     pub const RENEW: &str = "/agent/v1/renew";
 }

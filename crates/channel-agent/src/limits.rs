@@ -55,6 +55,10 @@ pub const ENROLL_SESSION_SECONDS: u32 = 120;
 
 /// Most receipts in one check-in.
 pub const RECEIPTS_MAX: usize = 64;
+/// Most bytes of receipts in one check-in, unless a single one is longer.
+pub const RECEIPTS_BYTES_MAX: usize = 256 * 1024;
+/// Largest output of one command beside its receipt, in bytes: a gzip file.
+pub const COMMAND_OUTPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most commands in one check-in answer.
 pub const COMMANDS_MAX: usize = 32;
 /// Most bundles in one desired state.

@@ -1,6 +1,6 @@
 //! Every message in both encodings, with contents as a real tenant makes them.
 
-use muster_model::attestation::AttestationLevel;
+use muster_model::attestation::{AttestationLevel, Ownership};
 use muster_model::command::CommandKind;
 use muster_model::facts::{Disk, Facts, Hardware, OsFacts};
 use muster_model::id::{DeviceId, TenantId};
@@ -150,6 +150,7 @@ fn every_message_survives_both_encodings() {
         },
         state: EnrollmentState::Quarantined,
         attestation_level: AttestationLevel::Tpm2,
+        ownership: Ownership::Personal,
     });
     check(&request);
     check(&response);

@@ -32,8 +32,8 @@ pub use verbs::policy_test::{self, PolicyTest, PolicyTestArgs, TestReport};
 use output::Printer;
 use verbs::{
     approver, bundle, client, command, compliance, configuration, console_link, context as contexts, device,
-    enrollment, group, halt, key, label, login, operation, policy, policy_compile, rollout, root, system,
-    token,
+    enrollment, group, halt, key, label, login, operation, policy, policy_compile, rollout, root, script,
+    system, token,
 };
 
 /// Flags that every verb takes.
@@ -108,7 +108,7 @@ pub enum Command {
     /// Rollouts: how an activated policy reaches devices
     #[command(subcommand)]
     Rollout(rollout::RolloutCommand),
-    /// One-shot actions on devices: lock, restart, collect inventory, message, wipe
+    /// One-shot actions on devices: lock, restart, install, run a script, collect logs, wipe, …
     #[command(subcommand)]
     Command(command::CommandCommand),
     /// Operations on many devices, and those that need approvals: how far they are, who approved
@@ -128,6 +128,9 @@ pub enum Command {
     /// The root document: whose keys devices obey, made and signed offline
     #[command(subcommand)]
     Root(root::RootCommand),
+    /// Scripts that devices may run: add, sign, push, list, show and run them
+    #[command(subcommand)]
+    Script(script::ScriptCommand),
     /// One-time enrollment tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -226,6 +229,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
             halt::run(command, arguments, &Api::connect(globals)?, printer).await
         }
         Command::Root(command) => root::run(command, globals, printer).await,
+        Command::Script(command) => script::run(command, globals, printer).await,
         Command::Token(command) => token::run(command, &Api::connect(globals)?, printer).await,
         Command::Enrollment(command) => enrollment::run(command, &Api::connect(globals)?, printer).await,
         Command::Log(command) => verbs::log::run(command, globals, printer).await,

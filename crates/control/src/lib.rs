@@ -2,7 +2,7 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets ← devices, certificates ← commands, enrollment, groups ← acme, policy ← compliance ← rollout ← fleet ←
+//! `access, audit, secrets ← devices, certificates, scripts ← commands, enrollment, groups ← acme, outputs, policy ← compliance ← rollout ← fleet ←
 //! configuration, whatif`.
 
 pub mod access;
@@ -21,10 +21,12 @@ pub mod fleet;
 pub mod groups;
 pub mod invariants;
 pub mod openapi;
+pub mod outputs;
 pub mod page;
 pub mod policy;
 pub mod reconcile;
 pub mod rollout;
+pub mod scripts;
 pub mod secrets;
 pub mod whatif;
 
@@ -102,6 +104,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "log_archive",
         sql: include_str!("../migrations/0013_log_archive.sql"),
     },
+    Migration {
+        version: 14,
+        name: "scripts_and_outputs",
+        sql: include_str!("../migrations/0014_scripts_and_outputs.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -124,8 +131,10 @@ pub const STATEMENTS: &[&[Statement]] = &[
     devices::TARGET_STATEMENTS,
     enrollment::STATEMENTS,
     groups::STATEMENTS,
+    outputs::STATEMENTS,
     policy::STATEMENTS,
     rollout::STATEMENTS,
+    scripts::STATEMENTS,
     secrets::STATEMENTS,
 ];
 

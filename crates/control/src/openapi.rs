@@ -7,8 +7,8 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    App, access, audit, commands, compliance, configuration, devices, enrollment, fleet, groups, policy,
-    rollout, secrets, whatif,
+    App, access, audit, commands, compliance, configuration, devices, enrollment, fleet, groups, outputs,
+    policy, rollout, scripts, secrets, whatif,
 };
 
 /// Where the API is mounted.
@@ -50,8 +50,10 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(enrollment::router())
         .merge(fleet::router())
         .merge(groups::router())
+        .merge(outputs::router())
         .merge(policy::router())
         .merge(rollout::router())
+        .merge(scripts::router())
         .merge(secrets::router())
         .merge(whatif::router())
         .routes(routes!(version));

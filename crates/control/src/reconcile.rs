@@ -19,8 +19,8 @@ use crate::{
     access::{self, problem::Problem},
     acme,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
-    certificates, clock, commands, compliance, configuration, devices, enrollment, groups, policy, rollout,
-    secrets,
+    certificates, clock, commands, compliance, configuration, devices, enrollment, groups, outputs, policy,
+    rollout, secrets,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -405,6 +405,7 @@ async fn sweep(
         acme::forget_expired(app).await?;
         configuration::forget_expired(app).await?;
         groups::forget_moves(app).await?;
+        outputs::forget_expired(app).await?;
         compliance::forget_expired(app).await?;
         commands::forget_ended(app).await?;
     }

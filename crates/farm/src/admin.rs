@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use muster_model::CommandState;
+use muster_model::{CommandState, Ownership};
 use reqwest::{Certificate, Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -149,12 +149,14 @@ impl Admin {
         device_uuid: &str,
         serial: &str,
         owner: &str,
+        ownership: Ownership,
     ) -> Result<String, FarmError> {
         #[derive(Deserialize)]
         struct Made {
             token: String,
         }
-        let body = json!({"device_uuid": device_uuid, "serial": serial, "owner": owner, "ttl_seconds": 600});
+        let body = json!({"device_uuid": device_uuid, "serial": serial, "owner": owner, "ttl_seconds": 600,
+            "ownership": ownership});
         let made: Made = self.call(Method::POST, "/enrollment-tokens", Some(&body)).await?;
         Ok(made.token)
     }

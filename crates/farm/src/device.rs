@@ -1,4 +1,4 @@
-//! One simulated device: the real device core, the real wire, and a machine that is a few booleans.
+//! One simulated device: the real device core, the real wire, and a machine that only remembers what was done to it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use crate::draw::Draw;
 use crate::faults::{self, Conditions, Exchange};
 use crate::identity::{self, Identity};
 use crate::link::{Link, LinkError, WakeStream};
+use crate::machine::{Effect, Machine};
 use crate::plan::DevicePlan;
 use crate::store::{Snapshot, Stored};
 use crate::tls::Credentials;
@@ -56,16 +57,13 @@ pub struct Device {
     /// Check-ins so far; the n-th has its fate from the seed.
     exchanges: u64,
     boots: u64,
-    is_locked: bool,
-    is_wiped: bool,
+    machine: Machine,
 }
 
 /// Runs one device until the task is ended: enrollment, then everything else.
 pub async fn live(shared: Arc<Shared>, index: u32) {
-    let entered = Box::pin(Device::enter(shared.clone(), index)).await;
-    match entered {
-        Some(device) => device.serve().await,
-        None => shared.stats.not_enrolled(),
+    if let Some(device) = Box::pin(Device::enter(shared, index)).await {
+        device.serve().await;
     }
 }
 
@@ -73,7 +71,16 @@ impl Device {
     /// The device of an earlier run, or a newly enrolled one; `None` where it was given up.
     pub async fn enter(shared: Arc<Shared>, index: u32) -> Option<Self> {
         let plan = DevicePlan::new(shared.seed, index);
-        if let Some(stored) = shared.store.load(index)
+        let stored = shared.store.load(index);
+        // One that has left does not come back by itself.
+        if stored
+            .as_ref()
+            .is_some_and(|stored| stored.machine.departed.is_some())
+        {
+            shared.stats.departed(index);
+            return None;
+        }
+        if let Some(stored) = stored
             && let Some(device) = Self::resume(&shared, plan, stored)
         {
             shared.stats.resumed(index);
@@ -101,6 +108,7 @@ impl Device {
                 }
             }
         }
+        shared.stats.not_enrolled();
         None
     }
 
@@ -114,8 +122,7 @@ impl Device {
         }
         let key = SigningKey::from_pkcs8_der(&stored.key.0).ok()?;
         let mut device = Self::new(shared, plan, key, stored.identity, stored.core);
-        (device.boots, device.is_locked) = (stored.boots, stored.is_locked);
-        device.is_wiped = stored.is_wiped;
+        (device.boots, device.machine) = (stored.boots, stored.machine);
         Some(device)
     }
 
@@ -124,7 +131,12 @@ impl Device {
         let uuid = plan.device_uuid.to_string();
         let token = shared
             .admin
-            .enrollment_token(&uuid, &plan.serial(), &plan.owner())
+            .enrollment_token(
+                &uuid,
+                &plan.serial(),
+                &plan.owner(),
+                shared.disorder.ownership(plan.seed, plan.index),
+            )
             .await;
         let token = token.map_err(|error| LinkError::Unreachable(error.to_string()))?;
         let link = Link::connect(&shared.endpoint, &[], None, content_type(&plan)).await?;
@@ -151,8 +163,7 @@ impl Device {
             jitter: Draw::new(plan.seed, plan.index, "jitter"),
             exchanges: 0,
             boots: 0,
-            is_locked: false,
-            is_wiped: false,
+            machine: Machine::default(),
         }
     }
 
@@ -163,6 +174,10 @@ impl Device {
         let (mut checkin_at, mut wake_at) = (Instant::now(), Instant::now());
         Box::pin(self.recover()).await;
         loop {
+            // Like a real one, a device that was wiped or unenrolled ends once the server knows.
+            if self.machine.departed.is_some() {
+                return;
+            }
             if self.conditions().is_away(self.plan.seed, self.plan.index) {
                 (self.link, wake) = (None, None);
                 if away(&mut conditions).await.is_err() {
@@ -263,6 +278,9 @@ impl Device {
             let actions = self.take(&response);
             let has_work = !actions.is_empty() || !response.receipts_accepted.is_empty();
             self.perform(actions, Some(&link)).await?;
+            if self.machine.departed.is_some() {
+                break;
+            }
             self.renew_if_due(&link).await;
             if has_work {
                 self.save();
@@ -380,8 +398,7 @@ impl Device {
             identity: &self.identity,
             core: &self.core,
             boots: self.boots,
-            is_locked: self.is_locked,
-            is_wiped: self.is_wiped,
+            machine: &self.machine,
         };
         if let Err(error) = self.shared.store.save(self.plan.index, &snapshot) {
             tracing::warn!(device = self.plan.index, %error, "a device's state was not saved");
@@ -394,12 +411,8 @@ impl Device {
     /// After a start: unfinished commands, and the policy in force.
     async fn recover(&mut self) {
         let reading = self.reading();
-        let (is_locked, is_wiped) = (self.is_locked, self.is_wiped);
-        let mut is_already_true = |kind: &CommandKind| match kind {
-            CommandKind::Lock { .. } => is_locked,
-            CommandKind::Wipe { .. } => is_wiped,
-            _ => false,
-        };
+        let (machine, plan) = (self.machine.clone(), self.plan);
+        let mut is_already_true = |kind: &CommandKind| machine.is_already_true(kind, &plan);
         let actions = self.with_signer(|core, sign| core.recover(&reading, &mut is_already_true, sign));
         let _ = self.perform(actions, None).await;
     }
@@ -442,6 +455,11 @@ impl Device {
                 }
                 (Action::SendInventory, Some(link)) => self.send_inventory(link).await?,
                 (Action::Renew, Some(link)) => self.renew(link).await,
+                (Action::Depart { how }, _) => {
+                    self.machine.departed = Some(how);
+                    self.shared.stats.departed(self.plan.index);
+                    self.save();
+                }
                 (Action::FetchBundle { .. } | Action::SendInventory | Action::Renew, None) => {}
             }
         }
@@ -449,6 +467,10 @@ impl Device {
     }
 
     async fn apply(&mut self, settings: &BTreeMap<String, SettingValue>) {
+        // What was asked for before a wipe of the same answer.
+        if self.core.departed().is_some() {
+            return;
+        }
         self.take_time().await;
         let (seed, index, model) = (self.plan.seed, self.plan.index, self.plan.model);
         let reports = faults::apply(seed, index, model, settings, &self.conditions());
@@ -470,65 +492,42 @@ impl Device {
         let Begin::Run(statement) = begun else { return };
         self.save();
         self.take_time().await;
-        let execution = match (statement.kind, link) {
-            (CommandKind::Lock { .. }, _) if self.is_locked => Execution::noop(),
-            (CommandKind::Lock { .. }, _) => {
-                self.is_locked = true;
-                Execution::done()
+        let execution = if self.is_not_now(&statement.kind) {
+            Execution::not_now("busy", "the simulated user is on a call")
+        } else {
+            let script = self.core.script(command_id);
+            match (self.machine.execute(&statement.kind, script, &self.plan), link) {
+                (Effect::Ended(execution), _) => *execution,
+                (Effect::Restarts, _) => return self.restart(),
+                (Effect::SendsInventory, Some(link)) => sent(self.send_inventory(link).await),
+                (Effect::Renews, Some(link)) => sent(self.try_renew(link).await),
+                (Effect::SendsInventory | Effect::Renews, None) => {
+                    Execution::not_now("upload_failed", "the server could not be reached")
+                }
             }
-            (CommandKind::Restart { .. }, _) => return self.restart(),
-            (CommandKind::CollectInventory {}, Some(link)) => match self.send_inventory(link).await {
-                Ok(()) => Execution::done(),
-                Err(error) => Execution::failed("upload_failed", error.to_string()),
-            },
-            (CommandKind::CollectInventory {}, None) => {
-                Execution::failed("upload_failed", "the server could not be reached")
-            }
-            (CommandKind::Unlock {}, _) if !self.is_locked => Execution::noop(),
-            (CommandKind::Unlock {}, _) => {
-                self.is_locked = false;
-                Execution::done()
-            }
-            (CommandKind::Wipe { .. }, _) if self.is_wiped => Execution::noop(),
-            // The core has seen that enough people approved it.
-            (CommandKind::Wipe { .. }, _) => {
-                self.is_wiped = true;
-                self.shared.stats.wiped();
-                Execution::done()
-            }
-            // On every simulated machine somebody is signed in.
-            (
-                CommandKind::Message { .. }
-                | CommandKind::ClearPasscode {}
-                | CommandKind::LostModeOn { .. }
-                | CommandKind::LostModeOff {}
-                | CommandKind::InstallApp { .. }
-                | CommandKind::RemoveApp { .. }
-                | CommandKind::UpdateApp { .. }
-                | CommandKind::UpdateOs {},
-                _,
-            ) => Execution::done(),
-            (
-                CommandKind::ShutDown { .. }
-                | CommandKind::Unenroll {}
-                | CommandKind::Locate {}
-                | CommandKind::RunScript { .. }
-                | CommandKind::CollectLogs { .. }
-                | CommandKind::CollectFiles { .. }
-                | CommandKind::RotateKey { .. }
-                | CommandKind::UpdateAgent { .. },
-                _,
-            ) => Execution::failed("not_supported", "a simulated device has no such thing"),
         };
+        if matches!(statement.kind, CommandKind::Wipe { .. }) && execution.outcome == ReceiptOutcome::Done {
+            self.shared.stats.wiped();
+        }
         self.shared.stats.executed(execution.outcome);
         let reading = self.reading();
         self.with_signer(|core, sign| core.on_executed(command_id, execution, &reading, sign));
     }
 
+    /// Whether this attempt meets a busy device, by the seed. What somebody approved is done at once.
+    fn is_not_now(&mut self, kind: &CommandKind) -> bool {
+        self.machine.attempts += 1;
+        let (seed, index) = (self.plan.seed, self.plan.index);
+        !kind.is_destructive()
+            && self
+                .shared
+                .disorder
+                .is_not_now(seed, index, self.machine.attempts)
+    }
+
     /// Another boot: the core finds the command begun in the boot before, and says that it is done.
     fn restart(&mut self) {
         self.boots += 1;
-        self.is_locked = false;
         self.shared.stats.executed(ReceiptOutcome::Done);
         let reading = self.reading();
         // What it asks for besides is the policy that is in force: nothing of it is lost by this machine's restart.
@@ -565,23 +564,31 @@ impl Device {
 
     /// A failed renewal is tried again at the next check-in.
     async fn renew(&mut self, link: &Link) {
-        let renewed = async {
-            let csr = identity::certificate_request(&self.key, &self.plan)?;
-            let answer: RenewResponse = link
-                .exchange(path::RENEW, &RenewRequest { csr }, RENEW_RESPONSE_BYTES_MAX)
-                .await?;
-            identity::require_own_key(&answer.certificate_chain, &self.key)?;
-            Ok::<_, LinkError>(answer.certificate_chain)
-        };
-        match renewed.await {
-            Ok(chain) => {
-                self.identity.certificate_chain = chain;
-                // The next exchange opens a connection that shows the new certificate.
-                self.link = None;
-                self.save();
-            }
-            Err(error) => tracing::debug!(device = self.plan.index, %error, "a certificate was not renewed"),
+        if let Err(error) = self.try_renew(link).await {
+            tracing::debug!(device = self.plan.index, %error, "a certificate was not renewed");
         }
+    }
+
+    async fn try_renew(&mut self, link: &Link) -> Result<(), LinkError> {
+        let csr = identity::certificate_request(&self.key, &self.plan)?;
+        let answer: RenewResponse = link
+            .exchange(path::RENEW, &RenewRequest { csr }, RENEW_RESPONSE_BYTES_MAX)
+            .await?;
+        identity::require_own_key(&answer.certificate_chain, &self.key)?;
+        self.identity.certificate_chain = answer.certificate_chain;
+        // The next exchange opens a connection that shows the new certificate.
+        self.link = None;
+        self.save();
+        Ok(())
+    }
+}
+
+/// A server that cannot be reached is asked again.
+fn sent(result: Result<(), LinkError>) -> Execution {
+    match result {
+        Ok(()) => Execution::done(),
+        Err(error @ LinkError::Unreachable(_)) => Execution::not_now("upload_failed", error.to_string()),
+        Err(error) => Execution::failed("upload_refused", error.to_string()),
     }
 }
 

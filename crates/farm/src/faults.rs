@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use muster_model::settings::{SettingValue, Support, definition};
-use muster_model::{Platform, SettingReport, SettingState};
+use muster_model::{Ownership, Platform, SettingReport, SettingState};
 use serde::Deserialize;
 
 use crate::draw::Draw;
@@ -104,9 +104,13 @@ impl Conditions {
     }
 }
 
-/// How the wire and the devices misbehave, the same for the whole run.
+/// How the wire and the devices misbehave, and whose they are: the same for the whole run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Disorder {
+    /// Commands that meet a busy device, which answers not now.
+    pub not_now_rate: f64,
+    /// Devices that are their users' own.
+    pub personal_rate: f64,
     /// Devices that take their time.
     pub slow_rate: f64,
     /// Check-ins that are sent twice.
@@ -118,12 +122,16 @@ pub struct Disorder {
 impl Disorder {
     /// Everything in order.
     pub const NONE: Self = Self {
+        not_now_rate: 0.0,
+        personal_rate: 0.0,
         slow_rate: 0.0,
         duplicate_rate: 0.0,
         reorder_rate: 0.0,
     };
     /// What a network with phones in it does.
     pub const TYPICAL: Self = Self {
+        not_now_rate: 0.0,
+        personal_rate: 0.0,
         slow_rate: 0.05,
         duplicate_rate: 0.02,
         reorder_rate: 0.02,
@@ -135,6 +143,21 @@ impl Disorder {
         let span = SLOW_DELAY_MILLIS.end - SLOW_DELAY_MILLIS.start;
         (draw.fraction() < self.slow_rate)
             .then(|| Duration::from_millis(SLOW_DELAY_MILLIS.start + draw.number() % span))
+    }
+
+    /// Whose the device is.
+    pub fn ownership(&self, seed: u64, index: u32) -> Ownership {
+        if happens(seed, index, "ownership", self.personal_rate) {
+            Ownership::Personal
+        } else {
+            Ownership::Company
+        }
+    }
+
+    /// Whether the device is busy when it is to carry out its n-th command.
+    pub fn is_not_now(&self, seed: u64, index: u32, number: u64) -> bool {
+        let seed = seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        happens(seed, index, "not now", self.not_now_rate)
     }
 
     /// What happens to the device's n-th exchange.

@@ -259,6 +259,7 @@ fn accept(
         device_id: answer.device_id,
         epoch: answer.epoch,
         platform: plan.model.platform,
+        ownership: answer.ownership,
     };
     let core = DeviceCore::new(device, AGENT_VERSION, trust, reading);
     let identity = Identity {

@@ -3,7 +3,7 @@
 //! Each device has a key of its own, enrolls with a one-time token, holds a mutually authenticated connection, verifies
 //! everything with the same code as the real agent, and answers with signed reports and receipts. Only the machine
 //! beneath is simulated. Models, identities, facts and faults are pure functions of (seed, index); see [`plan`] and
-//! [`faults`]. A simulated device cannot be wiped.
+//! [`faults`]. A simulated device is wiped on the word of those who may approve it, like a real one, and of nobody else.
 //!
 //! * [`run`]: a fleet, for `muster farm` and `muster serve --farm`.
 //! * [`load`]: raw load for benchmarks.
@@ -17,6 +17,7 @@ pub mod faults;
 mod identity;
 mod link;
 pub mod load;
+mod machine;
 mod models;
 pub mod plan;
 mod program;

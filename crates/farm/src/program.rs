@@ -47,6 +47,14 @@ pub struct FarmArgs {
     #[arg(long, value_name = "RATE", default_value_t = Disorder::TYPICAL.reorder_rate, value_parser = rate,
           env = "MUSTER_FARM_REORDER_RATE")]
     pub reorder_rate: f64,
+    /// Part of the commands that meet a busy device, which answers not now
+    #[arg(long, value_name = "RATE", default_value_t = 0.0, value_parser = rate,
+          env = "MUSTER_FARM_NOT_NOW_RATE")]
+    pub not_now_rate: f64,
+    /// Part of the devices that are their users' own (BYOD)
+    #[arg(long, value_name = "RATE", default_value_t = 0.0, value_parser = rate,
+          env = "MUSTER_FARM_PERSONAL_RATE")]
+    pub personal_rate: f64,
     /// How conditions change: a TOML file of phases with at_seconds, fail_rate, silent_rate, offline
     #[arg(long, value_name = "FILE", env = "MUSTER_FARM_SCENARIO")]
     pub scenario: Option<PathBuf>,
@@ -136,6 +144,8 @@ pub async fn run_program(arguments: FarmArgs) -> Result<(), FarmError> {
         slow_rate,
         duplicate_rate,
         reorder_rate,
+        not_now_rate,
+        personal_rate,
         ..
     } = arguments;
     let options = FarmOptions {
@@ -152,6 +162,8 @@ pub async fn run_program(arguments: FarmArgs) -> Result<(), FarmError> {
             slow_rate,
             duplicate_rate,
             reorder_rate,
+            not_now_rate,
+            personal_rate,
         },
         scenario,
         duration: arguments.duration.map(Duration::from_secs),

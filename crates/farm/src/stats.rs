@@ -79,6 +79,7 @@ impl fmt::Display for LatencySummary {
 struct DeviceCounts {
     is_enrolled: AtomicBool,
     has_report: AtomicBool,
+    has_departed: AtomicBool,
     settings_failed: AtomicU64,
 }
 
@@ -156,6 +157,11 @@ impl Stats {
         self.wiped.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A device has left the management.
+    pub fn departed(&self, index: u32) {
+        self.device(index, |device| device.has_departed.store(true, Ordering::Relaxed));
+    }
+
     /// A device has refused something that the server sent.
     pub fn refused(&self, code: &str) {
         *self.refused.lock().entry(code.to_owned()).or_default() += 1;
@@ -200,6 +206,12 @@ impl Stats {
             commands_done: of("done"),
             commands_noop: of("noop"),
             commands_failed: of("failed"),
+            commands_not_now: of("not_now"),
+            departed: self
+                .devices
+                .iter()
+                .filter(|device| device.has_departed.load(Ordering::Relaxed))
+                .count() as u64,
             wiped: self.wiped.load(Ordering::Relaxed),
             refused: self.refused.lock().clone(),
             exchange_errors: self.exchange_errors.load(Ordering::Relaxed),
@@ -240,6 +252,10 @@ pub struct Summary {
     pub commands_noop: u64,
     /// Commands that did not take effect.
     pub commands_failed: u64,
+    /// Answers that a command cannot be carried out now.
+    pub commands_not_now: u64,
+    /// Devices that were wiped or unenrolled, and whose receipt has arrived.
+    pub departed: u64,
     /// Devices that carried out a wipe.
     pub wiped: u64,
     /// What devices refused, by code: `approvals_required` is a wipe.
@@ -274,12 +290,13 @@ impl fmt::Display for Summary {
         let refused: u64 = self.refused.values().sum();
         write!(
             f,
-            "; commands: {} done, {} noop, {} failed, {refused} refusals",
-            self.commands_done, self.commands_noop, self.commands_failed
+            "; commands: {} done, {} noop, {} failed, {} not now, {refused} refusals",
+            self.commands_done, self.commands_noop, self.commands_failed, self.commands_not_now
         )?;
         for (code, count) in &self.refused {
             write!(f, " {code} {count}")?;
         }
+        write!(f, "; {} wiped, {} left", self.wiped, self.departed)?;
         write!(
             f,
             "; enrollment {}; check-in {}; {} exchanges tried again",

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::read_file;
 use crate::identity::Identity;
+use crate::machine::Machine;
 
 /// What is stored of a device.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,11 +22,9 @@ pub struct Stored {
     pub core: DeviceCore,
     /// How often it restarted.
     pub boots: u64,
-    /// Whether it is locked.
-    pub is_locked: bool,
-    /// Whether it was wiped.
+    /// What commands changed on it.
     #[serde(default)]
-    pub is_wiped: bool,
+    pub machine: Machine,
 }
 
 /// The same, borrowed.
@@ -39,10 +38,8 @@ pub struct Snapshot<'a> {
     pub core: &'a DeviceCore,
     /// See [`Stored::boots`].
     pub boots: u64,
-    /// See [`Stored::is_locked`].
-    pub is_locked: bool,
-    /// See [`Stored::is_wiped`].
-    pub is_wiped: bool,
+    /// See [`Stored::machine`].
+    pub machine: &'a Machine,
 }
 
 /// The folder; nothing is kept without one.

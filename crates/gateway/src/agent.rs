@@ -14,10 +14,12 @@ use axum::{
 use futures_util::FutureExt;
 use muster_channel_agent::{
     codec::Base64Bytes,
+    command::OUTPUT_CONTENT_TYPE,
     enroll::{EnrollBeginRequest, EnrollFinishRequest},
     inventory::InventoryRequest,
     limits::{
-        ENROLL_BODY_BYTES_MAX, ENROLL_FINISH_BODY_BYTES_MAX, INVENTORY_BODY_BYTES_MAX, RENEW_BODY_BYTES_MAX,
+        COMMAND_OUTPUT_BYTES_MAX, ENROLL_BODY_BYTES_MAX, ENROLL_FINISH_BODY_BYTES_MAX,
+        INVENTORY_BODY_BYTES_MAX, RENEW_BODY_BYTES_MAX,
     },
     renew::{RenewRequest, RenewResponse},
 };
@@ -26,14 +28,15 @@ use muster_control::{
         Author,
         problem::{
             BUNDLE_CHANGED, CERTIFICATE_REVOKED, CSR_INVALID, DEVICE_BLOCKED, EPOCH_MISMATCH, INTERNAL,
-            MALFORMED, METHOD_NOT_ALLOWED, NOT_FOUND, Problem,
+            MALFORMED, METHOD_NOT_ALLOWED, NOT_FOUND, Problem, UNSUPPORTED_MEDIA_TYPE,
         },
         request::with_id,
     },
     audit, certificates, clock,
     devices::{self, DeviceState},
-    enrollment, groups, policy, rollout,
+    enrollment, groups, outputs, policy, rollout,
 };
+use muster_model::CommandId;
 use muster_storage::Scope;
 use muster_trust::key::Digest;
 
@@ -61,6 +64,7 @@ pub fn router(gateway: Gateway, arrival: Arrival) -> Router {
         .route("/agent/v1/enroll/finish", post(finish))
         .route("/agent/v1/checkin", post(checkin::checkin))
         .route("/agent/v1/bundles/{sha256}", get(bundle))
+        .route("/agent/v1/commands/{id}/output", post(output))
         .route("/agent/v1/inventory", put(inventory))
         .route("/agent/v1/renew", post(renew))
         .route("/agent/v1/wake", get(wake::wake))
@@ -174,6 +178,29 @@ async fn bundle(
         HeaderValue::from_str(&etag).map_err(Problem::internal)?,
     );
     Ok(response)
+}
+
+/// What a command printed or collected: a gzip file, which nothing unpacks.
+async fn output(
+    State(gateway): State<Gateway>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let app = &gateway.app;
+    let peer = request.extensions().get::<Peer>().cloned();
+    known_peer(app, peer.as_ref()).await?;
+    let id: CommandId = id
+        .parse()
+        .map_err(|_| MALFORMED.detail("The path names no command."))?;
+    let media_type = request.headers().get(header::CONTENT_TYPE);
+    if media_type.is_none_or(|media_type| media_type.as_bytes() != OUTPUT_CONTENT_TYPE.as_bytes()) {
+        return Err(UNSUPPORTED_MEDIA_TYPE.detail("Send the output as application/gzip."));
+    }
+    let bytes = wire::body(request, COMMAND_OUTPUT_BYTES_MAX).await?;
+    let known = known_peer(app, peer.as_ref()).await?;
+    let identity = &known.identity;
+    outputs::take(app, identity.tenant, (identity.device, identity.epoch), id, bytes).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn inventory(State(gateway): State<Gateway>, request: Request) -> Result<StatusCode, Problem> {

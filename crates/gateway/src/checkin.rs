@@ -27,9 +27,10 @@ use muster_control::{
     devices::{DeviceState, Identity, Traits},
     groups,
     rollout::{self, DesiredSet, Reporter},
+    scripts,
 };
-use muster_model::{CommandId, Timestamp};
-use muster_storage::Scope;
+use muster_model::{CommandId, CommandKind, TenantId, Timestamp};
+use muster_storage::{Scope, Tx};
 use muster_trust::{dsse::Envelope, entry::LogEntry, key::PublicKey};
 
 use crate::{
@@ -368,11 +369,12 @@ async fn hand_out(
                         continue;
                     }
                 };
+                let script = script_of(tx, tenant, &command)?;
                 let due = DueCommand {
                     envelope,
                     proof,
                     approval,
-                    script: None,
+                    script,
                 };
                 proved.commands.push((command, due));
             }
@@ -395,6 +397,14 @@ async fn hand_out(
         })
         .await?;
     fill(app, tenant, tree_size, &head, proved, answer).await
+}
+
+/// The script that a command names.
+fn script_of(tx: &mut Tx, tenant: TenantId, command: &Command) -> Result<Option<Envelope>, Problem> {
+    match CommandKind::parse(command.arguments.as_bytes()) {
+        Ok(CommandKind::RunScript { sha256, .. }) => scripts::envelope(tx, tenant, sha256.as_str()),
+        Ok(_) | Err(_) => Ok(None),
+    }
 }
 
 /// What the database gave for an answer.

@@ -270,6 +270,9 @@ pub struct ReceiptStatement {
     /// What the command printed or collected, at most [`MAX_RECEIPT_OUTPUT_BYTES`] bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
+    /// SHA-256 of the gzip file with the command's output that the device uploaded beside this receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_sha256: Option<Digest>,
 }
 
 impl Statement for ReceiptStatement {

@@ -12,9 +12,11 @@ use std::path::Path;
 
 use muster_model::command::{CommandKind, ReceiptOutcome};
 use muster_model::facts::Facts;
+use muster_model::id::CommandId;
 use muster_model::report::SettingReport;
 use muster_model::settings::SettingValue;
 use muster_model::time::Timestamp;
+use muster_trust::statement::ScriptStatement;
 use uuid::Uuid;
 
 /// What the machine says of itself at enrollment. Claims, never credentials.
@@ -35,35 +37,50 @@ pub struct ExecOutcome {
     pub code: Option<String>,
     /// A sentence for people.
     pub detail: Option<String>,
+    /// What it printed or found, as text for the receipt itself.
+    pub output: Option<String>,
+    /// What it collected, for beside the receipt: a gzip file.
+    pub upload: Option<Vec<u8>>,
+}
+
+/// A command for the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Order<'a> {
+    pub command_id: CommandId,
+    pub kind: &'a CommandKind,
+    /// Of `run-script`: what the device core has checked.
+    pub script: Option<&'a ScriptStatement>,
 }
 
 impl ExecOutcome {
+    fn of(outcome: ReceiptOutcome, code: Option<&str>, detail: Option<&str>) -> ExecOutcome {
+        ExecOutcome {
+            outcome,
+            code: code.map(str::to_owned),
+            detail: detail.map(str::to_owned),
+            output: None,
+            upload: None,
+        }
+    }
+
+    /// It cannot be done at this moment.
+    pub fn not_now(code: &str, detail: &str) -> ExecOutcome {
+        Self::of(ReceiptOutcome::NotNow, Some(code), Some(detail))
+    }
+
     /// Carried out.
     pub fn done() -> ExecOutcome {
-        ExecOutcome {
-            outcome: ReceiptOutcome::Done,
-            code: None,
-            detail: None,
-        }
+        Self::of(ReceiptOutcome::Done, None, None)
     }
 
     /// Nothing had to be done.
     pub fn noop(detail: &str) -> ExecOutcome {
-        ExecOutcome {
-            outcome: ReceiptOutcome::Noop,
-            code: None,
-            detail: Some(detail.to_owned()),
-        }
+        Self::of(ReceiptOutcome::Noop, None, Some(detail))
     }
 
     /// Not carried out.
     pub fn failed(code: &str, detail: &str) -> ExecOutcome {
-        let (code, detail) = (Some(code.to_owned()), Some(detail.to_owned()));
-        ExecOutcome {
-            outcome: ReceiptOutcome::Failed,
-            code,
-            detail,
-        }
+        Self::of(ReceiptOutcome::Failed, Some(code), Some(detail))
     }
 }
 
@@ -105,8 +122,8 @@ impl Machine {
     }
 
     /// Carries a command out.
-    pub fn execute(&self, kind: &CommandKind) -> ExecOutcome {
-        self.os.execute(kind)
+    pub fn execute(&self, order: &Order<'_>) -> ExecOutcome {
+        self.os.execute(order)
     }
 
     /// Whether the machine is already as the command would leave it.

@@ -10,18 +10,19 @@ use muster_channel_agent::inventory::InventoryRequest;
 use muster_channel_agent::limits::{BUNDLE_BYTES_MAX, INVENTORY_BODY_BYTES_MAX, RENEW_RESPONSE_BYTES_MAX};
 use muster_channel_agent::path;
 use muster_channel_agent::renew::{RenewRequest, RenewResponse};
-use muster_model::command::CommandKind;
+use muster_model::command::{CommandKind, RotatedKey};
 use muster_model::facts::Facts;
 use muster_model::id::CommandId;
 use muster_model::report::SettingReport;
 use muster_model::settings::SettingValue;
 use muster_trust::key::{Digest, sha256};
+use muster_trust::statement::ScriptStatement;
 
-use super::{Agent, AttemptError};
+use super::{Agent, AttemptError, Work};
 use crate::error::AgentError;
 use crate::link::{Link, LinkError};
 use crate::machine_clock;
-use crate::os::Machine;
+use crate::os::{ExecOutcome, Machine, Order};
 use crate::spool::Slot;
 
 /// What the machine showed, setting by setting.
@@ -89,68 +90,137 @@ impl Agent {
                     let Some(link) = link else { continue };
                     self.renew(link).await;
                 }
+                Action::Depart { how } => self.departed = Some(how),
             }
         }
         tracing::error!("more than {ACTIONS_MAX} actions for one answer: the rest waits for the next");
         Ok(())
     }
 
-    /// Recorded as started, saved, executed, recorded as finished, saved.
+    /// Recorded as started, saved, executed, recorded as finished, saved. What may take long runs beside everything else, one
+    /// after the other.
     async fn execute(&mut self, command_id: CommandId, link: Option<&Link>) -> Result<(), AttemptError> {
-        if link.is_none()
-            && matches!(
-                self.core.accepted(command_id),
-                Some(CommandKind::CollectInventory { .. })
-            )
-        {
+        let Some(kind) = self.core.accepted(command_id) else {
+            return Ok(());
+        };
+        if link.is_none() && needs_server(kind) {
             self.waiting.push(command_id);
             return Ok(());
         }
+        if is_slow(kind) {
+            return self.begin_beside(command_id);
+        }
+        let Some((kind, _)) = self.begin(command_id)? else {
+            return Ok(());
+        };
+        let execution = match (&kind, link) {
+            (CommandKind::CollectInventory {}, Some(link)) => match self.send_inventory(link).await {
+                Ok(()) => Execution::done(),
+                Err(error) => not_sent(&error),
+            },
+            (
+                CommandKind::RotateKey {
+                    key: RotatedKey::Certificate,
+                },
+                Some(link),
+            ) => match self.try_renew(link).await {
+                Ok(()) => {
+                    // The next exchange opens a connection that shows the new certificate.
+                    self.disconnect();
+                    Execution::done()
+                }
+                Err(AttemptError::Link(error)) => not_sent(&error),
+                Err(error) => Execution::failed("renewal_failed", error.to_string()),
+            },
+            _ => {
+                let outcome = self
+                    .on_machine(move |machine| execute_on(machine, command_id, &kind, None))
+                    .await;
+                execution_of(outcome)
+            }
+        };
+        self.finish(command_id, execution)
+    }
+
+    /// The command, once it is recorded as started; nothing where it is not to run.
+    fn begin(
+        &mut self,
+        command_id: CommandId,
+    ) -> Result<Option<(CommandKind, Option<ScriptStatement>)>, AttemptError> {
         let reading = machine_clock::read();
         let begun = self.change_and_save(|core, sign| core.begin(command_id, &reading, sign))?;
         let Begin::Run(statement) = begun else {
-            return Ok(());
+            return Ok(None);
         };
-        let kind = statement.kind;
-        tracing::info!(command = %command_id, kind = kind.type_name(), "executing");
-        let execution = match (&kind, link) {
-            (CommandKind::CollectInventory { .. }, Some(link)) => match self.send_inventory(link).await {
-                Ok(()) => Execution::done(),
-                Err(error) => Execution::failed("upload_failed", error.to_string()),
-            },
-            (CommandKind::CollectInventory { .. }, None) => {
-                Execution::failed("upload_failed", "the server could not be reached")
-            }
-            (
-                CommandKind::Lock { .. }
-                | CommandKind::Unlock {}
-                | CommandKind::ClearPasscode {}
-                | CommandKind::Restart { .. }
-                | CommandKind::ShutDown { .. }
-                | CommandKind::Wipe { .. }
-                | CommandKind::Unenroll {}
-                | CommandKind::LostModeOn { .. }
-                | CommandKind::LostModeOff {}
-                | CommandKind::Locate {}
-                | CommandKind::InstallApp { .. }
-                | CommandKind::RemoveApp { .. }
-                | CommandKind::UpdateApp { .. }
-                | CommandKind::RunScript { .. }
-                | CommandKind::CollectLogs { .. }
-                | CommandKind::CollectFiles { .. }
-                | CommandKind::RotateKey { .. }
-                | CommandKind::UpdateOs {}
-                | CommandKind::UpdateAgent { .. }
-                | CommandKind::Message { .. },
-                _,
-            ) => self.on_machine(move |machine| execute_on(machine, &kind)).await,
-        };
+        let script = self.core.script(command_id).cloned();
+        tracing::info!(command = %command_id, kind = statement.kind.type_name(), "executing");
+        Ok(Some((statement.kind, script)))
+    }
+
+    fn finish(&mut self, command_id: CommandId, execution: Execution) -> Result<(), AttemptError> {
         tracing::info!(command = %command_id, outcome = ?execution.outcome, code = execution.code, "executed");
         let reading = machine_clock::read();
         self.change(|core, sign| core.on_executed(command_id, execution, &reading, sign));
         // It has happened: memory keeps the outcome even where the disk does not take it, and the next save tries again.
         self.save()?;
         Ok(())
+    }
+
+    /// Starts a command that may take long, or lets it wait for its turn.
+    fn begin_beside(&mut self, command_id: CommandId) -> Result<(), AttemptError> {
+        // The first check-in of an enrollment ends before such a command does: `run` takes it up.
+        if self.is_once {
+            return Ok(());
+        }
+        if self.work.is_some() {
+            if !self.queue.contains(&command_id) {
+                self.queue.push_back(command_id);
+            }
+            return Ok(());
+        }
+        let Some((kind, script)) = self.begin(command_id)? else {
+            return Ok(());
+        };
+        let machine = Arc::clone(&self.machine);
+        let handle =
+            tokio::task::spawn_blocking(move || execute_on(&machine, command_id, &kind, script.as_ref()));
+        self.work = Some(Work { command_id, handle });
+        Ok(())
+    }
+
+    /// Records what has ended beside everything else, and starts what waited for it.
+    pub(super) async fn on_work_done(&mut self, command_id: CommandId, outcome: ExecOutcome) {
+        let mut outcome = outcome;
+        let upload = outcome.upload.take();
+        let mut execution = execution_of(outcome);
+        if let Some(bytes) = upload {
+            execution = match self.upload(command_id, bytes).await {
+                Ok(digest) => Execution {
+                    output_sha256: Some(digest),
+                    ..execution
+                },
+                Err(AttemptError::Link(error)) => not_sent(&error),
+                Err(error) => Execution::not_now("upload_failed", error.to_string()),
+            };
+        }
+        if let Err(error) = self.finish(command_id, execution) {
+            tracing::error!(%error, "the outcome of a command is not saved yet");
+        }
+        while self.work.is_none()
+            && let Some(next) = self.queue.pop_front()
+        {
+            if let Err(error) = self.begin_beside(next) {
+                tracing::error!(%error, "a command waits until the state can be saved");
+            }
+        }
+    }
+
+    async fn upload(&mut self, command_id: CommandId, bytes: Vec<u8>) -> Result<Digest, AttemptError> {
+        let digest = sha256(&bytes);
+        let link = self.connected().await?;
+        link.output(&format!("{}{command_id}/output", path::COMMANDS), bytes)
+            .await?;
+        Ok(digest)
     }
 
     async fn fetch_bundle(&mut self, sha256: Digest, link: &Link) -> Result<Vec<Action>, AttemptError> {
@@ -160,6 +230,10 @@ impl Agent {
     }
 
     async fn apply(&mut self, settings: BTreeMap<String, SettingValue>) -> Result<(), AttemptError> {
+        // What was asked for before a wipe of the same answer.
+        if self.core.departed().is_some() {
+            return Ok(());
+        }
         tracing::info!(settings = settings.len(), "applying");
         let reports = self.on_machine(move |machine| machine.apply(&settings)).await;
         self.report(reports)
@@ -268,15 +342,74 @@ impl Agent {
 }
 
 /// A command whose effect is already there is not executed again.
-fn execute_on(machine: &Machine, kind: &CommandKind) -> Execution {
+fn execute_on(
+    machine: &Machine,
+    command_id: CommandId,
+    kind: &CommandKind,
+    script: Option<&ScriptStatement>,
+) -> ExecOutcome {
     if machine.already_true(kind) {
-        return Execution::noop();
+        return ExecOutcome::noop("it is so already");
     }
-    let outcome = machine.execute(kind);
+    machine.execute(&Order {
+        command_id,
+        kind,
+        script,
+    })
+}
+
+fn execution_of(outcome: ExecOutcome) -> Execution {
     Execution {
         outcome: outcome.outcome,
         code: outcome.code,
         detail: outcome.detail,
+        output: outcome.output,
+        output_sha256: None,
+    }
+}
+
+/// A server that cannot be reached is asked again; what it refuses, it refuses.
+fn not_sent(error: &LinkError) -> Execution {
+    match error {
+        LinkError::Unreachable(_) => Execution::not_now("upload_failed", error.to_string()),
+        LinkError::Answered { .. } | LinkError::Protocol(_) => {
+            Execution::failed("upload_refused", error.to_string())
+        }
+    }
+}
+
+/// Whether a command is nothing without the server.
+fn needs_server(kind: &CommandKind) -> bool {
+    matches!(
+        kind,
+        CommandKind::CollectInventory {} | CommandKind::RotateKey { .. }
+    )
+}
+
+/// Whether a command may take long, so that a lock or a wipe must not wait for it.
+fn is_slow(kind: &CommandKind) -> bool {
+    match kind {
+        CommandKind::InstallApp { .. }
+        | CommandKind::RemoveApp { .. }
+        | CommandKind::UpdateApp { .. }
+        | CommandKind::RunScript { .. }
+        | CommandKind::CollectLogs { .. }
+        | CommandKind::CollectFiles { .. }
+        | CommandKind::UpdateOs {}
+        | CommandKind::UpdateAgent { .. } => true,
+        CommandKind::Lock { .. }
+        | CommandKind::Unlock {}
+        | CommandKind::ClearPasscode {}
+        | CommandKind::Restart { .. }
+        | CommandKind::ShutDown { .. }
+        | CommandKind::Wipe { .. }
+        | CommandKind::Unenroll {}
+        | CommandKind::LostModeOn { .. }
+        | CommandKind::LostModeOff {}
+        | CommandKind::Locate {}
+        | CommandKind::CollectInventory {}
+        | CommandKind::RotateKey { .. }
+        | CommandKind::Message { .. } => false,
     }
 }
 

@@ -8,19 +8,34 @@ use muster_model::time::Timestamp;
 use muster_trust::approval::ApprovalError;
 use muster_trust::dsse::Envelope;
 use muster_trust::encoding::from_strict_json;
+use muster_trust::key::Digest;
 use muster_trust::obey::Refusal;
 use muster_trust::statement::{
-    CommandStatement, MAX_RECEIPT_DETAIL_CHARS, ReceiptStatement, Statement as _, StatementError,
+    CommandStatement, MAX_RECEIPT_DETAIL_CHARS, MAX_RECEIPT_OUTPUT_BYTES, ReceiptStatement, ScriptStatement,
+    Statement as _, StatementError,
 };
 use serde::{Deserialize, Serialize};
 
+use super::departure::DEPARTED_CODE;
 use super::{Action, DeviceCore, DeviceIdentity, Signer, refused, sign_as_device};
 use crate::clock::ClockReading;
 use crate::command::DueCommand;
-use crate::limits::COMMANDS_MAX;
+use crate::limits::{COMMANDS_MAX, RECEIPTS_BYTES_MAX};
 
 /// Most commands that a device remembers. Older ones are refused by their sequence alone.
 const RECORDS_MAX: usize = 256;
+/// Most bytes of receipts that wait; while there are more, no command is taken.
+const PENDING_BYTES_MAX: usize = 1024 * 1024;
+/// Most bytes of receipts that wait with their outputs; what is printed beyond that is left out.
+const OUTPUTS_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Finished commands whose output is remembered after its receipt was accepted.
+const OUTPUTS_KEPT_MAX: usize = 4;
+/// Code of a command that does not exist for a device of this ownership.
+pub const PERSONAL_DEVICE_CODE: &str = "personal_device";
+/// Code of `run-script` that came without its script.
+pub const SCRIPT_MISSING_CODE: &str = "script_missing";
+/// Code of `run-script` whose script is not signed as it must be.
+pub const SCRIPT_REFUSED_CODE: &str = "script_refused";
 
 /// How an execution ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,34 +46,42 @@ pub struct Execution {
     pub code: Option<String>,
     /// One sentence where there is something to say.
     pub detail: Option<String>,
+    /// What the command printed or collected. What is past the limit of a receipt is cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// SHA-256 of what was uploaded beside the receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_sha256: Option<Digest>,
 }
 
 impl Execution {
     /// The command took effect.
     pub fn done() -> Self {
-        Self {
-            outcome: ReceiptOutcome::Done,
-            code: None,
-            detail: None,
-        }
+        Self::of(ReceiptOutcome::Done, None, None)
     }
 
     /// The command's effect was there already.
     pub fn noop() -> Self {
-        Self {
-            outcome: ReceiptOutcome::Noop,
-            code: None,
-            detail: None,
-        }
+        Self::of(ReceiptOutcome::Noop, None, None)
     }
 
     /// The command did not take effect.
     pub fn failed(code: &str, detail: impl Into<String>) -> Self {
-        let outcome = ReceiptOutcome::Failed;
+        Self::of(ReceiptOutcome::Failed, Some(code.to_owned()), Some(detail.into()))
+    }
+
+    /// The command cannot be carried out at this moment: it is to be delivered again.
+    pub fn not_now(code: &str, detail: impl Into<String>) -> Self {
+        Self::of(ReceiptOutcome::NotNow, Some(code.to_owned()), Some(detail.into()))
+    }
+
+    fn of(outcome: ReceiptOutcome, code: Option<String>, detail: Option<String>) -> Self {
         Self {
             outcome,
-            code: Some(code.to_owned()),
-            detail: Some(detail.into()),
+            code,
+            detail,
+            output: None,
+            output_sha256: None,
         }
     }
 }
@@ -77,6 +100,8 @@ pub enum Begin {
 enum Progress {
     /// Checked and accepted; not begun.
     Accepted(Box<CommandStatement>),
+    /// Known to be the tenant's word, and not to be done before it is delivered, and checked, once more.
+    Deferred { expires_at: Timestamp },
     /// Handed to the machine in this boot.
     Started {
         statement: Box<CommandStatement>,
@@ -90,6 +115,30 @@ enum Progress {
 struct Record {
     sequence: u64,
     progress: Progress,
+    /// It began once, in time: after a crash it may be finished later than it may begin.
+    #[serde(default)]
+    has_begun: bool,
+    /// What `run-script` runs, until it has run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    script: Option<Box<ScriptStatement>>,
+}
+
+impl Record {
+    fn output(&self) -> Option<&String> {
+        match &self.progress {
+            Progress::Finished { execution, .. } => execution.output.as_ref(),
+            Progress::Accepted(_) | Progress::Deferred { .. } | Progress::Started { .. } => None,
+        }
+    }
+
+    fn new(sequence: u64, progress: Progress) -> Self {
+        Self {
+            sequence,
+            progress,
+            has_begun: false,
+            script: None,
+        }
+    }
 }
 
 /// What the device knows about its commands.
@@ -110,14 +159,22 @@ impl Ledger {
         !self.receipts.is_empty()
     }
 
-    /// The oldest receipts first.
+    /// The oldest receipts first, as many as one check-in holds: at least one.
     pub(super) fn receipts(&self, count_max: usize) -> Vec<Envelope> {
         let sequence = |id: &CommandId| self.records.get(id).map_or(0, |record| record.sequence);
         let mut pending: Vec<_> = self.receipts.iter().collect();
         pending.sort_by_key(|(id, _)| sequence(id));
+        let mut bytes = 0;
+        let fits = |(place, receipt): &(usize, &Envelope)| {
+            bytes += receipt.payload.len();
+            *place == 0 || bytes <= RECEIPTS_BYTES_MAX
+        };
         pending
             .into_iter()
             .take(count_max)
+            .map(|(_, receipt)| receipt)
+            .enumerate()
+            .take_while(fits)
             .map(|(_, receipt)| receipt.clone())
             .collect()
     }
@@ -126,10 +183,31 @@ impl Ledger {
         for id in accepted {
             self.receipts.remove(id);
         }
+        if !accepted.is_empty() {
+            self.forget_old_outputs();
+        }
+    }
+
+    /// A repeated receipt of a recent command has the output of the first; older outputs are not kept for it.
+    fn forget_old_outputs(&mut self) {
+        let receipts = &self.receipts;
+        let mut told: Vec<&mut Record> = self
+            .records
+            .iter_mut()
+            .filter(|(id, record)| record.output().is_some() && !receipts.contains_key(id))
+            .map(|(_, record)| record)
+            .collect();
+        told.sort_by_key(|record| std::cmp::Reverse(record.sequence));
+        for record in told.into_iter().skip(OUTPUTS_KEPT_MAX) {
+            if let Progress::Finished { execution, .. } = &mut record.progress {
+                execution.output = None;
+            }
+        }
     }
 
     /// Unfinished commands after a start. What can run twice without harm runs again; the rest is reported by what can be
-    /// seen of its effect.
+    /// seen of its effect. A destructive command that was not begun waits until it is delivered again: it may have been
+    /// taken back while the machine was off.
     pub(super) fn recover(
         &mut self,
         identity: &DeviceIdentity,
@@ -143,50 +221,32 @@ impl Ledger {
             let Some(record) = self.records.get_mut(&id) else {
                 continue;
             };
-            let Progress::Started {
-                statement,
-                boot: started_in,
-            } = &record.progress
-            else {
-                actions.push(Action::Execute { command_id: id });
-                continue;
-            };
-            let has_rebooted = *started_in != boot_text(boot);
-            match &statement.kind {
-                CommandKind::Lock { .. }
-                | CommandKind::Unlock {}
-                | CommandKind::ClearPasscode {}
-                | CommandKind::LostModeOn { .. }
-                | CommandKind::LostModeOff {}
-                | CommandKind::Locate {}
-                | CommandKind::InstallApp { .. }
-                | CommandKind::RemoveApp { .. }
-                | CommandKind::UpdateApp { .. }
-                | CommandKind::CollectInventory {}
-                | CommandKind::CollectLogs { .. }
-                | CommandKind::CollectFiles { .. }
-                | CommandKind::RotateKey { .. }
-                | CommandKind::UpdateOs {}
-                | CommandKind::Message { .. } => {
-                    record.progress = Progress::Accepted(statement.clone());
+            let (statement, started_in) = match &record.progress {
+                Progress::Accepted(statement) if statement.kind.is_destructive() && !record.has_begun => {
+                    let expires_at = statement.expires_at;
+                    record.progress = Progress::Deferred { expires_at };
+                    continue;
+                }
+                Progress::Accepted(_) => {
                     actions.push(Action::Execute { command_id: id });
+                    continue;
                 }
-                CommandKind::Restart { .. } | CommandKind::ShutDown { .. } if has_rebooted => {
-                    self.finish(identity, id, Execution::done(), now, sign);
-                }
-                kind @ (CommandKind::Restart { .. }
-                | CommandKind::ShutDown { .. }
-                | CommandKind::Wipe { .. }
-                | CommandKind::Unenroll {}
-                | CommandKind::RunScript { .. }
-                | CommandKind::UpdateAgent { .. }) => {
-                    let execution = if is_already_true(kind) {
-                        Execution::done()
-                    } else {
-                        Execution::failed("interrupted", "the agent ended while the command ran")
-                    };
-                    self.finish(identity, id, execution, now, sign);
-                }
+                Progress::Started { statement, boot } => (statement.clone(), boot.clone()),
+                Progress::Deferred { .. } | Progress::Finished { .. } => continue,
+            };
+            let has_rebooted = started_in != boot_text(boot);
+            let is_done = match &statement.kind {
+                CommandKind::Restart { .. } | CommandKind::ShutDown { .. } if has_rebooted => true,
+                kind => is_already_true(kind),
+            };
+            if is_done {
+                self.finish(identity, id, Execution::done(), now, sign);
+            } else if may_run_twice(&statement.kind) {
+                record.progress = Progress::Accepted(statement);
+                actions.push(Action::Execute { command_id: id });
+            } else {
+                let execution = Execution::failed("interrupted", "the agent ended while the command ran");
+                self.finish(identity, id, execution, now, sign);
             }
         }
         actions
@@ -197,7 +257,7 @@ impl Ledger {
         let mut found: Vec<_> = self
             .records
             .iter()
-            .filter(|(_, record)| !matches!(record.progress, Progress::Finished { .. }))
+            .filter(|(_, record)| matches!(record.progress, Progress::Accepted(_) | Progress::Started { .. }))
             .map(|(id, record)| (record.sequence, *id))
             .collect();
         found.sort_unstable();
@@ -209,20 +269,51 @@ impl Ledger {
         &mut self,
         identity: &DeviceIdentity,
         id: CommandId,
-        execution: Execution,
+        mut execution: Execution,
+        at: Timestamp,
+        sign: &mut Signer<'_>,
+    ) {
+        if execution.output.is_some() && self.waiting_bytes() > OUTPUTS_BYTES_MAX {
+            execution.output = None;
+            execution.detail = Some("the output is left out: too much waits for the server".to_owned());
+        }
+        let Some(record) = self.records.get_mut(&id) else {
+            return;
+        };
+        record.progress = Progress::Finished { execution, at };
+        record.script = None;
+        // What it said before, such as that it could not be done at that moment, is over.
+        self.receipts.remove(&id);
+        self.repeat(identity, id, sign);
+    }
+
+    /// Answers that a command cannot be carried out now, and lets it wait for its next delivery.
+    fn put_off(
+        &mut self,
+        identity: &DeviceIdentity,
+        id: CommandId,
+        execution: &Execution,
         at: Timestamp,
         sign: &mut Signer<'_>,
     ) {
         let Some(record) = self.records.get_mut(&id) else {
             return;
         };
-        record.progress = Progress::Finished { execution, at };
-        self.repeat(identity, id, sign);
+        let (Progress::Accepted(statement) | Progress::Started { statement, .. }) = &record.progress else {
+            return;
+        };
+        let expires_at = statement.expires_at;
+        record.progress = Progress::Deferred { expires_at };
+        record.script = None;
+        // A key that cannot sign now is no harm: the command comes again.
+        if let Ok(receipt) = receipt(identity, id, execution, at, sign) {
+            self.receipts.insert(id, receipt);
+        }
     }
 
     /// Signs the receipt of a finished command, unless one waits already. A key that cannot sign now is asked again at the
     /// next delivery.
-    fn repeat(&mut self, identity: &DeviceIdentity, id: CommandId, sign: &mut Signer<'_>) {
+    pub(super) fn repeat(&mut self, identity: &DeviceIdentity, id: CommandId, sign: &mut Signer<'_>) {
         if self.receipts.contains_key(&id) {
             return;
         }
@@ -236,20 +327,58 @@ impl Ledger {
         }
     }
 
-    /// Makes room for one more record; false where every record is still needed.
-    fn make_room(&mut self) -> bool {
+    fn waiting_bytes(&self) -> usize {
+        self.receipts.values().map(|receipt| receipt.payload.len()).sum()
+    }
+
+    /// Makes room for one more record; false where every record is still needed, or too much waits to be told.
+    fn make_room(&mut self, now: Timestamp) -> bool {
+        if self.waiting_bytes() > PENDING_BYTES_MAX {
+            return false;
+        }
         if self.records.len() < RECORDS_MAX {
             return true;
         }
+        let is_over = |record: &Record| match &record.progress {
+            Progress::Finished { .. } => true,
+            Progress::Deferred { expires_at } => *expires_at <= now,
+            Progress::Accepted(_) | Progress::Started { .. } => false,
+        };
         let oldest = self
             .records
             .iter()
-            .filter(|(id, record)| {
-                matches!(record.progress, Progress::Finished { .. }) && !self.receipts.contains_key(id)
-            })
+            .filter(|(id, record)| is_over(record) && !self.receipts.contains_key(id))
             .min_by_key(|(_, record)| record.sequence)
             .map(|(id, _)| *id);
         oldest.is_some_and(|id| self.records.remove(&id).is_some())
+    }
+}
+
+/// Whether a command that was cut off may be carried out once more. A restart would come twice, a script has its own
+/// effects, and a new agent would be asked to install itself.
+fn may_run_twice(kind: &CommandKind) -> bool {
+    match kind {
+        CommandKind::Lock { .. }
+        | CommandKind::Unlock {}
+        | CommandKind::ClearPasscode {}
+        | CommandKind::Wipe { .. }
+        | CommandKind::Unenroll {}
+        | CommandKind::LostModeOn { .. }
+        | CommandKind::LostModeOff {}
+        | CommandKind::Locate {}
+        | CommandKind::InstallApp { .. }
+        | CommandKind::RemoveApp { .. }
+        | CommandKind::UpdateApp { .. }
+        | CommandKind::CollectInventory {}
+        | CommandKind::CollectLogs { .. }
+        | CommandKind::CollectFiles { .. }
+        | CommandKind::RotateKey { .. }
+        | CommandKind::UpdateOs {}
+        | CommandKind::Message { .. } => true,
+        CommandKind::Restart { .. }
+        | CommandKind::ShutDown { .. }
+        | CommandKind::RunScript { .. }
+        | CommandKind::UpdateAgent { .. } => false,
     }
 }
 
@@ -276,9 +405,15 @@ fn receipt(
             .map(|detail| detail.chars().take(MAX_RECEIPT_DETAIL_CHARS).collect()),
         code: execution.code.clone(),
         at,
-        output: None,
+        output: execution.output.as_deref().map(cut),
+        output_sha256: execution.output_sha256,
     };
     sign_as_device(&statement, sign)
+}
+
+/// The beginning of an output, as much as a receipt holds.
+fn cut(output: &str) -> String {
+    output[..output.floor_char_boundary(MAX_RECEIPT_OUTPUT_BYTES)].to_owned()
 }
 
 impl DeviceCore {
@@ -286,8 +421,14 @@ impl DeviceCore {
     pub fn accepted(&self, command_id: CommandId) -> Option<&CommandKind> {
         match &self.commands.records.get(&command_id)?.progress {
             Progress::Accepted(statement) => Some(&statement.kind),
-            Progress::Started { .. } | Progress::Finished { .. } => None,
+            Progress::Deferred { .. } | Progress::Started { .. } | Progress::Finished { .. } => None,
         }
+    }
+
+    /// The script of a command that [`Self::begin`] handed out: signed by the policy role, and the one that the command
+    /// names.
+    pub fn script(&self, command_id: CommandId) -> Option<&ScriptStatement> {
+        self.commands.records.get(&command_id)?.script.as_deref()
     }
 
     /// Begins a command. `Run` means: save this state, then execute; it is recorded as started.
@@ -299,13 +440,23 @@ impl DeviceCore {
         let Progress::Accepted(statement) = &record.progress else {
             return Begin::Nothing;
         };
-        if statement.expires_at <= now {
+        if self.departure.is_some() {
+            let execution = match &statement.kind {
+                CommandKind::Wipe { .. } | CommandKind::Unenroll {} => Execution::noop(),
+                _ => Execution::failed(DEPARTED_CODE, "the device has left the management"),
+            };
+            self.commands
+                .finish(&self.identity, command_id, execution, now, sign);
+            return Begin::Nothing;
+        }
+        if statement.expires_at <= now && !record.has_begun {
             let execution = Execution::failed("expired", "the command expired before it could run");
             self.commands
                 .finish(&self.identity, command_id, execution, now, sign);
             return Begin::Nothing;
         }
         let statement = statement.clone();
+        record.has_begun = true;
         record.progress = Progress::Started {
             statement: statement.clone(),
             boot: boot_text(reading.boot),
@@ -322,17 +473,25 @@ impl DeviceCore {
         sign: &mut Signer<'_>,
     ) {
         let now = self.now(reading);
-        let is_started = matches!(
-            self.commands.records.get(&command_id),
-            Some(Record {
-                progress: Progress::Started { .. },
-                ..
-            })
-        );
-        if is_started {
+        let Some(Record {
+            progress: Progress::Started { statement, .. },
+            ..
+        }) = self.commands.records.get(&command_id)
+        else {
+            return;
+        };
+        let leaves = statement.kind.is_destructive();
+        let kind = statement.kind.clone();
+        if execution.outcome == ReceiptOutcome::NotNow {
             self.commands
-                .finish(&self.identity, command_id, execution, now, sign);
+                .put_off(&self.identity, command_id, &execution, now, sign);
+            return;
         }
+        if leaves && execution.outcome != ReceiptOutcome::Failed {
+            self.depart(command_id, &kind, now);
+        }
+        self.commands
+            .finish(&self.identity, command_id, execution, now, sign);
     }
 
     /// Checks what came, in sequence order, whatever order it came in.
@@ -368,57 +527,111 @@ impl DeviceCore {
         actions: &mut Vec<Action>,
     ) {
         let id = announced.command_id;
-        match self.commands.records.get(&id).map(|record| &record.progress) {
+        let mut floor = self.commands.last_sequence;
+        match self.commands.records.get(&id) {
             None => {}
-            Some(Progress::Accepted(_)) => return actions.push(Action::Execute { command_id: id }),
-            Some(Progress::Started { .. }) => return,
-            Some(Progress::Finished { .. }) => return self.commands.repeat(&self.identity, id, sign),
+            Some(record) => match &record.progress {
+                Progress::Accepted(_) => return actions.push(Action::Execute { command_id: id }),
+                Progress::Started { .. } => return,
+                Progress::Finished { .. } => return self.commands.repeat(&self.identity, id, sign),
+                // Its number is its own; everything else is checked as if it came for the first time.
+                Progress::Deferred { .. } if record.sequence == announced.sequence => {
+                    floor = floor.min(record.sequence.saturating_sub(1));
+                }
+                Progress::Deferred { .. } => {}
+            },
         }
-        if !self.commands.make_room() {
+        if self.departure.is_some() {
+            actions.push(refused(
+                id.to_string(),
+                DEPARTED_CODE,
+                "the device has left the management",
+            ));
+            return;
+        }
+        let now = self.now(reading);
+        if !self.commands.records.contains_key(&id) && !self.commands.make_room(now) {
             let detail = "too many receipts wait for the server; it will be taken when they are accepted";
             actions.push(refused(id.to_string(), "busy", detail));
             return;
         }
-        let now = self.now(reading);
         let checked = self.trust.check_command(
             &command.envelope,
             &command.proof,
             command.approval.as_ref(),
             self.identity.device_id,
             self.identity.epoch,
-            self.commands.last_sequence,
+            floor,
             now,
         );
         match checked {
             Ok(statement) => {
-                self.commands.last_sequence = statement.sequence;
-                let progress = Progress::Accepted(Box::new(statement));
-                self.commands.records.insert(
-                    id,
-                    Record {
-                        sequence: announced.sequence,
-                        progress,
-                    },
-                );
-                actions.push(Action::Execute { command_id: id });
+                let sequence = statement.sequence;
+                match self.check_what(&statement, command) {
+                    Ok(script) => {
+                        let mut record = Record::new(sequence, Progress::Accepted(Box::new(statement)));
+                        record.script = script.map(Box::new);
+                        self.remember(id, record);
+                        actions.push(Action::Execute { command_id: id });
+                    }
+                    Err(execution) => {
+                        let code = execution.code.clone().unwrap_or_default();
+                        let detail = execution.detail.clone().unwrap_or_default();
+                        self.remember(id, Record::new(sequence, Progress::Accepted(Box::new(statement))));
+                        self.commands.finish(&self.identity, id, execution, now, sign);
+                        actions.push(refused(id.to_string(), code, detail));
+                    }
+                }
             }
             Err(refusal) => {
-                if is_answerable(&refusal) && announced.sequence > self.commands.last_sequence {
-                    self.commands.last_sequence = announced.sequence;
-                    let progress = Progress::Accepted(Box::new(announced.clone()));
-                    self.commands.records.insert(
-                        id,
-                        Record {
-                            sequence: announced.sequence,
-                            progress,
-                        },
-                    );
-                    let execution = Execution::failed(refusal.code(), refusal.to_string());
-                    self.commands.finish(&self.identity, id, execution, now, sign);
+                if announced.sequence > floor {
+                    if is_answerable(&refusal) {
+                        let progress = Progress::Accepted(Box::new(announced.clone()));
+                        self.remember(id, Record::new(announced.sequence, progress));
+                        let execution = Execution::failed(refusal.code(), refusal.to_string());
+                        self.commands.finish(&self.identity, id, execution, now, sign);
+                    } else if matches!(&refusal, Refusal::Approvals(ApprovalError::TooEarly(_))) {
+                        // Its hour will come, and it will be delivered again: what comes meanwhile must not make it a replay.
+                        let expires_at = announced.expires_at;
+                        let progress = Progress::Deferred { expires_at };
+                        self.remember(id, Record::new(announced.sequence, progress));
+                    }
                 }
                 actions.push(refused(id.to_string(), refusal.code(), refusal.to_string()));
             }
         }
+    }
+
+    fn remember(&mut self, id: CommandId, record: Record) {
+        self.commands.last_sequence = self.commands.last_sequence.max(record.sequence);
+        self.commands.records.insert(id, record);
+    }
+
+    /// What this very device may be told, whatever was signed; the script of a command that runs one.
+    fn check_what(
+        &self,
+        statement: &CommandStatement,
+        command: &DueCommand,
+    ) -> Result<Option<ScriptStatement>, Execution> {
+        statement
+            .kind
+            .check_for(self.identity.ownership)
+            .map_err(|error| Execution::failed(PERSONAL_DEVICE_CODE, error.to_string()))?;
+        let CommandKind::RunScript { sha256, .. } = &statement.kind else {
+            return Ok(None);
+        };
+        let named: Digest = sha256
+            .as_str()
+            .parse()
+            .map_err(|_| Execution::failed(SCRIPT_REFUSED_CODE, "the command names no script"))?;
+        let script = command
+            .script
+            .as_ref()
+            .ok_or_else(|| Execution::failed(SCRIPT_MISSING_CODE, "the command came without its script"))?;
+        let checked = self.trust.check_script(script, named);
+        checked
+            .map(Some)
+            .map_err(|refusal| Execution::failed(SCRIPT_REFUSED_CODE, refusal.to_string()))
     }
 }
 

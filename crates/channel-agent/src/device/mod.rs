@@ -10,10 +10,13 @@
 //! 5. After a start: [`DeviceCore::recover`] → save → perform the actions.
 //! 6. While [`DeviceCore::has_news`] is true, check in again without waiting.
 //!
+//! 7. [`Action::Depart`]: forget the identity, and end.
+//!
 //! A command is executed at most once: it is recorded as started before it runs, and its identifier and outcome are kept,
 //! so that a second delivery repeats the receipt and nothing else.
 
 mod commands;
+mod departure;
 mod policy;
 mod policy_set;
 #[cfg(test)]
@@ -21,6 +24,7 @@ pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
+use muster_model::attestation::Ownership;
 use muster_model::command::CommandKind;
 use muster_model::id::{CommandId, DeviceId, TenantId};
 use muster_model::platform::Platform;
@@ -38,10 +42,12 @@ use crate::checkin::{CheckinRequest, CheckinResponse, CheckpointUpdate, SeenChec
 use crate::clock::{ClockReading, TrustedClock};
 use crate::limits::{CONSISTENCY_HASHES_MAX, RECEIPTS_MAX, ROOT_DOCUMENTS_MAX};
 
-pub use commands::{Begin, Execution};
+pub use commands::{Begin, Execution, PERSONAL_DEVICE_CODE, SCRIPT_MISSING_CODE, SCRIPT_REFUSED_CODE};
+pub use departure::{DEPARTED_CODE, DEPARTURE_TIME_MAX, Departed};
 pub use policy::{PROBATION_FAILURES, PROBATION_TIME, RETRIES_MAX, REVERTED_CODE, SETTINGS_INVALID_CODE};
 
 use commands::Ledger;
+use departure::Departure;
 use policy::PolicyState;
 
 /// Signs a payload of the given DSSE type with the device key.
@@ -63,6 +69,9 @@ pub struct DeviceIdentity {
     pub epoch: u32,
     /// What the evaluator decides for.
     pub platform: Platform,
+    /// Whose it is, as its enrollment said. A full wipe does not exist for a personal device.
+    #[serde(default = "crate::enroll::company")]
+    pub ownership: Ownership,
 }
 
 /// What the caller has to do next, in this order.
@@ -94,6 +103,12 @@ pub enum Action {
     SendInventory,
     /// Ask for a fresh certificate.
     Renew,
+    /// The device has left the management, and the server knows it or had its time: forget the identity and its key, and
+    /// end.
+    Depart {
+        /// How it left.
+        how: Departed,
+    },
 }
 
 /// What was refused and why.
@@ -138,6 +153,9 @@ pub struct DeviceCore {
     /// What the server wants to hear of the checkpoint; nothing of a server that does not know of it.
     #[serde(default)]
     checkpoint_wanted: Option<WantCheckpoint>,
+    /// Since when the device is not managed any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    departure: Option<Departure>,
 }
 
 impl DeviceCore {
@@ -156,6 +174,7 @@ impl DeviceCore {
             commands: Ledger::default(),
             facts_digest: None,
             checkpoint_wanted: None,
+            departure: None,
         }
     }
 
@@ -189,14 +208,17 @@ impl DeviceCore {
         self.policy.state_digest()
     }
 
-    /// The effective settings in force.
+    /// The effective settings in force; none once the device has left.
     pub fn effective_settings(&self) -> BTreeMap<String, SettingValue> {
+        if self.departure.is_some() {
+            return BTreeMap::new();
+        }
         self.policy.effective_settings()
     }
 
     /// True when the next check-in carries something the server has not seen: do not wait for the interval.
     pub fn has_news(&self) -> bool {
-        self.policy.has_report() || self.commands.has_receipts()
+        self.commands.has_receipts() || (self.policy.has_report() && self.departure.is_none())
     }
 
     /// The next check-in.
@@ -208,7 +230,10 @@ impl DeviceCore {
             root_version: self.trust.root.version,
             last_sequence: self.commands.last_sequence(),
             receipts: self.commands.receipts(RECEIPTS_MAX),
-            report: self.policy.take_report_for_sending(),
+            report: match self.departure {
+                None => self.policy.take_report_for_sending(),
+                Some(_) => None,
+            },
             facts_digest: self.facts_digest,
             agent_version: Some(self.agent_version.clone()),
             checkpoint: self.seen_checkpoint(),
@@ -249,6 +274,13 @@ impl DeviceCore {
         };
         if is_current {
             self.take_commands(&response.commands, reading, sign, &mut actions);
+        }
+        if self.departure.is_some() {
+            self.on_told(&response.receipts_accepted, sign);
+            actions.extend(self.departs(self.now(reading)));
+            return actions;
+        }
+        if is_current {
             if let Some(desired) = &response.desired {
                 self.take_desired(desired, reading, sign, &mut actions);
             }
@@ -276,7 +308,10 @@ impl DeviceCore {
                 // An older server refuses a message with a member that it does not know.
                 self.checkpoint_wanted = None;
                 self.policy.on_server_reached();
-                Vec::new()
+                self.departs(self.now(reading)).into_iter().collect()
+            }
+            CheckinFailure::Unreachable if self.departure.is_some() => {
+                self.departs(self.now(reading)).into_iter().collect()
             }
             CheckinFailure::Unreachable if self.policy.on_server_unreachable(self.now(reading)) => {
                 vec![
@@ -307,7 +342,10 @@ impl DeviceCore {
             .commands
             .recover(&self.identity, now, reading.boot, is_already_true, sign);
         self.policy.forget_unfinished();
-        if !self.policy.is_empty() {
+        if self.departure.is_some() {
+            self.on_told(&[], sign);
+            actions.extend(self.departs(now));
+        } else if !self.policy.is_empty() {
             actions.push(Action::Apply {
                 settings: self.effective_settings(),
             });

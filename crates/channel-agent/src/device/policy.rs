@@ -354,6 +354,9 @@ impl DeviceCore {
         reading: &ClockReading,
         sign: &mut Signer<'_>,
     ) {
+        if self.departure.is_some() {
+            return;
+        }
         let silent = || failed("this machine said nothing about the setting");
         let settings = self
             .effective_settings()

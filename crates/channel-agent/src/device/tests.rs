@@ -1,5 +1,7 @@
 //! The device against a tenant with real keys and a real log.
 
+mod answers;
+mod departures;
 pub(crate) mod office;
 
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! `muster command …`
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_model::command::{CommandKind, CommandState, WipeMode};
@@ -8,7 +9,8 @@ use muster_model::text::UserMessage;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Page, Paging, list};
+use super::command_kinds::KindCommand;
+use super::{Page, Paging, command_output, list};
 use crate::CliError;
 use crate::api::{Answer, Api, Call};
 use crate::output::{Printer, Sheet, or_dash};
@@ -71,6 +73,19 @@ pub enum CommandCommand {
         yes: bool,
         #[command(flatten)]
         options: SendOptions,
+    },
+    #[command(flatten)]
+    Kind(KindCommand),
+    /// Print what a command printed or collected, or write it to a file
+    #[command(
+        after_help = "Examples:\n  muster command output cmd_…\n  muster command output cmd_… --out files.tar.gz\n\nIt is what \
+        the device sent, and as trustworthy."
+    )]
+    Output {
+        id: String,
+        /// Where it is written, as it came
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
     /// Show a command and its receipt
     #[command(after_help = "Examples:\n  muster command get cmd_…")]
@@ -180,6 +195,8 @@ struct Receipt {
     outcome: String,
     code: Option<String>,
     detail: Option<String>,
+    output_bytes: Option<u64>,
+    output_sha256: Option<String>,
 }
 
 impl Command {
@@ -245,6 +262,14 @@ pub async fn run(command: CommandCommand, api: &Api, printer: &Printer) -> Resul
             };
             send(api, printer, &device, &CommandKind::Wipe { mode }, options).await
         }
+        CommandCommand::Kind(kind) => {
+            let order = kind.order()?;
+            if let Some(question) = &order.question {
+                printer.confirm(false, question, &order.device)?;
+            }
+            send(api, printer, &order.device, &order.kind, order.options).await
+        }
+        CommandCommand::Output { id, out } => command_output::run(&id, out.as_deref(), api, printer).await,
         CommandCommand::Get { id } => {
             let answer: Answer<Command> = api.send(Call::get(&["commands", &id])).await?;
             printer.answer(&answer.value, |printer| show(printer, &answer.known))
@@ -296,7 +321,8 @@ fn body(kind: &CommandKind, options: &SendOptions) -> Result<Value, CliError> {
     Ok(body)
 }
 
-async fn send(
+/// Sends a command to one device, and waits for its receipt where that is asked for.
+pub async fn send(
     api: &Api,
     printer: &Printer,
     device: &str,
@@ -478,6 +504,15 @@ fn show(printer: &Printer, command: &Command) -> Sheet {
         ),
         ("code", receipt.code),
         ("detail", receipt.detail),
+        (
+            "output",
+            receipt
+                .output_bytes
+                .map(|bytes| format!("{bytes} bytes: `muster command output`"))
+                .or(receipt
+                    .output_sha256
+                    .map(|_| "uploaded: `muster command output`".to_owned())),
+        ),
         ("device", Some(command.device_id.clone())),
         ("operation", command.operation_id.clone()),
         ("by", command.created_by.clone()),
@@ -535,7 +570,7 @@ mod tests {
         let receipt = Receipt {
             outcome: "failed".to_owned(),
             code: Some("approvals_required".to_owned()),
-            detail: None,
+            ..Receipt::default()
         };
         let command = Command {
             state: "failed".to_owned(),

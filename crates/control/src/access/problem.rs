@@ -70,6 +70,7 @@ problems! {
     SESSION_UNKNOWN = "session_unknown", 404, "The enrollment session is not known";
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "The method is not allowed here";
     CONFLICT = "conflict", 409, "The change contradicts what is stored";
+    SCRIPT_LIMIT = "script_limit", 409, "The tenant has as many scripts as it may have";
     NAME_TAKEN = "name_taken", 409, "The name is taken";
     VERSION_EXISTS = "version_exists", 409, "The version exists with other content";
     BUNDLE_CHANGED = "bundle_changed", 409, "The stored bundle is not the one that was signed";
@@ -88,6 +89,7 @@ problems! {
     CSV_INVALID = "csv_invalid", 422, "Rows of the table are not valid";
     ENROLLMENT_POLICY_INVALID = "enrollment_policy_invalid", 422, "The enrollment policy is not valid";
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", 422, "The idempotency key belongs to another request";
+    SCRIPT_REFUSED = "script_refused", 422, "The script is not one that devices would run";
     STAGES_INVALID = "stages_invalid", 422, "The stages cannot be meant";
     PRUNE_REQUIRED = "prune_required", 422, "The plan would delete, and that was not asked for";
     DELETION_BUDGET_EXCEEDED = "deletion_budget_exceeded", 422, "The plan deletes more than the budget allows";

@@ -43,6 +43,9 @@ scopes! {
     GroupRead = "group:read", "See dynamic groups, their members, and why a device is in them.";
     GroupWrite = "group:write", "Make, change and delete dynamic groups.";
     CommandRead = "command:read", "See commands and their receipts.";
+    OutputRead = "output:read", "Read what commands printed and collected: logs, files, outputs of scripts.";
+    ScriptRead = "script:read", "See scripts.";
+    ScriptWrite = "script:write", "Add and remove scripts that devices may run.";
     CommandWrite = "command:write", "Send commands and cancel them.";
     ApprovalWrite = "approval:write", "Hand in approvals of what is destructive, reject it, and release what was held.";
     HaltWrite = "halt:write", "Stop the delivery of commands, and let it go on.";

@@ -41,7 +41,7 @@ pub use operation::{
     expire_overdue as expire_operations, get as operation, halt_of, list as operations, needs_people,
     release_due, waiting_of_device,
 };
-pub use receipts::accept_receipt;
+pub use receipts::{accept_receipt, receipt};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;
@@ -134,6 +134,9 @@ pub(crate) fn queue(
     kind.check_for(device.ownership)
         .map_err(|why| INVALID.detail(format!("{}: {why}.", device.name)))?;
     let (tenant, at) = (tx.tenant(), tx.at());
+    if let CommandKind::RunScript { sha256, .. } = kind {
+        crate::scripts::require(tx, tenant, sha256)?;
+    }
     let approved = release.and_then(|release| release.approved);
     let is_approved = approved.is_some_and(|approved| {
         approved.statement.kind == *kind

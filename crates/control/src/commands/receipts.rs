@@ -4,10 +4,12 @@ use muster_model::{
     CommandState, DeviceId, TenantId,
     command::{self, CommandEvent},
 };
+use muster_storage::Tx;
 use muster_trust::{
     dsse::Envelope,
+    encoding::from_strict_json,
     key::PublicKey,
-    statement::{self, ReceiptStatement},
+    statement::{self, ReceiptStatement, Statement as _},
 };
 
 use super::{Command, rules, store};
@@ -60,6 +62,17 @@ pub fn accept_receipt(
     Ok(receipt.command_id)
 }
 
+/// What the device said of a command's end; nothing before it did. Its signature was checked when it came.
+pub fn receipt(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: muster_model::CommandId,
+) -> Result<Option<ReceiptStatement>, Problem> {
+    let envelope = store::receipt_envelope(tx, tenant, id)?;
+    let envelope = envelope.and_then(|text| serde_json::from_str::<Envelope>(&text).ok());
+    Ok(envelope.and_then(|envelope| from_strict_json(&envelope.payload, ReceiptStatement::MAX_BYTES).ok()))
+}
+
 fn complete(
     tx: &mut LoggedTx<'_>,
     tenant: TenantId,
@@ -74,6 +87,8 @@ fn complete(
         "code": receipt.code,
         "detail": receipt.detail,
         "at": receipt.at,
+        "output_bytes": receipt.output.as_ref().map(String::len),
+        "output_sha256": receipt.output_sha256,
     });
     let envelope =
         serde_json::to_string(envelope).map_err(|_| MALFORMED.detail("The receipt is not readable."))?;

@@ -41,6 +41,7 @@ statements! {
     ENDED_BEFORE = "SELECT tenant_id, command_id FROM commands_command WHERE completed_at < $1 \
         ORDER BY completed_at LIMIT $2";
     FORGET_COMMAND = "DELETE FROM commands_command WHERE tenant_id = $1 AND command_id = $2";
+    RECEIPT_ENVELOPE = "SELECT receipt_envelope FROM commands_command WHERE tenant_id = $1 AND command_id = $2";
     COMPLETE = "UPDATE commands_command SET state = $4, completed_at = $5, receipt = $6, receipt_envelope = $7 \
         WHERE tenant_id = $1 AND command_id = $2 AND device_id = $3 AND completed_at IS NULL";
     END = "UPDATE commands_command SET state = $3, completed_at = $4, because = $5 \
@@ -256,6 +257,16 @@ pub fn complete(
             &envelope,
         ],
     )
+}
+
+/// The receipt as the device signed it (DSSE, JSON).
+pub fn receipt_envelope(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: CommandId,
+) -> Result<Option<String>, StorageError> {
+    let found = tx.query_opt(&RECEIPT_ENVELOPE, &[&tenant.uuid(), &id.uuid()], |row| row.get(0))?;
+    Ok(found.flatten())
 }
 
 /// Ends a command without a receipt; answers 0 when it had ended.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_model::{AttestationLevel, DeviceId, Platform, TenantId, Timestamp, TokenId};
+use muster_model::{AttestationLevel, DeviceId, Ownership, Platform, TenantId, Timestamp, TokenId};
 use muster_trust::{
     entry::{Actor, ActorKind},
     key::sha256,
@@ -105,6 +105,7 @@ pub struct Enrolled {
     pub epoch: u32,
     pub state: DeviceState,
     pub level: AttestationLevel,
+    pub ownership: Ownership,
     /// The device certificate and its authority's, DER.
     pub chain: Vec<Vec<u8>>,
 }
@@ -187,6 +188,7 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
             epoch: admitted.epoch,
             state: admitted.state,
             level: applicant.level,
+            ownership: applicant.ownership,
             chain: Vec::new(),
         };
         Ok((enrolled, issued))
@@ -263,6 +265,7 @@ fn repeat(
         epoch: device.epoch,
         state: device.state,
         level: device.attestation_level,
+        ownership: device.ownership,
         chain: Vec::new(),
     };
     Ok((enrolled, issued))

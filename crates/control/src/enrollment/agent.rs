@@ -337,5 +337,6 @@ async fn answer(app: &App, tenant: TenantId, enrolled: Enrolled) -> Result<Enrol
             DeviceState::Quarantined | DeviceState::Retired => EnrollmentState::Quarantined,
         },
         attestation_level: enrolled.level,
+        ownership: enrolled.ownership,
     })
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use muster_attest::testing::{EkKind, Maker, SoftwareTpm};
 use muster_channel_agent::ContentType;
+use muster_model::Ownership;
 use muster_trust::key::SigningKey;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt as _;
@@ -164,7 +165,7 @@ async fn ready_device(
     let uuid = plan.device_uuid.to_string();
     let token = shared
         .admin
-        .enrollment_token(&uuid, &plan.serial(), &plan.owner())
+        .enrollment_token(&uuid, &plan.serial(), &plan.owner(), Ownership::Company)
         .await?;
     let tpm = (kind == Enrollment::Tpm).then(|| SoftwareTpm::new(maker, EkKind::P256));
     let key = match &tpm {

@@ -51,9 +51,10 @@ pub enum CommandKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
-    /// Unlocks what `lock` locked. `noop` when nothing is locked.
+    /// Unlocks what `lock` locked, but not in lost mode. `noop` when nothing is locked.
     Unlock {},
-    /// Makes the next sign-in choose a new passcode; the old one ends. `noop` when one is to be chosen already.
+    /// Makes everybody choose a new passcode at the next sign-in; whether the old one serves once more for that, the platform
+    /// decides. `noop` when one is to be chosen already.
     ClearPasscode {},
     /// `noop` when a restart is planned already.
     Restart {
@@ -67,7 +68,7 @@ pub enum CommandKind {
     },
     /// Removes data for good. `noop` when the device was wiped in this enrollment.
     Wipe { mode: WipeMode },
-    /// The device leaves the management and forgets what it was given. `noop` when it has left.
+    /// The device leaves the management: what is managed is taken back, and its identity is forgotten. `noop` when it has left.
     Unenroll {},
     /// Locks the device to one screen that says whom to call. `noop` when it shows the same.
     LostModeOn {
@@ -88,7 +89,7 @@ pub enum CommandKind {
     },
     /// `noop` when the package is not there.
     RemoveApp { package: PackageName },
-    /// `noop` when there is no newer version.
+    /// `noop` when there is no newer version; fails where the package is not there.
     UpdateApp { package: PackageName },
     /// Runs a script that the policy signer signed. `noop` never: a script knows its own condition.
     RunScript {

@@ -41,6 +41,7 @@ mod log_search;
 mod log_tamper;
 mod nodes;
 mod oauth;
+mod outputs;
 mod policy;
 mod policy_compile;
 mod policy_test;

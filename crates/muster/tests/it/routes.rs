@@ -277,7 +277,11 @@ async fn a3_authentication_comes_before_the_body() {
 async fn a9_unknown_fields_are_refused() {
     let server = Server::start(Options::default()).await;
     let api = server.api().await;
-    let bodies: [(&str, Value); 12] = [
+    let bodies: [(&str, Value); 13] = [
+        (
+            "/scripts",
+            serde_json::json!({"name": "n", "interpreter": "sh", "text": "id"}),
+        ),
         ("/groups", serde_json::json!({"name": "n", "include": "true"})),
         ("/groups/preview", serde_json::json!({"include": "true"})),
         ("/plan", serde_json::json!({"format": 1, "policies": []})),

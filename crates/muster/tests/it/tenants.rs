@@ -112,6 +112,13 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         (group["state"] == "ready" && group["members"] == 1).then_some(())
     })
     .await;
+    let script = api
+        .post(
+            "/scripts",
+            &json!({"name": format!("{name}-script"), "interpreter": "sh", "text": "id"}),
+        )
+        .await
+        .expect(201);
     let text = |value: &Value| value.as_str().expect("an id is text").to_owned();
     let ids = BTreeMap::from([
         ("clients", vec![text(&client["client_id"])]),
@@ -128,6 +135,7 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         ("operations", vec![text(&operation["operation_id"])]),
         ("policies", vec![text(&policy["id"]), name.to_owned()]),
         ("rollouts", vec![text(&rollout["rollout_id"])]),
+        ("scripts", vec![text(&script["sha256"])]),
     ]);
     Furnished { ids, device }
 }
@@ -136,6 +144,7 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
 fn nothing_like(id: &str) -> String {
     match id.split_once('_') {
         Some((prefix, hex)) if hex.len() == 32 => format!("{prefix}_{}", "0".repeat(31) + "1"),
+        None if id.len() == 64 => "0".repeat(63) + "1",
         _ if uuid::Uuid::parse_str(id).is_ok() => uuid::Uuid::new_v4().to_string(),
         _ => "nothing-of-this-name".to_owned(),
     }
@@ -196,6 +205,7 @@ async fn seen(api: &Api) -> Vec<Value> {
         "operations",
         "policies",
         "rollouts",
+        "scripts",
     ] {
         all.extend(api.list(&format!("/{list}")).await);
     }
@@ -221,7 +231,10 @@ async fn t1_every_id_of_another_tenant_is_as_if_it_did_not_exist() {
         let of_a = furnish(&two.a, &two.server.admin, "alpha").await;
         let before = seen(&two.a).await;
         let mut crossed = 0;
-        for route in all().into_iter().filter(|route| route.path.contains("{id}")) {
+        for route in all()
+            .into_iter()
+            .filter(|route| route.path.contains("{id}") || route.path.contains("{sha256}"))
+        {
             for (noun, ids) in &of_a.ids {
                 for id in ids {
                     let foreign = call(&two.b, &route, &route.filled_with(id)).await;
@@ -365,6 +378,7 @@ async fn t4_lists_counts_and_searches_show_nothing_foreign() {
             "groups",
             "policies",
             "rollouts",
+            "scripts",
         ] {
             assert_eq!(
                 two.b.list(&format!("/{list}")).await,

@@ -24,6 +24,7 @@ fn receipt() -> ReceiptStatement {
         code: None,
         at: at(5),
         output: None,
+        output_sha256: None,
     }
 }
 

@@ -9,7 +9,7 @@ use muster_model::settings::SettingValue;
 use super::effects::{self, Effect};
 use super::files::{FileError, Root};
 use super::managed::{self, Managed, ManagedFile, ManagedStore, OWNED_MARK};
-use super::settings::{self, Enforcer, passcode_max_age_days};
+use super::settings::{self, Enforcer, apps_required, passcode_max_age_days};
 use super::tools::Tools;
 
 /// Longest explanation in a report.
@@ -277,6 +277,9 @@ fn write(
     }
     for step in &steps {
         note_pending(machine.root, &mut managed, step);
+    }
+    for package in apps_required::missing(machine) {
+        managed.note_package(&package);
     }
     if managed != before {
         store.save(&managed)?;

@@ -158,6 +158,26 @@ impl Root {
         })
     }
 
+    /// Whether another program holds a record lock on a file, as dpkg and apt do while they work (fcntl(2)). A file that is
+    /// not there, or cannot be asked, is not locked.
+    pub(crate) fn is_locked(&self, path: &str) -> bool {
+        let Ok(fd) = self.resolve(path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY) else {
+            return false;
+        };
+        // Closing the file gives the lock back.
+        let asked = rustix::fs::fcntl_lock(&fd, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+        matches!(asked, Err(Errno::AGAIN | Errno::ACCESS))
+    }
+
+    /// Where an open file lies on the machine, whatever links led to it; nothing where it lies nowhere any more.
+    pub(crate) fn path_of(&self, file: &File) -> Option<String> {
+        use std::os::fd::AsRawFd as _;
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+        let inside = link.strip_prefix(&self.path).ok()?;
+        let text = format!("/{}", inside.to_str()?);
+        (!text.ends_with(" (deleted)")).then_some(text)
+    }
+
     pub(crate) fn exists(&self, path: &str) -> bool {
         self.resolve(path, OFlags::PATH).is_ok()
     }

@@ -89,7 +89,13 @@ pub(crate) struct Managed {
     pub made_folders: BTreeSet<String>,
     /// Accounts whose maximum password age was changed: name to what it was (`-1` = never).
     pub password_ages: BTreeMap<String, i64>,
+    /// Packages that were not there before Muster asked for them.
+    #[serde(default)]
+    pub packages: BTreeSet<String>,
 }
+
+/// Packages that are remembered.
+const PACKAGES_MAX: usize = 4096;
 
 /// Where the record lives.
 #[derive(Clone, Debug)]
@@ -147,6 +153,11 @@ impl ManagedStore {
 }
 
 impl Managed {
+    /// Remembers a package that Muster is about to install; true where that is news.
+    pub(crate) fn note_package(&mut self, name: &str) -> bool {
+        self.packages.len() < PACKAGES_MAX && self.packages.insert(name.to_owned())
+    }
+
     fn new() -> Managed {
         Managed {
             format: FORMAT,

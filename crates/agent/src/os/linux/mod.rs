@@ -12,7 +12,8 @@ mod settings;
 mod tools;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use muster_model::command::CommandKind;
 use muster_model::facts::Facts;
@@ -20,7 +21,7 @@ use muster_model::report::SettingReport;
 use muster_model::settings::SettingValue;
 use muster_model::time::Timestamp;
 
-use super::{ExecOutcome, HardwareFacts};
+use super::{ExecOutcome, HardwareFacts, Order};
 use files::Root;
 use managed::ManagedStore;
 use tools::Tools;
@@ -31,6 +32,9 @@ pub(super) struct Linux {
     root: Root,
     tools: Tools,
     store: ManagedStore,
+    /// Held by whoever changes what is managed: commands run beside the policy.
+    records: Mutex<()>,
+    state_dir: PathBuf,
 }
 
 impl Linux {
@@ -41,6 +45,8 @@ impl Linux {
             root,
             tools,
             store: ManagedStore::new(state_dir),
+            records: Mutex::new(()),
+            state_dir: state_dir.to_owned(),
         }
     }
 
@@ -64,6 +70,7 @@ impl Linux {
     }
 
     pub(super) fn apply(&self, settings: &BTreeMap<String, SettingValue>) -> BTreeMap<String, SettingReport> {
+        let _turn = self.records.lock();
         enforce::apply(self.view(settings), &self.store)
     }
 
@@ -74,12 +81,22 @@ impl Linux {
         enforce::read_back(self.view(settings))
     }
 
-    pub(super) fn execute(&self, kind: &CommandKind) -> ExecOutcome {
-        commands::execute(kind, &self.root, self.tools)
+    pub(super) fn execute(&self, order: &Order<'_>) -> ExecOutcome {
+        commands::execute(order, self.site())
     }
 
     pub(super) fn already_true(&self, kind: &CommandKind) -> bool {
-        commands::already_true(kind, &self.root, self.tools)
+        commands::already_true(kind, self.site())
+    }
+
+    fn site(&self) -> commands::Site<'_> {
+        commands::Site {
+            root: &self.root,
+            tools: self.tools,
+            store: &self.store,
+            records: &self.records,
+            state_dir: &self.state_dir,
+        }
     }
 
     fn view<'m>(&'m self, settings: &'m BTreeMap<String, SettingValue>) -> enforce::Machine<'m> {

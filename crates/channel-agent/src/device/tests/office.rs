@@ -1,15 +1,17 @@
 //! The other side of the wire for tests: a tenant with real keys and a real log, and a device that keeps what it must.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use muster_model::command::CommandKind;
+use muster_model::attestation::Ownership;
+use muster_model::command::{CommandKind, ReceiptOutcome};
 use muster_model::id::{CommandId, DeviceId, EntryId, PolicyId, TenantId};
 use muster_model::platform::Platform;
 use muster_model::report::{SettingReport, SettingState};
 use muster_model::settings::SettingValue;
 use muster_model::text::VersionLabel;
 use muster_model::time::Timestamp;
+use muster_trust::approval::{ApprovalProof, ApprovedBatch, BatchStatement, TargetList};
 use muster_trust::bundle::{self, BundleSource};
 use muster_trust::checkpoint::{self, CheckpointBody};
 use muster_trust::dsse::{self, Envelope};
@@ -18,14 +20,14 @@ use muster_trust::key::{Digest, SigningKey, sha256};
 use muster_trust::merkle::{self, BuildError, Frontier, Hash, Node};
 use muster_trust::obey::Trust;
 use muster_trust::proof::LoggedProof;
-use muster_trust::root::{ApprovalRules, DEFAULT_BUDGETS, Role, RoleKeys, RootDocument};
+use muster_trust::root::{ApprovalRules, Approver, DEFAULT_BUDGETS, Role, RoleKeys, RootDocument};
 use muster_trust::statement::{
-    self, CommandStatement, DesiredBundle, DesiredStateStatement, PolicyReportStatement, ReceiptStatement,
-    state_digest,
+    self, CommandStatement, DesiredBundle, DesiredStateStatement, Interpreter, PolicyReportStatement,
+    ReceiptStatement, ScriptStatement, state_digest,
 };
 use serde_json::json;
 
-use super::super::{Action, Begin, DeviceCore, DeviceIdentity, Execution};
+use super::super::{Action, Begin, Departed, DeviceCore, DeviceIdentity, Execution};
 use crate::Base64Bytes;
 use crate::checkin::{CheckinRequest, CheckinResponse, CheckpointUpdate};
 use crate::clock::ClockReading;
@@ -48,6 +50,8 @@ pub struct Activated {
 pub struct Due {
     pub statement: CommandStatement,
     pub envelope: Envelope,
+    pub approval: Option<ApprovalProof>,
+    pub script: Option<Envelope>,
     index: u64,
 }
 
@@ -66,6 +70,10 @@ pub struct Office {
     pub sequence: u64,
     pub queue: Vec<Due>,
     pub desired: Vec<Activated>,
+    pub ownership: Ownership,
+    /// Every receipt that came.
+    pub receipts: Vec<ReceiptStatement>,
+    approver: SigningKey,
     ids: u8,
 }
 
@@ -91,6 +99,9 @@ impl Office {
             sequence: 0,
             queue: Vec::new(),
             desired: Vec::new(),
+            ownership: Ownership::Company,
+            receipts: Vec::new(),
+            approver: key(5),
             ids: 10,
         };
         office.append("device.enrolled", json!({}));
@@ -113,10 +124,17 @@ impl Office {
             (Role::Policy, &self.policy),
             (Role::Action, &self.action),
             (Role::Log, &self.log),
+            (Role::Approver, &self.approver),
         ];
         let role = |key: &SigningKey| RoleKeys {
             keys: [key.key_id()].into(),
             threshold: 1,
+        };
+        let approver = Approver {
+            person: "Ada".parse().expect("a name"),
+            accounts: Default::default(),
+            added_at: Timestamp::from_unix_seconds(START_SECONDS - 7 * 86_400),
+            passkey: None,
         };
         let document = RootDocument {
             tenant: self.tenant,
@@ -131,7 +149,7 @@ impl Office {
             log_origin: checkpoint::origin(self.tenant),
             budgets: DEFAULT_BUDGETS,
             device_ca_sha256: Vec::new(),
-            approvers: BTreeMap::new(),
+            approvers: BTreeMap::from([(self.approver.key_id(), approver)]),
             approval: ApprovalRules::default(),
             restore_epoch: 0,
         };
@@ -224,8 +242,69 @@ impl Office {
         self.queue.push(Due {
             statement,
             envelope,
+            approval: None,
+            script: None,
             index,
         });
+        id
+    }
+
+    /// Queues what somebody approved for this device alone, to begin in so many seconds.
+    pub fn approved(&mut self, kind: CommandKind, delay_seconds: u64) -> CommandId {
+        let targets = TargetList::new([(self.device_id, 1)]);
+        let statement = BatchStatement {
+            tenant: self.tenant,
+            operation: self.device_id.uuid(),
+            kind: kind.clone(),
+            count: 1,
+            targets_root: targets.root(),
+            per_hour: 5,
+            fleet: 10,
+            requested_by: "usr_boss".to_owned(),
+            requested_at: self.now(),
+            not_before: self.now().plus(Duration::from_secs(delay_seconds)),
+            expires_at: self.now().plus(Duration::from_secs(86_400)),
+            restore_epoch: 0,
+            reason: None,
+        };
+        let mut batch = ApprovedBatch::new(&statement).expect("the batch is valid");
+        batch.add(batch.approve(&self.approver).expect("the key signs"));
+        self.sequence += 1;
+        let (sequence, digest) = (self.sequence, batch.sha256());
+        let id = self.command_with(kind, |command| {
+            command.sequence = sequence;
+            command.batch = Some(digest);
+            command.expires_at = command.issued_at.plus(Duration::from_secs(86_400));
+        });
+        let path = targets.path(0).expect("it is on the list");
+        let due = self.queue.last_mut().expect("just queued");
+        due.approval = Some(ApprovalProof {
+            batch,
+            position: 0,
+            path,
+        });
+        id
+    }
+
+    /// Queues a script that `signer` signed; the policy key's owner where there is none.
+    pub fn script(&mut self, text: &str, signer: Option<&SigningKey>) -> CommandId {
+        let statement = ScriptStatement {
+            tenant: self.tenant,
+            name: "test".parse().expect("a name"),
+            interpreter: Interpreter::Sh,
+            text: text.to_owned(),
+            timeout_seconds: 10,
+            output_bytes_max: 1000,
+        };
+        let script = statement::sign(&statement, &[signer.unwrap_or(&self.policy)]).expect("it signs");
+        let sha256 = sha256(&script.payload).to_hex();
+        let kind = CommandKind::RunScript {
+            sha256: sha256.parse().expect("a digest"),
+            arguments: Vec::new(),
+            timeout_seconds: None,
+        };
+        let id = self.command(kind);
+        self.queue.last_mut().expect("just queued").script = Some(script);
         id
     }
 
@@ -297,8 +376,14 @@ impl Office {
             .iter()
             .map(|receipt| read_receipt(receipt).command_id)
             .collect();
-        self.queue
-            .retain(|due| !receipts.contains(&due.statement.command_id));
+        for receipt in &request.receipts {
+            let receipt = read_receipt(receipt);
+            // What was not now comes again.
+            self.queue.retain(|due| {
+                due.statement.command_id != receipt.command_id || receipt.outcome == ReceiptOutcome::NotNow
+            });
+            self.receipts.push(receipt);
+        }
         let mut response = self.offer(request.tree_size, request.state_digest);
         response.receipts_accepted = receipts;
         response
@@ -321,8 +406,8 @@ impl Office {
         let due = |due: &Due| DueCommand {
             envelope: due.envelope.clone(),
             proof: self.proof(due.index),
-            approval: None,
-            script: None,
+            approval: due.approval.clone(),
+            script: due.script.clone(),
         };
         let hashes = merkle::consistency_proof(tree_size, self.frontier.size(), self.read())
             .expect("both sizes exist");
@@ -351,6 +436,7 @@ impl Office {
             device_id: self.device_id,
             epoch: 1,
             platform: Platform::Linux,
+            ownership: self.ownership,
         };
         let mut device = Device {
             core: None,
@@ -363,6 +449,8 @@ impl Office {
             refused: Vec::new(),
             inventories: 0,
             renewals: 0,
+            outcomes: VecDeque::new(),
+            departed: None,
         };
         device.core = Some(DeviceCore::new(identity, "0.1.0", trust, &device.reading()));
         device
@@ -395,6 +483,9 @@ pub struct Device {
     pub refused: Vec<String>,
     pub inventories: u32,
     pub renewals: u32,
+    /// What the next commands end with, the first first; done, where nothing is left.
+    pub outcomes: VecDeque<Execution>,
+    pub departed: Option<Departed>,
 }
 
 impl Device {
@@ -472,6 +563,7 @@ impl Device {
                     let next = self.with(|core, reading, sign| core.on_bundle(sha256, &bytes, reading, sign));
                     self.perform(next, office);
                 }
+                Action::Apply { .. } if self.core().departed().is_some() => {}
                 Action::Apply { settings } => {
                     self.report(&settings);
                     self.applied.push(settings);
@@ -479,6 +571,7 @@ impl Device {
                 Action::ReadBack { settings } => self.report(&settings),
                 Action::SendInventory => self.inventories += 1,
                 Action::Renew => self.renewals += 1,
+                Action::Depart { how } => self.departed = Some(how),
             }
         }
     }
@@ -487,7 +580,8 @@ impl Device {
         if let Begin::Run(statement) = self.with(|core, reading, sign| core.begin(command_id, reading, sign))
         {
             self.executed.push(statement.command_id);
-            self.with(|core, reading, sign| core.on_executed(command_id, Execution::done(), reading, sign));
+            let execution = self.outcomes.pop_front().unwrap_or_else(Execution::done);
+            self.with(|core, reading, sign| core.on_executed(command_id, execution, reading, sign));
         }
     }
 

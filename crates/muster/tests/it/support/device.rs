@@ -478,6 +478,7 @@ impl Obedient {
             device_id: enrolled.device_id,
             epoch: enrolled.epoch,
             platform: Platform::Linux,
+            ownership: enrolled.ownership,
         };
         let begun = Instant::now();
         let core = DeviceCore::new(identity, "1.2.3", trust, &reading(begun));
@@ -584,6 +585,7 @@ impl Obedient {
                     let bytes = self.download(sha256).await;
                     waiting.extend(self.take_bundle(sha256, &bytes));
                 }
+                Action::Apply { .. } | Action::ReadBack { .. } if self.core.departed().is_some() => {}
                 Action::Apply { settings } | Action::ReadBack { settings } => {
                     let reports = settings.into_iter().map(verified).collect();
                     let (reading, key) = (self.reading(), Arc::clone(&self.device.applicant.key));
@@ -594,7 +596,7 @@ impl Obedient {
                     self.device.send_facts().await;
                     self.core.on_inventory_sent(sha256(b"facts"));
                 }
-                Action::Renew => {}
+                Action::Renew | Action::Depart { .. } => {}
             }
         }
     }

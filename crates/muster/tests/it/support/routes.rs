@@ -50,6 +50,7 @@ impl Route {
             "operations" => "00000000-0000-0000-0000-000000000000".to_owned(),
             "policies" => id("pol"),
             "rollouts" => id("rol"),
+            "scripts" => "0".repeat(64),
             _ => String::new(),
         };
         self.filled_with(&of_kind)
@@ -60,6 +61,7 @@ impl Route {
         let path = self
             .path
             .replace("{id}", id)
+            .replace("{sha256}", id)
             .replace("{version}", "2026.05")
             .replace("{policy}", "base")
             .replace("{subject}", "rule")

@@ -11,6 +11,7 @@ mod users;
 
 pub(crate) use disks::disks;
 pub(crate) use hardware::{Claims, claims};
+pub(crate) use network::interfaces;
 pub(crate) use packages::{is_held, package_versions};
 pub(crate) use system::system;
 

@@ -21,7 +21,7 @@ struct Route {
     mask: u32,
 }
 
-pub(super) fn interfaces(root: &Root) -> Vec<Interface> {
+pub(crate) fn interfaces(root: &Root) -> Vec<Interface> {
     let root = super::describing(root, INTERFACES);
     let table = |path: &str| root.read(path).ok().flatten().unwrap_or_default();
     let routes = routes(&table("/proc/net/route"));

@@ -13,6 +13,7 @@ use super::super::facts;
 use super::super::files::{FileError, Root};
 use super::super::tools::{ToolError, Tools};
 
+const KEY: &str = "apps.required";
 pub(crate) const UNIT: &str = "muster-apps.service";
 const UNIT_FILE: &str = "/etc/systemd/system/muster-apps.service";
 /// Sorted early: of two records for one package with the same priority the first counts (apt_preferences(5)).
@@ -74,7 +75,7 @@ impl<'v> Package<'v> {
 }
 
 /// Debian policy manual, section 5.6.7. No option of a program begins like that.
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
     text.len() >= 2
         && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
@@ -82,7 +83,7 @@ pub(super) fn is_name(text: &str) -> bool {
 }
 
 /// Debian policy manual, section 5.6.12.
-fn is_version(text: &str) -> bool {
+pub(crate) fn is_version(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || ".+-:~".contains(c);
     text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(plain)
 }
@@ -120,6 +121,28 @@ pub(super) fn plan(machine: Machine<'_>, value: &SettingValue, plan: &mut Plan) 
         plan.own(UNIT_FILE, "#", &unit(&missing), 0o644, &[Effect::AppsInstall]);
     }
     refused
+}
+
+/// Names of the packages that are asked for and not there.
+pub(crate) fn missing(machine: Machine<'_>) -> Vec<String> {
+    let items = machine
+        .settings
+        .get(KEY)
+        .and_then(super::list)
+        .unwrap_or_default();
+    if items.is_empty() || no_apt(machine).is_some() {
+        return Vec::new();
+    }
+    let packages: Vec<Package<'_>> = items
+        .iter()
+        .filter_map(|item| Package::parse(item).ok())
+        .collect();
+    let installed = installed(machine.root, &packages);
+    packages
+        .iter()
+        .filter(|package| !installed.contains_key(package.name))
+        .map(|package| package.name.to_owned())
+        .collect()
 }
 
 /// What systemd runs: an argument vector, no shell. Nothing is removed to make room for a package.
@@ -225,11 +248,10 @@ pub(crate) fn install(root: &Root, tools: Tools) -> Result<(), ToolError> {
 #[cfg(test)]
 mod tests {
     use super::super::test_machine::TestMachine;
-    use super::{PIN_FILE, UNIT_FILE};
+    use super::{KEY, PIN_FILE, UNIT_FILE};
     use muster_model::report::SettingState;
     use serde_json::json;
 
-    const KEY: &str = "apps.required";
     const STATUS: &str = "/var/lib/dpkg/status";
     const BASH: &str = "Package: bash\nStatus: install ok installed\nVersion: 5.2-1\n\n";
 

@@ -157,7 +157,7 @@ pub(super) fn stale(machine: Machine<'_>, profile: Profile) -> Option<Finding> {
 }
 
 /// GVariant text of a string.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!(
         "'{}'",
         text.replace('\\', "\\\\")

@@ -49,6 +49,8 @@ pub(crate) mod usb_storage;
 mod vpn_profiles;
 mod wifi_networks;
 
+pub(crate) use dconf::quoted as quoted_for_dconf;
+
 use muster_model::platform::Platform;
 use muster_model::report::{SettingReport, SettingState};
 use muster_model::settings::{self, SettingValue, Support};
