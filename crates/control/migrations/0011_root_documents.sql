@@ -9,10 +9,3 @@ CREATE TABLE secrets_root_document (
     created_at BIGINT NOT NULL,
     PRIMARY KEY (tenant_id, version)
 );
-
--- Whoever held every scope holds the new ones as well.
-UPDATE access_client SET scopes = scopes || ' root:read root:write'
-    WHERE scopes LIKE '%device:write%' AND scopes LIKE '%policy:activate%' AND scopes LIKE '%client:write%'
-    AND scopes LIKE '%config:write%' AND scopes LIKE '%log:read%' AND scopes LIKE '%command:write%'
-    AND scopes LIKE '%token:write%' AND scopes LIKE '%rollout:write%' AND scopes LIKE '%group:write%'
-    AND scopes LIKE '%policy:write%' AND scopes LIKE '%client:read%' AND scopes LIKE '%config:read%';

@@ -109,6 +109,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "scripts_and_outputs",
         sql: include_str!("../migrations/0014_scripts_and_outputs.sql"),
     },
+    Migration {
+        version: 15,
+        name: "scopes",
+        sql: include_str!("../migrations/0015_scopes.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.

@@ -74,3 +74,21 @@ pub fn exists(name: &str) -> bool {
 pub fn every() -> String {
     ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_held_every_scope_before_holds_every_scope_after_the_newest_migration() {
+        let newest = crate::MIGRATIONS
+            .iter()
+            .rev()
+            .find(|migration| migration.sql.contains("UPDATE access_client SET scopes"));
+        let sql = newest.expect("scopes were added before").sql;
+        assert!(
+            sql.contains(&format!("SET scopes = '{}'", every())),
+            "a new scope needs a migration that adds it to administrators"
+        );
+    }
+}
