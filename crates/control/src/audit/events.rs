@@ -140,8 +140,9 @@ pub(super) fn of_entry(entry: &LogEntry) -> Option<SecurityEvent> {
     let priority = match (noun, verb) {
         ("security", "split_view" | "witness_conflict" | "archive_conflict") => Priority::Critical,
         (_, "bundle_tampered") => Priority::Critical,
-        ("security", _) | ("halt", _) => Priority::Warning,
-        ("command", "held" | "mass_detected" | "halted") => Priority::Warning,
+        ("security", _) | ("root", _) => Priority::Warning,
+        ("commands", "halted" | "halt_lifted") | ("operation", "stopped") => Priority::Warning,
+        ("operation", "approved" | "rejected" | "released") => Priority::Notice,
         (_, "change_refused" | "bundle_refused") => Priority::Notice,
         _ => return None,
     };

@@ -42,7 +42,7 @@ pub use proofs::{Head, LogHeads, consistency, entry_proof, head, place_proof, si
 pub use sequence::sequence;
 pub use split_view::{
     Reported, SPLIT_VIEWS_MAX, SplitView, Standing, is_reported, report as report_split_view,
-    split_view_seen, split_views, standing,
+    split_view_since, split_views, standing,
 };
 pub use store::{EntryRow, RefusedChange};
 pub use verify::{LogSummary, unpublished, verify_tenant};

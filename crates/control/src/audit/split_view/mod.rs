@@ -184,9 +184,14 @@ fn enter(tx: &mut LoggedTx<'_>, standing: Standing, root: &Hash, view: &SplitVie
     Ok(true)
 }
 
-/// A split view that a device proved, if there is one: while there is, what cannot be undone should not be sent.
-pub fn split_view_seen(tx: &mut Tx, tenant: TenantId) -> Result<Option<SplitView>, Problem> {
-    Ok(store::list(tx, tenant, 1)?.into_iter().next())
+/// A split view that a device proved since a time, if there is one: while there is, what cannot be undone is not sent.
+pub fn split_view_since(
+    tx: &mut Tx,
+    tenant: TenantId,
+    since: Timestamp,
+) -> Result<Option<SplitView>, Problem> {
+    let views = split_views(tx, tenant)?.into_iter();
+    Ok(views.into_iter().find(|view| view.seen_at >= since))
 }
 
 /// Every split view that is kept, at most [`SPLIT_VIEWS_MAX`].

@@ -104,6 +104,13 @@ pub fn release(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<bool, Problem> {
             }
         },
     };
+    // Whoever holds the root keys has looked at it when there is a newer root document.
+    let since = tx.keys().root.issued_at;
+    if approved.is_some() && audit::split_view_since(tx, tenant, since)?.is_some() {
+        let because =
+            "a device has seen another history of the log: publish a root document when it is settled";
+        return stop(tx, operation, at.plus(HOUR / 60), because);
+    }
     let room = match &approved {
         None => STEP_TARGETS,
         Some(approved) => {
