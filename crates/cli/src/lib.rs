@@ -359,6 +359,8 @@ mod tests {
             "approver reject opr_1 --reason wrong",
             "operation list --state awaiting_approval",
             "operation targets opr_1 --all",
+            "operation cancel opr_1 --reason wrong --yes",
+            "operation release opr_1",
             "operation watch opr_1 --timeout 1h",
             "halt",
             "halt --reason stolen",

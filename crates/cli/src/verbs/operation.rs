@@ -10,9 +10,7 @@ use crate::output::{Printer, Sheet, or_dash, plain};
 use crate::progress::{self, Pace};
 
 /// States in which an operation stays.
-const OVER: [&str; 4] = ["done", "rejected", "cancelled", "expired"];
-/// Counts of devices that still have something before them.
-const UNDER_WAY: [&str; 4] = ["pending", "queued", "delivered", "held"];
+const OVER: [&str; 4] = ["completed", "rejected", "cancelled", "expired"];
 
 /// Verbs of operations.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -29,25 +27,36 @@ pub enum OperationCommand {
         paging: Paging,
     },
     /// Show an operation: what it is, who asked, who approved, how far it is
-    #[command(after_help = "Examples:\n  muster operation show opr_…")]
+    #[command(after_help = "Examples:\n  muster operation show 0192f3a8-…")]
     Show { operation: String },
     /// List the devices of an operation, in their order
-    #[command(after_help = "Examples:\n  muster operation targets opr_… --all")]
+    #[command(after_help = "Examples:\n  muster operation targets 0192f3a8-… --all")]
     Targets {
         operation: String,
         #[command(flatten)]
         paging: Paging,
     },
     /// Stop an operation: devices that have not begun never will
-    #[command(after_help = "Examples:\n  muster operation cancel opr_…")]
+    #[command(after_help = "Examples:\n  muster operation cancel 0192f3a8-…")]
     Cancel {
+        operation: String,
+        /// Written into the log
+        #[arg(long, default_value = "")]
+        reason: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Let an operation go on that was held because it is unusual
+    #[command(after_help = "Examples:\n  muster operation release 0192f3a8-…")]
+    Release {
         operation: String,
         /// Do not ask
         #[arg(long)]
         yes: bool,
     },
     /// Refuse an operation that waits for approvals
-    #[command(after_help = "Examples:\n  muster operation reject opr_… --reason 'wrong list'")]
+    #[command(after_help = "Examples:\n  muster operation reject 0192f3a8-… --reason 'wrong list'")]
     Reject {
         operation: String,
         /// Written into the log
@@ -58,7 +67,7 @@ pub enum OperationCommand {
         yes: bool,
     },
     /// Watch an operation until no device has anything before it
-    #[command(after_help = "Examples:\n  muster operation watch opr_… --timeout 1h")]
+    #[command(after_help = "Examples:\n  muster operation watch 0192f3a8-… --timeout 1h")]
     Watch {
         operation: String,
         /// Give up after this time
@@ -82,11 +91,22 @@ pub async fn run(command: OperationCommand, api: &Api, printer: &Printer) -> Res
             printer.next_page(answer.known.next_cursor.as_deref());
             Ok(())
         }
-        OperationCommand::Cancel { operation, yes } => {
+        OperationCommand::Cancel {
+            operation,
+            reason,
+            yes,
+        } => {
             printer.confirm(yes, "Devices that have not begun never will.", &operation)?;
-            let call = Call::post(&["operations", &operation, "cancel"]);
+            let call = Call::post(&["operations", &operation, "cancel"]).body(json!({"reason": reason}));
             api.send_quiet(call).await?;
             printer.note(&format!("{operation} is cancelled."));
+            Ok(())
+        }
+        OperationCommand::Release { operation, yes } => {
+            printer.confirm(yes, "What was held as unusual goes on.", &operation)?;
+            api.send_quiet(Call::post(&["operations", &operation, "release"]))
+                .await?;
+            printer.note(&format!("{operation} goes on."));
             Ok(())
         }
         OperationCommand::Reject {
@@ -153,14 +173,9 @@ async fn watch(
     }
 }
 
-/// Whether nothing more will happen: the operation ended, or every device of it did.
+/// Whether nothing more will happen.
 fn is_over(operation: &Operation) -> bool {
-    let left: u64 = UNDER_WAY
-        .iter()
-        .filter_map(|state| operation.progress.get(*state))
-        .sum();
-    let counted: u64 = operation.progress.values().sum();
-    OVER.contains(&operation.state.as_str()) || (left == 0 && counted > 0 && counted >= operation.count)
+    OVER.contains(&operation.state.as_str())
 }
 
 fn progress_line(operation: &Operation) -> String {
@@ -168,7 +183,7 @@ fn progress_line(operation: &Operation) -> String {
         .progress
         .iter()
         .filter(|(_, count)| **count > 0)
-        .map(|(state, count)| format!("{count} {state}"))
+        .map(|(state, count)| format!("{count} {}", state.replace('_', " ")))
         .collect();
     if parts.is_empty() {
         return "nothing yet".to_owned();
@@ -229,9 +244,23 @@ fn details(printer: &Printer, operation: &Operation) -> Sheet {
         ("asked", when(&operation.created_at)),
         ("asked by", Some(operation.created_by.clone())),
         ("reason", operation.reason.clone()),
-        ("begins", when(&operation.not_before)),
+        ("because", operation.because.clone()),
+        (
+            "begins",
+            operation
+                .approval
+                .as_ref()
+                .and_then(|approval| when(&approval.not_before)),
+        ),
         ("expires", when(&operation.expires_at)),
-        ("an hour", operation.per_hour.map(|count| count.to_string())),
+        (
+            "an hour",
+            operation
+                .approval
+                .as_ref()
+                .and_then(|approval| approval.per_hour)
+                .map(|count| count.to_string()),
+        ),
         ("approved by", approved(operation)),
         (
             "sha256",
@@ -262,29 +291,29 @@ fn targets(targets: &[Target]) -> Sheet {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
-    fn operation(state: &str, progress: &[(&str, u64)]) -> Operation {
-        Operation {
+    #[test]
+    fn an_operation_is_over_in_its_last_states_alone() {
+        let in_state = |state: &str| Operation {
             state: state.to_owned(),
-            count: 3,
-            progress: progress
-                .iter()
-                .map(|(state, count)| ((*state).to_owned(), *count))
-                .collect::<BTreeMap<_, _>>(),
             ..Operation::default()
+        };
+        for state in ["completed", "rejected", "cancelled", "expired"] {
+            assert!(is_over(&in_state(state)), "{state}");
+        }
+        for state in ["awaiting_approval", "held", "running", ""] {
+            assert!(!is_over(&in_state(state)), "{state}");
         }
     }
 
     #[test]
-    fn an_operation_is_over_when_no_device_has_anything_before_it() {
-        assert!(is_over(&operation("running", &[("done", 2), ("failed", 1)])));
-        assert!(is_over(&operation("rejected", &[])));
-        assert!(!is_over(&operation("running", &[("done", 2), ("held", 1)])));
-        assert!(!is_over(&operation("awaiting_approval", &[("pending", 3)])));
-        assert!(!is_over(&operation("awaiting_approval", &[])));
-        assert!(!is_over(&operation("running", &[("done", 2)])));
+    fn progress_is_said_in_words() {
+        let progress = [("done", 2), ("left_out", 1), ("failed", 0)];
+        let operation = Operation {
+            progress: progress.map(|(state, count)| (state.to_owned(), count)).into(),
+            ..Operation::default()
+        };
+        assert_eq!(progress_line(&operation), "2 done, 1 left out");
     }
 }

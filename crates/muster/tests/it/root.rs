@@ -19,6 +19,7 @@ use crate::support::{
     PATIENCE,
     api::Api,
     database::{each_database, on_postgres},
+    device::Device,
     eventually,
     machine::{Machine, Relay, ended, order},
     server::{
@@ -454,6 +455,79 @@ async fn approvers_are_named_in_a_ceremony_and_one_alone_is_said() {
     std::fs::write(office.path("next.json"), value.to_string()).expect("written");
     office.refused("root verify --in @next.json", "wrong").await;
     assert_healthy(&office.server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_people_approve_from_their_own_machines() {
+    each_database(async |options| {
+        let office = Office::open(options).await;
+        let device = Device::enroll(&office.api, &office.server.admin).await;
+        let mut from = "";
+        for person in ["ada", "bob"] {
+            office
+                .line(&format!("approver init --person {person} --out @{person}.pem --no-passphrase"))
+                .await;
+            office
+                .line(&format!(
+                    "root add-approver {from} --person {person} --key @{person}.pub --account usr_{person} --out @next.json"
+                ))
+                .await;
+            from = "--in @next.json";
+        }
+        office
+            .line("root set-approval --in @next.json --cool-down 0s --delay 0s --out @next.json")
+            .await;
+        office.line("root sign --in @next.json --key ROOT --yes").await;
+        office.line("root publish --in @next.json").await;
+        let path = format!("/devices/{}/commands", device.id());
+        let asked = office
+            .api
+            .post(&path, &json!({"type": "wipe", "mode": "full"}))
+            .await
+            .expect(202);
+        let operation = asked["operation_id"].as_str().expect("an id is text").to_owned();
+        let listed = everything(&office.line("approver list").await);
+        assert!(listed.contains(&operation), "{listed}");
+        let shown = everything(&office.line(&format!("approver show {operation}")).await);
+        assert!(shown.contains("1 devices verified") && shown.contains(&device.id()), "{shown}");
+        office
+            .line(&format!("approver approve {operation} --key @ada.pem --yes"))
+            .await;
+        // The second one never meets the network.
+        office
+            .line(&format!("approver show {operation} --out @request.json"))
+            .await;
+        office
+            .line("approver approve --request @request.json --key @bob.pem --out @approval.json --yes")
+            .await;
+        let said = everything(&office.line("approver send @approval.json").await);
+        assert!(said.contains("2 of 2 people"), "{said}");
+        let shown = office.api.get(&format!("/operations/{operation}")).await.ok();
+        assert_eq!(shown["state"], "running", "{shown}");
+        // A list that somebody changed on the way.
+        let text = std::fs::read_to_string(office.path("request.json")).expect("it is there");
+        let mut request: Value = serde_json::from_str(&text).expect("JSON");
+        request["targets"][0]["epoch"] = json!(2);
+        std::fs::write(office.path("request.json"), request.to_string()).expect("written");
+        office
+            .refused(
+                "approver approve --request @request.json --key @ada.pem --out @approval.json --yes",
+                "do not approve",
+            )
+            .await;
+        office.line(&format!("operation show {operation}")).await;
+        office.line(&format!("operation targets {operation}")).await;
+        office.line("halt --reason test").await;
+        let halted = everything(&office.line("halt show").await);
+        assert!(halted.contains("test"), "{halted}");
+        office.line("halt lift --reason over --yes").await;
+        office
+            .line(&format!("operation cancel {operation} --reason enough --yes"))
+            .await;
+        let shown = office.api.get(&format!("/operations/{operation}")).await.ok();
+        assert_eq!(shown["state"], "cancelled", "{shown}");
+    })
+    .await;
 }
 
 /// Simulated devices on the wire.

@@ -52,7 +52,7 @@ pub enum ApproverCommand {
     },
     /// Check an operation and its whole list of devices, and show what it would do
     #[command(
-        after_help = "Examples:\n  muster approver show opr_…\n  muster approver show opr_… --out request.json\n  muster approver \
+        after_help = "Examples:\n  muster approver show 0192f3a8-…\n  muster approver show 0192f3a8-… --out request.json\n  muster approver \
         show --request request.json"
     )]
     Show {
@@ -67,7 +67,7 @@ pub enum ApproverCommand {
     },
     /// Check an operation as `show` does, ask, and sign it
     #[command(
-        after_help = "Examples:\n  muster approver approve opr_… --key ada.pem\n  muster approver approve --request request.json \
+        after_help = "Examples:\n  muster approver approve 0192f3a8-… --key ada.pem\n  muster approver approve --request request.json \
         --key ada.pem --out approval.json"
     )]
     Approve {
@@ -92,7 +92,7 @@ pub enum ApproverCommand {
     #[command(after_help = "Examples:\n  muster approver send approval.json")]
     Send { file: PathBuf },
     /// Refuse an operation, for everybody
-    #[command(after_help = "Examples:\n  muster approver reject opr_… --reason 'wrong list'")]
+    #[command(after_help = "Examples:\n  muster approver reject 0192f3a8-… --reason 'wrong list'")]
     Reject {
         operation: String,
         /// Written into the log
@@ -341,7 +341,7 @@ fn value_of(request: &Request, review: &Review) -> Value {
 fn sheet(printer: &Printer, request: &Request, review: &Review, root: &RootDocument) -> Sheet {
     let statement = &review.statement;
     let now = clock::now();
-    let command = serde_json::to_value(&statement.kind).unwrap_or_default();
+    let command = serde_json::to_string(&statement.kind).unwrap_or_default();
     let time = |at: muster_model::Timestamp| printer.when(Some(&at.to_string()));
     let owners: Vec<String> = review
         .owners
@@ -360,7 +360,7 @@ fn sheet(printer: &Printer, request: &Request, review: &Review, root: &RootDocum
     let delay = std::time::Duration::from_secs(review.delay(now).as_secs());
     let fields = vec![
         ("operation", Some(request.operation.operation_id.clone())),
-        ("command", Some(command.to_string())),
+        ("command", Some(command)),
         (
             "devices",
             Some(format!(

@@ -26,10 +26,10 @@ pub struct Operation {
     pub count: u64,
     pub created_by: String,
     pub created_at: Option<String>,
-    pub reason: Option<String>,
-    pub not_before: Option<String>,
     pub expires_at: Option<String>,
-    pub per_hour: Option<u32>,
+    pub reason: Option<String>,
+    /// Why it is held or waits, or ended early.
+    pub because: Option<String>,
     pub approval: Option<ApprovalView>,
     pub progress: BTreeMap<String, u64>,
 }
@@ -43,6 +43,10 @@ pub struct ApprovalView {
     pub sha256: String,
     pub threshold: u32,
     pub people: Vec<Signer>,
+    pub per_hour: Option<u32>,
+    pub fleet: Option<u64>,
+    pub not_before: Option<String>,
+    pub expires_at: Option<String>,
 }
 
 /// Somebody who approved.
@@ -102,7 +106,7 @@ pub fn review(
         return Err("the statement is not the one whose SHA-256 the server names".to_owned());
     }
     check_standing(&statement, root, now)?;
-    check_shown(&statement, operation)?;
+    check_shown(&statement, operation, approval)?;
     check_targets(&statement, targets)?;
     let budget = root.budgets.destructive_per_hour(statement.fleet);
     if u64::from(statement.per_hour) > budget {
@@ -151,7 +155,11 @@ fn check_standing(statement: &BatchStatement, root: &RootDocument, now: Timestam
 }
 
 /// Whether the operation that is shown is the one of the statement.
-fn check_shown(statement: &BatchStatement, operation: &Operation) -> Result<(), String> {
+fn check_shown(
+    statement: &BatchStatement,
+    operation: &Operation,
+    approval: &ApprovalView,
+) -> Result<(), String> {
     let differs = |what: &str| {
         Err(format!(
             "what the server shows is not what would be signed: {what}"
@@ -170,7 +178,8 @@ fn check_shown(statement: &BatchStatement, operation: &Operation) -> Result<(), 
         return differs("the number of devices");
     }
     let times = [
-        ("when it begins", &operation.not_before, statement.not_before),
+        ("when it begins", &approval.not_before, statement.not_before),
+        ("when it expires", &approval.expires_at, statement.expires_at),
         ("when it expires", &operation.expires_at, statement.expires_at),
     ];
     for (what, shown, signed) in times {
@@ -181,11 +190,11 @@ fn check_shown(statement: &BatchStatement, operation: &Operation) -> Result<(), 
             return differs(what);
         }
     }
-    if operation
-        .per_hour
-        .is_some_and(|shown| shown != statement.per_hour)
-    {
+    if approval.per_hour.is_some_and(|shown| shown != statement.per_hour) {
         return differs("the number of devices an hour");
+    }
+    if approval.fleet.is_some_and(|shown| shown != statement.fleet) {
+        return differs("the size of the fleet");
     }
     let reason = statement.reason.as_ref().map(ToString::to_string);
     if operation.reason.is_some() && operation.reason != reason {
@@ -194,10 +203,9 @@ fn check_shown(statement: &BatchStatement, operation: &Operation) -> Result<(), 
     Ok(())
 }
 
-/// Whether an id of the API ends in the operation of the statement.
+/// Whether an id of the API is the operation of the statement.
 fn names(operation_id: &str, statement: &BatchStatement) -> bool {
-    let text = operation_id.rsplit('_').next().unwrap_or_default();
-    uuid::Uuid::parse_str(text).is_ok_and(|id| id == statement.operation)
+    uuid::Uuid::parse_str(operation_id).is_ok_and(|id| id == statement.operation)
 }
 
 /// Computes the root of the list anew from every device of it.
@@ -394,19 +402,21 @@ mod tests {
     fn operation(statement: &BatchStatement) -> Operation {
         let batch = ApprovedBatch::new(statement).expect("a statement");
         Operation {
-            operation_id: format!("opr_{}", statement.operation.simple()),
+            operation_id: statement.operation.to_string(),
             kind: "wipe".to_owned(),
             arguments: Map::from_iter([("mode".to_owned(), json!("full"))]),
             state: "awaiting_approval".to_owned(),
             count: statement.count,
-            not_before: Some(statement.not_before.to_string()),
             expires_at: Some(statement.expires_at.to_string()),
-            per_hour: Some(statement.per_hour),
             approval: Some(ApprovalView {
                 payload: to_base64(&batch.payload),
                 sha256: batch.sha256().to_string(),
                 threshold: 2,
                 people: Vec::new(),
+                per_hour: Some(statement.per_hour),
+                fleet: Some(statement.fleet),
+                not_before: Some(statement.not_before.to_string()),
+                expires_at: Some(statement.expires_at.to_string()),
             }),
             ..Operation::default()
         }
@@ -456,18 +466,23 @@ mod tests {
 
     #[test]
     fn a_payload_that_is_not_what_is_shown_is_refused() {
-        let lies: [(&str, Lie); 8] = [
+        fn of(shown: &mut Operation) -> &mut ApprovalView {
+            shown.approval.as_mut().expect("it needs approvals")
+        }
+        let lies: [(&str, Lie); 10] = [
             ("command", |shown| shown.kind = "restart".to_owned()),
             ("arguments", |shown| {
                 shown.arguments = Map::from_iter([("mode".to_owned(), json!("enterprise"))]);
             }),
             ("number of devices", |shown| shown.count = 2),
             ("expires", |shown| shown.expires_at = Some(at(9).to_string())),
-            ("begins", |shown| shown.not_before = Some("soon".to_owned())),
-            ("an hour", |shown| shown.per_hour = Some(1)),
+            ("expires", |shown| of(shown).expires_at = Some(at(9).to_string())),
+            ("begins", |shown| of(shown).not_before = Some("soon".to_owned())),
+            ("an hour", |shown| of(shown).per_hour = Some(1)),
+            ("fleet", |shown| of(shown).fleet = Some(1)),
             ("reason", |shown| shown.reason = Some("stolen".to_owned())),
             ("operation", |shown| {
-                shown.operation_id = format!("opr_{}", uuid::Uuid::from_u128(5).simple());
+                shown.operation_id = uuid::Uuid::from_u128(5).to_string();
             }),
         ];
         for (what, lie) in lies {
