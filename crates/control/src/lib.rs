@@ -85,6 +85,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "operations",
         sql: include_str!("../migrations/0010_operations.sql"),
     },
+    Migration {
+        version: 11,
+        name: "passkeys",
+        sql: include_str!("../migrations/0016_passkeys.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
