@@ -107,7 +107,12 @@ const fn danger(choice: Choice) -> Choice {
     }
 }
 
-const PACKAGE: Field = required(text("package", "Package", "as the device's package manager calls it", 255));
+const PACKAGE: Field = required(text(
+    "package",
+    "Package",
+    "as the device's package manager calls it",
+    255,
+));
 
 /// Every type, the often used ones first.
 pub const CHOICES: &[Choice] = &[
@@ -166,9 +171,19 @@ pub const CHOICES: &[Choice] = &[
         "Installs a package, or this version of it.",
         &[PACKAGE, text("version", "Version", "optional", 128)],
     ),
-    choice("update-app", "Update app", "Brings a package to its newest version.", &[PACKAGE]),
+    choice(
+        "update-app",
+        "Update app",
+        "Brings a package to its newest version.",
+        &[PACKAGE],
+    ),
     choice("remove-app", "Remove app", "Removes a package.", &[PACKAGE]),
-    choice("update-os", "Update OS", "Installs the updates of the operating system.", &[]),
+    choice(
+        "update-os",
+        "Update OS",
+        "Installs the updates of the operating system.",
+        &[],
+    ),
     choice(
         "update-agent",
         "Update agent",
@@ -180,7 +195,12 @@ pub const CHOICES: &[Choice] = &[
         "Run script",
         "Runs a script that the policy signer signed.",
         &[
-            required(text("sha256", "SHA-256 of the signed script", "64 hexadecimal digits", 64)),
+            required(text(
+                "sha256",
+                "SHA-256 of the signed script",
+                "64 hexadecimal digits",
+                64,
+            )),
             Field {
                 name: "arguments",
                 label: "Arguments",
@@ -220,7 +240,12 @@ pub const CHOICES: &[Choice] = &[
         ],
     ),
     choice("lost-mode-off", "Lost mode off", "Ends lost mode.", &[]),
-    choice("locate", "Locate", "Asks where the device is. Only in lost mode.", &[]),
+    choice(
+        "locate",
+        "Locate",
+        "Asks where the device is. Only in lost mode.",
+        &[],
+    ),
     danger(choice(
         "wipe",
         "Wipe",
@@ -383,6 +408,9 @@ mod tests {
         let kind = CommandKind::parse(br#"{"type":"collect-files","paths":["/a","/b"]}"#).expect("a command");
         assert_eq!(facts(&kind), [("Paths", "/a /b".to_owned())]);
         let wipe = CommandKind::Wipe { mode: WipeMode::Full };
-        assert_eq!((words(&wipe), facts(&wipe)), ("Wipe everything".to_owned(), Vec::new()));
+        assert_eq!(
+            (words(&wipe), facts(&wipe)),
+            ("Wipe everything".to_owned(), Vec::new())
+        );
     }
 }

@@ -107,6 +107,24 @@ pub fn is_account(text: &str) -> bool {
     (1..=MAX_ACCOUNT_CHARS).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
+/// The id of an account as statements and root documents write it: what is not a letter, digit or one of `._~@+-:` of ASCII
+/// is percent-encoded (RFC 3986 section 2.1), so that a person's name is one as well. What is longer is its SHA-256.
+pub fn account_of(actor: &str) -> String {
+    let mut account = String::with_capacity(actor.len());
+    for byte in actor.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'~' | b'@' | b'+' | b'-' | b':' => {
+                account.push(char::from(byte));
+            }
+            _ => account.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    if account.len() > MAX_ACCOUNT_CHARS {
+        return format!("sha256:{}", sha256(actor.as_bytes()).to_hex());
+    }
+    account
+}
+
 /// The leaf of a device: context, the 16 bytes of its id, and its enrollment epoch as 4 bytes, big end first.
 pub fn target_leaf(device: DeviceId, epoch: u32) -> Hash {
     let id = device.uuid();

@@ -93,12 +93,18 @@ impl Registration {
     /// The passkey, if it was made on this site for this challenge and its authenticator verified the user. Its key must be
     /// ECDSA P-256: nothing else is asked for.
     pub fn check(&self, party: &RelyingParty, challenge: &Digest) -> Result<NewPasskey, &'static str> {
-        check_client_data(&self.client_data_json, "webauthn.create", &party.origin, challenge)?;
+        check_client_data(
+            &self.client_data_json,
+            "webauthn.create",
+            &party.origin,
+            challenge,
+        )?;
         check_authenticator_data(&self.authenticator_data, &party.id)?;
         if self.authenticator_data[32] & CREDENTIAL_INCLUDED == 0 {
             return Err("the authenticator data has no credential");
         }
-        credential(&self.authenticator_data[HEADER_BYTES..]).ok_or("the credential is not one of an ECDSA P-256 key")
+        credential(&self.authenticator_data[HEADER_BYTES..])
+            .ok_or("the credential is not one of an ECDSA P-256 key")
     }
 }
 
@@ -111,8 +117,12 @@ fn credential(data: &[u8]) -> Option<NewPasskey> {
         return None;
     }
     let (credential_id, rest) = rest.split_at_checked(length)?;
-    let (x, rest) = rest.strip_prefix(COSE_BEFORE_X)?.split_at_checked(COORDINATE_BYTES)?;
-    let (y, _) = rest.strip_prefix(COSE_BEFORE_Y)?.split_at_checked(COORDINATE_BYTES)?;
+    let (x, rest) = rest
+        .strip_prefix(COSE_BEFORE_X)?
+        .split_at_checked(COORDINATE_BYTES)?;
+    let (y, _) = rest
+        .strip_prefix(COSE_BEFORE_Y)?
+        .split_at_checked(COORDINATE_BYTES)?;
     Some(NewPasskey {
         key: PublicKey::from_p256_point(&[&[0x04], x, y].concat()).ok()?,
         credential_id: credential_id.to_vec(),

@@ -17,6 +17,7 @@ use super::operation_card::{ByPasskey, Card, Viewer};
 use crate::{
     session::{Ask, Session, parse},
     shell::{Refusal, Section, Shell, page},
+    ui::{Badge, Tone},
 };
 
 /// Requests of a page.

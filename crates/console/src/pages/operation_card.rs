@@ -11,7 +11,7 @@ use muster_control::{
 use muster_model::{TenantId, Timestamp};
 use muster_storage::Tx;
 use muster_trust::{
-    approval::BatchStatement,
+    approval::{BatchStatement, account_of},
     key::sha256,
     root::{Role, RootDocument},
 };
@@ -78,7 +78,6 @@ pub struct Whose {
 /// What people approve, and who has.
 #[derive(Debug)]
 pub struct Consent {
-    pub sha256: String,
     pub per_hour: u32,
     pub first: When,
     pub last: When,
@@ -135,7 +134,10 @@ impl Card {
             is_own,
             asked: When::new(operation.created_at, now),
             expires: When::new(operation.expires_at, now),
-            reason: operation.reason.map(|reason| reason.to_string()).unwrap_or_default(),
+            reason: operation
+                .reason
+                .map(|reason| reason.to_string())
+                .unwrap_or_default(),
             because: operation.because,
             next: operation
                 .next_at
@@ -238,7 +240,6 @@ impl Consent {
         let passkeys = passkeys_of(tx, viewer.tenant, account)?;
         let challenge = sha256(&batch.approved().to_sign());
         Ok(Consent {
-            sha256: batch.sha256.to_string(),
             per_hour: statement.per_hour,
             first: When::new(statement.not_before, viewer.now),
             last: When::new(statement.slot(statement.count.saturating_sub(1)), viewer.now),
@@ -258,7 +259,7 @@ impl Consent {
             by_passkey: by_passkey(
                 viewer.root,
                 &passkeys,
-                statement.requested_by == account,
+                statement.requested_by == account_of(account),
                 challenge.as_bytes(),
             ),
         })

@@ -36,9 +36,9 @@ use crate::{
 pub use api::{BulkTarget, CommandView, Wanted, alarmed, ask_device, ask_devices, router};
 pub use operation::{
     Evidence, Halt, Lists, OPERATION_STATEMENTS, Operation, OperationState, OperationView, Progress, Target,
-    approve, cancel as cancel_operation, expire_overdue as expire_operations, get as operation, halt, halt_of,
-    let_go, lift_halt, list as operations, needs_people, progress, reject, release_due, statement_of,
-    targets_of, waiting_of_device,
+    approve, cancel as cancel_operation, expire_overdue as expire_operations, get as operation, halt,
+    halt_of, let_go, lift_halt, list as operations, needs_people, progress, reject, release_due,
+    statement_of, targets_of, waiting_of_device,
 };
 pub use receipts::accept_receipt;
 
