@@ -13,6 +13,13 @@
     text.textContent = Math.abs(seconds) < 10 ? "just now" : seconds < 0 ? `in ${span(-seconds)}` : `${span(seconds)} ago`;
   };
   setInterval(() => { for (const time of document.querySelectorAll("time")) relative(time); }, 10000);
+  // What begins soon counts down by the second.
+  const two = (number) => String(number).padStart(2, "0");
+  const countdown = (element) => {
+    const left = -Math.floor(Number(element.dataset.age) + performance.now() / 1000);
+    if (left > 0 && left < DAY) element.querySelector(".rel").textContent = `in ${Math.floor(left / HOUR)}:${two(Math.floor(left / MINUTE) % 60)}:${two(left % 60)}`;
+  };
+  setInterval(() => { for (const time of document.querySelectorAll("[data-countdown] time")) countdown(time); }, 1000);
 
   // A form is sent once. What cannot be taken back is asked about in a dialog, whose own button sends the form.
   document.addEventListener("submit", (event) => {

@@ -32,6 +32,7 @@ pub struct Addresses {
     pub theme: String,
     pub script: String,
     pub signin: String,
+    pub passkey: String,
     pub icon: String,
 }
 
@@ -44,6 +45,7 @@ pub static ADDRESSES: LazyLock<Addresses> = LazyLock::new(|| Addresses {
     theme: address("theme.js"),
     script: address("app.js"),
     signin: address("signin.js"),
+    passkey: address("passkey.js"),
     icon: address("icon.svg"),
 });
 
@@ -106,6 +108,7 @@ mod tests {
             &addresses.theme,
             &addresses.script,
             &addresses.signin,
+            &addresses.passkey,
             &addresses.icon,
         ] {
             let name = path.strip_prefix("/assets/").expect("it is under /assets/");

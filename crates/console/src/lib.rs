@@ -7,6 +7,7 @@ mod assets;
 mod charts;
 mod edge;
 mod form;
+mod kinds;
 mod markdown;
 mod pages;
 mod proof;

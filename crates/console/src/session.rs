@@ -12,11 +12,16 @@ use muster_control::{
         problem::{INVALID, NOT_FOUND, Problem, UNAUTHENTICATED},
         scope::Scopes,
     },
+    commands,
 };
 use muster_model::TenantId;
+use muster_storage::Scope;
 use serde::de::DeserializeOwned;
 
-use crate::shell::{Person, Refusal, Section, Shell, see_other};
+use crate::{
+    shell::{Halted, Person, Refusal, Section, Shell, see_other},
+    ui::{self, When},
+};
 
 /// What a form did, as the address of the next page carries it: a word of this list, never free text.
 const NOTICES: &[(&str, &str)] = &[
@@ -25,6 +30,40 @@ const NOTICES: &[(&str, &str)] = &[
         "The command is queued. A connected device gets it at once.",
     ),
     ("command-cancelled", "The command is cancelled."),
+    (
+        "command-asked",
+        "The command waits: people must look at it before a device gets it.",
+    ),
+    (
+        "operation-asked",
+        "It is asked. The devices get it as soon as nothing stands before it.",
+    ),
+    (
+        "approved",
+        "Your approval counts. It is stored, and devices will check it themselves.",
+    ),
+    (
+        "request-rejected",
+        "It is rejected. Nothing of it is carried out.",
+    ),
+    ("released", "It is released. Its commands are being made."),
+    (
+        "operation-cancelled",
+        "It is cancelled. What no device was handed is not carried out.",
+    ),
+    (
+        "halted",
+        "Nothing but harmless commands is delivered from now on.",
+    ),
+    ("halt-lifted", "Commands are delivered again."),
+    (
+        "passkey-made",
+        "The passkey is made. Hand its public key to whoever holds the root key.",
+    ),
+    (
+        "passkey-removed",
+        "The passkey is forgotten here. A root document that names it still does.",
+    ),
     (
         "accepted",
         "The device is accepted. Whoever held its hardware ids is retired.",
@@ -84,6 +123,7 @@ const NOTICES: &[(&str, &str)] = &[
 pub struct Session {
     permit: PagePermit,
     notice: Option<&'static str>,
+    halted: Option<Halted>,
 }
 
 impl Session {
@@ -109,6 +149,7 @@ impl Session {
         };
         Shell {
             notice: self.notice,
+            halted: self.halted.clone(),
             ..Shell::new(title, section, Some(person))
         }
     }
@@ -119,10 +160,16 @@ impl FromRequestParts<App> for Session {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
         match PagePermit::from_request_parts(parts, app).await {
-            Ok(permit) => Ok(Session {
-                permit,
-                notice: notice(parts.uri.query()),
-            }),
+            Ok(permit) => {
+                let halted = halted(app, &permit)
+                    .await
+                    .map_err(|problem| Refusal(problem).into_response())?;
+                Ok(Session {
+                    permit,
+                    notice: notice(parts.uri.query()),
+                    halted,
+                })
+            }
             Err(problem) if problem.kind == UNAUTHENTICATED && parts.method == Method::GET => {
                 let wanted = parts.uri.path_and_query().map_or("/", |path| path.as_str());
                 Err(see_other(&format!("/signin?next={}", encode(wanted))))
@@ -130,6 +177,22 @@ impl FromRequestParts<App> for Session {
             Err(problem) => Err(Refusal(problem).into_response()),
         }
     }
+}
+
+/// Every page says while the delivery of commands is halted.
+async fn halted(app: &App, permit: &PagePermit) -> Result<Option<Halted>, Problem> {
+    let (tenant, now) = (permit.tenant(), app.clock.now());
+    let halt = app
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            commands::halt_of(tx, tenant)
+        })
+        .await?;
+    Ok(halt.map(|halt| Halted {
+        at: When::new(halt.at, now),
+        by: ui::author(&halt.by),
+        because: halt.because,
+    }))
 }
 
 /// Typed parameters of a path, refused as a page.

@@ -11,7 +11,10 @@ use muster_control::access::{
 };
 use muster_storage::StorageError;
 
-use crate::assets::{ADDRESSES, Addresses};
+use crate::{
+    assets::{ADDRESSES, Addresses},
+    ui::When,
+};
 
 /// The entries of the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,7 @@ pub enum Section {
     Settings,
     Rollouts,
     Commands,
+    Approvals,
     Log,
     Tokens,
     /// Pages that stand beside the navigation.
@@ -84,6 +88,12 @@ pub const NAVIGATION: &[NavEntry] = &[
         icon: "M3 4h14v12H3zM6 8l2.5 2L6 12M10.5 12H14",
     },
     NavEntry {
+        section: Section::Approvals,
+        href: "/approvals",
+        label: "Approvals",
+        icon: "M10 3a3 3 0 1 0 .01 0M4.5 17c0-4 2.5-6 5.5-6M11.5 14.5l2 2 4-4.5",
+    },
+    NavEntry {
         section: Section::Tokens,
         href: "/tokens",
         label: "Enrollment",
@@ -109,6 +119,14 @@ pub struct Person {
     pub csrf: String,
 }
 
+/// The halt switch while it is on.
+#[derive(Debug, Clone)]
+pub struct Halted {
+    pub at: When,
+    pub by: String,
+    pub because: String,
+}
+
 /// What surrounds a page.
 pub struct Shell {
     pub title: String,
@@ -116,6 +134,8 @@ pub struct Shell {
     pub person: Option<Person>,
     /// What the form before this page did.
     pub notice: Option<&'static str>,
+    /// Whether the delivery of commands is halted.
+    pub halted: Option<Halted>,
     pub assets: &'static Addresses,
     pub navigation: &'static [NavEntry],
     pub version: &'static str,
@@ -128,6 +148,7 @@ impl Shell {
             section,
             person,
             notice: None,
+            halted: None,
             assets: &ADDRESSES,
             navigation: NAVIGATION,
             version: env!("CARGO_PKG_VERSION"),

@@ -1,8 +1,11 @@
 //! A scene for tests: the whole admin listener over an application on a throwaway database, and a signed-in person.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use axum::{
@@ -20,7 +23,10 @@ use muster_control::{
 };
 use muster_model::{ClientId, DeviceId, Platform, TenantId, Timestamp};
 use muster_storage::testing::TestDatabase;
-use muster_trust::key::SigningKey;
+use muster_trust::{
+    key::{PublicKey, SigningKey},
+    root::{ApprovalRules, Approver, RelyingParty, Role, RoleKeys, RootDocument},
+};
 use tempfile::TempDir;
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -39,8 +45,9 @@ pub struct Scene {
     pub router: Router,
     pub cookie: String,
     clock: Arc<AtomicI64>,
-    _database: TestDatabase,
-    _folder: TempDir,
+    database: TestDatabase,
+    folder: TempDir,
+    root_key: PathBuf,
 }
 
 /// A response that was read to its end.
@@ -63,13 +70,18 @@ impl Answer {
 impl Scene {
     /// A new install with a person who is signed in.
     pub async fn new() -> Scene {
+        Scene::at("https://127.0.0.1:8440").await
+    }
+
+    /// A new install whose console is reached at this origin.
+    pub async fn at(admin_url: &str) -> Scene {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let database = TestDatabase::sqlite(MIGRATIONS).await;
         let clock = Arc::new(AtomicI64::new(START_SECONDS * 1_000_000));
         let keys = Keyring::open(folder.path(), Timestamp::from_unix_seconds(START_SECONDS))
             .expect("keys can be made");
         let settings = Settings {
-            admin_url: "https://127.0.0.1:8440".to_owned(),
+            admin_url: admin_url.to_owned(),
             device_url: "https://127.0.0.1:8443".to_owned(),
             ..Settings::default()
         };
@@ -80,7 +92,7 @@ impl Scene {
             settings,
             "test".to_owned(),
         );
-        let (tenant, client, _) = access::create_tenant(&app, "test", &folder.path().join("away"))
+        let (tenant, client, root_key) = access::create_tenant(&app, "test", &folder.path().join("away"))
             .await
             .expect("a tenant can be made");
         let mut scene = Scene {
@@ -90,13 +102,79 @@ impl Scene {
             app,
             cookie: String::new(),
             clock,
-            _database: database,
-            _folder: folder,
+            database,
+            folder,
+            root_key,
         };
         scene.settle().await;
         scene.cookie = scene.sign_in("mara").await;
         scene.settle().await;
         scene
+    }
+
+    /// Makes and publishes the next root document, as whoever holds the root key does. The program starts anew.
+    pub async fn change_root(&mut self, change: impl FnOnce(&mut RootDocument)) {
+        let (tenant, now) = (self.tenant, self.app.clock.now());
+        let keys = self.app.keys.tenant(tenant).expect("the tenant has keys");
+        let (mut root, mut envelopes) = (keys.root.clone(), keys.root_documents.clone());
+        root.version += 1;
+        root.issued_at = now;
+        change(&mut root);
+        let text = std::fs::read_to_string(&self.root_key).expect("the root key is there");
+        let key = SigningKey::from_pkcs8_pem(&text).expect("it is a key");
+        envelopes.push(root.sign(&[&key]).expect("the document is valid"));
+        let text = serde_json::to_string(&envelopes).expect("envelopes are JSON");
+        let file = self
+            .folder
+            .path()
+            .join(format!("keys/tenants/{tenant}/root.json"));
+        std::fs::write(file, text).expect("it can be written");
+        let keys = Keyring::open(self.folder.path(), now).expect("the keys are there");
+        self.app = Control::new(
+            self.database.db().clone(),
+            Clock::Fixed(Arc::clone(&self.clock)),
+            keys,
+            self.app.settings.clone(),
+            "test".to_owned(),
+        );
+        self.router = crate::router(Arc::clone(&self.app));
+        self.settle().await;
+    }
+
+    /// Names a person with a key, who approves alone and at once.
+    pub async fn name_approver(&mut self, person: &str, key: &PublicKey, passkey: Option<RelyingParty>) {
+        let approver = Approver {
+            person: person.parse().expect("it is a name"),
+            accounts: std::collections::BTreeSet::default(),
+            added_at: self.app.clock.now(),
+            passkey,
+        };
+        self.change_root(|root| {
+            root.approval = ApprovalRules {
+                cool_down_seconds: 0,
+                delay_seconds: 0,
+                ..ApprovalRules::default()
+            };
+            root.keys.insert(key.key_id(), key.clone());
+            root.approvers.insert(key.key_id(), approver);
+            let keys = root.approvers.keys().copied().collect();
+            root.roles.insert(Role::Approver, RoleKeys { keys, threshold: 1 });
+        })
+        .await;
+    }
+
+    /// A wipe of a device, asked by a program; answers the operation that waits for people.
+    pub async fn ask_wipe(&self, device: DeviceId) -> String {
+        let path = format!("/api/v1/devices/{device}/commands");
+        let wipe = serde_json::json!({"type": "wipe", "mode": "full", "reason": HOSTILE});
+        let asked = self.call(Method::POST, &path, &wipe.to_string()).await;
+        assert_eq!(asked["state"], "awaiting_approval", "{asked}");
+        let digits = asked["command_id"]
+            .as_str()
+            .and_then(|id| id.strip_prefix("cmd_"));
+        let id = Uuid::parse_str(digits.expect("it is a command's")).expect("it is a UUID");
+        self.settle().await;
+        id.to_string()
     }
 
     /// A one-time link's secret.

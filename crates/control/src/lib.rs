@@ -114,6 +114,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "scopes",
         sql: include_str!("../migrations/0015_scopes.sql"),
     },
+    Migration {
+        version: 16,
+        name: "passkeys",
+        sql: include_str!("../migrations/0016_passkeys.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.

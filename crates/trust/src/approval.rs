@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::dsse::{MAX_SIGNATURE_BYTES, pae};
-use crate::encoding::{base64_bytes, base64_hashes, from_base64_url, from_strict_json};
+use crate::encoding::{base64_bytes, base64_hashes, from_strict_json};
 use crate::key::{Digest, KeyId, PublicKey, SigningKey, sha256, sha256_of};
 use crate::merkle::{self, BuildError, Hash, MAX_PROOF_HASHES, Node, ProofError, leaf_hash};
+use crate::passkey;
 use crate::root::{Approver, RelyingParty, Role, RootDocument};
 use crate::statement::{Statement, StatementError, payload};
 
@@ -27,8 +28,6 @@ pub const MAX_BATCH_TARGETS: u64 = 1_000_000;
 pub const MAX_APPROVALS: usize = 32;
 /// Longest id of an account in a statement or a root document, in characters.
 pub const MAX_ACCOUNT_CHARS: usize = 128;
-/// Longest `clientDataJSON` and authenticator data of a passkey's assertion, in bytes each.
-pub const MAX_ASSERTION_BYTES: usize = 4096;
 
 const TARGET_CONTEXT: &[u8] = b"muster-batch-target-v1\0";
 const HOUR: u64 = 3600;
@@ -106,6 +105,24 @@ impl BatchStatement {
 /// True for what may stand as the id of an account: 1 to [`MAX_ACCOUNT_CHARS`] printable ASCII characters.
 pub fn is_account(text: &str) -> bool {
     (1..=MAX_ACCOUNT_CHARS).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// The id of an account as statements and root documents write it: what is not a letter, digit or one of `._~@+-:` of ASCII
+/// is percent-encoded (RFC 3986 section 2.1), so that a person's name is one as well. What is longer is its SHA-256.
+pub fn account_of(actor: &str) -> String {
+    let mut account = String::with_capacity(actor.len());
+    for byte in actor.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'~' | b'@' | b'+' | b'-' | b':' => {
+                account.push(char::from(byte));
+            }
+            _ => account.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    if account.len() > MAX_ACCOUNT_CHARS {
+        return format!("sha256:{}", sha256(actor.as_bytes()).to_hex());
+    }
+    account
 }
 
 /// The leaf of a device: context, the 16 bytes of its id, and its enrollment epoch as 4 bytes, big end first.
@@ -413,46 +430,13 @@ pub enum Counted<'r> {
     TooNew(&'r Approver, Timestamp),
 }
 
-/// What the browser says that it asked the authenticator for. Browsers add members.
-#[derive(Deserialize)]
-struct ClientData {
-    #[serde(rename = "type")]
-    kind: String,
-    challenge: String,
-    origin: String,
-    #[serde(rename = "crossOrigin", default)]
-    cross_origin: bool,
-}
-
-/// Bits of the authenticator data's flags: the user was present, and was verified by the authenticator.
-const USER_PRESENT_AND_VERIFIED: u8 = 0b0000_0101;
-/// Hash of the relying party's id, flags and counter.
-const AUTHENTICATOR_DATA_MIN: usize = 37;
-
 impl Assertion {
     /// Checks everything but the signature (W3C Web Authentication Level 3, section 7.2, steps 11 to 22), and answers what
     /// was signed.
     fn signed_message(&self, party: &RelyingParty, challenge: &Digest) -> Result<Vec<u8>, &'static str> {
         let (data, client) = (&self.authenticator_data, &self.client_data_json);
-        if data.len() > MAX_ASSERTION_BYTES || client.len() > MAX_ASSERTION_BYTES {
-            return Err("it is larger than MAX_ASSERTION_BYTES");
-        }
-        let said: ClientData = serde_json::from_slice(client).map_err(|_| "clientDataJSON is malformed")?;
-        if said.kind != "webauthn.get" {
-            return Err("clientDataJSON is of another ceremony");
-        }
-        if from_base64_url(&said.challenge).as_deref() != Some(challenge.as_bytes().as_slice()) {
-            return Err("the challenge is not the hash of this batch");
-        }
-        if said.origin != party.origin || said.cross_origin {
-            return Err("it was made on another site");
-        }
-        if data.len() < AUTHENTICATOR_DATA_MIN || data[..32] != sha256(party.id.as_bytes()).0 {
-            return Err("it was made for another relying party");
-        }
-        if data[32] & USER_PRESENT_AND_VERIFIED != USER_PRESENT_AND_VERIFIED {
-            return Err("the user was not verified");
-        }
+        passkey::check_client_data(client, "webauthn.get", &party.origin, challenge)?;
+        passkey::check_authenticator_data(data, &party.id)?;
         Ok([data.as_slice(), sha256_of(&[client]).as_bytes()].concat())
     }
 }

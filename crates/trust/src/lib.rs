@@ -7,7 +7,8 @@
 //! * [`key`], [`dsse`], [`encoding`]: keys, digests, envelopes.
 //! * [`merkle`], [`tile`], [`note`], [`checkpoint`], [`proof`], [`log`], [`witness`]: the append-only log.
 //! * [`entry`], [`root`], [`bundle`] (in an [`archive`]), [`statement`]: what is signed and logged.
-//! * [`approval`]: what people sign before something destructive. [`root_change`]: what a root document changes, in words.
+//! * [`approval`], [`passkey`]: what people sign before something destructive, and with what.
+//! * [`root_change`]: what a root document changes, in words.
 //! * [`obey`]: the device's side; every refusal has a stable code.
 
 pub mod approval;
@@ -22,6 +23,7 @@ pub mod log;
 pub mod merkle;
 pub mod note;
 pub mod obey;
+pub mod passkey;
 pub mod proof;
 pub mod root;
 pub mod root_change;

@@ -186,6 +186,22 @@ impl Default for ApprovalRules {
 }
 
 impl RelyingParty {
+    /// The party of a site that people reach at this origin, such as `https://muster.example:8440`: its id is the whole
+    /// name of the host. Browsers give no passkeys to addresses.
+    pub fn of_origin(origin: &str) -> Result<Self, &'static str> {
+        let host = origin.split_once("://").map_or("", |(_, rest)| rest);
+        let host = host.split(':').next().unwrap_or_default();
+        if host.is_empty() || host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok() {
+            return Err("an origin has an address where a passkey needs a name");
+        }
+        let party = Self {
+            id: host.to_owned(),
+            origin: origin.to_owned(),
+        };
+        party.check()?;
+        Ok(party)
+    }
+
     fn check(&self) -> Result<(), &'static str> {
         let is_bounded = |text: &str| (1..=MAX_ORIGIN_CHARS).contains(&text.len());
         if !is_bounded(&self.id) || !is_bounded(&self.origin) {

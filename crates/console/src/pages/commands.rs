@@ -1,6 +1,9 @@
 //! Commands: the list, and the whole life of one.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, hash_map::Entry},
+};
 
 use askama::Template;
 use axum::{
@@ -15,21 +18,31 @@ use muster_control::{
         problem::Problem,
         scope::{CommandRead, CommandWrite},
     },
-    audit,
-    commands::{self, Command},
+    audit::{self, EntryRow},
+    commands::{self, Command, Operation},
     devices,
 };
 use muster_model::{CommandId, DeviceId, TenantId, Timestamp};
 use muster_storage::Tx;
 use serde::Deserialize;
+use uuid::Uuid;
 
-use super::ROWS;
+use super::{
+    ROWS,
+    log::{Line, own_lines},
+};
 use crate::{
     form::Sent,
+    kinds,
     session::{Ask, At, Session, parse},
     shell::{Refusal, Section, Shell, page, see_other},
     ui::{self, Badge, When},
 };
+
+/// Entries of the device that are looked through for those of a command.
+const ENTRIES_LOOKED_AT: i64 = 500;
+/// Entries of its operation that a command's page shows.
+const ENTRIES_OF_OPERATION: i64 = 20;
 
 pub fn router() -> Router<App> {
     Router::new()
@@ -58,12 +71,16 @@ pub fn row(command: Command, device_name: Option<String>, now: Timestamp) -> Com
     let href = format!("/devices/{}", command.device);
     CommandRow {
         href: format!("/commands/{}", command.id),
-        kind: command.kind,
+        kind: kinds::label(&command.kind).to_owned(),
         device: device_name.map(|name| (href, name)),
         state: ui::command(command.state),
         created: When::new(command.created_at, now),
         completed: command.completed_at.map(|at| When::new(at, now)),
-        detail: receipt.map(|receipt| receipt.detail).unwrap_or_default(),
+        detail: receipt
+            .map(|receipt| receipt.detail)
+            .filter(|detail| !detail.is_empty())
+            .or(command.because)
+            .unwrap_or_default(),
     }
 }
 
@@ -95,6 +112,23 @@ impl Receipt {
             at: stored.at.and_then(|at| When::read(&at, now)),
         })
     }
+}
+
+/// The commands of a device with what stands for those that wait for people, newest first.
+pub fn of_device(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    before: Option<CommandId>,
+    limit: usize,
+) -> Result<Vec<Command>, Problem> {
+    let mut found = commands::list(tx, tenant, Some(device), before, limit)?;
+    let until = before.map_or(Uuid::max(), CommandId::uuid);
+    let waiting = commands::waiting_of_device(tx, tenant, device, until, limit)?;
+    found.extend(waiting.into_iter().filter_map(Command::standing_for));
+    found.sort_unstable_by_key(|command| Reverse(command.id));
+    found.truncate(limit);
+    Ok(found)
 }
 
 /// The names of devices, each looked up once.
@@ -187,36 +221,97 @@ pub struct CommandPage {
     pub sequence: u64,
     pub epoch: u32,
     pub attempts: u32,
+    /// When it is delivered again.
+    pub retry: Option<When>,
     pub expires: When,
+    /// Whether it was made: before that it has no number, no signature and no entry of its own.
+    pub is_made: bool,
     pub entry_href: String,
     pub operation: Option<String>,
+    pub approvals: Vec<(String, When)>,
     pub envelope: String,
+    pub lines: Vec<Line>,
 }
 
 async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
     let permit = session.permit::<CommandRead>();
     let (tenant, now) = (session.tenant(), app.clock.now());
     let id: CommandId = parse(&id)?;
-    let (command, name) = app
+    let (command, name, operation, lines) = app
         .db
         .read(permit.storage(), move |tx| {
             let command = commands::get(tx, tenant, id)?;
             let name = devices::get(tx, tenant, command.device)?.name;
-            Ok::<_, Problem>((command, name))
+            let operation = match command.operation {
+                Some(operation) => commands::operation(tx, tenant, operation).ok(),
+                None => None,
+            };
+            let entries = entries_of(tx, tenant, &command)?;
+            let lines = own_lines(tx, tenant, entries, now)?;
+            Ok::<_, Problem>((command, name, operation, lines))
         })
         .await?;
-    let shell = session.shell(format!("{} on {name}", command.kind), Section::Commands);
-    page(&command_page(shell, command, name, now))
+    let title = format!("{} on {name}", kinds::label(&command.kind));
+    let content = CommandPage {
+        lines,
+        device_name: name,
+        approvals: given(operation.as_ref(), now),
+        ..command_page(
+            session.shell(title, Section::Commands),
+            command,
+            operation.as_ref(),
+            now,
+        )
+    };
+    page(&content)
 }
 
-fn command_page(shell: Shell, command: Command, device_name: String, now: Timestamp) -> CommandPage {
+/// Who approved it, and when.
+fn given(operation: Option<&Operation>, now: Timestamp) -> Vec<(String, When)> {
+    let batch = operation.and_then(|operation| operation.batch.as_ref());
+    let given = batch.map_or(&[][..], |batch| &batch.given).iter();
+    given
+        .map(|given| (given.person.clone(), When::new(given.at, now)))
+        .collect()
+}
+
+/// The entries about one command, newest first: they are among those of its device, and of its operation.
+fn entries_of(tx: &mut Tx, tenant: TenantId, command: &Command) -> Result<Vec<EntryRow>, Problem> {
+    let mut entries = audit::entries_of(
+        tx,
+        tenant,
+        &command.device.to_string(),
+        i64::MAX,
+        ENTRIES_LOOKED_AT,
+    )?;
+    let id = command.id.to_string();
+    entries.retain(|row| {
+        row.entry()
+            .is_ok_and(|entry| entry.detail_text("command_id") == Some(id.as_str()))
+    });
+    if let Some(operation) = command.operation {
+        let of_operation =
+            audit::entries_of(tx, tenant, &operation.to_string(), i64::MAX, ENTRIES_OF_OPERATION)?;
+        entries.extend(of_operation);
+    }
+    entries.sort_unstable_by_key(|row| Reverse(row.place));
+    Ok(entries)
+}
+
+fn command_page(
+    shell: Shell,
+    command: Command,
+    operation: Option<&Operation>,
+    now: Timestamp,
+) -> CommandPage {
+    let is_made = !command.envelope.is_empty();
     CommandPage {
         shell,
         id: command.id.to_string(),
-        steps: steps(&command, now),
+        steps: steps(&command, operation, now),
         receipt: Receipt::of(&command, now),
         device_href: format!("/devices/{}", command.device),
-        device_name,
+        device_name: String::new(),
         state: ui::command(command.state),
         word: command.state.as_str(),
         is_final: command.state.is_final(),
@@ -225,20 +320,72 @@ fn command_page(shell: Shell, command: Command, device_name: String, now: Timest
         sequence: command.sequence,
         epoch: command.epoch,
         attempts: command.attempts,
+        retry: command
+            .retry_at
+            .filter(|_| !command.state.is_final())
+            .map(|at| When::new(at, now)),
         expires: When::new(command.expires_at, now),
+        is_made,
         entry_href: format!("/log/{}", command.entry),
         operation: command.operation.map(|operation| operation.to_string()),
+        approvals: Vec::new(),
         envelope: pretty(&command.envelope),
-        kind: command.kind,
+        lines: Vec::new(),
+        kind: kinds::label(&command.kind).to_owned(),
     }
 }
 
-fn steps(command: &Command, now: Timestamp) -> Vec<Step> {
-    let delivered = command.delivered_at.map(|at| When::new(at, now));
-    let completed = command.completed_at.map(|at| When::new(at, now));
+fn steps(command: &Command, operation: Option<&Operation>, now: Timestamp) -> Vec<Step> {
+    let is_made = !command.envelope.is_empty();
+    let mut steps = Vec::new();
+    if let Some(operation) = operation {
+        steps.push(Step {
+            title: "Asked",
+            when: Some(When::new(operation.created_at, now)),
+            note: format!("by {}", ui::author(&operation.created_by)),
+            is_past: true,
+        });
+        if let Some(batch) = &operation.batch {
+            steps.push(Step {
+                title: "Approved",
+                is_past: operation.released > 0 || operation.next_at.is_some(),
+                when: batch.given.last().map(|given| When::new(given.at, now)),
+                note: match batch.given.len() {
+                    0 => "nobody has approved it yet".to_owned(),
+                    1 => "by one person; the device checks it again".to_owned(),
+                    several => format!("by {several} people; the device checks it again"),
+                },
+            });
+        }
+    }
+    if is_made {
+        steps.push(Step {
+            title: "Queued",
+            when: Some(When::new(command.created_at, now)),
+            note: format!("signed and logged for {}", ui::author(&command.created_by)),
+            is_past: true,
+        });
+    } else if !command.state.is_final() {
+        steps.push(Step {
+            title: "Queued",
+            when: None,
+            note: command
+                .because
+                .clone()
+                .unwrap_or_else(|| "waits for the people who decide".to_owned()),
+            is_past: false,
+        });
+    }
+    if is_made || !command.state.is_final() {
+        steps.push(delivered(command, now));
+    }
+    steps.push(ended(command, now));
+    steps
+}
+
+fn delivered(command: &Command, now: Timestamp) -> Step {
     let times = match command.attempts {
-        0 => String::new(),
-        1 => "handed out once".to_owned(),
+        0 | 1 => "handed out once".to_owned(),
         attempts => format!("handed out {attempts} times; carried out once"),
     };
     let waits = if command.state.is_final() {
@@ -246,34 +393,30 @@ fn steps(command: &Command, now: Timestamp) -> Vec<Step> {
     } else {
         "waits for the device's next check-in"
     };
-    vec![
-        Step {
-            title: "Queued",
-            when: Some(When::new(command.created_at, now)),
-            note: format!("signed and logged for {}", ui::author(&command.created_by)),
-            is_past: true,
+    Step {
+        title: "Delivered",
+        is_past: command.delivered_at.is_some(),
+        note: match command.delivered_at {
+            Some(_) => times,
+            None => waits.to_owned(),
         },
-        Step {
-            title: "Delivered",
-            is_past: delivered.is_some(),
-            note: if delivered.is_some() {
-                times
-            } else {
-                waits.to_owned()
-            },
-            when: delivered,
+        when: command.delivered_at.map(|at| When::new(at, now)),
+    }
+}
+
+fn ended(command: &Command, now: Timestamp) -> Step {
+    let completed = command.completed_at.map(|at| When::new(at, now));
+    let state = command.state.as_str().replace('_', " ");
+    Step {
+        title: if completed.is_some() { "Ended" } else { "Answer" },
+        is_past: completed.is_some(),
+        note: match (&completed, &command.because) {
+            (Some(_), Some(because)) => format!("{state}: {because}"),
+            (Some(_), None) => state,
+            (None, _) => "the receipt, signed by the device's key".to_owned(),
         },
-        Step {
-            title: if completed.is_some() { "Ended" } else { "Answer" },
-            is_past: completed.is_some(),
-            note: if completed.is_some() {
-                command.state.as_str().replace('_', " ")
-            } else {
-                "the receipt, signed by the device's key".to_owned()
-            },
-            when: completed,
-        },
-    ]
+        when: completed,
+    }
 }
 
 fn pretty(json: &str) -> String {

@@ -8,7 +8,7 @@ use muster_control::{
         problem::Problem,
         scope::{CommandRead, DeviceRead, LogRead},
     },
-    audit, certificates, commands,
+    audit, certificates,
     compliance::{self, DeviceSettingsView, SettingRow, VerdictRow},
     devices::{self, Device, DeviceState},
     groups, rollout,
@@ -182,7 +182,7 @@ async fn overview(State(app): State<App>, session: Session, At(id): At<String>) 
                 None => None,
             };
             let standing = rollout::device_settings(tx, &work.activations, tenant, &device, now)?;
-            let recent = commands::list(tx, tenant, Some(device.id), None, RECENT)?;
+            let recent = command_pages::of_device(tx, tenant, device.id, None, RECENT)?;
             let entries = audit::entries_of(tx, tenant, &device.id.to_string(), i64::MAX, rows(RECENT))?;
             let labels = devices::labels(tx, tenant, device.id)?;
             let groups = groups::named_of(tx, tenant, device.id)?;
@@ -397,7 +397,7 @@ async fn commands_tab(
         .db
         .read(permit.storage(), move |tx| {
             let device = devices::resolve(tx, tenant, &id)?;
-            let found = commands::list(tx, tenant, Some(device.id), before, ROWS + 1)?;
+            let found = command_pages::of_device(tx, tenant, device.id, before, ROWS + 1)?;
             Ok::<_, Problem>((device, found))
         })
         .await?;

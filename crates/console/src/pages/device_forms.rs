@@ -1,7 +1,5 @@
 //! What a person does to a device: send a command, decide a quarantine, retire it, revoke its certificates.
 
-use std::time::Duration;
-
 use axum::{Router, extract::State, response::Response, routing::post};
 use muster_control::{
     App,
@@ -13,10 +11,12 @@ use muster_control::{
     devices::{self, QuarantineDecision},
     fleet,
 };
-use muster_model::{CommandKind, DeviceId};
+use muster_model::DeviceId;
 
+use super::bulk::{place_of, wanted};
 use crate::{
-    form::{Fields, Sent},
+    form::Sent,
+    kinds,
     session::{At, Session, parse},
     shell::{Refusal, see_other},
 };
@@ -36,21 +36,19 @@ pub async fn send_command(
 ) -> Result<Response, Refusal> {
     let permit = sent.session.permit::<CommandWrite>();
     let device: DeviceId = parse(&id)?;
-    let kind = command_of(&sent.fields)?;
+    let kind = kinds::read(&sent.fields)?;
     if kind.is_destructive() {
         require_name(&app, &sent, device).await?;
     }
-    let ttl = Duration::from_secs(app.settings.command_ttl_seconds);
-    let command = audit::commit(&app, permit.author(), move |tx| {
+    let wanted = wanted(&app, &sent.fields, kind)?;
+    let asked = audit::commit(&app, permit.author(), move |tx| {
         let tenant = tx.tenant();
         let device = devices::get(tx, tenant, device)?;
-        commands::create(tx, &device, &kind, ttl, None)
+        commands::ask_device(tx, &device, &wanted)
     })
-    .await?;
-    Ok(see_other(&format!(
-        "/commands/{}?notice=command-sent",
-        command.id
-    )))
+    .await;
+    let command = commands::alarmed(&app, permit.author(), asked).await?;
+    Ok(see_other(&place_of(&command)))
 }
 
 async fn decide(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
@@ -109,20 +107,4 @@ async fn require_name(app: &App, sent: &Sent, device: DeviceId) -> Result<(), Re
             "Nothing was done: type the device's name, {name}, to confirm."
         ))))
     }
-}
-
-/// Reads the form as a command of the model, whose rules bound every argument.
-fn command_of(fields: &Fields) -> Result<CommandKind, Refusal> {
-    let mut document = serde_json::Map::new();
-    document.insert("type".to_owned(), fields.text("type").into());
-    for name in ["message", "mode", "text"] {
-        if let Some(text) = fields.optional(name) {
-            document.insert(name.to_owned(), text.into());
-        }
-    }
-    if let Some(seconds) = fields.parsed::<u32>("delay_seconds")? {
-        document.insert("delay_seconds".to_owned(), seconds.into());
-    }
-    let text = serde_json::Value::Object(document).to_string();
-    CommandKind::parse(text.as_bytes()).map_err(|error| Refusal(INVALID.detail(format!("{error}."))))
 }

@@ -33,6 +33,7 @@ struct Search {
 /// A device as a row.
 #[derive(Debug)]
 pub struct Row {
+    pub id: String,
     pub href: String,
     pub name: String,
     pub serial: String,
@@ -51,6 +52,7 @@ impl Row {
         let device = fleet.device;
         let is_active = device.state == devices::DeviceState::Active;
         Row {
+            id: device.id.to_string(),
             href: format!("/devices/{}", device.id),
             serial: device
                 .serial

@@ -1,6 +1,6 @@
 //! The transparency log for people: what happened, newest first, and the proof of every entry.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use askama::Template;
 use axum::{Router, extract::State, response::Response, routing::get};
@@ -8,7 +8,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use muster_control::{
     App,
     access::{
-        problem::{NOT_FOUND, Problem, UNAVAILABLE},
+        problem::{INVALID, NOT_FOUND, Problem, UNAVAILABLE},
         scope::LogRead,
     },
     audit::{self, EntryRow, Head},
@@ -34,6 +34,10 @@ use crate::{
 /// Entries that one page looks at while it searches for an action.
 const SEARCHED: usize = 2000;
 const SEARCHED_PER_READ: usize = 500;
+/// Entries of several nodes are not exactly in the order of their times: so many places and so long around a moment are
+/// looked at as well.
+const OUT_OF_ORDER: i64 = 500;
+const CLOCKS_DIFFER: Duration = Duration::from_secs(300);
 
 pub fn router() -> Router<App> {
     Router::new()
@@ -56,7 +60,10 @@ const SENTENCES: &[(&str, &str)] = &[
     ("command.completed", "Command completed"),
     ("command.created", "Command sent"),
     ("command.expired", "Command expired"),
+    ("command.given_up", "Command given up: the device never answered"),
     ("command.superseded", "Command superseded"),
+    ("commands.halt_lifted", "Delivery of commands goes on"),
+    ("commands.halted", "Delivery of commands halted"),
     ("compliance.changed", "Compliance changed"),
     ("compliance.escalated", "Violation escalated"),
     ("compliance.postponed", "Remediation past its hourly budget waits"),
@@ -79,6 +86,15 @@ const SENTENCES: &[(&str, &str)] = &[
     ("group.deleted", "Group deleted"),
     ("group.updated", "Group changed"),
     ("labels.imported", "Labels imported from a table"),
+    ("operation.approved", "Approval handed in"),
+    ("operation.asked", "Command asked for a list of devices"),
+    ("operation.cancelled", "Operation cancelled"),
+    ("operation.expired", "Operation expired"),
+    ("operation.rejected", "Operation rejected"),
+    ("operation.released", "Held operation released"),
+    ("operation.stopped", "Operation waits"),
+    ("passkey.made", "Passkey made"),
+    ("passkey.removed", "Passkey forgotten"),
     ("policy.archived", "Policy archived"),
     ("policy.bundle_refused", "Pushed bundle refused"),
     ("policy.bundle_tampered", "Stored bundle was tampered with"),
@@ -96,6 +112,10 @@ const SENTENCES: &[(&str, &str)] = &[
     ("rollout.rolled_back", "Rollout rolled back"),
     ("rollout.withdrawn", "Policy withdrawn"),
     (
+        "security.destructive_refused",
+        "Alert: a new account asked for something destructive",
+    ),
+    (
         "security.identity_mismatch",
         "Identity alert: a device is not what it claims",
     ),
@@ -103,6 +123,10 @@ const SENTENCES: &[(&str, &str)] = &[
     ("root.put_back", "Lost root documents put back"),
     ("root.refused", "Root document refused"),
     ("root.row_ignored", "Forged root document ignored"),
+    (
+        "security.mass_command",
+        "Alert: an unusual command for many devices is held",
+    ),
     ("session.ended", "Signed out"),
     ("session.started", "Signed in"),
     ("signin.link_created", "Sign-in link made"),
@@ -163,10 +187,18 @@ fn line(index: u64, entry: &LogEntry, name: Option<String>, now: Timestamp) -> L
         action: entry.action.clone(),
         sentence: known.map_or_else(|| entry.action.clone(), |(_, sentence)| (*sentence).to_owned()),
         actor: actor(entry),
-        object_href: ui::place_of(&entry.object.id),
+        object_href: match entry.object.kind.as_str() {
+            "operation" => operation_place(&entry.object.id),
+            _ => ui::place_of(&entry.object.id),
+        },
         object_name: (!is_self || name.is_some()).then(|| name.unwrap_or_else(|| entry.object.id.clone())),
         note: note(entry),
     }
+}
+
+fn operation_place(id: &str) -> Option<String> {
+    let id: uuid::Uuid = id.parse().ok()?;
+    Some(format!("/operations/{id}"))
 }
 
 fn unreadable(index: u64, now: Timestamp) -> Line {
@@ -218,8 +250,8 @@ fn actor(entry: &LogEntry) -> String {
 }
 
 fn note(entry: &LogEntry) -> String {
-    const SHOWN: [&str; 7] = [
-        "type", "state", "outcome", "version", "decision", "code", "reason",
+    const SHOWN: [&str; 9] = [
+        "type", "state", "outcome", "version", "decision", "code", "person", "reason", "because",
     ];
     let mut texts: Vec<String> = SHOWN
         .iter()
@@ -237,15 +269,105 @@ struct Search {
     action: String,
     #[serde(default)]
     object: String,
+    #[serde(default)]
+    actor: String,
+    #[serde(default)]
+    since: String,
+    #[serde(default)]
+    until: String,
     before: Option<i64>,
+}
+
+/// What is looked for. Every part must hold; an empty one always does.
+#[derive(Debug, Clone, Default)]
+struct Wanted {
+    /// Anywhere in the action.
+    action: String,
+    /// Exactly this object.
+    object: String,
+    /// Anywhere in the actor's id.
+    actor: String,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+impl Search {
+    fn wanted(&self) -> Result<Wanted, Problem> {
+        Ok(Wanted {
+            action: self.action.trim().to_lowercase(),
+            object: self.object.trim().to_owned(),
+            actor: self.actor.trim().to_owned(),
+            since: moment("since", &self.since)?,
+            until: moment("until", &self.until)?,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        let parts = [&self.action, &self.object, &self.actor, &self.since, &self.until];
+        parts.iter().all(|part| part.trim().is_empty())
+    }
+
+    /// The search as the address of a page carries it.
+    fn query(&self) -> String {
+        let parts = [
+            ("action", &self.action),
+            ("object", &self.object),
+            ("actor", &self.actor),
+            ("since", &self.since),
+            ("until", &self.until),
+        ];
+        let given = parts.iter().filter(|(_, text)| !text.trim().is_empty());
+        let parts: Vec<String> = given
+            .map(|(name, text)| format!("{name}={}", encode(text.trim())))
+            .collect();
+        parts.join("&")
+    }
+}
+
+/// A moment as a browser's field sends it, `2026-05-04T08:00`, or with a time zone; in UTC where it has none.
+fn moment(name: &str, text: &str) -> Result<Option<Timestamp>, Problem> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let whole = match text.len() {
+        16 => format!("{text}:00Z"),
+        19 => format!("{text}Z"),
+        _ => text.to_owned(),
+    };
+    whole
+        .parse()
+        .map(Some)
+        .map_err(|_| INVALID.detail(format!("{name} is a moment in UTC, such as 2026-05-04T08:00.")))
+}
+
+impl Wanted {
+    /// Whether every entry of the walk fits.
+    fn is_all(&self) -> bool {
+        self.action.is_empty() && self.actor.is_empty() && self.since.is_none() && self.until.is_none()
+    }
+
+    fn fits(&self, row: &EntryRow) -> bool {
+        // What somebody made unreadable must not vanish from the list.
+        let Ok(entry) = row.entry() else {
+            return self.is_all();
+        };
+        entry.action.contains(&self.action)
+            && entry.actor.id.contains(&self.actor)
+            && self.since.is_none_or(|since| entry.at >= since)
+            && self.until.is_none_or(|until| entry.at <= until)
+    }
 }
 
 #[derive(Template)]
 #[template(path = "log.html")]
 struct LogPage {
     shell: Shell,
-    action: String,
-    object: String,
+    search: Search,
+    refused: Option<String>,
+    is_filtered: bool,
+    /// The address of the newest entries of this search.
+    newest: String,
     lines: Vec<Line>,
     /// The address of the entries before these.
     older: Option<String>,
@@ -263,35 +385,35 @@ async fn list(
 ) -> Result<Response, Refusal> {
     let permit = session.permit::<LogRead>();
     let (tenant, now) = (session.tenant(), app.clock.now());
-    let (action, object) = (
-        search.action.trim().to_lowercase(),
-        search.object.trim().to_owned(),
-    );
     let before = search.before.unwrap_or(i64::MAX);
-    let asked = (action.clone(), object.clone());
-    let (lines, last, is_cut) = app
-        .db
-        .read(permit.storage(), move |tx| {
-            let (found, last, is_cut) = find(tx, tenant, &asked.0, &asked.1, before)?;
-            Ok::<_, Problem>((lines(tx, tenant, found, now)?, last, is_cut))
-        })
-        .await?;
+    let (wanted, refused) = match search.wanted() {
+        Ok(wanted) => (Some(wanted), None),
+        Err(problem) => (None, Some(problem.detail)),
+    };
+    let (lines, last, is_cut) = match wanted {
+        None => (Vec::new(), None, false),
+        Some(wanted) => {
+            app.db
+                .read(permit.storage(), move |tx| {
+                    let (found, last, is_cut) = find(tx, tenant, &wanted, before)?;
+                    Ok::<_, Problem>((lines(tx, tenant, found, now)?, last, is_cut))
+                })
+                .await?
+        }
+    };
     let head = audit::head(&app, tenant);
-    let older = last.map(|last| {
-        format!(
-            "/log?action={}&object={}&before={last}",
-            encode(&action),
-            encode(&object)
-        )
-    });
+    let newest = format!("/log?{}", search.query());
+    let older = last.map(|last| format!("{newest}&before={last}"));
     page(&LogPage {
         shell: session.shell("Log", Section::Log),
-        action,
-        object,
+        refused,
+        is_filtered: !search.is_empty(),
+        newest,
         lines,
         older,
         is_cut,
         is_first: search.before.is_none(),
+        search,
         size: ui::count(
             head.as_ref()
                 .map_or(0, |head| i64::try_from(head.size).unwrap_or(i64::MAX)),
@@ -321,27 +443,26 @@ pub fn own_lines(
 fn find(
     tx: &mut Tx,
     tenant: TenantId,
-    action: &str,
-    object: &str,
-    mut before: i64,
+    wanted: &Wanted,
+    before: i64,
 ) -> Result<(Vec<EntryRow>, Option<u64>, bool), Problem> {
-    let step = if action.is_empty() {
-        ROWS
-    } else {
-        SEARCHED_PER_READ
+    let step = if wanted.is_all() { ROWS } else { SEARCHED_PER_READ };
+    let mut before = match wanted.until {
+        Some(until) => before.min(place_after(tx, tenant, until)?.saturating_add(OUT_OF_ORDER)),
+        None => before,
     };
     let (mut found, mut looked_at) = (Vec::new(), 0);
     loop {
-        let read = if object.is_empty() {
+        let read = if wanted.object.is_empty() {
             audit::newest_entries(tx, tenant, before, rows(step))?
         } else {
-            audit::entries_of(tx, tenant, object, before, rows(step))?
+            audit::entries_of(tx, tenant, &wanted.object, before, rows(step))?
         };
         let (count, mut last) = (read.len(), None);
+        let is_before_all = read.last().is_some_and(|row| is_long_before(row, wanted.since));
         for row in read {
             last = Some(row.place);
-            let fits = action.is_empty() || row.entry().is_ok_and(|entry| entry.action.contains(action));
-            if fits {
+            if wanted.fits(&row) {
                 found.push(row);
             }
             if found.len() == ROWS {
@@ -350,11 +471,44 @@ fn find(
         }
         looked_at += count;
         match last.map(|last| i64::try_from(last).unwrap_or(i64::MAX)) {
+            _ if is_before_all => return Ok((found, None, false)),
             Some(last) if count == step && looked_at < SEARCHED => before = last,
             Some(last) if count == step => return Ok((found, u64::try_from(last).ok(), true)),
             _ => return Ok((found, None, false)),
         }
     }
+}
+
+/// Whether an entry is so much older than the search that nothing before it can belong to it.
+fn is_long_before(row: &EntryRow, since: Option<Timestamp>) -> bool {
+    let Some(since) = since else { return false };
+    row.entry()
+        .is_ok_and(|entry| entry.at.plus(CLOCKS_DIFFER) < since)
+}
+
+/// The place behind the last entry that was written at a moment, found by halving: entries stand nearly in the order of
+/// their times.
+fn place_after(tx: &mut Tx, tenant: TenantId, at: Timestamp) -> Result<i64, Problem> {
+    let newest = audit::newest_entries(tx, tenant, i64::MAX, 1)?;
+    let (mut low, mut high) = (
+        0,
+        newest.first().map_or(0, |row| {
+            i64::try_from(row.place).unwrap_or(i64::MAX).saturating_add(1)
+        }),
+    );
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let entry = audit::newest_entries(tx, tenant, middle.saturating_add(1), 1)?;
+        let is_later = entry
+            .first()
+            .is_some_and(|row| row.entry().is_ok_and(|entry| entry.at > at));
+        if is_later {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(low)
 }
 
 /// A step of the check, and how it came out.

@@ -1,5 +1,7 @@
 //! The pages: one file per noun. Each has its routes, what it reads, and the template that shows it.
 
+mod approvals;
+mod bulk;
 mod catalogue;
 mod commands;
 mod compliance;
@@ -9,9 +11,13 @@ mod device_why;
 mod devices;
 mod enrollment_policy;
 mod groups;
+mod halt;
 mod labels;
 mod log;
+mod operation_card;
+mod operations;
 mod overview;
+mod passkeys;
 mod policies;
 mod policy_forms;
 mod quarantine;
@@ -46,6 +52,11 @@ pub fn router() -> Router<App> {
         .merge(catalogue::router())
         .merge(rollouts::router())
         .merge(commands::router())
+        .merge(bulk::router())
+        .merge(operations::router())
+        .merge(approvals::router())
+        .merge(passkeys::router())
+        .merge(halt::router())
         .merge(log::router())
         .merge(tokens::router())
         .merge(token_forms::router())

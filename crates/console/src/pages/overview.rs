@@ -15,7 +15,10 @@ use muster_control::{
 use muster_model::{CommandState, RolloutState, TenantId, Timestamp};
 use muster_storage::Tx;
 
-use super::log::{Line, lines};
+use super::{
+    log::{Line, lines},
+    operations,
+};
 use crate::{
     charts::{self, Bar},
     session::Session,
@@ -105,6 +108,7 @@ fn gather(
 ) -> Result<OverviewPage, Problem> {
     let overview = fleet::overview(app, tx, tenant, now)?;
     let mut needs = Vec::new();
+    needs.extend(approval_need(tx, tenant, now)?);
     needs.extend(device_need(tx, tenant, QUARANTINED, overview.quarantined)?);
     needs.extend(device_need(
         tx,
@@ -182,6 +186,31 @@ fn device_need(tx: &mut Tx, tenant: TenantId, filter: &str, count: i64) -> Resul
             format!("/devices?filter={}", crate::session::encode(filter))
         },
         action,
+    }))
+}
+
+/// What waits for people: approvals, and what was held.
+fn approval_need(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Option<Need>, Problem> {
+    let waiting = operations::waiting(tx, tenant, LOOKED_AT)?;
+    if waiting.is_empty() {
+        return Ok(None);
+    }
+    let examples = waiting.iter().take(EXAMPLES).map(|operation| Link {
+        label: operations::in_short(operation, now),
+        href: format!("/operations/{}", operation.id),
+    });
+    Ok(Some(Need {
+        tone: Tone::Warn,
+        what: format!(
+            "{} for approval or release",
+            match waiting.len() {
+                1 => "1 request waits".to_owned(),
+                several => format!("{several} requests wait"),
+            }
+        ),
+        examples: examples.collect(),
+        href: "/approvals".to_owned(),
+        action: "Decide",
     }))
 }
 

@@ -1,11 +1,18 @@
 //! The console in a real browser: sign-in, every page in both themes and at 400 pixels, keyboard, live progress.
 
-use axum::http::Method;
+use std::sync::{Arc, RwLock};
+
+use axum::{Router, extract::Request, http::Method};
 use serde_json::json;
 use tokio::{net::TcpListener, task::block_in_place};
+use tower::ServiceExt;
 
 use super::chromium::{Browser, installed};
 use crate::testing::{HOSTILE, Scene};
+use muster_trust::key::SigningKey;
+
+/// A person's name of a root document that looks like markup.
+const HOSTILE_NAME: &str = "<script>alert(1)</script>{{7*7}}";
 
 /// What every page must be; answers what it is not.
 const AUDIT: &str = r"(() => {
@@ -30,41 +37,55 @@ const AUDIT: &str = r"(() => {
 })()";
 
 /// The scene behind a real socket, and a browser that looks at it.
-struct Stage {
-    scene: Scene,
-    browser: Browser,
-    base: String,
+pub struct Stage {
+    pub scene: Scene,
+    pub browser: Browser,
+    pub base: String,
+    /// What answers: the scene's router, which is another one after a new root document.
+    answers: Arc<RwLock<Router>>,
 }
 
-async fn stage() -> Option<Stage> {
+pub async fn stage() -> Option<Stage> {
     let path = installed()?;
-    let scene = Scene::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("the listener has an address");
-    let service = scene.router.clone();
+    let base = format!("http://localhost:{}", address.port());
+    let scene = Scene::at(&base).await;
+    let answers = Arc::new(RwLock::new(scene.router.clone()));
+    let shared = Arc::clone(&answers);
+    let service = Router::new().fallback(move |request: Request| {
+        let router = shared.read().expect("nobody panics with it").clone();
+        router.oneshot(request)
+    });
     tokio::spawn(async move { axum::serve(listener, service).await });
     let browser = block_in_place(|| Browser::start(&path));
     Some(Stage {
         scene,
         browser,
-        base: format!("http://localhost:{}", address.port()),
+        base,
+        answers,
     })
 }
 
 impl Stage {
-    fn open(&mut self, path: &str) {
+    /// Serves what the scene is now.
+    pub fn follow(&mut self) {
+        *self.answers.write().expect("nobody panics with it") = self.scene.router.clone();
+    }
+
+    pub fn open(&mut self, path: &str) {
         block_in_place(|| self.browser.open(&format!("{}{path}", self.base)));
     }
 
-    fn until(&mut self, expression: &str) {
+    pub fn until(&mut self, expression: &str) {
         block_in_place(|| self.browser.until(expression));
     }
 
-    fn evaluate(&mut self, expression: &str) -> serde_json::Value {
+    pub fn evaluate(&mut self, expression: &str) -> serde_json::Value {
         block_in_place(|| self.browser.evaluate(expression))
     }
 
-    async fn sign_in(&mut self) {
+    pub async fn sign_in(&mut self) {
         let secret = self.scene.link("mara").await;
         self.open(&format!("/signin#{secret}"));
         self.until("location.hash === '' && !location.href.includes('#')");
@@ -73,7 +94,7 @@ impl Stage {
         self.until("location.pathname === '/' && document.readyState === 'complete'");
     }
 
-    fn check(&mut self, path: &str) {
+    pub fn check(&mut self, path: &str) {
         self.open(path);
         assert_eq!(self.evaluate(AUDIT), json!([]), "{path}");
         assert_eq!(self.browser.complaints, Vec::<String>::new(), "{path}");
@@ -83,6 +104,12 @@ impl Stage {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
     let Some(mut stage) = stage().await else { return };
+    let wiped = stage.scene.device("WIPED").await.id;
+    let unapproved = stage.scene.ask_wipe(wiped).await;
+    let key = SigningKey::generate_p256().expect("a key can be made");
+    stage.scene.name_approver(HOSTILE_NAME, key.public(), None).await;
+    stage.follow();
+    let awaited = stage.scene.ask_wipe(wiped).await;
     let device = stage.scene.device("SAME").await.id;
     let rival = stage.scene.device("SAME").await.id;
     let (policy, rollout) = stage
@@ -160,12 +187,30 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
         format!("/policies/{policy}/versions/new"),
         format!("/rollouts/{rollout}"),
         format!("/commands/{command}"),
+        "/approvals".to_owned(),
+        "/passkeys".to_owned(),
+        "/halt".to_owned(),
+        "/operations".to_owned(),
+        "/operations?state=held".to_owned(),
+        format!("/operations/{awaited}"),
+        format!("/operations/{unapproved}"),
+        format!("/commands/cmd_{}", awaited.replace('-', "")),
+        format!("/commands/new?device={wiped}&type=wipe"),
+        "/commands/new?filter=platform%3Alinux&type=run-script".to_owned(),
+        "/commands/new?filter=platform%3Alinux&type=rotate-key".to_owned(),
+        "/log?actor=mara&since=2026-01-01T00%3A00&until=x".to_owned(),
+        format!("/log?object={awaited}"),
     ]);
     for (width, scheme) in [(1280, "light"), (1280, "dark"), (400, "light")] {
         block_in_place(|| stage.browser.look(width, scheme));
         for path in &paths {
             stage.check(path);
         }
+    }
+    stage.scene.post("/halt", &[("reason", HOSTILE)]).await;
+    block_in_place(|| stage.browser.look(400, "dark"));
+    for path in ["/", "/halt", "/commands"] {
+        stage.check(path);
     }
 }
 

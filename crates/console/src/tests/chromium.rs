@@ -156,6 +156,17 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", json!({"features": [feature]}));
     }
 
+    /// A virtual authenticator that makes and uses passkeys as if a person had verified themselves at each.
+    pub fn hold_passkeys(&mut self) {
+        self.call("Emulation.setFocusEmulationEnabled", json!({"enabled": true}));
+        self.call("WebAuthn.enable", json!({}));
+        let options = json!({
+            "protocol": "ctap2", "transport": "internal", "hasResidentKey": true, "hasUserVerification": true,
+            "isUserVerified": true, "automaticPresenceSimulation": true,
+        });
+        self.call("WebAuthn.addVirtualAuthenticator", json!({"options": options}));
+    }
+
     fn call(&mut self, method: &str, parameters: Value) -> Value {
         self.last_id += 1;
         let mut message = json!({"id": self.last_id, "method": method, "params": parameters});

@@ -1,5 +1,6 @@
 //! The admin listener over a real application: who gets in, what pages show, what forms do.
 
+mod approvals;
 mod browser;
 mod chromium;
 mod enrollment;
@@ -7,4 +8,5 @@ mod enrollment_policy;
 mod forms;
 mod groups;
 mod pages;
+mod passkeys;
 mod security;

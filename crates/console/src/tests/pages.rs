@@ -105,6 +105,7 @@ async fn j1_j8_hostile_text_stays_text_on_every_page() {
         )
         .await;
     let command = lock["command_id"].as_str().expect("it has an id").to_owned();
+    let operation = scene.ask_wipe(device.id).await;
     scene.settle().await;
     let token = scene
         .post("/tokens", &[("device_uuid", HOSTILE), ("owner", HOSTILE)])
@@ -147,6 +148,16 @@ async fn j1_j8_hostile_text_stays_text_on_every_page() {
         format!("/devices?filter={}", crate::session::encode(HOSTILE)),
         format!("/log?action={0}&object={0}", crate::session::encode(HOSTILE)),
         format!("/settings?q={}", crate::session::encode(HOSTILE)),
+        "/approvals".to_owned(),
+        "/operations".to_owned(),
+        format!("/operations/{operation}"),
+        format!("/commands/cmd_{}", operation.replace('-', "")),
+        format!("/commands/new?device={id}&type=wipe"),
+        format!(
+            "/commands/new?type=lock&message={}",
+            crate::session::encode(HOSTILE)
+        ),
+        format!("/log?actor={0}&since={0}", crate::session::encode(HOSTILE)),
     ]);
     let mut shown = 0;
     for path in paths {
@@ -217,6 +228,8 @@ async fn j6_strange_ids_are_not_found() {
         "/commands/dev_00000000000000000000000000000001",
         "/rollouts/%3Cscript%3E",
         "/log/ent_zz",
+        "/operations/x",
+        "/operations/00000000-0000-0000-0000-000000000001",
         "/policies/none",
         "/policies/none/versions/1",
         "/errors/none",

@@ -19,6 +19,11 @@ const PAGES: &[&str] = &[
     "/tokens/table",
     "/quarantine",
     "/enrollment-policy",
+    "/approvals",
+    "/operations",
+    "/passkeys",
+    "/halt",
+    "/commands/new",
 ];
 
 /// Every form, with an id where one is needed.
@@ -27,6 +32,15 @@ fn forms() -> Vec<String> {
     let (rol, cmd) = (format!("rol_{:032x}", 1), format!("cmd_{:032x}", 1));
     vec![
         "/signout".to_owned(),
+        "/halt".to_owned(),
+        "/halt/lift".to_owned(),
+        "/passkeys".to_owned(),
+        format!("/passkeys/{}/remove", "0".repeat(64)),
+        "/commands/new".to_owned(),
+        format!("/operations/{}/approve", uuid::Uuid::nil()),
+        format!("/operations/{}/reject", uuid::Uuid::nil()),
+        format!("/operations/{}/release", uuid::Uuid::nil()),
+        format!("/operations/{}/cancel", uuid::Uuid::nil()),
         "/tokens".to_owned(),
         "/tokens/table".to_owned(),
         "/tokens/table/csv".to_owned(),

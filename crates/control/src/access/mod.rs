@@ -2,6 +2,7 @@
 
 mod api;
 pub mod idempotency;
+mod passkeys;
 pub mod problem;
 pub mod request;
 pub mod scope;
@@ -25,6 +26,9 @@ use subtle::ConstantTimeEq;
 
 use crate::{App, audit, clock, secrets::Keyring};
 pub use api::{oauth_router, router};
+pub use passkeys::{
+    PASSKEYS_MAX, PASSKEYS_PER_ACCOUNT_MAX, Passkey, add_passkey, passkeys_of, remove_passkey,
+};
 use problem::{FORBIDDEN, INVALID_CLIENT, Problem, UNAUTHENTICATED};
 use scope::Scopes;
 pub use session::{PagePermit, SESSION_COOKIE, create_signin_link, end_session, sign_in};

@@ -2,8 +2,12 @@
 
 use muster_model::{ClientId, TenantId, Timestamp};
 use muster_storage::{Row, StorageError, Tx, statements};
+use muster_trust::{
+    key::{KeyId, PublicKey},
+    root::RelyingParty,
+};
 
-use super::Client;
+use super::{Client, passkeys::Passkey};
 
 statements! {
     INSERT_TENANT = "INSERT INTO access_tenant (tenant_id, name, created_at) VALUES ($1, $2, $3)";
@@ -40,6 +44,13 @@ statements! {
     STORE_ANSWER = "UPDATE access_idempotency SET status = $5, response = $6 \
         WHERE tenant_id = $1 AND actor = $2 AND route = $3 AND key = $4";
     FORGET_KEYS = "DELETE FROM access_idempotency WHERE created_at < $1";
+    INSERT_PASSKEY = "INSERT INTO access_passkey (tenant_id, key_id, credential_id, public_key, actor, name, \
+        relying_party, origin, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+        ON CONFLICT (tenant_id, key_id) DO NOTHING";
+    PASSKEYS_OF = "SELECT public_key, credential_id, actor, name, relying_party, origin, created_at \
+        FROM access_passkey WHERE tenant_id = $1 AND actor = $2 ORDER BY created_at, key_id LIMIT 8";
+    PASSKEY_COUNT = "SELECT COUNT(*) FROM access_passkey WHERE tenant_id = $1";
+    DELETE_PASSKEY = "DELETE FROM access_passkey WHERE tenant_id = $1 AND key_id = $2 AND actor = $3";
 }
 
 pub fn insert_tenant(tx: &mut Tx, tenant: TenantId, name: &str, at: Timestamp) -> Result<(), StorageError> {
@@ -287,6 +298,58 @@ pub fn store_answer(
         ],
     )
     .map(drop)
+}
+
+/// Stores a passkey; answers 0 when its key is known.
+pub fn insert_passkey(tx: &mut Tx, tenant: TenantId, passkey: &Passkey) -> Result<u64, StorageError> {
+    tx.execute(
+        &INSERT_PASSKEY,
+        &[
+            &tenant.uuid(),
+            &passkey.key_id().0.as_bytes().as_slice(),
+            &passkey.credential_id.as_slice(),
+            &passkey.key.spki_der().as_slice(),
+            &passkey.actor.as_str(),
+            &passkey.name.as_str(),
+            &passkey.party.id.as_str(),
+            &passkey.party.origin.as_str(),
+            &passkey.created_at.as_micros(),
+        ],
+    )
+}
+
+pub fn passkeys_of(tx: &mut Tx, tenant: TenantId, actor: &str) -> Result<Vec<Passkey>, StorageError> {
+    tx.query(&PASSKEYS_OF, &[&tenant.uuid(), &actor], passkey_of)
+}
+
+pub fn passkey_count(tx: &mut Tx, tenant: TenantId) -> Result<i64, StorageError> {
+    tx.query_one(&PASSKEY_COUNT, &[&tenant.uuid()], |row| row.get(0))
+}
+
+pub fn delete_passkey(tx: &mut Tx, tenant: TenantId, actor: &str, key: KeyId) -> Result<u64, StorageError> {
+    tx.execute(
+        &DELETE_PASSKEY,
+        &[&tenant.uuid(), &key.0.as_bytes().as_slice(), &actor],
+    )
+}
+
+fn passkey_of(row: &Row<'_>) -> Result<Passkey, StorageError> {
+    let key: Vec<u8> = row.get(0)?;
+    Ok(Passkey {
+        key: PublicKey::from_spki_der(&key).map_err(|error| StorageError::Type {
+            index: 0,
+            expected: "the SPKI of a public key",
+            found: error.to_string(),
+        })?,
+        credential_id: row.get(1)?,
+        actor: row.get(2)?,
+        name: row.get(3)?,
+        party: RelyingParty {
+            id: row.get(4)?,
+            origin: row.get(5)?,
+        },
+        created_at: Timestamp::from_micros(row.get(6)?),
+    })
 }
 
 fn client_of(row: &Row<'_>) -> Result<Client, StorageError> {

@@ -3,18 +3,19 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
-use muster_model::{CommandId, CommandKind, CommandState, DeviceId, text::Description};
+use muster_model::{CommandId, CommandKind, CommandState, DeviceId, TenantId, text::Description};
+use muster_storage::Tx;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::{Command, OperationState, operation};
+use super::{Command, Operation, OperationState, operation};
 use crate::{
     App,
     access::{
-        Permit,
+        Author, Permit,
         idempotency::{IdempotencyKey, commit_once},
         problem::{ACCOUNT_TOO_NEW, INVALID, Problem},
         request::{Body, Params, PathOf},
@@ -215,7 +216,7 @@ async fn create_for_device(
         &identified,
         move |tx| {
             let device = devices::resolve(tx, tenant, &id)?;
-            let command = for_device(tx, &device, &wanted)?;
+            let command = ask_device(tx, &device, &wanted)?;
             Ok((
                 StatusCode::ACCEPTED,
                 Accepted {
@@ -226,12 +227,12 @@ async fn create_for_device(
         },
     )
     .await;
-    alarmed(&app, &permit, answer).await
+    alarmed(&app, permit.author(), answer).await
 }
 
 /// Queues a command for one device, or asks people where it needs them, or where the account has asked for so much that
 /// somebody else should look.
-fn for_device(tx: &mut LoggedTx<'_>, device: &Device, wanted: &Wanted) -> Result<Command, Problem> {
+pub fn ask_device(tx: &mut LoggedTx<'_>, device: &Device, wanted: &Wanted) -> Result<Command, Problem> {
     let kind = &wanted.kind;
     devices::require_active(device)?;
     kind.check_for(device.ownership)
@@ -249,17 +250,33 @@ fn for_device(tx: &mut LoggedTx<'_>, device: &Device, wanted: &Wanted) -> Result
     super::create(tx, device, kind, wanted.ttl, None)
 }
 
+/// Asks for a command on a list of devices. A short list that nothing stands before is queued at once.
+pub fn ask_devices(
+    tx: &mut LoggedTx<'_>,
+    targets: Vec<(DeviceId, u32)>,
+    wanted: &Wanted,
+) -> Result<Operation, Problem> {
+    let is_short = targets.len() <= AT_ONCE_MAX;
+    let operation = operation::ask(tx, wanted.order(targets, false))?;
+    let is_free = operation.state == OperationState::Running && operation.batch.is_none();
+    if !is_free || !is_short {
+        return Ok(operation);
+    }
+    operation::release(tx, operation.id)?;
+    let tenant = tx.tenant();
+    operation::get(tx, tenant, operation.id)
+}
+
 /// Writes down that an account which is too new asked for something destructive, and hands the refusal on.
-async fn alarmed<S>(
-    app: &App,
-    permit: &Permit<S>,
-    answer: Result<Response, Problem>,
-) -> Result<Response, Problem> {
-    let Err(problem) = answer else { return answer };
+pub async fn alarmed<T>(app: &App, author: &Author, answer: Result<T, Problem>) -> Result<T, Problem> {
+    let problem = match answer {
+        Ok(answer) => return Ok(answer),
+        Err(problem) => problem,
+    };
     if problem.kind == ACCOUNT_TOO_NEW {
-        let (actor, reason) = (permit.author().actor.id.clone(), problem.detail.clone());
+        let (actor, reason) = (author.actor.id.clone(), problem.detail.clone());
         tracing::warn!(actor, "an account that is new asked for something destructive");
-        audit::commit(app, permit.author(), move |tx| {
+        audit::commit(app, author, move |tx| {
             let detail = serde_json::json!({"code": ACCOUNT_TOO_NEW.code, "reason": reason});
             tx.record("security.destructive_refused", ("client", actor.clone()), detail)
                 .map(drop)
@@ -282,15 +299,10 @@ async fn create_bulk(
     let wanted = parse(&app, &request)?;
     let target = BulkTarget::of(&request)?;
     let answer = commit_once(&app, &permit, key, "POST /commands", &request, move |tx| {
-        let targets = target.targets(tx, &wanted.kind)?;
+        let tenant = tx.tenant();
+        let targets = target.targets(tx, tenant, &wanted.kind)?;
         let commands = targets.len();
-        let mut operation = operation::ask(tx, wanted.order(targets, false))?;
-        let is_free = operation.state == OperationState::Running && operation.batch.is_none();
-        if is_free && commands <= AT_ONCE_MAX {
-            operation::release(tx, operation.id)?;
-            let tenant = tx.tenant();
-            operation = operation::get(tx, tenant, operation.id)?;
-        }
+        let operation = ask_devices(tx, targets, &wanted)?;
         Ok((
             StatusCode::ACCEPTED,
             BulkAccepted {
@@ -303,7 +315,7 @@ async fn create_bulk(
     })
     .await;
     app.nudges.operations.notify_one();
-    alarmed(&app, &permit, answer).await
+    alarmed(&app, permit.author(), answer).await
 }
 
 /// The filter of a command list.
@@ -386,7 +398,8 @@ async fn cancel_command(
 }
 
 /// The devices of a bulk call, as asked.
-enum BulkTarget {
+#[derive(Debug, Clone)]
+pub enum BulkTarget {
     Ids(Vec<String>),
     Filter(DeviceFilter),
 }
@@ -404,8 +417,12 @@ impl BulkTarget {
 
     /// The active devices with their epochs. A named one that is not there, or cannot be told this, refuses them all; of
     /// those that match, what cannot be told this is left out when its turn comes.
-    fn targets(&self, tx: &mut LoggedTx<'_>, kind: &CommandKind) -> Result<Vec<(DeviceId, u32)>, Problem> {
-        let tenant = tx.tenant();
+    pub fn targets(
+        &self,
+        tx: &mut Tx,
+        tenant: TenantId,
+        kind: &CommandKind,
+    ) -> Result<Vec<(DeviceId, u32)>, Problem> {
         match self {
             BulkTarget::Ids(ids) => {
                 let names = ids.iter().filter(|id| id.parse::<DeviceId>().is_err());
@@ -436,10 +453,12 @@ impl BulkTarget {
 }
 
 /// What a request asks for.
-struct Wanted {
-    kind: CommandKind,
-    ttl: Duration,
-    reason: Option<Description>,
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub kind: CommandKind,
+    /// How long each command may wait.
+    pub ttl: Duration,
+    pub reason: Option<Description>,
 }
 
 impl Wanted {

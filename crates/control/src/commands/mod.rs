@@ -35,11 +35,12 @@ use crate::{
     devices::Device,
     secrets::TenantKeys,
 };
-pub use api::{CommandView, router};
+pub use api::{BulkTarget, CommandView, Wanted, alarmed, ask_device, ask_devices, router};
 pub use operation::{
-    Evidence, Halt, Lists, OPERATION_STATEMENTS, Operation, OperationState, OperationView, Progress,
-    expire_overdue as expire_operations, get as operation, halt_of, list as operations, needs_people,
-    release_due, waiting_of_device,
+    Evidence, Halt, Lists, OPERATION_STATEMENTS, Operation, OperationState, OperationView, Progress, Target,
+    approve, cancel as cancel_operation, expire_overdue as expire_operations, get as operation, halt,
+    halt_of, let_go, lift_halt, list as operations, needs_people, progress, reject, release_due,
+    statement_of, targets_of, waiting_of_device,
 };
 pub use receipts::{accept_receipt, receipt};
 

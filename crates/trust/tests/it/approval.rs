@@ -9,7 +9,8 @@ use muster_model::command::{CommandKind, WipeMode};
 use muster_model::id::DeviceId;
 use muster_model::time::Timestamp;
 use muster_trust::approval::{
-    Approval, ApprovalError, ApprovalProof, ApprovedBatch, Assertion, BatchStatement, TargetList,
+    Approval, ApprovalError, ApprovalProof, ApprovedBatch, Assertion, BatchStatement, TargetList, account_of,
+    is_account,
 };
 use muster_trust::encoding::from_strict_json;
 use muster_trust::key::{SigningKey, sha256};
@@ -486,6 +487,20 @@ fn a_passkey_approves_exactly_the_batch_that_its_challenge_names() {
         plain.verify(&root, at(NOW)),
         Err(ApprovalError::Assertion { .. })
     ));
+}
+
+#[test]
+fn a_persons_name_is_an_account_too() {
+    for (actor, account) in [
+        ("cli_0190", "cli_0190"),
+        ("mara", "mara"),
+        ("Ada Lovelace", "Ada%20Lovelace"),
+        ("x'; %20é", "x%27%3B%20%2520%C3%A9"),
+    ] {
+        assert_eq!(account_of(actor), account);
+        assert!(is_account(account));
+    }
+    assert!(is_account(&account_of(&"é".repeat(128))));
 }
 
 #[test]

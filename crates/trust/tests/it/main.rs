@@ -12,6 +12,7 @@ mod log;
 mod merkle;
 mod note;
 mod obey;
+mod passkey;
 mod root;
 mod root_change;
 mod statement;

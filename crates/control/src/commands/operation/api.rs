@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::{Operation, OperationState, ask::statement_of, store};
+use super::{Operation, OperationState, ask::statement_of};
 use crate::{
     App,
     access::{
@@ -275,27 +275,19 @@ async fn list_targets(
         .db
         .read(permit.storage(), move |tx| {
             let operation = super::get(tx, tenant, id.0)?;
-            let mut items = Vec::new();
-            let mut position = first;
-            while items.len() <= limit && position < operation.targets {
-                let part = store::targets_from(tx, tenant, id.0, position)?;
-                if part.is_empty() {
-                    break;
+            let targets = super::targets_of(tx, tenant, &operation, first, limit + 1)?;
+            let items = targets.into_iter().map(|target| {
+                let device = devices::get(tx, tenant, target.device).ok();
+                let (name, owner) = device.map_or((None, None), |device| (Some(device.name), device.owner));
+                TargetView {
+                    position: target.position,
+                    device_id: target.device,
+                    epoch: target.epoch,
+                    name,
+                    owner,
                 }
-                for (device_id, epoch) in part.into_iter().take(limit + 1 - items.len()) {
-                    let device = devices::get(tx, tenant, device_id).ok();
-                    let (name, owner) =
-                        device.map_or((None, None), |device| (Some(device.name), device.owner));
-                    items.push(TargetView {
-                        position,
-                        device_id,
-                        epoch,
-                        name,
-                        owner,
-                    });
-                    position += 1;
-                }
-            }
+            });
+            let items: Vec<_> = items.collect();
             Ok::<_, Problem>(items)
         })
         .await?;

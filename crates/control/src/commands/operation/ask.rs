@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use muster_model::{CommandKind, DeviceId, Timestamp, text::Description};
 use muster_trust::{
-    approval::{ApprovedBatch, BatchStatement, TargetList},
+    approval::{ApprovedBatch, BatchStatement, TargetList, account_of},
     key::sha256,
     statement::payload,
 };
@@ -163,7 +163,7 @@ fn await_approval(
         targets_root: list.root(),
         per_hour,
         fleet,
-        requested_by: tx.author().actor.id.clone(),
+        requested_by: account_of(&tx.author().actor.id),
         requested_at: at,
         not_before,
         expires_at: not_before

@@ -25,8 +25,8 @@ use uuid::Uuid;
 
 use crate::access::problem::{NOT_FOUND, Problem};
 pub use api::{OperationView, router};
-pub use approve::{approve, cancel, let_go, reject};
-pub use ask::{Order, ask, is_mass, needs_people, note_pace};
+pub use approve::{approve, cancel, halt, let_go, lift_halt, reject};
+pub use ask::{Order, ask, is_mass, needs_people, note_pace, statement_of};
 pub use proof::{Evidence, Lists, approved_batch};
 pub use release::{expire_overdue, release, release_due};
 pub use store::{Halt, Progress};
@@ -181,6 +181,41 @@ pub fn waiting_of_device(
 ) -> Result<Vec<Operation>, Problem> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     Ok(store::of_device(tx, tenant, device, before, limit)?)
+}
+
+/// A device of an operation's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// From 0.
+    pub position: u64,
+    pub device: DeviceId,
+    pub epoch: u32,
+}
+
+/// The list of an operation from a position on, at most `limit` devices of it.
+pub fn targets_of(
+    tx: &mut Tx,
+    tenant: TenantId,
+    operation: &Operation,
+    first: u64,
+    limit: usize,
+) -> Result<Vec<Target>, Problem> {
+    let (mut found, mut position) = (Vec::new(), first);
+    while found.len() < limit && position < operation.targets {
+        let part = store::targets_from(tx, tenant, operation.id, position)?;
+        if part.is_empty() {
+            break;
+        }
+        for (device, epoch) in part.into_iter().take(limit - found.len()) {
+            found.push(Target {
+                position,
+                device,
+                epoch,
+            });
+            position += 1;
+        }
+    }
+    Ok(found)
 }
 
 /// How many of an operation's commands are in each state.
