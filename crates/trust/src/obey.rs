@@ -251,8 +251,7 @@ impl Trust {
         envelope: &Envelope,
         proof: &LoggedProof,
         approval: Option<&ApprovalProof>,
-        device: DeviceId,
-        epoch: u32,
+        (device, epoch): (DeviceId, u32),
         last_sequence: u64,
         now: Timestamp,
     ) -> Result<CommandStatement, Refusal> {

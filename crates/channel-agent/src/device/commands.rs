@@ -559,8 +559,7 @@ impl DeviceCore {
             &command.envelope,
             &command.proof,
             command.approval.as_ref(),
-            self.identity.device_id,
-            self.identity.epoch,
+            (self.identity.device_id, self.identity.epoch),
             floor,
             now,
         );

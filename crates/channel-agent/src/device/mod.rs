@@ -280,10 +280,8 @@ impl DeviceCore {
             actions.extend(self.departs(self.now(reading)));
             return actions;
         }
-        if is_current {
-            if let Some(desired) = &response.desired {
-                self.take_desired(desired, reading, sign, &mut actions);
-            }
+        if is_current && let Some(desired) = &response.desired {
+            self.take_desired(desired, reading, sign, &mut actions);
         }
         // What the answer brings anew is applied and reported by itself.
         if response.want_report && response.desired.is_none() {

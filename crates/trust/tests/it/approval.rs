@@ -155,7 +155,7 @@ fn obey_as(
     let trust = office.trust(change);
     let logged = office.tenant.proof(index);
     trust
-        .check_command(&envelope, &logged, Some(proof), device, epoch, 0, now)
+        .check_command(&envelope, &logged, Some(proof), (device, epoch), 0, now)
         .map_err(|refusal| refusal.code())
 }
 
@@ -265,7 +265,14 @@ fn m5_a_command_names_the_batch_it_is_part_of() {
     let trust = office.trust(|_| {});
     let check = |approval| {
         trust
-            .check_command(&envelope, &logged, approval, device(1), EPOCH, 0, at(NOW + DELAY))
+            .check_command(
+                &envelope,
+                &logged,
+                approval,
+                (device(1), EPOCH),
+                0,
+                at(NOW + DELAY),
+            )
             .map_err(|refusal| refusal.code())
     };
     // Expired by then, and before that refused for the batch.
@@ -278,8 +285,7 @@ fn m5_a_command_names_the_batch_it_is_part_of() {
         &envelope,
         &logged,
         Some(&approved),
-        device(1),
-        EPOCH,
+        (device(1), EPOCH),
         0,
         at(NOW + DELAY),
     );
@@ -356,7 +362,7 @@ fn a_tenant_may_ask_for_approvals_of_more() {
     let logged = office.tenant.proof(index);
     let check = |trust: &Trust| {
         trust
-            .check_command(&envelope, &logged, None, device(1), EPOCH, 0, at(60))
+            .check_command(&envelope, &logged, None, (device(1), EPOCH), 0, at(60))
             .map(drop)
             .map_err(|refusal| refusal.code())
     };
@@ -371,7 +377,7 @@ fn a_tenant_may_ask_for_approvals_of_more() {
     let logged = office.tenant.proof(index);
     let check = |trust: &Trust| {
         trust
-            .check_command(&envelope, &logged, None, device(1), EPOCH, 0, at(NOW))
+            .check_command(&envelope, &logged, None, (device(1), EPOCH), 0, at(NOW))
             .map(drop)
             .map_err(|refusal| refusal.code())
     };

@@ -28,7 +28,7 @@ fn code<T: std::fmt::Debug>(result: Result<T, Refusal>) -> &'static str {
 
 /// What the addressed device says to a command, a minute into the story.
 fn obey(trust: &Trust, envelope: &Envelope, proof: &LoggedProof) -> Result<CommandStatement, Refusal> {
-    trust.check_command(envelope, proof, None, device(1), EPOCH, NO_SEQUENCE, at(60))
+    trust.check_command(envelope, proof, None, (device(1), EPOCH), NO_SEQUENCE, at(60))
 }
 
 /// Signs and logs a command that was changed before signing, and says what the device answers.
@@ -104,8 +104,7 @@ fn e10_time_does_not_run_backwards() {
         &envelope,
         &tenant.proof(index),
         None,
-        device(1),
-        EPOCH,
+        (device(1), EPOCH),
         NO_SEQUENCE,
         at(0),
     );
@@ -118,7 +117,7 @@ fn m9_a_sequence_is_used_once() {
     let command = tenant.command(5, lock());
     let (envelope, index) = tenant.issue(&command);
     let (trust, proof) = (tenant.enrolled(), tenant.proof(index));
-    let check = |last, now| trust.check_command(&envelope, &proof, None, device(1), EPOCH, last, now);
+    let check = |last, now| trust.check_command(&envelope, &proof, None, (device(1), EPOCH), last, now);
     check(4, at(60)).unwrap();
     let replayed = Refusal::Replayed {
         command: command.command_id,
@@ -272,7 +271,7 @@ fn p3_with_an_expired_root_nothing_is_obeyed() {
     let (envelope, index) = tenant.issue(&command);
     let (trust, proof) = (tenant.enrolled(), tenant.proof(index));
     let later = at(0).plus(year);
-    let result = trust.check_command(&envelope, &proof, None, device(1), EPOCH, NO_SEQUENCE, later);
+    let result = trust.check_command(&envelope, &proof, None, (device(1), EPOCH), NO_SEQUENCE, later);
     assert_eq!(code(result), "root_expired");
     let desired = statement::sign(&tenant.desired(1, vec![]), &[&tenant.action_key]).unwrap();
     assert_eq!(
