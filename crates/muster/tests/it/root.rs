@@ -18,6 +18,7 @@ use tokio::process::Child;
 use crate::support::{
     PATIENCE,
     api::Api,
+    approvers::ask_wipe,
     database::{each_database, on_postgres},
     device::Device,
     eventually,
@@ -232,7 +233,15 @@ async fn what_devices_would_not_follow_is_refused() {
         let good = office.offer(|document| document.restore_epoch = 1, &[&own]).await;
         office.publish(&good).await.expect(201);
         office.publish(&good).await.expect(200);
-        let forked = office.offer(|document| document.version = 2, &[&own]).await;
+        let forked = office
+            .offer(
+                |document| {
+                    document.version = 2;
+                    document.budgets.destructive_per_hour_min = 1;
+                },
+                &[&own],
+            )
+            .await;
         office.publish(&forked).await.refused(409, "conflict");
         let back = office.offer(|document| document.restore_epoch = 0, &[&own]).await;
         office.publish(&back).await.refused(422, "root_refused");
@@ -479,13 +488,7 @@ async fn two_people_approve_from_their_own_machines() {
             .await;
         office.line("root sign --in @next.json --key ROOT --yes").await;
         office.line("root publish --in @next.json").await;
-        let path = format!("/devices/{}/commands", device.id());
-        let asked = office
-            .api
-            .post(&path, &json!({"type": "wipe", "mode": "full"}))
-            .await
-            .expect(202);
-        let operation = asked["operation_id"].as_str().expect("an id is text").to_owned();
+        let operation = ask_wipe(&office.api, &device.id()).await;
         let listed = everything(&office.line("approver list").await);
         assert!(listed.contains(&operation), "{listed}");
         let shown = everything(&office.line(&format!("approver show {operation}")).await);
