@@ -195,10 +195,11 @@ fn stands_between(root: &RootDocument, choice: &Choice, count: u64, fleet: u64) 
         1 => "One person must approve it, not you.".to_owned(),
         several => format!("{several} people must approve it, not you."),
     };
-    Some(format!(
-        "{people} Then at most {budget} an hour begin, the first {} later.",
-        ui::span(root.approval.delay_seconds.into())
-    ))
+    let delay = match root.approval.delay_seconds {
+        0 => String::new(),
+        seconds => format!(", the first {} after that", ui::span(seconds.into())),
+    };
+    Some(format!("{people} Then at most {budget} an hour begin{delay}."))
 }
 
 async fn ask(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {

@@ -12,7 +12,7 @@ use muster_control::{
         scope::LogRead,
     },
     audit::{self, EntryRow, Head},
-    devices, policy,
+    commands, devices, policy,
 };
 use muster_model::{DeviceId, EntryId, PolicyId, TenantId, Timestamp, TokenId};
 use muster_storage::Tx;
@@ -26,6 +26,7 @@ use serde::Deserialize;
 
 use super::ROWS;
 use crate::{
+    kinds,
     session::{Ask, At, Session, encode, parse, rows},
     shell::{Refusal, Section, Shell, page},
     ui::{self, Badge, Tone, When},
@@ -87,7 +88,7 @@ const SENTENCES: &[(&str, &str)] = &[
     ("group.updated", "Group changed"),
     ("labels.imported", "Labels imported from a table"),
     ("operation.approved", "Approval handed in"),
-    ("operation.asked", "Command asked for a list of devices"),
+    ("operation.asked", "Operation asked"),
     ("operation.cancelled", "Operation cancelled"),
     ("operation.expired", "Operation expired"),
     ("operation.rejected", "Operation rejected"),
@@ -221,6 +222,16 @@ fn name_of(tx: &mut Tx, tenant: TenantId, entry: &LogEntry) -> Result<Option<Str
     if let Ok(device) = id.parse::<DeviceId>() {
         return match devices::get(tx, tenant, device) {
             Ok(device) => Ok(Some(device.name)),
+            Err(problem) if problem.kind == NOT_FOUND => Ok(None),
+            Err(problem) => Err(problem),
+        };
+    }
+    if entry.object.kind == "operation" {
+        let Ok(operation) = id.parse() else {
+            return Ok(None);
+        };
+        return match commands::operation(tx, tenant, operation) {
+            Ok(operation) => Ok(Some(kinds::words(&operation.kind))),
             Err(problem) if problem.kind == NOT_FOUND => Ok(None),
             Err(problem) => Err(problem),
         };

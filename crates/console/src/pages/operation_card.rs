@@ -81,6 +81,8 @@ pub struct Consent {
     pub per_hour: u32,
     pub first: When,
     pub last: When,
+    /// Whether the last begins later than the first.
+    pub takes_hours: bool,
     pub threshold: u32,
     pub people: Vec<(String, When)>,
     /// What is missing, in words.
@@ -138,7 +140,8 @@ impl Card {
                 .reason
                 .map(|reason| reason.to_string())
                 .unwrap_or_default(),
-            because: operation.because,
+            // What is missing is said by the document as it is now.
+            because: operation.because.filter(|_| !waits),
             next: operation
                 .next_at
                 .filter(|next| *next > now)
@@ -243,6 +246,7 @@ impl Consent {
             per_hour: statement.per_hour,
             first: When::new(statement.not_before, viewer.now),
             last: When::new(statement.slot(statement.count.saturating_sub(1)), viewer.now),
+            takes_hours: statement.count > u64::from(statement.per_hour),
             threshold,
             people: batch
                 .given

@@ -198,7 +198,7 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
         format!("/commands/new?device={wiped}&type=wipe"),
         "/commands/new?filter=platform%3Alinux&type=run-script".to_owned(),
         "/commands/new?filter=platform%3Alinux&type=rotate-key".to_owned(),
-        "/log?actor=mara&since=2026-01-01T00%3A00&until=x".to_owned(),
+        "/log?actor=mara&since=2026-01-01T00%3A00&until=2030-01-01T00%3A00".to_owned(),
         format!("/log?object={awaited}"),
     ]);
     for (width, scheme) in [(1280, "light"), (1280, "dark"), (400, "light")] {
