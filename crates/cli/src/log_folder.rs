@@ -168,7 +168,10 @@ pub fn verify_folder(arguments: &VerifyArgs) -> Result<FolderReport, CliError> {
             )));
         }
     }
-    let heads = heads(folder, key, newest)?;
+    let newest_size = newest.size;
+    let mut heads = heads(folder, key, newest)?;
+    let beyond = heads.partition_point(|head| head.size <= newest_size);
+    let cut_off = heads.split_off(beyond).pop();
     let head = heads.last().cloned().ok_or_else(|| usage("a head was read"))?;
     let rows = Bundles {
         folder,
@@ -186,6 +189,12 @@ pub fn verify_folder(arguments: &VerifyArgs) -> Result<FolderReport, CliError> {
         Ok(_) => {}
         Err(VerifyError::Bad(bad)) => return Err(bad_log(bad)),
         Err(VerifyError::Store(error)) => return Err(error),
+    }
+    if let Some(kept) = cut_off {
+        return Err(CliError::Log(format!(
+            "entry {newest_size}: the folder ends before it, and a signed head of {} entries is kept: the tail was cut off",
+            kept.size
+        )));
     }
     Ok(FolderReport {
         origin: head.origin,
@@ -211,7 +220,7 @@ fn open(bytes: &[u8], key: &VerifierKey) -> Result<(CheckpointBody, SignedNote),
 }
 
 /// Every signed head of the folder in the order of sizes. Two of one size with different roots are a fork; a head larger than
-/// the newest says that the tail was cut off, which the verification then finds.
+/// the newest says that the tail was cut off.
 fn heads(folder: &Path, key: &VerifierKey, newest: CheckpointBody) -> Result<Vec<CheckpointBody>, CliError> {
     let earlier = folder.join("checkpoints");
     let mut heads = vec![newest];

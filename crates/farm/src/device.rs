@@ -7,7 +7,7 @@ use std::time::Duration;
 use muster_channel_agent::backoff::{Backoff, full_jitter, spread};
 use muster_channel_agent::checkin::CheckinResponse;
 use muster_channel_agent::clock::ClockReading;
-use muster_channel_agent::device::{Action, Begin, CheckinFailure, DeviceCore, Execution, Signer};
+use muster_channel_agent::device::{Action, Begin, CheckinFailure, Departed, DeviceCore, Execution, Signer};
 use muster_channel_agent::inventory::InventoryRequest;
 use muster_channel_agent::limits::{BUNDLE_BYTES_MAX, CHECKIN_RESPONSE_BYTES_MAX, RENEW_RESPONSE_BYTES_MAX};
 use muster_channel_agent::renew::{RenewRequest, RenewResponse};
@@ -174,8 +174,9 @@ impl Device {
         let (mut checkin_at, mut wake_at) = (Instant::now(), Instant::now());
         Box::pin(self.recover()).await;
         loop {
-            // Like a real one, a device that was wiped or unenrolled ends once the server knows.
-            if self.machine.departed.is_some() {
+            // Like a real one, a device that was unenrolled ends once the server knows. One that was wiped stays on the wire
+            // and says `noop` to another wipe, until its operator retires it.
+            if self.machine.departed == Some(Departed::Unenrolled) {
                 return;
             }
             if self.conditions().is_away(self.plan.seed, self.plan.index) {
@@ -278,7 +279,7 @@ impl Device {
             let actions = self.take(&response);
             let has_work = !actions.is_empty() || !response.receipts_accepted.is_empty();
             self.perform(actions, Some(&link)).await?;
-            if self.machine.departed.is_some() {
+            if self.machine.departed == Some(Departed::Unenrolled) {
                 break;
             }
             self.renew_if_due(&link).await;
@@ -455,11 +456,12 @@ impl Device {
                 }
                 (Action::SendInventory, Some(link)) => self.send_inventory(link).await?,
                 (Action::Renew, Some(link)) => self.renew(link).await,
-                (Action::Depart { how }, _) => {
+                (Action::Depart { how }, _) if self.machine.departed.is_none() => {
                     self.machine.departed = Some(how);
                     self.shared.stats.departed(self.plan.index);
                     self.save();
                 }
+                (Action::Depart { .. }, _) => {}
                 (Action::FetchBundle { .. } | Action::SendInventory | Action::Renew, None) => {}
             }
         }

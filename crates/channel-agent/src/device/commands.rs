@@ -541,14 +541,6 @@ impl DeviceCore {
                 Progress::Deferred { .. } => {}
             },
         }
-        if self.departure.is_some() {
-            actions.push(refused(
-                id.to_string(),
-                DEPARTED_CODE,
-                "the device has left the management",
-            ));
-            return;
-        }
         let now = self.now(reading);
         if !self.commands.records.contains_key(&id) && !self.commands.make_room(now) {
             let detail = "too many receipts wait for the server; it will be taken when they are accepted";

@@ -600,6 +600,7 @@ pub async fn supersede_before(
     device: DeviceId,
     epoch: u32,
 ) -> Result<usize, Problem> {
+    operation::leave_out(app, tenant, device, epoch).await?;
     let open = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {

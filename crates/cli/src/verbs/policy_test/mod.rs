@@ -279,7 +279,7 @@ mod tests {
                 &stages[1]["gate"]["method"],
                 &stages[1]["gate"]["limit"]
             ),
-            (&json!(20.0), &json!("exact"), &json!(0.01))
+            (&json!(20), &json!("exact"), &json!(0.01))
         );
         assert_eq!(stages[0]["gate"]["on_failure"], "hold");
         for wrong in [

@@ -28,7 +28,7 @@ pub use api::{OperationView, router};
 pub use approve::{approve, cancel, halt, let_go, lift_halt, reject};
 pub use ask::{Order, ask, is_mass, needs_people, note_pace, statement_of};
 pub use proof::{Evidence, Lists, approved_batch};
-pub use release::{expire_overdue, release, release_due};
+pub use release::{expire_overdue, leave_out, release, release_due};
 pub use store::{Halt, Progress};
 
 /// Every statement of operations, for the test that prepares them all on both engines.

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use muster_model::{TenantId, Timestamp};
+use muster_model::{DeviceId, TenantId, Timestamp};
 use muster_storage::Scope;
 use muster_trust::approval::{Approved, BatchStatement, TargetList};
 use uuid::Uuid;
@@ -24,6 +24,8 @@ const ROUND_STEPS: usize = 200;
 /// How soon an operation is looked at again that the budget or the halt switch stopped.
 const STOPPED_AGAIN: Duration = Duration::from_secs(2);
 const HOUR: Duration = Duration::from_secs(3600);
+/// Waiting operations of one device that are ended together.
+const WAITING_MAX: usize = 500;
 
 /// Releases what is due, one step of each tenant at a time. A reconciler's step; answers whether more is due now.
 pub async fn release_due(app: &App) -> Result<bool, Problem> {
@@ -280,6 +282,49 @@ fn expire(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<(), Problem> {
             "type": operation.kind.type_name(),
             "commands_not_made": operation.targets - operation.released,
         }),
+    )
+    .map(drop)
+}
+
+/// Ends operations on one device that wait, when the device has begun another epoch or is gone: the list names the old one.
+pub async fn leave_out(app: &App, tenant: TenantId, device: DeviceId, epoch: u32) -> Result<(), Problem> {
+    let waiting = app
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            super::waiting_of_device(tx, tenant, device, Uuid::max(), WAITING_MAX)
+        })
+        .await?;
+    for operation in waiting
+        .into_iter()
+        .filter(|operation| operation.ended_at.is_none())
+    {
+        let id = operation.id;
+        audit::commit(app, &Author::system(tenant), move |tx| {
+            leave_out_one(tx, id, epoch)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+fn leave_out_one(tx: &mut LoggedTx<'_>, id: Uuid, epoch: u32) -> Result<(), Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    store::take_turn(tx, tenant)?;
+    tx.excuse(1);
+    let mut operation = super::get(tx, tenant, id)?;
+    let target = store::targets_from(tx, tenant, id, 0)?.into_iter().next();
+    if operation.ended_at.is_some() || target.is_none_or(|(_, asked)| asked >= epoch) {
+        return Ok(());
+    }
+    operation.state = OperationState::Completed;
+    operation.because = Some("the device enrolled anew, or is gone".to_owned());
+    (operation.released, operation.left_out) = (1, 1);
+    (operation.next_at, operation.ended_at) = (None, Some(at));
+    store::update(tx, tenant, &operation)?;
+    tx.record(
+        "operation.left_out",
+        ("operation", id.to_string()),
+        serde_json::json!({"operation_id": id, "type": operation.kind.type_name()}),
     )
     .map(drop)
 }
