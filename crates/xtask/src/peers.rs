@@ -122,6 +122,18 @@ pub const PEERS: &[Peer] = &[
         find: || find_administrative("nft"),
     },
     Peer {
+        name: "fapolicyd",
+        packages: &["fapolicyd"],
+        purpose: "the rules that block programs are loaded by the program that enforces them",
+        find: || find_administrative("fapolicyd"),
+    },
+    Peer {
+        name: "usbguard",
+        packages: &["usbguard"],
+        purpose: "rules for USB devices are read by the program that enforces them",
+        find: || process::find("usbguard-rule-parser"),
+    },
+    Peer {
         name: "nmcli",
         packages: &["network-manager"],
         purpose: "networks are read by NetworkManager",
