@@ -250,6 +250,8 @@ pub enum ApprovalError {
     Threshold { valid: u32, threshold: u32 },
     #[error("{found} devices an hour are more than the budget of {budget}")]
     Budget { budget: u64, found: u64 },
+    #[error("the first device begins sooner than {0} s after the request")]
+    Hurried(u64),
     #[error("this device is not on the list that was approved: {0}")]
     NotListed(ProofError),
     #[error("the approved command is another one: its {0} differs")]
@@ -345,6 +347,10 @@ impl ApprovedBatch {
         if u64::from(statement.per_hour) > budget {
             let found = statement.per_hour.into();
             return Err(ApprovalError::Budget { budget, found });
+        }
+        let delay = Duration::from_secs(root.approval.delay_seconds.into());
+        if statement.not_before < statement.requested_at.plus(delay) {
+            return Err(ApprovalError::Hurried(delay.as_secs()));
         }
         Ok(Approved {
             statement,

@@ -323,6 +323,14 @@ fn nothing_begins_before_the_delay_or_after_the_end() {
 }
 
 #[test]
+fn a_batch_that_begins_before_the_delay_is_over_is_refused() {
+    let mut office = Office::new();
+    let hurried = |batch: &mut BatchStatement| batch.not_before = at(NOW + DELAY - 1);
+    let sooner = proof(&office, 1, 0, hurried, &[&key(101), &key(103)]);
+    assert_eq!(obey(&mut office, &sooner), Err("approvals_invalid"));
+}
+
+#[test]
 fn r10_after_a_restore_nothing_asked_before_is_obeyed() {
     let mut office = Office::new();
     let approved = proof(&office, 1, 0, |_| {}, &[&key(101), &key(103)]);
