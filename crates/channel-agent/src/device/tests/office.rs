@@ -150,7 +150,10 @@ impl Office {
             budgets: DEFAULT_BUDGETS,
             device_ca_sha256: Vec::new(),
             approvers: BTreeMap::from([(self.approver.key_id(), approver)]),
-            approval: ApprovalRules::default(),
+            approval: ApprovalRules {
+                delay_seconds: 0,
+                ..ApprovalRules::default()
+            },
             restore_epoch: 0,
         };
         document.sign(&[&self.root]).expect("the document is valid")
