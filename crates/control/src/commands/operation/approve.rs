@@ -6,7 +6,11 @@ use muster_trust::approval::{Approval, ApprovalError, Counted, MAX_APPROVALS};
 use muster_trust::root::Role;
 use uuid::Uuid;
 
-use super::{Given, Halt, Operation, OperationState, ask::statement_of, store};
+use super::{
+    Given, Halt, Operation, OperationState,
+    ask::{refuse_new_account, statement_of},
+    store,
+};
 use crate::{
     access::problem::{APPROVER_REFUSED, FORBIDDEN, ILLEGAL_STATE, INVALID, Problem},
     audit::LoggedTx,
@@ -134,6 +138,8 @@ pub fn let_go(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<Operation, Problem> {
     if operation.created_by == tx.actor() {
         return Err(FORBIDDEN.detail("Whoever asked for it does not release it."));
     }
+    // Whoever stole an administrator would make an account for this.
+    refuse_new_account(tx)?;
     operation.state = OperationState::Running;
     operation.next_at = Some(at);
     let because = operation.because.take();

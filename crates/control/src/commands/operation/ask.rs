@@ -190,12 +190,12 @@ fn await_approval(
 
 /// An account that was made a short time ago asks nothing destructive: whoever stole an administrator would make one. The
 /// account of the first run is as old as the tenant.
-fn refuse_new_account(tx: &mut LoggedTx<'_>) -> Result<(), Problem> {
+pub(super) fn refuse_new_account(tx: &mut LoggedTx<'_>) -> Result<(), Problem> {
     match new_until(tx)? {
         None => Ok(()),
         Some(until) => Err(ACCOUNT_TOO_NEW.detail(format!(
-            "This needs approvals, and an account asks for it only when it is older than the approvers' cool-down: from \
-             {until} on."
+            "What is destructive or unusual is asked for, and released, only by accounts that are older than the approvers' \
+             cool-down: this one from {until} on."
         ))),
     }
 }
