@@ -196,7 +196,10 @@ async fn work(
         answer.next_checkin_seconds = SOON_SECONDS;
     }
     if !due.overtaken.is_empty() {
-        commands::issue_again(app, identity.tenant, due.overtaken).await?;
+        if !known.seat.may_refuse(1, now) {
+            return Err(too_many_refusals());
+        }
+        commands::issue_again(app, identity.tenant, asked.last_sequence, due.overtaken).await?;
         answer.next_checkin_seconds = SOON_SECONDS;
     }
     if let Some(next) = due.next_at {
@@ -361,7 +364,7 @@ async fn hand_out(
                     tracing::error!(command = %command.id, "not delivered: the row is not what the log records");
                     continue;
                 };
-                let approval = match shared.lists.evidence(tx, tenant, &keys.root, &command, now)? {
+                let approval = match shared.lists.evidence(tx, &keys, &command, now)? {
                     Evidence::NotNeeded => None,
                     Evidence::Approved(proof) => Some(*proof),
                     Evidence::Withheld(why) => {

@@ -140,7 +140,16 @@ async fn m6_what_is_unusual_is_held_and_released_by_somebody_else() {
     );
     let refused = scene.post(&format!("{path}/release"), &[]).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
-    scene.cookie = scene.sign_in("ada").await;
+    // Whoever makes up a second person is no second person.
+    scene.cookie = scene.sign_in("eve").await;
+    let refused = scene.post(&format!("{path}/release"), &[]).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(
+        refused.body.contains("signed in by the same account"),
+        "{}",
+        refused.body
+    );
+    scene.cookie = scene.sign_in_through_another("ada").await;
     let inbox = scene.page("/approvals").await;
     assert!(
         inbox.contains("103 of 103 devices") && !inbox.contains("of the first"),

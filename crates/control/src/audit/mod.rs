@@ -110,13 +110,18 @@ impl LoggedTx<'_> {
         self.author.text()
     }
 
+    /// The account behind what is done: see [`Author::account`].
+    pub fn account(&self) -> String {
+        self.author.account()
+    }
+
     /// Who acts.
     pub fn author(&self) -> &Author {
         &self.author
     }
 
     /// The tenant's signing keys.
-    pub fn keys(&self) -> &TenantKeys {
+    pub fn keys(&self) -> &Arc<TenantKeys> {
         &self.keys
     }
 
@@ -284,6 +289,33 @@ pub fn entries_of(
 /// An entry by its id, whether it has its place in the tree or not.
 pub fn entry(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<LogEntry>, Problem> {
     Ok(store::body(tx, tenant, id)?.and_then(|body| LogEntry::from_bytes(&body).ok()))
+}
+
+/// The entries of this action about an object that this installation sealed, the newest first, at most 200: also those that
+/// have no place yet. Rows that were added by SQL are not among them.
+pub fn sealed_about(
+    tx: &mut Tx,
+    keys: &TenantKeys,
+    object: &str,
+    action: &str,
+) -> Result<Vec<LogEntry>, Problem> {
+    const ROWS_MAX: i64 = 200;
+    let rows = store::sealed_of(tx, keys.tenant, (object, action), ROWS_MAX)?;
+    let read = |row: store::PendingRow| unsealed(keys, &row).filter(|entry| entry.action == action);
+    Ok(rows.into_iter().filter_map(read).collect())
+}
+
+/// The entry with this id, if this installation sealed it.
+pub fn sealed_entry(tx: &mut Tx, keys: &TenantKeys, id: EntryId) -> Result<Option<LogEntry>, Problem> {
+    let row = store::sealed(tx, keys.tenant, id)?;
+    Ok(row.and_then(|row| unsealed(keys, &row)))
+}
+
+fn unsealed(keys: &TenantKeys, row: &store::PendingRow) -> Option<LogEntry> {
+    let (mut log_keys, _) = keys.root.role(muster_trust::root::Role::Log);
+    log_keys.push(keys.log.public());
+    let is_ours = verify::is_ours(keys.tenant, row, &log_keys);
+    is_ours.then(|| LogEntry::from_bytes(&row.body).ok()).flatten()
 }
 
 /// The refused attempts to change a policy version or to push a bundle that is not ours, since a time, newest first.

@@ -37,6 +37,9 @@ statements! {
         AND action IN ('policy.change_refused', 'policy.bundle_refused') ORDER BY entry_id DESC LIMIT $3";
     ANY_ENTRY = "SELECT body FROM audit_entry WHERE tenant_id = $1 AND entry_id = $2";
     ROWS_FROM = "SELECT seq, body, entry_id, action, object_id, actor FROM audit_entry WHERE tenant_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3";
+    SEALED_OF = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND object_id = $2 \
+        AND action = $3 ORDER BY entry_id DESC LIMIT $4";
+    SEALED = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND entry_id = $2";
     UNPLACED = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND seq IS NULL \
         ORDER BY entry_id LIMIT $2";
 }
@@ -139,6 +142,24 @@ pub fn waiting(tx: &mut Tx, limit: usize) -> Result<Vec<WaitingRow>, StorageErro
 /// Entries without a place, as the verifier lists them.
 pub fn unplaced(tx: &mut Tx, tenant: TenantId, limit: i64) -> Result<Vec<PendingRow>, StorageError> {
     tx.query(&UNPLACED, &[&tenant.uuid(), &limit], pending_of)
+}
+
+/// The rows of what was done to an object, the newest first, whether they have their places or not.
+pub fn sealed_of(
+    tx: &mut Tx,
+    tenant: TenantId,
+    (object, action): (&str, &str),
+    limit: i64,
+) -> Result<Vec<PendingRow>, StorageError> {
+    tx.query(
+        &SEALED_OF,
+        &[&tenant.uuid(), &object, &action, &limit],
+        pending_of,
+    )
+}
+
+pub fn sealed(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<PendingRow>, StorageError> {
+    tx.query_opt(&SEALED, &[&tenant.uuid(), &id.uuid()], pending_of)
 }
 
 pub fn place(tx: &mut Tx, tenant: TenantId, id: EntryId, place: u64) -> Result<u64, StorageError> {

@@ -248,13 +248,13 @@ fn about_policy(
         }
         Work::Withdraw { rollout } => {
             *generation += 1;
-            withdraw(tx, settings, rollout, *generation)?;
+            withdraw(tx, keys, settings, rollout, *generation)?;
             Ok(Some(rollout.id))
         }
         Work::Archive { active } => {
             if let Some(rollout) = active {
                 *generation += 1;
-                withdraw(tx, settings, rollout, *generation)?;
+                withdraw(tx, keys, settings, rollout, *generation)?;
             }
             archive(tx, name)?;
             Ok(active.as_ref().map(|rollout| rollout.id))
@@ -274,11 +274,12 @@ fn named(tx: &mut LoggedTx<'_>, name: &str) -> Result<Policy, Problem> {
 /// Withdrawals take the same turns as activations.
 fn withdraw(
     tx: &mut LoggedTx<'_>,
+    keys: &TenantKeys,
     settings: &Settings,
     rollout: &Rollout,
     generation: u64,
 ) -> Result<(), Problem> {
-    let withdrawn = rollout::take_back(tx, settings, rollout.clone()).map_err(|problem| {
+    let withdrawn = rollout::take_back(tx, keys, settings, rollout.clone()).map_err(|problem| {
         if [CONFLICT, ILLEGAL_STATE].contains(&problem.kind) {
             changed()
         } else {

@@ -235,15 +235,17 @@ pub async fn decide(
 
 /// Ends a device's time in the tenant: no command reaches it, no certificate of it is accepted.
 pub async fn retire(app: &App, permit: &Permit<DeviceWrite>, device: String) -> Result<(), Problem> {
-    let id = audit::commit(app, permit.author(), move |tx| {
+    let retired = audit::commit(app, permit.author(), move |tx| {
         let tenant = tx.tenant();
         let device = devices::resolve(tx, tenant, &device)?;
+        commands::note_retirement(tx)?;
         devices::retire(tx, &device)?;
         compliance::end(tx, device.id)?;
         certificates::revoke_all(tx, device.id, "the device was retired")?;
         Ok(device.id)
     })
-    .await?;
+    .await;
+    let id = commands::alarmed(app, permit.author(), retired).await?;
     app.revocations.forget();
     app.registry.forget(id);
     app.memory.settle().await;

@@ -376,10 +376,10 @@ fn sheet(printer: &Printer, request: &Request, review: &Review, root: &RootDocum
         ),
         (
             "pace",
-            Some(format!(
-                "{} an hour (the budget is {})",
-                statement.per_hour, review.budget
-            )),
+            statement
+                .kind
+                .is_for_devices()
+                .then(|| format!("{} an hour (the budget is {})", statement.per_hour, review.budget)),
         ),
         (
             "begins",
@@ -389,7 +389,10 @@ fn sheet(printer: &Printer, request: &Request, review: &Review, root: &RootDocum
                 humantime::format_duration(delay)
             )),
         ),
-        ("last device", Some(time(review.last_slot()))),
+        (
+            "last device",
+            statement.kind.is_for_devices().then(|| time(review.last_slot())),
+        ),
         ("expires", Some(time(statement.expires_at))),
         (
             "asked by",

@@ -114,6 +114,10 @@ pub(crate) fn execute(order: &Order<'_>, site: Site<'_>) -> ExecOutcome {
             "not_supported",
             "this agent has put no recovery key in escrow, so there is none to replace",
         ),
+        // Its statement is refused before it comes here.
+        CommandKind::LoosenPolicy { .. } => {
+            ExecOutcome::failed("not_supported", "this is nothing that a device carries out")
+        }
     }
 }
 
@@ -141,7 +145,8 @@ pub(crate) fn already_true(kind: &CommandKind, site: Site<'_>) -> bool {
         | CommandKind::CollectLogs { .. }
         | CommandKind::CollectFiles { .. }
         | CommandKind::RotateKey { .. }
-        | CommandKind::Message { .. } => false,
+        | CommandKind::Message { .. }
+        | CommandKind::LoosenPolicy { .. } => false,
     }
 }
 
