@@ -119,6 +119,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "passkeys",
         sql: include_str!("../migrations/0016_passkeys.sql"),
     },
+    Migration {
+        version: 17,
+        name: "vouchers",
+        sql: include_str!("../migrations/0017_vouchers.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
