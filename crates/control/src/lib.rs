@@ -171,6 +171,8 @@ pub struct Control {
     pub activations: rollout::Activations,
     /// The lists of operations whose commands are being handed out.
     pub lists: commands::Lists,
+    /// What this node has found edited behind its back.
+    pub alarms: audit::Alarms,
     pub memberships: groups::Memberships,
     pub revocations: certificates::Revocations,
     /// Where bundles are kept besides the database, if anywhere. Set by the composition root, before the loops start.
@@ -258,6 +260,7 @@ impl Control {
             android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),
             lists: commands::Lists::default(),
+            alarms: audit::Alarms::default(),
             revocations: certificates::Revocations::default(),
             artifacts: OnceLock::new(),
             log_archive: OnceLock::new(),

@@ -361,12 +361,18 @@ async fn hand_out(
                 };
                 let entry = LogEntry::from_bytes(&proof.entry).map_err(Problem::internal)?;
                 let Some(envelope) = commands::as_logged(&command, &entry) else {
-                    tracing::error!(command = %command.id, "not delivered: the row is not what the log records");
+                    proved
+                        .edited
+                        .push((command.id, "the log records no such command"));
                     continue;
                 };
                 let approval = match shared.lists.evidence(tx, &keys, &command, now)? {
                     Evidence::NotNeeded => None,
                     Evidence::Approved(proof) => Some(*proof),
+                    Evidence::Edited(why) => {
+                        proved.edited.push((command.id, why));
+                        continue;
+                    }
                     Evidence::Withheld(why) => {
                         tracing::warn!(command = %command.id, why, "not delivered");
                         continue;
@@ -399,6 +405,9 @@ async fn hand_out(
             Ok::<_, Problem>(proved)
         })
         .await?;
+    for (command, why) in &proved.edited {
+        audit::row_edited(app, tenant, ("command", command.to_string()), why).await?;
+    }
     fill(app, tenant, tree_size, &head, proved, answer).await
 }
 
@@ -415,6 +424,8 @@ fn script_of(tx: &mut Tx, tenant: TenantId, command: &Command) -> Result<Option<
 struct Proved {
     commands: Vec<(Command, DueCommand)>,
     desired: Option<Desired>,
+    /// Commands that are not delivered, because somebody edited their rows.
+    edited: Vec<(CommandId, &'static str)>,
     consistency: Vec<muster_trust::merkle::Hash>,
 }
 

@@ -422,11 +422,11 @@ async fn approve(app: &App, sent: &Sent, id: Uuid) -> Result<(), Refusal> {
         })
         .await?;
     let approval = approval_of(&sent.fields, &passkeys)?;
-    audit::commit(app, permit.author(), move |tx| {
+    let approved = audit::commit(app, permit.author(), move |tx| {
         commands::approve(tx, id, approval.clone()).map(drop)
     })
-    .await?;
-    Ok(())
+    .await;
+    Ok(commands::if_edited(app, permit.tenant(), id, approved).await?)
 }
 
 fn approval_of(fields: &Fields, passkeys: &[access::Passkey]) -> Result<Approval, Refusal> {

@@ -74,6 +74,7 @@ problems! {
     SCRIPT_LIMIT = "script_limit", 409, "The tenant has as many scripts as it may have";
     NAME_TAKEN = "name_taken", 409, "The name is taken";
     VERSION_EXISTS = "version_exists", 409, "The version exists with other content";
+    ROW_EDITED = "row_edited", 409, "What is stored is not what was asked for";
     BUNDLE_CHANGED = "bundle_changed", 409, "The stored bundle is not the one that was signed";
     ILLEGAL_STATE = "illegal_state", 409, "The state does not allow this";
     PLAN_CHANGED = "plan_changed", 409, "The plan is no longer what applying it would do";

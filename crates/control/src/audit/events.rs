@@ -138,7 +138,9 @@ pub fn security_event(app: &App, event: &SecurityEvent) {
 pub(super) fn of_entry(entry: &LogEntry) -> Option<SecurityEvent> {
     let (noun, verb) = entry.action.split_once('.').unwrap_or((&entry.action, ""));
     let priority = match (noun, verb) {
-        ("security", "split_view" | "witness_conflict" | "archive_conflict") => Priority::Critical,
+        ("security", "split_view" | "witness_conflict" | "archive_conflict" | "row_edited") => {
+            Priority::Critical
+        }
         (_, "bundle_tampered") => Priority::Critical,
         ("security", _) | ("root", _) => Priority::Warning,
         ("commands", "halted" | "halt_lifted") | ("operation", "stopped") => Priority::Warning,

@@ -3,6 +3,7 @@
 //! An entry is written in the transaction of its change. A sequencer, on one node at a time, gives entries their place in
 //! the tenant's Merkle tree and signs a checkpoint. Every node follows the sequenced log and keeps its caches by it.
 
+mod alarm;
 mod api;
 mod archive;
 mod clock;
@@ -33,6 +34,7 @@ use crate::{
     access::{Author, problem::Problem},
     secrets::TenantKeys,
 };
+pub use alarm::{Alarms, row_edited};
 pub use api::{EntryView, router};
 pub use archive::{ARCHIVE_LEASE, ArchiveError, Archived, LogArchive, Retention, archive, compare_archive};
 pub use events::{EventSink, Priority, SecurityEvent, SecurityEvents, security_event};

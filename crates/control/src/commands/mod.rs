@@ -39,9 +39,9 @@ pub use api::{BulkTarget, CommandView, Wanted, alarmed, ask_device, ask_devices,
 pub use operation::{
     Asked, Evidence, Halt, Lists, OPERATION_STATEMENTS, Operation, OperationState, OperationView,
     Order as OperationOrder, Progress, TARGETS_MAX, Target, approve, approved_lately, ask as ask_operation,
-    cancel as cancel_operation, expire_overdue as expire_operations, get as operation, halt, halt_of, let_go,
-    lift_halt, list as operations, needs_people, note_retirement, progress, reject, release_due,
-    statement_of, targets_of, waiting_for, waiting_of_device,
+    cancel as cancel_operation, expire_overdue as expire_operations, get as operation, halt, halt_of,
+    if_edited, let_go, lift_halt, list as operations, needs_people, note_retirement, progress, reject,
+    release_due, statement_of, targets_of, waiting_for, waiting_of_device,
 };
 pub use receipts::{accept_receipt, receipt};
 
@@ -273,11 +273,16 @@ pub async fn issue_again(
     if last_taken >= SEQUENCE_MAX {
         return Err(INVALID.detail("last_sequence is a number that no lane reaches."));
     }
-    audit::commit(app, &Author::system(tenant), move |tx| {
+    let edited = audit::commit(app, &Author::system(tenant), move |tx| {
+        let mut edited = Vec::new();
         for command in &overtaken {
-            let Some((statement, batch)) = first_statement(tx, command)? else {
-                tracing::error!(command = %command.id, "not issued again: the row is not what the log records");
-                continue;
+            let (statement, batch) = match first_statement(tx, command)? {
+                First::Was(statement, batch) => (statement, batch),
+                First::NotApproved => continue,
+                First::NotLogged => {
+                    edited.push(command.id);
+                    continue;
+                }
             };
             // The database was restored from a backup, where the lane is behind the device.
             store::raise_lane(tx, tenant, command.device, command.epoch, last_taken)?;
@@ -301,22 +306,33 @@ pub async fn issue_again(
                 issued.entry,
             )?;
         }
-        Ok(())
+        Ok(edited)
     })
-    .await
+    .await?;
+    for command in edited {
+        let object = ("command", command.to_string());
+        audit::row_edited(app, tenant, object, "the log records no such command").await?;
+    }
+    Ok(())
 }
 
-/// What a command was when it was made, with the batch that people approved where it needs one; nothing where the log does
-/// not record this very command, or its approvals do not suffice any more.
-fn first_statement(
-    tx: &mut LoggedTx<'_>,
-    command: &Command,
-) -> Result<Option<(CommandStatement, Option<Digest>)>, Problem> {
+/// What the log says of a command that is to be issued again.
+enum First {
+    /// Its statement, and the batch that people approved where it needs one.
+    Was(Box<CommandStatement>, Option<Digest>),
+    /// Its approvals do not suffice any more.
+    NotApproved,
+    /// The log does not record this very command.
+    NotLogged,
+}
+
+/// What a command was when it was made.
+fn first_statement(tx: &mut LoggedTx<'_>, command: &Command) -> Result<First, Problem> {
     let (keys, device) = (Arc::clone(tx.keys()), command.device);
     let entry = audit::sealed_entry(tx, &keys, command.entry)?;
     let made = entry.filter(|entry| entry.action == muster_trust::entry::action::COMMAND_CREATED);
     let Some(envelope) = made.and_then(|entry| as_logged(command, &entry)) else {
-        return Ok(None);
+        return Ok(First::NotLogged);
     };
     let statement: Option<CommandStatement> = serde_json::from_slice(&envelope.payload).ok();
     let is_its_own = |statement: &CommandStatement| {
@@ -325,15 +341,15 @@ fn first_statement(
             && statement.epoch == command.epoch
     };
     let Some(statement) = statement.filter(is_its_own) else {
-        return Ok(None);
+        return Ok(First::NotLogged);
     };
     let needs_people = keys.root.needs_approval(&statement.kind) || statement.batch.is_some();
     let batch = match operation::approved_batch(tx, command) {
         _ if !needs_people => None,
         Ok(batch) if Some(batch) == statement.batch => Some(batch),
-        Ok(_) | Err(_) => return Ok(None),
+        Ok(_) | Err(_) => return Ok(First::NotApproved),
     };
-    Ok(Some((statement, batch)))
+    Ok(First::Was(Box::new(statement), batch))
 }
 
 /// Ends what waits for the device and has no point any more, because this is the later word on the same thing. What was

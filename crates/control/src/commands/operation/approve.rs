@@ -14,7 +14,7 @@ use super::{
     store,
 };
 use crate::{
-    access::problem::{APPROVER_REFUSED, FORBIDDEN, ILLEGAL_STATE, INVALID, Problem},
+    access::problem::{APPROVER_REFUSED, FORBIDDEN, ILLEGAL_STATE, INVALID, Problem, ROW_EDITED},
     audit::LoggedTx,
 };
 
@@ -45,8 +45,7 @@ pub fn approve(tx: &mut LoggedTx<'_>, id: Uuid, approval: Approval) -> Result<Op
         }
     };
     if let Some(why) = edited {
-        tracing::error!(operation = %id, why, "an approval was refused: the request is not what was asked for");
-        return Err(APPROVER_REFUSED.detail(format!(
+        return Err(ROW_EDITED.detail(format!(
             "The request is not what was asked for: {why} Reject it, and look at the log and at who writes into the database."
         )));
     }

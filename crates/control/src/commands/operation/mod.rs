@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::access::problem::{NOT_FOUND, Problem};
-pub use api::{OperationView, router};
+pub use api::{OperationView, if_edited, router};
 pub use approve::{approve, approved_lately, cancel, halt, let_go, lift_halt, reject, waiting_for};
 pub use ask::{Order, ask, is_mass, needs_people, note_pace, note_retirement, statement_of};
 pub use proof::{Asked, Evidence, Lists, approved_batch};

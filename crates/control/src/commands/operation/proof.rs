@@ -41,6 +41,8 @@ pub enum Evidence {
     Approved(Box<ApprovalProof>),
     /// It is not delivered now, for this reason.
     Withheld(String),
+    /// It is not delivered: the database says what nobody asked for or approved.
+    Edited(&'static str),
 }
 
 impl Lists {
@@ -61,10 +63,10 @@ impl Lists {
             return Ok(Evidence::NotNeeded);
         }
         let (Some(id), Some(position)) = (command.operation, command.position) else {
-            return withheld("nobody was asked to approve it");
+            return Ok(Evidence::Edited("nobody was asked to approve it"));
         };
         let Some(operation) = store::by_id(tx, tenant, id)? else {
-            return withheld("the operation that it is of is not there");
+            return Ok(Evidence::Edited("the operation that it is of is not there"));
         };
         match operation.state {
             OperationState::Running | OperationState::Completed => {}
@@ -75,31 +77,31 @@ impl Lists {
             | OperationState::Expired => return withheld("its operation does not run"),
         }
         let Some(batch) = &operation.batch else {
-            return withheld("nobody was asked to approve its operation");
+            return Ok(Evidence::Edited("nobody was asked to approve its operation"));
         };
         let approved = match batch.approved().verify(root, now) {
             Ok(approved) => approved,
             Err(error) => return withheld(&error.to_string()),
         };
         if let Err(why) = as_asked(tx, keys, &operation)? {
-            return withheld(why);
+            return Ok(Evidence::Edited(why));
         }
         if is_ended(tx, keys, command)? {
-            return withheld("the log says that it was ended");
+            return Ok(Evidence::Edited("the log says that it was ended"));
         }
         let slot = approved.statement.slot(position);
         if now < slot {
             return withheld(&format!("its hour comes at {slot}"));
         }
         if approved.statement.kind != kind {
-            return withheld("another command was approved");
+            return Ok(Evidence::Edited("another command was approved"));
         }
         let list = self.list(tx, tenant, id)?;
         if list.root() != approved.statement.targets_root {
-            return withheld("the list of its operation is not the one that was approved");
+            return Ok(Evidence::Edited(OTHER_LIST));
         }
         let Some(path) = list.path(position) else {
-            return withheld("it has no place in the list of its operation");
+            return Ok(Evidence::Edited("it has no place in the list of its operation"));
         };
         Ok(Evidence::Approved(Box::new(ApprovalProof {
             batch: batch.approved(),
