@@ -501,8 +501,20 @@ async fn m12_a_policy_asks_less_of_many_devices_only_when_people_approved_it() {
         let few = json!({"version": "2", "stages": stages, "target": {"devices": ids[..1]}});
         let narrowed = api.post("/policies/base/activate", &few).await;
         assert!(narrowed.refused(403, "approval_required").contains("target"));
+        // Nor does it come off by leaving it out of the configuration.
+        let document = json!({"format": 1, "policies": [], "prune": true});
+        let plan = api.post("/plan", &document).await.ok();
+        let applied = api
+            .post("/apply", &json!({"plan_sha256": plan["plan_sha256"]}))
+            .await;
+        let withdrawal = named_in(&applied.refused(403, "approval_required"));
+        let shown = api.get(&format!("/operations/{withdrawal}")).await.ok();
+        assert_eq!(shown["arguments"]["bundle_sha256"], Value::Null);
         let few = json!({"stages": stages, "target": {"devices": ids[..5]}});
-        for (name, version, settings) in [("few", "1", &strict), ("few", "2", &json!({}))] {
+        for (name, version, settings) in [
+            ("few", "1", &strict),
+            ("few", "2", &json!({"passcode.min_length": 6})),
+        ] {
             if version == "1" {
                 api.post("/policies", &json!({"name": name})).await.expect(201);
             }

@@ -192,7 +192,7 @@ impl Attack<'_> {
                 wipe,
                 "NULL, NULL",
             ),
-            ("a shutdown that the device has overtaken", 0, off, "NULL, NULL"),
+            ("a shutdown that the device has overtaken", -1, off, "NULL, NULL"),
         ] {
             let id = Uuid::new_v4();
             let sql = format!(

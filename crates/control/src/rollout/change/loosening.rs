@@ -213,6 +213,19 @@ pub fn is_settled(state: RolloutState, since: Timestamp, now: Timestamp) -> bool
     state == RolloutState::Completed && since.plus(VALID) < now
 }
 
+/// Asks the people who approve for a change, if it needs them and they have not approved it.
+pub fn ask_where_required(
+    tx: &mut LoggedTx<'_>,
+    keys: &TenantKeys,
+    change: &Change<'_>,
+) -> Result<Option<Operation>, Problem> {
+    match require(tx, keys, change) {
+        Ok(_) => Ok(None),
+        Err(problem) if problem.kind == APPROVAL_REQUIRED => ask(tx, keys, change).map(Some),
+        Err(problem) => Err(problem),
+    }
+}
+
 /// What somebody wanted to do when it was refused for want of approvals.
 #[derive(Debug, Clone)]
 pub enum Wanted {

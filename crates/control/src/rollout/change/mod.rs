@@ -17,7 +17,7 @@ use crate::{
     audit::LoggedTx,
     clock, groups,
 };
-pub use loosening::{Wanted, ask_people};
+pub use loosening::{Change as PolicyChange, Wanted, ask_people, ask_where_required};
 pub use stages::promote;
 pub(super) use stages::{complete, hold, open_next};
 pub use start::{Order, Prepared, activate, prepare};
