@@ -192,7 +192,7 @@ impl Attack<'_> {
                 wipe,
                 "NULL, NULL",
             ),
-            ("a shutdown that the device has overtaken", -1, off, "NULL, NULL"),
+            ("a shutdown that the device has overtaken", 0, off, "NULL, NULL"),
         ] {
             let id = Uuid::new_v4();
             let sql = format!(
@@ -218,6 +218,13 @@ impl Attack<'_> {
                 ))
                 .await;
             assert_eq!(row.integer(), sequence, "{what}: it is not signed");
+            // The numbers of a lane are unique.
+            if sequence == 0 {
+                let id = store.uuid(id);
+                store
+                    .execute(&format!("DELETE FROM commands_command WHERE command_id = {id}"))
+                    .await;
+            }
             self.table
                 .alarmed(&format!("INSERT: {what}"), "not delivered, not signed", alarm);
         }
