@@ -174,6 +174,7 @@ pub fn ask(tx: &mut LoggedTx<'_>, order: Order) -> Result<Operation, Problem> {
         "type": operation.kind.type_name(),
         "state": operation.state.as_str(),
         "devices": operation.targets,
+        "arguments_sha256": arguments_digest(&operation.kind)?,
         "batch_sha256": operation.batch.as_ref().map(|batch| batch.sha256.to_string()),
         "held_because": operation.because,
     });
@@ -182,6 +183,12 @@ pub fn ask(tx: &mut LoggedTx<'_>, order: Order) -> Result<Operation, Problem> {
         tx.record("security.mass_command", ("operation", id.to_string()), detail)?;
     }
     Ok(operation)
+}
+
+/// What the entry of a request says of its command, so that nobody gives it other arguments afterwards.
+pub(super) fn arguments_digest(kind: &CommandKind) -> Result<String, Problem> {
+    let arguments = serde_json::to_vec(kind).map_err(Problem::internal)?;
+    Ok(sha256(&arguments).to_string())
 }
 
 fn await_approval(

@@ -16,7 +16,12 @@ use muster_trust::{
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::{super::Command, Operation, OperationState, ask::statement_of, store};
+use super::{
+    super::Command,
+    Operation, OperationState,
+    ask::{arguments_digest, statement_of},
+    store,
+};
 use crate::{
     access::problem::{ILLEGAL_STATE, Problem},
     audit::{self, LoggedTx},
@@ -179,6 +184,35 @@ pub fn as_asked(tx: &mut Tx, keys: &TenantKeys, operation: &Operation) -> Result
             "the log does not say that this was asked for: was it edited?",
         )),
     }
+}
+
+/// Whether the log says that an operation without a batch was asked for as its row says, and that nobody has to approve it, or
+/// that somebody has let it go.
+pub fn is_free_as_asked(tx: &mut Tx, keys: &TenantKeys, operation: &Operation) -> Result<bool, Problem> {
+    let object = operation.id.to_string();
+    for action in ["operation.cancelled", "operation.rejected", "operation.expired"] {
+        if !audit::sealed_about(tx, keys, &object, action)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    let digest = arguments_digest(&operation.kind)?;
+    let asked = audit::sealed_about(tx, keys, &object, "operation.asked")?;
+    let is_it = |entry: &&LogEntry| {
+        entry.detail_text("arguments_sha256") == Some(digest.as_str())
+            && entry.detail.get("devices").and_then(serde_json::Value::as_u64) == Some(operation.targets)
+            && entry.detail_text("batch_sha256").is_none()
+    };
+    Ok(
+        match asked
+            .iter()
+            .find(is_it)
+            .and_then(|entry| entry.detail_text("state"))
+        {
+            Some("running") => true,
+            Some("held") => !audit::sealed_about(tx, keys, &object, "operation.released")?.is_empty(),
+            Some(_) | None => false,
+        },
+    )
 }
 
 /// Whether the log says that a command was ended before a device carried it out.

@@ -11,7 +11,7 @@ use super::{
     super::Release,
     Operation, OperationState,
     ask::command_id,
-    proof::{OTHER_LIST, as_asked},
+    proof::{OTHER_LIST, as_asked, is_free_as_asked},
     store,
 };
 use crate::{
@@ -29,6 +29,7 @@ const ROUND_OPERATIONS: i64 = 500;
 const ROUND_STEPS: usize = 200;
 /// How soon an operation is looked at again that the budget or the halt switch stopped.
 const STOPPED_AGAIN: Duration = Duration::from_secs(2);
+const NOT_ASKED: &str = "the log does not say that it was asked for like this: was it edited?";
 const HOUR: Duration = Duration::from_secs(3600);
 /// Waiting operations of one device that are ended together.
 const WAITING_MAX: usize = 500;
@@ -94,7 +95,14 @@ pub fn release(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<bool, Problem> {
         );
     }
     let approved = match &operation.batch {
-        None => None,
+        None => {
+            let keys = Arc::clone(tx.keys());
+            if !operation.kind.is_harmless() && !is_free_as_asked(tx, &keys, &operation)? {
+                tracing::error!(operation = %id, "not released: the log does not say that it was asked for like this");
+                return stop(tx, operation, at.plus(HOUR), NOT_ASKED);
+            }
+            None
+        }
         Some(batch) => match batch.approved().verify(&tx.keys().root, at) {
             Ok(approved) => Some(approved),
             Err(error) => {
