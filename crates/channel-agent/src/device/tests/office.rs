@@ -162,6 +162,7 @@ impl Office {
                 ..ApprovalRules::default()
             },
             restore_epoch: 0,
+            settled_heads: BTreeSet::new(),
         };
         document.sign(&[&self.root]).expect("the document is valid")
     }
