@@ -33,7 +33,10 @@ use muster_trust::entry::{LogEntry, Object};
 use crate::fault::{self, When};
 use crate::{
     App,
-    access::{Author, problem::Problem},
+    access::{
+        Author,
+        problem::{INTERNAL, Problem, UNAVAILABLE},
+    },
     secrets::TenantKeys,
 };
 pub use alarm::{Alarms, row_edited};
@@ -217,7 +220,7 @@ where
     let tenant = author.tenant;
     #[cfg(debug_assertions)]
     let settings = app.settings.clone();
-    let (value, recorded, events) = app
+    let written = app
         .db
         .write(Scope::Tenant(author.tenant.uuid()), move |tx| {
             let before = tx.changes();
@@ -241,7 +244,14 @@ where
             }
             Ok((value, recorded, events))
         })
-        .await?;
+        .await
+        .inspect_err(|problem: &Problem| {
+            // The caller says why; this is for whoever watches. What the rules refuse is no failure.
+            if problem.kind == INTERNAL || problem.kind == UNAVAILABLE {
+                app.log_metrics.failed_changes.inc();
+            }
+        });
+    let (value, recorded, events) = written?;
     app.own_entries
         .committed(tenant, &recorded, crate::clock::uptime());
     #[cfg(debug_assertions)]
