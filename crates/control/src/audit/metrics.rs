@@ -24,6 +24,8 @@ pub struct LogMetrics {
     pub(super) archive_lag: Gauge,
     /// Passes over the archive that failed.
     pub(super) archive_failures: Counter,
+    /// Changes that the database did not take together with their entries.
+    pub(super) failed_changes: Counter,
 }
 
 impl LogMetrics {
@@ -54,6 +56,11 @@ impl LogMetrics {
             "archive_failures",
             "Passes over the archive that failed",
             self.archive_failures.clone(),
+        );
+        registry.register(
+            "failed_changes",
+            "Changes that were not made because they could not be written together with their log entries",
+            self.failed_changes.clone(),
         );
     }
 

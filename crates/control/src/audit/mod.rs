@@ -31,7 +31,10 @@ use muster_trust::entry::{LogEntry, Object};
 use crate::fault::{self, When};
 use crate::{
     App,
-    access::{Author, problem::Problem},
+    access::{
+        Author,
+        problem::{INTERNAL, Problem, UNAVAILABLE},
+    },
     secrets::TenantKeys,
 };
 pub use alarm::{Alarms, row_edited};
@@ -217,7 +220,7 @@ where
     );
     #[cfg(debug_assertions)]
     let steps = Arc::clone(&taken);
-    let (value, recorded, events) = app
+    let written = app
         .db
         .write(Scope::Tenant(author.tenant.uuid()), move |tx| {
             let before = tx.changes();
@@ -251,7 +254,14 @@ where
             }
             Ok((value, recorded, events))
         })
-        .await?;
+        .await
+        .inspect_err(|problem: &Problem| {
+            // The caller says why; this is for whoever watches. What the rules refuse is no failure.
+            if problem.kind == INTERNAL || problem.kind == UNAVAILABLE {
+                app.log_metrics.failed_changes.inc();
+            }
+        });
+    let (value, recorded, events) = written?;
     #[cfg(debug_assertions)]
     fault::at(
         app.settings.fault.as_deref(),

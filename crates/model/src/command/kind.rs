@@ -519,6 +519,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_reference_says_of_every_type_when_it_is_a_noop() {
+        let page = include_str!("../../../../docs/reference/commands.md");
+        let rows: Vec<Vec<&str>> = page
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| line.split('|').map(str::trim).collect())
+            .collect();
+        for name in CommandKind::TYPES {
+            let word = format!("`{name}`");
+            let of_type = |row: &&Vec<&str>| row[1].split([' ', ',']).any(|part| part == word);
+            let conditions: Vec<&str> = rows.iter().filter(of_type).map(|row| row[3]).collect();
+            assert!(!conditions.is_empty(), "{name} is not in the reference");
+            assert!(conditions.iter().all(|condition| !condition.is_empty()), "{name}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn reading_a_command_never_panics_and_reads_back(

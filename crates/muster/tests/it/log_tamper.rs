@@ -26,7 +26,7 @@ async fn with_a_log(options: Options) -> (Server, Store) {
     (server, store)
 }
 
-async fn all_placed(store: &Store) {
+pub async fn all_placed(store: &Store) {
     eventually("every entry has its place", PATIENCE, async || {
         let waiting = store
             .value("SELECT COUNT(*) FROM audit_entry WHERE seq IS NULL")
@@ -368,7 +368,7 @@ fn changes() -> [(&'static str, serde_json::Value); 3] {
     ]
 }
 
-async fn refuse_inserts(store: &Store) {
+pub async fn refuse_inserts(store: &Store) {
     match store {
         Store::Sqlite(_) => {
             let sql = "CREATE TRIGGER forbidden BEFORE INSERT ON audit_entry BEGIN SELECT RAISE(ABORT, 'forbidden'); END";
@@ -385,7 +385,7 @@ async fn refuse_inserts(store: &Store) {
     }
 }
 
-async fn allow_inserts(store: &Store) {
+pub async fn allow_inserts(store: &Store) {
     match store {
         Store::Sqlite(_) => store.execute("DROP TRIGGER forbidden").await,
         Store::Postgres(_) => store.execute("DROP TRIGGER forbidden ON audit_entry").await,
