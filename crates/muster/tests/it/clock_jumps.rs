@@ -85,7 +85,11 @@ async fn l10_a_clock_that_jumps_an_hour_leaves_the_log_in_its_order_and_is_flagg
         }
         assert!(device.refused.is_empty(), "{:?}", device.refused);
         all_placed(&store).await;
-        let entries = server.api().await.list("/log/entries?order=oldest&limit=500").await;
+        let entries = server
+            .api()
+            .await
+            .list("/log/entries?order=oldest&limit=500")
+            .await;
         let places: Vec<u64> = entries
             .iter()
             .map(|entry| entry["index"].as_u64().expect("a number"))
@@ -96,7 +100,10 @@ async fn l10_a_clock_that_jumps_an_hour_leaves_the_log_in_its_order_and_is_flagg
             .filter(|entry| entry["action"] == "policy.created")
             .map(|entry| entry["detail"]["name"].as_str().expect("a name is text"))
             .collect();
-        assert_eq!(names, made, "the order is that of the commits, whatever the clock said");
+        assert_eq!(
+            names, made,
+            "the order is that of the commits, whatever the clock said"
+        );
         let mut went_back = Vec::new();
         for pair in entries.windows(2) {
             let behind = seconds_of(&pair[0]) - seconds_of(&pair[1]);
@@ -109,7 +116,11 @@ async fn l10_a_clock_that_jumps_an_hour_leaves_the_log_in_its_order_and_is_flagg
                 assert_eq!(flag, None, "{}", pair[1]);
             }
         }
-        assert_eq!(went_back.len(), 1, "forward is no sign of anything: {went_back:?}");
+        assert_eq!(
+            went_back.len(),
+            1,
+            "forward is no sign of anything: {went_back:?}"
+        );
         assert!((went_back[0] - 2 * HOUR).abs() < 300, "{went_back:?}");
         assert_healthy(&server).await;
     })

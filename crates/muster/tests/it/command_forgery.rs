@@ -20,7 +20,9 @@ use crate::support::{
 
 /// A key of a tenant that the server holds.
 fn key_of(server: &Server, tenant: &str, role: &str) -> SigningKey {
-    let path = server.data_dir().join(format!("keys/tenants/{tenant}/{role}.pem"));
+    let path = server
+        .data_dir()
+        .join(format!("keys/tenants/{tenant}/{role}.pem"));
     let text = std::fs::read_to_string(path).expect("the key is there");
     SigningKey::from_pkcs8_pem(&text).expect("it is a key")
 }
@@ -41,7 +43,9 @@ async fn take(device: &mut Obedient, answer: &CheckinResponse) -> (usize, Vec<St
     let (executed, refused) = (device.executed.len(), device.refused.len());
     let actions = device.take(answer);
     device.perform(actions).await;
-    let codes = device.refused[refused..].iter().map(|refused| refused.code.to_string());
+    let codes = device.refused[refused..]
+        .iter()
+        .map(|refused| refused.code.to_string());
     (device.executed.len() - executed, codes.collect())
 }
 
@@ -70,14 +74,21 @@ async fn p2_a_command_is_obeyed_by_the_action_role_of_its_own_tenant_and_time_al
         ("the policy role", key_of(&server, &own, "policy")),
         ("the log role", key_of(&server, &own, "log")),
         ("another tenant's action role", key_of(&server, &other, "action")),
-        ("a stranger", SigningKey::generate_p256().expect("a key can be made")),
+        (
+            "a stranger",
+            SigningKey::generate_p256().expect("a key can be made"),
+        ),
     ];
     for (who, key) in &signers {
         let (executed, refused) = take(&mut device, &signed_by(&answer, key)).await;
         assert_eq!((executed, refused.len()), (0, 1), "{who}: {refused:?}");
         assert!(refused[0].contains("sign"), "{who}: {refused:?}");
     }
-    assert_eq!(take(&mut device, &answer).await.0, 1, "the genuine one is not spoiled");
+    assert_eq!(
+        take(&mut device, &answer).await.0,
+        1,
+        "the genuine one is not spoiled"
+    );
     device.obey().await;
 
     // The action key is replaced. What the old one signs from now on is nothing.
@@ -135,8 +146,16 @@ async fn p3_answers_of_before_and_answers_put_together_bring_nothing_back() {
     for (due, older) in mixed.commands.iter_mut().zip(&second.commands) {
         due.envelope.payload.clone_from(&older.envelope.payload);
     }
-    assert_eq!(take(&mut device, &mixed).await.0, 0, "with the statement of another");
-    assert_eq!(take(&mut device, &third).await.0, 1, "the genuine one is not spoiled");
+    assert_eq!(
+        take(&mut device, &mixed).await.0,
+        0,
+        "with the statement of another"
+    );
+    assert_eq!(
+        take(&mut device, &third).await.0,
+        1,
+        "the genuine one is not spoiled"
+    );
     assert_eq!(device.executed.len(), 3);
 }
 
@@ -151,7 +170,10 @@ async fn p3_under_a_root_document_whose_time_is_over_no_command_is_obeyed() {
     device.move_to(&server.admin);
     device.obey().await;
     let answer = answer_with_a_lock(&api, &mut device, "held back").await;
-    eventually("the document is over", PATIENCE, async || (now() > root.expires_at).then_some(())).await;
+    eventually("the document is over", PATIENCE, async || {
+        (now() > root.expires_at).then_some(())
+    })
+    .await;
     let (executed, refused) = take(&mut device, &answer).await;
     assert_eq!(executed, 0, "who holds answers back gains nothing");
     assert!(refused.iter().any(|code| code.contains("root")), "{refused:?}");

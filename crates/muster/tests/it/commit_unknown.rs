@@ -52,7 +52,10 @@ async fn r4_a_command_whose_commit_was_cut_off_is_made_once() {
             let operation = operation_of(&asked["command_id"]);
             // The approval that was missing, with its commit lost: handed in again, it counts once.
             approve(&api, &operation, &keys[0]).await.ok();
-            let approval = batch_of(&api, &operation).await.approve(&keys[1]).expect("it signs");
+            let approval = batch_of(&api, &operation)
+                .await
+                .approve(&keys[1])
+                .expect("it signs");
             let approval = serde_json::to_value(approval).expect("JSON");
             let signature = approval["sig"].as_str().expect("text").to_owned();
             cutter.cut(&signature, cut);
@@ -76,7 +79,12 @@ async fn r4_a_command_whose_commit_was_cut_off_is_made_once() {
             let listed = api.list(&format!("/commands?device={id}")).await;
             assert_eq!(listed.len(), 2, "{listed:?}");
         }
-        assert_eq!(api.list("/log/entries?action=operation.asked&limit=500").await.len(), 2);
+        assert_eq!(
+            api.list("/log/entries?action=operation.asked&limit=500")
+                .await
+                .len(),
+            2
+        );
         assert_healthy(&server).await;
     })
     .await;

@@ -42,10 +42,16 @@ async fn m3_m6_a_new_account_releases_nothing_that_is_held_as_unusual() {
     let accomplice = api.client_with("accomplice", &scopes).await;
     let lock = json!({"type": "lock", "filter": "state:active"});
     let asked = thief.post("/commands", &lock).await.expect(202);
-    assert_eq!((&asked["state"], &asked["commands"]), (&json!("held"), &json!(DEVICES)));
+    assert_eq!(
+        (&asked["state"], &asked["commands"]),
+        (&json!("held"), &json!(DEVICES))
+    );
     let path = format!("/operations/{}", asked["operation_id"].as_str().expect("an id"));
     let because = api.get(&path).await.ok()["because"].clone();
-    assert!(because.as_str().is_some_and(|why| why.contains("actor: ")), "{because}");
+    assert!(
+        because.as_str().is_some_and(|why| why.contains("actor: ")),
+        "{because}"
+    );
     let release = format!("{path}/release");
     thief.post(&release, &json!({})).await.refused(403, "forbidden");
     accomplice
@@ -53,7 +59,9 @@ async fn m3_m6_a_new_account_releases_nothing_that_is_held_as_unusual() {
         .await
         .refused(403, "account_too_new");
     // Whoever may only ask and read does not come so far.
-    let reader = api.client_with("reader", &["command:read", "command:write"]).await;
+    let reader = api
+        .client_with("reader", &["command:read", "command:write"])
+        .await;
     reader
         .post(&release, &json!({}))
         .await
@@ -111,7 +119,10 @@ async fn m12_scripts_and_the_like_need_people_above_the_hours_budget_and_so_do_m
             assert_ne!(asked["state"], "awaiting_approval", "{kind}");
             let path = format!("/devices/{}/commands", ids[BUDGET]);
             let asked = client.post(&path, kind).await.expect(202);
-            assert_eq!(asked["state"], "awaiting_approval", "one more within the hour: {kind}");
+            assert_eq!(
+                asked["state"], "awaiting_approval",
+                "one more within the hour: {kind}"
+            );
         }
         let lock = for_devices(&json!({"type": "lock"}), &ids);
         let client = api.client_with("locks", &scopes).await;

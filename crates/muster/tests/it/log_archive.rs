@@ -147,7 +147,8 @@ async fn copied(s3: &S3, server: &Server, size: u64) -> std::path::PathBuf {
         let bytes = s3.object_in("archive", &object).await;
         let path = folder.join(&name);
         std::fs::create_dir_all(path.parent().expect("it is in a folder")).expect("a folder can be made");
-        std::fs::write(path, bytes.unwrap_or_else(|| panic!("{object} is missing"))).expect("it can be written");
+        std::fs::write(path, bytes.unwrap_or_else(|| panic!("{object} is missing")))
+            .expect("it can be written");
     }
     folder
 }
@@ -203,10 +204,20 @@ async fn l5_an_archive_that_was_away_for_long_misses_nothing_and_holds_nobody_up
     // Every entry is there, in its place, and verifies without the server.
     let copy = copied(&s3, &server, u64::try_from(newest).expect("a size")).await;
     let verified = muster()
-        .args(["log", "verify", "--folder", &copy.display().to_string(), "--key", &log_key(&server)])
+        .args([
+            "log",
+            "verify",
+            "--folder",
+            &copy.display().to_string(),
+            "--key",
+            &log_key(&server),
+        ])
         .output()
         .await
         .expect("the program muster starts");
     let said = everything(&verified);
-    assert!(verified.status.success() && said.contains(&newest.to_string()), "{said}");
+    assert!(
+        verified.status.success() && said.contains(&newest.to_string()),
+        "{said}"
+    );
 }

@@ -330,7 +330,8 @@ async fn l7_l8_a_name_that_is_an_attack_is_one_line_and_one_event_with_the_same_
             let device = Device::enroll(&api, &server.admin).await.id();
             let labels = json!({"site": nasty, "number": number.to_string()});
             let path = format!("/devices/{device}/labels");
-            let labeled = crate::support::api::answer(api.request(reqwest::Method::PUT, &path).json(&labels)).await;
+            let labeled =
+                crate::support::api::answer(api.request(reqwest::Method::PUT, &path).json(&labels)).await;
             let client = json!({"name": nasty, "scopes": ["log:read"]});
             let named = api.post("/clients", &client).await;
             let has_break = nasty.contains('\n');
@@ -350,7 +351,10 @@ async fn l7_l8_a_name_that_is_an_attack_is_one_line_and_one_event_with_the_same_
         };
         let (cef, ocsf, json_lines) = (page("cef").await, page("ocsf").await, page("json_lines").await);
         for text in [&cef, &ocsf, &json_lines] {
-            assert_eq!(text.split('\n').filter(|line| !line.is_empty()).count(), entries.len());
+            assert_eq!(
+                text.split('\n').filter(|line| !line.is_empty()).count(),
+                entries.len()
+            );
         }
         assert!(cef.lines().all(|line| line.starts_with("CEF:0|Muster|")));
         for (device, nasty) in &kept {
@@ -358,7 +362,10 @@ async fn l7_l8_a_name_that_is_an_attack_is_one_line_and_one_event_with_the_same_
                 entry["object"] == json!(device) && entry["action"] == "device.labels_changed"
             };
             let entry = entries.iter().find(is_about).expect("it is in the log");
-            assert!(entry["detail"].to_string().contains(&json!(nasty).to_string()), "{entry}");
+            assert!(
+                entry["detail"].to_string().contains(&json!(nasty).to_string()),
+                "{entry}"
+            );
             let id = entry["id"].as_str().expect("an id");
             let lines: Vec<&str> = cef
                 .lines()
@@ -366,7 +373,8 @@ async fn l7_l8_a_name_that_is_an_attack_is_one_line_and_one_event_with_the_same_
                 .collect();
             assert_eq!(lines.len(), 1, "{nasty:?}");
             let detail = cef_field(lines[0], "cs3").expect("it has its detail");
-            let detail: Value = serde_json::from_str(&detail).unwrap_or_else(|why| panic!("{nasty:?}: {why}: {detail}"));
+            let detail: Value =
+                serde_json::from_str(&detail).unwrap_or_else(|why| panic!("{nasty:?}: {why}: {detail}"));
             assert_eq!(detail, entry["detail"], "{nasty:?}");
             let events: Vec<Value> = ocsf
                 .lines()

@@ -53,7 +53,11 @@ async fn r10_a_restored_backup_delivers_no_wipe_again() {
     for operation in &operations {
         let command = command_of(operation);
         let shown = api.get(&format!("/commands/{command}")).await.ok();
-        assert_eq!((&shown["state"], &shown["attempts"]), (&json!("queued"), &json!(0)), "the backup knows of no delivery");
+        assert_eq!(
+            (&shown["state"], &shown["attempts"]),
+            (&json!("queued"), &json!(0)),
+            "the backup knows of no delivery"
+        );
     }
     // Before a word from the root keys the devices refuse the older log.
     for _ in 0..ROUNDS {

@@ -83,7 +83,9 @@ async fn what_a_script_prints_is_bounded_by_what_was_signed() {
         (100, json!({"output_bytes_max": 100})),
     ] {
         let sha256 = script(&api, floods, more).await;
-        let (done, output) = cell.run_script(&api, json!({"type": "run-script", "sha256": sha256})).await;
+        let (done, output) = cell
+            .run_script(&api, json!({"type": "run-script", "sha256": sha256}))
+            .await;
         assert_eq!(done["state"], "done", "{done}");
         assert_eq!(output.len(), bytes_max);
         assert!(output.iter().all(|byte| *byte == b'x'));

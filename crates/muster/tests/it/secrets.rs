@@ -10,16 +10,21 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{log_tamper::all_placed, support::{
-    PATIENCE,
-    api::{Answer, Api, answer},
-    approvers::{ask_wipe, two_of},
-    database::{each_database, on_postgres},
-    device::{Applicant, Device, Door, logged},
-    eventually,
-    machine::{Machine, activate, ended, order, reported},
-    server::{Options, Server, assert_healthy, everything, maintain, muster, run_muster, serve_arguments},
-}};
+use crate::{
+    log_tamper::all_placed,
+    support::{
+        PATIENCE,
+        api::{Answer, Api, answer},
+        approvers::{ask_wipe, two_of},
+        database::{each_database, on_postgres},
+        device::{Applicant, Device, Door, logged},
+        eventually,
+        machine::{Machine, activate, ended, order, reported},
+        server::{
+            Options, Server, assert_healthy, everything, maintain, muster, run_muster, serve_arguments,
+        },
+    },
+};
 
 /// Parts of secrets that stand for themselves: long enough to be nothing else.
 const CANARY_CHARS_MIN: usize = 12;
@@ -30,7 +35,10 @@ struct Canaries(Vec<(String, Vec<u8>)>);
 
 impl Canaries {
     fn plant(&mut self, what: &str, secret: &str) {
-        assert!(secret.len() >= CANARY_CHARS_MIN, "{what} is too short to be looked for");
+        assert!(
+            secret.len() >= CANARY_CHARS_MIN,
+            "{what} is too short to be looked for"
+        );
         self.0.push((what.to_owned(), secret.as_bytes().to_vec()));
     }
 
@@ -70,7 +78,11 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("the folder can be read") {
             let path = entry.expect("the folder can be read").path();
-            if path.is_dir() { folders.push(path) } else { found.push(path) }
+            if path.is_dir() {
+                folders.push(path)
+            } else {
+                found.push(path)
+            }
         }
     }
     found
@@ -101,7 +113,10 @@ impl Said {
     fn has(&self, who: &str, known: &str) {
         let heard = self.0.iter().filter(|(name, _)| name == who);
         let mut texts = heard.map(|(_, what)| String::from_utf8_lossy(what));
-        assert!(texts.any(|text| text.contains(known)), "{who} did not say {known}");
+        assert!(
+            texts.any(|text| text.contains(known)),
+            "{who} did not say {known}"
+        );
     }
 }
 
@@ -143,7 +158,11 @@ impl Scene {
             self.said.hear(path, text);
         }
         for format in ["json", "json_lines", "ocsf", "cef"] {
-            let query = if format == "json" { String::new() } else { format!("&format={format}") };
+            let query = if format == "json" {
+                String::new()
+            } else {
+                format!("&format={format}")
+            };
             let entries = api.get(&format!("/log/entries?limit=500{query}")).await;
             self.said.hear(format!("the log as {format}"), entries.bytes);
         }
@@ -156,7 +175,8 @@ impl Scene {
         })
         .await;
         for path in files(&archive) {
-            self.said.hear("the archive", fs::read(path).expect("it can be read"));
+            self.said
+                .hear("the archive", fs::read(path).expect("it can be read"));
         }
         if let Ok(events) = fs::read(self.place("events.jsonl"))
             && !events.is_empty()
@@ -173,7 +193,8 @@ impl Scene {
     /// Hears an answer of the server that must be a refusal.
     fn refusal(&mut self, what: &str, answer: &Answer) {
         assert!((400..600).contains(&answer.status), "{what}: {}", answer.word());
-        self.said.hear(format!("the answer to {what}"), answer.bytes.clone());
+        self.said
+            .hear(format!("the answer to {what}"), answer.bytes.clone());
     }
 }
 
@@ -197,12 +218,25 @@ async fn wrong_requests(scene: &mut Scene, canaries: &mut Canaries) {
         canaries.plant(what, secret);
     }
     let device = format!("/devices/dev_{}/commands", "0".repeat(32));
-    let real = format!("/devices/{}/commands", Device::enroll(&api, &scene.server.admin).await.id());
+    let real = format!(
+        "/devices/{}/commands",
+        Device::enroll(&api, &scene.server.admin).await.id()
+    );
     let answers = [
-        ("a bearer token", api.with_token("canary-bearer-7731").get("/devices").await),
-        ("a query", api.get("/devices?access_token=canary-query-7732").await),
+        (
+            "a bearer token",
+            api.with_token("canary-bearer-7731").get("/devices").await,
+        ),
+        (
+            "a query",
+            api.get("/devices?access_token=canary-query-7732").await,
+        ),
         ("a body", api.post_bytes("/policies", "{\"canary-body-7733").await),
-        ("a member", api.post("/clients", &json!({"name": "n", "canary-member-7734": 1})).await),
+        (
+            "a member",
+            api.post("/clients", &json!({"name": "n", "canary-member-7734": 1}))
+                .await,
+        ),
         (
             "a client secret",
             api.ask_token(&[
@@ -211,10 +245,18 @@ async fn wrong_requests(scene: &mut Scene, canaries: &mut Canaries) {
             ])
             .await,
         ),
-        ("a PIN", api.post(&real, &json!({"type": "lock", "pin": "canary-pin-7737-4711"})).await),
+        (
+            "a PIN",
+            api.post(&real, &json!({"type": "lock", "pin": "canary-pin-7737-4711"}))
+                .await,
+        ),
         (
             "a recovery key",
-            api.post(&device, &json!({"type": "unlock", "recovery_key": "canary-recovery-7738"})).await,
+            api.post(
+                &device,
+                &json!({"type": "unlock", "recovery_key": "canary-recovery-7738"}),
+            )
+            .await,
         ),
         (
             "a cookie",
@@ -232,18 +274,31 @@ async fn wrong_requests(scene: &mut Scene, canaries: &mut Canaries) {
         if !matches!(*what, "a path" | "a member") {
             scene.refusal(what, answered);
         }
-        assert!((400..500).contains(&answered.status), "{what}: {}", answered.word());
+        assert!(
+            (400..500).contains(&answered.status),
+            "{what}: {}",
+            answered.word()
+        );
     }
     let operation = ask_wipe(&api, &Device::enroll(&api, &scene.server.admin).await.id()).await;
     let approval = json!({"keyid": "0".repeat(64), "sig": "canary-approval-7741"});
-    let refused = api.post(&format!("/operations/{operation}/approvals"), &approval).await;
+    let refused = api
+        .post(&format!("/operations/{operation}/approvals"), &approval)
+        .await;
     scene.refusal("an approval", &refused);
     let applicant = Applicant::new();
-    let refused = applicant.begin(&Door::of(&scene.server.admin), "canary-enroll-7736").await;
+    let refused = applicant
+        .begin(&Door::of(&scene.server.admin), "canary-enroll-7736")
+        .await;
     scene.refusal("an enrollment token", &refused);
     let door = Door::of(&scene.server.admin);
     let refused = door
-        .send(Method::POST, "/scep?operation=PKIOperation", Some("text/plain"), b"canary-challenge-7742".to_vec())
+        .send(
+            Method::POST,
+            "/scep?operation=PKIOperation",
+            Some("text/plain"),
+            b"canary-challenge-7742".to_vec(),
+        )
         .await;
     scene.refusal("a challenge", &refused);
 }
@@ -262,21 +317,39 @@ async fn l1_no_planted_secret_is_in_anything_that_server_agent_or_command_line_s
         let made = json!({"name": "canary", "scopes": ["device:read"]});
         let made = api.post("/clients", &made).await.expect(201);
         canaries.plant("a client's secret", made["client_secret"].as_str().expect("text"));
-        let link = api.post("/console-links", &json!({"person": "Ada"})).await.expect(201);
-        let link = link["url"].as_str().expect("text").split('#').nth(1).expect("a secret").to_owned();
+        let link = api
+            .post("/console-links", &json!({"person": "Ada"}))
+            .await
+            .expect(201);
+        let link = link["url"]
+            .as_str()
+            .expect("text")
+            .split('#')
+            .nth(1)
+            .expect("a secret")
+            .to_owned();
         canaries.plant("a sign-in link", &link);
         let token = api
             .post("/enrollment-tokens", &json!({"device_uuid": Uuid::new_v4()}))
             .await
             .expect(201);
-        canaries.plant_token("an enrollment token that waits", token["token"].as_str().expect("text"));
+        canaries.plant_token(
+            "an enrollment token that waits",
+            token["token"].as_str().expect("text"),
+        );
 
         let machine = Machine::running(&api, &scene.server.admin).await;
         canaries.plant_token("the machine's enrollment token", &machine.token());
         canaries.plant_keys(machine.state_dir());
         canaries.plant("a Wi-Fi passphrase", PASSPHRASE);
         let wifi = json!([{"ssid": "office", "security": "wpa-psk", "passphrase": PASSPHRASE}]);
-        activate(&api, "wifi", "1", &json!({"wifi.networks": wifi, "camera.allowed": false})).await;
+        activate(
+            &api,
+            "wifi",
+            "1",
+            &json!({"wifi.networks": wifi, "camera.allowed": false}),
+        )
+        .await;
         let settings = reported(&api, &machine.device, "1").await;
         scene.said.hear("the settings of a device", settings.to_string());
         for kind in [
@@ -293,7 +366,9 @@ async fn l1_no_planted_secret_is_in_anything_that_server_agent_or_command_line_s
 
         // A machine that is given a wrong token, and whoever gives a wrong database or a wrong secret.
         let other = Machine::new();
-        let refused = other.try_enroll_with("canary-machine-7750", &scene.server.admin).await;
+        let refused = other
+            .try_enroll_with("canary-machine-7750", &scene.server.admin)
+            .await;
         canaries.plant("a wrong token of a machine", "canary-machine-7750");
         scene.said.hear("an agent that is refused", refused);
         for output in wrong_programs(&scene, &mut canaries).await {
@@ -312,7 +387,10 @@ async fn l1_no_planted_secret_is_in_anything_that_server_agent_or_command_line_s
         scene.said.has("the archive", &machine.device);
         scene.said.has("the agent", "executing command=");
         scene.said.has("the settings of a device", "office");
-        assert_eq!(canaries.found_in(format!("x{PASSPHRASE}y").as_bytes()), ["a Wi-Fi passphrase"]);
+        assert_eq!(
+            canaries.found_in(format!("x{PASSPHRASE}y").as_bytes()),
+            ["a Wi-Fi passphrase"]
+        );
         assert_healthy(&scene.server).await;
     })
     .await;
@@ -339,7 +417,11 @@ async fn wrong_programs(scene: &Scene, canaries: &mut Canaries) -> Vec<Output> {
         "client_id": scene.server.admin.client_id, "client_secret": "canary-file-7761",
     });
     fs::write(scene.place("wrong.json"), admin.to_string()).expect("it can be written");
-    fs::write(scene.place("bent.json"), "{\"client_secret\": \"canary-file-7761\",").expect("it can be written");
+    fs::write(
+        scene.place("bent.json"),
+        "{\"client_secret\": \"canary-file-7761\",",
+    )
+    .expect("it can be written");
     for name in ["wrong.json", "bent.json"] {
         let words = ["device", "list", "--admin-file", &place(name)];
         outputs.push(run_muster(words).await);
@@ -368,10 +450,14 @@ async fn l1_the_password_of_the_database_is_in_nothing_that_a_server_says() {
         Device::enroll(&scene.api, &scene.server.admin).await;
         let store = scene.server.store().await;
         // An error of the database, whose words go to the log.
-        store.execute("ALTER TABLE policy_policy RENAME TO policy_gone").await;
+        store
+            .execute("ALTER TABLE policy_policy RENAME TO policy_gone")
+            .await;
         let refused = scene.api.post("/policies", &json!({"name": "p"})).await;
         scene.refusal("a broken table", &refused);
-        store.execute("ALTER TABLE policy_gone RENAME TO policy_policy").await;
+        store
+            .execute("ALTER TABLE policy_gone RENAME TO policy_policy")
+            .await;
         scene.listen().await;
         scene.said.is_clean(&canaries);
         scene.said.has("the server", "policy_policy");

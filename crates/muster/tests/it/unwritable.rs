@@ -70,7 +70,10 @@ async fn l4_what_cannot_be_logged_changes_no_table_and_is_said() {
         let id = device.device.id();
         let operation = ask_wipe(&api, &id).await;
         approve(&api, &operation, &keys[0]).await.ok();
-        let last = batch_of(&api, &operation).await.approve(&keys[1]).expect("it signs");
+        let last = batch_of(&api, &operation)
+            .await
+            .approve(&keys[1])
+            .expect("it signs");
         let store = server.store().await;
         all_placed(&store).await;
         let before = (counts(&store).await, shown(&api, &id, &operation).await);
@@ -79,18 +82,27 @@ async fn l4_what_cannot_be_logged_changes_no_table_and_is_said() {
         let post = |path: &str, body: Value| (Method::POST, path.to_owned(), body);
         let changes = [
             post(&format!("/devices/{id}/commands"), json!({"type": "lock"})),
-            post(&format!("/devices/{id}/commands"), json!({"type": "wipe", "mode": "full"})),
+            post(
+                &format!("/devices/{id}/commands"),
+                json!({"type": "wipe", "mode": "full"}),
+            ),
             post("/commands", json!({"type": "restart", "filter": "state:active"})),
             post(
                 &format!("/operations/{operation}/approvals"),
                 serde_json::to_value(last).expect("JSON"),
             ),
-            post(&format!("/operations/{operation}/reject"), json!({"reason": "no"})),
+            post(
+                &format!("/operations/{operation}/reject"),
+                json!({"reason": "no"}),
+            ),
             post("/halt", json!({"reason": "stolen session"})),
             post("/policies", json!({"name": "unlogged"})),
             post("/clients", json!({"name": "unlogged", "scopes": ["device:read"]})),
             post("/enrollment-tokens", json!({"device_uuid": uuid::Uuid::new_v4()})),
-            post("/scripts", json!({"name": "n", "interpreter": "sh", "text": "id\n"})),
+            post(
+                "/scripts",
+                json!({"name": "n", "interpreter": "sh", "text": "id\n"}),
+            ),
             post(&format!("/devices/{id}/retire"), json!({})),
             (
                 Method::PUT,
@@ -118,9 +130,12 @@ async fn l4_what_cannot_be_logged_changes_no_table_and_is_said() {
             "the log says why"
         );
         allow_inserts(&store).await;
-        api.post(&format!("/operations/{operation}/reject"), &json!({"reason": "no"}))
-            .await
-            .ok();
+        api.post(
+            &format!("/operations/{operation}/reject"),
+            &json!({"reason": "no"}),
+        )
+        .await
+        .ok();
         assert_healthy(&server).await;
     })
     .await;

@@ -135,10 +135,7 @@ async fn r8_a_lease_of_a_clock_far_ahead_holds_nobody_up() {
         // Clocks that differ as clocks do are no reason.
         let near = db.acquire_lease("other", "a", TTL, 50 * SECOND).await;
         assert!(near.expect("asked").is_some());
-        assert_eq!(
-            db.acquire_lease("other", "b", TTL, 0).await.expect("asked"),
-            None
-        );
+        assert_eq!(db.acquire_lease("other", "b", TTL, 0).await.expect("asked"), None);
     })
     .await;
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     api::Api,
     device::token_for,
-    server::{AdminFile, agent_program, everything, tool, program},
+    server::{AdminFile, agent_program, everything, program, tool},
 };
 
 /// Folders of the host that the machine has too; its state and its configuration are its own.
@@ -57,9 +57,18 @@ impl Cell {
         cell.write("etc/os-release", b"ID=debian\nVERSION_ID=\"13\"\n");
         let token = token_for(api, Uuid::new_v4()).await;
         cell.write("tmp/token", token.as_bytes());
-        cell.write("tmp/ca.pem", &fs::read(&admin.ca_file).expect("the certificate is there"));
+        cell.write(
+            "tmp/ca.pem",
+            &fs::read(&admin.ca_file).expect("the certificate is there"),
+        );
         let mut enroll = cell.command();
-        enroll.args(["enroll", "--state-dir", "/var/lib/muster-agent", "--ca-file", "/tmp/ca.pem"]);
+        enroll.args([
+            "enroll",
+            "--state-dir",
+            "/var/lib/muster-agent",
+            "--ca-file",
+            "/tmp/ca.pem",
+        ]);
         enroll.args(["--token", "@/tmp/token", "--server", &admin.device_url]);
         let output = enroll.output().await.expect("unshare starts");
         assert!(output.status.success(), "{}", everything(&output));
@@ -69,7 +78,9 @@ impl Cell {
         let log = fs::File::create(cell.folder.path().join("agent.log")).expect("a log can be kept");
         let mut run = cell.command();
         run.args(["run", "--state-dir", "/var/lib/muster-agent"]);
-        run.env("MUSTER_LOG_LEVEL", "debug").stdout(Stdio::null()).stderr(log);
+        run.env("MUSTER_LOG_LEVEL", "debug")
+            .stdout(Stdio::null())
+            .stderr(log);
         cell.agent = Some(run.spawn().expect("unshare starts"));
         Some(cell)
     }
@@ -88,14 +99,25 @@ impl Cell {
         let command = super::machine::order(api, &self.device, &body).await;
         let ended = super::machine::ended(api, &command).await;
         let output = api.get(&format!("/commands/{command}/output")).await;
-        let bytes = if output.status == 200 { output.bytes } else { Vec::new() };
+        let bytes = if output.status == 200 {
+            output.bytes
+        } else {
+            Vec::new()
+        };
         (ended, bytes)
     }
 
     fn command(&self) -> tokio::process::Command {
         let mut command = program(std::path::Path::new("unshare"));
         command
-            .args(["--mount", "--propagation", "private", "--kill-child", "--fork", "--"])
+            .args([
+                "--mount",
+                "--propagation",
+                "private",
+                "--kill-child",
+                "--fork",
+                "--",
+            ])
             .args(["/bin/sh", "-c", ENTER, "enter"])
             .arg(self.root())
             .arg(agent_program())

@@ -75,12 +75,7 @@ impl Cutter {
     }
 }
 
-async fn pass(
-    near: TcpStream,
-    far: TcpStream,
-    order: &Mutex<Option<(Vec<u8>, Cut)>>,
-    has_cut: &AtomicBool,
-) {
+async fn pass(near: TcpStream, far: TcpStream, order: &Mutex<Option<(Vec<u8>, Cut)>>, has_cut: &AtomicBool) {
     let ((mut near_read, mut near_write), (mut far_read, mut far_write)) =
         (near.into_split(), far.into_split());
     let is_deaf = AtomicBool::new(false);
@@ -93,7 +88,11 @@ async fn pass(
             }
             since_commit.extend_from_slice(&chunk[..count]);
             let is_commit = holds(&since_commit, COMMIT);
-            let cut = if is_commit { take_if(order, &since_commit) } else { None };
+            let cut = if is_commit {
+                take_if(order, &since_commit)
+            } else {
+                None
+            };
             if cut == Some(Cut::Before) {
                 has_cut.store(true, Ordering::SeqCst);
                 return;
@@ -134,7 +133,11 @@ async fn pass(
 fn take_if(order: &Mutex<Option<(Vec<u8>, Cut)>>, sent: &[u8]) -> Option<Cut> {
     let mut order = order.lock().expect("nobody panics with it");
     let is_meant = order.as_ref().is_some_and(|(text, _)| holds(sent, text));
-    if is_meant { order.take().map(|(_, cut)| cut) } else { None }
+    if is_meant {
+        order.take().map(|(_, cut)| cut)
+    } else {
+        None
+    }
 }
 
 fn holds(bytes: &[u8], text: &[u8]) -> bool {

@@ -327,7 +327,11 @@ mod tests {
         use Condition::{After, Never, OfCore, OfRunningMachine};
         match type_name {
             "lock" => After(&[r#"{"type":"lock","message":"a"}"#; 2]),
-            "unlock" => After(&[r#"{"type":"lock"}"#, r#"{"type":"unlock"}"#, r#"{"type":"unlock"}"#]),
+            "unlock" => After(&[
+                r#"{"type":"lock"}"#,
+                r#"{"type":"unlock"}"#,
+                r#"{"type":"unlock"}"#,
+            ]),
             "clear-passcode" => After(&[r#"{"type":"clear-passcode"}"#; 2]),
             "restart" => After(&[r#"{"type":"restart","delay_seconds":60}"#; 2]),
             "shut-down" => After(&[r#"{"type":"shut-down"}"#; 2]),

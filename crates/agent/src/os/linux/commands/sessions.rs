@@ -38,9 +38,8 @@ fn nothing_to_lock(sessions: &[Session]) -> Option<ExecOutcome> {
         return Some(ExecOutcome::noop("nobody is signed in"));
     }
     let has_screen = sessions.iter().any(|session| session.graphical);
-    (!has_screen).then(|| {
-        ExecOutcome::failed("not_supported", "only text sessions are open, which have no lock")
-    })
+    (!has_screen)
+        .then(|| ExecOutcome::failed("not_supported", "only text sessions are open, which have no lock"))
 }
 
 /// Every session with a screen is locked, and there is one.
