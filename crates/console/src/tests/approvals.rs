@@ -185,7 +185,7 @@ async fn m6_what_is_unusual_is_held_and_released_by_somebody_else() {
 }
 
 #[tokio::test]
-async fn m9_every_page_says_that_commands_are_halted_until_it_is_lifted() {
+async fn m7_every_page_says_that_commands_are_halted_until_it_is_lifted() {
     let scene = Scene::new().await;
     assert!(scene.page("/halt").await.contains("Stop the delivery now?"));
     let halted = scene.post("/halt", &[("reason", "an odd wipe")]).await;

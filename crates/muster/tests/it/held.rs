@@ -53,7 +53,7 @@ async fn m3_m6_a_new_account_releases_nothing_that_is_held_as_unusual() {
         "{because}"
     );
     let release = format!("{path}/release");
-    thief.post(&release, &json!({})).await.refused(403, "forbidden");
+    thief.post(&release, &json!({})).await.refused(403, "insufficient_scope");
     accomplice
         .post(&release, &json!({}))
         .await

@@ -32,7 +32,7 @@ async fn size(server: &Server) -> i64 {
 }
 
 /// Waits until the archive has everything.
-async fn archived(server: &Server) {
+pub async fn archived(server: &Server) {
     let store = server.store().await;
     let sql = "SELECT COUNT(*) FROM audit_archive a JOIN audit_tree t ON t.tenant_id = a.tenant_id \
                WHERE a.size = t.size AND NOT EXISTS (SELECT 1 FROM audit_entry e WHERE e.seq IS NULL)";

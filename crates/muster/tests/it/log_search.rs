@@ -7,9 +7,9 @@ use tokio::io::AsyncWriteExt;
 
 use crate::support::{
     PATIENCE,
-    api::Api,
+    api::{Api, answer},
     database::each_database,
-    device::{Device, logged},
+    device::{Applicant, Device, logged},
     eventually,
     objects::python,
     server::{Options, Server, everything, muster, program},
@@ -35,9 +35,9 @@ struct Story {
 
 async fn story(server: &Server, api: &Api) -> Story {
     let device = Device::enroll(api, &server.admin).await.id();
-    let labels = json!({"site": "north"});
+    let labels = json!({"labels": {"site": "north"}});
     let changed = api.request(reqwest::Method::PUT, &format!("/devices/{device}/labels"));
-    crate::support::api::answer(changed.json(&labels)).await;
+    answer(changed.json(&labels)).await.ok();
     let lock = api
         .post(&format!("/devices/{device}/commands"), &json!({"type": "lock"}))
         .await;
@@ -320,28 +320,26 @@ async fn l7_l8_a_name_that_is_an_attack_is_one_line_and_one_event_with_the_same_
         "msg=hidden externalId=ent_0",
         "<14>1 - forged - - - -",
     ];
+    // What a machine says of itself, which a label printer never would.
+    const SERIAL: &str = "S|1=\\ \"x\"] CEF:0|a externalId=ent_0 <14>1";
     let Some(python) = python() else { return };
     each_database(async |options| {
         let server = Server::start(options).await;
         let api = server.api().await;
-        let mut kept = Vec::new();
-        for (number, nasty) in NASTY.into_iter().enumerate() {
-            // What is printed on one line alone is taken at all; a device's name is what its host is called.
-            let device = Device::enroll(&api, &server.admin).await.id();
-            let labels = json!({"site": nasty, "number": number.to_string()});
-            let path = format!("/devices/{device}/labels");
-            let labeled =
-                crate::support::api::answer(api.request(reqwest::Method::PUT, &path).json(&labels)).await;
+        let mut kept = vec![("device.enrolled", "serial", SERIAL)];
+        let named = Applicant::new().claiming("serial", json!(SERIAL));
+        named.enroll(&api, &server.admin).await;
+        for nasty in NASTY {
             let client = json!({"name": nasty, "scopes": ["log:read"]});
             let named = api.post("/clients", &client).await;
+            // What would break a line is not even taken.
             let has_break = nasty.contains('\n');
-            assert_eq!(labeled.status >= 400, has_break, "{nasty:?}: {}", labeled.word());
             assert_eq!(named.status >= 400, has_break, "{nasty:?}: {}", named.word());
             if !has_break {
-                kept.push((device, nasty));
+                kept.push(("client.created", "name", nasty));
             }
         }
-        assert_eq!(kept.len(), NASTY.len() - 1);
+        assert_eq!(kept.len(), NASTY.len());
         all_placed(&server).await;
         let entries = api.list("/log/entries?limit=500").await;
         let page = async |format: &str| {
@@ -357,15 +355,9 @@ async fn l7_l8_a_name_that_is_an_attack_is_one_line_and_one_event_with_the_same_
             );
         }
         assert!(cef.lines().all(|line| line.starts_with("CEF:0|Muster|")));
-        for (device, nasty) in &kept {
-            let is_about = |entry: &&Value| {
-                entry["object"] == json!(device) && entry["action"] == "device.labels_changed"
-            };
+        for (action, member, nasty) in kept {
+            let is_about = |entry: &&Value| entry["action"] == action && entry["detail"][member] == nasty;
             let entry = entries.iter().find(is_about).expect("it is in the log");
-            assert!(
-                entry["detail"].to_string().contains(&json!(nasty).to_string()),
-                "{entry}"
-            );
             let id = entry["id"].as_str().expect("an id");
             let lines: Vec<&str> = cef
                 .lines()

@@ -48,7 +48,9 @@ async fn r10_a_restored_backup_delivers_no_wipe_again() {
     let again = wiped.device.applicant.with_fresh_key();
     server.stop().await;
 
-    let mut restored = Server::start_in(server.folder(), "backup", Options::default()).await;
+    // As the page on restoring a backup says: halted until the root keys have spoken.
+    let options = Options::default().with("--begin-halted", true);
+    let mut restored = Server::start_in(server.folder(), "backup", options).await;
     let api = restored.api().await;
     for operation in &operations {
         let command = command_of(operation);
@@ -59,7 +61,7 @@ async fn r10_a_restored_backup_delivers_no_wipe_again() {
             "the backup knows of no delivery"
         );
     }
-    // Before a word from the root keys the devices refuse the older log.
+    // The wiped device has seen a later head and refuses this one. The spared one has not: to it the backup looks genuine.
     for _ in 0..ROUNDS {
         for device in [&mut wiped, &mut spared] {
             device.move_to(&restored.admin);
@@ -69,6 +71,7 @@ async fn r10_a_restored_backup_delivers_no_wipe_again() {
     assert_eq!((wiped.executed.len(), spared.executed.len()), (1, 0));
     change_root(&mut restored, |root| root.restore_epoch += 1).await;
     let api = restored.api().await;
+    api.post("/halt/lift", &json!({"reason": "the restore epoch is published"})).await.ok();
     for _ in 0..ROUNDS {
         for device in [&mut wiped, &mut spared] {
             device.move_to(&restored.admin);

@@ -48,7 +48,7 @@ async fn shown(api: &Api, device: &str, operation: &str) -> Vec<Value> {
     for path in [
         "/halt".to_owned(),
         format!("/operations/{operation}"),
-        format!("/devices/{device}/labels"),
+        format!("/devices/{device}"),
         "/clients".to_owned(),
         "/policies".to_owned(),
     ] {
@@ -107,7 +107,7 @@ async fn l4_what_cannot_be_logged_changes_no_table_and_is_said() {
             (
                 Method::PUT,
                 format!("/devices/{id}/labels"),
-                json!({"site": "north"}),
+                json!({"labels": {"site": "north"}}),
             ),
         ];
         let count = changes.len();
@@ -127,7 +127,7 @@ async fn l4_what_cannot_be_logged_changes_no_table_and_is_said() {
         let log = server.log();
         assert!(
             log.contains("a request failed") && log.contains("forbidden"),
-            "the log says why"
+            "the log says why: {log}"
         );
         allow_inserts(&store).await;
         api.post(
