@@ -6,9 +6,9 @@ use tokio::task::JoinSet;
 use crate::support::{
     PATIENCE,
     api::Api,
-    approvers::{approve, ask_wipe, change_root, command_of, reaches, two_of},
+    approvers::{approve, ask_wipe, change_root, command_of, operation_of, reaches, two_of},
     database::each_database,
-    device::{Device, Obedient, logged},
+    device::{Applicant, Device, Door, Obedient, logged},
     eventually,
     machine::{Machine, ended},
     server::{Options, Server, assert_healthy},
@@ -53,7 +53,10 @@ async fn m3_m6_a_new_account_releases_nothing_that_is_held_as_unusual() {
         "{because}"
     );
     let release = format!("{path}/release");
-    thief.post(&release, &json!({})).await.refused(403, "insufficient_scope");
+    thief
+        .post(&release, &json!({}))
+        .await
+        .refused(403, "insufficient_scope");
     accomplice
         .post(&release, &json!({}))
         .await
@@ -174,6 +177,59 @@ async fn m10_a_machine_that_was_wiped_answers_noop_and_touches_nothing() {
             "{}",
             machine.log()
         );
+        assert_healthy(&server).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m11_no_way_to_ask_brings_a_full_wipe_to_a_personal_device() {
+    each_database(async |options| {
+        let mut server = Server::start(options).await;
+        let keys = two_of(&mut server, &["Ada", "Grace"]).await;
+        let api = server.api().await;
+        let applicant = Applicant::new();
+        let token = json!({"device_uuid": applicant.device_uuid, "ownership": "personal"});
+        let token = api.post("/enrollment-tokens", &token).await.expect(201)["token"].clone();
+        let token = token.as_str().expect("a token is text");
+        let finished = applicant.try_enroll(&Door::of(&server.admin), token).await;
+        finished.expect(201);
+        let mut personal = Obedient::of(applicant.with_identity(&server.admin, &finished));
+        let mut company = Obedient::enroll(&api, &server.admin).await;
+        let id = personal.device.id();
+        let wipe = json!({"type": "wipe", "mode": "full"});
+        let path = format!("/devices/{id}/commands");
+        api.post(&path, &wipe).await.refused(400, "invalid");
+        // In a list it is left out, or the list is refused; the rest of it does not bring it there either.
+        let all = json!({"type": "wipe", "mode": "full", "filter": "state:active"});
+        let asked = api.post("/commands", &all).await;
+        if asked.status == 202 {
+            let operation = asked.json()["operation_id"].as_str().expect("an id").to_owned();
+            for key in &keys {
+                approve(&api, &operation, key).await.ok();
+            }
+            eventually("the company's device is wiped", PATIENCE, async || {
+                company.obey().await;
+                (company.executed.len() == 1).then_some(())
+            })
+            .await;
+        } else {
+            asked.refused(400, "invalid");
+        }
+        personal.obey().await;
+        assert!(personal.executed.is_empty(), "{:?}", personal.executed);
+        // What belongs to the organization can be taken back.
+        let enterprise = json!({"type": "wipe", "mode": "enterprise"});
+        let asked = api.post(&path, &enterprise).await.expect(202);
+        let operation = operation_of(&asked["command_id"]);
+        for key in &keys {
+            approve(&api, &operation, key).await.ok();
+        }
+        eventually("it is carried out", PATIENCE, async || {
+            personal.obey().await;
+            (personal.executed.len() == 1).then_some(())
+        })
+        .await;
         assert_healthy(&server).await;
     })
     .await;

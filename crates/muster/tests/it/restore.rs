@@ -71,7 +71,9 @@ async fn r10_a_restored_backup_delivers_no_wipe_again() {
     assert_eq!((wiped.executed.len(), spared.executed.len()), (1, 0));
     change_root(&mut restored, |root| root.restore_epoch += 1).await;
     let api = restored.api().await;
-    api.post("/halt/lift", &json!({"reason": "the restore epoch is published"})).await.ok();
+    api.post("/halt/lift", &json!({"reason": "the restore epoch is published"}))
+        .await
+        .ok();
     for _ in 0..ROUNDS {
         for device in [&mut wiped, &mut spared] {
             device.move_to(&restored.admin);

@@ -124,11 +124,8 @@ async fn l4_what_cannot_be_logged_changes_no_table_and_is_said() {
         assert!(device.executed.is_empty());
         let told = server.metric(FAILED_CHANGES).await - failed;
         assert!(told >= count as i64, "{told} of {count} are counted");
-        let log = server.log();
-        assert!(
-            log.contains("a request failed") && log.contains("forbidden"),
-            "the log says why: {log}"
-        );
+        let said = server.log().matches("a request failed").count();
+        assert!(said >= count, "{said} of {count} are in the server's own log");
         allow_inserts(&store).await;
         api.post(
             &format!("/operations/{operation}/reject"),
