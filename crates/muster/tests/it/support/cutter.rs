@@ -28,10 +28,13 @@ pub enum Cut {
     After,
 }
 
+/// What a connection carries that is to be lost, and when.
+type Order = Option<(Vec<u8>, Cut)>;
+
 /// A TCP relay. The connection that carries a text is lost at its next commit, once.
 pub struct Cutter {
     pub address: SocketAddr,
-    order: Arc<Mutex<Option<(Vec<u8>, Cut)>>>,
+    order: Arc<Mutex<Order>>,
     has_cut: Arc<AtomicBool>,
 }
 
@@ -75,7 +78,7 @@ impl Cutter {
     }
 }
 
-async fn pass(near: TcpStream, far: TcpStream, order: &Mutex<Option<(Vec<u8>, Cut)>>, has_cut: &AtomicBool) {
+async fn pass(near: TcpStream, far: TcpStream, order: &Mutex<Order>, has_cut: &AtomicBool) {
     let ((mut near_read, mut near_write), (mut far_read, mut far_write)) =
         (near.into_split(), far.into_split());
     let is_deaf = AtomicBool::new(false);
@@ -130,7 +133,7 @@ async fn pass(near: TcpStream, far: TcpStream, order: &Mutex<Option<(Vec<u8>, Cu
     }
 }
 
-fn take_if(order: &Mutex<Option<(Vec<u8>, Cut)>>, sent: &[u8]) -> Option<Cut> {
+fn take_if(order: &Mutex<Order>, sent: &[u8]) -> Option<Cut> {
     let mut order = order.lock().expect("nobody panics with it");
     let is_meant = order.as_ref().is_some_and(|(text, _)| holds(sent, text));
     if is_meant {
