@@ -478,7 +478,8 @@ impl DeviceCore {
         }
         let root = &self.trust.root;
         let is_free = record.has_begun || !root.needs_approval(&statement.kind);
-        if !is_free && !(self.clock.is_anchored(reading) && record.is_approved(root.version, now)) {
+        let may_begin = is_free || (self.clock.is_anchored(reading) && record.is_approved(root.version, now));
+        if !may_begin {
             let detail = "it waited: its approvals are checked when it comes again";
             let execution = Execution::not_now(APPROVAL_STALE_CODE, detail);
             self.commands
