@@ -394,8 +394,7 @@ fn may_run_twice(kind: &CommandKind) -> bool {
         | CommandKind::CollectFiles { .. }
         | CommandKind::RotateKey { .. }
         | CommandKind::UpdateOs {}
-        | CommandKind::Message { .. }
-        | CommandKind::LoosenPolicy { .. } => true,
+        | CommandKind::Message { .. } => true,
         CommandKind::Restart { .. }
         | CommandKind::ShutDown { .. }
         | CommandKind::RunScript { .. }
@@ -477,9 +476,8 @@ impl DeviceCore {
             return Begin::Nothing;
         }
         let root = &self.trust.root;
-        let is_free = record.has_begun || !root.needs_approval(&statement.kind);
-        let may_begin = is_free || (self.clock.is_anchored(reading) && record.is_approved(root.version, now));
-        if !may_begin {
+        let is_checked = self.clock.is_anchored(reading) && record.is_approved(root.version, now);
+        if root.needs_approval(&statement.kind) && !record.has_begun && !is_checked {
             let detail = "it waited: its approvals are checked when it comes again";
             let execution = Execution::not_now(APPROVAL_STALE_CODE, detail);
             self.commands
