@@ -27,6 +27,8 @@ pub const MAX_ROOT_BYTES: usize = 256 * 1024;
 pub const MAX_ROOT_KEYS: usize = 256;
 /// Most device CA certificates that a root document names.
 pub const MAX_DEVICE_CAS: usize = 32;
+/// Most foreign heads of the log that a root document settles.
+pub const MAX_SETTLED_HEADS: usize = 128;
 /// Most root documents that one walk forward may take.
 pub const MAX_ROOT_STEPS: usize = 1024;
 
@@ -262,6 +264,10 @@ pub struct RootDocument {
     /// up the restored log anew.
     #[serde(default, skip_serializing_if = "is_default")]
     pub restore_epoch: u32,
+    /// Roots of signed heads that devices hold and that the tenant's log does not have: whoever holds the root keys has looked
+    /// into each, and it holds nothing up any more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub settled_heads: BTreeSet<Digest>,
 }
 
 /// Why a root document was refused.
@@ -394,6 +400,10 @@ impl RootDocument {
         ensure(
             self.device_ca_sha256.len() <= MAX_DEVICE_CAS,
             "more device CAs than MAX_DEVICE_CAS",
+        )?;
+        ensure(
+            self.settled_heads.len() <= MAX_SETTLED_HEADS,
+            "more settled heads than MAX_SETTLED_HEADS",
         )?;
         ensure(
             self.keys.iter().all(|(id, key)| key.key_id() == *id),

@@ -41,6 +41,7 @@ pub fn changes(old: &RootDocument, new: &RootDocument) -> Vec<Change> {
     list.budgets(old, new);
     list.times(old, new);
     list.authorities(old, new);
+    list.settled_heads(old, new);
     list.0
 }
 
@@ -252,6 +253,21 @@ impl List {
             .filter(|digest| !new.device_ca_sha256.contains(digest))
         {
             self.add(false, format!("device CA {digest} is removed"));
+        }
+    }
+
+    fn settled_heads(&mut self, old: &RootDocument, new: &RootDocument) {
+        for root in new.settled_heads.difference(&old.settled_heads) {
+            let text = format!(
+                "the other history of the log with the head {root} is settled: what cannot be undone no longer waits for it"
+            );
+            self.add(true, text);
+        }
+        for root in old.settled_heads.difference(&new.settled_heads) {
+            self.add(
+                false,
+                format!("the other history with the head {root} is settled no more"),
+            );
         }
     }
 }

@@ -576,7 +576,7 @@ fn a_document_without_approvers_has_the_bytes_that_it_always_had() {
     let document = Tenant::new(1).root_document();
     assert_eq!(document.approval, ApprovalRules::default());
     let text = String::from_utf8(document.to_bytes()).unwrap();
-    for member in ["approvers", "\"approval\"", "restore_epoch"] {
+    for member in ["approvers", "\"approval\"", "restore_epoch", "settled_heads"] {
         assert!(!text.contains(member), "{member}");
     }
 }

@@ -147,3 +147,16 @@ fn a_restore_and_a_shorter_life_are_said() {
     assert_eq!(said.len(), 2);
     assert!(said.iter().all(|text| text.starts_with('!')), "{said:?}");
 }
+
+#[test]
+fn a_settled_head_is_said() {
+    let head = muster_trust::key::Digest([7; 32]);
+    let said = said(|document| {
+        document.settled_heads.insert(head);
+    });
+    assert_eq!(said.len(), 1);
+    assert!(
+        said[0].starts_with('!') && said[0].contains(&head.to_string()),
+        "{said:?}"
+    );
+}

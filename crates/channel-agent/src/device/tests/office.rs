@@ -1,6 +1,6 @@
 //! The other side of the wire for tests: a tenant with real keys and a real log, and a device that keeps what it must.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use muster_model::attestation::Ownership;
@@ -155,6 +155,7 @@ impl Office {
                 ..ApprovalRules::default()
             },
             restore_epoch: 0,
+            settled_heads: BTreeSet::new(),
         };
         document.sign(&[&self.root]).expect("the document is valid")
     }

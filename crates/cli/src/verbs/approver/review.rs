@@ -360,6 +360,7 @@ mod tests {
             ]),
             approval: ApprovalRules::default(),
             restore_epoch: 0,
+            settled_heads: BTreeSet::new(),
         };
         root.check().expect("a proper document");
         root

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use muster_model::Timestamp;
 use muster_model::text::Name;
-use muster_trust::key::{KeyId, PublicKey};
+use muster_trust::key::{Digest, KeyId, PublicKey};
 use muster_trust::root::{Approver, RelyingParty, Role, RootDocument};
 
 /// One change.
@@ -55,6 +55,8 @@ pub enum Edit {
         not_also: Vec<String>,
     },
     BeginRestore,
+    /// Heads of other histories of the log hold nothing up any more.
+    SettleHeads(BTreeSet<Digest>),
     /// A longer life and nothing else.
     Renew,
 }
@@ -164,6 +166,7 @@ impl Edit {
                 rules.also.retain(|kind| !not_also.contains(kind));
             }
             Edit::BeginRestore => document.restore_epoch += 1,
+            Edit::SettleHeads(heads) => document.settled_heads.extend(heads),
             Edit::Renew => {}
         }
         document.check().map_err(explained)
@@ -337,6 +340,7 @@ mod tests {
             approvers: BTreeMap::new(),
             approval: ApprovalRules::default(),
             restore_epoch: 0,
+            settled_heads: BTreeSet::new(),
         }
     }
 
@@ -462,9 +466,11 @@ mod tests {
                 not_also: Vec::new(),
             },
             Edit::BeginRestore,
+            Edit::SettleHeads([Digest([7; 32])].into()),
         ])
         .expect("a proper document");
         assert_eq!(document.restore_epoch, 1);
+        assert_eq!(document.settled_heads, [Digest([7; 32])].into());
         assert_eq!(document.budgets.destructive_per_hour_min, 3);
         assert_eq!(document.approval.delay_seconds, 600);
         let unknown = edited([Edit::SetApproval {

@@ -222,6 +222,19 @@ pub enum RootCommand {
         #[command(flatten)]
         making: Making,
     },
+    /// After looking into a split view of the log: let its heads no longer stop what cannot be undone
+    #[command(
+        after_help = "Examples:\n  muster root settle-split-view 9f86d081… --in root.json --out next.json\n\n`muster doctor` and \
+        the log's entries `security.split_view` name the heads. A head that is not named here stops again. See \
+        docs/how-to/run-a-witness.md."
+    )]
+    SettleSplitView {
+        /// Root of a head that a device holds, 64 hexadecimal digits; may be repeated
+        #[arg(required = true, value_name = "HEAD")]
+        heads: Vec<Digest>,
+        #[command(flatten)]
+        making: Making,
+    },
     /// Add a signature to the next document, after saying what it changes
     #[command(after_help = "Examples:\n  muster root sign --in next.json --key root-key-1.pem")]
     Sign {
@@ -471,6 +484,9 @@ fn edit_of(command: RootCommand) -> Result<(Edit, Making), CliError> {
             (edit, making)
         }
         RootCommand::Renew { making } => (Edit::Renew, making),
+        RootCommand::SettleSplitView { heads, making } => {
+            (Edit::SettleHeads(heads.into_iter().collect()), making)
+        }
         RootCommand::BeginRestore { making } => (Edit::BeginRestore, making),
         RootCommand::Show { .. }
         | RootCommand::Fetch { .. }
