@@ -91,7 +91,7 @@ async fn compare_heads(
         return Ok((asked.tree_size > 0).then_some(WantCheckpoint::Root));
     };
     let standing = audit::standing(app, tenant, asked.tree_size, seen.root).await?;
-    if standing == Standing::Ours || audit::is_reported(app, device, asked.tree_size) {
+    if standing == Standing::Ours || audit::is_reported(app, device, asked.tree_size, asked.root_version) {
         return Ok(None);
     }
     let Some(note) = seen.note.clone() else {
@@ -100,11 +100,12 @@ async fn compare_heads(
     let reported = SplitView {
         device,
         size: asked.tree_size,
+        root: seen.root,
         note,
         seen_at: app.clock.now(),
     };
-    match audit::report_split_view(app, tenant, standing, seen.root, reported).await? {
-        Reported::Proved => {}
+    match audit::report_split_view(app, tenant, standing, asked.root_version, reported).await? {
+        Reported::Proved | Reported::OfBefore => {}
         Reported::NotOurs if known.seat.may_refuse(1, app.clock.now()) => {
             tracing::warn!(%tenant, %device, "a device says that it holds a head of the log that nobody signed");
         }

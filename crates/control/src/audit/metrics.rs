@@ -20,6 +20,10 @@ pub struct LogMetrics {
     pub(super) unpublished: Gauge,
     /// Reports of devices that proved a split view.
     pub(super) split_views: Counter,
+    /// Looks at a stored head that this node does not believe.
+    pub(super) heads_refused: Counter,
+    /// Entries that this node committed and that were gone before they had a place.
+    pub(super) entries_lost: Counter,
     /// Entries that are signed and not in the archive yet, of the tenant with most.
     pub(super) archive_lag: Gauge,
     /// Passes over the archive that failed.
@@ -44,6 +48,16 @@ impl LogMetrics {
             "split_views",
             "Reports of devices that hold a signed head which is not ours",
             self.split_views.clone(),
+        );
+        registry.register(
+            "heads_refused",
+            "Looks at a stored head that does not extend what this node signed or saw",
+            self.heads_refused.clone(),
+        );
+        registry.register(
+            "entries_lost",
+            "Entries that were committed and gone before they had a place",
+            self.entries_lost.clone(),
         );
         registry.register(
             "archive_lag_entries",

@@ -4,6 +4,7 @@
 //! the tenant's Merkle tree and signs a checkpoint. Every node follows the sequenced log and keeps its caches by it.
 
 mod alarm;
+mod anchor;
 mod api;
 mod archive;
 mod clock;
@@ -11,6 +12,7 @@ mod events;
 mod export;
 mod follow;
 mod metrics;
+mod own;
 mod proofs;
 mod search;
 mod sequence;
@@ -35,16 +37,19 @@ use crate::{
     secrets::TenantKeys,
 };
 pub use alarm::{Alarms, row_edited};
+pub use anchor::{Anchor, keep_heads, kept as kept_head};
 pub use api::{EntryView, router};
 pub use archive::{ARCHIVE_LEASE, ArchiveError, Archived, LogArchive, Retention, archive, compare_archive};
 pub use events::{EventSink, Priority, SecurityEvent, SecurityEvents, security_event};
 pub use follow::{Followed, News, follow};
 pub use metrics::LogMetrics;
+pub use own::{OwnEntries, alarms, look_for_entries};
 pub use proofs::{Head, LogHeads, consistency, entry_proof, head, place_proof, signed_head};
+pub use search::{Found, Search, search};
 pub use sequence::sequence;
 pub use split_view::{
-    Reported, SPLIT_VIEWS_MAX, SplitView, Standing, is_reported, report as report_split_view,
-    split_view_since, split_views, standing,
+    Reported, SPLIT_VIEWS_MAX, SplitView, Standing, is_reported, report as report_split_view, split_views,
+    standing,
 };
 pub use store::{EntryRow, RefusedChange};
 pub use verify::{LogSummary, unpublished, verify_tenant};
@@ -74,10 +79,8 @@ pub struct LoggedTx<'a> {
     author: Author,
     at: Timestamp,
     keys: Arc<TenantKeys>,
-    recorded: u64,
-    /// What was recorded, for faults on purpose.
-    #[cfg(debug_assertions)]
-    actions: Vec<&'static str>,
+    /// The entries of this transaction, with their actions.
+    recorded: Vec<(EntryId, &'static str)>,
     /// What of it goes to who watches the host, after the commit.
     events: Vec<SecurityEvent>,
     /// Changed rows that are no change of the tenant's: a claimed idempotency key and its stored answer.
@@ -168,10 +171,11 @@ impl LoggedTx<'_> {
         };
         let body = entry.canonical_bytes().map_err(Problem::internal)?;
         let seal = self.keys.log.sign(&sealed(&body)).map_err(Problem::internal)?;
-        store::insert_entry(self.tx, &entry, &body, &seal)?;
-        self.recorded += 1;
-        #[cfg(debug_assertions)]
-        self.actions.push(action);
+        // A trigger can swallow a row without an error.
+        if store::insert_entry(self.tx, &entry, &body, &seal)? != 1 {
+            return Err(Problem::internal("the database did not take an entry of the log"));
+        }
+        self.recorded.push((id, action));
         self.events.extend(events::of_entry(&entry));
         Ok(id)
     }
@@ -210,13 +214,9 @@ where
 {
     let keys = app.keys.tenant(author.tenant).map_err(Problem::internal)?;
     let (author, at) = (author.clone(), app.clock.now());
+    let tenant = author.tenant;
     #[cfg(debug_assertions)]
-    let (settings, taken) = (
-        app.settings.clone(),
-        Arc::new(parking_lot::Mutex::new(Vec::new())),
-    );
-    #[cfg(debug_assertions)]
-    let steps = Arc::clone(&taken);
+    let settings = app.settings.clone();
     let (value, recorded, events) = app
         .db
         .write(Scope::Tenant(author.tenant.uuid()), move |tx| {
@@ -226,25 +226,15 @@ where
                 author: author.clone(),
                 at,
                 keys: Arc::clone(&keys),
-                recorded: 0,
-                #[cfg(debug_assertions)]
-                actions: Vec::new(),
+                recorded: Vec::new(),
                 events: Vec::new(),
                 excused: 0,
             };
             let value = change(&mut logged)?;
-            let (recorded, excused) = (logged.recorded, logged.excused);
+            let (recorded, events, excused) = (logged.recorded, logged.events, logged.excused);
             #[cfg(debug_assertions)]
-            {
-                fault::at(
-                    settings.fault.as_deref(),
-                    When::Before,
-                    logged.actions.iter().copied(),
-                )?;
-                steps.lock().clone_from(&logged.actions);
-            }
-            let events = logged.events;
-            if entries == Entries::Needed && tx.changes() > before + excused && recorded == 0 {
+            fault::at(settings.fault.as_deref(), When::Before, actions(&recorded))?;
+            if entries == Entries::Needed && tx.changes() > before + excused && recorded.is_empty() {
                 return Err(Problem::internal(
                     "a transaction changed rows and recorded no entry",
                 ));
@@ -252,13 +242,11 @@ where
             Ok((value, recorded, events))
         })
         .await?;
+    app.own_entries
+        .committed(tenant, &recorded, crate::clock::uptime());
     #[cfg(debug_assertions)]
-    fault::at(
-        app.settings.fault.as_deref(),
-        When::After,
-        taken.lock().iter().copied(),
-    )?;
-    if recorded > 0 {
+    fault::at(app.settings.fault.as_deref(), When::After, actions(&recorded))?;
+    if !recorded.is_empty() {
         app.nudges.sequencer.notify_one();
         app.db.notify(PENDING_TOPIC, "");
     }
@@ -266,6 +254,27 @@ where
         security_event(app, event);
     }
     Ok(value)
+}
+
+/// The actions of a transaction's entries, for faults on purpose.
+#[cfg(debug_assertions)]
+fn actions(recorded: &[(EntryId, &'static str)]) -> impl Iterator<Item = &'static str> {
+    recorded.iter().map(|(_, action)| *action)
+}
+
+/// Enters into the log that the log itself was tampered with, and tells who watches the host. Where the database does not take the
+/// entry, the event goes out all the same.
+async fn raise_alarm(app: &App, tenant: TenantId, action: &'static str, detail: serde_json::Value) {
+    let author = Author::system(tenant);
+    let entered = detail.clone();
+    let logged = observe(app, &author, move |tx| {
+        tx.record(action, ("log", tenant.to_string()), entered.clone())
+            .map(drop)
+    });
+    if let Err(problem) = logged.await {
+        tracing::error!(%problem, %tenant, action, "an alarm about the log is not in the log");
+        security_event(app, &events::without_entry(tenant, action, detail));
+    }
 }
 
 /// A write that changes nothing a person or device decided: delivery marks, last-seen times, expired rows, caches.
