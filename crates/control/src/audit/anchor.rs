@@ -35,6 +35,8 @@ pub struct Anchor {
 /// Why the stored head of a log is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
+    /// What this node knows cannot be read: its file beside the keys.
+    Unknown,
     /// There is none, and this node knows one.
     Missing,
     /// Its row is not one that this program writes.
@@ -53,6 +55,7 @@ impl Refused {
     /// The code of the alarm.
     pub fn code(self) -> &'static str {
         match self {
+            Refused::Unknown => "kept_head_unreadable",
             Refused::Missing => "head_missing",
             Refused::Unreadable => "head_unreadable",
             Refused::NotSigned => "head_not_signed",
@@ -65,6 +68,7 @@ impl Refused {
     /// What is wrong, in words.
     pub fn why(self) -> &'static str {
         match self {
+            Refused::Unknown => "what this node kept of it, log-head.json beside its keys, cannot be read",
             Refused::Missing => "its head is gone",
             Refused::Unreadable => "its head cannot be read",
             Refused::NotSigned => "its head is not one that this installation signed",
@@ -89,14 +93,12 @@ struct Known {
 
 impl Anchors {
     /// The head that the stored one must extend; none where the log begins, also where it begins anew after a restore.
-    pub fn of(&self, keyring: &Keyring, keys: &TenantKeys) -> Result<Option<Arc<Anchor>>, Problem> {
+    pub fn of(&self, keyring: &Keyring, keys: &TenantKeys) -> Result<Option<Arc<Anchor>>, SecretsError> {
         let mut all = self.known.lock();
         let known = match all.get(&keys.tenant) {
             Some(known) => known.anchor.clone(),
             None => {
-                let anchor = kept(keyring, keys.tenant)
-                    .map_err(Problem::internal)?
-                    .map(Arc::new);
+                let anchor = kept(keyring, keys.tenant)?.map(Arc::new);
                 let known = Known {
                     anchor: anchor.clone(),
                     is_kept: true,
@@ -167,7 +169,7 @@ pub fn kept(keyring: &Keyring, tenant: TenantId) -> Result<Option<Anchor>, Secre
     }))
 }
 
-/// Writes what is newer than its file. What cannot be written is tried again.
+/// Writes what is newer than its file. What cannot be written is tried again, and said once an hour.
 pub async fn keep_heads(app: &App) -> Result<(), Problem> {
     let unkept = app.heads.anchors.unkept();
     if unkept.is_empty() {
@@ -175,7 +177,6 @@ pub async fn keep_heads(app: &App) -> Result<(), Problem> {
     }
     let shared = app.clone();
     let written = tokio::task::spawn_blocking(move || {
-        let mut failed = None;
         for (tenant, anchor) in &unkept {
             let head = KeptHead {
                 restore_epoch: anchor.restore_epoch,
@@ -183,15 +184,15 @@ pub async fn keep_heads(app: &App) -> Result<(), Problem> {
             };
             match shared.keys.keep_head(*tenant, &head) {
                 Ok(()) => shared.heads.anchors.note_kept(*tenant, anchor),
-                Err(error) => failed = Some(error),
+                Err(error) if shared.heads.may_alarm(*tenant, "head_not_kept") => {
+                    tracing::error!(%error, %tenant,
+                        "the newest head of the log is in memory alone: after a restart this node knows an older one");
+                }
+                Err(_) => {}
             }
         }
-        failed
     });
-    match written.await.map_err(Problem::internal)? {
-        None => Ok(()),
-        Some(error) => Err(Problem::internal(error)),
-    }
+    written.await.map_err(Problem::internal)
 }
 
 /// The stored head of a log, if this node may believe it; none where the log is empty.

@@ -171,7 +171,7 @@ pub(super) fn without_entry(tenant: TenantId, action: &str, detail: serde_json::
         priority: Priority::Critical,
         tenant,
         actor_kind: "system".to_owned(),
-        actor: "system".to_owned(),
+        actor: "muster".to_owned(),
         object_kind: "log".to_owned(),
         object: tenant.to_string(),
         entry: None,

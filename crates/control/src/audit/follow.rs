@@ -1,6 +1,9 @@
 //! Following the log: every node reads what was committed and keeps its memory by it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use muster_model::{EntryId, TenantId};
 use muster_storage::{Engine, Scope};
@@ -12,7 +15,11 @@ use super::{
     store::{self, WaitingRow},
     witnesses,
 };
-use crate::{App, access::problem::Problem, secrets};
+use crate::{
+    App,
+    access::problem::Problem,
+    secrets::{self, TenantKeys},
+};
 
 /// Entries that one step reads of one tenant.
 const STEP_ENTRIES: i64 = 1000;
@@ -93,11 +100,20 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
     for tree in trees {
         let (tenant, size) = (tree.tenant, tree.size);
         headless.retain(|known| *known != tenant);
-        if !is_learned(app, tenant, &tree.note, cosigned.remove(&tenant)).await? {
+        let keys = match app.keys.tenant(tenant) {
+            Ok(keys) => keys,
+            Err(error) => {
+                followed.news.incomplete = true;
+                tracing::error!(%error, %tenant, "the log of a tenant is not followed");
+                continue;
+            }
+        };
+        if !is_learned(app, &keys, &tree.note, cosigned.remove(&tenant)).await? {
             followed.news.incomplete = true;
-            // What happened before this step is read from the tables, also where the head is believed later only.
-            let known = proofs::signed_head(app, tenant).map_or(size, |head| head.size);
-            followed.read.entry(tenant).or_insert(known.min(size));
+            if !followed.started {
+                // What happened before this step is read from the tables, also where the head is believed later only.
+                followed.read.entry(tenant).or_insert(size);
+            }
             continue;
         }
         let shown = proofs::head(app, tenant).map_or(0, |head| head.size);
@@ -158,25 +174,16 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
 /// Learns the stored head of a log; answers whether it is believed.
 async fn is_learned(
     app: &App,
-    tenant: TenantId,
+    keys: &Arc<TenantKeys>,
     note: &str,
     cosigned: Option<String>,
 ) -> Result<bool, Problem> {
-    let keys = || match app.keys.tenant(tenant) {
-        Ok(keys) => Some(keys),
-        Err(error) => {
-            tracing::error!(%error, %tenant, "the log of a tenant is not followed");
-            None
-        }
-    };
-    let Some(known) = keys() else { return Ok(false) };
-    let mut learned = proofs::learn(app, &known, note, cosigned.clone()).await?;
+    let tenant = keys.tenant;
+    let mut learned = proofs::learn(app, keys, note, cosigned.clone()).await?;
     // Another node may sign with a key whose root document this one has not heard of.
-    if learned == Err(Refused::NotSigned)
-        && secrets::follow_roots(app, tenant).await?
-        && let Some(known) = keys()
-    {
-        learned = proofs::learn(app, &known, note, cosigned).await?;
+    if learned == Err(Refused::NotSigned) && secrets::follow_roots(app, tenant).await? {
+        let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+        learned = proofs::learn(app, &keys, note, cosigned).await?;
     }
     match learned {
         Ok(()) => Ok(true),

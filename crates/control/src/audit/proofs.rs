@@ -233,7 +233,13 @@ pub(super) async fn learn(
 ) -> Result<Result<(), Refused>, Problem> {
     let tenant = keys.tenant;
     if !app.heads.is_signed(tenant, keys.root.restore_epoch, note) {
-        let known = app.heads.anchors.of(&app.keys, keys)?;
+        let known = match app.heads.anchors.of(&app.keys, keys) {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::debug!(%error, %tenant, "the kept head cannot be read");
+                return Ok(Err(Refused::Unknown));
+            }
+        };
         let shared = Arc::clone(keys);
         // The row is read again, beside the tiles of now: another step may have learned more meanwhile.
         let stored = app

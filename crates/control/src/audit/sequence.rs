@@ -51,7 +51,11 @@ pub async fn sequence(app: &App, lease: &Lease) -> Result<u64, Problem> {
 async fn sequence_tenant(app: &App, lease: Lease, tenant: TenantId) -> Result<u64, Problem> {
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let now = app.clock.now();
-    let known = app.heads.anchors.of(&app.keys, &keys)?;
+    let known = app
+        .heads
+        .anchors
+        .of(&app.keys, &keys)
+        .map_err(Problem::internal)?;
     let signed = app
         .db
         .write(super::tenant_scope(tenant), move |tx| {
