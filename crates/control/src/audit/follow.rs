@@ -10,9 +10,8 @@ use muster_storage::{Engine, Scope};
 use muster_trust::entry::LogEntry;
 
 use super::{
-    alarm,
     anchor::Refused,
-    proofs,
+    proofs, raise_alarm,
     store::{self, WaitingRow},
     witnesses,
 };
@@ -204,7 +203,7 @@ async fn tell_refused(app: &App, tenant: TenantId, refused: Refused) {
     tracing::error!(%tenant, code = refused.code(),
         "THE STORED LOG WAS CHANGED: {}; this node keeps to what it knows. Run `muster log verify`", refused.why());
     let detail = serde_json::json!({"code": refused.code()});
-    alarm(app, tenant, "security.head_refused", detail).await;
+    raise_alarm(app, tenant, "security.head_refused", detail).await;
 }
 
 /// Keeps an entry until devices are shown it.

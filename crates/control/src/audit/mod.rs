@@ -274,7 +274,7 @@ fn actions(recorded: &[(EntryId, &'static str)]) -> impl Iterator<Item = &'stati
 
 /// Enters into the log that the log itself was tampered with, and tells who watches the host. Where the database does not take the
 /// entry, the event goes out all the same.
-async fn alarm(app: &App, tenant: TenantId, action: &'static str, detail: serde_json::Value) {
+async fn raise_alarm(app: &App, tenant: TenantId, action: &'static str, detail: serde_json::Value) {
     let author = Author::system(tenant);
     let entered = detail.clone();
     let logged = observe(app, &author, move |tx| {

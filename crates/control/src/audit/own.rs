@@ -8,7 +8,7 @@ use muster_storage::Tx;
 use parking_lot::Mutex;
 
 use super::{
-    alarm, proofs,
+    proofs, raise_alarm,
     search::{Search, search},
     store, tenant_scope,
 };
@@ -134,7 +134,7 @@ pub async fn look_for_entries(app: &App) -> Result<(), Problem> {
         if waited >= STALLED_AFTER && app.heads.may_alarm(tenant, "log_stalled") {
             tracing::error!(%tenant, seconds = waited.as_secs(), "entries of the log wait for a place");
             let detail = serde_json::json!({"code": "log_stalled", "seconds": waited.as_secs()});
-            alarm(app, tenant, "security.log_stalled", detail).await;
+            raise_alarm(app, tenant, "security.log_stalled", detail).await;
         }
     }
     Ok(())
@@ -176,7 +176,7 @@ async fn tell_lost(app: &App, tenant: TenantId, lost: &[(EntryId, &'static str)]
     tracing::error!(%tenant, count, entries = ?lost.iter().take(LOST_NAMED_MAX).collect::<Vec<_>>(),
         "ENTRIES THAT WERE COMMITTED ARE GONE FROM THE DATABASE: somebody removed them before they had their place in the log");
     let detail = serde_json::json!({"code": "entry_lost", "count": count, "entries": named});
-    alarm(app, tenant, "security.entry_lost", detail).await;
+    raise_alarm(app, tenant, "security.entry_lost", detail).await;
 }
 
 #[cfg(test)]

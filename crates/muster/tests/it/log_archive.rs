@@ -95,7 +95,9 @@ async fn l3_a_cut_tail_is_found_by_the_archived_head() {
             "{said}"
         );
 
-        // And when it grows again, the archive holds another history.
+        // A node that remembers signs nothing behind it. One that lost its memory does, and the archive holds another history.
+        let tenant = server.data_dir().join("keys/tenants").join(&server.admin.tenant);
+        std::fs::remove_file(tenant.join("log-head.json")).expect("the node kept a head");
         server.restart().await;
         let api = server.api().await;
         grow(&api, 1000, 1012).await;
