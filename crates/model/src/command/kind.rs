@@ -527,7 +527,11 @@ mod tests {
             .filter(|line| line.starts_with("| `"))
             .map(|line| line.split('|').map(str::trim).collect())
             .collect();
-        for name in CommandKind::TYPES {
+        // No device is told to loosen a policy.
+        for name in CommandKind::TYPES
+            .into_iter()
+            .filter(|name| *name != "loosen-policy")
+        {
             let word = format!("`{name}`");
             let of_type = |row: &&Vec<&str>| row[1].split([' ', ',']).any(|part| part == word);
             let conditions: Vec<&str> = rows.iter().filter(of_type).map(|row| row[3]).collect();

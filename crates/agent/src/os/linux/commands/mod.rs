@@ -319,12 +319,14 @@ mod tests {
         /// Only archives or sessions of a running machine say: by `apps::nothing_newer_is_a_noop` and
         /// `sessions::where_nobody_is_signed_in_a_lock_and_a_message_are_noops`.
         OfRunningMachine,
+        /// No device is told this.
+        OfServer,
         /// The device core knows: `m10_a_wiped_device_obeys_nobody_and_goes_when_its_receipt_has_arrived`.
         OfCore,
     }
 
     fn condition(type_name: &str) -> Condition {
-        use Condition::{After, Never, OfCore, OfRunningMachine};
+        use Condition::{After, Never, OfCore, OfRunningMachine, OfServer};
         match type_name {
             "lock" => After(&[r#"{"type":"lock","message":"a"}"#; 2]),
             "unlock" => After(&[
@@ -340,6 +342,7 @@ mod tests {
             "install-app" => After(&[r#"{"type":"install-app","package":"bash","version":"5.2-1"}"#]),
             "remove-app" => After(&[r#"{"type":"remove-app","package":"zsh"}"#]),
             "update-agent" => After(&[r#"{"type":"update-agent","version":"7.7-1"}"#]),
+            "loosen-policy" => OfServer,
             "wipe" | "unenroll" => OfCore,
             "update-app" | "update-os" | "message" => OfRunningMachine,
             "locate" => Never(r#"{"type":"locate"}"#),
@@ -384,7 +387,7 @@ mod tests {
                         assert_ne!(machine.answer(json).outcome, ReceiptOutcome::Noop, "{json}");
                     }
                 }
-                Condition::OfRunningMachine | Condition::OfCore => {}
+                Condition::OfRunningMachine | Condition::OfCore | Condition::OfServer => {}
             }
         }
     }
