@@ -394,7 +394,8 @@ fn may_run_twice(kind: &CommandKind) -> bool {
         | CommandKind::CollectFiles { .. }
         | CommandKind::RotateKey { .. }
         | CommandKind::UpdateOs {}
-        | CommandKind::Message { .. } => true,
+        | CommandKind::Message { .. }
+        | CommandKind::LoosenPolicy { .. } => true,
         CommandKind::Restart { .. }
         | CommandKind::ShutDown { .. }
         | CommandKind::RunScript { .. }
