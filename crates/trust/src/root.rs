@@ -141,7 +141,9 @@ const MAX_ORIGIN_CHARS: usize = 253;
 pub struct Approver {
     /// The person. Two keys of one person count once.
     pub person: Name,
-    /// The person's accounts at the server (`usr_…`, `cli_…`): what these ask for, this person cannot approve.
+    /// The person's accounts at the server, as [`account_of`](crate::approval::account_of) writes them: the name that a
+    /// sign-in link was made for (`ada`), the id of a service account (`cli_…`). What these ask for, this person cannot
+    /// approve, with this key or with another.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub accounts: BTreeSet<String>,
     /// When the key was named first. It counts after the cool-down.
@@ -223,6 +225,21 @@ impl RelyingParty {
         } else {
             Err("an origin is not within its relying party's id")
         }
+    }
+}
+
+/// What tells two names apart: letters and digits, whatever their case. A name without any is itself.
+fn letters(name: &Name) -> String {
+    let letters: String = name
+        .as_str()
+        .chars()
+        .filter(|char| char.is_alphanumeric())
+        .flat_map(char::to_lowercase)
+        .collect();
+    if letters.is_empty() {
+        name.to_string()
+    } else {
+        letters
     }
 }
 
@@ -417,6 +434,16 @@ impl RootDocument {
         kind.is_destructive() || self.approval.also.contains(kind.type_name())
     }
 
+    /// Whether an account is one that a person asks from, by any of the person's keys. Accounts that differ only by the
+    /// case of ASCII letters are taken for one.
+    pub fn is_account_of(&self, person: &Name, account: &str) -> bool {
+        self.approvers
+            .values()
+            .filter(|approver| approver.person == *person)
+            .flat_map(|approver| &approver.accounts)
+            .any(|known| known.eq_ignore_ascii_case(account))
+    }
+
     fn check_approvers(&self) -> Result<(), RootError> {
         let invalid = |what: &str| Err(RootError::Invalid(format!("approvers: {what}")));
         let absent = RoleKeys::default();
@@ -427,6 +454,12 @@ impl RootDocument {
         let people: BTreeSet<&Name> = self.approvers.values().map(|approver| &approver.person).collect();
         if members.threshold as usize > people.len() {
             return invalid("the threshold is larger than the number of people");
+        }
+        let told_apart: BTreeSet<String> = people.iter().map(|person| letters(person)).collect();
+        if told_apart.len() < people.len() {
+            return invalid(
+                "two names differ only by case, spaces or signs: a person has one name, two people have two",
+            );
         }
         if self
             .approval

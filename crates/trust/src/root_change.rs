@@ -119,9 +119,16 @@ impl List {
             Some(party) => format!("passkey of {}", party.id),
             None => "key".to_owned(),
         };
-        let accounts = match approver.accounts.is_empty() {
-            true => "no account: nothing that this person asks for is told apart".to_owned(),
-            false => format!("accounts {}", joined(&approver.accounts)),
+        let others = new
+            .approvers
+            .values()
+            .filter(|other| other.person == approver.person);
+        let accounts = if !approver.accounts.is_empty() {
+            format!("accounts {}", joined(&approver.accounts))
+        } else if others.flat_map(|other| &other.accounts).next().is_some() {
+            "accounts of the person's other keys".to_owned()
+        } else {
+            "no account: nothing that this person asks for is told apart".to_owned()
         };
         let text = format!(
             "approver {} is added ({kind} {}; {accounts}); counts from {}",

@@ -242,7 +242,8 @@ fn init(
             .text(pem.clone())
             .text(format!(
                 "Hand the public half to whoever keeps the root key, and say the key id over another way:\n  muster root \
-                 add-approver --in root.json --person '{person}' --key {} --account ID --out next.json",
+                 add-approver --in root.json --person '{person}' --key {} --account ACCOUNT --out next.json\nACCOUNT is the name \
+                 under which you sign in (`ada`): what it asks for, you cannot approve.",
                 public.display()
             ))
     })
