@@ -1,6 +1,7 @@
 //! Commands on the device: checked, recorded, executed once, answered with a signed receipt.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use muster_model::command::{CommandKind, ReceiptOutcome};
 use muster_model::id::CommandId;
@@ -10,6 +11,7 @@ use muster_trust::dsse::Envelope;
 use muster_trust::encoding::from_strict_json;
 use muster_trust::key::Digest;
 use muster_trust::obey::Refusal;
+use muster_trust::root::RootDocument;
 use muster_trust::statement::{
     CommandStatement, MAX_RECEIPT_DETAIL_CHARS, MAX_RECEIPT_OUTPUT_BYTES, ReceiptStatement, ScriptStatement,
     Statement as _, StatementError,
@@ -30,6 +32,16 @@ const PENDING_BYTES_MAX: usize = 1024 * 1024;
 const OUTPUTS_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Finished commands whose output is remembered after its receipt was accepted.
 const OUTPUTS_KEPT_MAX: usize = 4;
+/// Most approved lists that a device remembers. While there are more that have not expired, no further one is taken.
+const BATCHES_MAX: usize = 512;
+/// For how long what people approved may begin after its approvals were checked.
+const APPROVED_FOR: Duration = Duration::from_secs(60);
+/// Code of what needs approvals and waited longer: they are checked again when it comes again.
+pub const APPROVAL_STALE_CODE: &str = "approval_stale";
+/// Code of a command whose approvals have led to another command of this device.
+pub const APPROVAL_USED_CODE: &str = "approval_used";
+/// Code of what needs approvals while no checkpoint of this boot carries the clock.
+pub const TIME_UNPROVEN_CODE: &str = "time_unproven";
 /// Code of a command that does not exist for a device of this ownership.
 pub const PERSONAL_DEVICE_CODE: &str = "personal_device";
 /// Code of `run-script` that came without its script.
@@ -121,6 +133,26 @@ struct Record {
     /// What `run-script` runs, until it has run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     script: Option<Box<ScriptStatement>>,
+    /// Of what needs approvals: how long they may be relied on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    approved: Option<Approval>,
+}
+
+/// Approvals that were checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Approval {
+    /// By the root document with this version.
+    root_version: u64,
+    /// Until then what they are for may begin.
+    until: Timestamp,
+}
+
+/// An approved list that has led to a command of this device.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Spent {
+    command_id: CommandId,
+    /// When nobody takes the list any more.
+    expires_at: Timestamp,
 }
 
 impl Record {
@@ -137,7 +169,14 @@ impl Record {
             progress,
             has_begun: false,
             script: None,
+            approved: None,
         }
+    }
+
+    /// Whether the approvals of what has not begun were checked a moment ago, by the newest root document.
+    fn is_approved(&self, root_version: u64, now: Timestamp) -> bool {
+        let approved = self.approved.as_ref();
+        approved.is_some_and(|approved| approved.root_version == root_version && now < approved.until)
     }
 }
 
@@ -148,6 +187,9 @@ pub(super) struct Ledger {
     records: BTreeMap<CommandId, Record>,
     /// Receipts that the server has not confirmed.
     receipts: BTreeMap<CommandId, Envelope>,
+    /// What people approved is for one command of this device. By the digests of the lists, until these expire.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    spent: BTreeMap<Digest, Spent>,
 }
 
 impl Ledger {
@@ -206,11 +248,11 @@ impl Ledger {
     }
 
     /// Unfinished commands after a start. What can run twice without harm runs again; the rest is reported by what can be
-    /// seen of its effect. A destructive command that was not begun waits until it is delivered again: it may have been
-    /// taken back while the machine was off.
+    /// seen of its effect. What needs approvals and was not begun waits until it is delivered, and checked, again: it may have
+    /// been taken back while the machine was off.
     pub(super) fn recover(
         &mut self,
-        identity: &DeviceIdentity,
+        (identity, root): (&DeviceIdentity, &RootDocument),
         now: Timestamp,
         boot: u128,
         is_already_true: &mut dyn FnMut(&CommandKind) -> bool,
@@ -222,7 +264,9 @@ impl Ledger {
                 continue;
             };
             let (statement, started_in) = match &record.progress {
-                Progress::Accepted(statement) if statement.kind.is_destructive() && !record.has_begun => {
+                Progress::Accepted(statement)
+                    if root.needs_approval(&statement.kind) && !record.has_begun =>
+                {
                     let expires_at = statement.expires_at;
                     record.progress = Progress::Deferred { expires_at };
                     continue;
@@ -325,6 +369,13 @@ impl Ledger {
         {
             self.receipts.insert(id, receipt);
         }
+    }
+
+    /// Makes room for one more list; false where every one that is remembered may still be taken. `proven` is a time that
+    /// is over for certain: what had expired by a clock that was ahead must not be forgotten.
+    fn make_room_for(&mut self, batch: &Digest, proven: Timestamp) -> bool {
+        self.spent.retain(|_, spent| spent.expires_at > proven);
+        self.spent.len() < BATCHES_MAX || self.spent.contains_key(batch)
     }
 
     fn waiting_bytes(&self) -> usize {
@@ -456,6 +507,15 @@ impl DeviceCore {
                 .finish(&self.identity, command_id, execution, now, sign);
             return Begin::Nothing;
         }
+        let root = &self.trust.root;
+        let is_free = record.has_begun || !root.needs_approval(&statement.kind);
+        if !is_free && !(self.clock.is_anchored(reading) && record.is_approved(root.version, now)) {
+            let detail = "it waited: its approvals are checked when it comes again";
+            let execution = Execution::not_now(APPROVAL_STALE_CODE, detail);
+            self.commands
+                .put_off(&self.identity, command_id, &execution, now, sign);
+            return Begin::Nothing;
+        }
         let statement = statement.clone();
         record.has_begun = true;
         record.progress = Progress::Started {
@@ -529,18 +589,23 @@ impl DeviceCore {
     ) {
         let id = announced.command_id;
         let mut floor = self.commands.last_sequence;
-        match self.commands.records.get(&id) {
-            None => {}
-            Some(record) => match &record.progress {
-                Progress::Accepted(_) => return actions.push(Action::Execute { command_id: id }),
+        if let Some(record) = self.commands.records.get(&id) {
+            match &record.progress {
+                Progress::Accepted(known)
+                    if record.has_begun || !self.trust.root.needs_approval(&known.kind) =>
+                {
+                    return actions.push(Action::Execute { command_id: id });
+                }
                 Progress::Started { .. } => return,
                 Progress::Finished { .. } => return self.commands.repeat(&self.identity, id, sign),
-                // Its number is its own; everything else is checked as if it came for the first time.
-                Progress::Deferred { .. } if record.sequence == announced.sequence => {
-                    floor = floor.min(record.sequence.saturating_sub(1));
+                // What waits for its next delivery, and what people approved and waits for its turn. Its number is its own;
+                // everything else is checked as if it came for the first time.
+                Progress::Deferred { .. } | Progress::Accepted(_) => {
+                    if record.sequence == announced.sequence {
+                        floor = floor.min(record.sequence.saturating_sub(1));
+                    }
                 }
-                Progress::Deferred { .. } => {}
-            },
+            }
         }
         let now = self.now(reading);
         if !self.commands.records.contains_key(&id) && !self.commands.make_room(now) {
@@ -556,41 +621,105 @@ impl DeviceCore {
             floor,
             now,
         );
+        let is_genuine = checked.as_ref().map_or_else(is_genuine, |_| true);
+        if is_genuine && self.trust.root.needs_approval(&announced.kind) && !self.clock.is_anchored(reading) {
+            // Whether it comes too early or too late, a wall clock cannot say.
+            self.put_aside(announced, floor);
+            let detail = "no checkpoint has said what time it is since this machine started";
+            return actions.push(refused(id.to_string(), TIME_UNPROVEN_CODE, detail));
+        }
         match checked {
-            Ok(statement) => {
-                let sequence = statement.sequence;
-                match self.check_what(&statement, command) {
-                    Ok(script) => {
-                        let mut record = Record::new(sequence, Progress::Accepted(Box::new(statement)));
-                        record.script = script.map(Box::new);
-                        self.remember(id, record);
-                        actions.push(Action::Execute { command_id: id });
-                    }
-                    Err(execution) => {
-                        let code = execution.code.clone().unwrap_or_default();
-                        let detail = execution.detail.clone().unwrap_or_default();
-                        self.remember(id, Record::new(sequence, Progress::Accepted(Box::new(statement))));
-                        self.commands.finish(&self.identity, id, execution, now, sign);
-                        actions.push(refused(id.to_string(), code, detail));
-                    }
-                }
-            }
+            Ok(statement) => self.accept(statement, command, now, sign, actions),
             Err(refusal) => {
-                if announced.sequence > floor {
-                    if is_answerable(&refusal) {
-                        let progress = Progress::Accepted(Box::new(announced.clone()));
-                        self.remember(id, Record::new(announced.sequence, progress));
-                        let execution = Execution::failed(refusal.code(), refusal.to_string());
-                        self.commands.finish(&self.identity, id, execution, now, sign);
-                    } else if matches!(&refusal, Refusal::Approvals(ApprovalError::TooEarly(_))) {
-                        // Its hour will come, and it will be delivered again: what comes meanwhile must not make it a replay.
-                        let expires_at = announced.expires_at;
-                        let progress = Progress::Deferred { expires_at };
-                        self.remember(id, Record::new(announced.sequence, progress));
-                    }
+                if announced.sequence > floor && is_answerable(&refusal) {
+                    let execution = Execution::failed(refusal.code(), refusal.to_string());
+                    return self.answer(announced.clone(), execution, now, sign, actions);
+                }
+                if is_early(&refusal) {
+                    self.put_aside(announced, floor);
                 }
                 actions.push(refused(id.to_string(), refusal.code(), refusal.to_string()));
             }
+        }
+    }
+
+    /// Takes a command up that was signed, logged and approved as it must be.
+    fn accept(
+        &mut self,
+        statement: CommandStatement,
+        command: &DueCommand,
+        now: Timestamp,
+        sign: &mut Signer<'_>,
+        actions: &mut Vec<Action>,
+    ) {
+        let (id, root) = (statement.command_id, &self.trust.root);
+        let list = root
+            .needs_approval(&statement.kind)
+            .then(|| approved_list(command))
+            .flatten();
+        if let Some((batch, _)) = &list
+            && !self.commands.make_room_for(batch, self.trust.trusted_time)
+        {
+            let detail = "too many approved lists may still be taken; it will be when some have expired";
+            return actions.push(refused(id.to_string(), "busy", detail));
+        }
+        let spent = list.and_then(|(batch, _)| self.commands.spent.get(&batch));
+        // A command that waits for its next delivery has its approvals still; one that is not known any more has ended.
+        let other = spent.filter(|spent| spent.command_id != id || !self.commands.records.contains_key(&id));
+        let checked = match other {
+            None => self.check_what(&statement, command),
+            Some(spent) => {
+                let detail = format!(
+                    "its approvals were for one command, and that was {}",
+                    spent.command_id
+                );
+                Err(Execution::failed(APPROVAL_USED_CODE, detail))
+            }
+        };
+        let script = match checked {
+            Ok(script) => script,
+            Err(execution) => return self.answer(statement, execution, now, sign, actions),
+        };
+        let mut record = Record::new(statement.sequence, Progress::Accepted(Box::new(statement)));
+        record.script = script.map(Box::new);
+        if let Some((batch, expires_at)) = list {
+            record.approved = Some(Approval {
+                root_version: self.trust.root.version,
+                until: now.plus(APPROVED_FOR).min(expires_at),
+            });
+            let spent = Spent {
+                command_id: id,
+                expires_at,
+            };
+            self.commands.spent.insert(batch, spent);
+        }
+        self.remember(id, record);
+        actions.push(Action::Execute { command_id: id });
+    }
+
+    /// Ends a command that is the tenant's word with its reason.
+    fn answer(
+        &mut self,
+        statement: CommandStatement,
+        execution: Execution,
+        now: Timestamp,
+        sign: &mut Signer<'_>,
+        actions: &mut Vec<Action>,
+    ) {
+        let (id, sequence) = (statement.command_id, statement.sequence);
+        let code = execution.code.clone().unwrap_or_default();
+        let detail = execution.detail.clone().unwrap_or_default();
+        self.remember(id, Record::new(sequence, Progress::Accepted(Box::new(statement))));
+        self.commands.finish(&self.identity, id, execution, now, sign);
+        actions.push(refused(id.to_string(), code, detail));
+    }
+
+    /// Lets a command wait for its next delivery: its hour will come. What comes meanwhile must not make it a replay.
+    fn put_aside(&mut self, announced: &CommandStatement, floor: u64) {
+        if announced.sequence > floor {
+            let expires_at = announced.expires_at;
+            let record = Record::new(announced.sequence, Progress::Deferred { expires_at });
+            self.remember(announced.command_id, record);
         }
     }
 
@@ -632,8 +761,54 @@ impl DeviceCore {
 fn is_answerable(refusal: &Refusal) -> bool {
     match refusal {
         Refusal::ApprovalsRequired | Refusal::Expired(_) => true,
-        // Its hour will come, and it will be delivered again.
-        Refusal::Approvals(why) => !matches!(why, ApprovalError::TooEarly(_)),
+        Refusal::Approvals(_) => !is_early(refusal),
         _ => false,
+    }
+}
+
+/// True where its hour will come, and it will be delivered again.
+fn is_early(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Approvals(ApprovalError::TooEarly(_)))
+}
+
+/// True for refusals of what is the tenant's word for this device, and new.
+fn is_genuine(refusal: &Refusal) -> bool {
+    is_answerable(refusal) || is_early(refusal)
+}
+
+/// The approved list that a command is of, and when it expires.
+fn approved_list(command: &DueCommand) -> Option<(Digest, Timestamp)> {
+    let batch = &command.approval.as_ref()?.batch;
+    Some((batch.sha256(), batch.read().ok()?.expires_at))
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_trust::key::sha256;
+
+    use super::*;
+
+    #[test]
+    fn m9_lists_are_remembered_until_they_expire_and_no_longer() {
+        let at = Timestamp::from_unix_seconds;
+        let mut ledger = Ledger::default();
+        for number in 0..BATCHES_MAX {
+            let batch = sha256(&number.to_be_bytes());
+            assert!(ledger.make_room_for(&batch, at(0)), "{number}");
+            let spent = Spent {
+                command_id: CommandId::generate(at(0), [1; 10]),
+                expires_at: at(100 + i64::from(number > 0)),
+            };
+            ledger.spent.insert(batch, spent);
+        }
+        let (known, another) = (sha256(&1_usize.to_be_bytes()), sha256(b"another"));
+        assert!(ledger.make_room_for(&known, at(99)));
+        assert!(
+            !ledger.make_room_for(&another, at(99)),
+            "none of them is forgotten"
+        );
+        assert!(ledger.make_room_for(&another, at(100)));
+        assert_eq!(ledger.spent.len(), BATCHES_MAX - 1);
+        assert!(ledger.make_room_for(&another, at(101)) && ledger.spent.is_empty());
     }
 }
