@@ -1,7 +1,6 @@
 //! Commands on the device: checked, recorded, executed once, answered with a signed receipt.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use muster_model::command::{CommandKind, ReceiptOutcome};
 use muster_model::id::CommandId;
@@ -18,6 +17,9 @@ use muster_trust::statement::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::approved::{
+    APPROVAL_STALE_CODE, APPROVAL_USED_CODE, Approval, ApprovedList, SpentLists, TIME_UNPROVEN_CODE,
+};
 use super::departure::DEPARTED_CODE;
 use super::{Action, DeviceCore, DeviceIdentity, Signer, refused, sign_as_device};
 use crate::clock::ClockReading;
@@ -32,16 +34,6 @@ const PENDING_BYTES_MAX: usize = 1024 * 1024;
 const OUTPUTS_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Finished commands whose output is remembered after its receipt was accepted.
 const OUTPUTS_KEPT_MAX: usize = 4;
-/// Most approved lists that a device remembers. While there are more that have not expired, no further one is taken.
-const BATCHES_MAX: usize = 512;
-/// For how long what people approved may begin after its approvals were checked.
-const APPROVED_FOR: Duration = Duration::from_secs(60);
-/// Code of what needs approvals and waited longer: they are checked again when it comes again.
-pub const APPROVAL_STALE_CODE: &str = "approval_stale";
-/// Code of a command whose approvals have led to another command of this device.
-pub const APPROVAL_USED_CODE: &str = "approval_used";
-/// Code of what needs approvals while no checkpoint of this boot carries the clock.
-pub const TIME_UNPROVEN_CODE: &str = "time_unproven";
 /// Code of a command that does not exist for a device of this ownership.
 pub const PERSONAL_DEVICE_CODE: &str = "personal_device";
 /// Code of `run-script` that came without its script.
@@ -138,23 +130,6 @@ struct Record {
     approved: Option<Approval>,
 }
 
-/// Approvals that were checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Approval {
-    /// By the root document with this version.
-    root_version: u64,
-    /// Until then what they are for may begin.
-    until: Timestamp,
-}
-
-/// An approved list that has led to a command of this device.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Spent {
-    command_id: CommandId,
-    /// When nobody takes the list any more.
-    expires_at: Timestamp,
-}
-
 impl Record {
     fn output(&self) -> Option<&String> {
         match &self.progress {
@@ -175,8 +150,9 @@ impl Record {
 
     /// Whether the approvals of what has not begun were checked a moment ago, by the newest root document.
     fn is_approved(&self, root_version: u64, now: Timestamp) -> bool {
-        let approved = self.approved.as_ref();
-        approved.is_some_and(|approved| approved.root_version == root_version && now < approved.until)
+        self.approved
+            .as_ref()
+            .is_some_and(|approved| approved.holds(root_version, now))
     }
 }
 
@@ -187,9 +163,9 @@ pub(super) struct Ledger {
     records: BTreeMap<CommandId, Record>,
     /// Receipts that the server has not confirmed.
     receipts: BTreeMap<CommandId, Envelope>,
-    /// What people approved is for one command of this device. By the digests of the lists, until these expire.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    spent: BTreeMap<Digest, Spent>,
+    /// What people approved is for one command of this device.
+    #[serde(default, skip_serializing_if = "SpentLists::is_empty")]
+    spent: SpentLists,
 }
 
 impl Ledger {
@@ -369,13 +345,6 @@ impl Ledger {
         {
             self.receipts.insert(id, receipt);
         }
-    }
-
-    /// Makes room for one more list; false where every one that is remembered may still be taken. `proven` is a time that
-    /// is over for certain: what had expired by a clock that was ahead must not be forgotten.
-    fn make_room_for(&mut self, batch: &Digest, proven: Timestamp) -> bool {
-        self.spent.retain(|_, spent| spent.expires_at > proven);
-        self.spent.len() < BATCHES_MAX || self.spent.contains_key(batch)
     }
 
     fn waiting_bytes(&self) -> usize {
@@ -655,24 +624,21 @@ impl DeviceCore {
         let (id, root) = (statement.command_id, &self.trust.root);
         let list = root
             .needs_approval(&statement.kind)
-            .then(|| approved_list(command))
+            .then(|| ApprovedList::of(command))
             .flatten();
-        if let Some((batch, _)) = &list
-            && !self.commands.make_room_for(batch, self.trust.trusted_time)
+        if let Some(list) = &list
+            && !self.commands.spent.make_room_for(list, self.trust.trusted_time)
         {
             let detail = "too many approved lists may still be taken; it will be when some have expired";
             return actions.push(refused(id.to_string(), "busy", detail));
         }
-        let spent = list.and_then(|(batch, _)| self.commands.spent.get(&batch));
         // A command that waits for its next delivery has its approvals still; one that is not known any more has ended.
-        let other = spent.filter(|spent| spent.command_id != id || !self.commands.records.contains_key(&id));
-        let checked = match other {
+        let own = self.commands.records.contains_key(&id).then_some(id);
+        let used = list.and_then(|list| self.commands.spent.on_other_than(own, &list));
+        let checked = match used {
             None => self.check_what(&statement, command),
-            Some(spent) => {
-                let detail = format!(
-                    "its approvals were for one command, and that was {}",
-                    spent.command_id
-                );
+            Some(used) => {
+                let detail = format!("its approvals were for one command, and that was {used}");
                 Err(Execution::failed(APPROVAL_USED_CODE, detail))
             }
         };
@@ -682,16 +648,9 @@ impl DeviceCore {
         };
         let mut record = Record::new(statement.sequence, Progress::Accepted(Box::new(statement)));
         record.script = script.map(Box::new);
-        if let Some((batch, expires_at)) = list {
-            record.approved = Some(Approval {
-                root_version: self.trust.root.version,
-                until: now.plus(APPROVED_FOR).min(expires_at),
-            });
-            let spent = Spent {
-                command_id: id,
-                expires_at,
-            };
-            self.commands.spent.insert(batch, spent);
+        if let Some(list) = list {
+            record.approved = Some(Approval::checked(self.trust.root.version, &list, now));
+            self.commands.spent.spend(&list, id);
         }
         self.remember(id, record);
         actions.push(Action::Execute { command_id: id });
@@ -774,41 +733,4 @@ fn is_early(refusal: &Refusal) -> bool {
 /// True for refusals of what is the tenant's word for this device, and new.
 fn is_genuine(refusal: &Refusal) -> bool {
     is_answerable(refusal) || is_early(refusal)
-}
-
-/// The approved list that a command is of, and when it expires.
-fn approved_list(command: &DueCommand) -> Option<(Digest, Timestamp)> {
-    let batch = &command.approval.as_ref()?.batch;
-    Some((batch.sha256(), batch.read().ok()?.expires_at))
-}
-
-#[cfg(test)]
-mod tests {
-    use muster_trust::key::sha256;
-
-    use super::*;
-
-    #[test]
-    fn m9_lists_are_remembered_until_they_expire_and_no_longer() {
-        let at = Timestamp::from_unix_seconds;
-        let mut ledger = Ledger::default();
-        for number in 0..BATCHES_MAX {
-            let batch = sha256(&number.to_be_bytes());
-            assert!(ledger.make_room_for(&batch, at(0)), "{number}");
-            let spent = Spent {
-                command_id: CommandId::generate(at(0), [1; 10]),
-                expires_at: at(100 + i64::from(number > 0)),
-            };
-            ledger.spent.insert(batch, spent);
-        }
-        let (known, another) = (sha256(&1_usize.to_be_bytes()), sha256(b"another"));
-        assert!(ledger.make_room_for(&known, at(99)));
-        assert!(
-            !ledger.make_room_for(&another, at(99)),
-            "none of them is forgotten"
-        );
-        assert!(ledger.make_room_for(&another, at(100)));
-        assert_eq!(ledger.spent.len(), BATCHES_MAX - 1);
-        assert!(ledger.make_room_for(&another, at(101)) && ledger.spent.is_empty());
-    }
 }

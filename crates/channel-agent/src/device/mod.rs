@@ -16,6 +16,7 @@
 //! so that a second delivery repeats the receipt and nothing else. What needs approvals is executed once for each approved
 //! list, soon after the approvals were checked, and by a clock that a checkpoint of this boot carries.
 
+mod approved;
 mod commands;
 mod departure;
 mod policy;
@@ -44,10 +45,8 @@ use crate::clock::{ClockReading, TrustedClock};
 use crate::enroll::CERTIFICATE_BACKDATED;
 use crate::limits::{CONSISTENCY_HASHES_MAX, RECEIPTS_MAX, ROOT_DOCUMENTS_MAX};
 
-pub use commands::{
-    APPROVAL_STALE_CODE, APPROVAL_USED_CODE, Begin, Execution, PERSONAL_DEVICE_CODE, SCRIPT_MISSING_CODE,
-    SCRIPT_REFUSED_CODE, TIME_UNPROVEN_CODE,
-};
+pub use approved::{APPROVAL_STALE_CODE, APPROVAL_USED_CODE, TIME_UNPROVEN_CODE};
+pub use commands::{Begin, Execution, PERSONAL_DEVICE_CODE, SCRIPT_MISSING_CODE, SCRIPT_REFUSED_CODE};
 pub use departure::{DEPARTED_CODE, DEPARTURE_TIME_MAX, Departed};
 pub use policy::{PROBATION_FAILURES, PROBATION_TIME, RETRIES_MAX, REVERTED_CODE, SETTINGS_INVALID_CODE};
 
