@@ -477,8 +477,8 @@ impl DeviceCore {
             return Begin::Nothing;
         }
         let root = &self.trust.root;
-        let is_free = record.has_begun || !root.needs_approval(&statement.kind);
-        if !is_free && !(self.clock.is_anchored(reading) && record.is_approved(root.version, now)) {
+        let is_checked = self.clock.is_anchored(reading) && record.is_approved(root.version, now);
+        if root.needs_approval(&statement.kind) && !record.has_begun && !is_checked {
             let detail = "it waited: its approvals are checked when it comes again";
             let execution = Execution::not_now(APPROVAL_STALE_CODE, detail);
             self.commands
