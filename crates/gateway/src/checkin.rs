@@ -447,6 +447,12 @@ async fn fill(
             .iter()
             .map(|id| handed.iter().any(|command| command.id == *id));
         due.retain(|_| is_handed.next().unwrap_or(false));
+        if head.size == tree_size {
+            let approved = due.iter().zip(&handed).filter(|(due, _)| due.approval.is_some());
+            for (_, command) in approved.filter(|(_, command)| command.attempts > 0) {
+                commands::note_again(app, tenant, command).await?;
+            }
+        }
         answer.commands = due;
     }
     if head.size > tree_size && (answer.desired.is_some() || !answer.commands.is_empty()) {

@@ -535,6 +535,18 @@ pub async fn mark_delivered(app: &App, tenant: TenantId, due: Vec<Command>) -> R
     Ok(handed)
 }
 
+/// Records that what people approved is handed out again to a device that has seen the newest head of the log. The head grows by
+/// that: a device that was restarted since obeys such a command only by a head that is newer than what it knows.
+pub async fn note_again(app: &App, tenant: TenantId, command: &Command) -> Result<(), Problem> {
+    let (id, device, attempts) = (command.id, command.device, command.attempts + 1);
+    audit::commit(app, &Author::system(tenant), move |tx| {
+        let detail = serde_json::json!({"command_id": id, "attempts": attempts});
+        tx.record("command.delivered_again", ("device", device.to_string()), detail)
+            .map(drop)
+    })
+    .await
+}
+
 #[cfg(debug_assertions)]
 fn delivered_step(handed: &[Command]) -> Option<&'static str> {
     (!handed.is_empty()).then_some("command.delivered")
