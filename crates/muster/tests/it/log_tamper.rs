@@ -7,7 +7,7 @@ use crate::support::{
     PATIENCE,
     api::Api,
     database::{Store, each_database},
-    device::logged,
+    device::{logged, now},
     eventually,
     server::{Options, Server, assert_healthy, everything, maintain, muster},
 };
@@ -595,12 +595,13 @@ async fn l3_an_entry_that_is_removed_before_it_has_a_place_is_missed() {
         let (server, store) = with_a_log(options).await;
         let api = server.api().await;
         all_placed(&store).await;
-        // Whoever holds the lease of the sequencer and never renews it stalls the log.
+        // Whoever takes the lease of the sequencer stalls the log, for as long as a lease may be held.
+        let until = now().as_micros() + 50_000_000;
         store
-            .execute(
-                "UPDATE storage_lease SET holder = 'thief', token = token + 1, expires_at = 9000000000000000 \
-                 WHERE name = 'audit.sequencer'",
-            )
+            .execute(&format!(
+                "UPDATE storage_lease SET holder = 'thief', token = token + 1, expires_at = {until} \
+                 WHERE name = 'audit.sequencer'"
+            ))
             .await;
         let policy = api
             .post("/policies", &json!({"name": "unseen"}))
