@@ -438,9 +438,9 @@ async fn wrong_programs(scene: &Scene, canaries: &mut Canaries) -> Vec<Output> {
 async fn l1_the_password_of_the_database_is_in_nothing_that_a_server_says() {
     const PASSWORD: &str = "canary-database-7770";
     on_postgres(async |options| {
-        let options = options.with_password(PASSWORD);
+        let (options, password) = options.with_password(PASSWORD);
         let mut canaries = Canaries::default();
-        canaries.plant("the database's password", PASSWORD);
+        canaries.plant("the database's password", &password);
         let mut scene = Scene::open(options).await;
         Device::enroll(&scene.api, &scene.server.admin).await;
         let store = scene.server.store().await;

@@ -81,22 +81,24 @@ impl Options {
         }
     }
 
-    /// The same options with the same PostgreSQL database, and a password in its URL.
-    pub fn with_password(&self, password: &str) -> Options {
+    /// The same options with the same PostgreSQL database and a password in its URL, and that password: the one that the server
+    /// asks for, or `otherwise` where it asks for none.
+    pub fn with_password(&self, otherwise: &str) -> (Options, String) {
         let Place::Postgres(database) = &self.place else {
             panic!("only a server asks for a password");
         };
         let (who, place) = database.server.rsplit_once('@').expect("the URL names a user");
         let who = who.split_once("://").map_or(who, |(_, user)| user);
-        let user = who.split(':').next().expect("there is a user");
+        let (user, password) = who.split_once(':').unwrap_or((who, otherwise));
         let told = PostgresDatabase {
             server: format!("postgres://{user}:{password}@{place}"),
             name: database.name.clone(),
         };
-        Options {
+        let options = Options {
             place: Place::Postgres(Arc::new(told)),
             ..self.clone()
-        }
+        };
+        (options, password.to_owned())
     }
 
     /// `host:port` of the PostgreSQL server.
