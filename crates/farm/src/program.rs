@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::admin::read_file;
 use crate::faults::{Conditions, Disorder, ModelFault};
-use crate::load::{self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, QueueLoad, RolloutLoad, Target};
+use crate::load::{
+    self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, QueueLoad, RolloutLoad, Target, TelemetryLoad,
+};
 use crate::scenario::Scenario;
 use crate::{FarmError, FarmOptions};
 
@@ -81,9 +83,12 @@ pub struct LoadArgs {
     /// How many connections, each a device of its own; for `command` how many devices get commands in turn
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub devices: u32,
-    /// How long is measured
+    /// How long is measured; for `telemetry` how many tens of batches each device has
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub seconds: u64,
+    /// For `telemetry`: origin of a VictoriaMetrics that gets the same windows, and is asked the same
+    #[arg(long, value_name = "URL")]
+    pub beside: Option<String>,
 }
 
 /// What the load sends.
@@ -99,6 +104,8 @@ pub enum LoadKind {
     Rollout,
     /// One command for every device, until those that are connected (`--devices`) have answered; `--seconds` is for the peer.
     Queue,
+    /// Batches of telemetry, as fast as they are taken, until all are merged.
+    Telemetry,
     /// Enrollments with a key in a simulated TPM; the tenant is told to trust the TPMs of this load.
     EnrollTpm,
     /// Enrollments with a software key.
@@ -220,6 +227,17 @@ pub async fn run_load(arguments: LoadArgs) -> Result<(), FarmError> {
         LoadKind::Rollout => {
             let options = RolloutLoad { admin_file, duration };
             serde_json::to_string(&load::load_rollout(options, measuring).await?)
+        }
+        LoadKind::Telemetry => {
+            let options = TelemetryLoad {
+                admin_file,
+                devices: arguments.devices,
+                batches: u32::try_from(arguments.seconds)
+                    .unwrap_or(u32::MAX)
+                    .saturating_mul(10),
+                beside: arguments.beside,
+            };
+            serde_json::to_string(&load::load_telemetry(options, measuring).await?)
         }
         LoadKind::Queue => {
             let options = QueueLoad {

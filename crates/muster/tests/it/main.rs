@@ -56,6 +56,7 @@ mod root;
 mod routes;
 mod scep;
 mod split_view;
+mod telemetry;
 mod tenants;
 mod tokens;
 mod tpm;

@@ -16,6 +16,7 @@ mod queue;
 mod report;
 mod rollout;
 mod server;
+mod telemetry;
 
 use anyhow::Result;
 
@@ -61,6 +62,8 @@ enum Name {
     Compile,
     /// Appends to the log per second, and how long an entry waits for its checkpoint
     Log,
+    /// Windows of telemetry per second and bytes for each, and questions, beside VictoriaMetrics
+    Telemetry,
     /// All of them
     All,
 }
@@ -100,6 +103,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if wants(Name::Log) {
         log::run(&programs, options)?;
+    }
+    if wants(Name::Telemetry) {
+        telemetry::run(&programs, options)?;
     }
     Ok(true)
 }
