@@ -137,6 +137,17 @@ fn values_of_every_kind_are_read_strictly() {
         ("kernel.modules_blocked", r#"["usb-storage","dccp"]"#, None),
         ("kernel.modules_blocked", r#"["../x"]"#, Some("out_of_range")),
         ("kiosk.app", r#""""#, Some("out_of_range")),
+        ("telemetry.interval_seconds", "0", Some("out_of_range")),
+        ("telemetry.metrics", r#"[{"metric":"load1","interval_seconds":0}]"#, None),
+        ("telemetry.metrics", r#"[{"metric":"luck_ratio"}]"#, Some("out_of_range")),
+        ("telemetry.urgent", r#"[{"metric":"load1","above":"16"}]"#, None),
+        ("telemetry.urgent", r#"[{"metric":"load1"}]"#, Some("out_of_range")),
+        ("telemetry.urgent", r#"[{"metric":"load1","above":"much"}]"#, Some("out_of_range")),
+        (
+            "telemetry.upload_windows",
+            r#"[{"start":"22:00","end":"22:00"}]"#,
+            Some("out_of_range"),
+        ),
     ] {
         assert_eq!(code(key, value), expected, "{key}: {value}");
     }

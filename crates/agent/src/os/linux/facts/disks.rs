@@ -27,7 +27,7 @@ pub(crate) fn disks(root: &Root) -> Vec<Disk> {
     let names = root
         .list(BLOCK)
         .into_iter()
-        .filter(|name| !NOT_DISKS.iter().any(|prefix| name.starts_with(prefix)));
+        .filter(|name| is_disk(name));
     names
         .take(DISKS_MAX)
         .map(|name| {
@@ -46,6 +46,11 @@ pub(crate) fn disks(root: &Root) -> Vec<Disk> {
             }
         })
         .collect()
+}
+
+/// Whether a block device is a disk, by its name.
+pub(crate) fn is_disk(name: &str) -> bool {
+    !NOT_DISKS.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// How one device on a disk is used.
