@@ -78,6 +78,12 @@ fn dispatch(command: Command) -> Result<(), AgentError> {
             })?
         }
         Command::Status(arguments) => status::print(&arguments),
+        Command::BenchTelemetry(arguments) => {
+            let report = telemetry::day::measure(&arguments.state_dir)
+                .map_err(|error| AgentError::Start(std::io::Error::other(error)))?;
+            println!("{}", serde_json::json!(report));
+            Ok(())
+        }
         Command::Export(arguments) => {
             for path in export::export(&arguments)? {
                 println!("{}", path.display());

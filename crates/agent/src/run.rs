@@ -214,7 +214,10 @@ impl Agent {
     fn start_telemetry(&mut self) {
         let plan = self.sampling_plan();
         match Telemetry::start(&self.state_dir, &self.machine, self.identity.epoch, plan) {
-            Ok(telemetry) => self.telemetry = Some(telemetry),
+            Ok(telemetry) => {
+                telemetry.set_link(self.link.clone());
+                self.telemetry = Some(telemetry);
+            }
             Err(error) => tracing::error!(%error, "there is no telemetry"),
         }
     }
@@ -261,6 +264,10 @@ impl Agent {
                     () = tokio::time::sleep_until(schedule.checkin) => self.attempt(&mut schedule).await,
                     () = tokio::time::sleep_until(schedule.enforce) => {
                         self.enforce().await;
+                        // Its spool could not be used at the start: the disk was full.
+                        if self.telemetry.is_none() {
+                            self.start_telemetry();
+                        }
                         schedule.enforce = Instant::now() + ENFORCE_INTERVAL;
                         if self.core.has_news() && self.link.is_some() {
                             schedule.checkin = Instant::now();

@@ -167,11 +167,7 @@ impl Health {
             readings,
             happenings,
             memos,
-        } = self.os.look(linux::health::LookAt {
-            now,
-            since_boot,
-            due,
-        });
+        } = self.os.look(linux::health::LookAt { now, since_boot, due });
         Look {
             readings,
             happenings,

@@ -290,7 +290,9 @@ impl Agent {
         }
         tracing::warn!("the machine has drifted from its policy");
         if let Some(telemetry) = &self.telemetry {
-            let drifted = found.iter().filter(|(key, report)| shown.get(*key) != Some(*report));
+            let drifted = found
+                .iter()
+                .filter(|(key, report)| shown.get(*key) != Some(*report));
             for (key, _) in drifted.take(TOLD_MAX) {
                 telemetry.happened(EventKind::Tamper, [("setting", key.clone())]);
             }

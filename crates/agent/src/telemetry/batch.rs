@@ -10,9 +10,9 @@ use muster_model::telemetry::{BootId, LabelValue, MetricName, StreamId, Window};
 use muster_model::time::Timestamp;
 use rusqlite::Transaction;
 
-use super::store::{
-    Haste, Kind, StoredWindow, WINDOW_COLUMNS, accounting, count_uploaded, read_window,
-};
+use super::accounts::{Kind, accounting, count_uploaded};
+use super::rows::{StoredWindow, WINDOW_COLUMNS, read_window};
+use super::store::Haste;
 
 /// Most windows in a batch: it has to fit into the memory of a small program, several times.
 const WINDOWS_MAX: i64 = 1500;
@@ -85,7 +85,8 @@ pub(super) fn make(
     Ok(Some(Ok(())))
 }
 
-/// Takes the oldest windows that are over out of the table. Those that begin later than now are of a clock that was ahead.
+/// Takes the oldest windows that are over out of the table. Those that begin later than now, by more than the second that a
+/// cut takes with it, are of a clock that was ahead.
 fn take_windows(tx: &Transaction<'_>, now: Timestamp, haste: Haste) -> Sql<Vec<StoredWindow>> {
     let now = now.as_unix_seconds();
     let horizon = match haste {
@@ -95,7 +96,7 @@ fn take_windows(tx: &Transaction<'_>, now: Timestamp, haste: Haste) -> Sql<Vec<S
     let mut windows = Vec::new();
     {
         let mut select = tx.prepare_cached(&format!(
-            "SELECT {WINDOW_COLUMNS} FROM sample_window WHERE NOT (start <= ?1 AND start + width > ?2) \
+            "SELECT {WINDOW_COLUMNS} FROM sample_window WHERE NOT (start <= ?1 + 1 AND start + width > ?2) \
              ORDER BY start LIMIT ?3"
         ))?;
         let mut rows = select.query([now, horizon, WINDOWS_MAX])?;

@@ -139,7 +139,10 @@ mod tests {
         let mut ledger = open(&folder, 1);
         ledger.add(5, 1);
         ledger.add(2, 0);
-        let lost = Lost { samples: 7, events: 1 };
+        let lost = Lost {
+            samples: 7,
+            events: 1,
+        };
         assert_eq!(open(&folder, 1).lost(), lost);
         assert_eq!(open(&folder, 2).lost(), Lost::default());
     }
@@ -152,6 +155,12 @@ mod tests {
         ledger.add(2, 0);
         let at = (ledger.generation % 2) * SLOT_BYTES;
         ledger.file.write_all_at(&[0xff; 3], at + 24).expect("it writes");
-        assert_eq!(open(&folder, 1).lost(), Lost { samples: 5, events: 0 });
+        assert_eq!(
+            open(&folder, 1).lost(),
+            Lost {
+                samples: 5,
+                events: 0
+            }
+        );
     }
 }

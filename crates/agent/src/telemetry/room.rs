@@ -5,7 +5,8 @@ use muster_model::telemetry::{Metric, Quantiles, WINDOW_SECONDS_MAX};
 use muster_model::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
-use super::store::{DropReason, Kind, StoredWindow, WINDOW_COLUMNS, count_dropped, read_window, write_window};
+use super::accounts::{DropReason, Kind, count_dropped};
+use super::rows::{StoredWindow, WINDOW_COLUMNS, read_window, write_window};
 
 /// Widths to which windows are joined, in seconds, from the first resort to the last.
 const COARSER: [i64; 3] = [3600, 6 * 3600, 86_400];
@@ -75,7 +76,9 @@ fn join(tx: &Transaction<'_>, level: i64, from: i64, to: i64) -> Result<(), rusq
             Some(_) | None => joined.push(next),
         }
     }
-    joined.iter().try_for_each(|window| write_window(tx, window, level))
+    joined
+        .iter()
+        .try_for_each(|window| write_window(tx, window, level))
 }
 
 fn append(window: &mut StoredWindow, next: &StoredWindow) {

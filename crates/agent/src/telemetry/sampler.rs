@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use muster_model::telemetry::{Bound, EventKind, LABEL_VALUES_MAX, LabelValue, Metric, MetricKind, SamplingPlan};
+use muster_model::telemetry::{
+    Bound, EventKind, LABEL_VALUES_MAX, LabelValue, Metric, MetricKind, SamplingPlan,
+};
 use muster_model::time::Timestamp;
 
 use super::store::{Findings, Happening, Sample, attributes};

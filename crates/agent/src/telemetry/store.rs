@@ -8,14 +8,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use muster_channel_agent::telemetry::{Account, Accounting, Attributes, ContentEncoding, FinishedSpan};
-use muster_model::telemetry::{
-    Aggregate, EventKind, LabelValue, Metric, SamplingPlan, Sketch, StreamId, Urgency, Window,
-};
+use muster_channel_agent::telemetry::{Accounting, Attributes, ContentEncoding, FinishedSpan};
+use muster_model::telemetry::{EventKind, LabelValue, Metric, SamplingPlan, StreamId, Urgency};
 use muster_model::time::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior};
 
-use super::ledger::{Ledger, Lost};
+use super::accounts::{
+    DropReason, Kind, MADE, accounting, bounded, count, count_dropped, give_up_batches, take_up_losses,
+};
+use super::ledger::Ledger;
+use super::rows::add_sample;
 use super::{batch, room};
 
 /// The database in the state folder.
@@ -25,6 +27,8 @@ const WAL_FILE: &str = "telemetry.db-wal";
 const CACHE_KIB: i32 = 256;
 /// The journal is folded into the database after this many pages.
 const WAL_PAGES: i32 = 128;
+/// Statements that are kept prepared.
+const STATEMENTS_MAX: usize = 48;
 /// Layout of the database. Another one is begun anew: it holds measurements, nothing that anybody obeys.
 const SCHEMA_VERSION: i64 = 1;
 /// Most events that wait.
@@ -115,63 +119,6 @@ pub struct Findings {
     /// Notes of collectors, saved together with what they led to.
     pub memos: Vec<(&'static str, Vec<u8>)>,
 }
-
-/// Why something was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DropReason {
-    SpoolFull,
-    DiskFull,
-    LabelLimit,
-    Refused,
-    TurnedOff,
-    TooMany,
-    Restored,
-}
-
-impl DropReason {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::SpoolFull => "spool_full",
-            Self::DiskFull => "disk_full",
-            Self::LabelLimit => "label_limit",
-            Self::Refused => "refused",
-            Self::TurnedOff => "turned_off",
-            Self::TooMany => "too_many",
-            Self::Restored => "restored",
-        }
-    }
-}
-
-/// What is accounted for, and its tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Samples,
-    Events,
-    Spans,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Kind; 3] = [Self::Samples, Self::Events, Self::Spans];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Samples => "samples",
-            Self::Events => "events",
-            Self::Spans => "spans",
-        }
-    }
-
-    const fn stored(self) -> &'static str {
-        match self {
-            Self::Samples => "SELECT coalesce(sum(count), 0) FROM sample_window",
-            Self::Events => "SELECT count(*) FROM event",
-            Self::Spans => "SELECT count(*) FROM span",
-        }
-    }
-}
-
-const MADE: &str = "made";
-const UPLOADED: &str = "uploaded";
 
 /// A batch as it is sent, and sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -353,18 +300,18 @@ impl TelemetryStore {
 
     /// Whether an event waits that is not to wait.
     pub fn has_urgent(&self) -> Result<bool, StoreError> {
-        let found = self
-            .connection
-            .query_row("SELECT EXISTS (SELECT 1 FROM event WHERE urgent = 1)", [], |row| {
-                row.get(0)
-            });
+        let found = self.connection.query_row(
+            "SELECT EXISTS (SELECT 1 FROM event WHERE urgent = 1)",
+            [],
+            |row| row.get(0),
+        );
         found.map_err(|source| self.error(source))
     }
 
     /// Whether more waits than what an upload leaves behind in its course.
     pub fn has_backlog(&self, now: Timestamp) -> Result<bool, StoreError> {
         let over = self.connection.query_row(
-            "SELECT count(*) FROM (SELECT 1 FROM sample_window WHERE NOT (start <= ?1 AND start + width > ?1) LIMIT ?2)",
+            "SELECT count(*) FROM (SELECT 1 FROM sample_window WHERE NOT (start <= ?1 + 1 AND start + width > ?1) LIMIT ?2)",
             [now.as_unix_seconds(), BACKLOG_WINDOWS],
             |row| row.get::<_, i64>(0),
         );
@@ -494,6 +441,7 @@ fn open_database(path: &Path, fresh: StreamId) -> Sql<(Connection, StreamId)> {
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found == 0 {
         connection.execute_batch(SCHEMA)?;
@@ -542,98 +490,6 @@ fn begin_stream(tx: &Transaction<'_>, stream: StreamId) -> Sql<()> {
     Ok(())
 }
 
-fn give_up_batches(tx: &Transaction<'_>, through: i64, reason: DropReason) -> Sql<()> {
-    let waiting: [i64; 3] = tx.query_row(
-        "SELECT coalesce(sum(samples), 0), coalesce(sum(events), 0), coalesce(sum(spans), 0) FROM batch \
-         WHERE sequence <= ?1",
-        [through],
-        |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]),
-    )?;
-    for (kind, waiting) in Kind::ALL.into_iter().zip(waiting) {
-        count(tx, kind, UPLOADED, -waiting)?;
-        count_dropped(tx, kind, reason, waiting)?;
-    }
-    tx.execute("DELETE FROM batch WHERE sequence <= ?1", [through])?;
-    Ok(())
-}
-
-fn bounded(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Adds to an account.
-pub(crate) fn count(tx: &Transaction<'_>, kind: Kind, fate: &str, by: i64) -> Sql<()> {
-    if by == 0 {
-        return Ok(());
-    }
-    tx.prepare_cached(
-        "INSERT INTO account (kind, fate, count) VALUES (?1, ?2, ?3) \
-         ON CONFLICT (kind, fate) DO UPDATE SET count = count + excluded.count",
-    )?
-    .execute((kind.as_str(), fate, by))?;
-    Ok(())
-}
-
-pub(crate) fn count_dropped(tx: &Transaction<'_>, kind: Kind, reason: DropReason, by: i64) -> Sql<()> {
-    count(tx, kind, reason.as_str(), by)
-}
-
-pub(crate) fn count_uploaded(tx: &Transaction<'_>, kind: Kind, by: i64) -> Sql<()> {
-    count(tx, kind, UPLOADED, by)
-}
-
-/// The accounts as they stand.
-pub(crate) fn accounting(tx: &Transaction<'_>) -> Sql<Accounting> {
-    let mut accounts: [Account; 3] = Default::default();
-    for (account, kind) in accounts.iter_mut().zip(Kind::ALL) {
-        account.stored = tx
-            .query_row(kind.stored(), [], |row| row.get::<_, i64>(0))?
-            .unsigned_abs();
-        let mut fates = tx.prepare_cached("SELECT fate, count FROM account WHERE kind = ?1 AND count > 0")?;
-        let mut rows = fates.query([kind.as_str()])?;
-        while let Some(row) = rows.next()? {
-            let (fate, count): (String, i64) = (row.get(0)?, row.get(1)?);
-            match fate.as_str() {
-                MADE => account.made = count.unsigned_abs(),
-                UPLOADED => account.uploaded = count.unsigned_abs(),
-                _ => {
-                    account.dropped.insert(fate, count.unsigned_abs());
-                }
-            }
-        }
-    }
-    let [samples, events, spans] = accounts;
-    Ok(Accounting {
-        samples,
-        events,
-        spans,
-    })
-}
-
-/// Takes what was lost on a full disk into the accounts, once.
-fn take_up_losses(tx: &Transaction<'_>, lost: Lost) -> Sql<()> {
-    let taken: [i64; 2] = tx
-        .prepare_cached("SELECT lost_samples, lost_events FROM stream")?
-        .query_row([], |row| Ok([row.get(0)?, row.get(1)?]))?;
-    let lost = [bounded(lost.samples), bounded(lost.events)];
-    if lost == taken {
-        return Ok(());
-    }
-    for (kind, (lost, taken)) in [Kind::Samples, Kind::Events]
-        .into_iter()
-        .zip(lost.into_iter().zip(taken))
-    {
-        let fresh = lost.saturating_sub(taken).max(0);
-        count(tx, kind, MADE, fresh)?;
-        count_dropped(tx, kind, DropReason::DiskFull, fresh)?;
-    }
-    tx.execute(
-        "UPDATE stream SET lost_samples = max(lost_samples, ?1), lost_events = max(lost_events, ?2)",
-        lost,
-    )?;
-    Ok(())
-}
-
 /// Ends the windows that `now` lies in, with its second.
 fn cut(tx: &Transaction<'_>, now: Timestamp) -> Sql<()> {
     let at = now.as_unix_seconds().saturating_add(1);
@@ -645,12 +501,7 @@ fn cut(tx: &Transaction<'_>, now: Timestamp) -> Sql<()> {
     Ok(())
 }
 
-fn write_samples(
-    tx: &Transaction<'_>,
-    now: Timestamp,
-    findings: &Findings,
-    plan: &SamplingPlan,
-) -> Sql<()> {
+fn write_samples(tx: &Transaction<'_>, now: Timestamp, findings: &Findings, plan: &SamplingPlan) -> Sql<()> {
     let cut_at: i64 = tx
         .prepare_cached("SELECT cut_at FROM stream")?
         .query_row([], |row| row.get(0))?;
@@ -658,12 +509,10 @@ fn write_samples(
     for sample in &findings.samples {
         let width = i64::from(plan.of(sample.metric).window_seconds.max(1));
         let aligned = at - at % width;
-        let end = aligned + width;
-        let start = if aligned < cut_at && cut_at <= at {
-            cut_at
-        } else {
-            aligned
-        };
+        let is_cut = aligned < cut_at && cut_at <= at + 1;
+        // The second of a cut is over with it: what still comes in it belongs to the window that follows.
+        let start = if is_cut { cut_at } else { aligned };
+        let end = start - start % width + width;
         add_sample(tx, sample, [start, end - start])?;
     }
     let dropped = bounded(findings.over_label_limit);
@@ -671,111 +520,9 @@ fn write_samples(
     count_dropped(tx, Kind::Samples, DropReason::LabelLimit, dropped)
 }
 
-/// Puts a sample into its window, whatever is in it already.
-fn add_sample(tx: &Transaction<'_>, sample: &Sample, [start, width]: [i64; 2]) -> Sql<()> {
-    let def = sample.metric.def();
-    let label = sample.label.as_ref().map_or("", LabelValue::as_str);
-    let mut aggregate = Aggregate::of(sample.value);
-    let found = tx
-        .prepare_cached(
-            "SELECT count, min, max, sum, last, sketch, width FROM sample_window \
-             WHERE metric = ?1 AND label = ?2 AND start = ?3",
-        )?
-        .query_row((def.name, label, start), |row| {
-            Ok((read_aggregate(row, 0)?, row.get::<_, i64>(6)?))
-        })
-        .optional()?;
-    let mut width = width;
-    if let Some((mut before, found_width)) = found {
-        before.merge(&aggregate, def.quantiles);
-        aggregate = before;
-        width = width.max(found_width);
-    }
-    aggregate.round(def.decimals);
-    write_window(
-        tx,
-        &StoredWindow {
-            metric: def.name.to_owned(),
-            label: label.to_owned(),
-            window: Window {
-                start_seconds: start,
-                width_seconds: u32::try_from(width).unwrap_or(1),
-                aggregate,
-            },
-        },
-        0,
-    )
-}
-
-/// A window with the series that it is of.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredWindow {
-    pub(crate) metric: String,
-    pub(crate) label: String,
-    pub(crate) window: Window,
-}
-
-/// Columns of a window in the order that [`read_window`] reads them.
-pub(crate) const WINDOW_COLUMNS: &str = "metric, label, start, width, count, min, max, sum, last, sketch";
-
-pub(crate) fn read_window(row: &rusqlite::Row<'_>) -> Sql<StoredWindow> {
-    Ok(StoredWindow {
-        metric: row.get(0)?,
-        label: row.get(1)?,
-        window: Window {
-            start_seconds: row.get(2)?,
-            width_seconds: row.get(3)?,
-            aggregate: read_aggregate(row, 4)?,
-        },
-    })
-}
-
-fn read_aggregate(row: &rusqlite::Row<'_>, at: usize) -> Sql<Aggregate> {
-    let numbers = [row.get(at + 1)?, row.get(at + 2)?, row.get(at + 3)?, row.get(at + 4)?];
-    let sketch = row.get::<_, Option<Vec<u8>>>(at + 5)?;
-    let sketch = sketch.and_then(|bytes| serde_json::from_slice::<Sketch>(&bytes).ok());
-    Ok(Aggregate::from_parts(
-        row.get::<_, i64>(at)?.unsigned_abs(),
-        numbers,
-        sketch,
-    ))
-}
-
-pub(crate) fn write_window(tx: &Transaction<'_>, stored: &StoredWindow, level: i64) -> Sql<()> {
-    let StoredWindow {
-        metric,
-        label,
-        window,
-    } = stored;
-    let of = &window.aggregate;
-    let sketch = of
-        .explicit_sketch()
-        .map(|sketch| serde_json::to_vec(sketch).expect("a sketch is a list of integers"));
-    tx.prepare_cached(
-        "INSERT OR REPLACE INTO sample_window \
-         (metric, label, start, width, count, min, max, sum, last, sketch, level) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?
-    .execute(rusqlite::params![
-        metric,
-        label,
-        window.start_seconds,
-        window.width_seconds,
-        bounded(of.count),
-        of.min,
-        of.max,
-        of.sum,
-        of.last,
-        sketch,
-        level
-    ])?;
-    Ok(())
-}
-
 fn write_events(tx: &Transaction<'_>, happenings: &[Happening]) -> Sql<()> {
     for happening in happenings {
-        let attributes =
-            serde_json::to_string(&happening.attributes).expect("attributes are texts by name");
+        let attributes = serde_json::to_string(&happening.attributes).expect("attributes are texts by name");
         let number: i64 = tx.query_row(
             "UPDATE stream SET event_number = event_number + 1 RETURNING event_number",
             [],
@@ -841,3 +588,7 @@ pub fn attributes<const N: usize>(pairs: [(&str, String); N]) -> Attributes {
         (name.to_owned(), bounded)
     }))
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

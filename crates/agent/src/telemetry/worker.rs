@@ -107,10 +107,7 @@ impl Telemetry {
             missed,
             task: tokio::spawn(worker.run()),
         };
-        telemetry.happened(
-            EventKind::AgentStarted,
-            [("version", AGENT_VERSION.to_owned())],
-        );
+        telemetry.happened(EventKind::AgentStarted, [("version", AGENT_VERSION.to_owned())]);
         Ok(telemetry)
     }
 
@@ -191,6 +188,7 @@ impl Worker {
     async fn run(mut self) {
         loop {
             let mut notes = Vec::new();
+            let wake_at = self.wake_at();
             tokio::select! {
                 changed = self.context.changed() => {
                     if changed.is_err() {
@@ -205,7 +203,7 @@ impl Worker {
                     self.upload = None;
                     self.on_uploaded(sequence, result).await;
                 }
-                () = tokio::time::sleep_until(self.wake_at()) => {}
+                () = tokio::time::sleep_until(wake_at) => {}
             }
             while let Ok(note) = self.notes.try_recv() {
                 notes.push(note);
@@ -344,7 +342,12 @@ impl Worker {
 
     /// The time of one small exchange with the server.
     async fn probe(&self) -> Option<Reading> {
-        let link = self.context.borrow().link.clone().filter(|link| !link.is_closed())?;
+        let link = self
+            .context
+            .borrow()
+            .link
+            .clone()
+            .filter(|link| !link.is_closed())?;
         let started = Instant::now();
         let answer = tokio::time::timeout(PROBE_TIME_MAX, link.ping()).await;
         let took = started.elapsed().as_secs_f64();
@@ -353,7 +356,12 @@ impl Worker {
 
     /// Sends a batch where one is due.
     async fn send(&mut self) {
-        let link = self.context.borrow().link.clone().filter(|link| !link.is_closed());
+        let link = self
+            .context
+            .borrow()
+            .link
+            .clone()
+            .filter(|link| !link.is_closed());
         let Some(link) = link.filter(|_| self.upload.is_none() && self.plan.is_enabled) else {
             return;
         };
@@ -373,8 +381,14 @@ impl Worker {
             now: clock.wall,
             boot_id: BootId::from_bytes(clock.boot.to_be_bytes()),
         };
-        let haste = if self.is_urgent { Haste::Urgent } else { Haste::None };
-        let batch = self.on_bench(move |bench| bench.store.next_batch(&head, haste)).await;
+        let haste = if self.is_urgent {
+            Haste::Urgent
+        } else {
+            Haste::None
+        };
+        let batch = self
+            .on_bench(move |bench| bench.store.next_batch(&head, haste))
+            .await;
         match batch {
             Some(Ok(Some(batch))) => {
                 self.uploader.on_sent(clock.since_boot, batch.body.len());
@@ -383,7 +397,8 @@ impl Worker {
             }
             Some(Ok(None)) => {
                 self.is_urgent = false;
-                self.uploader.on_nothing(clock.since_boot, upload_interval(&self.plan));
+                self.uploader
+                    .on_nothing(clock.since_boot, upload_interval(&self.plan));
             }
             Some(Err(error)) => {
                 tracing::warn!(%error, "no batch of telemetry can be made");

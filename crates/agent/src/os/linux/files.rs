@@ -137,7 +137,10 @@ impl Root {
         let bytes = |blocks: u64| blocks.saturating_mul(room.f_frsize);
         // What is reserved for root is neither free nor used.
         let reserved = room.f_bfree.saturating_sub(room.f_bavail);
-        Some((bytes(room.f_blocks.saturating_sub(reserved)), bytes(room.f_bavail)))
+        Some((
+            bytes(room.f_blocks.saturating_sub(reserved)),
+            bytes(room.f_bavail),
+        ))
     }
 
     /// Sorted names in a folder, without dot files; empty where there is no such folder.

@@ -24,10 +24,7 @@ const DEPTH_MAX: usize = 8;
 pub(crate) fn disks(root: &Root) -> Vec<Disk> {
     let root = super::describing(root, BLOCK);
     let mounted = mounted_devices(&root);
-    let names = root
-        .list(BLOCK)
-        .into_iter()
-        .filter(|name| is_disk(name));
+    let names = root.list(BLOCK).into_iter().filter(|name| is_disk(name));
     names
         .take(DISKS_MAX)
         .map(|name| {

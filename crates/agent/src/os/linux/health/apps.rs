@@ -26,9 +26,8 @@ impl Collector {
             && written != self.seen.packages_at
         {
             let packages = all_packages(&self.root, PACKAGES_MAX).into_iter();
-            let now: BTreeMap<String, String> = packages
-                .map(|package| (package.name, package.version))
-                .collect();
+            let now: BTreeMap<String, String> =
+                packages.map(|package| (package.name, package.version)).collect();
             if self.seen.packages_at != 0 {
                 tell(&self.apps, &now, at, look);
             }
@@ -44,12 +43,7 @@ impl Collector {
     }
 }
 
-fn tell(
-    before: &BTreeMap<String, String>,
-    now: &BTreeMap<String, String>,
-    at: LookAt<'_>,
-    look: &mut Look,
-) {
+fn tell(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>, at: LookAt<'_>, look: &mut Look) {
     let mut told = 0;
     for (app, version) in now {
         let old = before.get(app);
@@ -60,7 +54,11 @@ fn tell(
         let (app, version) = (("app", app.clone()), ("version", version.clone()));
         match old {
             None => look.happened(EventKind::AppInstalled, at.now, [app, version]),
-            Some(old) => look.happened(EventKind::AppUpdated, at.now, [app, ("from", old.clone()), version]),
+            Some(old) => look.happened(
+                EventKind::AppUpdated,
+                at.now,
+                [app, ("from", old.clone()), version],
+            ),
         }
     }
     let gone = before.iter().filter(|(app, _)| !now.contains_key(*app));

@@ -103,6 +103,8 @@ fn read_agent(look: &mut Look) {
         .map(|(_, rest)| rest.split(' ').collect())
         .unwrap_or_default();
     let ticks = |at: usize| fields.get(at).copied().and_then(number);
-    let seconds = ticks(11).zip(ticks(12)).map(|(user, system)| (user + system) / TICKS_PER_SECOND);
+    let seconds = ticks(11)
+        .zip(ticks(12))
+        .map(|(user, system)| (user + system) / TICKS_PER_SECOND);
     look.read(Metric::AgentCpu, seconds);
 }

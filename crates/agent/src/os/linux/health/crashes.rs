@@ -20,10 +20,12 @@ struct Crash {
 
 impl Collector {
     pub(super) fn see_crashes(&mut self, at: LookAt<'_>, look: &mut Look) {
+        // What lay there before the agent ever looked is not news.
+        let is_first_look = self.seen.dumps_through == 0;
         self.see_programs(at, look);
         for folder in RECORDS {
             for name in self.root.list(folder) {
-                if remember(&mut self.seen.kernel_records, &name) && !self.is_first_look() {
+                if remember(&mut self.seen.kernel_records, &name) && !is_first_look {
                     look.happened(EventKind::KernelCrash, at.now, [("record", name)]);
                 }
             }
@@ -38,11 +40,6 @@ impl Collector {
             }
             self.seen.oom_kills = Some(kills);
         }
-    }
-
-    /// What lay there before the agent ever looked is not news.
-    fn is_first_look(&self) -> bool {
-        self.seen.dumps_through == 0
     }
 
     fn see_programs(&mut self, at: LookAt<'_>, look: &mut Look) {

@@ -7,7 +7,7 @@ use super::{Collector, Look, LookAt, read_number, remember};
 
 const ZONES: &str = "/sys/class/thermal";
 const MONITORS: &str = "/sys/class/hwmon";
-const MILLI: f64 = 1e-3;
+const MILLIDEGREES: f64 = 1000.0;
 /// What no machine survives, and what a sensor says that is not there.
 const PLAUSIBLE: std::ops::RangeInclusive<f64> = -60.0..=250.0;
 /// Most trip points of a zone.
@@ -49,7 +49,7 @@ impl Collector {
 }
 
 fn degrees(root: &Root, path: &str) -> Option<f64> {
-    read_number(root, path).map(|milli| milli * MILLI)
+    read_number(root, path).map(|value| value / MILLIDEGREES)
 }
 
 fn zones(root: &Root) -> Vec<Warmth> {

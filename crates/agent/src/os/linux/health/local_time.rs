@@ -23,7 +23,10 @@ fn counts(header: &[u8]) -> Option<[usize; 6]> {
         return None;
     }
     let mut counts = [0; 6];
-    for (count, bytes) in counts.iter_mut().zip(header.get(20..HEADER_BYTES)?.as_chunks::<4>().0) {
+    for (count, bytes) in counts
+        .iter_mut()
+        .zip(header.get(20..HEADER_BYTES)?.as_chunks::<4>().0)
+    {
         *count = usize::try_from(u32::from_be_bytes(*bytes)).ok()?;
     }
     Some(counts)
@@ -32,7 +35,12 @@ fn counts(header: &[u8]) -> Option<[usize; 6]> {
 fn offset(bytes: &[u8], now: i64) -> Option<i32> {
     let [isut, isstd, leap, transitions, types, characters] = counts(bytes)?;
     // The first block has times of 32 bits; the second, of 64 bits, counts.
-    let first = transitions.checked_mul(5)? + types.checked_mul(6)? + characters + leap.checked_mul(8)? + isstd + isut;
+    let first = transitions.checked_mul(5)?
+        + types.checked_mul(6)?
+        + characters
+        + leap.checked_mul(8)?
+        + isstd
+        + isut;
     let second = bytes.get(HEADER_BYTES.checked_add(first)?..)?;
     let [.., transitions, types, _] = counts(second)?;
     let times = second.get(HEADER_BYTES..)?.get(..transitions.checked_mul(8)?)?;
@@ -40,7 +48,10 @@ fn offset(bytes: &[u8], now: i64) -> Option<i32> {
     let (kinds, rest) = rest.split_at_checked(transitions)?;
     let offsets = rest.get(..types.checked_mul(6)?)?;
     let (times, _) = times.as_chunks::<8>();
-    let passed = times.iter().filter(|time| i64::from_be_bytes(**time) <= now).count();
+    let passed = times
+        .iter()
+        .filter(|time| i64::from_be_bytes(**time) <= now)
+        .count();
     let kind = match passed.checked_sub(1) {
         None => 0,
         Some(last) => usize::from(*kinds.get(last)?),

@@ -11,14 +11,20 @@ const NOON: i64 = 1_795_900_000;
 /// A laptop on a train.
 const LAPTOP: &[(&str, &str)] = &[
     ("/proc/sys/kernel/random/boot_id", BOOT),
-    ("/proc/stat", "cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 100 0 100 700 100 0 0 0 0 0\n"),
+    (
+        "/proc/stat",
+        "cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 100 0 100 700 100 0 0 0 0 0\n",
+    ),
     ("/proc/loadavg", "0.52 0.58 0.59 2/1234 98765\n"),
     (
         "/proc/meminfo",
         "MemTotal:       16000000 kB\nMemFree:          500000 kB\nMemAvailable:    4000000 kB\n\
          SwapTotal:       2000000 kB\nSwapFree:        1500000 kB\n",
     ),
-    ("/proc/pressure/memory", "some avg10=0.00 avg60=1.50 avg300=0.10 total=12\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
+    (
+        "/proc/pressure/memory",
+        "some avg10=0.00 avg60=1.50 avg300=0.10 total=12\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
+    ),
     ("/proc/vmstat", "nr_free_pages 1\noom_kill 2\n"),
     (
         "/proc/net/dev",
@@ -141,7 +147,10 @@ fn labeled(look: &Look, metric: Metric) -> BTreeMap<String, f64> {
 /// Kinds and attributes of what happened, as text.
 fn happened(look: &Look) -> Vec<String> {
     let one = |happening: &Happening| {
-        let attributes = happening.attributes.iter().map(|(name, value)| format!(" {name}={value}"));
+        let attributes = happening
+            .attributes
+            .iter()
+            .map(|(name, value)| format!(" {name}={value}"));
         format!("{}{}", happening.kind.as_str(), attributes.collect::<String>())
     };
     look.happenings.iter().map(one).collect()
@@ -155,7 +164,11 @@ fn close(found: Option<f64>, expected: f64) -> bool {
 fn a_laptop_is_read_as_it_is() {
     let mut laptop = Watched::new();
     let look = laptop.look();
-    assert_eq!(value(&look, Metric::CpuUsage), None, "the first look has nothing to compare with");
+    assert_eq!(
+        value(&look, Metric::CpuUsage),
+        None,
+        "the first look has nothing to compare with"
+    );
     for (metric, expected) in [
         (Metric::Load1, 0.52),
         (Metric::Threads, 1234.0),
@@ -173,10 +186,17 @@ fn a_laptop_is_read_as_it_is() {
         (Metric::Packages, 2.0),
         (Metric::RebootRequired, 1.0),
     ] {
-        assert!(close(value(&look, metric), expected), "{metric:?}: {:?}", value(&look, metric));
+        assert!(
+            close(value(&look, metric), expected),
+            "{metric:?}: {:?}",
+            value(&look, metric)
+        );
     }
     let of = |pairs: &[(&str, f64)]| -> BTreeMap<String, f64> {
-        pairs.iter().map(|(label, value)| ((*label).to_owned(), *value)).collect()
+        pairs
+            .iter()
+            .map(|(label, value)| ((*label).to_owned(), *value))
+            .collect()
     };
     assert_eq!(labeled(&look, Metric::NetworkSignal), of(&[("wlan0", -56.0)]));
     assert_eq!(labeled(&look, Metric::PressureStalled), of(&[("memory", 0.015)]));
@@ -186,8 +206,14 @@ fn a_laptop_is_read_as_it_is() {
     );
     assert_eq!(labeled(&look, Metric::DiskRead), of(&[("nvme0n1", 102_400.0)]));
     assert_eq!(labeled(&look, Metric::DiskErrors), of(&[("sda", 31.0)]));
-    assert_eq!(labeled(&look, Metric::DiskHealthy), of(&[("nvme0n1", 1.0), ("sda", 1.0)]));
-    assert_eq!(labeled(&look, Metric::DiskUsed).into_keys().collect::<Vec<_>>(), ["/"]);
+    assert_eq!(
+        labeled(&look, Metric::DiskHealthy),
+        of(&[("nvme0n1", 1.0), ("sda", 1.0)])
+    );
+    assert_eq!(
+        labeled(&look, Metric::DiskUsed).into_keys().collect::<Vec<_>>(),
+        ["/"]
+    );
     assert!(happened(&look).is_empty(), "{:?}", happened(&look));
 }
 
@@ -208,10 +234,16 @@ fn shares_of_time_and_traffic_are_of_the_time_between_two_looks() {
 #[test]
 fn a_crash_is_told_once_across_a_restart_of_the_agent() {
     let mut laptop = Watched::new();
-    laptop.put("/var/lib/systemd/coredump/core.old.0.ab.1.1700000000000000.zst", "x");
+    laptop.put(
+        "/var/lib/systemd/coredump/core.old.0.ab.1.1700000000000000.zst",
+        "x",
+    );
     laptop.look();
     let at = (NOON + 90) * 1_000_000;
-    laptop.put(&format!("/var/lib/systemd/coredump/core.python3.11.1000.ab12.99.{at}.zst"), "x");
+    laptop.put(
+        &format!("/var/lib/systemd/coredump/core.python3.11.1000.ab12.99.{at}.zst"),
+        "x",
+    );
     let look = laptop.look();
     assert_eq!(happened(&look), ["crash program=python3.11"]);
     assert_eq!(value(&look, Metric::Crashes), Some(1.0));
@@ -236,8 +268,16 @@ fn a_start_of_the_system_is_clean_only_if_the_agent_was_told_to_end() {
     let mut laptop = Watched::new();
     laptop.look();
     for (other, farewell, expected) in [
-        ("11111111-7f1d-4c9e-8a53-0d4b7a1c2e3f", false, "reboot shutdown=unclean"),
-        ("22222222-7f1d-4c9e-8a53-0d4b7a1c2e3f", true, "reboot shutdown=clean"),
+        (
+            "11111111-7f1d-4c9e-8a53-0d4b7a1c2e3f",
+            false,
+            "reboot shutdown=unclean",
+        ),
+        (
+            "22222222-7f1d-4c9e-8a53-0d4b7a1c2e3f",
+            true,
+            "reboot shutdown=clean",
+        ),
     ] {
         if farewell {
             let (name, note) = laptop.collector.farewell();
@@ -256,7 +296,10 @@ fn a_disk_that_complains_is_told_once_until_it_is_well_again() {
     laptop.look();
     laptop.put("/sys/block/sda/device/state", "offline");
     let look = laptop.look();
-    assert_eq!(happened(&look), ["disk_failing disk=sda reason=its state is offline"]);
+    assert_eq!(
+        happened(&look),
+        ["disk_failing disk=sda reason=its state is offline"]
+    );
     assert_eq!(labeled(&look, Metric::DiskHealthy)["sda"], 0.0);
     assert!(happened(&laptop.look()).is_empty());
     laptop.put("/sys/block/sda/device/state", "running");
@@ -273,7 +316,10 @@ fn a_part_that_is_too_hot_and_a_battery_that_fails_are_told() {
     laptop.put("/sys/class/power_supply/BAT0/energy_full", "20000000");
     assert_eq!(
         happened(&laptop.look()),
-        ["battery_failing health=0.40", "overheated celsius=99.5 sensor=x86_pkg_temp:0"]
+        [
+            "battery_failing health=0.40",
+            "overheated celsius=99.5 sensor=x86_pkg_temp:0"
+        ]
     );
     assert!(happened(&laptop.look()).is_empty());
 }
@@ -312,9 +358,15 @@ fn logins_are_told_and_failures_counted() {
     laptop.put("/var/log/wtmp", record(7, "before"));
     laptop.put("/var/log/btmp", []);
     laptop.look();
-    laptop.put("/var/log/wtmp", [record(7, "before"), record(2, "reboot"), record(7, "mia")].concat());
+    laptop.put(
+        "/var/log/wtmp",
+        [record(7, "before"), record(2, "reboot"), record(7, "mia")].concat(),
+    );
     laptop.put("/var/log/btmp", [record(6, "root"), record(6, "root")].concat());
-    assert_eq!(happened(&laptop.look()), ["login from=:0 user=mia", "login_failed count=2"]);
+    assert_eq!(
+        happened(&laptop.look()),
+        ["login from=:0 user=mia", "login_failed count=2"]
+    );
     assert!(happened(&laptop.look()).is_empty());
 }
 
@@ -335,7 +387,12 @@ fn a_clock_that_was_set_is_told() {
 
 #[test]
 fn garbage_in_place_of_every_file_reads_as_nothing() {
-    for garbage in [&b""[..], b"\xff\xfe\0", b"-1 nan inf 99999999999999999999", b"cpu \nTcp: \nTcp: \n: :\n"] {
+    for garbage in [
+        &b""[..],
+        b"\xff\xfe\0",
+        b"-1 nan inf 99999999999999999999",
+        b"cpu \nTcp: \nTcp: \n: :\n",
+    ] {
         let mut laptop = Watched::new();
         for (path, _) in LAPTOP {
             laptop.put(path, garbage);
@@ -344,6 +401,8 @@ fn garbage_in_place_of_every_file_reads_as_nothing() {
         laptop.put("/etc/localtime", garbage);
         laptop.look();
         laptop.look();
-        laptop.collector.utc_offset_seconds(Timestamp::from_unix_seconds(NOON));
+        laptop
+            .collector
+            .utc_offset_seconds(Timestamp::from_unix_seconds(NOON));
     }
 }
