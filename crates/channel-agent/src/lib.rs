@@ -47,6 +47,8 @@ pub mod path {
     pub const COMMANDS: &str = "/agent/v1/commands/";
     /// `POST`: one batch of telemetry → through which batch the server has them, and when the next may come.
     pub const TELEMETRY: &str = "/agent/v1/telemetry";
+    /// `GET`: `pong`.
+    pub const PING: &str = "/agent/v1/ping";
     /// `POST`: a CSR over the enrolled key → a fresh certificate.
     pub const RENEW: &str = "/agent/v1/renew";
 }

@@ -9,6 +9,7 @@ use crate::load::{
     self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, QueueLoad, RolloutLoad, Target, TelemetryLoad,
 };
 use crate::scenario::Scenario;
+use crate::telemetry::{HISTORY_DAYS_MAX, Pace};
 use crate::{FarmError, FarmOptions};
 
 /// `muster farm …`
@@ -57,6 +58,19 @@ pub struct FarmArgs {
     #[arg(long, value_name = "RATE", default_value_t = 0.0, value_parser = rate,
           env = "MUSTER_FARM_PERSONAL_RATE")]
     pub personal_rate: f64,
+    /// Time between two uploads of a device's telemetry; 0 is none
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(..=86_400),
+        env = "MUSTER_FARM_TELEMETRY_INTERVAL"
+    )]
+    pub telemetry_interval: u64,
+    /// Days before now that the first upload tells of
+    #[arg(long, value_name = "DAYS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=i64::from(HISTORY_DAYS_MAX)),
+          env = "MUSTER_FARM_TELEMETRY_HISTORY")]
+    pub telemetry_history: u32,
     /// How conditions change: a TOML file of phases with at_seconds, fail_rate, silent_rate, offline
     #[arg(long, value_name = "FILE", env = "MUSTER_FARM_SCENARIO")]
     pub scenario: Option<PathBuf>,
@@ -176,6 +190,10 @@ pub async fn run_program(arguments: FarmArgs) -> Result<(), FarmError> {
         duration: arguments.duration.map(Duration::from_secs),
         state_dir: arguments.state_dir,
         has_progress: true,
+        telemetry: (arguments.telemetry_interval > 0).then(|| Pace {
+            interval: Duration::from_secs(arguments.telemetry_interval),
+            history_days: arguments.telemetry_history,
+        }),
     };
     let summary = crate::run(options, stop()).await?;
     if arguments.json {

@@ -107,6 +107,7 @@ pub async fn load_checkins(options: LoadOptions, measuring: impl FnOnce()) -> Re
         duration: None,
         state_dir: None,
         has_progress: false,
+        telemetry: None,
     })
     .await?;
     let mut preparing = JoinSet::new();

@@ -110,7 +110,7 @@ metrics! {
     Load1 "load1" Gauge Count Plain 2 - "How many tasks ran or waited to run, over a minute.";
     PressureStalled "pressure_stalled_ratio" Gauge Ratio Plain 4 "resource"
         "For how much of the time some task waited for the processor, memory or disk.";
-    Processes "processes" Gauge Count Plain 0 - "How many processes there are.";
+    Threads "threads" Gauge Count Plain 0 - "How many threads there are, of all programs.";
     MemoryAvailable "memory_available_bytes" Gauge Bytes Plain 0 - "Memory that programs can have without swapping.";
     MemoryUsed "memory_used_ratio" Gauge Ratio Sketched 4 - "How much of the memory is in use.";
     SwapUsed "swap_used_bytes" Gauge Bytes Plain 0 - "How much was swapped out.";
@@ -156,9 +156,9 @@ impl Metric {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{what} has {form}, and at most {bytes_max} of them")]
 pub struct InvalidName {
-    what: &'static str,
-    form: &'static str,
-    bytes_max: usize,
+    pub(super) what: &'static str,
+    pub(super) form: &'static str,
+    pub(super) bytes_max: usize,
 }
 
 /// Makes a text with a closed set of characters a type.

@@ -105,11 +105,13 @@ impl SamplingPlan {
     }
 
     /// Reads the plan from settings in force; what they do not say is as in the default.
-    pub fn from_settings<'a>(settings: impl IntoIterator<Item = (&'a str, &'a SettingValue)>) -> Self {
+    pub fn from_settings<'a, K: AsRef<str>>(
+        settings: impl IntoIterator<Item = (K, &'a SettingValue)>,
+    ) -> Self {
         let mut plan = Self::default();
         let mut rows_of_metrics: &[SettingValue] = &[];
         for (key, value) in settings {
-            match (key, value) {
+            match (key.as_ref(), value) {
                 ("telemetry.enabled", SettingValue::Bool(value)) => plan.is_enabled = *value,
                 ("telemetry.interval_seconds", SettingValue::Int(value)) => {
                     plan.metric.interval_seconds = whole(*value).clamp(1, Self::INTERVAL_SECONDS_MAX);
@@ -151,6 +153,11 @@ impl Default for SamplingPlan {
             interval_seconds: 3600,
             window_seconds: 3600,
         };
+        // A probe of its own goes over the wire for it.
+        let probed = MetricPlan {
+            interval_seconds: 300,
+            window_seconds: 900,
+        };
         let slow = [
             Metric::BatteryHealth,
             Metric::BatteryCycles,
@@ -168,7 +175,11 @@ impl Default for SamplingPlan {
                 interval_seconds: 60,
                 window_seconds: 900,
             },
-            metrics: slow.into_iter().map(|metric| (metric, hourly)).collect(),
+            metrics: slow
+                .into_iter()
+                .map(|metric| (metric, hourly))
+                .chain([(Metric::NetworkRtt, probed)])
+                .collect(),
             thresholds: vec![
                 urgent(Metric::DiskUsed, Bound::Above, 0.97),
                 urgent(Metric::Temperature, Bound::Above, 100.0),
