@@ -25,6 +25,8 @@ const RANKED: usize = 10;
 const EVENTS: usize = 15;
 const QUANTILES: [f64; 5] = [0.05, 0.25, 0.5, 0.75, 0.95];
 const DAY: i64 = 86_400;
+/// The least width of a shape, on a grid of 1000.
+const WIDTH_MIN: i64 = 4;
 /// What a battery loses in so many days until somebody should look.
 const WORN_PART: f64 = 0.1;
 const WORN_DAYS: u32 = 30;
@@ -42,7 +44,7 @@ struct Query {
 #[derive(Debug, PartialEq)]
 pub struct Spread {
     pub devices: String,
-    /// On a grid of 1000.
+    /// On a grid of 1000: where it begins, and how wide it is.
     pub whisker: (i64, i64),
     pub half: (i64, i64),
     pub middle: i64,
@@ -186,7 +188,7 @@ async fn rows(app: &App, tenant: TenantId, ranked: Vec<Ranked>, metric: &str) ->
 }
 
 fn spread(found: &Distribution, unit: Option<Unit>, kind: MetricKind) -> Option<Spread> {
-    let [p5, p25, p50, p75, p95] = found.quantiles[..]
+    let [p5, p25, p50, p75, p95]: [f64; 5] = found.quantiles[..]
         .try_into()
         .ok()
         .filter(|_| found.devices > 0)?;
@@ -196,15 +198,20 @@ fn spread(found: &Distribution, unit: Option<Unit>, kind: MetricKind) -> Option<
         (found.min.min(0.0), found.max.max(found.min + 1e-9))
     };
     let place = |value: f64| ((value - low) / (high - low) * 1000.0).clamp(0.0, 1000.0) as i64;
+    // What is there is seen, however narrow it is.
+    let between = |low, high| (place(low), (place(high) - place(low)).max(WIDTH_MIN));
     let measure = |value| charts::measure(value, unit);
     let of = match kind {
         MetricKind::Gauge => "Mean of each device over the last day",
         MetricKind::Counter => "Growth on each device over the last day",
     };
     Some(Spread {
-        devices: ui::count(i64::try_from(found.devices).unwrap_or(i64::MAX)),
-        whisker: (place(p5), place(p95)),
-        half: (place(p25), place(p75)),
+        devices: match found.devices {
+            1 => "1 device".to_owned(),
+            many => format!("{} devices", ui::count(i64::try_from(many).unwrap_or(i64::MAX))),
+        },
+        whisker: between(p5, p95),
+        half: between(p25, p75),
         middle: place(p50),
         sentence: format!(
             "{of}: half of the devices lie between {} and {}, the middle one at {}.",
@@ -240,9 +247,9 @@ mod tests {
         let spread = super::spread(&found, Some(Unit::Ratio), MetricKind::Gauge).expect("devices");
         assert_eq!(
             (spread.whisker, spread.half, spread.middle),
-            ((100, 900), (250, 750), 500)
+            ((100, 800), (250, 500), 500)
         );
-        assert_eq!(spread.devices, "1,200");
+        assert_eq!(spread.devices, "1,200 devices");
         assert_eq!(
             super::spread(&Distribution::default(), None, MetricKind::Gauge),
             None

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_channel_agent::telemetry::{Account, Accounting, Series, TelemetryBatch, encode_batch};
+use muster_channel_agent::telemetry::{Accounting, Series, TelemetryBatch, encode_batch};
 use muster_channel_agent::{ContentType, path};
 use muster_model::telemetry::{Aggregate, LabelValue, Metric, Quantiles, StreamId, Window};
 use serde::Serialize;
@@ -220,11 +220,7 @@ async fn prepare(shared: Arc<Shared>, index: u32, batches: u32, is_beside: bool)
             series,
             events: Vec::new(),
             spans: Vec::new(),
-            accounting: Accounting {
-                samples: Account::default(),
-                events: Account::default(),
-                spans: Account::default(),
-            },
+            accounting: Accounting::default(),
         };
         let (encoding, body) = encode_batch(ContentType::Cbor, &batch)
             .map_err(|error| LinkError::Protocol(error.to_string()))?;

@@ -190,10 +190,12 @@ impl RemoteStore {
 
     /// The store's own words may repeat a URL; only the kind of failure is told on.
     fn unreachable(&self, error: &reqwest::Error) -> StoreError {
-        let what = match () {
-            () if error.is_timeout() => "it took too long",
-            () if error.is_connect() => "no connection",
-            () => "the exchange broke off",
+        let what = if error.is_timeout() {
+            "it took too long"
+        } else if error.is_connect() {
+            "no connection"
+        } else {
+            "the exchange broke off"
         };
         StoreError::Unavailable(format!("{}: {what}", self.place))
     }

@@ -295,14 +295,13 @@ async fn d10_questions_that_cannot_be_meant_are_refused() {
 }
 
 /// Numbers of a month of three devices, as every store must answer them.
-async fn month(api: &Api, server: &Server) -> Vec<Device> {
+async fn month(api: &Api, server: &Server, recent: i64) -> Vec<Device> {
     let until = now().as_unix_seconds() / DAY * DAY;
     let mut devices = Vec::new();
     for (number, from, to) in [(0, 0.96, 0.95), (1, 0.9, 0.7), (2, 1.0, 0.6)] {
         let device = Device::enroll(api, &server.admin).await;
         let health = |day: i64| ((from + (to - from) * day as f64 / 29.0) * 1e4_f64).round() / 1e4;
         let daily = (0..30).map(|day| window(until - (29 - day) * DAY, 3600, health(day)));
-        let recent = now().as_unix_seconds() / 900 * 900;
         let quarters = |base: f64| {
             let window =
                 move |place: i64| window(recent - (8 - place) * 900, 900, base + place as f64 / 100.0);
@@ -355,8 +354,7 @@ fn rounded(value: Value) -> Value {
 }
 
 /// What is asked, with the devices' ids and names replaced by their numbers.
-async fn answers(api: &Api, devices: &[Device]) -> Vec<Value> {
-    let recent = now().as_unix_seconds() / 900 * 900;
+async fn answers(api: &Api, devices: &[Device], recent: i64) -> Vec<Value> {
     let span = format!("from={}&to={recent}", recent - 7200);
     let paths = [
         format!(
@@ -397,8 +395,9 @@ async fn answers(api: &Api, devices: &[Device]) -> Vec<Value> {
 async fn every_store_answers_the_same_questions_alike() {
     let server = Server::start(Options::default()).await;
     let api = server.api().await;
-    let devices = month(&api, &server).await;
-    let embedded = answers(&api, &devices).await;
+    let recent = now().as_unix_seconds() / 900 * 900;
+    let devices = month(&api, &server, recent).await;
+    let embedded = answers(&api, &devices, recent).await;
     assert_eq!(
         embedded[7]["items"][0]["device_id"], "device 2",
         "{}",
@@ -410,9 +409,9 @@ async fn every_store_answers_the_same_questions_alike() {
         println!("on {}", store.name);
         let server = Server::start(store.options(Options::default())).await;
         let api = server.api().await;
-        let devices = month(&api, &server).await;
+        let devices = month(&api, &server, recent).await;
         let of_store = eventually(store.name, PATIENCE, async || {
-            let found = answers(&api, &devices).await;
+            let found = answers(&api, &devices, recent).await;
             // Samples are sent on a moment after the device has its answer.
             (found[7]["items"] == embedded[7]["items"] && found[3] == embedded[3]).then_some(found)
         })

@@ -117,11 +117,6 @@ fn put_values(out: &mut Vec<u8>, values: &[f64], earlier: &[(u8, &[f64])]) {
     }
 }
 
-/// Reads a chunk.
-pub fn decode(bytes: &[u8]) -> Result<SeriesSet, Corrupt> {
-    decode_where(bytes, |_| true)
-}
-
 /// Reads the series of a chunk that the caller wants; the others are stepped over.
 pub fn decode_where(bytes: &[u8], wanted: impl Fn(&str) -> bool) -> Result<SeriesSet, Corrupt> {
     if bytes.len() > CHUNK_BYTES_MAX {

@@ -5,6 +5,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn decode(bytes: &[u8]) -> Result<SeriesSet, Corrupt> {
+    decode_where(bytes, |_| true)
+}
+
 fn key(metric: &str) -> SeriesKey {
     SeriesKey {
         metric: metric.to_owned(),
