@@ -337,6 +337,7 @@ fn count(app: &App, taken: Taken, batch: &Batch) {
     metrics.points("expired", batch.points_expired);
     metrics.points("refused", batch.points_refused);
     metrics.events.inc_by(batch.events.len() as u64);
+    metrics.spans.inc_by(batch.spans);
 }
 
 /// Takes one batch up, once.
@@ -401,6 +402,7 @@ mod tests {
             points_expired: 0,
             points_refused: 0,
             events: Vec::new(),
+            spans: 0,
             accounting: String::new(),
         }
     }

@@ -113,6 +113,8 @@ pub struct Batch {
     pub points_expired: u64,
     pub points_refused: u64,
     pub events: Vec<Event>,
+    /// Spans that came along. They are counted and not kept: the server has no exporter for them.
+    pub spans: u64,
     /// What the device says became of its samples: JSON.
     pub accounting: String,
 }
@@ -187,6 +189,7 @@ pub fn prepare(sender: &Sender, batch: TelemetryBatch, now: Timestamp, retention
         points_expired: placed.expired,
         points_refused: placed.refused,
         events,
+        spans: batch.spans.len() as u64,
         accounting,
     }
 }

@@ -61,6 +61,8 @@ impl TimeSeries {
             format!("-httpListenAddr=127.0.0.1:{port}"),
             "-retentionPeriod=2y".to_owned(),
             "-search.latencyOffset=0s".to_owned(),
+            // A sample that comes again is one sample.
+            "-dedup.minScrapeInterval=1ms".to_owned(),
         ];
         TimeSeries::start("victoria-metrics", binary, &arguments, folder, port).await
     }
