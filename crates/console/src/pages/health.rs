@@ -53,6 +53,13 @@ pub struct Spread {
     pub sentence: String,
 }
 
+/// A metric that may be shown.
+#[derive(Debug)]
+pub struct Choice {
+    pub name: &'static str,
+    pub is_on: bool,
+}
+
 /// A device with its number.
 #[derive(Debug)]
 pub struct Row {
@@ -86,8 +93,7 @@ pub struct HealthPage {
     pub shell: Shell,
     pub metric: &'static str,
     pub meaning: &'static str,
-    /// Name, and whether it is the chosen one.
-    pub metrics: Vec<(&'static str, bool)>,
+    pub metrics: Vec<Choice>,
     pub spread: Option<Spread>,
     pub highest: Vec<Row>,
     pub lowest: Vec<Row>,
@@ -142,7 +148,10 @@ async fn show(State(app): State<App>, session: Session, Ask(query): Ask<Query>) 
         meaning: def.meaning,
         metrics: Metric::NAMES
             .iter()
-            .map(|name| (*name, *name == def.name))
+            .map(|name| Choice {
+                name,
+                is_on: *name == def.name,
+            })
             .collect(),
         spread: spread(&found, unit(def.name), def.kind),
         highest: rows(&app, tenant, highest, def.name).await?,
