@@ -128,6 +128,7 @@ pub async fn load_telemetry(
         duration: None,
         state_dir: None,
         has_progress: false,
+        telemetry: None,
     })
     .await?;
     let is_beside = options.beside.is_some();
