@@ -8,7 +8,7 @@ use muster_control::{
     telemetry::{self, Distribution, End, Movement, Ranked, Span, Statistic},
 };
 use muster_model::{
-    DeviceId, TenantId, Timestamp,
+    DeviceId, TenantId,
     telemetry::{Metric, MetricKind, Unit},
 };
 use serde::Deserialize;
