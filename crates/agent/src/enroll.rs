@@ -24,7 +24,7 @@ use crate::cli::{EnrollArgs, read_token};
 use crate::departure;
 use crate::device_key::{DeviceKey, TpmChoice};
 use crate::error::AgentError;
-use crate::identity::Identity;
+use crate::identity::{Identity, certificate_validity};
 use crate::link::{Exporter, Link};
 use crate::os::Machine;
 use crate::spool::{Opening, Slot, Spool};
@@ -172,7 +172,8 @@ fn accept(
         platform: Platform::Linux,
         ownership: answer.ownership,
     };
-    let core = DeviceCore::new(identity, AGENT_VERSION, trust, &reading);
+    let certified_from = certificate_validity(&leaf.0)?.not_before;
+    let core = DeviceCore::new(identity, AGENT_VERSION, trust, certified_from, &reading);
     let anchors = if answer.ca_certificates.is_empty() {
         ca_certificates
     } else {

@@ -1,13 +1,15 @@
 //! The one place where this program reads clocks and draws random numbers.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use muster_channel_agent::clock::ClockReading;
 use muster_model::telemetry::StreamId;
 use muster_model::time::Timestamp;
 
-/// Identifies a boot on kernels without a boot id: all boots look alike, so time since boot is never compared.
-const BOOT_UNKNOWN: u128 = 0;
+/// Stands for the boot where the kernel names none: every start of this program is one of its own, so that the boot clock
+/// of another is never counted on.
+static BOOT_UNKNOWN: LazyLock<u128> = LazyLock::new(|| (u128::from(random()) << 64) | u128::from(random()));
 
 /// Reads the wall clock, the boot clock and the boot's identity.
 pub fn read() -> ClockReading {
@@ -43,7 +45,7 @@ fn boot_id() -> u128 {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .ok()
         .and_then(|text| uuid::Uuid::parse_str(text.trim()).ok())
-        .map_or(BOOT_UNKNOWN, |id| id.as_u128())
+        .map_or_else(|| *BOOT_UNKNOWN, |id| id.as_u128())
 }
 
 /// A uniform draw for jitter. Falls back on the clock's low bits where the system has no randomness to give: jitter need

@@ -16,7 +16,7 @@ pub struct ClockReading {
     pub wall: Timestamp,
     /// Time since boot, suspended time included.
     pub since_boot: Duration,
-    /// Which boot it is: a random number per boot.
+    /// Which boot it is: a random number per boot; one per start of the program where nothing names the boot.
     pub boot: u128,
 }
 

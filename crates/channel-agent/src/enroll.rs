@@ -3,6 +3,8 @@
 //! `POST /agent/v1/enroll/begin` announces the key and the hardware claims and gets a nonce; `POST /agent/v1/enroll/finish`
 //! proves possession of the key over [`transcript`] and gets a certificate. Neither needs a client certificate.
 
+use std::time::Duration;
+
 use muster_model::attestation::{AttestationLevel, Ownership};
 use muster_model::id::{DeviceId, TenantId};
 use muster_model::platform::Platform;
@@ -18,6 +20,8 @@ use crate::limits::{
     TOKEN_CHARS_MAX, TPM_STRUCTURE_BYTES_MAX,
 };
 
+/// How long before it is made a certificate begins to be valid, for devices whose clock is behind.
+pub const CERTIFICATE_BACKDATED: Duration = Duration::from_secs(86_400);
 /// First bytes of the enrollment transcript; the zero byte ends them.
 pub const TRANSCRIPT_CONTEXT: &[u8] = b"muster-enroll-v2\0";
 /// The same of agents before hardware attestation, whose transcript has no exporter.

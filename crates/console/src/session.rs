@@ -39,6 +39,10 @@ const NOTICES: &[(&str, &str)] = &[
         "It is asked. The devices get it as soon as nothing stands before it.",
     ),
     (
+        "people-asked",
+        "This asks less of many devices, so people must approve it first. They are asked here; do it again when they have.",
+    ),
+    (
         "approved",
         "Your approval counts. It is stored, and devices will check it themselves.",
     ),

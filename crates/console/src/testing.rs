@@ -29,6 +29,7 @@ use muster_model::{
 };
 use muster_storage::testing::TestDatabase;
 use muster_trust::{
+    entry::{Actor, ActorKind},
     key::{PublicKey, SigningKey},
     root::{ApprovalRules, Approver, RelyingParty, Role, RoleKeys, RootDocument},
 };
@@ -242,8 +243,11 @@ impl Scene {
 
     /// A one-time link's secret.
     pub async fn link(&self, person: &str) -> String {
-        let author = Author::system(self.tenant);
-        access::create_signin_link(&self.app, &author, person)
+        self.link_by(&Author::system(self.tenant), person).await
+    }
+
+    async fn link_by(&self, author: &Author, person: &str) -> String {
+        access::create_signin_link(&self.app, author, person)
             .await
             .expect("a link can be made")
             .0
@@ -251,7 +255,22 @@ impl Scene {
 
     /// Signs in over the wire; answers the cookie.
     pub async fn sign_in(&self, person: &str) -> String {
-        let secret = self.link(person).await;
+        self.sign_in_with(self.link(person).await).await
+    }
+
+    /// Signs a person in by a link that somebody else made than made all the others; answers the cookie.
+    pub async fn sign_in_through_another(&self, person: &str) -> String {
+        let author = Author {
+            actor: Actor {
+                kind: ActorKind::Client,
+                id: "cli_another".to_owned(),
+            },
+            ..Author::system(self.tenant)
+        };
+        self.sign_in_with(self.link_by(&author, person).await).await
+    }
+
+    async fn sign_in_with(&self, secret: String) -> String {
         let answer = self
             .send(Method::POST, "/signin", &[], &format!("secret={secret}&next=%2F"))
             .await;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     access::problem::Problem,
-    certificates, commands, compliance, devices, policy,
+    certificates, commands, compliance, devices, policy, rollout,
     secrets::{AuthoritySet, TenantKeys},
 };
 
@@ -45,6 +45,10 @@ pub fn check(
         Finding {
             what: "an open violation belongs to an active device and a known policy",
             broken: compliance::broken(tx, tenant)?,
+        },
+        Finding {
+            what: "a policy is off its devices only because the log says so",
+            broken: rollout::broken(tx, keys)?,
         },
         Finding {
             what: "a bundle is the one that was signed",

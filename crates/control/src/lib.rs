@@ -121,6 +121,11 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/0016_passkeys.sql"),
     },
     Migration {
+        version: 17,
+        name: "vouchers",
+        sql: include_str!("../migrations/0017_vouchers.sql"),
+    },
+    Migration {
         version: 18,
         name: "telemetry",
         sql: include_str!("../migrations/0018_telemetry.sql"),
@@ -165,6 +170,7 @@ pub struct Control {
     pub keys: secrets::Keyring,
     pub nudges: Nudges,
     pub heads: audit::LogHeads,
+    pub own_entries: audit::OwnEntries,
     pub log_metrics: audit::LogMetrics,
     pub registry: devices::Registry,
     pub android_status: enrollment::AndroidStatus,
@@ -173,6 +179,8 @@ pub struct Control {
     pub activations: rollout::Activations,
     /// The lists of operations whose commands are being handed out.
     pub lists: commands::Lists,
+    /// What this node has found edited behind its back.
+    pub alarms: audit::Alarms,
     pub memberships: groups::Memberships,
     pub revocations: certificates::Revocations,
     /// Where bundles are kept besides the database, if anywhere. Set by the composition root, before the loops start.
@@ -267,11 +275,13 @@ impl Control {
             keys,
             nudges: Nudges::default(),
             heads: audit::LogHeads::default(),
+            own_entries: audit::OwnEntries::default(),
             log_metrics: audit::LogMetrics::default(),
             registry: devices::Registry::default(),
             android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),
             lists: commands::Lists::default(),
+            alarms: audit::Alarms::default(),
             revocations: certificates::Revocations::default(),
             artifacts: OnceLock::new(),
             log_archive: OnceLock::new(),

@@ -35,6 +35,8 @@ const MOVES_EVERY: Duration = Duration::from_millis(500);
 const AUTHORITIES_EVERY: Duration = Duration::from_secs(2);
 /// How often a node looks whether there are root documents that it did not hear of.
 const ROOTS_EVERY: Duration = Duration::from_secs(5);
+/// How often a node keeps the newest heads of logs, and looks for the entries that it committed.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
 /// Counting rollouts rests this many times as long as it took: it may cost a tenth of the time.
@@ -102,6 +104,20 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
             Ok(())
         },
     ));
+    tasks.spawn(every(
+        app.clone(),
+        stop.clone(),
+        KEEP_EVERY,
+        "heads of the log",
+        |app| async move { audit::keep_heads(&app).await },
+    ));
+    tasks.spawn(every(
+        app.clone(),
+        stop.clone(),
+        KEEP_EVERY,
+        "committed entries",
+        |app| async move { audit::look_for_entries(&app).await },
+    ));
     tasks.spawn(evaluator(app.clone(), stop.clone()));
     tasks.spawn(every(
         app.clone(),
@@ -145,7 +161,8 @@ pub async fn sequence_now(app: &App) -> Result<(), Problem> {
         audit::sequence(app, &lease).await?;
         app.db.release_lease(lease).await?;
     }
-    audit::follow(app, &mut Followed::default()).await.map(drop)
+    audit::follow(app, &mut Followed::default()).await?;
+    audit::keep_heads(app).await
 }
 
 async fn sequencer(app: App, stop: watch::Receiver<bool>) {
@@ -159,6 +176,9 @@ async fn sequencer(app: App, stop: watch::Receiver<bool>) {
     }
     if let Err(problem) = sequence_once(&app, &mut held).await {
         tracing::warn!(%problem, "the last entries wait for the next sequencer");
+    }
+    if let Err(problem) = audit::keep_heads(&app).await {
+        tracing::error!(%problem, "the newest heads of the log are not kept: the next start knows older ones only");
     }
     if let Some(held) = held {
         let _ = app.db.release_lease(held.lease).await;

@@ -261,7 +261,6 @@ fn accept(
         platform: plan.model.platform,
         ownership: answer.ownership,
     };
-    let core = DeviceCore::new(device, AGENT_VERSION, trust, reading);
     let identity = Identity {
         tenant: answer.tenant,
         epoch: answer.epoch,
@@ -269,6 +268,10 @@ fn accept(
         ca_certificates: answer.ca_certificates,
         checkin: answer.checkin,
     };
+    let validity = identity
+        .validity()
+        .ok_or_else(|| LinkError::Protocol("the certificate cannot be read".to_owned()))?;
+    let core = DeviceCore::new(device, AGENT_VERSION, trust, validity.not_before, reading);
     Ok((identity, core))
 }
 

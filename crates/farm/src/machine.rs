@@ -81,7 +81,8 @@ impl Machine {
             | CommandKind::CollectLogs { .. }
             | CommandKind::CollectFiles { .. }
             | CommandKind::RotateKey { .. }
-            | CommandKind::Message { .. } => false,
+            | CommandKind::Message { .. }
+            | CommandKind::LoosenPolicy { .. } => false,
         }
     }
 
@@ -150,6 +151,13 @@ impl Machine {
             CommandKind::UpdateOs {} => self.is_updated = true,
             CommandKind::UpdateAgent { version } => self.agent_version = Some(version.to_string()),
             CommandKind::Message { .. } => {}
+            // Its statement is refused before it comes here.
+            CommandKind::LoosenPolicy { .. } => {
+                return ended(Execution::failed(
+                    "not_supported",
+                    "nothing that a device carries out",
+                ));
+            }
         }
         ended(Execution::done())
     }

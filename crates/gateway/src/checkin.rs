@@ -92,7 +92,7 @@ async fn compare_heads(
         return Ok((asked.tree_size > 0).then_some(WantCheckpoint::Root));
     };
     let standing = audit::standing(app, tenant, asked.tree_size, seen.root).await?;
-    if standing == Standing::Ours || audit::is_reported(app, device, asked.tree_size) {
+    if standing == Standing::Ours || audit::is_reported(app, device, asked.tree_size, asked.root_version) {
         return Ok(None);
     }
     let Some(note) = seen.note.clone() else {
@@ -101,11 +101,12 @@ async fn compare_heads(
     let reported = SplitView {
         device,
         size: asked.tree_size,
+        root: seen.root,
         note,
         seen_at: app.clock.now(),
     };
-    match audit::report_split_view(app, tenant, standing, seen.root, reported).await? {
-        Reported::Proved => {}
+    match audit::report_split_view(app, tenant, standing, asked.root_version, reported).await? {
+        Reported::Proved | Reported::OfBefore => {}
         Reported::NotOurs if known.seat.may_refuse(1, app.clock.now()) => {
             tracing::warn!(%tenant, %device, "a device says that it holds a head of the log that nobody signed");
         }
@@ -197,7 +198,10 @@ async fn work(
         answer.next_checkin_seconds = SOON_SECONDS;
     }
     if !due.overtaken.is_empty() {
-        commands::issue_again(app, identity.tenant, due.overtaken).await?;
+        if !known.seat.may_refuse(1, now) {
+            return Err(too_many_refusals());
+        }
+        commands::issue_again(app, identity.tenant, asked.last_sequence, due.overtaken).await?;
         answer.next_checkin_seconds = SOON_SECONDS;
     }
     if let Some(next) = due.next_at {
@@ -359,12 +363,18 @@ async fn hand_out(
                 };
                 let entry = LogEntry::from_bytes(&proof.entry).map_err(Problem::internal)?;
                 let Some(envelope) = commands::as_logged(&command, &entry) else {
-                    tracing::error!(command = %command.id, "not delivered: the row is not what the log records");
+                    proved
+                        .edited
+                        .push((command.id, "the log records no such command"));
                     continue;
                 };
-                let approval = match shared.lists.evidence(tx, tenant, &keys.root, &command, now)? {
+                let approval = match shared.lists.evidence(tx, &keys, &command, now)? {
                     Evidence::NotNeeded => None,
                     Evidence::Approved(proof) => Some(*proof),
+                    Evidence::Edited(why) => {
+                        proved.edited.push((command.id, why));
+                        continue;
+                    }
                     Evidence::Withheld(why) => {
                         tracing::warn!(command = %command.id, why, "not delivered");
                         continue;
@@ -397,6 +407,9 @@ async fn hand_out(
             Ok::<_, Problem>(proved)
         })
         .await?;
+    for (command, why) in &proved.edited {
+        audit::row_edited(app, tenant, ("command", command.to_string()), why).await?;
+    }
     fill(app, tenant, tree_size, &head, proved, answer).await
 }
 
@@ -413,6 +426,8 @@ fn script_of(tx: &mut Tx, tenant: TenantId, command: &Command) -> Result<Option<
 struct Proved {
     commands: Vec<(Command, DueCommand)>,
     desired: Option<Desired>,
+    /// Commands that are not delivered, because somebody edited their rows.
+    edited: Vec<(CommandId, &'static str)>,
     consistency: Vec<muster_trust::merkle::Hash>,
 }
 
@@ -433,6 +448,12 @@ async fn fill(
             .iter()
             .map(|id| handed.iter().any(|command| command.id == *id));
         due.retain(|_| is_handed.next().unwrap_or(false));
+        if head.size == tree_size {
+            let approved = due.iter().zip(&handed).filter(|(due, _)| due.approval.is_some());
+            for (_, command) in approved.filter(|(_, command)| command.attempts > 0) {
+                commands::note_again(app, tenant, command).await?;
+            }
+        }
         answer.commands = due;
     }
     if head.size > tree_size && (answer.desired.is_some() || !answer.commands.is_empty()) {

@@ -30,6 +30,7 @@ pub use expression::{Expression, ExpressionError};
 pub use id::{
     ClientId, CommandId, DeviceId, EntryId, GroupId, PolicyId, RolloutId, TenantId, TokenId, ViolationId,
 };
+pub use merge::loosened;
 pub use platform::Platform;
 pub use report::{SettingReport, SettingState};
 pub use rollout::RolloutState;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     evaluate::EvaluatedPolicy,
     id::PolicyId,
-    settings::{MergeRule, SettingDef, SettingKind, SettingValue, definition, identity},
+    settings::{MergeRule, SettingDef, SettingKind, SettingValue, Settings, definition, identity},
     time::Timestamp,
     version::compare_versions,
 };
@@ -133,6 +133,38 @@ pub(crate) fn stricter(def: &SettingDef, value: &SettingValue, other: &SettingVa
     Some(order == Ordering::Greater)
 }
 
+/// Settings whose every change matters, also one that adds: who else is trusted, where traffic goes, what else may run.
+const WIDENING: [&str; 3] = ["apps.allowed", "certs.trusted_roots", "proxy.global"];
+/// Texts that only speak to people.
+const WORDS: [&str; 1] = ["lockscreen.message"];
+
+/// The settings of which `after` asks less than `before`, sorted: what is gone, less strict, or cannot be compared.
+pub fn loosened(before: &Settings, after: &Settings) -> Vec<&'static str> {
+    let gone_or_less = before.iter().filter(|(key, value)| {
+        let Some(def) = definition(key) else { return false };
+        !def.asks_for_nothing(value)
+            && match after.get(key) {
+                None => true,
+                Some(now) => now != *value && !asks_no_less(def, value, now),
+            }
+    });
+    let mut keys: BTreeSet<&'static str> = gone_or_less.map(|(key, _)| key).collect();
+    let is_new_trust = |key: &&str| ["certs.trusted_roots", "proxy.global"].contains(key);
+    let added = WIDENING.into_iter().filter(is_new_trust);
+    keys.extend(added.filter(|key| before.get(key).is_none() && after.get(key).is_some()));
+    keys.into_iter().filter(|key| !WORDS.contains(key)).collect()
+}
+
+fn asks_no_less(def: &SettingDef, before: &SettingValue, after: &SettingValue) -> bool {
+    match (def.merge, before, after) {
+        (MergeRule::Union, SettingValue::List(before), SettingValue::List(after)) => {
+            !WIDENING.contains(&def.key) && before.iter().all(|item| after.contains(item))
+        }
+        (MergeRule::FirstPolicy, _, _) => false,
+        _ => stricter(def, before, after) == Some(false),
+    }
+}
+
 /// Merges what policies ask of one setting, in the order of their ids.
 fn merge(def: &SettingDef, asked: &[(PolicyId, &SettingValue)]) -> Option<EffectiveSetting> {
     if def.merge == MergeRule::Union {
@@ -183,10 +215,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{
-        settings::{Settings, tests::some_settings},
-        text::VersionLabel,
-    };
+    use crate::{settings::tests::some_settings, text::VersionLabel};
 
     fn settings(json: &str) -> Settings {
         Settings::parse(json.as_bytes()).expect("the settings are valid")
@@ -241,6 +270,61 @@ mod tests {
                 assert_eq!(ids(&[state[key].from]), [winner], "{key}");
                 assert_eq!(ids(&state[key].overruled), [loser], "{key}");
             }
+        }
+    }
+
+    #[test]
+    fn m12_what_asks_less_is_named() {
+        let loosened = |before: &str, after: &str| loosened(&settings(before), &settings(after));
+        let before = r#"{"passcode.min_length":12,"camera.allowed":false,"apps.blocked":["a","b"],"usb.storage":"deny"}"#;
+        assert_eq!(loosened(before, before), [""; 0]);
+        assert_eq!(
+            loosened(before, "{}"),
+            [
+                "apps.blocked",
+                "camera.allowed",
+                "passcode.min_length",
+                "usb.storage"
+            ]
+        );
+        for (before, after, is_less) in [
+            (
+                r#"{"passcode.min_length":12}"#,
+                r#"{"passcode.min_length":11}"#,
+                true,
+            ),
+            (
+                r#"{"passcode.min_length":12}"#,
+                r#"{"passcode.min_length":13}"#,
+                false,
+            ),
+            (
+                r#"{"passcode.max_age_days":90}"#,
+                r#"{"passcode.max_age_days":0}"#,
+                true,
+            ),
+            (r#"{"usb.storage":"deny"}"#, r#"{"usb.storage":"readonly"}"#, true),
+            (r#"{"apps.blocked":["a","b"]}"#, r#"{"apps.blocked":["b"]}"#, true),
+            (
+                r#"{"apps.blocked":["a"]}"#,
+                r#"{"apps.blocked":["b","a"]}"#,
+                false,
+            ),
+            (r#"{"apps.allowed":["a"]}"#, r#"{"apps.allowed":["b","a"]}"#, true),
+            ("{}", r#"{"apps.allowed":["a"]}"#, false),
+            ("{}", r#"{"passcode.min_length":4}"#, false),
+            (
+                r#"{"lockscreen.message":"a"}"#,
+                r#"{"lockscreen.message":"b"}"#,
+                false,
+            ),
+            (r#"{"kiosk.app":"a"}"#, r#"{"kiosk.app":"b"}"#, true),
+        ] {
+            assert_eq!(
+                !loosened(before, after).is_empty(),
+                is_less,
+                "{before} to {after}"
+            );
         }
     }
 
@@ -390,6 +474,15 @@ mod tests {
                 prop_assert_eq!(&losers, &state[conflict.key].overruled);
                 prop_assert_eq!(conflict.winner, state[conflict.key].from);
             }
+        }
+
+        #[test]
+        fn m12_a_policy_asks_no_less_than_itself_and_all_of_it_less_than_nothing(all in some_settings()) {
+            prop_assert!(loosened(&all, &all).is_empty());
+            let asks = all.iter().any(|(key, value)| {
+                !WORDS.contains(&key) && definition(key).is_some_and(|def| !def.asks_for_nothing(value))
+            });
+            prop_assert_eq!(loosened(&all, &settings("{}")).is_empty(), !asks);
         }
 
         #[test]

@@ -144,6 +144,15 @@ pub struct Options {
     /// Witnesses that cosign every checkpoint: URL, or URL#VERIFIER-KEY where the root document does not name its key
     #[arg(long, env = "MUSTER_WITNESS", value_name = "URL", value_delimiter = ',')]
     pub witness: Option<Vec<String>>,
+    /// Begin with the delivery of commands halted in every tenant, as after a restore; `muster halt lift` ends it [default: false]
+    #[arg(
+        long,
+        env = "MUSTER_BEGIN_HALTED",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub begin_halted: Option<bool>,
     /// PostgreSQL connections of this process [default: 16]
     #[arg(long, env = "MUSTER_DATABASE_CONNECTIONS", value_name = "NUMBER")]
     pub database_connections: Option<usize>,
@@ -207,6 +216,7 @@ impl Options {
             telemetry_token_file: self.telemetry_token_file.or(stored.telemetry_token_file),
             telemetry_org_id: self.telemetry_org_id.or(stored.telemetry_org_id),
             witness: self.witness.or(stored.witness),
+            begin_halted: self.begin_halted.or(stored.begin_halted),
             database_connections: self.database_connections.or(stored.database_connections),
         })
     }

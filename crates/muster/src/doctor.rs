@@ -100,11 +100,19 @@ async fn open(data_dir: &Path, options: &Options) -> Result<Install> {
 }
 
 async fn verify_log(install: &Install, tenant: TenantId, name: &str) -> Result<bool> {
-    let root = install.keys.tenant(tenant)?.root.clone();
+    let keys = install.keys.tenant(tenant)?;
+    // Before the database is read: what a node beside this one keeps meanwhile is newer than the snapshot.
+    let kept = match audit::kept_head(&install.keys, tenant) {
+        Ok(kept) => kept,
+        Err(error) => {
+            say!("BAD   log of {name}: {error}");
+            return Ok(false);
+        }
+    };
     let verdict = install
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
-            audit::verify_tenant(tx, tenant, &root)
+            audit::verify_tenant(tx, &keys, kept.as_ref())
         })
         .await?;
     match verdict {
@@ -185,12 +193,14 @@ async fn look_at_root(install: &Install, tenant: TenantId, name: &str) -> Result
 
 /// What others say of the log: witnesses that devices wait for, and devices that hold another history.
 async fn look_around(install: &Install, tenant: TenantId, name: &str) -> Result<bool> {
-    let (root, now) = (install.keys.tenant(tenant)?.root.clone(), Clock::System.now());
-    let (unpublished, split_views) = install
+    let (keys, now) = (install.keys.tenant(tenant)?, Clock::System.now());
+    let (unpublished, split_views, alarms) = install
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
-            let split_views = audit::split_views(tx, tenant)?;
-            Ok::<_, Problem>((audit::unpublished(tx, tenant, &root, now)?, split_views))
+            let split_views = audit::split_views(tx, &keys)?;
+            let alarms = audit::alarms(tx, tenant, now)?;
+            let unpublished = audit::unpublished(tx, tenant, &keys.root, now)?;
+            Ok::<_, Problem>((unpublished, split_views, alarms))
         })
         .await?;
     if let Some(why) = &unpublished {
@@ -198,12 +208,16 @@ async fn look_around(install: &Install, tenant: TenantId, name: &str) -> Result<
     }
     for view in &split_views {
         say!(
-            "BAD   {name}: every device sees this log: {} holds a signed head of {} entries that is not in it",
+            "BAD   {name}: every device sees this log: {} holds a signed head of {} entries that is not in it, {}",
             view.device,
-            view.size
+            view.size,
+            view.root
         );
     }
-    let mut good = unpublished.is_none() && split_views.is_empty();
+    for alarm in &alarms {
+        say!("BAD   {name}: nobody tampers with the log: {alarm}");
+    }
+    let mut good = unpublished.is_none() && split_views.is_empty() && alarms.is_empty();
     if let Some(archive) = &install.archive {
         let root = install.keys.tenant(tenant)?.root.clone();
         let broken = audit::compare_archive(&install.db, archive, &root, now).await?;

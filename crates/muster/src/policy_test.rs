@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use crate::{
     admin_file::AdminFile,
     config::Options,
-    install,
+    install, limits,
     serve::{ControlPlane, Signals},
 };
 
@@ -24,7 +24,7 @@ const FARM_END_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Runs a test: 0 where the rollout completed, 1 where a gate stopped it or no verdict came, 2 where the flags are wrong.
 pub async fn run(args: &PolicyTestArgs, globals: &Globals) -> ExitCode {
-    let read = args.read().and_then(|test| Ok((test, fleet(args)?)));
+    let read = enough_files(args.devices).and_then(|()| Ok((args.read()?, fleet(args)?)));
     let (test, fleet) = match read {
         Ok(read) => read,
         Err(error) => return muster_cli::failed(&error, globals),
@@ -37,6 +37,18 @@ pub async fn run(args: &PolicyTestArgs, globals: &Globals) -> ExitCode {
         Ok(()) if report.is_completed() => ExitCode::SUCCESS,
         Ok(()) => ExitCode::FAILURE,
         Err(error) => muster_cli::failed(&error, globals),
+    }
+}
+
+/// Refuses a fleet for which this process may not open enough connections: both ends of each are in it.
+fn enough_files(devices: u32) -> Result<(), CliError> {
+    match limits::devices_max(2) {
+        Some(most) if u64::from(devices) > most => Err(CliError::Usage(format!(
+            "--devices {devices}: this process may open files for {most} devices; test fewer, or raise the limit of open files \
+             (`ulimit -n {}`, LimitNOFILE in a unit)",
+            u64::from(devices) * 2 + 256
+        ))),
+        Some(_) | None => Ok(()),
     }
 }
 

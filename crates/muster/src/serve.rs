@@ -12,7 +12,8 @@ use clap::Args;
 use muster_control::{
     App,
     access::{self, Author},
-    audit::{EventSink, LogArchive as _, SecurityEvents},
+    audit::{self, EventSink, LogArchive as _, SecurityEvents},
+    commands,
     policy::ArtifactStore as _,
     reconcile,
     telemetry::SeriesStore as _,
@@ -23,6 +24,7 @@ use muster_gateway::{
     pki, server_config,
 };
 use muster_integrations::{ObjectArchive, ObjectArtifacts, RemoteStore};
+use muster_storage::Scope;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -122,6 +124,9 @@ impl ControlPlane {
         open_security_events(&app, options)?;
         open_telemetry_store(&app, options)?;
         let (tenant, first) = install::first_tenant(&app, data_dir).await?;
+        if options.begin_halted == Some(true) {
+            halt_every_tenant(&app).await?;
+        }
         reconcile::sequence_now(&app).await?;
         reconcile::warm(&app).await?;
 
@@ -216,6 +221,20 @@ fn open_telemetry_store(app: &App, options: &Options) -> Result<()> {
 }
 
 /// Prepares the file of security events, where one is named; that it cannot be written to is an error now.
+/// Stops every delivery before anybody is served: what a restored database holds may have been taken back after the backup.
+async fn halt_every_tenant(app: &App) -> Result<()> {
+    let tenants = app.db.read(Scope::System, access::tenants).await?;
+    for (tenant, name) in tenants {
+        let author = Author::system(tenant);
+        audit::commit(app, &author, |tx| {
+            commands::halt(tx, "the server began halted").map(drop)
+        })
+        .await?;
+        tracing::warn!(tenant = name, "the delivery of commands is halted");
+    }
+    Ok(())
+}
+
 fn open_security_events(app: &App, options: &Options) -> Result<()> {
     let Some(path) = &options.security_events else {
         return Ok(());

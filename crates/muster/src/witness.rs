@@ -42,8 +42,8 @@ use crate::install;
 
 /// How long the body of a request may take.
 const BODY_TIME: Duration = Duration::from_secs(10);
-/// Files of evidence that are kept; after so many the log says the rest.
-const EVIDENCE_FILES_MAX: usize = 1000;
+/// Files of evidence that are kept of one log: the first ones, and in the last one what came newest.
+const EVIDENCE_FILES_MAX: usize = 16;
 /// Longest file with keys of logs.
 const LOGS_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -256,17 +256,14 @@ async fn add_checkpoint(State(witness): State<Arc<Witness>>, body: Body) -> Resp
 }
 
 impl Witness {
-    /// Keeps both checkpoints: together they prove that the log key signed two histories, or that a proof was missing.
+    /// Keeps both checkpoints: together they prove that the log key signed two histories.
     fn keep_evidence(&self, refusal: &WitnessRefusal, known: Option<&Cosigned>, request: &AddCheckpoint) {
         let origin = known.map_or("", |known| known.head.origin.as_str());
         tracing::error!(origin, %refusal, status = refusal.status(),
             "A LOG SIGNED A CHECKPOINT THAT DOES NOT GO WITH WHAT WAS COSIGNED; both are kept as evidence");
-        let folder = self.folder.join("evidence");
-        let path = folder.join(format!("{}.txt", sha256(request.note.to_string().as_bytes())));
-        let kept = fs::read_dir(&folder).map_or(0, Iterator::count);
-        if path.exists() || kept >= EVIDENCE_FILES_MAX {
+        let Some(path) = evidence_path(&self.folder.join("evidence"), origin, &request.note) else {
             return;
-        }
+        };
         let text = format!(
             "{refusal}\n\ncosigned before:\n\n{}\nsubmitted:\n\n{request}",
             known.map_or("", |known| known.note.as_str())
@@ -275,6 +272,27 @@ impl Witness {
             tracing::error!(%error, "the evidence cannot be kept");
         }
     }
+}
+
+/// Where the evidence of a checkpoint goes: a file of its own while there is room for this log, then always the same one. None
+/// where it is kept already.
+fn evidence_path(folder: &Path, origin: &str, note: &SignedNote) -> Option<PathBuf> {
+    let mut of_log = sha256(origin.as_bytes()).to_string();
+    of_log.truncate(16);
+    let path = folder.join(format!("{of_log}-{}.txt", sha256(note.to_string().as_bytes())));
+    if path.exists() {
+        return None;
+    }
+    let kept = fs::read_dir(folder).map_or(0, |files| {
+        let names = files.flatten().map(|file| file.file_name());
+        names
+            .filter(|name| name.to_string_lossy().starts_with(&of_log))
+            .count()
+    });
+    Some(match kept < EVIDENCE_FILES_MAX - 1 {
+        true => path,
+        false => folder.join(format!("{of_log}-newest.txt")),
+    })
 }
 
 fn refused(refusal: &WitnessRefusal) -> Response {
@@ -287,5 +305,38 @@ fn refused(refusal: &WitnessRefusal) -> Response {
         )
             .into_response(),
         other => (status, format!("{other}\n")).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_evidence_of_each_log_and_the_newest_are_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keep = |origin: &str, number: usize| {
+            let note = SignedNote::new(format!("{origin}\n{number}\n")).expect("a note");
+            let path = evidence_path(folder.path(), origin, &note)?;
+            fs::write(&path, number.to_string()).expect("it can be written");
+            Some(path)
+        };
+        let first = keep("log/a", 0).expect("there is room");
+        assert_eq!(keep("log/a", 0), None, "kept already");
+        let mut last = None;
+        for number in 1..100 {
+            last = keep("log/a", number);
+        }
+        let count = fs::read_dir(folder.path()).expect("a folder").count();
+        assert_eq!(count, EVIDENCE_FILES_MAX);
+        assert_eq!(fs::read_to_string(first).expect("it is kept"), "0");
+        assert_eq!(
+            fs::read_to_string(last.expect("a place")).expect("it is kept"),
+            "99"
+        );
+        assert!(
+            keep("log/b", 0).is_some_and(|path| !path.ends_with("newest.txt")),
+            "another log has its own room"
+        );
     }
 }

@@ -50,7 +50,7 @@ pub struct BatchStatement {
     pub per_hour: u32,
     /// Active devices of the tenant when it was asked: the fraction of the budget is of this number.
     pub fleet: u64,
-    /// The account that asked. Its person does not count among those who approve.
+    /// The account that asked. Its person does not count among those who approve, whichever key they sign with.
     pub requested_by: String,
     /// When it was asked, by the server's clock.
     pub requested_at: Timestamp,
@@ -260,6 +260,8 @@ pub enum ApprovalError {
     TooEarly(Timestamp),
     #[error("the approval expired at {0}")]
     Expired(Timestamp),
+    #[error("it was asked at {asked}, before this device enrolled at {enrolled}")]
+    BeforeEnrollment { asked: Timestamp, enrolled: Timestamp },
 }
 
 /// A batch that enough people approved.
@@ -389,7 +391,7 @@ impl ApprovedBatch {
             return Ok(Counted::Unknown);
         };
         self.check_signature(approval, approver, key)?;
-        if approver.accounts.contains(&statement.requested_by) {
+        if root.is_account_of(&approver.person, &statement.requested_by) {
             return Ok(Counted::Requester(approver));
         }
         let cool_down = Duration::from_secs(root.approval.cool_down_seconds.into());

@@ -302,6 +302,25 @@ pub fn verify_consistency(
             (true, true) => Ok(()),
         };
     }
+    if proved_roots(from, from_root, to, proof)? == (*from_root, *to_root) {
+        Ok(())
+    } else {
+        Err(ProofError::Root)
+    }
+}
+
+/// Whether a consistency proof shows that the tree with `to` had another root than `from_root` at `from` leaves: its nodes lead
+/// to `to_root`, which nobody can contrive, and to another earlier root. Where `from` is a power of two the proof leaves the
+/// earlier root out, and shows nothing.
+pub fn proves_another_history(from: u64, from_root: &Hash, to: u64, to_root: &Hash, proof: &[Hash]) -> bool {
+    if from == 0 || from >= to || to > MAX_TREE_SIZE || from.is_power_of_two() {
+        return false;
+    }
+    proved_roots(from, from_root, to, proof).is_ok_and(|(old, new)| new == *to_root && old != *from_root)
+}
+
+/// The two roots to which the nodes of a consistency proof lead; 0 < `from` < `to`.
+fn proved_roots(from: u64, from_root: &Hash, to: u64, proof: &[Hash]) -> Result<(Hash, Hash), ProofError> {
     let (first, rest) = if from.is_power_of_two() {
         (from_root, proof)
     } else {
@@ -328,11 +347,7 @@ pub fn verify_consistency(
     if last != 0 {
         return Err(ProofError::Length);
     }
-    if old == *from_root && new == *to_root {
-        Ok(())
-    } else {
-        Err(ProofError::Root)
-    }
+    Ok((old, new))
 }
 
 /// The hash of `count ≥ 1` leaves from `start`, which a tree cut at a power of two; the recursion halves `count`.

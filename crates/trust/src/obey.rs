@@ -40,6 +40,10 @@ pub struct Trust {
     pub generation: u64,
     /// Per policy, the generation and digest of the last bundle that the device took up.
     pub applied: BTreeMap<PolicyId, AppliedBundle>,
+    /// When this enrollment began: what people approved before is not for it, whatever epoch they wrote. Not known to
+    /// devices that enrolled before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolled_at: Option<Timestamp>,
 }
 
 /// How far a device got with one policy.
@@ -113,7 +117,6 @@ pub enum Refusal {
     /// Too late.
     #[error("the statement expired at {0}")]
     Expired(Timestamp),
-    /// A destructive command, which needs approvals by people.
     /// The command needs approvals by people, and brings none.
     #[error("the command needs approvals, and carries none")]
     ApprovalsRequired,
@@ -169,6 +172,7 @@ impl Refusal {
             Self::Approvals(ApprovalError::TooEarly(_)) => "too_early",
             Self::Approvals(ApprovalError::Budget { .. }) => "over_budget",
             Self::Approvals(ApprovalError::RestoreEpoch { .. }) => "wrong_restore_epoch",
+            Self::Approvals(ApprovalError::BeforeEnrollment { .. }) => "asked_before_enrollment",
             Self::Approvals(_) => "approvals_invalid",
             Self::NotLogged(_) => "not_logged",
             Self::EntryMismatch(_) => "log_entry_mismatch",
@@ -193,6 +197,7 @@ impl Trust {
             trusted_time,
             generation: 0,
             applied: BTreeMap::new(),
+            enrolled_at: None,
         })
     }
 
@@ -241,7 +246,8 @@ impl Trust {
 
     /// Returns the command if this device must execute it now.
     ///
-    /// What needs approvals by people brings them in `approval`: see [`ApprovalProof::verify`].
+    /// What needs approvals by people brings them in `approval`: see [`ApprovalProof::verify`]. They were asked for after
+    /// this enrollment: the epoch that they name is a number that a server counts.
     ///
     /// The order matters: [`Refusal::Replayed`] is returned only for an authentic, logged command of this device, so that
     /// the caller may answer it with the outcome on record; it comes before [`Refusal::Expired`], so that a late duplicate
@@ -275,9 +281,12 @@ impl Trust {
         if self.root.needs_approval(&command.kind) {
             let (approval, batch) = approval.zip(command.batch).ok_or(Refusal::ApprovalsRequired)?;
             let now = now.max(self.trusted_time);
-            approval
-                .verify(&self.root, &command.kind, batch, (device, epoch), now)
-                .map_err(Refusal::Approvals)?;
+            let approved = approval.verify(&self.root, &command.kind, batch, (device, epoch), now);
+            let asked = approved.map_err(Refusal::Approvals)?.statement.requested_at;
+            if let Some(enrolled) = self.enrolled_at.filter(|enrolled| asked <= *enrolled) {
+                let early = ApprovalError::BeforeEnrollment { asked, enrolled };
+                return Err(Refusal::Approvals(early));
+            }
         }
         Ok(command)
     }

@@ -27,6 +27,8 @@ pub const MAX_ROOT_BYTES: usize = 256 * 1024;
 pub const MAX_ROOT_KEYS: usize = 256;
 /// Most device CA certificates that a root document names.
 pub const MAX_DEVICE_CAS: usize = 32;
+/// Most foreign heads of the log that a root document settles.
+pub const MAX_SETTLED_HEADS: usize = 128;
 /// Most root documents that one walk forward may take.
 pub const MAX_ROOT_STEPS: usize = 1024;
 
@@ -141,7 +143,9 @@ const MAX_ORIGIN_CHARS: usize = 253;
 pub struct Approver {
     /// The person. Two keys of one person count once.
     pub person: Name,
-    /// The person's accounts at the server (`usr_…`, `cli_…`): what these ask for, this person cannot approve.
+    /// The person's accounts at the server, as [`account_of`](crate::approval::account_of) writes them: the name that a
+    /// sign-in link was made for (`ada`), the id of a service account (`cli_…`). What these ask for, this person cannot
+    /// approve, with this key or with another.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub accounts: BTreeSet<String>,
     /// When the key was named first. It counts after the cool-down.
@@ -226,6 +230,21 @@ impl RelyingParty {
     }
 }
 
+/// What tells two names apart: letters and digits, whatever their case. A name without any is itself.
+fn letters(name: &Name) -> String {
+    let letters: String = name
+        .as_str()
+        .chars()
+        .filter(|char| char.is_alphanumeric())
+        .flat_map(char::to_lowercase)
+        .collect();
+    if letters.is_empty() {
+        name.to_string()
+    } else {
+        letters
+    }
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -262,6 +281,10 @@ pub struct RootDocument {
     /// up the restored log anew.
     #[serde(default, skip_serializing_if = "is_default")]
     pub restore_epoch: u32,
+    /// Roots of signed heads that devices hold and that the tenant's log does not have: whoever holds the root keys has looked
+    /// into each, and it holds nothing up any more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub settled_heads: BTreeSet<Digest>,
 }
 
 /// Why a root document was refused.
@@ -396,6 +419,10 @@ impl RootDocument {
             "more device CAs than MAX_DEVICE_CAS",
         )?;
         ensure(
+            self.settled_heads.len() <= MAX_SETTLED_HEADS,
+            "more settled heads than MAX_SETTLED_HEADS",
+        )?;
+        ensure(
             self.keys.iter().all(|(id, key)| key.key_id() == *id),
             "a key has another name than its hash",
         )?;
@@ -417,6 +444,16 @@ impl RootDocument {
         kind.is_destructive() || self.approval.also.contains(kind.type_name())
     }
 
+    /// Whether an account is one that a person asks from, by any of the person's keys. Accounts that differ only by the
+    /// case of ASCII letters are taken for one.
+    pub fn is_account_of(&self, person: &Name, account: &str) -> bool {
+        self.approvers
+            .values()
+            .filter(|approver| approver.person == *person)
+            .flat_map(|approver| &approver.accounts)
+            .any(|known| known.eq_ignore_ascii_case(account))
+    }
+
     fn check_approvers(&self) -> Result<(), RootError> {
         let invalid = |what: &str| Err(RootError::Invalid(format!("approvers: {what}")));
         let absent = RoleKeys::default();
@@ -427,6 +464,12 @@ impl RootDocument {
         let people: BTreeSet<&Name> = self.approvers.values().map(|approver| &approver.person).collect();
         if members.threshold as usize > people.len() {
             return invalid("the threshold is larger than the number of people");
+        }
+        let told_apart: BTreeSet<String> = people.iter().map(|person| letters(person)).collect();
+        if told_apart.len() < people.len() {
+            return invalid(
+                "two names differ only by case, spaces or signs: a person has one name, two people have two",
+            );
         }
         if self
             .approval

@@ -41,6 +41,7 @@ pub fn changes(old: &RootDocument, new: &RootDocument) -> Vec<Change> {
     list.budgets(old, new);
     list.times(old, new);
     list.authorities(old, new);
+    list.settled_heads(old, new);
     list.0
 }
 
@@ -119,9 +120,16 @@ impl List {
             Some(party) => format!("passkey of {}", party.id),
             None => "key".to_owned(),
         };
-        let accounts = match approver.accounts.is_empty() {
-            true => "no account: nothing that this person asks for is told apart".to_owned(),
-            false => format!("accounts {}", joined(&approver.accounts)),
+        let others = new
+            .approvers
+            .values()
+            .filter(|other| other.person == approver.person);
+        let accounts = if !approver.accounts.is_empty() {
+            format!("accounts {}", joined(&approver.accounts))
+        } else if others.flat_map(|other| &other.accounts).next().is_some() {
+            "accounts of the person's other keys".to_owned()
+        } else {
+            "no account: nothing that this person asks for is told apart".to_owned()
         };
         let text = format!(
             "approver {} is added ({kind} {}; {accounts}); counts from {}",
@@ -252,6 +260,21 @@ impl List {
             .filter(|digest| !new.device_ca_sha256.contains(digest))
         {
             self.add(false, format!("device CA {digest} is removed"));
+        }
+    }
+
+    fn settled_heads(&mut self, old: &RootDocument, new: &RootDocument) {
+        for root in new.settled_heads.difference(&old.settled_heads) {
+            let text = format!(
+                "the other history of the log with the head {root} is settled: what cannot be undone no longer waits for it"
+            );
+            self.add(true, text);
+        }
+        for root in old.settled_heads.difference(&new.settled_heads) {
+            self.add(
+                false,
+                format!("the other history with the head {root} is settled no more"),
+            );
         }
     }
 }

@@ -132,6 +132,9 @@ impl Statement for CommandStatement {
         self.kind
             .check()
             .map_err(|_| StatementError::Invalid("the command's arguments are out of bounds"))?;
+        if !self.kind.is_for_devices() {
+            return Err(StatementError::Invalid("the command is nothing for a device"));
+        }
         check_lifetime(self.issued_at, self.expires_at)
     }
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::encoding::from_base64;
 use crate::key::{Digest, SigningKey};
-use crate::merkle::{Hash, MAX_TREE_SIZE, ProofError, verify_consistency};
+use crate::merkle::{Hash, MAX_TREE_SIZE, ProofError, proves_another_history, verify_consistency};
 use crate::note::{MAX_NOTE_BYTES, NoteError, NoteSignature, SignedNote, VerifierKey};
 
 /// Most lines of a consistency proof, by the specification.
@@ -64,6 +64,12 @@ pub enum WitnessRefusal {
         /// What the witness cosigned last.
         known: u64,
     },
+    /// The proof leads to this checkpoint, and from another head than the cosigned one: two histories (422).
+    #[error("the checkpoint extends another history than the {known} entries that were cosigned")]
+    OtherHistory {
+        /// What the witness cosigned last.
+        known: u64,
+    },
     /// The proof does not lead from the cosigned head to this one (422).
     #[error("the consistency proof does not verify: {0}")]
     Inconsistent(ProofError),
@@ -77,15 +83,20 @@ impl WitnessRefusal {
             Self::UnknownLog(_) => 404,
             Self::NotSigned => 403,
             Self::OtherSize { .. } | Self::Fork { .. } => 409,
-            Self::Inconsistent(_) => 422,
+            Self::OtherHistory { .. } | Self::Inconsistent(_) => 422,
         }
     }
 
-    /// Whether the log's own signature says something that does not go with what was cosigned: worth keeping.
+    /// Whether the log's own signature is under two histories: worth keeping. A proof that does not verify is not evidence:
+    /// everybody can send a proper checkpoint with a wrong proof.
     pub fn is_evidence(&self) -> bool {
         match self {
-            Self::Fork { .. } | Self::Inconsistent(_) => true,
-            Self::Malformed(_) | Self::UnknownLog(_) | Self::NotSigned | Self::OtherSize { .. } => false,
+            Self::Fork { .. } | Self::OtherHistory { .. } => true,
+            Self::Malformed(_)
+            | Self::UnknownLog(_)
+            | Self::NotSigned
+            | Self::OtherSize { .. }
+            | Self::Inconsistent(_) => false,
         }
     }
 }
@@ -181,9 +192,13 @@ pub fn decide(
     if request.old_size != known_size {
         return Err(WitnessRefusal::OtherSize { known: known_size });
     }
+    let proof = &request.proof;
     let proved = match &known {
-        Some(known) => verify_consistency(known.size, &known.root, head.size, &head.root, &request.proof),
-        None if request.proof.is_empty() => Ok(()),
+        Some(known) if proves_another_history(known.size, &known.root, head.size, &head.root, proof) => {
+            return Err(WitnessRefusal::OtherHistory { known: known.size });
+        }
+        Some(known) => verify_consistency(known.size, &known.root, head.size, &head.root, proof),
+        None if proof.is_empty() => Ok(()),
         None => Err(ProofError::Length),
     };
     proved.map_err(WitnessRefusal::Inconsistent)?;

@@ -447,7 +447,8 @@ fn is_slow(kind: &CommandKind) -> bool {
         | CommandKind::Locate {}
         | CommandKind::CollectInventory {}
         | CommandKind::RotateKey { .. }
-        | CommandKind::Message { .. } => false,
+        | CommandKind::Message { .. }
+        | CommandKind::LoosenPolicy { .. } => false,
     }
 }
 

@@ -10,12 +10,16 @@ use muster_trust::dsse::Envelope;
 use muster_trust::encoding::from_strict_json;
 use muster_trust::key::Digest;
 use muster_trust::obey::Refusal;
+use muster_trust::root::RootDocument;
 use muster_trust::statement::{
     CommandStatement, MAX_RECEIPT_DETAIL_CHARS, MAX_RECEIPT_OUTPUT_BYTES, ReceiptStatement, ScriptStatement,
     Statement as _, StatementError,
 };
 use serde::{Deserialize, Serialize};
 
+use super::approved::{
+    APPROVAL_STALE_CODE, APPROVAL_USED_CODE, Approval, ApprovedList, SpentLists, TIME_UNPROVEN_CODE,
+};
 use super::departure::DEPARTED_CODE;
 use super::{Action, DeviceCore, DeviceIdentity, Signer, refused, sign_as_device};
 use crate::clock::ClockReading;
@@ -121,6 +125,9 @@ struct Record {
     /// What `run-script` runs, until it has run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     script: Option<Box<ScriptStatement>>,
+    /// Of what needs approvals: how long they may be relied on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    approved: Option<Approval>,
 }
 
 impl Record {
@@ -137,7 +144,15 @@ impl Record {
             progress,
             has_begun: false,
             script: None,
+            approved: None,
         }
+    }
+
+    /// Whether the approvals of what has not begun were checked a moment ago, by the newest root document.
+    fn is_approved(&self, root_version: u64, now: Timestamp) -> bool {
+        self.approved
+            .as_ref()
+            .is_some_and(|approved| approved.holds(root_version, now))
     }
 }
 
@@ -148,6 +163,9 @@ pub(super) struct Ledger {
     records: BTreeMap<CommandId, Record>,
     /// Receipts that the server has not confirmed.
     receipts: BTreeMap<CommandId, Envelope>,
+    /// What people approved is for one command of this device.
+    #[serde(default, skip_serializing_if = "SpentLists::is_empty")]
+    spent: SpentLists,
 }
 
 impl Ledger {
@@ -206,11 +224,11 @@ impl Ledger {
     }
 
     /// Unfinished commands after a start. What can run twice without harm runs again; the rest is reported by what can be
-    /// seen of its effect. A destructive command that was not begun waits until it is delivered again: it may have been
-    /// taken back while the machine was off.
+    /// seen of its effect. What needs approvals and was not begun waits until it is delivered, and checked, again: it may have
+    /// been taken back while the machine was off.
     pub(super) fn recover(
         &mut self,
-        identity: &DeviceIdentity,
+        (identity, root): (&DeviceIdentity, &RootDocument),
         now: Timestamp,
         boot: u128,
         is_already_true: &mut dyn FnMut(&CommandKind) -> bool,
@@ -222,7 +240,9 @@ impl Ledger {
                 continue;
             };
             let (statement, started_in) = match &record.progress {
-                Progress::Accepted(statement) if statement.kind.is_destructive() && !record.has_begun => {
+                Progress::Accepted(statement)
+                    if root.needs_approval(&statement.kind) && !record.has_begun =>
+                {
                     let expires_at = statement.expires_at;
                     record.progress = Progress::Deferred { expires_at };
                     continue;
@@ -374,7 +394,8 @@ fn may_run_twice(kind: &CommandKind) -> bool {
         | CommandKind::CollectFiles { .. }
         | CommandKind::RotateKey { .. }
         | CommandKind::UpdateOs {}
-        | CommandKind::Message { .. } => true,
+        | CommandKind::Message { .. }
+        | CommandKind::LoosenPolicy { .. } => true,
         CommandKind::Restart { .. }
         | CommandKind::ShutDown { .. }
         | CommandKind::RunScript { .. }
@@ -455,6 +476,15 @@ impl DeviceCore {
                 .finish(&self.identity, command_id, execution, now, sign);
             return Begin::Nothing;
         }
+        let root = &self.trust.root;
+        let is_checked = self.clock.is_anchored(reading) && record.is_approved(root.version, now);
+        if root.needs_approval(&statement.kind) && !record.has_begun && !is_checked {
+            let detail = "it waited: its approvals are checked when it comes again";
+            let execution = Execution::not_now(APPROVAL_STALE_CODE, detail);
+            self.commands
+                .put_off(&self.identity, command_id, &execution, now, sign);
+            return Begin::Nothing;
+        }
         let statement = statement.clone();
         record.has_begun = true;
         record.progress = Progress::Started {
@@ -528,18 +558,23 @@ impl DeviceCore {
     ) {
         let id = announced.command_id;
         let mut floor = self.commands.last_sequence;
-        match self.commands.records.get(&id) {
-            None => {}
-            Some(record) => match &record.progress {
-                Progress::Accepted(_) => return actions.push(Action::Execute { command_id: id }),
+        if let Some(record) = self.commands.records.get(&id) {
+            match &record.progress {
+                Progress::Accepted(known)
+                    if record.has_begun || !self.trust.root.needs_approval(&known.kind) =>
+                {
+                    return actions.push(Action::Execute { command_id: id });
+                }
                 Progress::Started { .. } => return,
                 Progress::Finished { .. } => return self.commands.repeat(&self.identity, id, sign),
-                // Its number is its own; everything else is checked as if it came for the first time.
-                Progress::Deferred { .. } if record.sequence == announced.sequence => {
-                    floor = floor.min(record.sequence.saturating_sub(1));
+                // What waits for its next delivery, and what people approved and waits for its turn. Its number is its own;
+                // everything else is checked as if it came for the first time.
+                Progress::Deferred { .. } | Progress::Accepted(_) => {
+                    if record.sequence == announced.sequence {
+                        floor = floor.min(record.sequence.saturating_sub(1));
+                    }
                 }
-                Progress::Deferred { .. } => {}
-            },
+            }
         }
         let now = self.now(reading);
         if !self.commands.records.contains_key(&id) && !self.commands.make_room(now) {
@@ -555,41 +590,95 @@ impl DeviceCore {
             floor,
             now,
         );
+        let is_genuine = checked.as_ref().map_or_else(is_genuine, |_| true);
+        if is_genuine && self.trust.root.needs_approval(&announced.kind) && !self.clock.is_anchored(reading) {
+            // Whether it comes too early or too late, a wall clock cannot say.
+            self.put_aside(announced, floor);
+            let detail = "no checkpoint has said what time it is since this machine started";
+            return actions.push(refused(id.to_string(), TIME_UNPROVEN_CODE, detail));
+        }
         match checked {
-            Ok(statement) => {
-                let sequence = statement.sequence;
-                match self.check_what(&statement, command) {
-                    Ok(script) => {
-                        let mut record = Record::new(sequence, Progress::Accepted(Box::new(statement)));
-                        record.script = script.map(Box::new);
-                        self.remember(id, record);
-                        actions.push(Action::Execute { command_id: id });
-                    }
-                    Err(execution) => {
-                        let code = execution.code.clone().unwrap_or_default();
-                        let detail = execution.detail.clone().unwrap_or_default();
-                        self.remember(id, Record::new(sequence, Progress::Accepted(Box::new(statement))));
-                        self.commands.finish(&self.identity, id, execution, now, sign);
-                        actions.push(refused(id.to_string(), code, detail));
-                    }
-                }
-            }
+            Ok(statement) => self.accept(statement, command, now, sign, actions),
             Err(refusal) => {
-                if announced.sequence > floor {
-                    if is_answerable(&refusal) {
-                        let progress = Progress::Accepted(Box::new(announced.clone()));
-                        self.remember(id, Record::new(announced.sequence, progress));
-                        let execution = Execution::failed(refusal.code(), refusal.to_string());
-                        self.commands.finish(&self.identity, id, execution, now, sign);
-                    } else if matches!(&refusal, Refusal::Approvals(ApprovalError::TooEarly(_))) {
-                        // Its hour will come, and it will be delivered again: what comes meanwhile must not make it a replay.
-                        let expires_at = announced.expires_at;
-                        let progress = Progress::Deferred { expires_at };
-                        self.remember(id, Record::new(announced.sequence, progress));
-                    }
+                if announced.sequence > floor && is_answerable(&refusal) {
+                    let execution = Execution::failed(refusal.code(), refusal.to_string());
+                    return self.answer(announced.clone(), execution, now, sign, actions);
+                }
+                if is_early(&refusal) {
+                    self.put_aside(announced, floor);
                 }
                 actions.push(refused(id.to_string(), refusal.code(), refusal.to_string()));
             }
+        }
+    }
+
+    /// Takes a command up that was signed, logged and approved as it must be.
+    fn accept(
+        &mut self,
+        statement: CommandStatement,
+        command: &DueCommand,
+        now: Timestamp,
+        sign: &mut Signer<'_>,
+        actions: &mut Vec<Action>,
+    ) {
+        let (id, root) = (statement.command_id, &self.trust.root);
+        let list = root
+            .needs_approval(&statement.kind)
+            .then(|| ApprovedList::of(command))
+            .flatten();
+        if let Some(list) = &list
+            && !self.commands.spent.make_room_for(list, self.trust.trusted_time)
+        {
+            let detail = "too many approved lists may still be taken; it will be when some have expired";
+            return actions.push(refused(id.to_string(), "busy", detail));
+        }
+        // A command that waits for its next delivery has its approvals still; one that is not known any more has ended.
+        let own = self.commands.records.contains_key(&id).then_some(id);
+        let used = list.and_then(|list| self.commands.spent.on_other_than(own, &list));
+        let checked = match used {
+            None => self.check_what(&statement, command),
+            Some(used) => {
+                let detail = format!("its approvals were for one command, and that was {used}");
+                Err(Execution::failed(APPROVAL_USED_CODE, detail))
+            }
+        };
+        let script = match checked {
+            Ok(script) => script,
+            Err(execution) => return self.answer(statement, execution, now, sign, actions),
+        };
+        let mut record = Record::new(statement.sequence, Progress::Accepted(Box::new(statement)));
+        record.script = script.map(Box::new);
+        if let Some(list) = list {
+            record.approved = Some(Approval::checked(self.trust.root.version, &list, now));
+            self.commands.spent.spend(&list, id);
+        }
+        self.remember(id, record);
+        actions.push(Action::Execute { command_id: id });
+    }
+
+    /// Ends a command that is the tenant's word with its reason.
+    fn answer(
+        &mut self,
+        statement: CommandStatement,
+        execution: Execution,
+        now: Timestamp,
+        sign: &mut Signer<'_>,
+        actions: &mut Vec<Action>,
+    ) {
+        let (id, sequence) = (statement.command_id, statement.sequence);
+        let code = execution.code.clone().unwrap_or_default();
+        let detail = execution.detail.clone().unwrap_or_default();
+        self.remember(id, Record::new(sequence, Progress::Accepted(Box::new(statement))));
+        self.commands.finish(&self.identity, id, execution, now, sign);
+        actions.push(refused(id.to_string(), code, detail));
+    }
+
+    /// Lets a command wait for its next delivery: its hour will come. What comes meanwhile must not make it a replay.
+    fn put_aside(&mut self, announced: &CommandStatement, floor: u64) {
+        if announced.sequence > floor {
+            let expires_at = announced.expires_at;
+            let record = Record::new(announced.sequence, Progress::Deferred { expires_at });
+            self.remember(announced.command_id, record);
         }
     }
 
@@ -631,8 +720,17 @@ impl DeviceCore {
 fn is_answerable(refusal: &Refusal) -> bool {
     match refusal {
         Refusal::ApprovalsRequired | Refusal::Expired(_) => true,
-        // Its hour will come, and it will be delivered again.
-        Refusal::Approvals(why) => !matches!(why, ApprovalError::TooEarly(_)),
+        Refusal::Approvals(_) => !is_early(refusal),
         _ => false,
     }
+}
+
+/// True where its hour will come, and it will be delivered again.
+fn is_early(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Approvals(ApprovalError::TooEarly(_)))
+}
+
+/// True for refusals of what is the tenant's word for this device, and new.
+fn is_genuine(refusal: &Refusal) -> bool {
+    is_answerable(refusal) || is_early(refusal)
 }

@@ -13,8 +13,10 @@
 //! 7. [`Action::Depart`]: forget the identity, and end.
 //!
 //! A command is executed at most once: it is recorded as started before it runs, and its identifier and outcome are kept,
-//! so that a second delivery repeats the receipt and nothing else.
+//! so that a second delivery repeats the receipt and nothing else. What needs approvals is executed once for each approved
+//! list, soon after the approvals were checked, and by a clock that a checkpoint of this boot carries.
 
+mod approved;
 mod commands;
 mod departure;
 mod policy;
@@ -40,8 +42,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkin::{CheckinRequest, CheckinResponse, CheckpointUpdate, SeenCheckpoint, WantCheckpoint};
 use crate::clock::{ClockReading, TrustedClock};
+use crate::enroll::CERTIFICATE_BACKDATED;
 use crate::limits::{CONSISTENCY_HASHES_MAX, RECEIPTS_MAX, ROOT_DOCUMENTS_MAX};
 
+pub use approved::{APPROVAL_STALE_CODE, APPROVAL_USED_CODE, TIME_UNPROVEN_CODE};
 pub use commands::{Begin, Execution, PERSONAL_DEVICE_CODE, SCRIPT_MISSING_CODE, SCRIPT_REFUSED_CODE};
 pub use departure::{DEPARTED_CODE, DEPARTURE_TIME_MAX, Departed};
 pub use policy::{PROBATION_FAILURES, PROBATION_TIME, RETRIES_MAX, REVERTED_CODE, SETTINGS_INVALID_CODE};
@@ -159,12 +163,29 @@ pub struct DeviceCore {
 }
 
 impl DeviceCore {
-    /// A device fresh from enrollment, with the trust that the enrollment answer established.
-    pub fn new(identity: DeviceIdentity, agent_version: &str, trust: Trust, reading: &ClockReading) -> Self {
+    /// A device fresh from enrollment, with the trust that the enrollment answer established. `certified_from` is where the
+    /// validity of its certificate begins.
+    ///
+    /// What people approved before this moment is for another enrollment, and whoever writes the server's database must not
+    /// be able to put the moment back. So it is the wall clock, held between the beginning of a certificate that is over a
+    /// fresh key and [`CERTIFICATE_BACKDATED`] after it, or the checkpoint's time where that is later: a checkpoint alone
+    /// could be an old one.
+    pub fn new(
+        identity: DeviceIdentity,
+        agent_version: &str,
+        mut trust: Trust,
+        certified_from: Timestamp,
+        reading: &ClockReading,
+    ) -> Self {
         let mut clock = TrustedClock::new();
+        let mut enrolled_at = reading
+            .wall
+            .clamp(certified_from, certified_from.plus(CERTIFICATE_BACKDATED));
         if let Some(checkpoint) = &trust.checkpoint {
             clock.observe(checkpoint.time(), reading);
+            enrolled_at = enrolled_at.max(checkpoint.time());
         }
+        trust.enrolled_at = Some(enrolled_at);
         Self {
             identity,
             agent_version: agent_version.to_owned(),
@@ -336,9 +357,10 @@ impl DeviceCore {
         sign: &mut Signer<'_>,
     ) -> Vec<Action> {
         let now = self.now(reading);
+        let known = (&self.identity, &self.trust.root);
         let mut actions = self
             .commands
-            .recover(&self.identity, now, reading.boot, is_already_true, sign);
+            .recover(known, now, reading.boot, is_already_true, sign);
         self.policy.forget_unfinished();
         if self.departure.is_some() {
             self.on_told(&[], sign);

@@ -1,6 +1,7 @@
 //! The device against a tenant with real keys and a real log.
 
 mod answers;
+mod approved;
 mod departures;
 pub(crate) mod office;
 

@@ -18,6 +18,7 @@ use crate::CliError;
 use crate::api::{Answer, Api, Call};
 use crate::context::read_input;
 use crate::output::{Printer, Sheet, or_dash, plain};
+use crate::yaml;
 
 /// Verbs of policies. POLICY is a policy's id or name.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -108,7 +109,7 @@ pub enum VersionCommand {
     Add {
         policy: String,
         version: String,
-        /// A JSON object of settings; `-` reads standard input
+        /// An object of settings, JSON or YAML by its name; `-` reads JSON from standard input
         #[arg(long, value_name = "FILE")]
         settings: Option<PathBuf>,
         /// One setting; may be repeated, and wins over the file
@@ -254,10 +255,10 @@ fn read_settings(file: Option<&Path>, set: &[String]) -> Result<Value, CliError>
             ));
         }
         None => Map::new(),
-        Some(path) => match read_json(path)? {
+        Some(path) => match read_document(path)? {
             Value::Object(settings) => settings,
             _ => {
-                let detail = "not a JSON object of settings".to_owned();
+                let detail = "not an object of settings".to_owned();
                 return Err(CliError::Content {
                     path: path.to_owned(),
                     detail,
@@ -284,6 +285,23 @@ fn read_settings(file: Option<&Path>, set: &[String]) -> Result<Value, CliError>
         )));
     }
     Ok(settings)
+}
+
+/// Reads a document from a file: YAML where its name says so, else JSON.
+fn read_document(path: &Path) -> Result<Value, CliError> {
+    let is_yaml = path
+        .extension()
+        .is_some_and(|ending| ending == "yml" || ending == "yaml");
+    if !is_yaml {
+        return read_json(path);
+    }
+    let content = |detail: String| CliError::Content {
+        path: path.to_owned(),
+        detail,
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| content(error.to_string()))?;
+    let document = yaml::read(&text).and_then(|node| node.to_json());
+    document.map_err(|wrong| content(format!("line {}: {}", wrong.line, wrong.detail)))
 }
 
 /// Reads a document of JSON from a file; `-` is standard input.

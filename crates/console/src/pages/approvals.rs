@@ -53,7 +53,7 @@ async fn inbox(
     let (tenant, now) = (session.tenant(), app.clock.now());
     let before = query.before.as_deref().map(parse::<Uuid>).transpose()?;
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
-    let author = permit.author().clone();
+    let (author, shared) = (permit.author().clone(), app.clone());
     let threshold = keys.root.role(Role::Approver).1;
     let (cards, last) = app
         .db
@@ -69,7 +69,8 @@ async fn inbox(
             let viewer = Viewer {
                 tenant,
                 author: &author,
-                root: &keys.root,
+                keys: &keys,
+                lists: &shared.lists,
                 now,
             };
             let cards = waiting

@@ -16,13 +16,13 @@ use muster_control::{
     App,
     access::{
         problem::Problem,
-        scope::{CommandRead, CommandWrite},
+        scope::{CommandRead, CommandWrite, OutputRead, ScriptRead},
     },
     audit::{self, EntryRow},
     commands::{self, Command, Operation},
-    devices,
+    devices, outputs, scripts,
 };
-use muster_model::{CommandId, DeviceId, TenantId, Timestamp};
+use muster_model::{CommandId, CommandKind, DeviceId, TenantId, Timestamp};
 use muster_storage::Tx;
 use serde::Deserialize;
 use uuid::Uuid;
@@ -41,6 +41,8 @@ use crate::{
 
 /// Entries of the device that are looked through for those of a command.
 const ENTRIES_LOOKED_AT: i64 = 500;
+/// Characters of what a command printed that its page shows.
+const PRINTED_CHARS: usize = 8192;
 /// Entries of its operation that a command's page shows.
 const ENTRIES_OF_OPERATION: i64 = 20;
 
@@ -49,6 +51,7 @@ pub fn router() -> Router<App> {
         .route("/commands", get(list))
         .route("/commands/{id}", get(show))
         .route("/commands/{id}/progress", get(progress))
+        .route("/commands/{id}/output", get(output))
         .route("/commands/{id}/cancel", post(cancel))
 }
 
@@ -203,6 +206,40 @@ pub struct Step {
     pub is_past: bool,
 }
 
+/// What a command printed or collected.
+#[derive(Debug)]
+pub enum Printed {
+    /// The beginning of it, and whether that is all.
+    Text { text: String, is_whole: bool },
+    /// Bytes of a compressed file.
+    File(usize),
+}
+
+impl Printed {
+    fn of(output: outputs::Output) -> Printed {
+        match output {
+            outputs::Output::Text(text) => {
+                let shown = text.char_indices().nth(PRINTED_CHARS).map(|(end, _)| end);
+                Printed::Text {
+                    text: text[..shown.unwrap_or(text.len())].to_owned(),
+                    is_whole: shown.is_none(),
+                }
+            }
+            outputs::Output::Gzip { bytes, .. } => Printed::File(bytes.len()),
+        }
+    }
+}
+
+/// The name of the signed script that a command runs.
+fn script_of(tx: &mut Tx, tenant: TenantId, command: &Command) -> Result<Option<String>, Problem> {
+    match CommandKind::parse(command.arguments.as_bytes()) {
+        Ok(CommandKind::RunScript { sha256, .. }) => Ok(scripts::get(tx, tenant, sha256.as_str())
+            .ok()
+            .map(|script| script.name.to_string())),
+        Ok(_) | Err(_) => Ok(None),
+    }
+}
+
 #[derive(Template)]
 #[template(path = "command.html")]
 pub struct CommandPage {
@@ -216,6 +253,9 @@ pub struct CommandPage {
     pub is_final: bool,
     pub steps: Vec<Step>,
     pub receipt: Option<Receipt>,
+    pub output: Option<Printed>,
+    /// What the people who signed it call the script that runs.
+    pub script: Option<String>,
     pub arguments: String,
     pub created_by: String,
     pub sequence: u64,
@@ -234,10 +274,10 @@ pub struct CommandPage {
 }
 
 async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
-    let permit = session.permit::<CommandRead>();
+    let permit = session.permit::<(CommandRead, OutputRead, ScriptRead)>();
     let (tenant, now) = (session.tenant(), app.clock.now());
     let id: CommandId = parse(&id)?;
-    let (command, name, operation, lines) = app
+    let (command, name, operation, lines, output, script) = app
         .db
         .read(permit.storage(), move |tx| {
             let command = commands::get(tx, tenant, id)?;
@@ -248,12 +288,16 @@ async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> R
             };
             let entries = entries_of(tx, tenant, &command)?;
             let lines = own_lines(tx, tenant, entries, now)?;
-            Ok::<_, Problem>((command, name, operation, lines))
+            let output = outputs::get(tx, tenant, id).ok().map(Printed::of);
+            let script = script_of(tx, tenant, &command)?;
+            Ok::<_, Problem>((command, name, operation, lines, output, script))
         })
         .await?;
     let title = format!("{} on {name}", kinds::label(&command.kind));
     let content = CommandPage {
         lines,
+        output,
+        script,
         device_name: name,
         approvals: given(operation.as_ref(), now),
         ..command_page(
@@ -264,6 +308,16 @@ async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> R
         )
     };
     page(&content)
+}
+
+async fn output(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
+    let permit = session.permit::<(CommandRead, OutputRead)>();
+    let (tenant, id): (_, CommandId) = (session.tenant(), parse(&id)?);
+    let output = app
+        .db
+        .read(permit.storage(), move |tx| outputs::get(tx, tenant, id))
+        .await?;
+    Ok(output.download(id)?)
 }
 
 /// Who approved it, and when.
@@ -310,6 +364,8 @@ fn command_page(
         id: command.id.to_string(),
         steps: steps(&command, operation, now),
         receipt: Receipt::of(&command, now),
+        output: None,
+        script: None,
         device_href: format!("/devices/{}", command.device),
         device_name: String::new(),
         state: ui::command(command.state),

@@ -14,7 +14,7 @@ use muster_control::{
     audit::{self, EntryRow, Head},
     commands, devices, policy,
 };
-use muster_model::{DeviceId, EntryId, PolicyId, TenantId, Timestamp, TokenId};
+use muster_model::{ClientId, DeviceId, EntryId, PolicyId, TenantId, Timestamp, TokenId};
 use muster_storage::Tx;
 use muster_trust::{
     checkpoint::Checkpoint,
@@ -31,14 +31,6 @@ use crate::{
     shell::{Refusal, Section, Shell, page},
     ui::{self, Badge, Tone, When},
 };
-
-/// Entries that one page looks at while it searches for an action.
-const SEARCHED: usize = 2000;
-const SEARCHED_PER_READ: usize = 500;
-/// Entries of several nodes are not exactly in the order of their times: so many places and so long around a moment are
-/// looked at as well.
-const OUT_OF_ORDER: i64 = 500;
-const CLOCKS_DIFFER: Duration = Duration::from_secs(300);
 
 pub fn router() -> Router<App> {
     Router::new()
@@ -124,6 +116,27 @@ const SENTENCES: &[(&str, &str)] = &[
     ("root.put_back", "Lost root documents put back"),
     ("root.refused", "Root document refused"),
     ("root.row_ignored", "Forged root document ignored"),
+    (
+        "security.archive_conflict",
+        "Alert: the archive holds another history of the log",
+    ),
+    (
+        "security.entry_lost",
+        "Alert: entries were removed before they had a place in the log",
+    ),
+    (
+        "security.head_refused",
+        "Alert: the stored log went back, or was forged",
+    ),
+    ("security.log_stalled", "Alert: entries get no place in the log"),
+    (
+        "security.split_view",
+        "Alert: a device holds another history of the log",
+    ),
+    (
+        "security.witness_conflict",
+        "Alert: a witness has seen another history of the log",
+    ),
     (
         "security.mass_command",
         "Alert: an unusual command for many devices is held",
@@ -358,15 +371,30 @@ impl Wanted {
         self.action.is_empty() && self.actor.is_empty() && self.since.is_none() && self.until.is_none()
     }
 
-    fn fits(&self, row: &EntryRow) -> bool {
-        // What somebody made unreadable must not vanish from the list.
-        let Ok(entry) = row.entry() else {
-            return self.is_all();
+    /// As the log searches. What is whole, an action that is known or an id, goes along its index.
+    fn search(&self) -> audit::Search {
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let is_action = SENTENCES.iter().any(|(action, _)| *action == self.action);
+        let is_actor = self.actor.parse::<ClientId>().is_ok() || self.actor.parse::<DeviceId>().is_ok();
+        let (action, action_contains) = match is_action {
+            true => (given(&self.action), None),
+            false => (None, given(&self.action)),
         };
-        entry.action.contains(&self.action)
-            && entry.actor.id.contains(&self.actor)
-            && self.since.is_none_or(|since| entry.at >= since)
-            && self.until.is_none_or(|until| entry.at <= until)
+        let (actor, actor_contains) = match is_actor {
+            true => (given(&self.actor), None),
+            false => (None, given(&self.actor)),
+        };
+        audit::Search {
+            object: given(&self.object),
+            action,
+            action_contains,
+            actor,
+            actor_contains,
+            since: self.since,
+            // What happened at the last moment is meant as well.
+            until: self.until.map(|until| until.plus(Duration::from_micros(1))),
+            ..audit::Search::default()
+        }
     }
 }
 
@@ -457,69 +485,20 @@ fn find(
     wanted: &Wanted,
     before: i64,
 ) -> Result<(Vec<EntryRow>, Option<u64>, bool), Problem> {
-    let step = if wanted.is_all() { ROWS } else { SEARCHED_PER_READ };
-    let mut before = match wanted.until {
-        Some(until) => before.min(place_after(tx, tenant, until)?.saturating_add(OUT_OF_ORDER)),
-        None => before,
-    };
-    let (mut found, mut looked_at) = (Vec::new(), 0);
-    loop {
-        let read = if wanted.object.is_empty() {
-            audit::newest_entries(tx, tenant, before, rows(step))?
-        } else {
-            audit::entries_of(tx, tenant, &wanted.object, before, rows(step))?
+    // What somebody made unreadable must not vanish from the list, and fits no search.
+    if wanted.is_all() {
+        let read = match wanted.object.is_empty() {
+            true => audit::newest_entries(tx, tenant, before, rows(ROWS))?,
+            false => audit::entries_of(tx, tenant, &wanted.object, before, rows(ROWS))?,
         };
-        let (count, mut last) = (read.len(), None);
-        let is_before_all = read.last().is_some_and(|row| is_long_before(row, wanted.since));
-        for row in read {
-            last = Some(row.place);
-            if wanted.fits(&row) {
-                found.push(row);
-            }
-            if found.len() == ROWS {
-                return Ok((found, last, false));
-            }
-        }
-        looked_at += count;
-        match last.map(|last| i64::try_from(last).unwrap_or(i64::MAX)) {
-            _ if is_before_all => return Ok((found, None, false)),
-            Some(last) if count == step && looked_at < SEARCHED => before = last,
-            Some(last) if count == step => return Ok((found, u64::try_from(last).ok(), true)),
-            _ => return Ok((found, None, false)),
-        }
+        let last = read.last().map(|row| row.place).filter(|_| read.len() == ROWS);
+        return Ok((read, last, false));
     }
-}
-
-/// Whether an entry is so much older than the search that nothing before it can belong to it.
-fn is_long_before(row: &EntryRow, since: Option<Timestamp>) -> bool {
-    let Some(since) = since else { return false };
-    row.entry()
-        .is_ok_and(|entry| entry.at.plus(CLOCKS_DIFFER) < since)
-}
-
-/// The place behind the last entry that was written at a moment, found by halving: entries stand nearly in the order of
-/// their times.
-fn place_after(tx: &mut Tx, tenant: TenantId, at: Timestamp) -> Result<i64, Problem> {
-    let newest = audit::newest_entries(tx, tenant, i64::MAX, 1)?;
-    let (mut low, mut high) = (
-        0,
-        newest.first().map_or(0, |row| {
-            i64::try_from(row.place).unwrap_or(i64::MAX).saturating_add(1)
-        }),
-    );
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let entry = audit::newest_entries(tx, tenant, middle.saturating_add(1), 1)?;
-        let is_later = entry
-            .first()
-            .is_some_and(|row| row.entry().is_ok_and(|entry| entry.at > at));
-        if is_later {
-            high = middle;
-        } else {
-            low = middle + 1;
-        }
-    }
-    Ok(low)
+    let after = (before != i64::MAX).then_some(before);
+    let found = audit::search(tx, tenant, &wanted.search(), after, true, ROWS)?;
+    let is_cut = found.next.is_some() && found.rows.len() < ROWS;
+    let next = found.next.and_then(|next| u64::try_from(next).ok());
+    Ok((found.rows.into_iter().map(|(row, _)| row).collect(), next, is_cut))
 }
 
 /// A step of the check, and how it came out.

@@ -7,6 +7,7 @@ use muster_control::{
     access::{Author, Passkey, passkeys_of, problem::Problem},
     commands::{self, Operation, OperationState},
     devices,
+    secrets::TenantKeys,
 };
 use muster_model::{TenantId, Timestamp};
 use muster_storage::Tx;
@@ -30,7 +31,8 @@ const NAMED: usize = 10;
 pub struct Viewer<'a> {
     pub tenant: TenantId,
     pub author: &'a Author,
-    pub root: &'a RootDocument,
+    pub keys: &'a TenantKeys,
+    pub lists: &'a commands::Lists,
     pub now: Timestamp,
 }
 
@@ -52,6 +54,8 @@ pub struct Card {
     pub reason: String,
     /// Why it is held or waits, or how it ended.
     pub because: Option<String>,
+    /// Why nobody should sign it: it is not what was asked for.
+    pub edited: Option<&'static str>,
     pub next: Option<When>,
     pub consent: Option<Consent>,
     pub can_approve: bool,
@@ -79,6 +83,8 @@ pub struct Whose {
 #[derive(Debug)]
 pub struct Consent {
     pub per_hour: u32,
+    /// Whether devices begin one after the other; a policy's change is for no device.
+    pub is_paced: bool,
     pub first: When,
     pub last: When,
     /// Whether the last begins later than the first.
@@ -110,7 +116,13 @@ impl Card {
     pub fn of(tx: &mut Tx, viewer: &Viewer<'_>, operation: Operation) -> Result<Card, Problem> {
         let now = viewer.now;
         let whose = whose(tx, viewer.tenant, &operation)?;
+        let waits = operation.state == OperationState::AwaitingApproval;
         let statement = operation.batch.as_ref().map(commands::statement_of).transpose()?;
+        // Whoever writes into the database must not choose what people read while they sign something else.
+        let edited = match waits && statement.is_some() {
+            true => viewer.lists.asked(tx, viewer.keys, &operation)?.err(),
+            false => None,
+        };
         let fleet = match &statement {
             Some(statement) => statement.fleet,
             None => devices::active_count(tx, viewer.tenant)?,
@@ -120,10 +132,7 @@ impl Card {
             None => None,
         };
         let is_own = operation.created_by == viewer.author.text();
-        let (waits, held) = (
-            operation.state == OperationState::AwaitingApproval,
-            operation.state == OperationState::Held,
-        );
+        let held = operation.state == OperationState::Held;
         Ok(Card {
             id: operation.id.to_string(),
             title: kinds::words(&operation.kind),
@@ -142,11 +151,12 @@ impl Card {
                 .unwrap_or_default(),
             // What is missing is said by the document as it is now.
             because: operation.because.filter(|_| !waits),
+            edited,
             next: operation
                 .next_at
                 .filter(|next| *next > now)
                 .map(|next| When::new(next, now)),
-            can_approve: waits,
+            can_approve: waits && edited.is_none(),
             can_reject: waits || held,
             can_release: held && !is_own,
             can_cancel: waits || held || operation.state == OperationState::Running,
@@ -236,7 +246,7 @@ impl Consent {
         let Some(batch) = &operation.batch else {
             return Err(Problem::internal("a statement without its batch"));
         };
-        let (_, threshold) = viewer.root.role(Role::Approver);
+        let (_, threshold) = viewer.keys.root.role(Role::Approver);
         let people: BTreeSet<&str> = batch.given.iter().map(|given| given.person.as_str()).collect();
         let missing = threshold.saturating_sub(u32::try_from(people.len()).unwrap_or(u32::MAX));
         let account = viewer.author.actor.id.as_str();
@@ -244,6 +254,7 @@ impl Consent {
         let challenge = sha256(&batch.approved().to_sign());
         Ok(Consent {
             per_hour: statement.per_hour,
+            is_paced: statement.kind.is_for_devices(),
             first: When::new(statement.not_before, viewer.now),
             last: When::new(statement.slot(statement.count.saturating_sub(1)), viewer.now),
             takes_hours: statement.count > u64::from(statement.per_hour),
@@ -261,7 +272,7 @@ impl Consent {
             },
             nobody: threshold == 0,
             by_passkey: by_passkey(
-                viewer.root,
+                &viewer.keys.root,
                 &passkeys,
                 statement.requested_by == account_of(account),
                 challenge.as_bytes(),

@@ -265,7 +265,7 @@ async fn show(
     let id: Uuid = parse(&id)?;
     let first = query.after.map_or(0, |after| after.saturating_add(1));
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
-    let author = permit.author().clone();
+    let (author, shared) = (permit.author().clone(), app.clone());
     let named = session.clone();
     let content = app
         .db
@@ -281,7 +281,8 @@ async fn show(
             let viewer = Viewer {
                 tenant,
                 author: &author,
-                root: &keys.root,
+                keys: &keys,
+                lists: &shared.lists,
                 now,
             };
             Ok::<_, Problem>(OperationPage {
@@ -421,11 +422,11 @@ async fn approve(app: &App, sent: &Sent, id: Uuid) -> Result<(), Refusal> {
         })
         .await?;
     let approval = approval_of(&sent.fields, &passkeys)?;
-    audit::commit(app, permit.author(), move |tx| {
+    let approved = audit::commit(app, permit.author(), move |tx| {
         commands::approve(tx, id, approval.clone()).map(drop)
     })
-    .await?;
-    Ok(())
+    .await;
+    Ok(commands::if_edited(app, permit.tenant(), id, approved).await?)
 }
 
 fn approval_of(fields: &Fields, passkeys: &[access::Passkey]) -> Result<Approval, Refusal> {

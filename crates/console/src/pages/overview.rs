@@ -420,7 +420,8 @@ fn root_need(app: &App, tenant: TenantId) -> Result<Option<Need>, Problem> {
 
 /// What devices and witnesses say of the log.
 fn log_needs(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<Need>, Problem> {
-    let (views, mut needs) = (audit::split_views(tx, tenant)?, Vec::new());
+    let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+    let (views, mut needs) = (audit::split_views(tx, &keys)?, Vec::new());
     if !views.is_empty() {
         let mut examples = Vec::new();
         for view in views.iter().take(EXAMPLES) {
@@ -439,7 +440,6 @@ fn log_needs(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result
             action: "Look",
         });
     }
-    let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     if audit::unpublished(tx, tenant, &keys.root, now)?.is_some() {
         needs.push(Need {
             tone: Tone::Warn,

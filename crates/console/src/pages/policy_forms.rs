@@ -280,6 +280,7 @@ async fn activate(State(app): State<App>, At(id): At<String>, sent: Sent) -> Res
     let version: Option<VersionLabel> = sent.fields.parsed("version")?;
     let version = version.ok_or_else(|| INVALID.detail("Choose the version to activate."))?;
     let order = order(&sent)?;
+    let target = order.target.clone();
     let prepared = app
         .db
         .read(permit.storage(), move |tx| rollout::prepare(tx, tenant, order))
@@ -299,6 +300,13 @@ async fn activate(State(app): State<App>, At(id): At<String>, sent: Sent) -> Res
             Ok(see_other(&format!("/rollouts/{}?notice=activated", rollout.id)))
         }
         Err(problem) => {
+            let wanted = rollout::WantedChange::Activate(id.clone(), version.clone(), target);
+            if let Some(operation) = rollout::ask_people(&app, permit.author(), &problem, wanted).await? {
+                return Ok(see_other(&format!(
+                    "/operations/{}?notice=people-asked",
+                    operation.id
+                )));
+            }
             note_tampering(&app, permit.author(), &problem, id, version).await?;
             Err(Refusal(problem))
         }

@@ -664,8 +664,8 @@ async fn change(
         "rollback" => ("rollout-rolled-back", Some(RolloutEvent::RollBack)),
         _ => return Err(Refusal(NOT_FOUND.detail("There is nothing at this address."))),
     };
-    let shown = match undoing {
-        Some(event) => undo(&app, permit.author(), id, event).await?,
+    let page = match undoing {
+        Some(event) => undo(&app, permit.author(), id, (event, notice)).await?,
         None => {
             let settings = app.settings.clone();
             audit::commit(&app, permit.author(), move |tx| {
@@ -675,17 +675,23 @@ async fn change(
                     "resume" => rollout::resume(tx, rollout),
                     _ => rollout::promote(tx, &settings, rollout),
                 };
-                changed.map(|rollout| rollout.id)
+                changed.map(|rollout| format!("/rollouts/{}?notice={notice}", rollout.id))
             })
             .await?
         }
     };
     after_change(&app, tenant).await?;
-    Ok(see_other(&format!("/rollouts/{shown}?notice={notice}")))
+    Ok(see_other(&page))
 }
 
-/// Undoes a rollout; answers the rollout to look at now.
-async fn undo(app: &App, author: &Author, id: RolloutId, event: RolloutEvent) -> Result<RolloutId, Refusal> {
+/// Undoes a rollout; answers the page to look at now: of the rollout that brings the earlier version back, or of the
+/// operation by which people must approve it.
+async fn undo(
+    app: &App,
+    author: &Author,
+    id: RolloutId,
+    (event, notice): (RolloutEvent, &str),
+) -> Result<String, Refusal> {
     let tenant = author.tenant;
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let settings = app.settings.clone();
@@ -693,8 +699,19 @@ async fn undo(app: &App, author: &Author, id: RolloutId, event: RolloutEvent) ->
         let rollout = rollout::get(tx, tenant, id)?;
         rollout::undo(tx, &keys, &settings, rollout, event, None)
     })
-    .await?;
-    Ok(undone.replacement.map_or(id, |replacement| replacement.id))
+    .await;
+    match undone {
+        Ok(undone) => {
+            let shown = undone.replacement.map_or(id, |replacement| replacement.id);
+            Ok(format!("/rollouts/{shown}?notice={notice}"))
+        }
+        Err(problem) => {
+            match rollout::ask_people(app, author, &problem, rollout::WantedChange::Undo(id)).await? {
+                Some(operation) => Ok(format!("/operations/{}?notice=people-asked", operation.id)),
+                None => Err(Refusal(problem)),
+            }
+        }
+    }
 }
 
 /// This node tells devices at once; other nodes and the wake-ups follow the log.

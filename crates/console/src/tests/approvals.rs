@@ -140,7 +140,16 @@ async fn m6_what_is_unusual_is_held_and_released_by_somebody_else() {
     );
     let refused = scene.post(&format!("{path}/release"), &[]).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
-    scene.cookie = scene.sign_in("ada").await;
+    // Whoever makes up a second person is no second person.
+    scene.cookie = scene.sign_in("eve").await;
+    let refused = scene.post(&format!("{path}/release"), &[]).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(
+        refused.body.contains("signed in by the same account"),
+        "{}",
+        refused.body
+    );
+    scene.cookie = scene.sign_in_through_another("ada").await;
     let inbox = scene.page("/approvals").await;
     assert!(
         inbox.contains("103 of 103 devices") && !inbox.contains("of the first"),
@@ -176,7 +185,7 @@ async fn m6_what_is_unusual_is_held_and_released_by_somebody_else() {
 }
 
 #[tokio::test]
-async fn m9_every_page_says_that_commands_are_halted_until_it_is_lifted() {
+async fn m7_every_page_says_that_commands_are_halted_until_it_is_lifted() {
     let scene = Scene::new().await;
     assert!(scene.page("/halt").await.contains("Stop the delivery now?"));
     let halted = scene.post("/halt", &[("reason", "an odd wipe")]).await;

@@ -50,23 +50,50 @@ pub struct Client {
     pub disabled_at: Option<Timestamp>,
 }
 
+fn text_of(actor: &Actor) -> String {
+    let kind = match actor.kind {
+        ActorKind::Client => "client",
+        ActorKind::User => "user",
+        ActorKind::Device => "device",
+        ActorKind::System => "system",
+    };
+    format!("{kind}:{}", actor.id)
+}
+
+/// The actor that [`Author::text`] wrote; the control plane itself where it is none.
+fn actor_of(text: &str) -> Actor {
+    let (kind, id) = text.split_once(':').unwrap_or(("system", text));
+    let kind = match kind {
+        "client" => ActorKind::Client,
+        "user" => ActorKind::User,
+        "device" => ActorKind::Device,
+        _ => ActorKind::System,
+    };
+    Actor {
+        kind,
+        id: id.to_owned(),
+    }
+}
+
 /// Who acts, in which tenant. Every log entry names one.
 #[derive(Debug, Clone)]
 pub struct Author {
     pub tenant: TenantId,
     pub actor: Actor,
+    /// Of a person who is signed in: the account that vouches for that.
+    pub voucher: Option<Actor>,
 }
 
 impl Author {
     /// The text that tables keep of who acted: kind and id.
     pub fn text(&self) -> String {
-        let kind = match self.actor.kind {
-            ActorKind::Client => "client",
-            ActorKind::User => "user",
-            ActorKind::Device => "device",
-            ActorKind::System => "system",
-        };
-        format!("{kind}:{}", self.actor.id)
+        text_of(&self.actor)
+    }
+
+    /// The account behind what is done: the voucher's where there is one. What one account does through several people
+    /// that it signed in, one account does.
+    pub fn account(&self) -> String {
+        text_of(self.voucher.as_ref().unwrap_or(&self.actor))
     }
 
     /// The control plane itself: reconcilers and the first run.
@@ -77,6 +104,7 @@ impl Author {
                 kind: ActorKind::System,
                 id: "muster".to_owned(),
             },
+            voucher: None,
         }
     }
 
@@ -88,6 +116,7 @@ impl Author {
                 kind: ActorKind::Device,
                 id: device.to_string(),
             },
+            voucher: None,
         }
     }
 }
@@ -182,6 +211,7 @@ pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller, Prob
             kind: ActorKind::Client,
             id: client.id.to_string(),
         },
+        voucher: None,
     };
     Ok(Caller {
         author,
@@ -292,19 +322,25 @@ pub(crate) fn insert_client(
 /// How long after its tenant the first account may have been made.
 const FIRST_RUN: Duration = Duration::from_secs(300);
 
-/// Since when an account acts; nothing for the account of the tenant's first run, which is as old as the tenant, and for
-/// what is no account.
-pub fn account_since(tx: &mut Tx, tenant: TenantId, actor: &str) -> Result<Option<Timestamp>, Problem> {
-    let Ok(id) = actor.parse::<ClientId>() else {
-        return Ok(None);
-    };
-    let Some(client) = store::client(tx, id)?.filter(|client| client.tenant == tenant) else {
-        return Ok(None);
+/// Since when an account or a person acts; nothing for those of the tenant's first run, which are as old as the tenant, and for
+/// the control plane itself.
+pub fn account_since(tx: &mut Tx, tenant: TenantId, actor: &Actor) -> Result<Option<Timestamp>, Problem> {
+    let since = match actor.kind {
+        ActorKind::Client => {
+            let id = actor.id.parse::<ClientId>().ok();
+            let client = id.map(|id| store::client(tx, id)).transpose()?.flatten();
+            match client.filter(|client| client.tenant == tenant) {
+                // Only the first client of a tenant is made with it; another of its hour is another account.
+                Some(client) if client.name != FIRST_CLIENT => return Ok(Some(client.created_at)),
+                client => client.map(|client| client.created_at),
+            }
+        }
+        ActorKind::User => store::person_since(tx, tenant, &actor.id)?,
+        ActorKind::Device | ActorKind::System => None,
     };
     let begun = store::tenant_since(tx, tenant)?;
-    let is_first =
-        client.name == FIRST_CLIENT && begun.is_some_and(|begun| client.created_at <= begun.plus(FIRST_RUN));
-    Ok((!is_first).then_some(client.created_at))
+    let is_first = |since: &Timestamp| begun.is_some_and(|begun| *since <= begun.plus(FIRST_RUN));
+    Ok(since.filter(|since| !is_first(since)))
 }
 
 /// Removes what has expired: sessions, sign-in links, old idempotency keys. A reconciler's step.

@@ -63,6 +63,7 @@ problems! {
     ATTESTATION_REQUIRED = "attestation_required", 403, "The tenant asks for hardware attestation";
     APPROVER_REFUSED = "approver_refused", 403, "The approval does not count";
     ACCOUNT_TOO_NEW = "account_too_new", 403, "The account is too new for this";
+    APPROVAL_REQUIRED = "approval_required", 403, "People must approve this first";
     ENROLLMENT_NOT_ALLOWED = "enrollment_not_allowed", 403, "The tenant does not take this device";
     ENROLLMENT_LIMIT = "enrollment_limit", 403, "No more devices may enroll";
     CHALLENGE_INVALID = "challenge_invalid", 401, "The enrollment challenge is not valid";
@@ -73,6 +74,7 @@ problems! {
     SCRIPT_LIMIT = "script_limit", 409, "The tenant has as many scripts as it may have";
     NAME_TAKEN = "name_taken", 409, "The name is taken";
     VERSION_EXISTS = "version_exists", 409, "The version exists with other content";
+    ROW_EDITED = "row_edited", 409, "What is stored is not what was asked for";
     BUNDLE_CHANGED = "bundle_changed", 409, "The stored bundle is not the one that was signed";
     ILLEGAL_STATE = "illegal_state", 409, "The state does not allow this";
     PLAN_CHANGED = "plan_changed", 409, "The plan is no longer what applying it would do";
@@ -95,6 +97,7 @@ problems! {
     DELETION_BUDGET_EXCEEDED = "deletion_budget_exceeded", 422, "The plan deletes more than the budget allows";
     ROOT_REFUSED = "root_refused", 422, "The root document is not one that devices would follow";
     BUNDLE_REFUSED = "bundle_refused", 422, "The bundle is not one that devices would take";
+    OVER_BUDGET = "over_budget", 429, "The root document's budget is used up";
     RATE_LIMITED = "rate_limited", 429, "Too many requests";
     INTERNAL = "internal", 500, "Something broke on our side";
     UNAVAILABLE = "unavailable", 503, "The service cannot answer now";

@@ -16,13 +16,15 @@ use subtle::ConstantTimeEq;
 
 use super::{
     Author, Permit,
-    problem::{CSRF, Problem, UNAUTHENTICATED},
+    problem::{CSRF, INVALID, Problem, UNAUTHENTICATED},
     store,
 };
 use crate::{App, audit, clock};
 
 /// The name of the session cookie; the prefix binds it to this origin (RFC 6265bis).
 pub const SESSION_COOKIE: &str = "__Host-muster";
+/// People of one tenant that are remembered.
+const PEOPLE_MAX: u64 = 10_000;
 const SIGNIN_LINK_MINUTES: u64 = 60;
 const SESSION_HOURS_MAX: u64 = 8;
 const SESSION_IDLE_MINUTES_MAX: u64 = 15;
@@ -97,6 +99,7 @@ impl FromRequestParts<App> for PagePermit {
                     kind: ActorKind::User,
                     id: row.actor,
                 },
+                voucher: Some(super::actor_of(&row.made_by)),
             },
             csrf,
         })
@@ -118,7 +121,11 @@ pub async fn create_signin_link(
         .now()
         .plus(Duration::from_secs(SIGNIN_LINK_MINUTES * 60));
     audit::commit(app, author, move |tx| {
-        store::insert_signin(tx, tenant, hash.as_bytes(), &person, expires_at)?;
+        let (made_by, at) = (tx.account(), tx.at());
+        if store::note_person(tx, tenant, &person, at)? > PEOPLE_MAX {
+            return Err(INVALID.detail("More than 10,000 people were signed in to this tenant by links."));
+        }
+        store::insert_signin(tx, tenant, hash.as_bytes(), (&person, &made_by), expires_at)?;
         tx.record(
             "signin.link_created",
             ("user", person.clone()),
@@ -138,7 +145,7 @@ pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
         Ok(store::use_signin(tx, link.as_bytes(), now)?)
     })
     .await?;
-    let (tenant, person) = used.ok_or_else(|| {
+    let (tenant, person, made_by) = used.ok_or_else(|| {
         UNAUTHENTICATED.detail("The link was used or has expired. `muster console-link` makes a new one.")
     })?;
     let secret = clock::random_secret();
@@ -149,11 +156,12 @@ pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
             kind: ActorKind::User,
             id: person.clone(),
         },
+        voucher: Some(super::actor_of(&made_by)),
     };
     audit::commit(app, &author, move |tx| {
         let at = tx.at();
         let until = at.plus(Duration::from_secs(SESSION_HOURS_MAX * 3600));
-        store::insert_session(tx, tenant, hash.as_bytes(), &person, at, until)?;
+        store::insert_session(tx, tenant, hash.as_bytes(), (&person, &made_by), at, until)?;
         tx.record("session.started", ("user", person.clone()), serde_json::json!({}))?;
         Ok(())
     })

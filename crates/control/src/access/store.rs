@@ -27,12 +27,17 @@ statements! {
         WHERE tenant_id = $1 AND client_id <> $2 AND disabled_at IS NULL AND scopes = $3";
     HOLD_ADMINISTRATORS = "UPDATE access_client SET disabled_at = NULL \
         WHERE tenant_id = $1 AND disabled_at IS NULL AND scopes = $2";
-    INSERT_SIGNIN = "INSERT INTO access_signin (tenant_id, token_sha256, actor, expires_at) VALUES ($1, $2, $3, $4)";
+    INSERT_SIGNIN = "INSERT INTO access_signin (tenant_id, token_sha256, actor, made_by, expires_at) \
+        VALUES ($1, $2, $3, $4, $5)";
+    PEOPLE = "SELECT COUNT(*) FROM access_person WHERE tenant_id = $1";
+    NOTE_PERSON = "INSERT INTO access_person (tenant_id, person, since) VALUES ($1, $2, $3) \
+        ON CONFLICT (tenant_id, person) DO NOTHING";
+    PERSON_SINCE = "SELECT since FROM access_person WHERE tenant_id = $1 AND person = $2";
     USE_SIGNIN = "UPDATE access_signin SET used_at = $2 \
-        WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > $2 RETURNING tenant_id, actor";
-    INSERT_SESSION = "INSERT INTO access_session (tenant_id, session_sha256, actor, created_at, seen_at, expires_at) \
-        VALUES ($1, $2, $3, $4, $4, $5)";
-    SESSION = "SELECT tenant_id, actor, seen_at, expires_at FROM access_session WHERE session_sha256 = $1";
+        WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > $2 RETURNING tenant_id, actor, made_by";
+    INSERT_SESSION = "INSERT INTO access_session (tenant_id, session_sha256, actor, made_by, created_at, seen_at, \
+        expires_at) VALUES ($1, $2, $3, $4, $5, $5, $6)";
+    SESSION = "SELECT tenant_id, actor, made_by, seen_at, expires_at FROM access_session WHERE session_sha256 = $1";
     TOUCH_SESSION = "UPDATE access_session SET seen_at = $2 WHERE session_sha256 = $1";
     DELETE_SESSION = "DELETE FROM access_session WHERE session_sha256 = $1";
     FORGET_SESSIONS = "DELETE FROM access_session WHERE expires_at < $1";
@@ -135,24 +140,36 @@ pub fn insert_signin(
     tx: &mut Tx,
     tenant: TenantId,
     sha256: &[u8],
-    actor: &str,
+    (actor, made_by): (&str, &str),
     expires_at: Timestamp,
 ) -> Result<(), StorageError> {
     tx.execute(
         &INSERT_SIGNIN,
-        &[&tenant.uuid(), &sha256, &actor, &expires_at.as_micros()],
+        &[&tenant.uuid(), &sha256, &actor, &made_by, &expires_at.as_micros()],
     )
     .map(drop)
 }
 
-/// Marks a one-time link as used; `None` when it was used, has expired or never was.
+/// Remembers a person from now on, if they are not known; answers how many are known.
+pub fn note_person(tx: &mut Tx, tenant: TenantId, person: &str, now: Timestamp) -> Result<u64, StorageError> {
+    tx.execute(&NOTE_PERSON, &[&tenant.uuid(), &person, &now.as_micros()])?;
+    tx.query_one(&PEOPLE, &[&tenant.uuid()], |row| row.get(0))
+}
+
+pub fn person_since(tx: &mut Tx, tenant: TenantId, person: &str) -> Result<Option<Timestamp>, StorageError> {
+    tx.query_opt(&PERSON_SINCE, &[&tenant.uuid(), &person], |row| {
+        Ok(Timestamp::from_micros(row.get(0)?))
+    })
+}
+
+/// Marks a one-time link as used, and answers whom it signs in and who made it; `None` when it was used, has expired or never was.
 pub fn use_signin(
     tx: &mut Tx,
     sha256: &[u8],
     now: Timestamp,
-) -> Result<Option<(TenantId, String)>, StorageError> {
+) -> Result<Option<(TenantId, String, String)>, StorageError> {
     tx.query_opt(&USE_SIGNIN, &[&sha256, &now.as_micros()], |row| {
-        Ok((TenantId::from_uuid(row.get(0)?), row.get(1)?))
+        Ok((TenantId::from_uuid(row.get(0)?), row.get(1)?, row.get(2)?))
     })
 }
 
@@ -160,7 +177,7 @@ pub fn insert_session(
     tx: &mut Tx,
     tenant: TenantId,
     sha256: &[u8],
-    actor: &str,
+    (actor, made_by): (&str, &str),
     now: Timestamp,
     expires_at: Timestamp,
 ) -> Result<(), StorageError> {
@@ -170,6 +187,7 @@ pub fn insert_session(
             &tenant.uuid(),
             &sha256,
             &actor,
+            &made_by,
             &now.as_micros(),
             &expires_at.as_micros(),
         ],
@@ -181,6 +199,8 @@ pub fn insert_session(
 pub struct SessionRow {
     pub tenant: TenantId,
     pub actor: String,
+    /// The account that made the sign-in link: kind and id.
+    pub made_by: String,
     pub seen_at: Timestamp,
     pub expires_at: Timestamp,
 }
@@ -190,8 +210,9 @@ pub fn session(tx: &mut Tx, sha256: &[u8]) -> Result<Option<SessionRow>, Storage
         Ok(SessionRow {
             tenant: TenantId::from_uuid(row.get(0)?),
             actor: row.get(1)?,
-            seen_at: Timestamp::from_micros(row.get(2)?),
-            expires_at: Timestamp::from_micros(row.get(3)?),
+            made_by: row.get(2)?,
+            seen_at: Timestamp::from_micros(row.get(3)?),
+            expires_at: Timestamp::from_micros(row.get(4)?),
         })
     })
 }

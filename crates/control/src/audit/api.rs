@@ -263,6 +263,8 @@ async fn entries(
         action: query.action,
         since: query.since,
         until: query.until,
+        action_contains: None,
+        actor_contains: None,
     };
     if let Some(format) = query.format {
         let found = app

@@ -138,7 +138,11 @@ pub fn security_event(app: &App, event: &SecurityEvent) {
 pub(super) fn of_entry(entry: &LogEntry) -> Option<SecurityEvent> {
     let (noun, verb) = entry.action.split_once('.').unwrap_or((&entry.action, ""));
     let priority = match (noun, verb) {
-        ("security", "split_view" | "witness_conflict" | "archive_conflict") => Priority::Critical,
+        (
+            "security",
+            "split_view" | "witness_conflict" | "archive_conflict" | "head_refused" | "entry_lost"
+            | "log_stalled" | "row_edited",
+        ) => Priority::Critical,
         (_, "bundle_tampered") => Priority::Critical,
         ("security", _) | ("root", _) => Priority::Warning,
         ("commands", "halted" | "halt_lifted") | ("operation", "stopped") => Priority::Warning,
@@ -158,6 +162,24 @@ pub(super) fn of_entry(entry: &LogEntry) -> Option<SecurityEvent> {
         entry: Some(entry.id.to_string()),
         detail: entry.detail.clone(),
     })
+}
+
+/// The event of an alarm about the log that could not be entered into it.
+pub(super) fn without_entry(tenant: TenantId, action: &str, detail: serde_json::Value) -> SecurityEvent {
+    SecurityEvent {
+        event: action.to_owned(),
+        priority: Priority::Critical,
+        tenant,
+        actor_kind: "system".to_owned(),
+        actor: "muster".to_owned(),
+        object_kind: "log".to_owned(),
+        object: tenant.to_string(),
+        entry: None,
+        detail: match detail {
+            serde_json::Value::Object(detail) => detail,
+            _ => serde_json::Map::new(),
+        },
+    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,25 @@
 //! Following the log: every node reads what was committed and keeps its memory by it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use muster_model::{EntryId, TenantId};
 use muster_storage::{Engine, Scope};
 use muster_trust::entry::LogEntry;
 
 use super::{
-    proofs,
+    anchor::Refused,
+    proofs, raise_alarm,
     store::{self, WaitingRow},
     witnesses,
 };
-use crate::{App, access::problem::Problem};
+use crate::{
+    App,
+    access::problem::Problem,
+    secrets::{self, TenantKeys},
+};
 
 /// Entries that one step reads of one tenant.
 const STEP_ENTRIES: i64 = 1000;
@@ -88,8 +96,10 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
         .map(|(tenant, _, note)| (tenant, note))
         .collect();
     let mut unpublished_most = 0;
+    let mut headless = app.heads.anchors.tenants();
     for tree in trees {
         let (tenant, size) = (tree.tenant, tree.size);
+        headless.retain(|known| *known != tenant);
         let keys = match app.keys.tenant(tenant) {
             Ok(keys) => keys,
             Err(error) => {
@@ -98,7 +108,14 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
                 continue;
             }
         };
-        app.heads.learn(&keys.root, tree.note, cosigned.remove(&tenant));
+        if !is_learned(app, &keys, &tree.note, cosigned.remove(&tenant)).await? {
+            followed.news.incomplete = true;
+            if !followed.started {
+                // What happened before this step is read from the tables, also where the head is believed later only.
+                followed.read.entry(tenant).or_insert(size);
+            }
+            continue;
+        }
         let shown = proofs::head(app, tenant).map_or(0, |head| head.size);
         unpublished_most = unpublished_most.max(size.saturating_sub(shown));
         publish(followed, tenant, shown);
@@ -106,7 +123,8 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
             .read
             .entry(tenant)
             .or_insert(if followed.started { 0 } else { size });
-        let mut next = from;
+        // After a restore a log may begin anew below what was read.
+        let mut next = from.min(size);
         while next < size {
             let mut rows = app
                 .db
@@ -117,6 +135,7 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
             // What got its place since the head was read is for the next step: a device that is called for a command must
             // find it under the head that this node has.
             rows.retain(|row| row.place < size);
+            app.own_entries.placed(rows.iter().map(|row| row.id));
             let Some(last) = rows.last() else {
                 followed.news.incomplete = true;
                 break;
@@ -141,11 +160,50 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
             followed.read.insert(tenant, next);
         }
     }
+    for tenant in headless {
+        followed.news.incomplete = true;
+        tell_refused(app, tenant, Refused::Missing).await;
+    }
     app.log_metrics
         .unpublished
         .set(i64::try_from(unpublished_most).unwrap_or(i64::MAX));
     followed.started = true;
     Ok(std::mem::take(&mut followed.news))
+}
+
+/// Learns the stored head of a log; answers whether it is believed.
+async fn is_learned(
+    app: &App,
+    keys: &Arc<TenantKeys>,
+    note: &str,
+    cosigned: Option<String>,
+) -> Result<bool, Problem> {
+    let tenant = keys.tenant;
+    let mut learned = proofs::learn(app, keys, note, cosigned.clone()).await?;
+    // Another node may sign with a key whose root document this one has not heard of.
+    if learned == Err(Refused::NotSigned) && secrets::follow_roots(app, tenant).await? {
+        let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+        learned = proofs::learn(app, &keys, note, cosigned).await?;
+    }
+    match learned {
+        Ok(()) => Ok(true),
+        Err(refused) => {
+            tell_refused(app, tenant, refused).await;
+            Ok(false)
+        }
+    }
+}
+
+/// Says once an hour that the stored head of a log is not believed.
+async fn tell_refused(app: &App, tenant: TenantId, refused: Refused) {
+    app.log_metrics.heads_refused.inc();
+    if !app.heads.may_alarm(tenant, refused.code()) {
+        return;
+    }
+    tracing::error!(%tenant, code = refused.code(),
+        "THE STORED LOG WAS CHANGED: {}; this node keeps to what it knows. Run `muster log verify`", refused.why());
+    let detail = serde_json::json!({"code": refused.code()});
+    raise_alarm(app, tenant, "security.head_refused", detail).await;
 }
 
 /// Keeps an entry until devices are shown it.

@@ -20,10 +20,16 @@ pub struct LogMetrics {
     pub(super) unpublished: Gauge,
     /// Reports of devices that proved a split view.
     pub(super) split_views: Counter,
+    /// Looks at a stored head that this node does not believe.
+    pub(super) heads_refused: Counter,
+    /// Entries that this node committed and that were gone before they had a place.
+    pub(super) entries_lost: Counter,
     /// Entries that are signed and not in the archive yet, of the tenant with most.
     pub(super) archive_lag: Gauge,
     /// Passes over the archive that failed.
     pub(super) archive_failures: Counter,
+    /// Changes that the database did not take together with their entries.
+    pub(super) failed_changes: Counter,
 }
 
 impl LogMetrics {
@@ -46,6 +52,16 @@ impl LogMetrics {
             self.split_views.clone(),
         );
         registry.register(
+            "heads_refused",
+            "Looks at a stored head that does not extend what this node signed or saw",
+            self.heads_refused.clone(),
+        );
+        registry.register(
+            "entries_lost",
+            "Entries that were committed and gone before they had a place",
+            self.entries_lost.clone(),
+        );
+        registry.register(
             "archive_lag_entries",
             "Signed entries that are not in the archive yet",
             self.archive_lag.clone(),
@@ -54,6 +70,11 @@ impl LogMetrics {
             "archive_failures",
             "Passes over the archive that failed",
             self.archive_failures.clone(),
+        );
+        registry.register(
+            "failed_changes",
+            "Changes that were not made because they could not be written together with their log entries",
+            self.failed_changes.clone(),
         );
     }
 

@@ -3,6 +3,8 @@
 //! An entry is written in the transaction of its change. A sequencer, on one node at a time, gives entries their place in
 //! the tenant's Merkle tree and signs a checkpoint. Every node follows the sequenced log and keeps its caches by it.
 
+mod alarm;
+mod anchor;
 mod api;
 mod archive;
 mod clock;
@@ -10,6 +12,7 @@ mod events;
 mod export;
 mod follow;
 mod metrics;
+mod own;
 mod proofs;
 mod search;
 mod sequence;
@@ -30,19 +33,26 @@ use muster_trust::entry::{LogEntry, Object};
 use crate::fault::{self, When};
 use crate::{
     App,
-    access::{Author, problem::Problem},
+    access::{
+        Author,
+        problem::{INTERNAL, Problem, UNAVAILABLE},
+    },
     secrets::TenantKeys,
 };
+pub use alarm::{Alarms, row_edited};
+pub use anchor::{Anchor, keep_heads, kept as kept_head};
 pub use api::{EntryView, router};
 pub use archive::{ARCHIVE_LEASE, ArchiveError, Archived, LogArchive, Retention, archive, compare_archive};
 pub use events::{EventSink, Priority, SecurityEvent, SecurityEvents, security_event};
 pub use follow::{Followed, News, follow};
 pub use metrics::LogMetrics;
+pub use own::{OwnEntries, alarms, look_for_entries};
 pub use proofs::{Head, LogHeads, consistency, entry_proof, head, place_proof, signed_head};
+pub use search::{Found, Search, search};
 pub use sequence::sequence;
 pub use split_view::{
-    Reported, SPLIT_VIEWS_MAX, SplitView, Standing, is_reported, report as report_split_view,
-    split_view_since, split_views, standing,
+    Reported, SPLIT_VIEWS_MAX, SplitView, Standing, is_reported, report as report_split_view, split_views,
+    standing,
 };
 pub use store::{EntryRow, RefusedChange};
 pub use verify::{LogSummary, unpublished, verify_tenant};
@@ -72,10 +82,8 @@ pub struct LoggedTx<'a> {
     author: Author,
     at: Timestamp,
     keys: Arc<TenantKeys>,
-    recorded: u64,
-    /// What was recorded, for faults on purpose.
-    #[cfg(debug_assertions)]
-    actions: Vec<&'static str>,
+    /// The entries of this transaction, with their actions.
+    recorded: Vec<(EntryId, &'static str)>,
     /// What of it goes to who watches the host, after the commit.
     events: Vec<SecurityEvent>,
     /// Changed rows that are no change of the tenant's: a claimed idempotency key and its stored answer.
@@ -110,13 +118,18 @@ impl LoggedTx<'_> {
         self.author.text()
     }
 
+    /// The account behind what is done: see [`Author::account`].
+    pub fn account(&self) -> String {
+        self.author.account()
+    }
+
     /// Who acts.
     pub fn author(&self) -> &Author {
         &self.author
     }
 
     /// The tenant's signing keys.
-    pub fn keys(&self) -> &TenantKeys {
+    pub fn keys(&self) -> &Arc<TenantKeys> {
         &self.keys
     }
 
@@ -161,10 +174,11 @@ impl LoggedTx<'_> {
         };
         let body = entry.canonical_bytes().map_err(Problem::internal)?;
         let seal = self.keys.log.sign(&sealed(&body)).map_err(Problem::internal)?;
-        store::insert_entry(self.tx, &entry, &body, &seal)?;
-        self.recorded += 1;
-        #[cfg(debug_assertions)]
-        self.actions.push(action);
+        // A trigger can swallow a row without an error.
+        if store::insert_entry(self.tx, &entry, &body, &seal)? != 1 {
+            return Err(Problem::internal("the database did not take an entry of the log"));
+        }
+        self.recorded.push((id, action));
         self.events.extend(events::of_entry(&entry));
         Ok(id)
     }
@@ -203,14 +217,10 @@ where
 {
     let keys = app.keys.tenant(author.tenant).map_err(Problem::internal)?;
     let (author, at) = (author.clone(), app.clock.now());
+    let tenant = author.tenant;
     #[cfg(debug_assertions)]
-    let (settings, taken) = (
-        app.settings.clone(),
-        Arc::new(parking_lot::Mutex::new(Vec::new())),
-    );
-    #[cfg(debug_assertions)]
-    let steps = Arc::clone(&taken);
-    let (value, recorded, events) = app
+    let settings = app.settings.clone();
+    let written = app
         .db
         .write(Scope::Tenant(author.tenant.uuid()), move |tx| {
             let before = tx.changes();
@@ -219,39 +229,34 @@ where
                 author: author.clone(),
                 at,
                 keys: Arc::clone(&keys),
-                recorded: 0,
-                #[cfg(debug_assertions)]
-                actions: Vec::new(),
+                recorded: Vec::new(),
                 events: Vec::new(),
                 excused: 0,
             };
             let value = change(&mut logged)?;
-            let (recorded, excused) = (logged.recorded, logged.excused);
+            let (recorded, events, excused) = (logged.recorded, logged.events, logged.excused);
             #[cfg(debug_assertions)]
-            {
-                fault::at(
-                    settings.fault.as_deref(),
-                    When::Before,
-                    logged.actions.iter().copied(),
-                )?;
-                steps.lock().clone_from(&logged.actions);
-            }
-            let events = logged.events;
-            if entries == Entries::Needed && tx.changes() > before + excused && recorded == 0 {
+            fault::at(settings.fault.as_deref(), When::Before, actions(&recorded))?;
+            if entries == Entries::Needed && tx.changes() > before + excused && recorded.is_empty() {
                 return Err(Problem::internal(
                     "a transaction changed rows and recorded no entry",
                 ));
             }
             Ok((value, recorded, events))
         })
-        .await?;
+        .await
+        .inspect_err(|problem: &Problem| {
+            // The caller says why; this is for whoever watches. What the rules refuse is no failure.
+            if problem.kind == INTERNAL || problem.kind == UNAVAILABLE {
+                app.log_metrics.failed_changes.inc();
+            }
+        });
+    let (value, recorded, events) = written?;
+    app.own_entries
+        .committed(tenant, &recorded, crate::clock::uptime());
     #[cfg(debug_assertions)]
-    fault::at(
-        app.settings.fault.as_deref(),
-        When::After,
-        taken.lock().iter().copied(),
-    )?;
-    if recorded > 0 {
+    fault::at(app.settings.fault.as_deref(), When::After, actions(&recorded))?;
+    if !recorded.is_empty() {
         app.nudges.sequencer.notify_one();
         app.db.notify(PENDING_TOPIC, "");
     }
@@ -259,6 +264,27 @@ where
         security_event(app, event);
     }
     Ok(value)
+}
+
+/// The actions of a transaction's entries, for faults on purpose.
+#[cfg(debug_assertions)]
+fn actions(recorded: &[(EntryId, &'static str)]) -> impl Iterator<Item = &'static str> {
+    recorded.iter().map(|(_, action)| *action)
+}
+
+/// Enters into the log that the log itself was tampered with, and tells who watches the host. Where the database does not take the
+/// entry, the event goes out all the same.
+async fn raise_alarm(app: &App, tenant: TenantId, action: &'static str, detail: serde_json::Value) {
+    let author = Author::system(tenant);
+    let entered = detail.clone();
+    let logged = observe(app, &author, move |tx| {
+        tx.record(action, ("log", tenant.to_string()), entered.clone())
+            .map(drop)
+    });
+    if let Err(problem) = logged.await {
+        tracing::error!(%problem, %tenant, action, "an alarm about the log is not in the log");
+        security_event(app, &events::without_entry(tenant, action, detail));
+    }
 }
 
 /// A write that changes nothing a person or device decided: delivery marks, last-seen times, expired rows, caches.
@@ -284,6 +310,33 @@ pub fn entries_of(
 /// An entry by its id, whether it has its place in the tree or not.
 pub fn entry(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<LogEntry>, Problem> {
     Ok(store::body(tx, tenant, id)?.and_then(|body| LogEntry::from_bytes(&body).ok()))
+}
+
+/// The entries of this action about an object that this installation sealed, the newest first, at most 200: also those that
+/// have no place yet. Rows that were added by SQL are not among them.
+pub fn sealed_about(
+    tx: &mut Tx,
+    keys: &TenantKeys,
+    object: &str,
+    action: &str,
+) -> Result<Vec<LogEntry>, Problem> {
+    const ROWS_MAX: i64 = 200;
+    let rows = store::sealed_of(tx, keys.tenant, (object, action), ROWS_MAX)?;
+    let read = |row: store::PendingRow| unsealed(keys, &row).filter(|entry| entry.action == action);
+    Ok(rows.into_iter().filter_map(read).collect())
+}
+
+/// The entry with this id, if this installation sealed it.
+pub fn sealed_entry(tx: &mut Tx, keys: &TenantKeys, id: EntryId) -> Result<Option<LogEntry>, Problem> {
+    let row = store::sealed(tx, keys.tenant, id)?;
+    Ok(row.and_then(|row| unsealed(keys, &row)))
+}
+
+fn unsealed(keys: &TenantKeys, row: &store::PendingRow) -> Option<LogEntry> {
+    let (mut log_keys, _) = keys.root.role(muster_trust::root::Role::Log);
+    log_keys.push(keys.log.public());
+    let is_ours = verify::is_ours(keys.tenant, row, &log_keys);
+    is_ours.then(|| LogEntry::from_bytes(&row.body).ok()).flatten()
 }
 
 /// The refused attempts to change a policy version or to push a bundle that is not ours, since a time, newest first.

@@ -14,17 +14,22 @@ use muster_trust::{
 };
 use parking_lot::{Mutex, RwLock};
 
-use super::{sequence::read_tile, store};
+use super::{
+    anchor::{self, Anchor, Anchors, Refused},
+    sequence::read_tile,
+    store,
+};
 use crate::{
     App,
     access::problem::{INVALID, NOT_FOUND, Problem},
+    secrets::TenantKeys,
 };
 
 /// Full tiles kept in memory over all tenants; each has 8 KiB.
 const TILES_CACHED_MAX: usize = 2048;
 /// Roots of earlier sizes kept in memory over all tenants.
 const ROOTS_CACHED_MAX: usize = 16 * 1024;
-/// How often a conflict with the archive is entered into the log at most.
+/// How often an alarm of one kind is entered into a log at most.
 const ALARM_EVERY: Duration = Duration::from_secs(3600);
 /// Devices with a foreign head that a node remembers.
 const FOREIGN_REMEMBERED_MAX: usize = 4096;
@@ -47,15 +52,20 @@ pub struct LogHeads {
     heads: RwLock<HashMap<TenantId, Heads>>,
     tiles: Mutex<HashMap<TilePlace, Arc<Vec<Hash>>>>,
     roots: RwLock<HashMap<(TenantId, u64), Hash>>,
-    /// Heads that devices proved and that are not ours, so that each is stored once.
-    foreign: Mutex<HashMap<DeviceId, u64>>,
-    /// When a conflict with the archive was entered into the log, by uptime.
-    alarmed: Mutex<HashMap<TenantId, Duration>>,
+    /// Heads that devices proved and that are not ours, with the version of the root document at which the device stood, so that
+    /// each is stored once.
+    foreign: Mutex<HashMap<DeviceId, (u64, u64)>>,
+    /// When alarms about the log were entered into it, by uptime.
+    alarmed: Mutex<HashMap<(TenantId, &'static str), Duration>>,
+    /// What this node holds each log to.
+    pub(super) anchors: Anchors,
 }
 
 /// What a node knows of one log.
 #[derive(Debug)]
 struct Heads {
+    /// Of the root document under which they were learned.
+    restore_epoch: u32,
     /// The newest that the log key signed.
     signed: Arc<Head>,
     /// The newest that devices and tools are shown: with as many witnesses as the root document demands.
@@ -63,34 +73,59 @@ struct Heads {
 }
 
 impl LogHeads {
-    /// Learns what is stored of a log: its signed head, and the newest head that witnesses cosigned. What is older than
-    /// what is known changes nothing.
-    pub(super) fn learn(&self, root: &RootDocument, note: String, cosigned: Option<String>) {
-        let tenant = root.tenant;
+    /// Whether this is the newest head already, under the restore epoch of now.
+    fn is_signed(&self, tenant: TenantId, restore_epoch: u32, note: &str) -> bool {
+        let heads = self.heads.read();
+        let known = heads.get(&tenant);
+        known.is_some_and(|known| known.restore_epoch == restore_epoch && known.signed.note == note)
+    }
+
+    /// Takes up a head that verified. An older one changes nothing, except under a new restore epoch.
+    fn take(&self, tenant: TenantId, head: Anchor) {
+        let (restore_epoch, size) = (head.restore_epoch, head.body.size);
         let mut heads = self.heads.write();
-        if heads.get(&tenant).is_none_or(|known| known.signed.note != note) {
-            let Some(head) = parse(note) else {
-                tracing::error!(%tenant, "the stored checkpoint is not one that this program wrote");
-                return;
-            };
-            self.remember_root(tenant, head.size, head.root);
-            let head = Arc::new(head);
-            match heads.get_mut(&tenant) {
-                Some(known) if known.signed.size >= head.size => {}
-                Some(known) => known.signed = head,
-                None => {
-                    let published = None;
-                    heads.insert(
-                        tenant,
-                        Heads {
-                            signed: head,
-                            published,
-                        },
-                    );
+        let before = heads.get(&tenant);
+        let is_anew = before.is_none_or(|known| known.restore_epoch != restore_epoch);
+        if before.is_some() && is_anew {
+            self.forget_tree();
+        }
+        self.remember_root(tenant, size, head.body.root);
+        let signed = Arc::new(Head {
+            size,
+            root: head.body.root,
+            note: head.note.clone(),
+        });
+        self.anchors.advance(tenant, head);
+        match heads.get_mut(&tenant) {
+            Some(known) if !is_anew => {
+                if known.signed.size < size {
+                    known.signed = signed;
                 }
             }
+            Some(_) | None => {
+                let published = None;
+                heads.insert(
+                    tenant,
+                    Heads {
+                        restore_epoch,
+                        signed,
+                        published,
+                    },
+                );
+            }
         }
-        let Some(known) = heads.get_mut(&tenant) else {
+    }
+
+    /// Forgets what was read of trees: it may be what somebody changed.
+    fn forget_tree(&self) {
+        self.tiles.lock().clear();
+        self.roots.write().clear();
+    }
+
+    /// Settles which head is shown, after the newest signed one and the newest that witnesses cosigned.
+    fn show(&self, root: &RootDocument, cosigned: Option<String>) {
+        let mut heads = self.heads.write();
+        let Some(known) = heads.get_mut(&root.tenant) else {
             return;
         };
         let is_newer = |note: &String, published: &Option<Arc<Head>>| {
@@ -100,8 +135,9 @@ impl LogHeads {
             .filter(|note| is_newer(note, &known.published))
             .and_then(parse);
         let published = if root.checkpoint_keys().witness_threshold == 0 {
-            // Cosignatures are an addition: nobody waits for them.
-            match cosigned.filter(|head| head.size >= known.signed.size) {
+            // Cosignatures are an addition: nobody waits for them, and without one the row is nobody's word.
+            let same = |head: &Head| head.size == known.signed.size && head.root == known.signed.root;
+            match cosigned.filter(same) {
                 Some(head) => Some(Arc::new(head)),
                 None => Some(Arc::clone(&known.signed)),
             }
@@ -135,27 +171,28 @@ impl LogHeads {
         roots.insert((tenant, size), root);
     }
 
-    /// Whether an alarm about the archive may be entered into the log now; it then counts as entered.
-    pub(super) fn may_alarm(&self, tenant: TenantId) -> bool {
+    /// Whether an alarm of this kind may be entered into the log now; it then counts as entered.
+    pub(super) fn may_alarm(&self, tenant: TenantId, kind: &'static str) -> bool {
         let (now, mut alarmed) = (crate::clock::uptime(), self.alarmed.lock());
-        if alarmed.get(&tenant).is_some_and(|at| now < *at + ALARM_EVERY) {
+        let key = (tenant, kind);
+        if alarmed.get(&key).is_some_and(|at| now < *at + ALARM_EVERY) {
             return false;
         }
-        alarmed.insert(tenant, now);
+        alarmed.insert(key, now);
         true
     }
 
-    /// Whether this device proved a foreign head of this size to this node before.
-    pub(super) fn knows_foreign(&self, device: DeviceId, size: u64) -> bool {
-        self.foreign.lock().get(&device) == Some(&size)
+    /// Whether this device proved a foreign head of this size to this node before, at this root document.
+    pub(super) fn knows_foreign(&self, device: DeviceId, size: u64, root_version: u64) -> bool {
+        self.foreign.lock().get(&device) == Some(&(size, root_version))
     }
 
-    pub(super) fn remember_foreign(&self, device: DeviceId, size: u64) {
+    pub(super) fn remember_foreign(&self, device: DeviceId, size: u64, root_version: u64) {
         let mut foreign = self.foreign.lock();
         if foreign.len() >= FOREIGN_REMEMBERED_MAX {
             foreign.clear();
         }
-        foreign.insert(device, size);
+        foreign.insert(device, (size, root_version));
     }
 
     fn published(&self, tenant: TenantId) -> Option<Arc<Head>> {
@@ -184,6 +221,44 @@ impl LogHeads {
         }
         Ok(hashes)
     }
+}
+
+/// Learns what is stored of a log: its signed head, and the newest head that witnesses cosigned. A head that is not signed, or does
+/// not extend what this node has signed or seen, is refused, and what was known stays.
+pub(super) async fn learn(
+    app: &App,
+    keys: &Arc<TenantKeys>,
+    note: &str,
+    cosigned: Option<String>,
+) -> Result<Result<(), Refused>, Problem> {
+    let tenant = keys.tenant;
+    if !app.heads.is_signed(tenant, keys.root.restore_epoch, note) {
+        let known = match app.heads.anchors.of(&app.keys, keys) {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::debug!(%error, %tenant, "the kept head cannot be read");
+                return Ok(Err(Refused::Unknown));
+            }
+        };
+        let shared = Arc::clone(keys);
+        // The row is read again, beside the tiles of now: another step may have learned more meanwhile.
+        let stored = app
+            .db
+            .read(super::tenant_scope(tenant), move |tx| {
+                anchor::stored(tx, &shared, known.as_deref())
+            })
+            .await?;
+        match stored {
+            Ok(Some(head)) => app.heads.take(tenant, head),
+            Ok(None) => return Ok(Ok(())),
+            Err(refused) => {
+                app.heads.forget_tree();
+                return Ok(Err(refused));
+            }
+        }
+    }
+    app.heads.show(&keys.root, cosigned);
+    Ok(Ok(()))
 }
 
 /// The newest head of a tenant's log that this node may show: with the cosignatures that the root document demands.

@@ -6,13 +6,16 @@ use muster_model::{TenantId, Timestamp};
 use muster_storage::{Lease, Scope, Tx};
 use muster_trust::{
     checkpoint::{self, CheckpointBody},
-    key::PublicKey,
     merkle::{Frontier, Hash, leaf_hash},
-    note::SignedNote,
     tile::{self, TILE_WIDTH, Tile},
 };
 
-use super::{LOG_TOPIC, proofs, store, verify::is_ours};
+use super::{
+    LOG_TOPIC,
+    anchor::{self, Anchor},
+    store,
+    verify::is_ours,
+};
 use crate::{App, access::problem::Problem, secrets::TenantKeys};
 
 /// Entries that one transaction places.
@@ -48,11 +51,16 @@ pub async fn sequence(app: &App, lease: &Lease) -> Result<u64, Problem> {
 async fn sequence_tenant(app: &App, lease: Lease, tenant: TenantId) -> Result<u64, Problem> {
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let now = app.clock.now();
-    let seen = proofs::signed_head(app, tenant).map_or(0, |head| head.size);
-    app.db
+    let known = app
+        .heads
+        .anchors
+        .of(&app.keys, &keys)
+        .map_err(Problem::internal)?;
+    let signed = app
+        .db
         .write(super::tenant_scope(tenant), move |tx| {
             tx.fence(&lease)?;
-            let mut batch = Batch::open(tx, &keys, seen)?;
+            let mut batch = Batch::open(tx, &keys, known.as_deref())?;
             for row in store::pending(tx, tenant, BATCH)? {
                 if !is_ours(tenant, &row, &keys.log_keys()) {
                     tracing::error!(entry = %row.id, %tenant, "an entry without our seal waits in the log and is not placed");
@@ -63,7 +71,12 @@ async fn sequence_tenant(app: &App, lease: Lease, tenant: TenantId) -> Result<u6
             }
             batch.close(tx, &keys, now)
         })
-        .await
+        .await?;
+    // Only what is committed counts as signed: a head in the file that the database never had would stop the log for good.
+    Ok(signed.map_or(0, |(placed, head)| {
+        app.heads.anchors.advance(tenant, head);
+        placed
+    }))
 }
 
 /// The tree while a batch is appended to it.
@@ -76,21 +89,18 @@ struct Batch {
 }
 
 impl Batch {
-    /// Opens the stored tree. It is extended only if it is what was signed last, and not shorter than what this node has
-    /// seen: whoever changed it by SQL must not get our signature under the change.
-    fn open(tx: &mut Tx, keys: &TenantKeys, seen: u64) -> Result<Batch, Problem> {
+    /// Opens the stored tree. It is extended only if it is what was signed last, and extends what this node has signed or seen:
+    /// whoever changed it by SQL must not get our signature under the change.
+    fn open(tx: &mut Tx, keys: &TenantKeys, known: Option<&Anchor>) -> Result<Batch, Problem> {
         let tenant = keys.tenant;
-        let tree = store::tree(tx, tenant)?;
-        let size = tree.as_ref().map_or(0, |tree| tree.size);
-        if size < seen {
-            return Err(changed("it is shorter than the head that this node has seen"));
-        }
+        let signed = anchor::stored(tx, keys, known)?.map_err(|refused| changed(refused.why()))?;
+        let signed = signed.map(|signed| signed.body);
+        let size = signed.as_ref().map_or(0, |signed| signed.size);
         let frontier = tile::frontier(size, |tile| read_tile(tx, tenant, tile)).map_err(Problem::internal)?;
-        let signed = tree.map(|tree| signed_head(keys, &tree.note)).transpose()?;
         if let Some(signed) = &signed
-            && (signed.size != size || signed.root != frontier.root())
+            && signed.root != frontier.root()
         {
-            return Err(changed("its tiles do not lead to the signed root"));
+            return Err(changed(anchor::Refused::TreeChanged.why()));
         }
         Ok(Batch {
             tenant,
@@ -128,10 +138,11 @@ impl Batch {
         Ok(place)
     }
 
-    fn close(self, tx: &mut Tx, keys: &TenantKeys, now: Timestamp) -> Result<u64, Problem> {
+    /// Signs and stores the new head; none where nothing was appended.
+    fn close(self, tx: &mut Tx, keys: &TenantKeys, now: Timestamp) -> Result<Option<(u64, Anchor)>, Problem> {
         let size = self.frontier.size();
         if size == self.first {
-            return Ok(0);
+            return Ok(None);
         }
         for ((level, index), hashes) in &self.tiles {
             store::put_tile(tx, self.tenant, *level, *index, &tile::encode_hashes(hashes))?;
@@ -144,19 +155,20 @@ impl Batch {
             time,
         };
         let note = body.sign(&[&keys.log]).map_err(Problem::internal)?.to_string();
-        if store::put_tree(
-            tx,
-            &store::TreeRow {
-                tenant: self.tenant,
-                size,
-                note,
-            },
-            now,
-        )? == 0
-        {
+        let row = store::TreeRow {
+            tenant: self.tenant,
+            size,
+            note: note.clone(),
+        };
+        if store::put_tree(tx, &row, now)? == 0 {
             return Err(Problem::internal("another sequencer has signed a larger tree"));
         }
-        Ok(size - self.first)
+        let head = Anchor {
+            restore_epoch: keys.root.restore_epoch,
+            body,
+            note,
+        };
+        Ok(Some((size - self.first, head)))
     }
 }
 
@@ -170,19 +182,6 @@ pub(super) fn read_tile(
     Ok(bytes
         .and_then(|bytes| tile::decode_hashes(&bytes))
         .unwrap_or_default())
-}
-
-/// What this installation signed last, with the key that it has or with one that the root document still names.
-fn signed_head(keys: &TenantKeys, note: &str) -> Result<CheckpointBody, Problem> {
-    let unreadable = || changed("its head cannot be read");
-    let note: SignedNote = note.parse().map_err(|_| unreadable())?;
-    let body = CheckpointBody::parse(note.text()).map_err(|_| unreadable())?;
-    let origin = checkpoint::origin(keys.tenant);
-    let is_signed = |key: &&PublicKey| note.signed_by(&origin, key).is_ok_and(|ours| ours);
-    if body.origin != origin || !keys.log_keys().iter().any(is_signed) {
-        return Err(changed("its head is not one that this installation signed"));
-    }
-    Ok(body)
 }
 
 fn changed(how: &str) -> Problem {

@@ -26,6 +26,7 @@ statements! {
     PUT_TILE = "INSERT INTO audit_tile (tenant_id, level, tile_index, hashes) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (tenant_id, level, tile_index) DO UPDATE SET hashes = $4";
     ENTRY_BY_ID = "SELECT entry_id, seq, body FROM audit_entry WHERE tenant_id = $1 AND entry_id = $2";
+    PLACE_OF = "SELECT seq FROM audit_entry WHERE tenant_id = $1 AND entry_id = $2";
     ENTRY_BY_PLACE = "SELECT entry_id, seq, body FROM audit_entry WHERE tenant_id = $1 AND seq = $2";
     ENTRIES_FROM = "SELECT entry_id, seq, body FROM audit_entry WHERE tenant_id = $1 AND seq >= $2 \
         ORDER BY seq LIMIT $3";
@@ -37,6 +38,9 @@ statements! {
         AND action IN ('policy.change_refused', 'policy.bundle_refused') ORDER BY entry_id DESC LIMIT $3";
     ANY_ENTRY = "SELECT body FROM audit_entry WHERE tenant_id = $1 AND entry_id = $2";
     ROWS_FROM = "SELECT seq, body, entry_id, action, object_id, actor FROM audit_entry WHERE tenant_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3";
+    SEALED_OF = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND object_id = $2 \
+        AND action = $3 ORDER BY entry_id DESC LIMIT $4";
+    SEALED = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND entry_id = $2";
     UNPLACED = "SELECT entry_id, body, seal FROM audit_entry WHERE tenant_id = $1 AND seq IS NULL \
         ORDER BY entry_id LIMIT $2";
 }
@@ -85,7 +89,8 @@ pub struct TreeRow {
     pub note: String,
 }
 
-pub fn insert_entry(tx: &mut Tx, entry: &LogEntry, body: &[u8], seal: &[u8]) -> Result<(), StorageError> {
+/// Writes an entry without a place; answers how many rows the database took.
+pub fn insert_entry(tx: &mut Tx, entry: &LogEntry, body: &[u8], seal: &[u8]) -> Result<u64, StorageError> {
     tx.execute(
         &INSERT_ENTRY,
         &[
@@ -98,7 +103,6 @@ pub fn insert_entry(tx: &mut Tx, entry: &LogEntry, body: &[u8], seal: &[u8]) -> 
             &seal,
         ],
     )
-    .map(drop)
 }
 
 /// Entries of before their actor was kept in a column, of all tenants.
@@ -139,6 +143,24 @@ pub fn waiting(tx: &mut Tx, limit: usize) -> Result<Vec<WaitingRow>, StorageErro
 /// Entries without a place, as the verifier lists them.
 pub fn unplaced(tx: &mut Tx, tenant: TenantId, limit: i64) -> Result<Vec<PendingRow>, StorageError> {
     tx.query(&UNPLACED, &[&tenant.uuid(), &limit], pending_of)
+}
+
+/// The rows of what was done to an object, the newest first, whether they have their places or not.
+pub fn sealed_of(
+    tx: &mut Tx,
+    tenant: TenantId,
+    (object, action): (&str, &str),
+    limit: i64,
+) -> Result<Vec<PendingRow>, StorageError> {
+    tx.query(
+        &SEALED_OF,
+        &[&tenant.uuid(), &object, &action, &limit],
+        pending_of,
+    )
+}
+
+pub fn sealed(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<PendingRow>, StorageError> {
+    tx.query_opt(&SEALED, &[&tenant.uuid(), &id.uuid()], pending_of)
 }
 
 pub fn place(tx: &mut Tx, tenant: TenantId, id: EntryId, place: u64) -> Result<u64, StorageError> {
@@ -206,6 +228,11 @@ pub fn entry_by_id(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<
         place.is_some().then(|| entry_of(row)).transpose()
     })?;
     Ok(found.flatten())
+}
+
+/// The place of an entry, if it has one; none at all where there is no such entry.
+pub fn place_of(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<Option<i64>>, StorageError> {
+    tx.query_opt(&PLACE_OF, &[&tenant.uuid(), &id.uuid()], |row| row.get(0))
 }
 
 pub fn entry_by_place(tx: &mut Tx, tenant: TenantId, place: u64) -> Result<Option<EntryRow>, StorageError> {

@@ -1,5 +1,10 @@
 //! The whole log of a tenant against its signed head: what `muster log verify` and `muster doctor` run.
 
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+};
+
 use muster_model::{TenantId, Timestamp};
 use muster_storage::{StorageError, Tx};
 use muster_trust::{
@@ -7,17 +12,19 @@ use muster_trust::{
     entry::LogEntry,
     key::PublicKey,
     log::{StoredEntry, VerifyError, verify_log},
-    root::{Role, RootDocument},
+    root::RootDocument,
 };
 
 use super::{
+    anchor::Anchor,
     sealed,
     sequence::read_tile,
     store::{self, PendingRow, PlacedRow},
     witnesses,
 };
-use crate::access::problem::Problem;
+use crate::{access::problem::Problem, secrets::TenantKeys};
 
+/// Rows that are in memory at a time.
 const ROWS_PER_READ: i64 = 2000;
 const UNPLACED_MAX: i64 = 10_000;
 
@@ -30,12 +37,14 @@ pub struct LogSummary {
     pub root: String,
 }
 
-/// Verifies every entry of a tenant; the error names the first bad one.
+/// Verifies every entry of a tenant; the error names the first bad one. `kept` is the newest head that this node signed or saw,
+/// read before the transaction began.
 pub fn verify_tenant(
     tx: &mut Tx,
-    tenant: TenantId,
-    root: &RootDocument,
+    keys: &TenantKeys,
+    kept: Option<&Anchor>,
 ) -> Result<Result<LogSummary, String>, Problem> {
+    let (tenant, root) = (keys.tenant, &keys.root);
     let Some(tree) = store::tree(tx, tenant)? else {
         return Ok(Err(
             "the log has no signed head: audit_tree has no row for the tenant".to_owned(),
@@ -43,6 +52,8 @@ pub fn verify_tenant(
     };
     // Witnesses cosign after the log has signed: their threshold is for what devices are shown.
     let log_alone = CheckpointKeys {
+        // The sequencer signs and accepts with its own key too, which may be on its way into the document.
+        log: keys.log_keys(),
         witness_threshold: 0,
         ..root.checkpoint_keys()
     };
@@ -73,12 +84,25 @@ pub fn verify_tenant(
             head.body.size, larger.size
         )));
     }
+    let kept = kept.filter(|kept| kept.restore_epoch >= root.restore_epoch);
+    if let Some(larger) = kept.filter(|kept| kept.body.size > head.body.size) {
+        return Ok(Err(format!(
+            "entry {}: the log ends here, and this node knows a signed head of {} entries: it went back",
+            head.body.size, larger.body.size
+        )));
+    }
     let mut heads: Vec<CheckpointBody> = witnessed.into_iter().collect();
+    heads.extend(kept.map(|kept| kept.body.clone()));
+    heads.sort_by_key(|head| head.size);
     heads.push(head.body.clone());
-    let (rows, relabeled) = read_rows(tx, tenant)?;
-    let entries = rows.into_iter().map(Ok::<_, StorageError>);
-    let verified = verify_log(tenant, entries, |tile| read_tile(tx, tenant, tile), &heads);
-    let summary = match (verified, relabeled) {
+    let relabeled = Cell::new(None);
+    // Rows and tiles are read in turns, a piece at a time: a log may be larger than the memory.
+    let tx = RefCell::new(tx);
+    let entries = Rows::new(&tx, tenant, &relabeled);
+    let read = |tile| read_tile(&mut tx.borrow_mut(), tenant, tile);
+    let verified = verify_log(tenant, entries, read, &heads);
+    let tx = tx.into_inner();
+    let summary = match (verified, relabeled.get()) {
         (Err(VerifyError::Store(error)), _) => return Err(error.into()),
         (Err(VerifyError::Bad(bad)), relabeled) if relabeled.is_none_or(|place| place >= bad.index) => {
             return Ok(Err(bad.to_string()));
@@ -98,8 +122,8 @@ pub fn verify_tenant(
         )));
     }
     let waiting = store::unplaced(tx, tenant, UNPLACED_MAX)?;
-    let (keys, _) = root.role(Role::Log);
-    if let Some(row) = waiting.iter().find(|row| !is_ours(tenant, row, &keys)) {
+    let log_keys = keys.log_keys();
+    if let Some(row) = waiting.iter().find(|row| !is_ours(tenant, row, &log_keys)) {
         return Ok(Err(format!(
             "entry {}: it was added behind the log's back: it has no seal of ours",
             row.id
@@ -162,30 +186,50 @@ pub(super) fn is_ours(tenant: TenantId, row: &PendingRow, keys: &[&PublicKey]) -
         && LogEntry::from_bytes(&row.body).is_ok_and(|entry| entry.tenant == tenant && entry.id == row.id)
 }
 
-/// Reads every row that has a place, in the order of the places, and the first place whose columns are not those of its
-/// bytes. A negative place is out of order wherever it stands.
-fn read_rows(tx: &mut Tx, tenant: TenantId) -> Result<(Vec<StoredEntry>, Option<u64>), Problem> {
-    let (mut all, mut relabeled) = (Vec::new(), None);
-    let mut from = i64::MIN;
-    loop {
-        let rows = store::rows_from(tx, tenant, from, ROWS_PER_READ)?;
-        let Some(last) = rows.last().map(|row| row.place) else {
-            return Ok((all, relabeled));
-        };
-        for row in rows {
-            let index = row.place.cast_unsigned();
-            if relabeled.is_none() && is_relabeled(&row) {
-                relabeled = Some(index);
+/// Every row that has a place, in the order of the places, a piece at a time. A negative place is out of order wherever it stands.
+struct Rows<'a, 't> {
+    tx: &'a RefCell<&'t mut Tx>,
+    tenant: TenantId,
+    /// The first place whose columns are not those of its bytes, of the rows so far.
+    relabeled: &'a Cell<Option<u64>>,
+    read: VecDeque<PlacedRow>,
+    /// Where the next piece begins; none behind the last one.
+    next: Option<i64>,
+}
+
+impl<'a, 't> Rows<'a, 't> {
+    fn new(tx: &'a RefCell<&'t mut Tx>, tenant: TenantId, relabeled: &'a Cell<Option<u64>>) -> Self {
+        Rows {
+            tx,
+            tenant,
+            relabeled,
+            read: VecDeque::new(),
+            next: Some(i64::MIN),
+        }
+    }
+}
+
+impl Iterator for Rows<'_, '_> {
+    type Item = Result<StoredEntry, StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.read.is_empty() {
+            let from = self.next.take()?;
+            match store::rows_from(&mut self.tx.borrow_mut(), self.tenant, from, ROWS_PER_READ) {
+                Ok(rows) => self.read = rows.into(),
+                Err(error) => return Some(Err(error)),
             }
-            all.push(StoredEntry {
-                index,
-                bytes: row.body,
-            });
+            self.next = self.read.back().and_then(|last| last.place.checked_add(1));
         }
-        if last == i64::MAX {
-            return Ok((all, relabeled));
+        let row = self.read.pop_front()?;
+        let index = row.place.cast_unsigned();
+        if self.relabeled.get().is_none() && is_relabeled(&row) {
+            self.relabeled.set(Some(index));
         }
-        from = last + 1;
+        Some(Ok(StoredEntry {
+            index,
+            bytes: row.body,
+        }))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     access::{
         Author, Permit,
         idempotency::{IdempotencyKey, commit_once},
-        problem::{ACCOUNT_TOO_NEW, INVALID, Problem},
+        problem::{ACCOUNT_TOO_NEW, INVALID, OVER_BUDGET, Problem},
         request::{Body, Params, PathOf},
         scope::{CommandRead, CommandWrite},
     },
@@ -245,7 +245,7 @@ pub fn ask_device(tx: &mut LoggedTx<'_>, device: &Device, wanted: &Wanted) -> Re
             .ok_or_else(|| Problem::internal(format!("operation {id} names no device")));
     }
     if !kind.is_harmless() {
-        operation::note_pace(tx, 1)?;
+        operation::note_pace(tx, kind, 1)?;
     }
     super::create(tx, device, kind, wanted.ttl, None)
 }
@@ -267,17 +267,18 @@ pub fn ask_devices(
     operation::get(tx, tenant, operation.id)
 }
 
-/// Writes down that an account which is too new asked for something destructive, and hands the refusal on.
+/// Writes down that an account which is too new asked for something destructive, or one for more than the budget, and hands
+/// the refusal on.
 pub async fn alarmed<T>(app: &App, author: &Author, answer: Result<T, Problem>) -> Result<T, Problem> {
     let problem = match answer {
         Ok(answer) => return Ok(answer),
         Err(problem) => problem,
     };
-    if problem.kind == ACCOUNT_TOO_NEW {
-        let (actor, reason) = (author.actor.id.clone(), problem.detail.clone());
-        tracing::warn!(actor, "an account that is new asked for something destructive");
+    if [ACCOUNT_TOO_NEW, OVER_BUDGET].contains(&problem.kind) {
+        let (actor, reason, code) = (author.actor.id.clone(), problem.detail.clone(), problem.kind.code);
+        tracing::warn!(actor, code, "something destructive was refused");
         audit::commit(app, author, move |tx| {
-            let detail = serde_json::json!({"code": ACCOUNT_TOO_NEW.code, "reason": reason});
+            let detail = serde_json::json!({"code": code, "reason": reason});
             tx.record("security.destructive_refused", ("client", actor.clone()), detail)
                 .map(drop)
         })

@@ -6,7 +6,7 @@ mod receipts;
 mod rules;
 mod store;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use muster_model::{
     CommandId, CommandKind, CommandState, DeviceId, EntryId, TenantId, Timestamp,
@@ -37,10 +37,11 @@ use crate::{
 };
 pub use api::{BulkTarget, CommandView, Wanted, alarmed, ask_device, ask_devices, router};
 pub use operation::{
-    Evidence, Halt, Lists, OPERATION_STATEMENTS, Operation, OperationState, OperationView, Progress, Target,
-    approve, cancel as cancel_operation, expire_overdue as expire_operations, get as operation, halt,
-    halt_of, let_go, lift_halt, list as operations, needs_people, progress, reject, release_due,
-    statement_of, targets_of, waiting_of_device,
+    Asked, Evidence, Halt, Lists, OPERATION_STATEMENTS, Operation, OperationState, OperationView,
+    Order as OperationOrder, Progress, TARGETS_MAX, Target, approve, approved_lately, ask as ask_operation,
+    cancel as cancel_operation, expire_overdue as expire_operations, get as operation, halt, halt_of,
+    if_edited, let_go, lift_halt, list as operations, needs_people, note_retirement, progress, reject,
+    release_due, statement_of, targets_of, waiting_for, waiting_of_device,
 };
 pub use receipts::{accept_receipt, receipt};
 
@@ -54,6 +55,8 @@ pub const DUE_PER_CHECKIN_MAX: i64 = 32;
 const CHECKED_MAX: i64 = 100_000;
 /// Commands that one step of the reconciler ends.
 const EXPIRED_PER_STEP: i64 = 500;
+/// How soon a device asks again whose commands are halted; when the halt is lifted it is called before.
+const HALTED_AGAIN: Duration = Duration::from_secs(60);
 /// How long a command and its receipt are kept after it ended: 90 days.
 const KEPT: Duration = Duration::from_secs(90 * 86_400);
 /// Ended commands that one step of the reconciler removes.
@@ -255,22 +258,41 @@ impl Issue<'_> {
     }
 }
 
+/// The highest number of a lane that a device can say it took.
+const SEQUENCE_MAX: u64 = u64::MAX >> 2;
+
 /// Gives commands new numbers that were withheld while the device took later ones: a device takes no number below the last.
-/// Nothing else about them changes; what people approved must still be approved.
-pub async fn issue_again(app: &App, tenant: TenantId, overtaken: Vec<Command>) -> Result<(), Problem> {
-    audit::commit(app, &Author::system(tenant), move |tx| {
+/// Nothing else about them changes; what people approved must still be approved. What a command is, its first statement says,
+/// which the log records: a row that was inserted or edited by SQL is left alone, and holds up no other.
+pub async fn issue_again(
+    app: &App,
+    tenant: TenantId,
+    last_taken: u64,
+    overtaken: Vec<Command>,
+) -> Result<(), Problem> {
+    if last_taken >= SEQUENCE_MAX {
+        return Err(INVALID.detail("last_sequence is a number that no lane reaches."));
+    }
+    let edited = audit::commit(app, &Author::system(tenant), move |tx| {
+        let mut edited = Vec::new();
         for command in &overtaken {
-            let batch = match command.released_at {
-                None => None,
-                Some(_) => Some(operation::approved_batch(tx, command)?),
+            let (statement, batch) = match first_statement(tx, command)? {
+                First::Was(statement, batch) => (statement, batch),
+                First::NotApproved => continue,
+                First::NotLogged => {
+                    edited.push(command.id);
+                    continue;
+                }
             };
-            let kind = CommandKind::parse(command.arguments.as_bytes()).map_err(Problem::internal)?;
+            // The database was restored from a backup, where the lane is behind the device.
+            store::raise_lane(tx, tenant, command.device, command.epoch, last_taken)?;
+            tx.excuse(1);
             let issue = Issue {
                 id: command.id,
                 device: command.device,
-                epoch: command.epoch,
-                kind: &kind,
-                expires_at: command.expires_at,
+                epoch: statement.epoch,
+                kind: &statement.kind,
+                expires_at: statement.expires_at,
                 operation: command.operation,
                 batch,
             };
@@ -284,9 +306,50 @@ pub async fn issue_again(app: &App, tenant: TenantId, overtaken: Vec<Command>) -
                 issued.entry,
             )?;
         }
-        Ok(())
+        Ok(edited)
     })
-    .await
+    .await?;
+    for command in edited {
+        let object = ("command", command.to_string());
+        audit::row_edited(app, tenant, object, "the log records no such command").await?;
+    }
+    Ok(())
+}
+
+/// What the log says of a command that is to be issued again.
+enum First {
+    /// Its statement, and the batch that people approved where it needs one.
+    Was(Box<CommandStatement>, Option<Digest>),
+    /// Its approvals do not suffice any more.
+    NotApproved,
+    /// The log does not record this very command.
+    NotLogged,
+}
+
+/// What a command was when it was made.
+fn first_statement(tx: &mut LoggedTx<'_>, command: &Command) -> Result<First, Problem> {
+    let (keys, device) = (Arc::clone(tx.keys()), command.device);
+    let entry = audit::sealed_entry(tx, &keys, command.entry)?;
+    let made = entry.filter(|entry| entry.action == muster_trust::entry::action::COMMAND_CREATED);
+    let Some(envelope) = made.and_then(|entry| as_logged(command, &entry)) else {
+        return Ok(First::NotLogged);
+    };
+    let statement: Option<CommandStatement> = serde_json::from_slice(&envelope.payload).ok();
+    let is_its_own = |statement: &CommandStatement| {
+        statement.command_id == command.id
+            && statement.device_id == device
+            && statement.epoch == command.epoch
+    };
+    let Some(statement) = statement.filter(is_its_own) else {
+        return Ok(First::NotLogged);
+    };
+    let needs_people = keys.root.needs_approval(&statement.kind) || statement.batch.is_some();
+    let batch = match operation::approved_batch(tx, command) {
+        _ if !needs_people => None,
+        Ok(batch) if Some(batch) == statement.batch => Some(batch),
+        Ok(_) | Err(_) => return Ok(First::NotApproved),
+    };
+    Ok(First::Was(Box::new(statement), batch))
 }
 
 /// Ends what waits for the device and has no point any more, because this is the later word on the same thing. What was
@@ -423,7 +486,8 @@ pub fn due(
     for command in waiting {
         let later = command.retry_at.unwrap_or(now);
         if is_halted && !is_harmless(&command) {
-            due.next_at = Some(due.next_at.map_or(now, |at| at.min(now)));
+            let again = now.plus(HALTED_AGAIN);
+            due.next_at = Some(due.next_at.map_or(again, |at| at.min(again)));
         } else if command.attempts == 0 && command.sequence <= last_taken {
             due.overtaken.push(command);
         } else if !rules::is_due(command.sequence, last_taken, command.retry_at, now) {
@@ -471,6 +535,18 @@ pub async fn mark_delivered(app: &App, tenant: TenantId, due: Vec<Command>) -> R
     Ok(handed)
 }
 
+/// Records that what people approved is handed out again to a device that has seen the newest head of the log. The head grows by
+/// that: a device that was restarted since obeys such a command only by a head that is newer than what it knows.
+pub async fn note_again(app: &App, tenant: TenantId, command: &Command) -> Result<(), Problem> {
+    let (id, device, attempts) = (command.id, command.device, command.attempts + 1);
+    audit::commit(app, &Author::system(tenant), move |tx| {
+        let detail = serde_json::json!({"command_id": id, "attempts": attempts});
+        tx.record("command.delivered_again", ("device", device.to_string()), detail)
+            .map(drop)
+    })
+    .await
+}
+
 #[cfg(debug_assertions)]
 fn delivered_step(handed: &[Command]) -> Option<&'static str> {
     (!handed.is_empty()).then_some("command.delivered")
@@ -479,32 +555,6 @@ fn delivered_step(handed: &[Command]) -> Option<&'static str> {
 /// A number from 0 to 1.
 fn unit_random() -> f64 {
     f64::from(u32::from_be_bytes(clock::random())) / f64::from(u32::MAX)
-}
-
-/// Follows a device that has taken a later number than its lane has: the database was restored from a backup. The next
-/// command gets a number that the device has not seen.
-pub async fn follow_lane(
-    app: &App,
-    tenant: TenantId,
-    device: DeviceId,
-    epoch: u32,
-    last_taken: u64,
-) -> Result<(), Problem> {
-    let behind = app
-        .db
-        .read(Scope::Tenant(tenant.uuid()), move |tx| {
-            Ok::<_, Problem>(store::last_sequence(tx, tenant, device, epoch)? < last_taken)
-        })
-        .await?;
-    // A device that claims any number could use its own lane up, and nobody else's.
-    if behind && last_taken < u64::MAX >> 2 {
-        tracing::warn!(%device, last_taken, "a device has taken commands that the database does not know: was it restored?");
-        audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
-            Ok(store::raise_lane(tx, tenant, device, epoch, last_taken)?)
-        })
-        .await?;
-    }
-    Ok(())
 }
 
 /// Takes a command back. What a device has already received may still be carried out; its receipt will say so.

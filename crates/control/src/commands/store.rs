@@ -23,7 +23,6 @@ statements! {
     DUE = concat!("SELECT ", command_columns!(), " FROM commands_command WHERE tenant_id = $1 AND device_id = $2 \
         AND completed_at IS NULL AND epoch = $3 AND state IN ('queued', 'delivered') AND expires_at > $4 \
         ORDER BY sequence LIMIT $5");
-    LAST_SEQUENCE = "SELECT last_sequence FROM commands_lane WHERE tenant_id = $1 AND device_id = $2 AND epoch = $3";
     RAISE_LANE = "INSERT INTO commands_lane (tenant_id, device_id, epoch, last_sequence) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (tenant_id, device_id, epoch) DO UPDATE SET last_sequence = $4 \
         WHERE commands_lane.last_sequence < $4";
@@ -120,21 +119,6 @@ pub fn due(
         ],
         |row| command_of(row, 0),
     )
-}
-
-/// The number that the device's newest command has; 0 before the first.
-pub fn last_sequence(
-    tx: &mut Tx,
-    tenant: TenantId,
-    device: DeviceId,
-    epoch: u32,
-) -> Result<u64, StorageError> {
-    let found = tx.query_opt(
-        &LAST_SEQUENCE,
-        &[&tenant.uuid(), &device.uuid(), &i64::from(epoch)],
-        |row| row.get(0),
-    )?;
-    Ok(found.unwrap_or_default())
 }
 
 /// Lets the next command have a number above this one.

@@ -25,7 +25,7 @@ use crate::{
     access::{
         Permit,
         idempotency::{IdempotencyKey, commit_once},
-        problem::{BUNDLE_CHANGED, FORBIDDEN, INVALID, Problem},
+        problem::{APPROVAL_REQUIRED, BUNDLE_CHANGED, FORBIDDEN, INVALID, Problem},
         request::Body,
         scope::{ConfigRead, ConfigWrite, GroupRead, GroupWrite},
     },
@@ -229,6 +229,7 @@ async fn apply_configuration(
     let has_deleted = Arc::new(AtomicBool::new(false));
     let (tenant, settings) = (permit.tenant(), app.settings.clone());
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+    let (again, approved_by) = (order.clone(), Arc::clone(&keys));
     let deleted = Arc::clone(&has_deleted);
     let answer = commit_once(&app, &permit, key, "POST /apply", &request, move |tx| {
         let Outcome { applied, later } = super::apply(tx, &keys, &settings, &order)?;
@@ -254,7 +255,19 @@ async fn apply_configuration(
             if problem.kind == BUNDLE_CHANGED {
                 super::report_tampering(&app, permit.author()).await?;
             }
-            Err(problem)
+            if problem.kind != APPROVAL_REQUIRED {
+                return Err(problem);
+            }
+            let asked = audit::commit(&app, permit.author(), move |tx| {
+                super::ask_people(tx, &approved_by, &again)
+            })
+            .await?;
+            let ids: Vec<String> = asked.iter().map(uuid::Uuid::to_string).collect();
+            let next = match ids.as_slice() {
+                [] => "add the version first, and activate it by itself, which asks them".to_owned(),
+                ids => format!("they were asked, as operation {}", ids.join(", ")),
+            };
+            Err(APPROVAL_REQUIRED.detail(format!("{} {next}. Then apply again.", problem.detail)))
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     audit::LoggedTx,
     groups,
     policy::{self, Policy},
-    rollout::{self, Rollout},
+    rollout::{self, PolicyChange, Rollout},
     secrets::TenantKeys,
 };
 
@@ -102,6 +102,53 @@ pub fn apply(
     )?;
     let later = plan.later().cloned().collect();
     Ok(Outcome { applied, later })
+}
+
+/// Asks the people who approve for what of a plan was refused for want of them; answers the operations. A version that the
+/// plan itself would add is not there yet, and is not asked for.
+pub fn ask_people(
+    tx: &mut LoggedTx<'_>,
+    keys: &TenantKeys,
+    order: &Order,
+) -> Result<Vec<uuid::Uuid>, Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    let kept = super::planned(tx, tenant, &order.plan_sha256, at)?;
+    let Some(entries) = order.document.as_ref().or(kept.as_ref()) else {
+        return Ok(Vec::new());
+    };
+    let state = super::state(tx, tenant, entries)?;
+    let mut asked = Vec::new();
+    for Step { change, work } in rules::steps(entries, &state).map_err(moved_on)? {
+        let wanted = match &work {
+            Work::Withdraw { rollout }
+            | Work::Archive {
+                active: Some(rollout),
+            } => PolicyChange {
+                policy: rollout.policy,
+                version: None,
+                target: &rollout.plan.target,
+            },
+            Work::Activate { label, order } => {
+                let known = match &change.policy {
+                    Some(name) => policy::by_name(tx, tenant, name)?,
+                    None => None,
+                };
+                let Some(policy) =
+                    known.filter(|policy| policy::version(tx, tenant, policy.id, label).is_ok())
+                else {
+                    continue;
+                };
+                PolicyChange {
+                    policy: policy.id,
+                    version: Some(label),
+                    target: &order.target,
+                }
+            }
+            _ => continue,
+        };
+        asked.extend(rollout::ask_where_required(tx, keys, &wanted)?.map(|operation| operation.id));
+    }
+    Ok(asked)
 }
 
 /// Nothing is deleted unless it was asked for when planning, nor more than the caller expects when applying.
@@ -248,13 +295,13 @@ fn about_policy(
         }
         Work::Withdraw { rollout } => {
             *generation += 1;
-            withdraw(tx, settings, rollout, *generation)?;
+            withdraw(tx, keys, settings, rollout, *generation)?;
             Ok(Some(rollout.id))
         }
         Work::Archive { active } => {
             if let Some(rollout) = active {
                 *generation += 1;
-                withdraw(tx, settings, rollout, *generation)?;
+                withdraw(tx, keys, settings, rollout, *generation)?;
             }
             archive(tx, name)?;
             Ok(active.as_ref().map(|rollout| rollout.id))
@@ -274,11 +321,12 @@ fn named(tx: &mut LoggedTx<'_>, name: &str) -> Result<Policy, Problem> {
 /// Withdrawals take the same turns as activations.
 fn withdraw(
     tx: &mut LoggedTx<'_>,
+    keys: &TenantKeys,
     settings: &Settings,
     rollout: &Rollout,
     generation: u64,
 ) -> Result<(), Problem> {
-    let withdrawn = rollout::take_back(tx, settings, rollout.clone()).map_err(|problem| {
+    let withdrawn = rollout::take_back(tx, keys, settings, rollout.clone()).map_err(|problem| {
         if [CONFLICT, ILLEGAL_STATE].contains(&problem.kind) {
             changed()
         } else {

@@ -39,7 +39,7 @@ use crate::{
     secrets::TenantKeys,
 };
 pub use api::router;
-pub use change::{Applied, Order, Outcome, apply};
+pub use change::{Applied, Order, Outcome, apply, ask_people};
 pub use document::{ActiveDocument, Document, Entries, GroupDocument, PolicyDocument, VersionDocument};
 pub use rules::{Action, Change, LeftOut, Plan};
 use rules::{Active, Known, KnownVersion, State};

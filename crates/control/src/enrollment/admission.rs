@@ -157,6 +157,7 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
     let author = Author {
         tenant,
         actor: applicant_actor(app, tenant, candidate.token).await?,
+        voucher: None,
     };
     let shared = app.clone();
     let lifetime = Duration::from_secs(app.settings.device_certificate_days * 86_400);
@@ -378,7 +379,11 @@ pub async fn refused(
         "reason": reason.as_deref().unwrap_or(&problem.detail),
         "device_uuid": actor.id,
     });
-    let author = Author { tenant, actor };
+    let author = Author {
+        tenant,
+        actor,
+        voucher: None,
+    };
     let alerts = is_alert(&problem);
     let logged = audit::commit(app, &author, move |tx| {
         // A token without a row cannot be counted on it; only a key of this installation signs such a one.

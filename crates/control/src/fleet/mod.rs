@@ -174,6 +174,7 @@ pub fn overview(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Res
     let commands: std::collections::BTreeMap<String, i64> =
         commands::by_state(tx, tenant, since)?.into_iter().collect();
     let shown = audit::head(app, tenant).map_or(0, |head| head.size);
+    let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let of = |state: CommandState| commands.get(state.as_str()).copied().unwrap_or(0);
     Ok(Overview {
         connected: app.registry.connected(),
@@ -185,7 +186,7 @@ pub fn overview(app: &App, tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Res
         changes_refused: audit::refused_since(tx, tenant, since, REFUSED_COUNTED_MAX)?.len(),
         log_entries: shown,
         log_unpublished: audit::signed_head(app, tenant).map_or(0, |head| head.size.saturating_sub(shown)),
-        split_views: audit::split_views(tx, tenant)?.len(),
+        split_views: audit::split_views(tx, &keys)?.len(),
         devices: summary,
     })
 }
@@ -235,15 +236,17 @@ pub async fn decide(
 
 /// Ends a device's time in the tenant: no command reaches it, no certificate of it is accepted.
 pub async fn retire(app: &App, permit: &Permit<DeviceWrite>, device: String) -> Result<(), Problem> {
-    let id = audit::commit(app, permit.author(), move |tx| {
+    let retired = audit::commit(app, permit.author(), move |tx| {
         let tenant = tx.tenant();
         let device = devices::resolve(tx, tenant, &device)?;
+        commands::note_retirement(tx)?;
         devices::retire(tx, &device)?;
         compliance::end(tx, device.id)?;
         certificates::revoke_all(tx, device.id, "the device was retired")?;
         Ok(device.id)
     })
-    .await?;
+    .await;
+    let id = commands::alarmed(app, permit.author(), retired).await?;
     app.revocations.forget();
     app.registry.forget(id);
     app.memory.settle().await;

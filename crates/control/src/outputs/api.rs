@@ -41,31 +41,38 @@ async fn get_output(
         .db
         .read(permit.storage(), move |tx| super::get(tx, tenant, id))
         .await?;
-    let (bytes, media_type, ending) = match output {
-        Output::Text(text) => (text.into_bytes(), "text/plain; charset=utf-8", "txt"),
-        Output::Gzip { bytes, kind } if kind == "collect-files" => (bytes, "application/gzip", "tar.gz"),
-        Output::Gzip { bytes, .. } => (bytes, "application/gzip", "gz"),
-    };
-    let name = format!("attachment; filename=\"{id}.{ending}\"");
-    let mut response = bytes.into_response();
-    let headers = response.headers_mut();
-    for (header, value) in [
-        (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
-        (
-            header::CONTENT_DISPOSITION,
-            HeaderValue::from_str(&name).map_err(Problem::internal)?,
-        ),
-        // It came from a device: no browser is to guess what it is.
-        (
-            HeaderName::from_static("x-content-type-options"),
-            HeaderValue::from_static("nosniff"),
-        ),
-        (
-            header::CACHE_CONTROL,
-            HeaderValue::from_static("private, no-store"),
-        ),
-    ] {
-        headers.insert(header, value);
+    output.download(id)
+}
+
+impl Output {
+    /// The answer with the output as a file, for a browser that is to store it and to make nothing of it.
+    pub fn download(self, id: CommandId) -> Result<Response, Problem> {
+        let (bytes, media_type, ending) = match self {
+            Output::Text(text) => (text.into_bytes(), "text/plain; charset=utf-8", "txt"),
+            Output::Gzip { bytes, kind } if kind == "collect-files" => (bytes, "application/gzip", "tar.gz"),
+            Output::Gzip { bytes, .. } => (bytes, "application/gzip", "gz"),
+        };
+        let name = format!("attachment; filename=\"{id}.{ending}\"");
+        let mut response = bytes.into_response();
+        let headers = response.headers_mut();
+        for (header, value) in [
+            (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
+            (
+                header::CONTENT_DISPOSITION,
+                HeaderValue::from_str(&name).map_err(Problem::internal)?,
+            ),
+            // It came from a device: no browser is to guess what it is.
+            (
+                HeaderName::from_static("x-content-type-options"),
+                HeaderValue::from_static("nosniff"),
+            ),
+            (
+                header::CACHE_CONTROL,
+                HeaderValue::from_static("private, no-store"),
+            ),
+        ] {
+            headers.insert(header, value);
+        }
+        Ok(response)
     }
-    Ok(response)
 }

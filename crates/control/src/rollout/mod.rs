@@ -33,10 +33,17 @@ use muster_model::{
 };
 use muster_storage::{Statement, Tx};
 
-use crate::access::problem::{NOT_FOUND, Problem};
+use crate::{
+    access::problem::{NOT_FOUND, Problem},
+    audit,
+    secrets::TenantKeys,
+};
 pub use activations::{Activations, DesiredSet};
 pub use api::router;
-pub use change::{Order, Prepared, Undone, activate, pause, prepare, promote, resume, take_back, undo};
+pub use change::{
+    Order, PolicyChange, Prepared, Undone, Wanted as WantedChange, activate, ask_people, ask_where_required,
+    pause, prepare, promote, resume, take_back, undo,
+};
 pub use course::Course;
 pub use decisions::{Decision, list as decisions_of};
 pub use desired::{DESIRED_STATE_DAYS, desired_for, ensure, load, reload};
@@ -127,6 +134,21 @@ pub fn newest_generation(tx: &mut Tx, tenant: TenantId) -> Result<u64, Problem> 
 /// Every layer of every active policy of the tenant, in the order of their generation: the newest of a policy comes last.
 pub fn current(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Rollout>, Problem> {
     Ok(store::current(tx, tenant)?)
+}
+
+/// What breaks "a policy is off its devices only because the log says so", for the doctor.
+pub fn broken(tx: &mut Tx, keys: &TenantKeys) -> Result<Vec<String>, Problem> {
+    const POLICIES_MAX: i64 = 10_000;
+    let mut broken = Vec::new();
+    for (id, state) in store::newest_not_current(tx, keys.tenant, POLICIES_MAX)? {
+        let withdrawn = audit::sealed_about(tx, keys, &id.to_string(), "rollout.withdrawn")?;
+        if withdrawn.is_empty() {
+            broken.push(format!(
+                "{id} is {state}, devices do not have it, and the log does not say why"
+            ));
+        }
+    }
+    Ok(broken)
 }
 
 impl Rollout {

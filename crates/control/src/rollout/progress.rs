@@ -36,7 +36,7 @@ use crate::{
 /// Devices read at a time.
 const PAGE: usize = 2000;
 /// A target with more devices than this is not counted for those who look; they see the reconciler's last count.
-const COUNTED_ON_SIGHT_MAX: usize = 2000;
+pub const COUNTED_ON_SIGHT_MAX: usize = 2000;
 /// Devices that one pass marks as pending for one rollout.
 const MARKED_PER_PASS: usize = 5000;
 

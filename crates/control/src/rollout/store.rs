@@ -25,9 +25,14 @@ statements! {
         ORDER BY rollout_id DESC LIMIT $3";
     CURRENT = "SELECT rollout_id, policy_id, version, bundle_sha256, generation, entry_id, state, current, target, \
         created_by, created_at, updated_at FROM rollout_rollout WHERE tenant_id = $1 AND current ORDER BY generation";
+    HOLD_CURRENT = "UPDATE rollout_rollout SET policy_id = policy_id WHERE tenant_id = $1 AND policy_id = $2 \
+        AND current";
     CURRENT_OF = "SELECT rollout_id, policy_id, version, bundle_sha256, generation, entry_id, state, current, target, \
         created_by, created_at, updated_at FROM rollout_rollout \
         WHERE tenant_id = $1 AND policy_id = $2 AND current ORDER BY generation";
+    NEWEST_NOT_CURRENT = "SELECT r.rollout_id, r.state FROM rollout_rollout r WHERE r.tenant_id = $1 AND NOT r.current \
+        AND NOT EXISTS (SELECT 1 FROM rollout_rollout n WHERE n.tenant_id = r.tenant_id \
+            AND n.policy_id = r.policy_id AND n.generation > r.generation) ORDER BY r.rollout_id LIMIT $2";
     COUNT_OTHERS_CURRENT = "SELECT COUNT(DISTINCT policy_id) FROM rollout_rollout \
         WHERE tenant_id = $1 AND policy_id <> $2 AND current";
     LAST_OTHER_COMPLETED = "SELECT rollout_id, policy_id, version, bundle_sha256, generation, entry_id, state, \
@@ -102,6 +107,22 @@ pub fn current(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Rollout>, StorageErr
 
 pub fn current_of(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<Vec<Rollout>, StorageError> {
     tx.query(&CURRENT_OF, &[&tenant.uuid(), &policy.uuid()], rollout_of)
+}
+
+/// Holds the layers of a policy for the rest of the transaction.
+pub fn hold_current(tx: &mut Tx, tenant: TenantId, policy: PolicyId) -> Result<u64, StorageError> {
+    tx.execute(&HOLD_CURRENT, &[&tenant.uuid(), &policy.uuid()])
+}
+
+/// Per policy that is not active, its newest rollout.
+pub fn newest_not_current(
+    tx: &mut Tx,
+    tenant: TenantId,
+    limit: i64,
+) -> Result<Vec<(RolloutId, String)>, StorageError> {
+    tx.query(&NEWEST_NOT_CURRENT, &[&tenant.uuid(), &limit], |row| {
+        Ok((RolloutId::from_uuid(row.get(0)?), row.get(1)?))
+    })
 }
 
 /// How many other policies are active.

@@ -11,6 +11,7 @@ mod custody;
 mod der;
 mod files;
 mod first_run;
+mod log_head;
 mod profile;
 mod publish;
 mod register;
@@ -19,7 +20,7 @@ mod scep_ra;
 mod store;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -48,10 +49,11 @@ pub(crate) fn der_value(tag: u8, content: &[u8]) -> Vec<u8> {
 }
 
 pub use files::{signing_key, write_private};
+pub use log_head::KeptHead;
 pub use profile::{CaRole, DeviceSubject, SERVER_CERTIFICATE_DAYS};
 pub(crate) use profile::{offset, responder};
 pub use publish::{
-    PUBLISHED, Published, follow_roots, of as root_concerns, publish, settle_roots, watch_roots,
+    PUBLISHED, Published, follow_roots, of as root_concerns, publish, published_at, settle_roots, watch_roots,
 };
 pub use register::{AuthorityState, Member, Record};
 pub use roots::{Learned, RefusedRow, RootRow, broken_roots, read_roots};
@@ -227,6 +229,7 @@ impl Keyring {
             approvers: BTreeMap::new(),
             approval: ApprovalRules::default(),
             restore_epoch: 0,
+            settled_heads: BTreeSet::new(),
         };
         let envelope = document
             .sign(&[&root])

@@ -4,6 +4,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use muster_channel_agent::enroll::CERTIFICATE_BACKDATED;
 use muster_model::{DeviceId, TenantId, Timestamp};
 use parking_lot::Mutex;
 use rcgen::{
@@ -23,7 +24,7 @@ pub const SERVER_CERTIFICATE_DAYS: u64 = 90;
 const ROOT_DAYS: u64 = 7300;
 const INTERMEDIATE_DAYS: u64 = 1825;
 /// Certificates start earlier than they are made, for devices whose clock is behind.
-pub const BACKDATED: Duration = Duration::from_secs(86_400);
+pub const BACKDATED: Duration = CERTIFICATE_BACKDATED;
 /// The bytes of a serial number: 126 random bits (RFC 5280 section 4.1.2.2 allows 20 bytes).
 const SERIAL_BYTES: usize = 16;
 /// id-pe-authorityInfoAccess (RFC 5280 section 4.2.2.1).

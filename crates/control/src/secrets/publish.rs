@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use muster_model::TenantId;
-use muster_storage::Scope;
+use muster_model::{TenantId, Timestamp};
+use muster_storage::{Scope, Tx};
 use muster_trust::{
     dsse::Envelope,
     key::{Digest, sha256},
@@ -88,6 +88,12 @@ pub async fn publish(app: &App, author: &Author, envelope: &Envelope) -> Result<
         changes,
         is_new: true,
     })
+}
+
+/// When a version was published, by the database; none where it has no row of it.
+pub fn published_at(tx: &mut Tx, tenant: TenantId, version: u64) -> Result<Option<Timestamp>, Problem> {
+    let version = i64::try_from(version).unwrap_or(i64::MAX);
+    Ok(store::published_at(tx, tenant, version)?)
 }
 
 /// What an operator should know about a tenant's root document.

@@ -9,6 +9,7 @@ statements! {
     ROOT_VERSIONS = "SELECT tenant_id, MAX(version) FROM secrets_root_document GROUP BY tenant_id";
     INSERT_ROOT = "INSERT INTO secrets_root_document (tenant_id, version, envelope, created_by, created_at) \
         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant_id, version) DO NOTHING";
+    PUBLISHED_AT = "SELECT created_at FROM secrets_root_document WHERE tenant_id = $1 AND version = $2";
     REMOVE_ROOT = "DELETE FROM secrets_root_document WHERE tenant_id = $1 AND version = $2";
 }
 
@@ -59,6 +60,13 @@ pub fn insert_root(
         ],
     )?;
     Ok(rows > 0)
+}
+
+/// When a document was published.
+pub fn published_at(tx: &mut Tx, tenant: TenantId, version: i64) -> Result<Option<Timestamp>, StorageError> {
+    tx.query_opt(&PUBLISHED_AT, &[&tenant.uuid(), &version], |row| {
+        row.get(0).map(Timestamp::from_micros)
+    })
 }
 
 pub fn remove_root(tx: &mut Tx, tenant: TenantId, version: i64) -> Result<(), StorageError> {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::attestation::Ownership;
+use crate::id::PolicyId;
 use crate::text::{FilePath, PackageName, PackageVersion, Sha256Text, UserMessage};
 
 /// The longest message on a lock screen.
@@ -118,6 +119,14 @@ pub enum CommandKind {
     UpdateAgent { version: PackageVersion },
     /// Shows a text to whoever is signed in. `noop` when nobody is.
     Message { text: UserMessage },
+    /// For no device: what people approve before a policy asks less of many devices. Without a bundle the policy is taken
+    /// away.
+    LoosenPolicy {
+        policy_id: PolicyId,
+        /// Of the version that is to take its place.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bundle_sha256: Option<Sha256Text>,
+    },
 }
 
 /// The text is not a command.
@@ -142,11 +151,13 @@ pub enum InvalidCommand {
     /// What a personal device cannot be told (NIST SP 800-124r2 section 4.2.3).
     #[error("a personal device can only be wiped of what belongs to the organization: use mode enterprise")]
     Personal,
+    #[error("loosen-policy is nothing for a device: it is asked by activating the policy's version")]
+    NotForDevices,
 }
 
 impl CommandKind {
     /// The words that `type` may hold.
-    pub const TYPES: [&'static str; 21] = [
+    pub const TYPES: [&'static str; 22] = [
         "lock",
         "unlock",
         "clear-passcode",
@@ -168,6 +179,7 @@ impl CommandKind {
         "update-os",
         "update-agent",
         "message",
+        "loosen-policy",
     ];
 
     /// Reads a command from JSON and checks its bounds.
@@ -238,7 +250,8 @@ impl CommandKind {
             | CommandKind::RotateKey { .. }
             | CommandKind::UpdateOs {}
             | CommandKind::UpdateAgent { .. }
-            | CommandKind::Message { .. } => Ok(()),
+            | CommandKind::Message { .. }
+            | CommandKind::LoosenPolicy { .. } => Ok(()),
         }
     }
 
@@ -266,6 +279,7 @@ impl CommandKind {
             CommandKind::UpdateOs {} => "update-os",
             CommandKind::UpdateAgent { .. } => "update-agent",
             CommandKind::Message { .. } => "message",
+            CommandKind::LoosenPolicy { .. } => "loosen-policy",
         }
     }
 
@@ -291,7 +305,8 @@ impl CommandKind {
             | CommandKind::RotateKey { .. }
             | CommandKind::UpdateOs {}
             | CommandKind::UpdateAgent { .. }
-            | CommandKind::Message { .. } => false,
+            | CommandKind::Message { .. }
+            | CommandKind::LoosenPolicy { .. } => false,
         }
     }
 
@@ -302,7 +317,8 @@ impl CommandKind {
             CommandKind::RunScript { .. }
             | CommandKind::RemoveApp { .. }
             | CommandKind::ClearPasscode {}
-            | CommandKind::ShutDown { .. } => true,
+            | CommandKind::ShutDown { .. }
+            | CommandKind::LoosenPolicy { .. } => true,
             CommandKind::Wipe { .. }
             | CommandKind::Unenroll {}
             | CommandKind::Lock { .. }
@@ -346,13 +362,20 @@ impl CommandKind {
             | CommandKind::CollectFiles { .. }
             | CommandKind::RotateKey { .. }
             | CommandKind::UpdateOs {}
-            | CommandKind::UpdateAgent { .. } => false,
+            | CommandKind::UpdateAgent { .. }
+            | CommandKind::LoosenPolicy { .. } => false,
         }
+    }
+
+    /// Whether a device can be told this at all.
+    pub const fn is_for_devices(&self) -> bool {
+        !matches!(self, CommandKind::LoosenPolicy { .. })
     }
 
     /// Refuses what a device of this ownership cannot be told: for a personal device a full wipe does not exist.
     pub const fn check_for(&self, ownership: Ownership) -> Result<(), InvalidCommand> {
         match (self, ownership) {
+            (CommandKind::LoosenPolicy { .. }, _) => Err(InvalidCommand::NotForDevices),
             (CommandKind::Wipe { mode: WipeMode::Full }, Ownership::Personal) => {
                 Err(InvalidCommand::Personal)
             }
@@ -380,7 +403,8 @@ impl CommandKind {
             | CommandKind::RotateKey { .. }
             | CommandKind::UpdateOs {}
             | CommandKind::UpdateAgent { .. }
-            | CommandKind::Message { .. } => None,
+            | CommandKind::Message { .. }
+            | CommandKind::LoosenPolicy { .. } => None,
         }
     }
 
@@ -492,6 +516,27 @@ mod tests {
                 panic!("{name} takes any member");
             };
             assert!(!text.contains("unknown variant"), "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_reference_says_of_every_type_when_it_is_a_noop() {
+        let page = include_str!("../../../../docs/reference/commands.md");
+        let rows: Vec<Vec<&str>> = page
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| line.split('|').map(str::trim).collect())
+            .collect();
+        // No device is told to loosen a policy.
+        for name in CommandKind::TYPES
+            .into_iter()
+            .filter(|name| *name != "loosen-policy")
+        {
+            let word = format!("`{name}`");
+            let of_type = |row: &&Vec<&str>| row[1].split([' ', ',']).any(|part| part == word);
+            let conditions: Vec<&str> = rows.iter().filter(of_type).map(|row| row[3]).collect();
+            assert!(!conditions.is_empty(), "{name} is not in the reference");
+            assert!(conditions.iter().all(|condition| !condition.is_empty()), "{name}");
         }
     }
 

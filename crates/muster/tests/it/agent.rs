@@ -452,7 +452,7 @@ async fn an_agent_whose_server_was_gone_comes_back_and_reports() {
 }
 
 /// The library that shifts a program's clock.
-fn faketime() -> Option<PathBuf> {
+pub fn faketime() -> Option<PathBuf> {
     let folders = [
         "/usr/lib/x86_64-linux-gnu/faketime",
         "/usr/lib/aarch64-linux-gnu/faketime",
@@ -469,7 +469,7 @@ fn faketime() -> Option<PathBuf> {
 }
 
 /// Says loudly that a test could not be carried out here, or panics where that is not allowed.
-fn skip(why: &str) {
+pub fn skip(why: &str) {
     let required = crate::support::variable("MUSTER_REQUIRE_PEERS").as_deref() == Some("1");
     assert!(!required, "{why}, and this run must not skip anything");
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
@@ -527,19 +527,17 @@ async fn an_agent_whose_clock_is_an_hour_off_enrolls_obeys_and_executes() {
     }
 }
 
-/// A file system of a megabyte or two in memory.
-struct SmallDisk(PathBuf);
+/// A small file system in memory.
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    async fn mounted(folder: &tempfile::TempDir) -> Option<SmallDisk> {
-        let path = folder.path().join("small");
+    /// Mounted as `name` in a folder, with room for so many megabytes; says so where that cannot be done.
+    pub async fn mounted(folder: &tempfile::TempDir, name: &str, megabytes: u32) -> Option<SmallDisk> {
+        let path = folder.path().join(name);
         std::fs::create_dir(&path).expect("a folder can be made");
         let text = path.to_str().expect("paths here are text");
-        let output = tool(
-            "mount",
-            &["-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", text],
-        )
-        .await;
+        let size = format!("size={megabytes}m,mode=0700");
+        let output = tool("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", text]).await;
         if !output.status.success() {
             skip("no file system can be mounted here (not root)");
             return None;
@@ -551,8 +549,13 @@ impl SmallDisk {
         self.0.join("ballast")
     }
 
+    /// Takes away what [`SmallDisk::fill`] wrote.
+    pub fn empty(&self) {
+        std::fs::remove_file(self.ballast()).expect("it can be removed");
+    }
+
     /// Writes until nothing more fits.
-    fn fill(&self) {
+    pub fn fill(&self) {
         let mut file = std::fs::File::create(self.ballast()).expect("it can be made");
         for size in [65_536, 4096, 512, 64, 1] {
             while file.write_all(&vec![0; size]).is_ok() {}
@@ -576,7 +579,7 @@ impl Drop for SmallDisk {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_nothing_for_good() {
     let folder = tempfile::tempdir().expect("a folder can be made");
-    let Some(disk) = SmallDisk::mounted(&folder).await else {
+    let Some(disk) = SmallDisk::mounted(&folder, "small", 2).await else {
         return;
     };
     let server = Server::start(Options::default().with("--checkin-interval-seconds", 2)).await;
@@ -597,7 +600,7 @@ async fn a_full_disk_stops_nothing_for_good() {
         machine.read("/run/muster/restart-requested").is_none(),
         "what cannot be written down is not executed"
     );
-    std::fs::remove_file(disk.ballast()).expect("it can be removed");
+    disk.empty();
     let state = eventually("the command ends", RECOVERY, async || {
         let shown = api.get(&format!("/commands/{command}")).await.ok();
         (!shown["completed_at"].is_null()).then(|| shown["state"].clone())

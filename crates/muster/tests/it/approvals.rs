@@ -15,7 +15,7 @@ use crate::support::{
     database::{each_database, on_postgres},
     device::{Device, Obedient, logged},
     eventually,
-    machine::ended,
+    machine::{activate, ended},
     server::{Options, Server, assert_healthy},
 };
 
@@ -419,4 +419,135 @@ async fn r10_what_was_asked_before_a_restore_is_never_carried_out() {
         .await
         .refused(403, "approver_refused");
     assert!(detail.contains("restore epoch"), "{detail}");
+}
+
+/// Enrolls so many devices that do nothing.
+async fn devices(server: &Server, api: &Api, count: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        ids.push(Device::enroll(api, &server.admin).await.id());
+    }
+    ids
+}
+
+/// The operation that a refusal names.
+fn named_in(detail: &str) -> String {
+    let word = |word: &str| uuid::Uuid::parse_str(word.trim_matches('.')).ok();
+    let id = detail.split(' ').find_map(word).expect("it names an operation");
+    id.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m12_a_policy_asks_less_of_many_devices_only_when_people_approved_it() {
+    each_database(async |options| {
+        let (server, api, keys) = with_people(options).await;
+        let ids = devices(&server, &api, 7).await;
+        let stages = json!([{"name": "full"}]);
+        let strict = json!({"passcode.min_length": 12, "camera.allowed": false});
+        activate(&api, "base", "1", &strict).await;
+        for (version, settings) in [
+            ("2", json!({"passcode.min_length": 13, "camera.allowed": false})),
+            ("3", json!({"passcode.min_length": 13})),
+            ("4", json!({"passcode.min_length": 4})),
+        ] {
+            api.post(
+                "/policies/base/versions",
+                &json!({"version": version, "settings": settings}),
+            )
+            .await
+            .expect(201);
+        }
+        let order = |version: &str| json!({"version": version, "stages": stages});
+        // What asks more needs nobody.
+        api.post("/policies/base/activate", &order("2")).await.expect(202);
+        let refused = api.post("/policies/base/activate", &order("3")).await;
+        let detail = refused.refused(403, "approval_required");
+        assert!(
+            detail.contains("camera.allowed") && detail.contains("7 devices"),
+            "{detail}"
+        );
+        let operation = named_in(&detail);
+        let again = api.post("/policies/base/activate", &order("3")).await;
+        assert_eq!(
+            named_in(&again.refused(403, "approval_required")),
+            operation,
+            "it asks once"
+        );
+        let shown = api.get(&format!("/operations/{operation}")).await.ok();
+        assert_eq!(
+            (&shown["type"], &shown["count"]),
+            (&json!("loosen-policy"), &json!(7))
+        );
+        approve(&api, &operation, &keys[0]).await.ok();
+        let one = api.post("/policies/base/activate", &order("3")).await;
+        one.refused(403, "approval_required");
+        approve(&api, &operation, &keys[2]).await.ok();
+        reaches(&api, &operation, "completed").await;
+        // One bundle was approved, and no other.
+        let other = api.post("/policies/base/activate", &order("4")).await;
+        assert_ne!(named_in(&other.refused(403, "approval_required")), operation);
+        let begun = api.post("/policies/base/activate", &order("3")).await.expect(202);
+        let entry = logged(&api, "rollout.activated", 3)
+            .await
+            .pop()
+            .expect("it is logged");
+        assert_eq!(entry["detail"]["approved_by"], json!(operation), "{entry}");
+        // A person goes back at once from what is new.
+        let rollout = begun["rollout_id"].as_str().expect("it has an id");
+        api.post(&format!("/rollouts/{rollout}/rollback"), &json!({}))
+            .await
+            .expect(200);
+        // For fewer devices it is less as well, and of few devices it is nobody's business.
+        let few = json!({"version": "2", "stages": stages, "target": {"devices": ids[..1]}});
+        let narrowed = api.post("/policies/base/activate", &few).await;
+        assert!(narrowed.refused(403, "approval_required").contains("target"));
+        // Nor does it come off by leaving it out of the configuration.
+        let document = json!({"format": 1, "policies": [], "prune": true});
+        let plan = api.post("/plan", &document).await.ok();
+        let applied = api
+            .post("/apply", &json!({"plan_sha256": plan["plan_sha256"]}))
+            .await;
+        let withdrawal = named_in(&applied.refused(403, "approval_required"));
+        let shown = api.get(&format!("/operations/{withdrawal}")).await.ok();
+        assert_eq!(shown["arguments"]["bundle_sha256"], Value::Null);
+        let few = json!({"stages": stages, "target": {"devices": ids[..5]}});
+        for (name, version, settings) in [
+            ("few", "1", &strict),
+            ("few", "2", &json!({"passcode.min_length": 6})),
+        ] {
+            if version == "1" {
+                api.post("/policies", &json!({"name": name})).await.expect(201);
+            }
+            let content = json!({"version": version, "settings": settings});
+            api.post(&format!("/policies/{name}/versions"), &content)
+                .await
+                .expect(201);
+            let mut order = few.clone();
+            order["version"] = json!(version);
+            api.post(&format!("/policies/{name}/activate"), &order)
+                .await
+                .expect(202);
+        }
+        assert_healthy(&server).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m12_no_more_devices_are_retired_within_the_hour_than_the_budget() {
+    each_database(async |options| {
+        let (server, api, _) = with_people(options).await;
+        let ids = devices(&server, &api, 6).await;
+        for id in &ids[..5] {
+            api.post(&format!("/devices/{id}/retire"), &json!({}))
+                .await
+                .expect(204);
+        }
+        let refused = api.post(&format!("/devices/{}/retire", ids[5]), &json!({})).await;
+        refused.refused(429, "over_budget");
+        let device = api.get(&format!("/devices/{}", ids[5])).await.ok();
+        assert_eq!(device["state"], "active");
+        logged(&api, "security.destructive_refused", 1).await;
+    })
+    .await;
 }

@@ -1,10 +1,13 @@
 //! An attacker holds a full admin session and can write the database: how many devices can he wipe? None.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use muster_channel_agent::checkin::CheckinResponse;
 use muster_trust::{
-    approval::ApprovedBatch,
+    approval::{ApprovedBatch, TargetList},
     dsse,
     encoding::to_base64,
     key::SigningKey,
@@ -30,12 +33,18 @@ const DEVICES: u32 = 60;
 const DEVICES_VARIABLE: &str = "MUSTER_TEST_ATTACKED_DEVICES";
 const LETTER: &str = "/home/ada/letter";
 
-/// What was tried, and what came of it.
-struct Table(Vec<(String, String)>);
+/// What was tried, what came of it, and which alarm told of it after how long.
+#[derive(Default)]
+struct Table(Vec<[String; 3]>);
 
 impl Table {
+    /// The answer itself says it.
     fn row(&mut self, tried: &str, came: impl Into<String>) {
-        self.0.push((tried.to_owned(), came.into()));
+        self.alarmed(tried, came, "the refusal itself");
+    }
+
+    fn alarmed(&mut self, tried: &str, came: impl Into<String>, alarm: impl Into<String>) {
+        self.0.push([tried.to_owned(), came.into(), alarm.into()]);
     }
 }
 
@@ -66,7 +75,9 @@ impl Fleet {
             .kill_on_drop(true)
             .spawn()
             .expect("the farm starts");
-        eventually("the fleet is there", PATIENCE * 4, async || {
+        // Three devices a second at least, on a busy machine.
+        let patience = (PATIENCE * 4).max(Duration::from_millis(u64::from(devices) * 300));
+        eventually("the fleet is there", patience, async || {
             let enrolled = api.list("/devices?limit=500").await.len();
             (enrolled >= devices as usize).then_some(())
         })
@@ -102,6 +113,16 @@ struct Attack<'a> {
 }
 
 impl Attack<'_> {
+    /// Waits until the log names an object; answers the action and how long it took.
+    async fn alarm(&self, action: &str, object: &str, since: Instant) -> String {
+        eventually(&format!("{action} tells of {object}"), PATIENCE, async || {
+            let path = format!("/log/entries?action={action}&object={object}&limit=1");
+            (!self.api.list(&path).await.is_empty()).then_some(())
+        })
+        .await;
+        format!("{action} after {:.1} s", since.elapsed().as_secs_f64())
+    }
+
     /// Every way to ask by the API: nothing is delivered without approvals, and his own do not count.
     async fn by_the_api(&mut self) {
         let api = self.api;
@@ -155,32 +176,57 @@ impl Attack<'_> {
             .row("members that no request has (state, approved)", "refused");
     }
 
-    /// Rows that say that it was approved.
+    /// Rows that say that it was approved, and one that asks to be signed anew.
     async fn by_rows(&mut self) {
         let (api, store) = (self.api, self.store);
-        let wipe = r#"{"type":"wipe","mode":"full"}"#;
         let lock = order(api, self.device, &json!({"type": "lock", "message": "bait"})).await;
         ended(api, &lock).await;
-        for (number, (what, extra)) in [
-            ("a queued wipe with a lock's envelope", "NULL, NULL"),
-            ("the same, released and of an operation", "0, 1"),
-        ]
-        .into_iter()
-        .enumerate()
-        {
+        let wipe = ("wipe", r#"{"type":"wipe","mode":"full"}"#);
+        let off = ("shut-down", r#"{"type":"shut-down"}"#);
+        for (what, sequence, (kind, arguments), extra) in [
+            ("a queued wipe with a lock's envelope", 1000, wipe, "NULL, NULL"),
+            ("the same, released and of an operation", 1001, wipe, "0, 1"),
+            (
+                "a wipe that the device has overtaken, to be signed anew",
+                0,
+                wipe,
+                "NULL, NULL",
+            ),
+            ("a shutdown that the device has overtaken", 0, off, "NULL, NULL"),
+        ] {
+            let id = Uuid::new_v4();
             let sql = format!(
                 "INSERT INTO commands_command (tenant_id, command_id, operation_id, device_id, epoch, sequence, kind, \
                  arguments, state, envelope, entry_id, created_by, created_at, expires_at, attempts, position, \
-                 released_at) SELECT tenant_id, {}, operation_id, device_id, epoch, {}, 'wipe', '{wipe}', 'queued', \
-                 envelope, entry_id, created_by, created_at, expires_at, 0, {extra} FROM commands_command \
+                 released_at) SELECT tenant_id, {}, operation_id, device_id, epoch, {sequence}, '{kind}', '{arguments}', \
+                 'queued', envelope, entry_id, created_by, created_at, expires_at, 0, {extra} FROM commands_command \
                  WHERE command_id = {}",
-                store.uuid(Uuid::new_v4()),
-                1000 + number,
+                store.uuid(id),
                 store.id(&lock),
             );
             assert_eq!(store.execute(&sql).await, 1, "{what}");
+            let since = Instant::now();
+            // Whatever makes the device come by.
+            let told = json!({"type": "message", "text": "All is well."});
+            ended(api, &order(api, self.device, &told).await).await;
+            let command = format!("cmd_{}", id.simple());
+            let alarm = self.alarm("security.row_edited", &command, since).await;
+            let row = store
+                .value(&format!(
+                    "SELECT sequence FROM commands_command WHERE command_id = {}",
+                    store.uuid(id)
+                ))
+                .await;
+            assert_eq!(row.integer(), sequence, "{what}: it is not signed");
+            // The numbers of a lane are unique.
+            if sequence == 0 {
+                let id = store.uuid(id);
+                store
+                    .execute(&format!("DELETE FROM commands_command WHERE command_id = {id}"))
+                    .await;
+            }
             self.table
-                .row(&format!("INSERT: {what}"), "not delivered; doctor names it");
+                .alarmed(&format!("INSERT: {what}"), "not delivered, not signed", alarm);
         }
         let operation = ask_wipe(api, self.device).await;
         let id = store.uuid(Uuid::parse_str(&operation).expect("a UUID"));
@@ -192,6 +238,7 @@ impl Attack<'_> {
                 json!({"person": "Ada", "at": "2026-01-01T00:00:00Z", "approval": batch.approve(key).expect("signs")})
             })
             .collect();
+        // What stops it is said once, so the word is taken away before each.
         for (what, set) in [
             ("it runs", "state = 'running', next_at = 1".to_owned()),
             (
@@ -204,11 +251,20 @@ impl Attack<'_> {
                     .to_owned(),
             ),
         ] {
-            let sql = format!("UPDATE commands_operation SET {set} WHERE operation_id = {id}");
+            let sql =
+                format!("UPDATE commands_operation SET {set}, because = NULL WHERE operation_id = {id}");
             assert_eq!(store.execute(&sql).await, 1, "{what}");
             tokio::time::sleep(Duration::from_millis(1500)).await;
-            self.table
-                .row(&format!("UPDATE of an operation: {what}"), "no command is made");
+            let shown = api.get(&format!("/operations/{operation}")).await.ok();
+            let because = shown["because"]
+                .as_str()
+                .unwrap_or("it is tried again and again")
+                .to_owned();
+            self.table.alarmed(
+                &format!("UPDATE of an operation: {what}"),
+                "no command is made",
+                format!("the operation says: {because}"),
+            );
         }
         let made = store
             .value(&format!(
@@ -227,6 +283,8 @@ impl Attack<'_> {
     /// A real approval of one device, bent to others.
     async fn by_a_real_approval(&mut self, people: &[SigningKey], victims: &[String]) {
         let (api, store) = (self.api, self.store);
+        self.by_a_swapped_statement(people, victims).await;
+        self.by_an_approval_that_was_taken_back(people, &victims[0]).await;
         // Halted, so that there is time between approval and release.
         api.post("/halt", &json!({"reason": "time"})).await.ok();
         let operation = ask_wipe(api, &victims[0]).await;
@@ -264,6 +322,70 @@ impl Attack<'_> {
                 .await
                 .ok();
         }
+    }
+
+    /// People are shown a message to one device, and the statement that they would sign wipes two.
+    async fn by_a_swapped_statement(&mut self, people: &[SigningKey], victims: &[String]) {
+        let (api, store) = (self.api, self.store);
+        let operation = ask_wipe(api, &victims[0]).await;
+        let id = store.uuid(Uuid::parse_str(&operation).expect("a UUID"));
+        let mut statement = batch_of(api, &operation).await.read().expect("it is a statement");
+        let list = TargetList::new(victims.iter().map(|victim| (victim.parse().expect("an id"), 1)));
+        (statement.count, statement.targets_root) = (list.count(), list.root());
+        let forged = ApprovedBatch::new(&statement).expect("it is a statement");
+        let sql = format!(
+            "UPDATE commands_operation SET batch = {}, batch_sha256 = {} WHERE operation_id = {id}",
+            store.blob(&forged.payload),
+            store.blob(forged.sha256().as_bytes()),
+        );
+        assert_eq!(store.execute(&sql).await, 1);
+        let since = Instant::now();
+        approve(api, &operation, &people[0])
+            .await
+            .refused(409, "row_edited");
+        let alarm = self.alarm("security.row_edited", &operation, since).await;
+        self.table.alarmed(
+            "UPDATE of what people sign, not of what they read",
+            "nobody can sign it",
+            alarm,
+        );
+        api.post(&format!("/operations/{operation}/cancel"), &json!({}))
+            .await
+            .ok();
+    }
+
+    /// People approved it and took it back: the word of its state is set again.
+    async fn by_an_approval_that_was_taken_back(&mut self, people: &[SigningKey], victim: &str) {
+        let (api, store) = (self.api, self.store);
+        api.post("/halt", &json!({"reason": "time"})).await.ok();
+        let operation = ask_wipe(api, victim).await;
+        for key in people {
+            approve(api, &operation, key).await.ok();
+        }
+        api.post(&format!("/operations/{operation}/cancel"), &json!({}))
+            .await
+            .ok();
+        api.post("/halt/lift", &json!({})).await.ok();
+        let id = store.uuid(Uuid::parse_str(&operation).expect("a UUID"));
+        let sql = format!(
+            "UPDATE commands_operation SET state = 'running', next_at = 1, ended_at = NULL WHERE operation_id = {id}"
+        );
+        assert_eq!(store.execute(&sql).await, 1);
+        let since = Instant::now();
+        let alarm = self.alarm("operation.stopped", &operation, since).await;
+        let made = store
+            .value(&format!(
+                "SELECT COUNT(*) FROM commands_command WHERE operation_id = {id}"
+            ))
+            .await;
+        assert_eq!(made.integer(), 0);
+        self.table
+            .alarmed("UPDATE that revives what people took back", "not released", alarm);
+        store
+            .execute(&format!(
+                "DELETE FROM commands_operation WHERE operation_id = {id}"
+            ))
+            .await;
     }
 
     /// What a device says to a real wipe of another, to a forged one by the server's own keys, and to a replay.
@@ -385,7 +507,7 @@ async fn m1_m4_m5_full_admin_and_database_write_wipes_nobody() {
             server: &server,
             device: &machine.device,
             own,
-            table: Table(Vec::new()),
+            table: Table::default(),
         };
         attack.by_the_api().await;
         attack.by_rows().await;
@@ -405,8 +527,8 @@ async fn m1_m4_m5_full_admin_and_database_write_wipes_nobody() {
         logged(&api, "operation.stopped", 1).await;
         let doctor = maintain(&server, &["doctor"]).await;
         assert_eq!(doctor.status.code(), Some(1), "{}", everything(&doctor));
-        for (tried, came) in &table.0 {
-            println!("{tried:<60} | 0 of {devices} wiped | {came}");
+        for [tried, came, alarm] in &table.0 {
+            println!("{tried:<64} | 0 of {devices} wiped | {came} | {alarm}");
         }
     })
     .await;

@@ -197,7 +197,7 @@ async fn is_judged(vault: &Vault) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn vault_keeps_the_device_cas_key_and_its_absence_loses_nothing() {
+async fn l9_vault_keeps_the_device_cas_key_and_its_absence_loses_nothing() {
     let vault = Vault::start().await;
     if !is_judged(&vault).await {
         return;

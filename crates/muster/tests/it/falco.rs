@@ -3,6 +3,7 @@
 use crate::support::{
     objects::python,
     server::{everything, program},
+    variable,
 };
 
 /// Every item is one thing with the members that the engine demands, and every name that a condition uses is defined: here, or
@@ -49,12 +50,10 @@ print("rules", rules)
 #[tokio::test(flavor = "multi_thread")]
 async fn m6_the_rules_for_falco_are_well_formed() {
     let Some(python) = python() else { return };
-    let rules = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../deploy/falco/muster_rules.yaml"
-    );
+    let folder = variable("CARGO_MANIFEST_DIR").expect("cargo runs the test");
+    let rules = format!("{folder}/../../deploy/falco/muster_rules.yaml");
     let mut command = program(&python);
-    command.args(["-c", JUDGE, rules]).kill_on_drop(true);
+    command.args(["-c", JUDGE, &rules]).kill_on_drop(true);
     let output = command.output().await.expect("python starts");
     let said = everything(&output);
     assert!(output.status.success() && said.starts_with("rules "), "{said}");

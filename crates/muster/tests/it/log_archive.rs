@@ -1,5 +1,6 @@
 //! The log in an archive that nobody can change: what was cut off or rewritten here is found there.
 
+use muster_trust::tile::{Tile, TilePath};
 use serde_json::json;
 
 use crate::support::{
@@ -7,6 +8,7 @@ use crate::support::{
     api::Api,
     database::each_database,
     eventually,
+    machine::Relay,
     objects::{S3, moto_server},
     server::{Options, Server, everything, maintain, muster},
     witness::log_key,
@@ -30,7 +32,7 @@ async fn size(server: &Server) -> i64 {
 }
 
 /// Waits until the archive has everything.
-async fn archived(server: &Server) {
+pub async fn archived(server: &Server) {
     let store = server.store().await;
     let sql = "SELECT COUNT(*) FROM audit_archive a JOIN audit_tree t ON t.tenant_id = a.tenant_id \
                WHERE a.size = t.size AND NOT EXISTS (SELECT 1 FROM audit_entry e WHERE e.seq IS NULL)";
@@ -93,7 +95,9 @@ async fn l3_a_cut_tail_is_found_by_the_archived_head() {
             "{said}"
         );
 
-        // And when it grows again, the archive holds another history.
+        // A node that remembers signs nothing behind it. One that lost its memory does, and the archive holds another history.
+        let tenant = server.data_dir().join("keys/tenants").join(&server.admin.tenant);
+        std::fs::remove_file(tenant.join("log-head.json")).expect("the node kept a head");
         server.restart().await;
         let api = server.api().await;
         grow(&api, 1000, 1012).await;
@@ -126,4 +130,96 @@ async fn objects_in_s3_are_held_by_object_lock_or_the_doctor_says_so() {
     s3.hold("archive", &name).await;
     let (code, said) = doctor(&server).await;
     assert_eq!(code, Some(0), "{said}");
+}
+
+/// Copies an archived log out of a bucket, by the names that a log of this size has.
+async fn copied(s3: &S3, server: &Server, size: u64) -> std::path::PathBuf {
+    let mut names = vec!["checkpoint".to_owned()];
+    for level in 0..=1 {
+        for tile in (0..).map_while(|index| Tile::in_tree(level, index, size)) {
+            names.push(TilePath::Hashes(tile).to_string());
+            if level == 0 {
+                names.push(TilePath::Entries(tile).to_string());
+            }
+        }
+    }
+    let folder = server.folder().path().join("copy");
+    for name in names {
+        let object = format!("log/{}/{name}", server.admin.tenant);
+        let bytes = s3.object_in("archive", &object).await;
+        let path = folder.join(&name);
+        std::fs::create_dir_all(path.parent().expect("it is in a folder")).expect("a folder can be made");
+        std::fs::write(path, bytes.unwrap_or_else(|| panic!("{object} is missing")))
+            .expect("it can be written");
+    }
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l5_an_archive_that_was_away_for_long_misses_nothing_and_holds_nobody_up() {
+    const ENTRIES: usize = 300;
+    let Some(moto) = moto_server() else { return };
+    let s3 = S3::start(&moto).await;
+    s3.make_locked("archive").await;
+    let relay = Relay::before(&s3.address()).await;
+    relay.cut();
+    let options = s3
+        .access(Options::default())
+        .with_variable("AWS_ENDPOINT", format!("http://{}", relay.address()))
+        .with_variable("MUSTER_LOG_ARCHIVE", "s3://archive/log");
+    let mut server = Server::start(options).await;
+    let api = server.api().await;
+    // Away from the start: everybody works on, and what waits is the log itself, not a second queue.
+    grow(&api, 0, ENTRIES).await;
+    eventually("the failure is counted", PATIENCE * 2, async || {
+        (server.metric("mdm_log_archive_failures_total").await > 0).then_some(())
+    })
+    .await;
+    eventually("the lag is told", PATIENCE * 2, async || {
+        let lag = server.metric("mdm_log_archive_lag_entries").await;
+        (lag >= ENTRIES as i64).then_some(())
+    })
+    .await;
+    let store = server.store().await;
+    assert!(store.count("audit_archive").await <= 1);
+    relay.open(&s3.address());
+    archived(&server).await;
+    // Away once more in the middle, and over a restart.
+    relay.cut();
+    grow(&api, ENTRIES, ENTRIES + 20).await;
+    server.restart().await;
+    grow(&server.api().await, ENTRIES + 20, ENTRIES + 40).await;
+    relay.open(&s3.address());
+    archived(&server).await;
+    eventually("there is no lag", PATIENCE, async || {
+        (server.metric("mdm_log_archive_lag_entries").await == 0).then_some(())
+    })
+    .await;
+    assert!(store.count("audit_archive").await <= 1);
+    let newest = size(&server).await;
+    server.stop().await;
+    let name = format!("log/{}/checkpoints/{newest:020}", server.admin.tenant);
+    s3.hold("archive", &name).await;
+    let (code, said) = doctor(&server).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the archive tells the same"), "{said}");
+    // Every entry is there, in its place, and verifies without the server.
+    let copy = copied(&s3, &server, u64::try_from(newest).expect("a size")).await;
+    let verified = muster()
+        .args([
+            "log",
+            "verify",
+            "--folder",
+            &copy.display().to_string(),
+            "--key",
+            &log_key(&server),
+        ])
+        .output()
+        .await
+        .expect("the program muster starts");
+    let said = everything(&verified);
+    assert!(
+        verified.status.success() && said.contains(&newest.to_string()),
+        "{said}"
+    );
 }

@@ -7,9 +7,9 @@ use tokio::io::AsyncWriteExt;
 
 use crate::support::{
     PATIENCE,
-    api::Api,
+    api::{Api, answer},
     database::each_database,
-    device::{Device, logged},
+    device::{Applicant, Device, logged},
     eventually,
     objects::python,
     server::{Options, Server, everything, muster, program},
@@ -35,9 +35,9 @@ struct Story {
 
 async fn story(server: &Server, api: &Api) -> Story {
     let device = Device::enroll(api, &server.admin).await.id();
-    let labels = json!({"site": "north"});
+    let labels = json!({"labels": {"site": "north"}});
     let changed = api.request(reqwest::Method::PUT, &format!("/devices/{device}/labels"));
-    crate::support::api::answer(changed.json(&labels)).await;
+    answer(changed.json(&labels)).await.ok();
     let lock = api
         .post(&format!("/devices/{device}/commands"), &json!({"type": "lock"}))
         .await;
@@ -267,8 +267,12 @@ async fn l8_events_in_ocsf_are_valid_by_the_schema() {
     let answer = api.get("/log/entries?format=ocsf&limit=500").await;
     assert!(answer.header("content-type").starts_with("application/x-ndjson"));
     let golden = include_str!("../../../control/src/audit/export/golden/entries.ocsf.jsonl");
-    let lines = answer.text() + golden;
-    let mut command = program(&python);
+    judged_valid(&python, &(answer.text() + golden)).await;
+}
+
+/// Asserts that every line is an event that the schema allows.
+async fn judged_valid(python: &std::path::Path, lines: &str) {
+    let mut command = program(python);
     command
         .args(["-c", JUDGE])
         .stdin(Stdio::piped())
@@ -282,4 +286,97 @@ async fn l8_events_in_ocsf_are_valid_by_the_schema() {
     let output = child.wait_with_output().await.expect("it ends");
     let said = everything(&output);
     assert_eq!(said.trim(), format!("judged {}", lines.lines().count()), "{said}");
+}
+
+/// What a field of CEF holds, its escapes read as the specification has them.
+fn cef_field(line: &str, key: &str) -> Option<String> {
+    let (_, rest) = line.split_once(&format!(" {key}="))?;
+    let (mut value, mut raw) = (String::new(), rest.chars());
+    while let Some(character) = raw.next() {
+        match character {
+            '\\' => match raw.next()? {
+                'n' => value.push('\n'),
+                'r' => value.push('\r'),
+                other => value.push(other),
+            },
+            // The next key begins: no value holds a bare sign.
+            '=' => return value.rsplit_once(' ').map(|(value, _)| value.to_owned()),
+            other => value.push(other),
+        }
+    }
+    Some(value)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l7_l8_a_name_that_is_an_attack_is_one_line_and_one_event_with_the_same_value() {
+    const NASTY: [&str; 9] = [
+        "CEF:0|Muster|muster|1|fake|Fake|10|act=fake",
+        "a|b\\|c=d\\=e f=g",
+        "\\n\\r\\u000a",
+        "]\" SID=\"x\" [x@1 a=\"b\"]",
+        "\"}\n{\"forged\":true}",
+        "${jndi:ldap://127.0.0.1/x} %x%n {{7*7}}",
+        "\u{e9}\u{4e2d}\u{1f4a9}",
+        "msg=hidden externalId=ent_0",
+        "<14>1 - forged - - - -",
+    ];
+    // What a machine says of itself, which a label printer never would.
+    const SERIAL: &str = "S|1=\\ \"x\"] CEF:0|a externalId=ent_0 <14>1";
+    let Some(python) = python() else { return };
+    each_database(async |options| {
+        let server = Server::start(options).await;
+        let api = server.api().await;
+        let mut kept = vec![("device.enrolled", "serial", SERIAL)];
+        let named = Applicant::new().claiming("serial", json!(SERIAL));
+        named.enroll(&api, &server.admin).await;
+        for nasty in NASTY {
+            let client = json!({"name": nasty, "scopes": ["log:read"]});
+            let named = api.post("/clients", &client).await;
+            // What would break a line is not even taken.
+            let has_break = nasty.contains('\n');
+            assert_eq!(named.status >= 400, has_break, "{nasty:?}: {}", named.word());
+            if !has_break {
+                kept.push(("client.created", "name", nasty));
+            }
+        }
+        assert_eq!(kept.len(), NASTY.len());
+        all_placed(&server).await;
+        let entries = api.list("/log/entries?limit=500").await;
+        let page = async |format: &str| {
+            let answer = api.get(&format!("/log/entries?format={format}&limit=500")).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            answer.text()
+        };
+        let (cef, ocsf, json_lines) = (page("cef").await, page("ocsf").await, page("json_lines").await);
+        for text in [&cef, &ocsf, &json_lines] {
+            assert_eq!(
+                text.split('\n').filter(|line| !line.is_empty()).count(),
+                entries.len()
+            );
+        }
+        assert!(cef.lines().all(|line| line.starts_with("CEF:0|Muster|")));
+        for (action, member, nasty) in kept {
+            let is_about = |entry: &&Value| entry["action"] == action && entry["detail"][member] == nasty;
+            let entry = entries.iter().find(is_about).expect("it is in the log");
+            let id = entry["id"].as_str().expect("an id");
+            let lines: Vec<&str> = cef
+                .lines()
+                .filter(|line| cef_field(line, "externalId").as_deref() == Some(id))
+                .collect();
+            assert_eq!(lines.len(), 1, "{nasty:?}");
+            let detail = cef_field(lines[0], "cs3").expect("it has its detail");
+            let detail: Value =
+                serde_json::from_str(&detail).unwrap_or_else(|why| panic!("{nasty:?}: {why}: {detail}"));
+            assert_eq!(detail, entry["detail"], "{nasty:?}");
+            let events: Vec<Value> = ocsf
+                .lines()
+                .map(|line| serde_json::from_str(line).expect("it is JSON"))
+                .filter(|event: &Value| event["metadata"]["uid"] == json!(id))
+                .collect();
+            assert_eq!(events.len(), 1, "{nasty:?}");
+            assert_eq!(events[0]["unmapped"]["detail"], entry["detail"], "{nasty:?}");
+        }
+        judged_valid(&python, &ocsf).await;
+    })
+    .await;
 }

@@ -1,11 +1,13 @@
 //! L3 and L4: somebody changes the log's tables by SQL. The verifier names the first bad entry; no change goes unlogged.
 
+use muster_trust::key::SigningKey;
 use serde_json::json;
 
 use crate::support::{
     PATIENCE,
     api::Api,
     database::{Store, each_database},
+    device::{logged, now},
     eventually,
     server::{Options, Server, assert_healthy, everything, maintain, muster},
 };
@@ -26,7 +28,7 @@ async fn with_a_log(options: Options) -> (Server, Store) {
     (server, store)
 }
 
-async fn all_placed(store: &Store) {
+pub async fn all_placed(store: &Store) {
     eventually("every entry has its place", PATIENCE, async || {
         let waiting = store
             .value("SELECT COUNT(*) FROM audit_entry WHERE seq IS NULL")
@@ -368,7 +370,7 @@ fn changes() -> [(&'static str, serde_json::Value); 3] {
     ]
 }
 
-async fn refuse_inserts(store: &Store) {
+pub async fn refuse_inserts(store: &Store) {
     match store {
         Store::Sqlite(_) => {
             let sql = "CREATE TRIGGER forbidden BEFORE INSERT ON audit_entry BEGIN SELECT RAISE(ABORT, 'forbidden'); END";
@@ -385,7 +387,7 @@ async fn refuse_inserts(store: &Store) {
     }
 }
 
-async fn allow_inserts(store: &Store) {
+pub async fn allow_inserts(store: &Store) {
     match store {
         Store::Sqlite(_) => store.execute("DROP TRIGGER forbidden").await,
         Store::Postgres(_) => store.execute("DROP TRIGGER forbidden ON audit_entry").await,
@@ -499,4 +501,171 @@ async fn refuses_to_grow(server: &Server, api: &Api, store: &Store, size: i64) {
     assert_eq!(store.value("SELECT size FROM audit_tree").await.integer(), size);
     let output = maintain(server, &["log", "verify"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", everything(&output));
+}
+
+/// How a node says that it does not believe the stored log.
+const REFUSED: &str = "THE STORED LOG WAS CHANGED";
+
+async fn says(server: &Server, words: &str) {
+    eventually(&format!("the server says {words:?}"), PATIENCE, async || {
+        server.log().contains(words).then_some(())
+    })
+    .await;
+}
+
+async fn signed_size(store: &Store) -> i64 {
+    store.value("SELECT size FROM audit_tree").await.integer()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l3_a_log_that_is_taken_back_while_a_node_restarts_is_not_forked() {
+    each_database(async |options| {
+        let (mut server, store) = with_a_log(options).await;
+        save(&store).await;
+        let api = server.api().await;
+        api.post("/policies", &json!({"name": "act"})).await.expect(201);
+        all_placed(&store).await;
+        server.stop().await;
+        let acted = signed_size(&store).await;
+        put_back(&store).await;
+        let earlier = signed_size(&store).await;
+        assert!(earlier < acted);
+
+        server.restart().await;
+        let api = server.api().await;
+        for number in 0..4 {
+            let body = json!({"name": format!("in-the-place-of-the-act-{number}")});
+            api.post("/policies", &body).await.expect(201);
+        }
+        says(&server, REFUSED).await;
+        says(&server, "was not sequenced").await;
+        assert_eq!(
+            signed_size(&store).await,
+            earlier,
+            "nothing is signed behind what was taken back"
+        );
+        api.get("/log/checkpoint").await.refused(503, "unavailable");
+        named(&server, "taken back", "it went back").await;
+        forget_saved(&store).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l3_a_forged_head_stops_nobody_for_longer_than_it_is_there() {
+    each_database(async |options| {
+        let (server, store) = with_a_log(options).await;
+        let api = server.api().await;
+        all_placed(&store).await;
+        let before = api.get("/log/checkpoint").await.text();
+        let size = signed_size(&store).await;
+        let huge = 1_i64 << 62;
+        store
+            .execute(&format!(
+                "UPDATE audit_tree SET size = {huge}, note = REPLACE(note, '\n{size}\n', '\n{huge}\n')"
+            ))
+            .await;
+        says(&server, REFUSED).await;
+        assert_eq!(api.get("/log/checkpoint").await.text(), before);
+        store
+            .execute(&format!(
+                "UPDATE audit_tree SET size = {size}, note = REPLACE(note, '\n{huge}\n', '\n{size}\n')"
+            ))
+            .await;
+        grow_past(&api, &store).await;
+        all_placed(&store).await;
+        let alarms = logged(&api, "security.head_refused", 1).await;
+        assert_eq!(alarms.len(), 1, "once an hour: {alarms:?}");
+        verifies(&server).await;
+        // That it happened is still said.
+        named_by_the_doctor(&server, "security.head_refused").await;
+    })
+    .await;
+}
+
+async fn named_by_the_doctor(server: &Server, words: &str) {
+    let output = maintain(server, &["doctor"]).await;
+    let said = everything(&output);
+    assert!(output.status.code() == Some(1) && said.contains(words), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l3_an_entry_that_is_removed_before_it_has_a_place_is_missed() {
+    each_database(async |options| {
+        let (server, store) = with_a_log(options).await;
+        let api = server.api().await;
+        all_placed(&store).await;
+        // Whoever takes the lease of the sequencer stalls the log, for as long as a lease may be held.
+        let until = now().as_micros() + 50_000_000;
+        store
+            .execute(&format!(
+                "UPDATE storage_lease SET holder = 'thief', token = token + 1, expires_at = {until} \
+                 WHERE name = 'audit.sequencer'"
+            ))
+            .await;
+        let policy = api
+            .post("/policies", &json!({"name": "unseen"}))
+            .await
+            .expect(201);
+        let id = policy["id"].as_str().expect("an id is text").to_owned();
+        let removed = store
+            .execute(&format!(
+                "DELETE FROM audit_entry WHERE seq IS NULL AND object_id = '{id}'"
+            ))
+            .await;
+        assert_eq!(removed, 1);
+        says(&server, "ARE GONE FROM THE DATABASE").await;
+        store
+            .execute("UPDATE storage_lease SET expires_at = 0, holder = '' WHERE name = 'audit.sequencer'")
+            .await;
+        let alarms = logged(&api, "security.entry_lost", 1).await;
+        assert_eq!(alarms[0]["detail"]["count"], 1);
+        assert_eq!(alarms[0]["detail"]["entries"][0]["action"], "policy.created");
+        named_by_the_doctor(&server, "security.entry_lost").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l4_an_entry_that_a_trigger_swallows_takes_its_change_with_it() {
+    each_database(async |options| {
+        let server = Server::start(options).await;
+        let api = server.api().await;
+        let store = server.store().await;
+        match &store {
+            Store::Sqlite(_) => {
+                let sql = "CREATE TRIGGER thief BEFORE INSERT ON audit_entry BEGIN SELECT RAISE(IGNORE); END";
+                store.execute(sql).await;
+            }
+            Store::Postgres(_) => {
+                let body = "CREATE FUNCTION thief() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
+                store.execute(body).await;
+                store
+                    .execute("CREATE TRIGGER thief BEFORE INSERT ON audit_entry FOR EACH ROW EXECUTE FUNCTION thief()")
+                    .await;
+            }
+        }
+        let policies = store.count("policy_policy").await;
+        let answer = api.post("/policies", &json!({"name": "unlogged"})).await;
+        assert!(answer.status >= 500, "{}", answer.text());
+        assert_eq!(store.count("policy_policy").await, policies);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l3_a_log_is_not_called_bad_while_its_key_is_replaced() {
+    let (mut server, store) = with_a_log(Options::default()).await;
+    server.stop().await;
+    let key = SigningKey::generate_ed25519().expect("a key");
+    let folder = server.data_dir().join("keys/tenants").join(&server.admin.tenant);
+    std::fs::write(
+        folder.join("log.pem"),
+        key.to_pkcs8_pem().expect("PEM").as_bytes(),
+    )
+    .expect("it can be replaced");
+    server.restart().await;
+    grow_past(&server.api().await, &store).await;
+    verifies(&server).await;
+    all_placed(&store).await;
 }

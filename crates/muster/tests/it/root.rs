@@ -439,7 +439,7 @@ async fn approvers_are_named_in_a_ceremony_and_one_alone_is_said() {
         .await;
     let add = |person: &str, from: &str| {
         format!(
-            "root add-approver --in @{from}.json --person {person} --key @{person}.pub --account usr_{person} --out @next.json"
+            "root add-approver --in @{from}.json --person {person} --key @{person}.pub --account {person} --out @next.json"
         )
     };
     office.line(&add("ada", "root")).await;
@@ -455,7 +455,7 @@ async fn approvers_are_named_in_a_ceremony_and_one_alone_is_said() {
     let root = office.root().await;
     assert_eq!(root["document"]["roles"]["approver"]["threshold"], 2);
     let shown = everything(&office.line("root show").await);
-    assert!(shown.contains("ada") && shown.contains("usr_bob"), "{shown}");
+    assert!(shown.contains("ada") && shown.contains("bob"), "{shown}");
 
     office
         .line("root set-threshold --role approver --threshold 1 --sign-with ROOT --publish --yes")
@@ -487,7 +487,7 @@ async fn two_people_approve_from_their_own_machines() {
                 .await;
             office
                 .line(&format!(
-                    "root add-approver {from} --person {person} --key @{person}.pub --account usr_{person} --out @next.json"
+                    "root add-approver {from} --person {person} --key @{person}.pub --account {person} --out @next.json"
                 ))
                 .await;
             from = "--in @next.json";

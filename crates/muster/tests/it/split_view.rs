@@ -1,5 +1,7 @@
 //! Devices say which head of the log they stand at. One that our key signed and that our tree does not have is a split view.
 
+use std::time::Duration;
+
 use muster_channel_agent::checkin::WantCheckpoint;
 use muster_trust::key::sha256;
 use serde_json::{Value, json};
@@ -7,11 +9,14 @@ use serde_json::{Value, json};
 use crate::support::{
     PATIENCE,
     api::Api,
+    approvers::change_root,
     database::each_database,
     device::{Device, Obedient, logged},
     eventually,
     server::{Options, Server, copy_folder, everything, maintain},
 };
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Has a device execute a command, so that it stands at a newer head.
 async fn advance(api: &Api, device: &mut Obedient) {
@@ -76,6 +81,55 @@ async fn l3_a_restored_backup_is_found_by_the_devices_that_saw_more() {
         "{}",
         everything(&output)
     );
+}
+
+/// Has a device prove that it holds another head, and answers the head.
+async fn proved(api: &Api, device: &mut Obedient) -> String {
+    for _ in 0..5 {
+        let answer = device.ask().await;
+        device.take(&answer);
+    }
+    let entries = logged(api, "security.split_view", 1).await;
+    let root = entries[0]["detail"]["root"].as_str();
+    root.expect("the entry names the head").to_owned()
+}
+
+async fn unsettled(api: &Api) -> Value {
+    api.get("/overview").await.ok()["split_views"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l3_a_split_view_is_settled_by_name_or_by_a_restore_epoch_and_by_nothing_else() {
+    let mut server = Server::start(Options::default()).await;
+    let api = server.api().await;
+    let mut device = Obedient::enroll(&api, &server.admin).await;
+    server.stop().await;
+    copy_folder(&server.data_dir(), &server.folder().path().join("backup"));
+    server.restart().await;
+    device.device = device.device.at(&server.admin);
+    advance(&server.api().await, &mut device).await;
+    server.stop().await;
+
+    let mut restored = Server::start_in(server.folder(), "backup", Options::default()).await;
+    device.device = device.device.at(&restored.admin);
+    let head = proved(&restored.api().await, &mut device).await;
+    assert_eq!(unsettled(&restored.api().await).await, 1);
+    // A longer life of the document says nothing about the log.
+    change_root(&mut restored, |root| root.expires_at = root.expires_at.plus(DAY)).await;
+    assert_eq!(unsettled(&restored.api().await).await, 1);
+    change_root(&mut restored, |root| {
+        root.settled_heads.insert(head.parse().expect("a digest"));
+    })
+    .await;
+    assert_eq!(unsettled(&restored.api().await).await, 0);
+    // The same head again is settled; without the word it stops again.
+    device.device = device.device.at(&restored.admin);
+    proved(&restored.api().await, &mut device).await;
+    assert_eq!(unsettled(&restored.api().await).await, 0);
+    change_root(&mut restored, |root| root.settled_heads.clear()).await;
+    assert_eq!(unsettled(&restored.api().await).await, 1);
+    change_root(&mut restored, |root| root.restore_epoch += 1).await;
+    assert_eq!(unsettled(&restored.api().await).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -114,3 +114,28 @@ async fn of_many_contenders_one_gets_the_lease() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn r8_a_lease_of_a_clock_far_ahead_holds_nobody_up() {
+    const HOUR: i64 = 3600 * SECOND;
+    on_both(SCHEMA, async |db| {
+        let ahead = db
+            .acquire_lease("job", "a", TTL, HOUR)
+            .await
+            .expect("asked")
+            .expect("it is free");
+        let next = db.acquire_lease("job", "b", TTL, 0).await.expect("asked");
+        let next = next.expect("no clock that is right would have taken it until then");
+        assert!(next.token > ahead.token);
+        let refused = db.write(Scope::System, move |tx| tx.fence(&ahead)).await;
+        assert!(
+            matches!(refused, Err(StorageError::LeaseLost { .. })),
+            "{refused:?}"
+        );
+        // Clocks that differ as clocks do are no reason.
+        let near = db.acquire_lease("other", "a", TTL, 50 * SECOND).await;
+        assert!(near.expect("asked").is_some());
+        assert_eq!(db.acquire_lease("other", "b", TTL, 0).await.expect("asked"), None);
+    })
+    .await;
+}

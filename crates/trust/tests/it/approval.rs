@@ -195,6 +195,82 @@ fn m2_whoever_asked_does_not_count() {
 }
 
 #[test]
+fn m2_whoever_asked_does_not_count_with_another_key_either() {
+    let mut office = Office::new();
+    let second = office.ada_second.key_id();
+    // A passkey, say, that was named without an account.
+    let no_account = |document: &mut RootDocument| {
+        document.approvers.get_mut(&second).unwrap().accounts.clear();
+    };
+    let now = at(NOW + DELAY);
+    for account in ["usr_ada", "USR_Ada"] {
+        let asked = |batch: &mut BatchStatement| batch.requested_by = account.to_owned();
+        let own = proof(&office, 1, 0, asked, &[&office.ada_second, &office.grace]);
+        let said = obey_as(&mut office, &own, (device(1), EPOCH), no_account, now);
+        assert_eq!(said, Err("approvals_invalid"), "{account}");
+    }
+    let by_others = proof(&office, 1, 0, |_| {}, &[&office.ada_second, &office.grace]);
+    assert!(obey_as(&mut office, &by_others, (device(1), EPOCH), no_account, now).is_ok());
+}
+
+#[test]
+fn m2_one_person_has_one_name() {
+    let office = Office::new();
+    let second = office.ada_second.key_id();
+    let check = |name: &str| {
+        let mut document = office.root();
+        document.approvers.get_mut(&second).unwrap().person = name.parse().unwrap();
+        document.check()
+    };
+    for one in ["Ada", " Ada\u{a0}", "Ada B", "Adá", "Ada 2", "\u{30a2}"] {
+        assert_eq!(check(one), Ok(()), "{one}");
+    }
+    for alike in [
+        "ada",
+        "ADA",
+        "A d a",
+        "Ada.",
+        "A-da",
+        "A\u{ad}da",
+        "grace",
+        "GrAcE",
+    ] {
+        assert!(
+            check(alike).is_err_and(|why| why.to_string().contains("differ only by case")),
+            "{alike}"
+        );
+    }
+}
+
+#[test]
+fn m5_an_approval_from_before_the_enrollment_is_refused() {
+    let mut office = Office::new();
+    let approved = proof(&office, 1, 0, |_| {}, &[&office.ada, &office.grace]);
+    let mut command = office.tenant.command(1, WIPE);
+    (command.batch, command.expires_at) = (Some(approved.batch.sha256()), at(NOW + DAY));
+    let (envelope, index) = office.tenant.issue(&command);
+    let logged = office.tenant.proof(index);
+    let mut trust = office.trust(|_| {});
+    let mut obey = |enrolled_at| {
+        trust.enrolled_at = enrolled_at;
+        let said = trust.check_command(
+            &envelope,
+            &logged,
+            Some(&approved),
+            (device(1), EPOCH),
+            0,
+            at(NOW + DELAY),
+        );
+        said.map(drop).map_err(|refusal| refusal.code())
+    };
+    assert_eq!(obey(None), Ok(()), "a device that enrolled before it was kept");
+    assert_eq!(obey(Some(at(NOW - 1))), Ok(()));
+    for enrolled in [NOW, NOW + 1, NOW + DELAY] {
+        assert_eq!(obey(Some(at(enrolled))), Err("asked_before_enrollment"));
+    }
+}
+
+#[test]
 fn m2_m3_a_new_approver_does_not_count_before_the_cool_down() {
     let mut office = Office::new();
     let by_two = proof(&office, 1, 0, |_| {}, &[&office.ada, &office.grace]);
@@ -576,7 +652,7 @@ fn a_document_without_approvers_has_the_bytes_that_it_always_had() {
     let document = Tenant::new(1).root_document();
     assert_eq!(document.approval, ApprovalRules::default());
     let text = String::from_utf8(document.to_bytes()).unwrap();
-    for member in ["approvers", "\"approval\"", "restore_epoch"] {
+    for member in ["approvers", "\"approval\"", "restore_epoch", "settled_heads"] {
         assert!(!text.contains(member), "{member}");
     }
 }
@@ -627,6 +703,25 @@ proptest::proptest! {
         batch.approvals.push(approval.clone());
         real.add(approval);
         proptest::prop_assert!(real.verify(&root, at(NOW)).is_err());
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn m2_a_name_in_another_guise_is_no_second_person(name in "[a-zA-Z0-9àéüøñ]{1,20}", sign in "[ ._'-]", place in 0_usize..20) {
+        let office = Office::new();
+        let mut guise: Vec<char> = name.to_uppercase().chars().collect();
+        guise.insert(place.min(guise.len()), sign.chars().next().unwrap());
+        let guise: String = guise.into_iter().collect();
+        let named = |document: &mut RootDocument, key: &SigningKey, name: &str| {
+            document.approvers.get_mut(&key.key_id()).unwrap().person = name.parse().unwrap();
+        };
+        let mut document = office.root();
+        named(&mut document, &office.ada, &name);
+        named(&mut document, &office.ada_second, &name);
+        proptest::prop_assert!(document.check().is_ok());
+        named(&mut document, &office.ada_second, &guise);
+        proptest::prop_assert_eq!(document.check().is_ok(), guise.trim() == name);
     }
 }
 

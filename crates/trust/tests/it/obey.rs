@@ -131,7 +131,7 @@ fn m9_a_sequence_is_used_once() {
 }
 
 #[test]
-fn only_the_action_role_commands() {
+fn p2_only_the_action_role_commands() {
     let mut tenant = Tenant::new(1);
     let other = Tenant::new(2);
     let command = tenant.command(1, lock());

@@ -108,6 +108,21 @@ fn a_backdated_approver_is_found() {
 }
 
 #[test]
+fn m2_a_key_without_an_account_has_those_of_its_person() {
+    let without = |person: &str| Approver {
+        accounts: BTreeSet::new(),
+        ..approver(person)
+    };
+    let of_ada = said(|document| add_approver(document, without("Ada")));
+    assert!(
+        of_ada[0].contains("accounts of the person's other keys"),
+        "{of_ada:?}"
+    );
+    let of_cyd = said(|document| add_approver(document, without("Cyd")));
+    assert!(of_cyd[0].contains("no account: nothing"), "{of_cyd:?}");
+}
+
+#[test]
 fn an_account_that_is_taken_from_an_approver_weakens() {
     let id = key(200).key_id();
     let said = said(|document| {
@@ -146,4 +161,17 @@ fn a_restore_and_a_shorter_life_are_said() {
     });
     assert_eq!(said.len(), 2);
     assert!(said.iter().all(|text| text.starts_with('!')), "{said:?}");
+}
+
+#[test]
+fn a_settled_head_is_said() {
+    let head = muster_trust::key::Digest([7; 32]);
+    let said = said(|document| {
+        document.settled_heads.insert(head);
+    });
+    assert_eq!(said.len(), 1);
+    assert!(
+        said[0].starts_with('!') && said[0].contains(&head.to_string()),
+        "{said:?}"
+    );
 }

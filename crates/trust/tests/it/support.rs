@@ -182,6 +182,7 @@ impl Tenant {
             approvers: BTreeMap::new(),
             approval: ApprovalRules::default(),
             restore_epoch: 0,
+            settled_heads: BTreeSet::new(),
         }
     }
 

@@ -85,7 +85,30 @@ fn l3_two_histories_of_one_log_are_never_both_cosigned() {
     let later = request(&other, 12, 13);
     check(&later, Some(head(&log, 12)), Err(422));
     let refusal = decide(&later, &log_keys(), |_| Some(head(&log, 12))).expect_err("it is a fork");
+    assert_eq!(refusal, WitnessRefusal::OtherHistory { known: 12 });
     assert!(refusal.is_evidence());
+}
+
+#[test]
+fn l3_a_wrong_proof_under_a_proper_checkpoint_is_no_evidence() {
+    let log = log_of(40);
+    // Everybody can fetch the checkpoint of 40 entries and send it with whatever else.
+    for known in [8, 12, 39] {
+        let good = request(&log, known, 40);
+        for place in 0..good.proof.len() {
+            let mut bent = good.clone();
+            bent.proof[place].0[0] ^= 1;
+            let refusal = decide(&bent, &log_keys(), |_| Some(head(&log, known))).expect_err("a wrong proof");
+            assert!(!refusal.is_evidence(), "{known}, {place}: {refusal}");
+        }
+        for proof in [Vec::new(), vec![Digest([9; 32]); 7], request(&log, 3, 40).proof] {
+            let mut other = good.clone();
+            other.proof = proof;
+            let refusal =
+                decide(&other, &log_keys(), |_| Some(head(&log, known))).expect_err("a wrong proof");
+            assert!(!refusal.is_evidence(), "{known}: {refusal}");
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_wiped_device_obeys_nobody_and_goes_when_its_receipt_has_arrived() {
+fn m10_a_wiped_device_obeys_nobody_and_goes_when_its_receipt_has_arrived() {
     let mut office = Office::new();
     let mut device = office.device();
     office.activate(length(12));

@@ -1,6 +1,6 @@
 //! The other side of the wire for tests: a tenant with real keys and a real log, and a device that keeps what it must.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use muster_model::attestation::Ownership;
@@ -32,6 +32,7 @@ use crate::Base64Bytes;
 use crate::checkin::{CheckinRequest, CheckinResponse, CheckpointUpdate};
 use crate::clock::ClockReading;
 use crate::command::DueCommand;
+use crate::enroll::CERTIFICATE_BACKDATED;
 use crate::policy::{BundleProof, Desired};
 
 pub const START_SECONDS: i64 = 1_800_000_000;
@@ -71,10 +72,12 @@ pub struct Office {
     pub queue: Vec<Due>,
     pub desired: Vec<Activated>,
     pub ownership: Ownership,
+    /// Commands that need approvals besides those that always do.
+    pub also: BTreeSet<String>,
     /// Every receipt that came.
     pub receipts: Vec<ReceiptStatement>,
-    approver: SigningKey,
-    ids: u8,
+    pub approver: SigningKey,
+    ids: u16,
 }
 
 fn key(seed: u8) -> SigningKey {
@@ -100,6 +103,7 @@ impl Office {
             queue: Vec::new(),
             desired: Vec::new(),
             ownership: Ownership::Company,
+            also: BTreeSet::new(),
             receipts: Vec::new(),
             approver: key(5),
             ids: 10,
@@ -114,7 +118,9 @@ impl Office {
 
     fn fresh(&mut self) -> [u8; 10] {
         self.ids += 1;
-        [self.ids; 10]
+        let mut entropy = [1; 10];
+        entropy[8..].copy_from_slice(&self.ids.to_be_bytes());
+        entropy
     }
 
     /// The root document with this version; every version names the same keys.
@@ -152,9 +158,11 @@ impl Office {
             approvers: BTreeMap::from([(self.approver.key_id(), approver)]),
             approval: ApprovalRules {
                 delay_seconds: 0,
+                also: self.also.clone(),
                 ..ApprovalRules::default()
             },
             restore_epoch: 0,
+            settled_heads: BTreeSet::new(),
         };
         document.sign(&[&self.root]).expect("the document is valid")
     }
@@ -193,11 +201,15 @@ impl Office {
     }
 
     pub fn checkpoint(&self) -> String {
+        self.checkpoint_at(self.now())
+    }
+
+    pub fn checkpoint_at(&self, time: Timestamp) -> String {
         let body = CheckpointBody {
             origin: checkpoint::origin(self.tenant),
             size: self.frontier.size(),
             root: self.frontier.root(),
-            time: self.now(),
+            time,
         };
         body.sign(&[&self.log]).expect("the log signs").to_string()
     }
@@ -255,9 +267,10 @@ impl Office {
     /// Queues what somebody approved for this device alone, to begin in so many seconds.
     pub fn approved(&mut self, kind: CommandKind, delay_seconds: u64) -> CommandId {
         let targets = TargetList::new([(self.device_id, 1)]);
+        let operation = CommandId::generate(self.now(), self.fresh()).uuid();
         let statement = BatchStatement {
             tenant: self.tenant,
-            operation: self.device_id.uuid(),
+            operation,
             kind: kind.clone(),
             count: 1,
             targets_root: targets.root(),
@@ -272,21 +285,32 @@ impl Office {
         };
         let mut batch = ApprovedBatch::new(&statement).expect("the batch is valid");
         batch.add(batch.approve(&self.approver).expect("the key signs"));
+        let path = targets.path(0).expect("it is on the list");
+        let proof = ApprovalProof {
+            batch,
+            position: 0,
+            path,
+        };
+        self.command_of(kind, proof)
+    }
+
+    /// Queues a command that shows this approval.
+    pub fn command_of(&mut self, kind: CommandKind, approval: ApprovalProof) -> CommandId {
         self.sequence += 1;
-        let (sequence, digest) = (self.sequence, batch.sha256());
+        let (sequence, digest) = (self.sequence, approval.batch.sha256());
         let id = self.command_with(kind, |command| {
             command.sequence = sequence;
             command.batch = Some(digest);
             command.expires_at = command.issued_at.plus(Duration::from_secs(86_400));
         });
-        let path = targets.path(0).expect("it is on the list");
-        let due = self.queue.last_mut().expect("just queued");
-        due.approval = Some(ApprovalProof {
-            batch,
-            position: 0,
-            path,
-        });
+        self.queue.last_mut().expect("just queued").approval = Some(approval);
         id
+    }
+
+    /// Queues the last command again, under another id and with the same approval.
+    pub fn again(&mut self) -> CommandId {
+        let last = self.queue.last().expect("a command is queued").clone();
+        self.command_of(last.statement.kind, last.approval.expect("it has one"))
     }
 
     /// Queues a script that `signer` signed; the policy key's owner where there is none.
@@ -429,10 +453,12 @@ impl Office {
         }
     }
 
+    /// A device that enrolled a minute ago.
     pub fn device(&self) -> Device {
+        let enrolled_at = self.now().minus(Duration::from_secs(60));
         let mut trust = Trust::pin(&self.root_envelope(1), self.tenant).expect("the document verifies");
         trust
-            .advance_checkpoint(&self.checkpoint(), &[])
+            .advance_checkpoint(&self.checkpoint_at(enrolled_at), &[])
             .expect("the checkpoint verifies");
         let identity = DeviceIdentity {
             tenant: self.tenant,
@@ -455,7 +481,16 @@ impl Office {
             outcomes: VecDeque::new(),
             departed: None,
         };
-        device.core = Some(DeviceCore::new(identity, "0.1.0", trust, &device.reading()));
+        let certified_from = enrolled_at.minus(CERTIFICATE_BACKDATED);
+        let mut reading = device.reading();
+        (reading.wall, reading.since_boot) = (enrolled_at, reading.since_boot - Duration::from_secs(60));
+        device.core = Some(DeviceCore::new(
+            identity,
+            "0.1.0",
+            trust,
+            certified_from,
+            &reading,
+        ));
         device
     }
 }

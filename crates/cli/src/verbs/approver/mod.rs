@@ -242,7 +242,8 @@ fn init(
             .text(pem.clone())
             .text(format!(
                 "Hand the public half to whoever keeps the root key, and say the key id over another way:\n  muster root \
-                 add-approver --in root.json --person '{person}' --key {} --account ID --out next.json",
+                 add-approver --in root.json --person '{person}' --key {} --account ACCOUNT --out next.json\nACCOUNT is the name \
+                 under which you sign in (`ada`): what it asks for, you cannot approve.",
                 public.display()
             ))
     })
@@ -376,10 +377,10 @@ fn sheet(printer: &Printer, request: &Request, review: &Review, root: &RootDocum
         ),
         (
             "pace",
-            Some(format!(
-                "{} an hour (the budget is {})",
-                statement.per_hour, review.budget
-            )),
+            statement
+                .kind
+                .is_for_devices()
+                .then(|| format!("{} an hour (the budget is {})", statement.per_hour, review.budget)),
         ),
         (
             "begins",
@@ -389,7 +390,10 @@ fn sheet(printer: &Printer, request: &Request, review: &Review, root: &RootDocum
                 humantime::format_duration(delay)
             )),
         ),
-        ("last device", Some(time(review.last_slot()))),
+        (
+            "last device",
+            statement.kind.is_for_devices().then(|| time(review.last_slot())),
+        ),
         ("expires", Some(time(statement.expires_at))),
         (
             "asked by",

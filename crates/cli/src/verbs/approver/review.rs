@@ -355,11 +355,12 @@ mod tests {
             budgets: DEFAULT_BUDGETS,
             device_ca_sha256: Vec::new(),
             approvers: BTreeMap::from([
-                (ada.key_id(), approver("Ada", "usr_ada", at(0))),
-                (bob.key_id(), approver("Bob", "usr_bob", at(150_000))),
+                (ada.key_id(), approver("Ada", "ada", at(0))),
+                (bob.key_id(), approver("Bob", "bob", at(150_000))),
             ]),
             approval: ApprovalRules::default(),
             restore_epoch: 0,
+            settled_heads: BTreeSet::new(),
         };
         root.check().expect("a proper document");
         root
@@ -390,7 +391,7 @@ mod tests {
             targets_root: TargetList::new(list).root(),
             per_hour: 5,
             fleet: 1204,
-            requested_by: "usr_carol".to_owned(),
+            requested_by: "carol".to_owned(),
             requested_at: at(190_000),
             not_before: at(200_300),
             expires_at: at(300_000),
@@ -533,7 +534,7 @@ mod tests {
         assert!(why(12).contains("names no approver"));
         assert!(why(11).contains("cool-down"));
         let mut own = statement();
-        own.requested_by = "usr_ada".to_owned();
+        own.requested_by = "ada".to_owned();
         let review = super::review(&operation(&own), &targets(), &root(), at(NOW)).expect("it matches");
         let why = review.approve(&key(10), &root(), at(NOW)).expect_err("she asked");
         assert!(why.contains("cannot approve"), "{why}");

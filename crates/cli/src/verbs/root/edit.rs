@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use muster_model::Timestamp;
 use muster_model::text::Name;
-use muster_trust::key::{KeyId, PublicKey};
+use muster_trust::key::{Digest, KeyId, PublicKey};
 use muster_trust::root::{Approver, RelyingParty, Role, RootDocument};
 
 /// One change.
@@ -55,6 +55,8 @@ pub enum Edit {
         not_also: Vec<String>,
     },
     BeginRestore,
+    /// Heads of other histories of the log hold nothing up any more.
+    SettleHeads(BTreeSet<Digest>),
     /// A longer life and nothing else.
     Renew,
 }
@@ -164,9 +166,39 @@ impl Edit {
                 rules.also.retain(|kind| !not_also.contains(kind));
             }
             Edit::BeginRestore => document.restore_epoch += 1,
+            Edit::SettleHeads(heads) => document.settled_heads.extend(heads),
             Edit::Renew => {}
         }
         document.check().map_err(explained)
+    }
+}
+
+impl Edit {
+    /// What whoever makes the change should look at twice, before it is made to `document`.
+    pub fn doubts(&self, document: &RootDocument) -> Vec<String> {
+        let Edit::AddApprover { person, accounts, .. } = self else {
+            return Vec::new();
+        };
+        let mut doubts: Vec<String> = accounts
+            .iter()
+            .filter(|account| account.starts_with("usr_"))
+            .map(|account| {
+                format!(
+                    "warning: `{account}` is no account that a server gives: a person's is the name that the sign-in link was \
+                     made for (`ada`), a service account's is its id (`cli_…`)."
+                )
+            })
+            .collect();
+        let known = document
+            .approvers
+            .values()
+            .filter(|known| known.person == *person);
+        if accounts.is_empty() && known.flat_map(|known| &known.accounts).next().is_none() {
+            doubts.push(format!(
+                "warning: no key of {person} names an account: what {person} asks for, {person} can approve. Give --account."
+            ));
+        }
+        doubts
     }
 }
 
@@ -337,6 +369,7 @@ mod tests {
             approvers: BTreeMap::new(),
             approval: ApprovalRules::default(),
             restore_epoch: 0,
+            settled_heads: BTreeSet::new(),
         }
     }
 
@@ -352,10 +385,31 @@ mod tests {
         Edit::AddApprover {
             person: Name::parse(person).expect("a name"),
             key: key(n),
-            accounts: BTreeSet::from([format!("usr_{n}")]),
+            accounts: BTreeSet::from([format!("person-{n}")]),
             passkey: None,
             threshold,
         }
+    }
+
+    #[test]
+    fn m2_an_approver_without_a_real_account_is_doubted() {
+        let doubts = |accounts: &[&str], before: Vec<Edit>| {
+            let edit = Edit::AddApprover {
+                person: Name::parse("Ada").expect("a name"),
+                key: key(20),
+                accounts: accounts.iter().map(|account| (*account).to_owned()).collect(),
+                passkey: None,
+                threshold: None,
+            };
+            edit.doubts(&edited(before).expect("a proper document"))
+        };
+        assert!(doubts(&["ada", "cli_1"], Vec::new()).is_empty());
+        assert!(doubts(&["usr_1", "ada"], Vec::new())[0].contains("`usr_1` is no account"));
+        assert!(doubts(&[], vec![approver(10, "Bob", None)])[0].contains("--account"));
+        assert!(
+            doubts(&[], vec![approver(10, "Ada", None)]).is_empty(),
+            "another key names them"
+        );
     }
 
     fn people_needed(edits: impl IntoIterator<Item = Edit>) -> u32 {
@@ -410,7 +464,7 @@ mod tests {
             (*id, ada.person.as_str(), ada.added_at),
             (key(11).key_id(), "Ada", later)
         );
-        assert!(ada.accounts.contains("usr_10"));
+        assert!(ada.accounts.contains("person-10"));
         assert!(!document.keys.contains_key(&key(10).key_id()));
     }
 
@@ -462,9 +516,11 @@ mod tests {
                 not_also: Vec::new(),
             },
             Edit::BeginRestore,
+            Edit::SettleHeads([Digest([7; 32])].into()),
         ])
         .expect("a proper document");
         assert_eq!(document.restore_epoch, 1);
+        assert_eq!(document.settled_heads, [Digest([7; 32])].into());
         assert_eq!(document.budgets.destructive_per_hour_min, 3);
         assert_eq!(document.approval.delay_seconds, 600);
         let unknown = edited([Edit::SetApproval {

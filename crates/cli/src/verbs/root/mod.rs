@@ -4,12 +4,12 @@
 mod edit;
 mod show;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_model::Timestamp;
 use muster_model::text::Name;
+use muster_trust::approval::account_of;
 use muster_trust::key::{Digest, SigningKey, sha256};
 use muster_trust::root::{RelyingParty, Role, RootDocument};
 use muster_trust::root_change::changes;
@@ -70,9 +70,11 @@ pub enum RootCommand {
     /// Name a person who approves destructive commands
     #[command(
         after_help = "Examples:\n  muster root add-approver --in root.json --person 'Ada Lovelace' --key ada.pub --account \
-        usr_… --out next.json\n  muster root add-approver --person 'Ada Lovelace' --key ada.pub --account usr_… --sign-with \
-        root-key.pem --publish\n\nThe first two people make m = 2. One alone approves only with --threshold 1. A new key counts \
-        after the cool-down."
+        ada --out next.json\n  muster root add-approver --person 'Ada Lovelace' --key ada.pub --account 'Ada Lovelace' --account \
+        cli_01990a5bd1c27d3e8f00112233445566 --sign-with root-key.pem --publish\n\nThe account of a person is the name that the \
+        sign-in link was made for (`muster console-link --person ada`: the name `ada`), that of a service account its id. All keys \
+        of a person share the accounts.\n\nThe first two people make m = 2. One alone approves only with --threshold 1. A new key \
+        counts after the cool-down."
     )]
     AddApprover {
         /// The person; two keys of one person count once
@@ -81,8 +83,9 @@ pub enum RootCommand {
         /// Public key file of `muster approver init`
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
-        /// An account of the person at the server: what it asks for, the person cannot approve; may be repeated
-        #[arg(long = "account", value_name = "ID")]
+        /// An account of the person at the server, such as ada or cli_…: what it asks for, the person cannot approve, with
+        /// whatever key; may be repeated
+        #[arg(long = "account", value_name = "ACCOUNT")]
         accounts: Vec<String>,
         /// The key is a passkey (ECDSA P-256) of this domain
         #[arg(long, value_name = "DOMAIN", requires = "passkey_origin")]
@@ -219,6 +222,19 @@ pub enum RootCommand {
         docs/how-to/restore-a-backup.md."
     )]
     BeginRestore {
+        #[command(flatten)]
+        making: Making,
+    },
+    /// After looking into a split view of the log: let its heads no longer stop what cannot be undone
+    #[command(
+        after_help = "Examples:\n  muster root settle-split-view 9f86d081… --in root.json --out next.json\n\n`muster doctor` and \
+        the log's entries `security.split_view` name the heads. A head that is not named here stops again. See \
+        docs/how-to/run-a-witness.md."
+    )]
+    SettleSplitView {
+        /// Root of a head that a device holds, 64 hexadecimal digits; may be repeated
+        #[arg(required = true, value_name = "HEAD")]
+        heads: Vec<Digest>,
         #[command(flatten)]
         making: Making,
     },
@@ -404,7 +420,7 @@ fn edit_of(command: RootCommand) -> Result<(Edit, Making), CliError> {
             let edit = Edit::AddApprover {
                 person,
                 key: key_file::read_public(&key)?,
-                accounts: accounts.into_iter().collect::<BTreeSet<_>>(),
+                accounts: accounts.iter().map(|account| written(account)).collect(),
                 passkey,
                 threshold,
             };
@@ -471,6 +487,9 @@ fn edit_of(command: RootCommand) -> Result<(Edit, Making), CliError> {
             (edit, making)
         }
         RootCommand::Renew { making } => (Edit::Renew, making),
+        RootCommand::SettleSplitView { heads, making } => {
+            (Edit::SettleHeads(heads.into_iter().collect()), making)
+        }
         RootCommand::BeginRestore { making } => (Edit::BeginRestore, making),
         RootCommand::Show { .. }
         | RootCommand::Fetch { .. }
@@ -522,6 +541,10 @@ async fn make(
     globals: &Globals,
     printer: &Printer,
 ) -> Result<(), CliError> {
+    let before = file.next.as_ref().map_or(&file.current, |next| &next.document);
+    for doubt in edit.doubts(before) {
+        printer.note(&doubt);
+    }
     let document = edited(&file, edit, making.expires_days, clock::now())?;
     if file
         .next
@@ -545,6 +568,15 @@ async fn make(
         return publish(&file, &Api::connect(globals)?, printer).await;
     }
     told(&file, printer)
+}
+
+/// An account as the server writes it: a name that is percent-encoded already stays as it is.
+fn written(account: &str) -> String {
+    if account.contains('%') {
+        account.to_owned()
+    } else {
+        account_of(account)
+    }
 }
 
 /// The next document of a file with one more change.

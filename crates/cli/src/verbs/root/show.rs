@@ -100,6 +100,7 @@ pub fn document(file: &RootFile, warnings: &Value, printer: &Printer) -> Sheet {
             ),
             ("first document", Some(file.first_sha256().to_string())),
             ("restore epoch", Some(document.restore_epoch.to_string())),
+            ("settled heads", settled(document)),
             ("budget", Some(budget)),
             (
                 "cool-down",
@@ -128,6 +129,12 @@ pub fn document(file: &RootFile, warnings: &Value, printer: &Printer) -> Sheet {
 
 fn seconds(count: u32) -> Duration {
     Duration::from_secs(count.into())
+}
+
+/// Heads of other histories that whoever holds the root keys has looked into.
+fn settled(document: &RootDocument) -> Option<String> {
+    let heads: Vec<String> = document.settled_heads.iter().map(ToString::to_string).collect();
+    (!heads.is_empty()).then(|| heads.join(", "))
 }
 
 fn also(document: &RootDocument) -> Option<String> {

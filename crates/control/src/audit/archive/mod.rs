@@ -326,7 +326,7 @@ async fn conflict(app: &App, tenant: TenantId, name: &str) -> Problem {
     let problem = Problem::internal(format!(
         "the archive holds another {name}: this log is not the one that was archived"
     ));
-    if !app.heads.may_alarm(tenant) {
+    if !app.heads.may_alarm(tenant, "archive_conflict") {
         return problem;
     }
     let detail = serde_json::json!({"code": "archive_differs", "object": name});

@@ -29,6 +29,10 @@ pub struct Search {
     pub actor: Option<String>,
     /// Exactly this action, or every action that begins so where it ends with a dot.
     pub action: Option<String>,
+    /// This text anywhere in the action.
+    pub action_contains: Option<String>,
+    /// This text anywhere in the actor's id.
+    pub actor_contains: Option<String>,
     /// From this time on.
     pub since: Option<Timestamp>,
     /// Before this time.
@@ -39,13 +43,14 @@ impl Search {
     fn matches(&self, entry: &LogEntry) -> bool {
         let is =
             |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        let has =
+            |part: &Option<String>, found: &str| part.as_deref().is_none_or(|part| found.contains(part));
         is(&self.object, &entry.object.id)
             && is(&self.object_kind, &entry.object.kind)
             && is(&self.actor, &entry.actor.id)
-            && self
-                .object_contains
-                .as_deref()
-                .is_none_or(|part| entry.object.id.contains(part))
+            && has(&self.object_contains, &entry.object.id)
+            && has(&self.action_contains, &entry.action)
+            && has(&self.actor_contains, &entry.actor.id)
             && self
                 .action
                 .as_deref()

@@ -3,6 +3,8 @@
 
 pub(super) mod store;
 
+use std::sync::Arc;
+
 use muster_model::{DeviceId, TenantId, Timestamp};
 use muster_storage::Tx;
 use muster_trust::{
@@ -17,7 +19,7 @@ use super::{LoggedTx, tenant_scope};
 use crate::{
     App,
     access::{Author, problem::Problem},
-    secrets::TenantKeys,
+    secrets::{self, TenantKeys},
 };
 
 /// Split views that are kept of one tenant: after so many devices one more says nothing new.
@@ -31,6 +33,7 @@ pub struct SplitView {
     pub device: DeviceId,
     /// Entries that the device's head commits to.
     pub size: u64,
+    pub root: Hash,
     /// The device's checkpoint, a C2SP signed note: the proof.
     pub note: String,
     pub seen_at: Timestamp,
@@ -121,13 +124,15 @@ fn is_signed_by_us(keys: &TenantKeys, note: &str, size: u64, root: &Hash) -> boo
 pub enum Reported {
     /// Our key signed it: it is stored, and entered into the log the first time.
     Proved,
+    /// Our key signed it before a restore of which the device has not heard yet.
+    OfBefore,
     /// It is the device's word only, which counts for nothing.
     NotOurs,
 }
 
-/// Whether the device proved this head to this node before: it need not prove it again.
-pub fn is_reported(app: &App, device: DeviceId, size: u64) -> bool {
-    app.heads.knows_foreign(device, size)
+/// Whether the device proved this head to this node before, at the same root document: it need not prove it again.
+pub fn is_reported(app: &App, device: DeviceId, size: u64, root_version: u64) -> bool {
+    app.heads.knows_foreign(device, size, root_version)
 }
 
 /// Takes the checkpoint of a device that is not at a head of ours. A device is not believed: only our own signature counts.
@@ -135,13 +140,17 @@ pub async fn report(
     app: &App,
     tenant: TenantId,
     standing: Standing,
-    root: Hash,
+    root_version: u64,
     view: SplitView,
 ) -> Result<Reported, Problem> {
-    let (device, size) = (view.device, view.size);
+    let (device, size, root) = (view.device, view.size, view.root);
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     if !is_signed_by_us(&keys, &view.note, size, &root) {
         return Ok(Reported::NotOurs);
+    }
+    // The head of a device that has not heard of the restore is one of before it: nothing that anybody wonders about.
+    if epoch_began(&keys).is_some_and(|began| root_version < began.version) {
+        return Ok(Reported::OfBefore);
     }
     app.log_metrics.split_views.inc();
     let shared = app.clone();
@@ -151,10 +160,10 @@ pub async fn report(
             Some(ours) if ours == root => return Ok(false),
             Some(_) | None => {}
         }
-        enter(tx, standing, &root, &view)
+        enter(tx, standing, &view)
     })
     .await?;
-    app.heads.remember_foreign(device, size);
+    app.heads.remember_foreign(device, size, root_version);
     if is_new {
         tracing::error!(%tenant, %device, size, %root, standing = standing.as_str(),
             "a device holds a head of the log that this server does not have and that our key signed: the log key signs \
@@ -163,18 +172,20 @@ pub async fn report(
     Ok(Reported::Proved)
 }
 
-fn enter(tx: &mut LoggedTx<'_>, standing: Standing, root: &Hash, view: &SplitView) -> Result<bool, Problem> {
+fn enter(tx: &mut LoggedTx<'_>, standing: Standing, view: &SplitView) -> Result<bool, Problem> {
     let tenant = tx.tenant();
     let known = store::list(tx, tenant, SPLIT_VIEWS_MAX)?;
     let is_full = known.len() >= usize::try_from(SPLIT_VIEWS_MAX).unwrap_or(usize::MAX);
     if is_full && known.iter().all(|one| one.device != view.device) {
         return Ok(false);
     }
-    if store::put(tx, tenant, root, view)? == 0 {
+    let keys = Arc::clone(tx.keys());
+    let since = epoch_since(tx, &keys)?;
+    if store::put(tx, tenant, view, since)? == 0 {
         return Ok(false);
     }
     let mut detail = serde_json::json!({
-        "size": view.size, "root": root.to_string(), "standing": standing.as_str(),
+        "size": view.size, "root": view.root.to_string(), "standing": standing.as_str(),
     });
     // A checkpoint with very many signatures is in the table alone.
     if view.note.len() <= NOTE_LOGGED_BYTES_MAX {
@@ -184,17 +195,35 @@ fn enter(tx: &mut LoggedTx<'_>, standing: Standing, root: &Hash, view: &SplitVie
     Ok(true)
 }
 
-/// A split view that a device proved since a time, if there is one: while there is, what cannot be undone is not sent.
-pub fn split_view_since(
-    tx: &mut Tx,
-    tenant: TenantId,
-    since: Timestamp,
-) -> Result<Option<SplitView>, Problem> {
-    let views = split_views(tx, tenant)?.into_iter();
-    Ok(views.into_iter().find(|view| view.seen_at >= since))
+/// Every split view that is kept and not settled, at most [`SPLIT_VIEWS_MAX`]: while there is one, what cannot be undone is not
+/// sent. Only whoever holds the root keys settles one: by naming its head in the root document, or by beginning a restore epoch
+/// after it was seen.
+pub fn split_views(tx: &mut Tx, keys: &TenantKeys) -> Result<Vec<SplitView>, Problem> {
+    let since = epoch_since(tx, keys)?;
+    let mut views = store::list(tx, keys.tenant, SPLIT_VIEWS_MAX)?;
+    views.retain(|view| view.seen_at >= since && !keys.root.settled_heads.contains(&view.root));
+    Ok(views)
 }
 
-/// Every split view that is kept, at most [`SPLIT_VIEWS_MAX`].
-pub fn split_views(tx: &mut Tx, tenant: TenantId) -> Result<Vec<SplitView>, Problem> {
-    Ok(store::list(tx, tenant, SPLIT_VIEWS_MAX)?)
+/// When the restore epoch of now was published, by the database: whoever writes there could remove split views as well. The beginning
+/// of time where nothing was ever restored.
+fn epoch_since(tx: &mut Tx, keys: &TenantKeys) -> Result<Timestamp, Problem> {
+    let Some(began) = epoch_began(keys) else {
+        return Ok(Timestamp::from_micros(0));
+    };
+    let published = secrets::published_at(tx, keys.tenant, began.version)?;
+    Ok(published.unwrap_or(began.issued_at))
+}
+
+/// The root document that began the restore epoch of now; none where nothing was ever restored.
+fn epoch_began(keys: &TenantKeys) -> Option<RootDocument> {
+    let now = keys.root.restore_epoch;
+    if now == 0 {
+        return None;
+    }
+    let documents = keys.root_documents.iter().rev();
+    documents
+        .map_while(|envelope| RootDocument::from_payload(&envelope.payload).ok())
+        .take_while(|document| document.restore_epoch == now)
+        .last()
 }

@@ -1,7 +1,7 @@
 //! Routes of operations, their approval, and the halt switch.
 
 use axum::{Json, extract::State};
-use muster_model::{CommandKind, DeviceId, text::Description};
+use muster_model::{CommandKind, DeviceId, TenantId, text::Description};
 use muster_storage::Tx;
 use muster_trust::{approval::Approval, encoding::to_base64, root::Role, root::RootDocument};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use crate::{
     App,
     access::{
         Permit,
-        problem::{CURSOR_INVALID, INVALID, Problem},
+        problem::{CURSOR_INVALID, INVALID, Problem, ROW_EDITED},
         request::{Body, Params, PathOf},
         scope::{ApprovalWrite, CommandRead, CommandWrite, HaltWrite},
     },
@@ -324,7 +324,26 @@ async fn approve_operation(
     let text = serde_json::to_vec(&request).map_err(Problem::internal)?;
     let approval: Approval = serde_json::from_slice(&text)
         .map_err(|error| INVALID.detail(format!("This is no approval: {error}.")))?;
-    decide(app, &permit, move |tx| super::approve(tx, id.0, approval.clone())).await
+    let approved = decide(app.clone(), &permit, move |tx| {
+        super::approve(tx, id.0, approval.clone())
+    })
+    .await;
+    if_edited(&app, permit.tenant(), id.0, approved).await
+}
+
+/// Raises the alarm where somebody was about to sign what nobody asked for, and hands the refusal on.
+pub async fn if_edited<T>(
+    app: &App,
+    tenant: TenantId,
+    id: Uuid,
+    answer: Result<T, Problem>,
+) -> Result<T, Problem> {
+    if let Err(problem) = &answer
+        && problem.kind == ROW_EDITED
+    {
+        audit::row_edited(app, tenant, ("operation", id.to_string()), &problem.detail).await?;
+    }
+    answer
 }
 
 /// Why.

@@ -1,22 +1,26 @@
 //! What people decide about an operation: approve, reject, let go, cancel.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use muster_trust::approval::{Approval, ApprovalError, Counted, MAX_APPROVALS};
+use muster_model::CommandKind;
+use muster_trust::approval::{Approval, ApprovalError, Counted, MAX_APPROVALS, TargetList};
 use muster_trust::root::Role;
 use uuid::Uuid;
 
 use super::{
-    Given, Halt, Operation, OperationState,
+    Batch, Given, Halt, Operation, OperationState,
     ask::{refuse_new_account, statement_of},
+    proof::{OTHER_LIST, as_asked},
     store,
 };
 use crate::{
-    access::problem::{APPROVER_REFUSED, FORBIDDEN, ILLEGAL_STATE, INVALID, Problem},
+    access::problem::{APPROVER_REFUSED, FORBIDDEN, ILLEGAL_STATE, INVALID, Problem, ROW_EDITED},
     audit::LoggedTx,
 };
 
 const BECAUSE_CHARS_MAX: usize = 512;
+/// Operations for the same that are looked through.
+const LIKE_MAX: i64 = 100;
 
 /// Takes a person's approval in. It must verify and count now; when it is the last that was missing, the operation runs after
 /// the delay of the root document.
@@ -32,6 +36,19 @@ pub fn approve(tx: &mut LoggedTx<'_>, id: Uuid, approval: Approval) -> Result<Op
         return Err(ILLEGAL_STATE.detail("The request has expired. Ask again."));
     }
     let root = tx.keys().root.clone();
+    let keys = Arc::clone(tx.keys());
+    let edited = match as_asked(tx, &keys, &operation)? {
+        Err(why) => Some(why),
+        Ok(statement) => {
+            let list = TargetList::new(store::targets(tx, tenant, id)?);
+            (list.count() != statement.count || list.root() != statement.targets_root).then_some(OTHER_LIST)
+        }
+    };
+    if let Some(why) = edited {
+        return Err(ROW_EDITED.detail(format!(
+            "The request is not what was asked for: {why} Reject it, and look at the log and at who writes into the database."
+        )));
+    }
     let Some(batch) = &mut operation.batch else {
         return Err(Problem::internal("an operation awaits approval and has no batch"));
     };
@@ -94,6 +111,35 @@ pub fn approve(tx: &mut LoggedTx<'_>, id: Uuid, approval: Approval) -> Result<Op
     Ok(operation)
 }
 
+/// The operation by which people have approved exactly this, which is for no device, and which has not expired. Their
+/// approvals are verified anew, by the root document as it is now.
+pub fn approved_lately(tx: &mut LoggedTx<'_>, kind: &CommandKind) -> Result<Option<Uuid>, Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    let root = tx.keys().root.clone();
+    let approved = store::like(tx, tenant, kind, LIKE_MAX)?
+        .into_iter()
+        .find(|operation| {
+            let is_valid = |batch: &Batch| match batch.approved().verify(&root, at) {
+                Ok(approved) => {
+                    let statement = approved.statement;
+                    statement.operation == operation.id
+                        && statement.kind == *kind
+                        && (statement.not_before..statement.expires_at).contains(&at)
+                }
+                Err(_) => false,
+            };
+            operation.state == OperationState::Completed && operation.batch.as_ref().is_some_and(is_valid)
+        });
+    Ok(approved.map(|operation| operation.id))
+}
+
+/// The operation that asks for exactly this, and waits.
+pub fn waiting_for(tx: &mut LoggedTx<'_>, kind: &CommandKind) -> Result<Option<Operation>, Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    let waits = |operation: &Operation| operation.ended_at.is_none() && operation.expires_at > at;
+    Ok(store::like(tx, tenant, kind, LIKE_MAX)?.into_iter().find(waits))
+}
+
 /// Turns a request down for good.
 pub fn reject(tx: &mut LoggedTx<'_>, id: Uuid, because: &str) -> Result<Operation, Problem> {
     let because = reason(because)?;
@@ -135,8 +181,11 @@ pub fn let_go(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<Operation, Problem> {
     if operation.state != OperationState::Held {
         return Err(refused_state(&operation, "released"));
     }
-    if operation.created_by == tx.actor() {
-        return Err(FORBIDDEN.detail("Whoever asked for it does not release it."));
+    if operation.created_by == tx.actor() || operation.asked_through == tx.account() {
+        return Err(FORBIDDEN.detail(
+            "Whoever asked for it does not release it, nor does a person who was signed in by the same account. Release it \
+             with another service account, or sign in by a link that another one made.",
+        ));
     }
     // Whoever stole an administrator would make an account for this.
     refuse_new_account(tx)?;

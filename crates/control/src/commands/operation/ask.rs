@@ -6,6 +6,7 @@ use muster_model::{CommandKind, DeviceId, Timestamp, text::Description};
 use muster_trust::{
     approval::{ApprovedBatch, BatchStatement, TargetList, account_of},
     key::sha256,
+    root::Role,
     statement::payload,
 };
 use uuid::Uuid;
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     access::{
         self,
-        problem::{ACCOUNT_TOO_NEW, INVALID, Problem, RATE_LIMITED},
+        problem::{ACCOUNT_TOO_NEW, INVALID, OVER_BUDGET, Problem, RATE_LIMITED},
     },
     audit::LoggedTx,
     clock, devices,
@@ -40,13 +41,22 @@ pub struct Order {
     pub is_single: bool,
 }
 
-/// Whether people must approve a command for so many devices, after what the account asked within the hour.
+/// The line of the pace of what is destructive at scale, whoever asks for it: a second account is no second allowance.
+const AT_SCALE: &str = "at-scale";
+
+/// Whether people must approve a command for so many devices, after what the tenant's accounts asked within the hour.
 pub fn needs_people(tx: &mut LoggedTx<'_>, kind: &CommandKind, count: u64) -> Result<bool, Problem> {
-    if tx.keys().root.needs_approval(kind) || !kind.is_destructive_at_scale() {
-        return Ok(tx.keys().root.needs_approval(kind));
+    if !kind.is_for_devices() || tx.keys().root.needs_approval(kind) {
+        return Ok(true);
     }
-    let before = pace(tx)?.lately(rules::hour_of(tx.at()));
-    let tenant = tx.tenant();
+    if !kind.is_destructive_at_scale() {
+        return Ok(false);
+    }
+    let (tenant, hour) = (tx.tenant(), rules::hour_of(tx.at()));
+    // One after the other, so that many at once are not each the first.
+    store::take_turn(tx, tenant)?;
+    tx.excuse(1);
+    let before = store::pace(tx, tenant, AT_SCALE, hour - 1)?.lately(hour);
     let fleet = devices::active_count(tx, tenant)?;
     Ok(rules::is_at_scale(&tx.keys().root, before + count, fleet))
 }
@@ -57,8 +67,8 @@ pub fn is_mass(tx: &mut LoggedTx<'_>, kind: &CommandKind, count: u64) -> Result<
     if kind.is_harmless() {
         return Ok(false);
     }
-    let (tenant, actor, hour) = (tx.tenant(), tx.actor(), rules::hour_of(tx.at()));
-    let lately = store::pace(tx, tenant, &actor, hour - 1)?.lately(hour) + count;
+    let (tenant, account, hour) = (tx.tenant(), tx.account(), rules::hour_of(tx.at()));
+    let lately = store::pace(tx, tenant, &account, hour - 1)?.lately(hour) + count;
     if lately <= rules::MASS_DEVICES_MIN {
         return Ok(false);
     }
@@ -66,14 +76,43 @@ pub fn is_mass(tx: &mut LoggedTx<'_>, kind: &CommandKind, count: u64) -> Result<
 }
 
 /// Remembers that an account asked something of so many devices.
-pub fn note_pace(tx: &mut LoggedTx<'_>, count: u64) -> Result<(), Problem> {
-    let (tenant, actor, hour) = (tx.tenant(), tx.actor(), rules::hour_of(tx.at()));
-    Ok(store::add_pace(tx, tenant, &actor, hour, count)?)
+pub fn note_pace(tx: &mut LoggedTx<'_>, kind: &CommandKind, count: u64) -> Result<(), Problem> {
+    let (tenant, account, hour) = (tx.tenant(), tx.account(), rules::hour_of(tx.at()));
+    if kind.is_destructive_at_scale() {
+        store::add_pace(tx, tenant, AT_SCALE, hour, count)?;
+    }
+    Ok(store::add_pace(tx, tenant, &account, hour, count)?)
+}
+
+/// The line of the pace under which retirements are counted, whoever asks for them.
+const RETIREMENTS: &str = "retirements";
+
+/// Counts a device that is retired by an account, without a word to the device. Since the root document names people who
+/// approve, no more are within an hour than its budget: to let more go at once is to unenroll them, with approvals.
+pub fn note_retirement(tx: &mut LoggedTx<'_>) -> Result<(), Problem> {
+    let (tenant, hour) = (tx.tenant(), rules::hour_of(tx.at()));
+    if tx.keys().root.role(Role::Approver).1 == 0 {
+        return Ok(());
+    }
+    // One after the other, on every node.
+    store::take_turn(tx, tenant)?;
+    let lately = store::pace(tx, tenant, RETIREMENTS, hour - 1)?.lately(hour);
+    let fleet = devices::active_count(tx, tenant)?;
+    let budget = tx.keys().root.budgets.destructive_per_hour(fleet);
+    if lately >= budget {
+        return Err(OVER_BUDGET
+            .detail(format!(
+                "{lately} devices were retired within the hour, and the root document's budget is {budget}. Unenroll the \
+                 others by a command, which people approve, or go on later."
+            ))
+            .retry_after(HOUR.as_secs()));
+    }
+    Ok(store::add_pace(tx, tenant, RETIREMENTS, hour, 1)?)
 }
 
 fn pace(tx: &mut LoggedTx<'_>) -> Result<Pace, Problem> {
-    let (tenant, actor, hour) = (tx.tenant(), tx.actor(), rules::hour_of(tx.at()));
-    Ok(store::pace(tx, tenant, &actor, hour - PACE_HOURS)?)
+    let (tenant, account, hour) = (tx.tenant(), tx.account(), rules::hour_of(tx.at()));
+    Ok(store::pace(tx, tenant, &account, hour - PACE_HOURS)?)
 }
 
 /// Freezes a list and stores the operation. What needs approvals gets its batch statement, and waits; what is unusual is
@@ -104,6 +143,7 @@ pub fn ask(tx: &mut LoggedTx<'_>, order: Order) -> Result<Operation, Problem> {
         released: 0,
         left_out: 0,
         created_by: tx.actor(),
+        asked_through: tx.account(),
         created_at: at,
         expires_at: at.plus(ttl),
         ttl,
@@ -126,12 +166,15 @@ pub fn ask(tx: &mut LoggedTx<'_>, order: Order) -> Result<Operation, Problem> {
     }
     store::insert(tx, tenant, &operation)?;
     store::insert_targets(tx, tenant, operation.id, &targets)?;
-    note_pace(tx, operation.targets)?;
+    if operation.kind.is_for_devices() {
+        note_pace(tx, &operation.kind, operation.targets)?;
+    }
     let detail = serde_json::json!({
         "operation_id": id,
         "type": operation.kind.type_name(),
         "state": operation.state.as_str(),
         "devices": operation.targets,
+        "arguments_sha256": arguments_digest(&operation.kind)?,
         "batch_sha256": operation.batch.as_ref().map(|batch| batch.sha256.to_string()),
         "held_because": operation.because,
     });
@@ -140,6 +183,12 @@ pub fn ask(tx: &mut LoggedTx<'_>, order: Order) -> Result<Operation, Problem> {
         tx.record("security.mass_command", ("operation", id.to_string()), detail)?;
     }
     Ok(operation)
+}
+
+/// What the entry of a request says of its command, so that nobody gives it other arguments afterwards.
+pub(super) fn arguments_digest(kind: &CommandKind) -> Result<String, Problem> {
+    let arguments = serde_json::to_vec(kind).map_err(Problem::internal)?;
+    Ok(sha256(&arguments).to_string())
 }
 
 fn await_approval(
@@ -154,7 +203,10 @@ fn await_approval(
     let list = TargetList::new(targets.iter().copied());
     let per_hour = u32::try_from(budget.min(list.count())).unwrap_or(u32::MAX);
     let not_before = at.plus(Duration::from_secs(root.approval.delay_seconds.into()));
-    let hours = (list.count() - 1) / u64::from(per_hour);
+    let hours = match operation.kind.is_for_devices() {
+        true => (list.count() - 1) / u64::from(per_hour),
+        false => 0,
+    };
     let statement = BatchStatement {
         tenant,
         operation: operation.id,
@@ -173,7 +225,7 @@ fn await_approval(
         reason: operation.reason.clone(),
     };
     let payload = payload(&statement).map_err(Problem::internal)?;
-    let nobody = root.role(muster_trust::root::Role::Approver).1 == 0;
+    let nobody = root.role(Role::Approver).1 == 0;
     operation.batch = Some(Batch {
         sha256: sha256(&payload),
         payload,
@@ -200,16 +252,19 @@ pub(super) fn refuse_new_account(tx: &mut LoggedTx<'_>) -> Result<(), Problem> {
     }
 }
 
-/// Until when the account that acts counts as new.
+/// Until when who acts counts as new; of a person who is signed in, the account that vouches for that as well.
 fn new_until(tx: &mut LoggedTx<'_>) -> Result<Option<Timestamp>, Problem> {
-    let (tenant, at) = (tx.tenant(), tx.at());
-    let actor = tx.author().actor.id.clone();
+    let (tenant, at, author) = (tx.tenant(), tx.at(), tx.author().clone());
     let cool_down = Duration::from_secs(tx.keys().root.approval.cool_down_seconds.into());
-    let Some(since) = access::account_since(tx, tenant, &actor)? else {
-        return Ok(None);
-    };
-    let until = since.plus(cool_down);
-    Ok((at < until).then_some(until))
+    let mut latest = None;
+    for actor in [Some(&author.actor), author.voucher.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        latest = latest.max(access::account_since(tx, tenant, actor)?);
+    }
+    let until = latest.map(|since| since.plus(cool_down));
+    Ok(until.filter(|until| at < *until))
 }
 
 fn hold_unusual(tx: &mut LoggedTx<'_>, operation: &mut Operation) -> Result<(), Problem> {

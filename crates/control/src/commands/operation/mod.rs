@@ -24,10 +24,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::access::problem::{NOT_FOUND, Problem};
-pub use api::{OperationView, router};
-pub use approve::{approve, cancel, halt, let_go, lift_halt, reject};
-pub use ask::{Order, ask, is_mass, needs_people, note_pace, statement_of};
-pub use proof::{Evidence, Lists, approved_batch};
+pub use api::{OperationView, if_edited, router};
+pub use approve::{approve, approved_lately, cancel, halt, let_go, lift_halt, reject, waiting_for};
+pub use ask::{Order, ask, is_mass, needs_people, note_pace, note_retirement, statement_of};
+pub use proof::{Asked, Evidence, Lists, approved_batch};
 pub use release::{expire_overdue, leave_out, release, release_due};
 pub use store::{Halt, Progress};
 
@@ -138,8 +138,10 @@ pub struct Operation {
     pub released: u64,
     /// Of these, those that were left out.
     pub left_out: u64,
-    /// `kind:id` of the account.
+    /// `kind:id` of who asked.
     pub created_by: String,
+    /// `kind:id` of the account behind that: see [`crate::access::Author::account`].
+    pub asked_through: String,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     /// How long each command may wait.

@@ -9,17 +9,22 @@ use std::{
 use muster_model::{CommandKind, TenantId, Timestamp};
 use muster_storage::Tx;
 use muster_trust::{
-    approval::{ApprovalProof, TargetList},
+    approval::{ApprovalProof, BatchStatement, TargetList, account_of},
+    entry::LogEntry,
     key::{Digest, sha256},
-    root::RootDocument,
 };
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::{super::Command, OperationState, ask::statement_of, store};
+use super::{
+    super::Command,
+    Operation, OperationState,
+    ask::{arguments_digest, statement_of},
+    store,
+};
 use crate::{
     access::problem::{ILLEGAL_STATE, Problem},
-    audit::LoggedTx,
+    audit::{self, LoggedTx},
     secrets::TenantKeys,
 };
 
@@ -41,6 +46,8 @@ pub enum Evidence {
     Approved(Box<ApprovalProof>),
     /// It is not delivered now, for this reason.
     Withheld(String),
+    /// It is not delivered: the database says what nobody asked for or approved.
+    Edited(&'static str),
 }
 
 impl Lists {
@@ -48,11 +55,11 @@ impl Lists {
     pub fn evidence(
         &self,
         tx: &mut Tx,
-        tenant: TenantId,
-        root: &RootDocument,
+        keys: &TenantKeys,
         command: &Command,
         now: Timestamp,
     ) -> Result<Evidence, Problem> {
+        let (tenant, root) = (keys.tenant, &keys.root);
         let withheld = |why: &str| Ok(Evidence::Withheld(why.to_owned()));
         let Ok(kind) = CommandKind::parse(command.arguments.as_bytes()) else {
             return withheld("its arguments are unreadable");
@@ -61,10 +68,10 @@ impl Lists {
             return Ok(Evidence::NotNeeded);
         }
         let (Some(id), Some(position)) = (command.operation, command.position) else {
-            return withheld("nobody was asked to approve it");
+            return Ok(Evidence::Edited("nobody was asked to approve it"));
         };
         let Some(operation) = store::by_id(tx, tenant, id)? else {
-            return withheld("the operation that it is of is not there");
+            return Ok(Evidence::Edited("the operation that it is of is not there"));
         };
         match operation.state {
             OperationState::Running | OperationState::Completed => {}
@@ -75,31 +82,51 @@ impl Lists {
             | OperationState::Expired => return withheld("its operation does not run"),
         }
         let Some(batch) = &operation.batch else {
-            return withheld("nobody was asked to approve its operation");
+            return Ok(Evidence::Edited("nobody was asked to approve its operation"));
         };
         let approved = match batch.approved().verify(root, now) {
             Ok(approved) => approved,
             Err(error) => return withheld(&error.to_string()),
         };
+        if let Err(why) = as_asked(tx, keys, &operation)? {
+            return Ok(Evidence::Edited(why));
+        }
+        if is_ended(tx, keys, command)? {
+            return Ok(Evidence::Edited("the log says that it was ended"));
+        }
         let slot = approved.statement.slot(position);
         if now < slot {
             return withheld(&format!("its hour comes at {slot}"));
         }
         if approved.statement.kind != kind {
-            return withheld("another command was approved");
+            return Ok(Evidence::Edited("another command was approved"));
         }
         let list = self.list(tx, tenant, id)?;
         if list.root() != approved.statement.targets_root {
-            return withheld("the list of its operation is not the one that was approved");
+            return Ok(Evidence::Edited(OTHER_LIST));
         }
         let Some(path) = list.path(position) else {
-            return withheld("it has no place in the list of its operation");
+            return Ok(Evidence::Edited("it has no place in the list of its operation"));
         };
         Ok(Evidence::Approved(Box::new(ApprovalProof {
             batch: batch.approved(),
             position,
             path,
         })))
+    }
+
+    /// What people are asked to approve: the statement, if the operation's row, its list and the log say the same. If not,
+    /// why: then nobody should sign it.
+    pub fn asked(&self, tx: &mut Tx, keys: &TenantKeys, operation: &Operation) -> Result<Asked, Problem> {
+        let statement = match as_asked(tx, keys, operation)? {
+            Ok(statement) => statement,
+            Err(why) => return Ok(Err(why)),
+        };
+        let list = self.list(tx, keys.tenant, operation.id)?;
+        if list.count() != statement.count || list.root() != statement.targets_root {
+            return Ok(Err(OTHER_LIST));
+        }
+        Ok(Ok(statement))
     }
 
     fn list(&self, tx: &mut Tx, tenant: TenantId, operation: Uuid) -> Result<Arc<TargetList>, Problem> {
@@ -114,6 +141,93 @@ impl Lists {
         kept.insert((tenant, operation), Arc::clone(&list));
         Ok(list)
     }
+}
+
+/// The statement of an operation, or why it is not what was asked for.
+pub type Asked = Result<BatchStatement, &'static str>;
+
+pub(super) const OTHER_LIST: &str = "the list of its devices is not the one of its statement: was it edited?";
+
+/// Whether an operation's row says what its statement says, and the log that exactly this was asked for and is not over: who
+/// writes into the database can change a row, and seals no entry of the log. Its list is compared by whoever has it.
+pub fn as_asked(tx: &mut Tx, keys: &TenantKeys, operation: &Operation) -> Result<Asked, Problem> {
+    let Some(batch) = &operation.batch else {
+        return Ok(Err("nobody was asked to approve it"));
+    };
+    let Ok(statement) = batch.approved().read() else {
+        return Ok(Err("its statement cannot be read"));
+    };
+    let by = operation.created_by.split_once(':').map_or("", |(_, id)| id);
+    let is_its_row = batch.sha256 == sha256(&batch.payload)
+        && statement.tenant == keys.tenant
+        && statement.operation == operation.id
+        && statement.kind == operation.kind
+        && statement.count == operation.targets
+        && statement.requested_by == account_of(by)
+        && statement.requested_at == operation.created_at
+        && statement.expires_at == operation.expires_at
+        && statement.reason == operation.reason;
+    if !is_its_row {
+        return Ok(Err("its row is not what its statement says: was it edited?"));
+    }
+    let object = operation.id.to_string();
+    for action in ["operation.cancelled", "operation.rejected", "operation.expired"] {
+        if !audit::sealed_about(tx, keys, &object, action)?.is_empty() {
+            return Ok(Err("the log says that it is over"));
+        }
+    }
+    let asked = audit::sealed_about(tx, keys, &object, "operation.asked")?;
+    let is_it = |entry: &LogEntry| entry.detail_digest("batch_sha256") == Some(batch.sha256);
+    match asked.iter().any(is_it) {
+        true => Ok(Ok(statement)),
+        false => Ok(Err(
+            "the log does not say that this was asked for: was it edited?",
+        )),
+    }
+}
+
+/// Whether the log says that an operation without a batch was asked for as its row says, and that nobody has to approve it, or
+/// that somebody has let it go.
+pub fn is_free_as_asked(tx: &mut Tx, keys: &TenantKeys, operation: &Operation) -> Result<bool, Problem> {
+    let object = operation.id.to_string();
+    for action in ["operation.cancelled", "operation.rejected", "operation.expired"] {
+        if !audit::sealed_about(tx, keys, &object, action)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    let digest = arguments_digest(&operation.kind)?;
+    let asked = audit::sealed_about(tx, keys, &object, "operation.asked")?;
+    let is_it = |entry: &&LogEntry| {
+        entry.detail_text("arguments_sha256") == Some(digest.as_str())
+            && entry.detail.get("devices").and_then(serde_json::Value::as_u64) == Some(operation.targets)
+            && entry.detail_text("batch_sha256").is_none()
+    };
+    Ok(
+        match asked
+            .iter()
+            .find(is_it)
+            .and_then(|entry| entry.detail_text("state"))
+        {
+            Some("running") => true,
+            Some("held") => !audit::sealed_about(tx, keys, &object, "operation.released")?.is_empty(),
+            Some(_) | None => false,
+        },
+    )
+}
+
+/// Whether the log says that a command was ended before a device carried it out.
+fn is_ended(tx: &mut Tx, keys: &TenantKeys, command: &Command) -> Result<bool, Problem> {
+    let (object, id) = (command.device.to_string(), command.id.to_string());
+    for action in ["command.cancelled", "command.superseded", "command.expired"] {
+        let ended = audit::sealed_about(tx, keys, &object, action)?;
+        if ended
+            .iter()
+            .any(|entry| entry.detail_text("command_id") == Some(id.as_str()))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The digest of the batch that a released command is of, if its approvals suffice now.
@@ -136,7 +250,12 @@ pub fn broken(tx: &mut Tx, keys: &TenantKeys) -> Result<Vec<String>, Problem> {
     let mut broken = Vec::new();
     let mut lately: VecDeque<Timestamp> = VecDeque::new();
     let mut operations = HashMap::new();
-    for (command, operation, released_at) in store::released(tx, tenant, CHECKED_MAX)? {
+    let mut released = store::released(tx, tenant, CHECKED_MAX)?;
+    if i64::try_from(released.len()).is_ok_and(|count| count == CHECKED_MAX) {
+        tracing::warn!(%tenant, "of the commands that approvals released, only the newest {CHECKED_MAX} are checked");
+    }
+    released.reverse();
+    for (command, operation, released_at) in released {
         let command = super::ask::command_id(command);
         let Some(id) = operation else {
             broken.push(format!("{command} was released and is of no operation"));
@@ -154,7 +273,10 @@ pub fn broken(tx: &mut Tx, keys: &TenantKeys) -> Result<Vec<String>, Problem> {
             ));
             continue;
         };
-        let statement = statement_of(batch)?;
+        let Ok(statement) = statement_of(batch) else {
+            broken.push(format!("the batch of operation {id} cannot be read"));
+            continue;
+        };
         if sha256(&batch.payload) != batch.sha256 {
             broken.push(format!("the batch of operation {id} was edited"));
         }

@@ -1,13 +1,19 @@
 //! Releasing: the commands of an operation are made, part by part, within the budget, and fairly between tenants.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use muster_model::{DeviceId, TenantId, Timestamp};
 use muster_storage::Scope;
 use muster_trust::approval::{Approved, BatchStatement, TargetList};
 use uuid::Uuid;
 
-use super::{super::Release, Operation, OperationState, ask::command_id, store};
+use super::{
+    super::Release,
+    Operation, OperationState,
+    ask::command_id,
+    proof::{OTHER_LIST, as_asked, is_free_as_asked},
+    store,
+};
 use crate::{
     App,
     access::{Author, problem::Problem},
@@ -23,6 +29,7 @@ const ROUND_OPERATIONS: i64 = 500;
 const ROUND_STEPS: usize = 200;
 /// How soon an operation is looked at again that the budget or the halt switch stopped.
 const STOPPED_AGAIN: Duration = Duration::from_secs(2);
+const NOT_ASKED: &str = "the log does not say that it was asked for like this: was it edited?";
 const HOUR: Duration = Duration::from_secs(3600);
 /// Waiting operations of one device that are ended together.
 const WAITING_MAX: usize = 500;
@@ -88,33 +95,31 @@ pub fn release(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<bool, Problem> {
         );
     }
     let approved = match &operation.batch {
-        None => None,
-        Some(batch) => match batch.approved().verify(&tx.keys().root, at) {
-            Ok(approved) if is_as_approved(tx, &operation, &approved)? => Some(approved),
-            Ok(_) => {
-                tracing::error!(operation = %id, "not released: it is not what was approved");
-                return stop(
-                    tx,
-                    operation,
-                    at.plus(HOUR),
-                    "it is not what was approved: was it edited?",
-                );
+        None => {
+            let keys = Arc::clone(tx.keys());
+            if !operation.kind.is_harmless() && !is_free_as_asked(tx, &keys, &operation)? {
+                tracing::error!(operation = %id, "not released: the log does not say that it was asked for like this");
+                return stop(tx, operation, at.plus(HOUR), NOT_ASKED);
             }
+            None
+        }
+        Some(batch) => match batch.approved().verify(&tx.keys().root, at) {
+            Ok(approved) => Some(approved),
             Err(error) => {
                 let because = format!("its approvals do not suffice: {error}");
                 return stop(tx, operation, at.plus(HOUR / 60), &because);
             }
         },
     };
-    // Whoever holds the root keys has looked at it when there is a newer root document.
-    let since = tx.keys().root.issued_at;
-    if approved.is_some() && audit::split_view_since(tx, tenant, since)?.is_some() {
+    let keys = tx.keys().clone();
+    if approved.is_some() && !audit::split_views(tx, &keys)?.is_empty() {
         let because =
-            "a device has seen another history of the log: publish a root document when it is settled";
+            "a device has seen another history of the log: settle it in the root document when you know why";
         return stop(tx, operation, at.plus(HOUR / 60), because);
     }
     let room = match &approved {
         None => STEP_TARGETS,
+        Some(approved) if !operation.kind.is_for_devices() => approved.statement.count,
         Some(approved) => {
             let left = budget_left(tx)?;
             let reached = reached(&approved.statement, at).saturating_sub(operation.released);
@@ -129,6 +134,26 @@ pub fn release(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<bool, Problem> {
             left.min(reached).min(STEP_TARGETS)
         }
     };
+    // The list is read last: it may be long.
+    if approved.is_some()
+        && let Some(why) = is_edited(tx, &operation)?
+    {
+        tracing::error!(operation = %id, why, "not released: it is not what was approved");
+        return stop(tx, operation, at.plus(HOUR), why);
+    }
+    if !operation.kind.is_for_devices() {
+        // What was approved is asked for again, by whoever wants to do it.
+        if approved.is_none() {
+            return Err(Problem::internal(
+                "nobody was asked to approve what is for no device",
+            ));
+        }
+        operation.released = operation.targets;
+        (operation.state, operation.because) = (OperationState::Completed, None);
+        (operation.next_at, operation.ended_at) = (None, Some(at));
+        store::update(tx, tenant, &operation)?;
+        return Ok(false);
+    }
     make(tx, &mut operation, approved.as_ref(), room)?;
     operation.because = None;
     let is_whole = operation.released >= operation.targets;
@@ -143,20 +168,16 @@ pub fn release(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<bool, Problem> {
     Ok(!is_whole)
 }
 
-/// Whether the rows of an operation and of its list say what was approved.
-fn is_as_approved(
-    tx: &mut LoggedTx<'_>,
-    operation: &Operation,
-    approved: &Approved,
-) -> Result<bool, Problem> {
-    let (tenant, statement) = (tx.tenant(), &approved.statement);
-    if statement.operation != operation.id || statement.kind != operation.kind {
-        return Ok(false);
-    }
+/// Why the rows of an operation and of its list are not what was approved; nothing where they are.
+fn is_edited(tx: &mut LoggedTx<'_>, operation: &Operation) -> Result<Option<&'static str>, Problem> {
+    let (tenant, keys) = (tx.tenant(), Arc::clone(tx.keys()));
+    let statement = match as_asked(tx, &keys, operation)? {
+        Ok(statement) => statement,
+        Err(why) => return Ok(Some(why)),
+    };
     let list = TargetList::new(store::targets(tx, tenant, operation.id)?);
-    Ok(list.count() == statement.count
-        && operation.targets == statement.count
-        && list.root() == statement.targets_root)
+    let is_its_list = list.count() == statement.count && list.root() == statement.targets_root;
+    Ok((!is_its_list).then_some(OTHER_LIST))
 }
 
 /// Makes the commands of the next targets, at most `room`. A device that is not there any more, was enrolled anew, or cannot

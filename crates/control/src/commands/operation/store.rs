@@ -16,13 +16,13 @@ const TARGET_BYTES: usize = 20;
 macro_rules! operation_columns {
     () => {
         "operation_id, kind, arguments, state, device_id, targets, released, left_out, created_by, created_at, \
-         expires_at, ttl_seconds, reason, because, batch, batch_sha256, approvals, next_at, ended_at"
+         expires_at, ttl_seconds, reason, because, batch, batch_sha256, approvals, next_at, ended_at, asked_through"
     };
 }
 
 statements! {
     INSERT_OPERATION = concat!("INSERT INTO commands_operation (tenant_id, ", operation_columns!(), ") VALUES \
-        ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)");
+        ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)");
     OPERATION = concat!("SELECT ", operation_columns!(), " FROM commands_operation \
         WHERE tenant_id = $1 AND operation_id = $2");
     UPDATE_OPERATION = "UPDATE commands_operation SET state = $3, released = $4, left_out = $5, because = $6, \
@@ -33,6 +33,8 @@ statements! {
         WHERE o.tenant_id = $1 AND o.device_id = $2 AND o.operation_id < $3 AND NOT EXISTS (SELECT 1 \
         FROM commands_command c WHERE c.tenant_id = o.tenant_id AND c.command_id = o.operation_id) \
         ORDER BY o.operation_id DESC LIMIT $4");
+    OPERATIONS_LIKE = concat!("SELECT ", operation_columns!(), " FROM commands_operation WHERE tenant_id = $1 \
+        AND kind = $2 AND arguments = $3 ORDER BY operation_id DESC LIMIT $4");
     OPEN_OPERATIONS = "SELECT COUNT(*) FROM commands_operation WHERE tenant_id = $1 AND ended_at IS NULL";
     DUE_OPERATIONS = "SELECT tenant_id, operation_id FROM commands_operation WHERE next_at IS NOT NULL \
         AND next_at <= $1 ORDER BY next_at LIMIT $2";
@@ -63,7 +65,7 @@ statements! {
     FORGET_TARGETS = "DELETE FROM commands_target WHERE tenant_id = $1 AND operation_id = $2";
     FORGET_OPERATION = "DELETE FROM commands_operation WHERE tenant_id = $1 AND operation_id = $2";
     RELEASED = "SELECT command_id, operation_id, released_at FROM commands_command WHERE tenant_id = $1 \
-        AND released_at IS NOT NULL ORDER BY released_at LIMIT $2";
+        AND released_at IS NOT NULL ORDER BY released_at DESC LIMIT $2";
 }
 
 /// The halt switch while it is on.
@@ -110,6 +112,7 @@ pub fn insert(tx: &mut Tx, tenant: TenantId, operation: &Operation) -> Result<()
             &approvals.as_deref(),
             &operation.next_at.map(Timestamp::as_micros),
             &operation.ended_at.map(Timestamp::as_micros),
+            &operation.asked_through.as_str(),
         ],
     )
     .map(drop)
@@ -280,6 +283,21 @@ pub fn released(
     })
 }
 
+/// The newest operations that ask for exactly this.
+pub fn like(
+    tx: &mut Tx,
+    tenant: TenantId,
+    kind: &CommandKind,
+    limit: i64,
+) -> Result<Vec<Operation>, StorageError> {
+    let arguments = json(kind)?;
+    tx.query(
+        &OPERATIONS_LIKE,
+        &[&tenant.uuid(), &kind.type_name(), &arguments.as_str(), &limit],
+        operation_of,
+    )
+}
+
 pub fn progress(tx: &mut Tx, tenant: TenantId, operation: &Operation) -> Result<Progress, StorageError> {
     let rows: Vec<(String, u64)> = tx.query(&PROGRESS, &[&tenant.uuid(), &operation.id], |row| {
         Ok((row.get(0)?, row.get(1)?))
@@ -390,5 +408,6 @@ fn operation_of(row: &Row<'_>) -> Result<Operation, StorageError> {
         batch,
         next_at: micros(row.get(17)?),
         ended_at: micros(row.get(18)?),
+        asked_through: row.get(19)?,
     })
 }

@@ -22,7 +22,7 @@ use crate::{
     policy,
     rollout::{
         Course,
-        change::{self, Order},
+        change::{self, Order, Wanted, ask_people},
         preview::{PreviewView, preview},
         rules::Target,
     },
@@ -83,6 +83,7 @@ pub async fn activate_policy(
     Body(request): Body<ActivateRequest>,
 ) -> Result<Response, Problem> {
     let order = request.order()?;
+    let target = order.target.clone();
     let (tenant, settings, label) = (permit.tenant(), app.settings.clone(), request.version.clone());
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     // Every device of the target is read for this, so not while others wait to write.
@@ -117,13 +118,18 @@ pub async fn activate_policy(
         }
         Err(problem) => {
             if problem.kind == BUNDLE_CHANGED {
+                let (id, label) = (id.clone(), label.clone());
                 report_tampering(&app, permit.author(), &problem, move |tx| {
                     let policy = policy::resolve(tx, tenant, &id)?;
                     policy::version(tx, tenant, policy.id, &label)
                 })
                 .await?;
             }
-            Err(problem)
+            let wanted = Wanted::Activate(id, label, target);
+            match ask_people(&app, permit.author(), &problem, wanted).await? {
+                Some(operation) => Err(operation.explains(problem)),
+                None => Err(problem),
+            }
         }
     }
 }

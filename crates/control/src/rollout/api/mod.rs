@@ -462,7 +462,11 @@ async fn undo_rollout(
                 })
                 .await?;
             }
-            Err(problem)
+            let wanted = change::Wanted::Undo(id);
+            match change::ask_people(&app, permit.author(), &problem, wanted).await? {
+                Some(operation) => Err(operation.explains(problem)),
+                None => Err(problem),
+            }
         }
     }
 }

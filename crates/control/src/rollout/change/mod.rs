@@ -3,6 +3,7 @@
 //! Here: what they share, and what a person does to one that is under way. `start` makes rollouts, `stages` opens their
 //! stages and ends them, `undo` takes them back.
 
+mod loosening;
 mod stages;
 mod start;
 mod undo;
@@ -16,6 +17,7 @@ use crate::{
     audit::LoggedTx,
     clock, groups,
 };
+pub use loosening::{Change as PolicyChange, Wanted, ask_people, ask_where_required};
 pub use stages::promote;
 pub(super) use stages::{complete, hold, open_next};
 pub use start::{Order, Prepared, activate, prepare};

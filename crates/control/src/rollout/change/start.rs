@@ -10,7 +10,10 @@ use muster_model::{
 use muster_storage::Tx;
 use uuid::Uuid;
 
-use super::{opening, record_opening, store_change, with_next_generation};
+use super::{
+    loosening::{self, Change},
+    opening, record_opening, store_change, with_next_generation,
+};
 use crate::{
     Settings,
     access::problem::{ILLEGAL_STATE, NOT_FOUND, Problem},
@@ -157,6 +160,18 @@ pub(super) fn start(
     let version = policy::version(tx, tenant, beginning.policy, beginning.version)?;
     policy::bundle(tx, keys, &version)?;
     objectives::check_for(&beginning.prepared.order.stages, &version)?;
+    let approved_by = match beginning.rolled_back_from {
+        // Whether going back needs people was asked before.
+        Some(_) => None,
+        None => {
+            let change = Change {
+                policy: beginning.policy,
+                version: Some(beginning.version),
+                target: &beginning.prepared.order.target,
+            };
+            loosening::require(tx, keys, &change)?
+        }
+    };
     if store::count_others_current(tx, tenant, beginning.policy)? >= ACTIVE_POLICIES_MAX as u64 {
         return Err(ILLEGAL_STATE.detail(format!(
             "{ACTIVE_POLICIES_MAX} policies are active, which is the most. Roll one back, or put settings together."
@@ -200,6 +215,7 @@ pub(super) fn start(
     let replaced = supersede_others(tx, settings, &rollout)?;
     let more = serde_json::json!({
         "replaces": replaced, "rolled_back_from": rollout.plan.rolled_back_from, "reason": rollout.plan.reason,
+        "approved_by": approved_by,
     });
     record_opening(tx, &rollout, 0, more)?;
     Ok(rollout)
@@ -239,6 +255,8 @@ fn supersede_others(
 ) -> Result<Vec<RolloutId>, Problem> {
     let tenant = tx.tenant();
     let mut replaced = Vec::new();
+    // So that a gate's decision comes before this or after it, and not in between.
+    store::hold_current(tx, tenant, newer.policy)?;
     for mut rollout in store::current_of(tx, tenant, newer.policy)? {
         if rollout.id == newer.id {
             continue;

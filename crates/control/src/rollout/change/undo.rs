@@ -8,6 +8,7 @@ use muster_model::{
 
 use super::{
     Mark,
+    loosening::{self, Change},
     start::{Beginning, Order, Prepared, end, start},
     store_change, with_next_generation,
 };
@@ -19,7 +20,8 @@ use crate::{
     rollout::{
         Rollout,
         decisions::{self, Made},
-        rules, store,
+        rules::{self, Target},
+        store,
     },
     secrets::TenantKeys,
 };
@@ -45,6 +47,10 @@ pub fn undo(
     let from = rollout.mark();
     rollout.state = rules::transition(from.state, event)?;
     let layers = layers_under(tx, &rollout)?;
+    if failed.is_none() && loosening::is_settled(from.state, from.updated_at, tx.at()) {
+        let earlier = last_good(tx, &rollout, &layers)?;
+        loosening::require(tx, keys, &back_to(&rollout, earlier.as_ref()))?;
+    }
     let gate = failed.as_ref().map(|(_, decision)| decision.record());
     let touched = Some(rollout.plan.reached())
         .filter(|_| from.state != RolloutState::Completed || rollout.plan.touched.is_some());
@@ -96,9 +102,11 @@ pub fn undo(
 /// Ends the newest rollout of a policy, and brings no earlier version back: its devices are without the policy.
 pub fn take_back(
     tx: &mut LoggedTx<'_>,
+    keys: &TenantKeys,
     settings: &Settings,
     mut rollout: Rollout,
 ) -> Result<Rollout, Problem> {
+    loosening::require(tx, keys, &back_to(&rollout, None))?;
     let from = rollout.mark();
     rollout.state = rules::transition(from.state, RolloutEvent::RollBack)?;
     let layers = layers_under(tx, &rollout)?;
@@ -106,6 +114,25 @@ pub fn take_back(
     rollout.current = false;
     withdraw(tx, &mut rollout, from, layers, None)?;
     Ok(rollout)
+}
+
+/// What it is for the policy to go back from a rollout.
+fn back_to<'a>(rollout: &'a Rollout, earlier: Option<&'a Rollout>) -> Change<'a> {
+    Change {
+        policy: rollout.policy,
+        version: earlier.map(|earlier| &earlier.version),
+        target: earlier.map_or(&rollout.plan.target, |earlier| &earlier.plan.target),
+    }
+}
+
+/// What undoing a settled rollout would come to, for those who are asked to approve it: the version to go back to.
+pub(super) fn goes_back_to(
+    tx: &mut LoggedTx<'_>,
+    rollout: &Rollout,
+) -> Result<Option<(muster_model::text::VersionLabel, Target)>, Problem> {
+    let layers = layers_under(tx, rollout)?;
+    let earlier = last_good(tx, rollout, &layers)?;
+    Ok(earlier.map(|earlier| (earlier.version, earlier.plan.target)))
 }
 
 /// The other layers of the policy, the newest first. One that a newer rollout lies over is not undone.

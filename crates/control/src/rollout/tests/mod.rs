@@ -20,6 +20,7 @@ use crate::{
 const BASELINE: &str = r#"{"passcode.required":true,"passcode.min_length":12}"#;
 const LOOSER: &str = r#"{"passcode.min_length":8}"#;
 
+mod large;
 mod layers;
 mod objectives;
 mod stages;

@@ -1,6 +1,6 @@
 //! Both databases for a test, and direct SQL access to look and to tamper.
 
-use std::{io::Write, path::Path, sync::Arc, sync::Once, thread, time::Duration};
+use std::{io::Write, net::SocketAddr, path::Path, sync::Arc, sync::Once, thread, time::Duration};
 
 use tokio_postgres::NoTls;
 use uuid::Uuid;
@@ -64,6 +64,53 @@ impl Drop for PostgresDatabase {
 }
 
 impl Options {
+    /// The same options with the same PostgreSQL database, reached at another address.
+    pub fn reached_at(&self, address: SocketAddr) -> Options {
+        let Place::Postgres(database) = &self.place else {
+            panic!("only a server is reached at an address");
+        };
+        let (who, place) = database.server.rsplit_once('@').expect("the URL names a user");
+        let (_, name) = place.split_once('/').expect("the URL names a database");
+        let behind = PostgresDatabase {
+            server: format!("{who}@{address}/{name}"),
+            name: database.name.clone(),
+        };
+        Options {
+            place: Place::Postgres(Arc::new(behind)),
+            ..self.clone()
+        }
+    }
+
+    /// The same options with the same PostgreSQL database and a password in its URL, and that password: the one that the server
+    /// asks for, or `otherwise` where it asks for none.
+    pub fn with_password(&self, otherwise: &str) -> (Options, String) {
+        let Place::Postgres(database) = &self.place else {
+            panic!("only a server asks for a password");
+        };
+        let (who, place) = database.server.rsplit_once('@').expect("the URL names a user");
+        let who = who.split_once("://").map_or(who, |(_, user)| user);
+        let (user, password) = who.split_once(':').unwrap_or((who, otherwise));
+        let told = PostgresDatabase {
+            server: format!("postgres://{user}:{password}@{place}"),
+            name: database.name.clone(),
+        };
+        let options = Options {
+            place: Place::Postgres(Arc::new(told)),
+            ..self.clone()
+        };
+        (options, password.to_owned())
+    }
+
+    /// `host:port` of the PostgreSQL server.
+    pub fn database_address(&self) -> String {
+        let Place::Postgres(database) = &self.place else {
+            panic!("only a server has an address");
+        };
+        let (_, place) = database.server.rsplit_once('@').expect("the URL names a user");
+        let (address, _) = place.split_once('/').expect("the URL names a database");
+        address.to_owned()
+    }
+
     /// The same options with a database of their own of the same kind.
     pub async fn fresh(&self) -> Options {
         let place = match &self.place {

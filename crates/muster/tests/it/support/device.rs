@@ -481,7 +481,10 @@ impl Obedient {
             ownership: enrolled.ownership,
         };
         let begun = Instant::now();
-        let core = DeviceCore::new(identity, "1.2.3", trust, &reading(begun));
+        let (_, leaf) =
+            x509_parser::parse_x509_certificate(&enrolled.certificate_chain[0].0).expect("a certificate");
+        let from = Timestamp::from_unix_seconds(leaf.validity().not_before.timestamp());
+        let core = DeviceCore::new(identity, "1.2.3", trust, from, &reading(begun));
         Obedient {
             device,
             core,

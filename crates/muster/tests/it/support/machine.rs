@@ -92,9 +92,21 @@ impl Machine {
         server::everything(&output)
     }
 
+    /// As [`Machine::try_enroll`], with a token of the test's choice.
+    pub async fn try_enroll_with(&self, token: &str, admin: &AdminFile) -> String {
+        let output = self.enroll_with(token, admin).await;
+        assert!(!output.status.success(), "{}", server::everything(&output));
+        server::everything(&output)
+    }
+
     async fn run_enroll(&self, api: &Api, admin: &AdminFile) -> std::process::Output {
+        let token = token_for(api, self.device_uuid).await;
+        self.enroll_with(&token, admin).await
+    }
+
+    async fn enroll_with(&self, text: &str, admin: &AdminFile) -> std::process::Output {
         let token = self.folder.path().join("token.jwt");
-        fs::write(&token, token_for(api, self.device_uuid).await).expect("it can be written");
+        fs::write(&token, text).expect("it can be written");
         let mut command = self.command("enroll");
         command.args([
             "--server",
@@ -118,6 +130,11 @@ impl Machine {
         let output = output.expect("the program muster-agent starts");
         assert!(output.status.success(), "{}", server::everything(&output));
         out
+    }
+
+    /// The enrollment token that the newest try used.
+    pub fn token(&self) -> String {
+        fs::read_to_string(self.folder.path().join("token.jwt")).expect("a token was made")
     }
 
     /// The folder of the agent's key and state.
@@ -318,11 +335,16 @@ pub struct Relay {
 impl Relay {
     /// A relay to the device listener of a server.
     pub async fn to(admin: &AdminFile) -> Relay {
+        Relay::before(admin.device_address()).await
+    }
+
+    /// A relay to `host:port`.
+    pub async fn before(target: &str) -> Relay {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
-        let (target, watched) = tokio::sync::watch::channel(Some(admin.device_address().to_owned()));
+        let (target, watched) = tokio::sync::watch::channel(Some(target.to_owned()));
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 tokio::spawn(relay(near, watched.clone()));
@@ -346,7 +368,17 @@ impl Relay {
 
     /// Relays to this server from now on.
     pub fn point(&self, admin: &AdminFile) {
-        self.target.send_replace(Some(admin.device_address().to_owned()));
+        self.open(admin.device_address());
+    }
+
+    /// Relays to `host:port` from now on.
+    pub fn open(&self, target: &str) {
+        self.target.send_replace(Some(target.to_owned()));
+    }
+
+    /// Where the relay listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.address
     }
 }
 

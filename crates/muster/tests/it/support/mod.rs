@@ -4,6 +4,8 @@ pub mod acme;
 pub mod api;
 pub mod approvers;
 pub mod attested;
+pub mod cell;
+pub mod cutter;
 pub mod database;
 pub mod device;
 pub mod enrollee;

@@ -85,9 +85,20 @@ impl S3 {
             .expect("the object is held");
     }
 
+    /// `host:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// An object's bytes, if it is there.
     pub async fn object(&self, name: &str) -> Option<Vec<u8>> {
-        let answer = self.client.get(self.url(name)).send().await.ok()?;
+        self.object_in(BUCKET, name).await
+    }
+
+    /// As [`S3::object`], from another bucket.
+    pub async fn object_in(&self, bucket: &str, name: &str) -> Option<Vec<u8>> {
+        let url = format!("http://{}/{bucket}/{name}", self.address());
+        let answer = self.client.get(url).send().await.ok()?;
         let answer = answer.error_for_status().ok()?;
         Some(answer.bytes().await.ok()?.to_vec())
     }
@@ -130,7 +141,7 @@ impl S3 {
     }
 
     fn url(&self, name: &str) -> String {
-        format!("http://127.0.0.1:{}/{BUCKET}/{name}", self.port)
+        format!("http://{}/{BUCKET}/{name}", self.address())
     }
 }
 

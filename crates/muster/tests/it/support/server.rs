@@ -155,6 +155,18 @@ impl Server {
         fs::read_to_string(self.output("stderr")).unwrap_or_default()
     }
 
+    /// What a metric without labels says.
+    pub async fn metric(&self, name: &str) -> i64 {
+        let answer = reqwest::get(format!("{}/metrics", self.admin.ops_url)).await;
+        let text = answer.expect("metrics are served").text().await;
+        let text = text.expect("metrics are text");
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+            .unwrap_or_else(|| panic!("{name} is not in {text}"));
+        value.parse().expect("it is a number")
+    }
+
     /// The database behind the server, to look and to tamper.
     pub async fn store(&self) -> Store {
         Store::open(&self.options.place, &self.data_dir()).await

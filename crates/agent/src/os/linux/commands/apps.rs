@@ -143,16 +143,21 @@ pub(super) fn update(package: &PackageName, site: Site<'_>) -> ExecOutcome {
     match site.start(APT, &arguments, INSTALL_TIME_MAX) {
         Err(error) => failed(&error),
         Ok(_) if !site.root.is_real() => ExecOutcome::done(),
-        Ok(_) => match installed(name, site) {
-            Some(after) if after == before => {
-                ExecOutcome::noop(&format!("{name} {before} is the newest there is"))
-            }
-            Some(after) => ExecOutcome {
-                detail: Some(format!("{name} {before} became {after}")),
-                ..ExecOutcome::done()
-            },
-            None => ExecOutcome::failed("install_failed", &format!("{name} is gone")),
+        Ok(_) => updated(name, &before, installed(name, site).as_deref()),
+    }
+}
+
+/// What came of an update: the version before it, and the one after it.
+fn updated(name: &str, before: &str, after: Option<&str>) -> ExecOutcome {
+    match after {
+        Some(after) if after == before => {
+            ExecOutcome::noop(&format!("{name} {before} is the newest there is"))
+        }
+        Some(after) => ExecOutcome {
+            detail: Some(format!("{name} {before} became {after}")),
+            ..ExecOutcome::done()
         },
+        None => ExecOutcome::failed("install_failed", &format!("{name} is gone")),
     }
 }
 
@@ -173,9 +178,9 @@ pub(super) fn update_system(site: Site<'_>) -> ExecOutcome {
         simulation.extend(&arguments);
         match site.start(APT, &simulation, ASK_TIME_MAX) {
             Err(error) => return failed(&error),
-            Ok(text) => match steps(&text, "Inst ").len() {
-                0 => return ExecOutcome::noop("there are no updates"),
-                updates => count = Some(updates),
+            Ok(text) => match updates(&text) {
+                Err(nothing) => return nothing,
+                Ok(updates) => count = Some(updates),
             },
         }
     }
@@ -185,6 +190,14 @@ pub(super) fn update_system(site: Site<'_>) -> ExecOutcome {
             ..ExecOutcome::done()
         },
         Err(error) => failed(&error),
+    }
+}
+
+/// How many packages an upgrade would renew, by apt's simulation; the answer to the command where there are none.
+fn updates(simulation: &str) -> Result<usize, ExecOutcome> {
+    match steps(simulation, "Inst ").len() {
+        0 => Err(ExecOutcome::noop("there are no updates")),
+        updates => Ok(updates),
     }
 }
 
@@ -368,6 +381,28 @@ mod tests {
         let outcome = machine.answer(r#"{"type":"remove-app","package":"zsh"}"#);
         assert_eq!(outcome.outcome, ReceiptOutcome::Noop);
         assert!(machine.started().is_empty());
+    }
+
+    #[test]
+    fn nothing_newer_is_a_noop() {
+        let same = updated("bash", "5.2-1", Some("5.2-1"));
+        assert_eq!(same.outcome, ReceiptOutcome::Noop);
+        assert_eq!(
+            updated("bash", "5.2-1", Some("5.2-2")).outcome,
+            ReceiptOutcome::Done
+        );
+        assert_eq!(updated("bash", "5.2-1", None).outcome, ReceiptOutcome::Failed);
+        // As apt 2.6 writes it, and apt 3.0 with a package that is kept back.
+        let nothing = "NOTE: This is only a simulation!\nReading package lists...\n\
+                       0 upgraded, 0 newly installed, 0 to remove and 0 not upgraded.\n";
+        let kept = "The following packages have been kept back:\n  linux-image-amd64\n\
+                    0 upgraded, 0 newly installed, 0 to remove and 1 not upgraded.\n";
+        for text in [nothing, kept] {
+            let outcome = updates(text).unwrap_err();
+            assert_eq!(outcome.outcome, ReceiptOutcome::Noop);
+        }
+        let some = "Inst bash [5.2-1] (5.2-2 Debian:13 [amd64])\nConf bash (5.2-2 Debian:13 [amd64])\n";
+        assert_eq!(updates(some).unwrap(), 1);
     }
 
     #[test]

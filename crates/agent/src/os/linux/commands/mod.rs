@@ -114,6 +114,10 @@ pub(crate) fn execute(order: &Order<'_>, site: Site<'_>) -> ExecOutcome {
             "not_supported",
             "this agent has put no recovery key in escrow, so there is none to replace",
         ),
+        // Its statement is refused before it comes here.
+        CommandKind::LoosenPolicy { .. } => {
+            ExecOutcome::failed("not_supported", "this is nothing that a device carries out")
+        }
     }
 }
 
@@ -141,7 +145,8 @@ pub(crate) fn already_true(kind: &CommandKind, site: Site<'_>) -> bool {
         | CommandKind::CollectLogs { .. }
         | CommandKind::CollectFiles { .. }
         | CommandKind::RotateKey { .. }
-        | CommandKind::Message { .. } => false,
+        | CommandKind::Message { .. }
+        | CommandKind::LoosenPolicy { .. } => false,
     }
 }
 
@@ -302,6 +307,88 @@ mod tests {
             let outcome = machine.answer(json);
             let why = outcome.detail.unwrap_or_default();
             assert!(!why.contains("prefix no program"), "{json}: {why}");
+        }
+    }
+
+    /// How the condition of a type for `noop` is tested.
+    enum Condition {
+        /// After these commands, the last one does nothing more.
+        After(&'static [&'static str]),
+        /// It never is: the command twice.
+        Never(&'static str),
+        /// Only archives or sessions of a running machine say: by `apps::nothing_newer_is_a_noop` and
+        /// `sessions::where_nobody_is_signed_in_a_lock_and_a_message_are_noops`.
+        OfRunningMachine,
+        /// No device is told this.
+        OfServer,
+        /// The device core knows: `m10_a_wiped_device_obeys_nobody_and_goes_when_its_receipt_has_arrived`.
+        OfCore,
+    }
+
+    fn condition(type_name: &str) -> Condition {
+        use Condition::{After, Never, OfCore, OfRunningMachine, OfServer};
+        match type_name {
+            "lock" => After(&[r#"{"type":"lock","message":"a"}"#; 2]),
+            "unlock" => After(&[
+                r#"{"type":"lock"}"#,
+                r#"{"type":"unlock"}"#,
+                r#"{"type":"unlock"}"#,
+            ]),
+            "clear-passcode" => After(&[r#"{"type":"clear-passcode"}"#; 2]),
+            "restart" => After(&[r#"{"type":"restart","delay_seconds":60}"#; 2]),
+            "shut-down" => After(&[r#"{"type":"shut-down"}"#; 2]),
+            "lost-mode-on" => After(&[r#"{"type":"lost-mode-on","message":"Call","phone":"112"}"#; 2]),
+            "lost-mode-off" => After(&[r#"{"type":"lost-mode-off"}"#]),
+            "install-app" => After(&[r#"{"type":"install-app","package":"bash","version":"5.2-1"}"#]),
+            "remove-app" => After(&[r#"{"type":"remove-app","package":"zsh"}"#]),
+            "update-agent" => After(&[r#"{"type":"update-agent","version":"7.7-1"}"#]),
+            "loosen-policy" => OfServer,
+            "wipe" | "unenroll" => OfCore,
+            "update-app" | "update-os" | "message" => OfRunningMachine,
+            "locate" => Never(r#"{"type":"locate"}"#),
+            "run-script" => Never(
+                r#"{"type":"run-script","sha256":"0000000000000000000000000000000000000000000000000000000000000000"}"#,
+            ),
+            "collect-inventory" => Never(r#"{"type":"collect-inventory"}"#),
+            "collect-logs" => Never(r#"{"type":"collect-logs"}"#),
+            "collect-files" => Never(r#"{"type":"collect-files","paths":["/etc/os-release"]}"#),
+            "rotate-key" => Never(r#"{"type":"rotate-key","key":"certificate"}"#),
+            other => panic!("nobody has said when {other} is a noop"),
+        }
+    }
+
+    #[test]
+    fn every_type_has_a_condition_for_noop_under_which_nothing_is_started() {
+        for type_name in CommandKind::TYPES {
+            let machine = TestSite::new()
+                .with(
+                    "/var/lib/dpkg/status",
+                    "Package: bash\nStatus: install ok installed\nVersion: 5.2-1\n\n\
+                     Package: muster-agent\nStatus: install ok installed\nVersion: 7.7-1\n\n",
+                )
+                .with("/etc/passwd", "ada:x:1000:1000::/home/ada:/bin/bash\n")
+                .with("/etc/shadow", "ada:$y$a:19000:0:99999:7:::\n");
+            match condition(type_name) {
+                Condition::After(commands) => {
+                    let (last, before) = commands.split_last().unwrap();
+                    for json in before {
+                        let outcome = machine.answer(json);
+                        assert_eq!(outcome.outcome, ReceiptOutcome::Done, "{json}: {outcome:?}");
+                    }
+                    let started = machine.started();
+                    let outcome = machine.answer(last);
+                    assert_eq!(outcome.outcome, ReceiptOutcome::Noop, "{last}: {outcome:?}");
+                    assert_eq!(machine.started(), started, "{last}");
+                    let kind = CommandKind::parse(last.as_bytes()).unwrap();
+                    assert_eq!(kind.type_name(), type_name);
+                }
+                Condition::Never(json) => {
+                    for _ in 0..2 {
+                        assert_ne!(machine.answer(json).outcome, ReceiptOutcome::Noop, "{json}");
+                    }
+                }
+                Condition::OfRunningMachine | Condition::OfCore | Condition::OfServer => {}
+            }
         }
     }
 

@@ -20,12 +20,8 @@ pub(super) fn lock(message: Option<&str>, site: Site<'_>) -> ExecOutcome {
     if !site.tools.has("loginctl") {
         return ExecOutcome::failed("not_supported", "loginctl (systemd) is not installed");
     }
-    match sessions(site.tools) {
-        Some(sessions) if sessions.is_empty() => return ExecOutcome::noop("nobody is signed in"),
-        Some(sessions) if !sessions.iter().any(|session| session.graphical) => {
-            return ExecOutcome::failed("not_supported", "only text sessions are open, which have no lock");
-        }
-        Some(_) | None => {}
+    if let Some(answer) = sessions(site.tools).and_then(|sessions| nothing_to_lock(&sessions)) {
+        return answer;
     }
     match site.tools.run("loginctl", &["lock-sessions"]) {
         Ok(_) => ExecOutcome {
@@ -34,6 +30,16 @@ pub(super) fn lock(message: Option<&str>, site: Site<'_>) -> ExecOutcome {
         },
         Err(error) => ExecOutcome::failed("lock_failed", &error.to_string()),
     }
+}
+
+/// The answer to a lock where no open session has a screen.
+fn nothing_to_lock(sessions: &[Session]) -> Option<ExecOutcome> {
+    if sessions.is_empty() {
+        return Some(ExecOutcome::noop("nobody is signed in"));
+    }
+    let has_screen = sessions.iter().any(|session| session.graphical);
+    (!has_screen)
+        .then(|| ExecOutcome::failed("not_supported", "only text sessions are open, which have no lock"))
 }
 
 /// Every session with a screen is locked, and there is one.
@@ -92,15 +98,10 @@ pub(super) fn message(text: &str, site: Site<'_>) -> ExecOutcome {
     let Some(sessions) = sessions(site.tools) else {
         return ExecOutcome::failed("not_supported", "loginctl (systemd) cannot say who is signed in");
     };
-    let graphical = sessions.iter().filter(|session| session.graphical).count();
-    match sessions.len() {
-        0 => return ExecOutcome::noop("nobody is signed in"),
-        open if open == graphical => {
-            let why = "only graphical sessions are open, which have no terminal to write to";
-            return ExecOutcome::failed("not_supported", why);
-        }
-        _ => {}
+    if let Some(answer) = nobody_to_tell(&sessions) {
+        return answer;
     }
+    let graphical = sessions.iter().filter(|session| session.graphical).count();
     // Two arguments: a single one that names a file would be read as that file (wall(1)). The service manager starts it,
     // because the sandbox lets nothing here write to terminals.
     let arguments = ["--", MESSAGE_HEAD, text];
@@ -114,6 +115,16 @@ pub(super) fn message(text: &str, site: Site<'_>) -> ExecOutcome {
         },
         Err(error) => ExecOutcome::failed("message_failed", &error.to_string()),
     }
+}
+
+/// The answer to a message where no open session has a terminal.
+fn nobody_to_tell(sessions: &[Session]) -> Option<ExecOutcome> {
+    if sessions.is_empty() {
+        return Some(ExecOutcome::noop("nobody is signed in"));
+    }
+    let why = "only graphical sessions are open, which have no terminal to write to";
+    let is_graphical = sessions.iter().all(|session| session.graphical);
+    is_graphical.then(|| ExecOutcome::failed("not_supported", why))
 }
 
 fn lock_note(message: Option<&str>) -> String {
@@ -154,7 +165,28 @@ fn sessions(tools: Tools) -> Option<Vec<Session>> {
 #[cfg(test)]
 mod tests {
     use super::super::test_site::TestSite;
+    use super::*;
     use muster_model::command::ReceiptOutcome;
+
+    const TEXT: Session = Session {
+        graphical: false,
+        locked: false,
+    };
+    const SCREEN: Session = Session {
+        graphical: true,
+        locked: false,
+    };
+
+    #[test]
+    fn where_nobody_is_signed_in_a_lock_and_a_message_are_noops() {
+        let outcome = |answer: Option<ExecOutcome>| answer.map(|answer| answer.outcome);
+        assert_eq!(outcome(nothing_to_lock(&[])), Some(ReceiptOutcome::Noop));
+        assert_eq!(outcome(nobody_to_tell(&[])), Some(ReceiptOutcome::Noop));
+        assert_eq!(outcome(nothing_to_lock(&[TEXT])), Some(ReceiptOutcome::Failed));
+        assert_eq!(outcome(nobody_to_tell(&[SCREEN])), Some(ReceiptOutcome::Failed));
+        assert_eq!(outcome(nothing_to_lock(&[TEXT, SCREEN])), None);
+        assert_eq!(outcome(nobody_to_tell(&[TEXT, SCREEN])), None);
+    }
 
     #[test]
     fn a_lock_beneath_a_prefix_is_a_file_and_then_already_true() {
