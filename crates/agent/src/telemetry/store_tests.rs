@@ -126,8 +126,9 @@ fn what_is_urgent_cuts_windows_short_and_they_never_overlap() {
     let batch = next(&mut store, 100, Haste::Urgent).expect("it does not wait");
     assert_eq!(windows(&batch), [(0, 101, 1)]);
     assert_eq!(read(&batch).events.len(), 1);
-    assert!(!store.has_urgent().expect("it reads"));
+    assert!(store.has_urgent().expect("it reads"), "until the server has it");
     store.accepted(1, stream(2)).expect("it forgets");
+    assert!(!store.has_urgent().expect("it reads"));
     record(&mut store, 120, &cpu(0.5));
     record(&mut store, 180, &cpu(0.5));
     let rest = next(&mut store, 900, Haste::None).expect("the rest of the window is over");
