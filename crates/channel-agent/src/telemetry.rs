@@ -122,7 +122,7 @@ pub struct Account {
     pub uploaded: u64,
     /// Still on the device.
     pub stored: u64,
-    /// By reason: `spool_full`, `disk_full`, `label_limit`, `refused`, `unreadable`, `turned_off`, `too_many`.
+    /// By reason: `spool_full`, `disk_full`, `label_limit`, `refused`, `turned_off`, `too_many`, `restored`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub dropped: BTreeMap<String, u64>,
 }

@@ -13,6 +13,8 @@ fn window(start_seconds: i64, values: &[f64]) -> Window {
     for value in &values[1..] {
         aggregate.merge(&Aggregate::of(*value), Quantiles::Sketched);
     }
+    // As a device does: numbers of few digits are exact in both encodings.
+    aggregate.round(3);
     Window {
         start_seconds,
         width_seconds: 900,
@@ -208,16 +210,19 @@ proptest! {
 
     #[test]
     fn d12_flipped_bits_never_panic(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+        let hours = batch((0..8).map(|at| window(at * 900, &[0.5, 0.25, 0.125, 1.5])).collect());
         for content_type in BOTH {
-            let mut plain = encode(content_type, &day()).expect("it has a form");
-            let (encoding, mut packed) = encode_batch(content_type, &day()).expect("it has a form");
+            let mut plain = encode(content_type, &hours).expect("it has a form");
+            let (encoding, mut packed) = encode_batch(content_type, &hours).expect("it has a form");
             for (encoding, bytes) in [(ContentEncoding::Identity, &mut plain), (encoding, &mut packed)] {
                 let at = at.index(bytes.len());
                 bytes[at] ^= 1 << bit;
                 if let Ok(read) = decode_batch(content_type, encoding, bytes) {
-                    prop_assert!(read.series.iter().flat_map(|series| &series.windows).all(|window| {
+                    let mut windows = read.series.iter().flat_map(|series| &series.windows);
+                    let is_sound = |window: &Window| {
                         window.aggregate.sum.is_finite() && window.aggregate.count > 0
-                    }));
+                    };
+                    prop_assert!(windows.all(is_sound));
                 }
             }
         }

@@ -72,14 +72,16 @@ pub(super) fn make(
         Err(error) => return Ok(Some(Err(error.to_string()))),
     };
     tx.execute(
-        "INSERT INTO batch (sequence, encoding, body, samples, events, spans) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO batch (sequence, encoding, body, samples, events, spans, urgent) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         rusqlite::params![
             sequence,
             encoding.as_header().unwrap_or("identity"),
             body,
             counts[0],
             counts[1],
-            counts[2]
+            counts[2],
+            haste == Haste::Urgent
         ],
     )?;
     Ok(Some(Ok(())))

@@ -69,7 +69,7 @@ CREATE TABLE event (
 CREATE TABLE span (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
 CREATE TABLE batch (
     sequence INTEGER PRIMARY KEY, encoding TEXT NOT NULL, body BLOB NOT NULL, samples INTEGER NOT NULL,
-    events INTEGER NOT NULL, spans INTEGER NOT NULL
+    events INTEGER NOT NULL, spans INTEGER NOT NULL, urgent INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE memo (name TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 1;
@@ -298,13 +298,11 @@ impl TelemetryStore {
         })
     }
 
-    /// Whether an event waits that is not to wait.
+    /// Whether an event waits that is not to wait, or a batch with one.
     pub fn has_urgent(&self) -> Result<bool, StoreError> {
-        let found = self.connection.query_row(
-            "SELECT EXISTS (SELECT 1 FROM event WHERE urgent = 1)",
-            [],
-            |row| row.get(0),
-        );
+        let question = "SELECT EXISTS (SELECT 1 FROM event WHERE urgent = 1) \
+                        OR EXISTS (SELECT 1 FROM batch WHERE urgent = 1)";
+        let found = self.connection.query_row(question, [], |row| row.get(0));
         found.map_err(|source| self.error(source))
     }
 

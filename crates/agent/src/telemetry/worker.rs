@@ -76,6 +76,9 @@ impl Telemetry {
     ) -> Result<Self, StoreError> {
         let mut store = TelemetryStore::open(state_dir, machine_clock::random_stream())?;
         store.begin_epoch(epoch, machine_clock::random_stream())?;
+        if !plan.is_enabled {
+            store.turn_off()?;
+        }
         let health = machine.health(|name| store.memo(name).ok().flatten());
         let (context, watched) = watch::channel(Context {
             plan: plan.clone(),
@@ -300,7 +303,7 @@ impl Worker {
         }
         let mut readings = self.own_readings();
         if due.contains(&Metric::NetworkRtt) {
-            readings.extend(self.probe().await);
+            readings.extend(probe(self.link()).await);
         }
         let mut findings = Findings {
             missed_events: missed,
@@ -340,18 +343,10 @@ impl Worker {
         ]
     }
 
-    /// The time of one small exchange with the server.
-    async fn probe(&self) -> Option<Reading> {
-        let link = self
-            .context
-            .borrow()
-            .link
-            .clone()
-            .filter(|link| !link.is_closed())?;
-        let started = Instant::now();
-        let answer = tokio::time::timeout(PROBE_TIME_MAX, link.ping()).await;
-        let took = started.elapsed().as_secs_f64();
-        matches!(answer, Ok(Ok(()))).then(|| Reading::of(Metric::NetworkRtt, took))
+    /// The connection, while there is one.
+    fn link(&self) -> Option<Link> {
+        let link = self.context.borrow().link.clone();
+        link.filter(|link| !link.is_closed())
     }
 
     /// Sends a batch where one is due.
@@ -479,6 +474,15 @@ impl Bench {
         let readings = look.readings.into_iter().chain(own).collect();
         self.sampler.take_up(clock.wall, readings, due, plan, findings);
     }
+}
+
+/// The time of one small exchange with the server.
+async fn probe(link: Option<Link>) -> Option<Reading> {
+    let link = link?;
+    let started = Instant::now();
+    let answer = tokio::time::timeout(PROBE_TIME_MAX, link.ping()).await;
+    let took = started.elapsed().as_secs_f64();
+    matches!(answer, Ok(Ok(()))).then(|| Reading::of(Metric::NetworkRtt, took))
 }
 
 async fn send(link: Link, batch: StoredBatch) -> (u64, Result<TelemetryAnswer, LinkError>) {
