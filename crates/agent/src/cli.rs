@@ -47,9 +47,19 @@ pub enum Command {
     /// Print who this machine is, and when it last reached its server.
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
+    /// A day of telemetry as fast as it goes, in an empty folder; prints its figures as JSON.
+    #[command(hide = true)]
+    BenchTelemetry(BenchTelemetryArgs),
     /// Write certificate, key and authorities as files, for Wi-Fi and VPN programs.
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchTelemetryArgs {
+    /// An empty folder.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
 }
 
 #[derive(Args)]

@@ -3,7 +3,7 @@
 //!
 //! * [`cli`]: the command line. [`enroll`], [`run`], [`status`], [`export`]: its commands.
 //! * [`device_key`] and [`tpm`]: what signs.
-//! * [`link`] and [`tls`]: the wire. [`spool`]: the disk. `os`: the machine. [`sandbox`]: what the process may touch.
+//! * [`link`] and [`tls`]: the wire. [`spool`]: the disk. [`telemetry`]: what is measured. `os`: the machine. [`sandbox`]: what the process may touch.
 //! * What is decided is decided in `muster-channel-agent`'s device core, without I/O.
 
 pub mod cli;
@@ -22,6 +22,7 @@ pub mod sandbox;
 pub mod spool;
 pub mod status;
 mod stop;
+pub mod telemetry;
 pub mod tls;
 pub mod tpm;
 
@@ -77,6 +78,12 @@ fn dispatch(command: Command) -> Result<(), AgentError> {
             })?
         }
         Command::Status(arguments) => status::print(&arguments),
+        Command::BenchTelemetry(arguments) => {
+            let report = telemetry::day::measure(&arguments.state_dir)
+                .map_err(|error| AgentError::Start(std::io::Error::other(error)))?;
+            println!("{}", serde_json::json!(report));
+            Ok(())
+        }
         Command::Export(arguments) => {
             for path in export::export(&arguments)? {
                 println!("{}", path.display());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -13,8 +13,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use muster_channel_agent::backoff::parse_retry_after;
 use muster_channel_agent::command::OUTPUT_CONTENT_TYPE;
 use muster_channel_agent::enroll::{EXPORTER_BYTES, EXPORTER_LABEL};
-use muster_channel_agent::limits::PROBLEM_BYTES_MAX;
+use muster_channel_agent::limits::{PROBLEM_BYTES_MAX, TELEMETRY_RESPONSE_BYTES_MAX};
 use muster_channel_agent::problem::Problem;
+use muster_channel_agent::telemetry::TelemetryAnswer;
 use muster_channel_agent::wake::WakeReader;
 use muster_channel_agent::{ContentType, decode, encode, path};
 use rustls::ClientConfig;
@@ -25,6 +26,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use url::Url;
+
+use crate::telemetry::StoredBatch;
 
 /// Longest time for TCP, TLS and HTTP/2 together.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(20);
@@ -154,6 +157,28 @@ impl Link {
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(OUTPUT_CONTENT_TYPE));
         self.call(request, PROBLEM_BYTES_MAX, UPLOAD_TIME_MAX)
+            .await
+            .map(|_| ())
+    }
+
+    /// Uploads one batch of telemetry, as it was stored.
+    pub async fn telemetry(&self, batch: StoredBatch) -> Result<TelemetryAnswer, LinkError> {
+        let mut request = self.request(Method::POST, path::TELEMETRY, Bytes::from(batch.body))?;
+        if let Some(encoding) = batch.encoding.as_header() {
+            let headers = request.headers_mut();
+            headers.insert(CONTENT_ENCODING, http::HeaderValue::from_static(encoding));
+        }
+        let body = self
+            .call(request, TELEMETRY_RESPONSE_BYTES_MAX, UPLOAD_TIME_MAX)
+            .await?;
+        decode(ContentType::Json, &body, TELEMETRY_RESPONSE_BYTES_MAX)
+            .map_err(|error| LinkError::Protocol(error.to_string()))
+    }
+
+    /// One small exchange, to see how long it takes.
+    pub async fn ping(&self) -> Result<(), LinkError> {
+        let request = self.request(Method::GET, path::PING, Bytes::new())?;
+        self.call(request, PROBLEM_BYTES_MAX, CALL_TIME_MAX)
             .await
             .map(|_| ())
     }

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use muster_channel_agent::clock::ClockReading;
+use muster_model::telemetry::StreamId;
 use muster_model::time::Timestamp;
 
 /// Stands for the boot where the kernel names none: every start of this program is one of its own, so that the boot clock
@@ -55,4 +56,14 @@ pub fn random() -> u64 {
         Ok(()) => u64::from_ne_bytes(bytes),
         Err(_) => (since_boot().as_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
     }
+}
+
+/// The name of a new stream of telemetry. Like jitter, it need not be secret.
+pub fn random_stream() -> StreamId {
+    let (high, low) = (random().to_be_bytes(), random().to_be_bytes());
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&high);
+    bytes[8..].copy_from_slice(&low);
+    // A draw of zeros only is as likely as any other, and has a name all the same.
+    StreamId::from_bytes(bytes).unwrap_or_else(|| StreamId::from_bytes([1; 16]).expect("it is not zero"))
 }

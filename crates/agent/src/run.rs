@@ -17,6 +17,7 @@ use muster_channel_agent::device::{Action, CheckinFailure, Departed, DeviceCore}
 use muster_channel_agent::limits::CHECKIN_RESPONSE_BYTES_MAX;
 use muster_channel_agent::{ErrorCode, path};
 use muster_model::id::CommandId;
+use muster_model::telemetry::SamplingPlan;
 use muster_trust::dsse::DsseError;
 use muster_trust::key::KeyError;
 use tokio::task::JoinHandle;
@@ -32,6 +33,7 @@ use crate::sandbox::{self, Sandbox};
 use crate::spool::{Opening, Slot, Spool, SpoolError};
 use crate::status::{self, LastCheckin};
 use crate::stop::Stop;
+use crate::telemetry::Telemetry;
 use crate::tls::{self, ClientIdentity, JudgedAt};
 use crate::{AGENT_VERSION, machine_clock};
 
@@ -92,6 +94,8 @@ pub struct Agent {
     is_once: bool,
     /// The enrollment is over, and the server knows: end.
     departed: Option<Departed>,
+    /// Absent before the agent runs, and where its spool cannot be used.
+    telemetry: Option<Telemetry>,
 }
 
 /// A command that runs beside everything else.
@@ -149,6 +153,7 @@ impl Agent {
             queue: VecDeque::new(),
             is_once: false,
             departed: None,
+            telemetry: None,
         })
     }
 
@@ -184,6 +189,7 @@ impl Agent {
             tracing::debug!(%error, "the service manager was not told");
         }
         tracing::info!(device = %self.identity.device_id, server = %self.identity.server, "running");
+        self.start_telemetry();
         let mut ending = stop.clone();
         tokio::select! {
             () = ending.wait() => {}
@@ -195,11 +201,29 @@ impl Agent {
             } => {}
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        if let Some(telemetry) = self.telemetry.take() {
+            telemetry.end().await;
+        }
         if let Some(how) = self.departed {
             return self.leave(how);
         }
         tracing::info!("ended");
         Ok(())
+    }
+
+    fn start_telemetry(&mut self) {
+        let plan = self.sampling_plan();
+        match Telemetry::start(&self.state_dir, &self.machine, self.identity.epoch, plan) {
+            Ok(telemetry) => {
+                telemetry.set_link(self.link.clone());
+                self.telemetry = Some(telemetry);
+            }
+            Err(error) => tracing::error!(%error, "there is no telemetry"),
+        }
+    }
+
+    fn sampling_plan(&self) -> SamplingPlan {
+        SamplingPlan::from_settings(&self.core.effective_settings())
     }
 
     /// Forgets who this machine was. It ends well: there is nothing left to do.
@@ -240,6 +264,10 @@ impl Agent {
                     () = tokio::time::sleep_until(schedule.checkin) => self.attempt(&mut schedule).await,
                     () = tokio::time::sleep_until(schedule.enforce) => {
                         self.enforce().await;
+                        // Its spool could not be used at the start: the disk was full.
+                        if self.telemetry.is_none() {
+                            self.start_telemetry();
+                        }
                         schedule.enforce = Instant::now() + ENFORCE_INTERVAL;
                         if self.core.has_news() && self.link.is_some() {
                             schedule.checkin = Instant::now();
@@ -297,6 +325,9 @@ impl Agent {
     /// Forgets the connection and what was held on it.
     fn disconnect(&mut self) {
         (self.link, self.wake) = (None, None);
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.set_link(None);
+        }
     }
 
     /// One try to be where the server wants this device, with its consequences for the schedule.
@@ -340,6 +371,9 @@ impl Agent {
     }
 
     async fn on_failure(&mut self, error: &LinkError) {
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.server_failed();
+        }
         let failure = match error {
             LinkError::Unreachable(_) => CheckinFailure::Unreachable,
             LinkError::Answered { .. } | LinkError::Protocol(_) => CheckinFailure::Answered,
@@ -429,6 +463,9 @@ impl Agent {
             })?;
         tracing::debug!("connected");
         self.link = Some(link.clone());
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.set_link(Some(link.clone()));
+        }
         Ok(link)
     }
 

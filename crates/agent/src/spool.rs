@@ -200,6 +200,9 @@ pub fn erase(state_dir: &Path) -> Result<(), SpoolError> {
         DATABASE_FILE,
         "agent.db-wal",
         "agent.db-shm",
+        "telemetry.db",
+        "telemetry.db-wal",
+        "telemetry.lost",
         LOCK_FILE,
     ];
     let remove = |name: &str| match fs::remove_file(state_dir.join(name)) {

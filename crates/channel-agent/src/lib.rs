@@ -4,7 +4,8 @@
 //! clock or draws a random number: bytes, times and signatures are arguments, so that the real agent and the simulated
 //! fleet run the same code.
 //!
-//! * [`enroll`], [`checkin`], [`command`], [`inventory`], [`policy`], [`renew`], [`wake`]: one file per exchange.
+//! * [`enroll`], [`checkin`], [`command`], [`inventory`], [`policy`], [`renew`],
+//!   [`telemetry`], [`wake`]: one file per exchange.
 //! * [`codec`]: JSON and CBOR by content type, bounded in size and depth.
 //! * [`limits`]: every bound of the protocol, by name.
 //! * [`problem`]: the error answers and their stable codes.
@@ -22,6 +23,7 @@ pub mod limits;
 pub mod policy;
 pub mod problem;
 pub mod renew;
+pub mod telemetry;
 pub mod wake;
 
 pub use codec::{Base64Bytes, ContentType, DecodeError, EncodeError, decode, encode};
@@ -43,6 +45,10 @@ pub mod path {
     pub const WAKE: &str = "/agent/v1/wake";
     /// `POST {COMMANDS}{id}/output`: what a command printed or collected, beside its receipt.
     pub const COMMANDS: &str = "/agent/v1/commands/";
+    /// `POST`: one batch of telemetry → through which batch the server has them, and when the next may come.
+    pub const TELEMETRY: &str = "/agent/v1/telemetry";
+    /// `GET`: `pong`.
+    pub const PING: &str = "/agent/v1/ping";
     /// `POST`: a CSR over the enrolled key → a fresh certificate.
     pub const RENEW: &str = "/agent/v1/renew";
 }

@@ -70,3 +70,30 @@ pub const CONSISTENCY_HASHES_MAX: usize = 128;
 
 /// How often the server writes a keep-alive line into the wake stream, in seconds.
 pub const WAKE_KEEPALIVE_SECONDS: u64 = 25;
+
+/// Largest telemetry upload as it comes over the wire, in bytes.
+pub const TELEMETRY_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest telemetry batch when it is inflated, in bytes.
+pub const TELEMETRY_INFLATED_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How much larger a telemetry batch may be inflated than it came.
+pub const TELEMETRY_RATIO_MAX: usize = 50;
+/// Values (arrays, objects, texts, numbers) in one telemetry batch.
+pub const TELEMETRY_NODES_MAX: usize = 100_000;
+/// Largest answer to a telemetry upload, in bytes.
+pub const TELEMETRY_RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// Most series in one telemetry batch.
+pub const TELEMETRY_SERIES_MAX: usize = 1024;
+/// Most windows in one telemetry batch, over all series.
+pub const TELEMETRY_WINDOWS_MAX: usize = 12_000;
+/// Most events in one telemetry batch.
+pub const TELEMETRY_EVENTS_MAX: usize = 2048;
+/// Most finished spans in one telemetry batch.
+pub const TELEMETRY_SPANS_MAX: usize = 1024;
+/// Most attributes of one event or span.
+pub const TELEMETRY_ATTRIBUTES_MAX: usize = 16;
+/// Longest name of an attribute or a span, in bytes.
+pub const TELEMETRY_NAME_BYTES_MAX: usize = 128;
+/// Longest value of an attribute, in bytes.
+pub const TELEMETRY_TEXT_BYTES_MAX: usize = 512;
+/// Most reasons for which telemetry is counted as dropped.
+pub const TELEMETRY_REASONS_MAX: usize = 16;

@@ -33,7 +33,7 @@ use output::Printer;
 use verbs::{
     approver, bundle, client, command, compliance, configuration, console_link, context as contexts, device,
     enrollment, group, halt, key, label, login, operation, policy, policy_compile, rollout, root, script,
-    system, token,
+    system, telemetry, token,
 };
 
 /// Flags that every verb takes.
@@ -87,6 +87,9 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<compliance::ComplianceCommand>,
     },
+    /// Telemetry: what devices measured, over time and over the fleet, and what happened on them
+    #[command(subcommand)]
+    Telemetry(telemetry::TelemetryCommand),
     /// Policies, their versions and bundles, activation
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -213,6 +216,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         }
         Command::Group(command) => group::run(command, &Api::connect(globals)?, printer).await,
         Command::Label(command) => label::run(command, &Api::connect(globals)?, printer).await,
+        Command::Telemetry(command) => telemetry::run(command, &Api::connect(globals)?, printer).await,
         Command::Policy(command) => policy::run(command, &Api::connect(globals)?, printer).await,
         Command::Bundle(command) => bundle::run(command, globals, printer).await,
         Command::Key(command) => key::run(command, printer),

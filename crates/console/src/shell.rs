@@ -22,6 +22,7 @@ pub enum Section {
     Overview,
     Devices,
     Groups,
+    Health,
     Compliance,
     Policies,
     Settings,
@@ -62,6 +63,12 @@ pub const NAVIGATION: &[NavEntry] = &[
         href: "/groups",
         label: "Groups",
         icon: "M3 3.5h6v6H3zM11 3.5h6v6h-6zM3 11.5h6v5H3zM11 11.5h6v5h-6z",
+    },
+    NavEntry {
+        section: Section::Health,
+        href: "/health",
+        label: "Health",
+        icon: "M2.5 10.5h4l2-5 3 9 2-4h4",
     },
     NavEntry {
         section: Section::Compliance,

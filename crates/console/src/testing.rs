@@ -13,6 +13,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{Method, Request, Response, StatusCode, header},
 };
+use muster_channel_agent::telemetry::{Accounting, DeviceEvent, Series, TelemetryBatch};
 use muster_control::{
     App, Clock, Control, MIGRATIONS, Settings,
     access::{self, Author, SESSION_COOKIE, problem::Problem},
@@ -20,8 +21,12 @@ use muster_control::{
     devices::{self, Admitted, Applicant},
     reconcile,
     secrets::Keyring,
+    telemetry,
 };
-use muster_model::{ClientId, DeviceId, Platform, TenantId, Timestamp};
+use muster_model::{
+    ClientId, DeviceId, Platform, TenantId, Timestamp,
+    telemetry::{Aggregate, EventKind, LabelValue, Metric, StreamId, Window},
+};
 use muster_storage::testing::TestDatabase;
 use muster_trust::{
     entry::{Actor, ActorKind},
@@ -29,6 +34,7 @@ use muster_trust::{
     root::{ApprovalRules, Approver, RelyingParty, Role, RoleKeys, RootDocument},
 };
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tower::ServiceExt;
 use uuid::Uuid;
 
@@ -69,6 +75,63 @@ impl Answer {
 }
 
 impl Scene {
+    /// A device measures something for a day, and says that something happened to it.
+    pub async fn telemetry(&self, device: DeviceId) {
+        let (stop, stopping) = watch::channel(false);
+        let writing = tokio::spawn(telemetry::write_queued(Arc::clone(&self.app), stopping));
+        let now = self.app.clock.now();
+        let window = |(place, value): (i64, f64)| Window {
+            start_seconds: now.as_unix_seconds() - 86_400 + place * 900,
+            width_seconds: 900,
+            aggregate: Aggregate::of(value),
+        };
+        let values = (0..96).map(|place| 0.5 + f64::from(place % 7) / 20.0);
+        let series = |metric: Metric, label: Option<&str>| Series {
+            metric: metric.into(),
+            label: label.and_then(LabelValue::lenient),
+            // An hour in which nothing was measured.
+            windows: (0..)
+                .zip(values.clone())
+                .filter(|(place, _)| !(40..44).contains(place))
+                .map(window)
+                .collect(),
+        };
+        let batch = TelemetryBatch {
+            epoch: 1,
+            stream: StreamId::from_bytes([1; 16]).expect("a stream has a name"),
+            sequence: 1,
+            device_time: now,
+            boot_id: None,
+            series: vec![
+                series(Metric::DiskUsed, Some("/")),
+                series(Metric::DiskUsed, Some("/home")),
+                series(Metric::BatteryLevel, None),
+                series(Metric::Crashes, None),
+            ],
+            events: vec![DeviceEvent {
+                number: 1,
+                kind: EventKind::Tamper.into(),
+                at: now,
+                attributes: [("setting".to_owned(), HOSTILE.to_owned())].into(),
+            }],
+            spans: Vec::new(),
+            accounting: Accounting::default(),
+        };
+        let room = telemetry::admit(&self.app, self.tenant, device, (1000, 100_000)).expect("there is room");
+        let sender = telemetry::Sender {
+            tenant: self.tenant,
+            device,
+            epoch: 1,
+            clock_offset: Some(7_200_000_000),
+        };
+        let batch = telemetry::prepare(&sender, batch, now, self.app.settings.telemetry_retention_days);
+        telemetry::write(&self.app, self.tenant, batch, room)
+            .await
+            .expect("it is taken");
+        stop.send_replace(true);
+        writing.await.expect("the writer ends");
+    }
+
     /// A new install with a person who is signed in.
     pub async fn new() -> Scene {
         Scene::at("https://127.0.0.1:8440").await

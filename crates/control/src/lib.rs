@@ -2,7 +2,7 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets ← devices, certificates, scripts ← commands, enrollment, groups ← acme, outputs, policy ← compliance ← rollout ← fleet ←
+//! `access, audit, secrets ← devices, certificates, scripts ← commands, enrollment, groups, telemetry ← acme, outputs, policy ← compliance ← rollout ← fleet ←
 //! configuration, whatif`.
 
 pub mod access;
@@ -28,6 +28,7 @@ pub mod reconcile;
 pub mod rollout;
 pub mod scripts;
 pub mod secrets;
+pub mod telemetry;
 pub mod whatif;
 
 use std::sync::{Arc, OnceLock};
@@ -124,6 +125,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "vouchers",
         sql: include_str!("../migrations/0017_vouchers.sql"),
     },
+    Migration {
+        version: 18,
+        name: "telemetry",
+        sql: include_str!("../migrations/0018_telemetry.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -151,6 +157,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     rollout::STATEMENTS,
     scripts::STATEMENTS,
     secrets::STATEMENTS,
+    telemetry::STATEMENTS,
 ];
 
 /// What every handler and reconciler works with.
@@ -182,6 +189,7 @@ pub struct Control {
     pub log_archive: OnceLock<Box<dyn audit::LogArchive>>,
     /// Where security events are written, if anywhere. Set by the composition root.
     pub security_events: OnceLock<audit::SecurityEvents>,
+    pub telemetry: telemetry::Telemetry,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -204,6 +212,10 @@ pub struct Settings {
     pub silent_after_seconds: u64,
     /// A command without a time to live of its own expires after this long.
     pub command_ttl_seconds: u64,
+    /// How many days telemetry is kept, in windows of a day at the end.
+    pub telemetry_retention_days: u32,
+    /// How long batches of telemetry wait before they are merged into chunks.
+    pub telemetry_merge_after: std::time::Duration,
     /// Who is asked to cosign every checkpoint.
     pub witnesses: Vec<audit::Witness>,
     /// What goes wrong on purpose.
@@ -221,6 +233,8 @@ impl Default for Settings {
             checkin_interval_seconds: 60,
             silent_after_seconds: 24 * 3600,
             command_ttl_seconds: 7 * 86_400,
+            telemetry_retention_days: 400,
+            telemetry_merge_after: std::time::Duration::from_secs(1800),
             witnesses: Vec::new(),
             #[cfg(debug_assertions)]
             fault: None,
@@ -251,6 +265,11 @@ impl Control {
         Arc::new(Control {
             memory: devices::MemoryTrust::of(db.engine()),
             memberships: groups::Memberships::new(db.engine()),
+            telemetry: telemetry::Telemetry::new(
+                db.clone(),
+                clock.clone(),
+                settings.telemetry_retention_days,
+            ),
             db,
             clock,
             keys,

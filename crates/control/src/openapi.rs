@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     App, access, audit, commands, compliance, configuration, devices, enrollment, fleet, groups, outputs,
-    policy, rollout, scripts, secrets, whatif,
+    policy, rollout, scripts, secrets, telemetry, whatif,
 };
 
 /// Where the API is mounted.
@@ -55,6 +55,7 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(rollout::router())
         .merge(scripts::router())
         .merge(secrets::router())
+        .merge(telemetry::router())
         .merge(whatif::router())
         .routes(routes!(version));
     OpenApiRouter::with_openapi(Document::openapi())

@@ -6,7 +6,7 @@
 use std::{future::Future, time::Duration};
 
 use muster_model::{DeviceId, Timestamp};
-use muster_storage::Lease;
+use muster_storage::{Engine, Lease};
 use muster_trust::entry::LogEntry;
 use tokio::{
     sync::{Notify, watch},
@@ -20,7 +20,7 @@ use crate::{
     acme,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
     certificates, clock, commands, compliance, configuration, devices, enrollment, groups, outputs, policy,
-    rollout, secrets,
+    rollout, secrets, telemetry,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -53,6 +53,10 @@ const LEASE_TTL: Duration = Duration::from_secs(5);
 const WITNESSES_EVERY: Duration = Duration::from_millis(500);
 /// How often the log is archived: each time costs a handful of objects that stay for years.
 const ARCHIVE_EVERY: Duration = Duration::from_secs(10);
+/// How often telemetry is looked at that waits for its store.
+const TELEMETRY_EVERY: Duration = Duration::from_secs(2);
+/// Transactions that write telemetry at once, where the engine takes more than one.
+const TELEMETRY_WRITERS: usize = 2;
 /// The lease under which one node ends what is over.
 const SWEEPER_LEASE: &str = "control.sweeper";
 /// The lease under which one node makes the commands of operations.
@@ -123,6 +127,10 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
         |app| async move { groups::follow_moves(&app).await },
     ));
     tasks.spawn(bridge(app.clone(), stop.clone()));
+    for _ in 0..telemetry_writers(app) {
+        tasks.spawn(telemetry::write_queued(app.clone(), stop.clone()));
+    }
+    tasks.spawn(settle_telemetry(app.clone(), stop.clone()));
     if !app.settings.witnesses.is_empty() {
         tasks.spawn(ask_witnesses(app.clone(), stop.clone()));
     }
@@ -426,6 +434,7 @@ async fn sweep(
         configuration::forget_expired(app).await?;
         groups::forget_moves(app).await?;
         outputs::forget_expired(app).await?;
+        telemetry::forget_expired(app).await?;
         compliance::forget_expired(app).await?;
         commands::forget_ended(app).await?;
     }
@@ -527,6 +536,39 @@ async fn archive_log(app: App, stop: watch::Receiver<bool>) {
             }
         }
         wait(&stop, &never, ARCHIVE_EVERY).await;
+    }
+    if let Some(held) = held {
+        let _ = app.db.release_lease(held.lease).await;
+    }
+}
+
+/// SQLite has one writer, so that more would only wait for it.
+fn telemetry_writers(app: &App) -> usize {
+    match app.db.engine() {
+        Engine::Sqlite => 1,
+        Engine::Postgres => TELEMETRY_WRITERS,
+    }
+}
+
+/// Brings telemetry from the spool to its store: one node at a time.
+async fn settle_telemetry(app: App, stop: watch::Receiver<bool>) {
+    let (mut held, never) = (None::<Held>, Notify::new());
+    while !*stop.borrow() {
+        let step = async {
+            match hold(&app, &mut held, telemetry::SETTLER_LEASE).await? {
+                Some(_) => telemetry::settle(&app).await,
+                None => Ok(false),
+            }
+        };
+        match step.await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(problem) => {
+                tracing::warn!(%problem, "telemetry waits for its store; trying again");
+                held = None;
+            }
+        }
+        wait(&stop, &never, TELEMETRY_EVERY).await;
     }
     if let Some(held) = held {
         let _ = app.db.release_lease(held.lease).await;

@@ -94,6 +94,22 @@ pub struct Admin {
     token: Mutex<Option<String>>,
 }
 
+/// What telemetry takes up in the embedded store.
+#[derive(Debug, Deserialize)]
+pub struct StoreUsage {
+    /// Batches that are not merged yet.
+    pub waiting_batches: u64,
+    /// By resolution, the finest first.
+    pub levels: Vec<LevelUsage>,
+}
+
+/// Chunks of one resolution.
+#[derive(Debug, Deserialize)]
+pub struct LevelUsage {
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// A bulk call that was accepted.
 #[derive(Debug, Deserialize)]
 pub struct Asked {
@@ -248,6 +264,16 @@ impl Admin {
     /// How far a rollout is.
     pub async fn rollout(&self, id: &str) -> Result<RolloutCounts, FarmError> {
         self.call(Method::GET, &format!("/rollouts/{id}"), None).await
+    }
+
+    /// What telemetry takes up.
+    pub async fn telemetry_usage(&self) -> Result<StoreUsage, FarmError> {
+        self.call(Method::GET, "/telemetry/usage", None).await
+    }
+
+    /// Asks something and looks no further than at the status.
+    pub async fn ask(&self, path: &str) -> Result<(), FarmError> {
+        self.call::<Value>(Method::GET, path, None).await.map(drop)
     }
 
     /// One call; repeated with the same key where no answer came, and once with a fresh access token.

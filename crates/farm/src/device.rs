@@ -14,6 +14,7 @@ use muster_channel_agent::renew::{RenewRequest, RenewResponse};
 use muster_channel_agent::{Base64Bytes, ContentType, ErrorCode, path};
 use muster_model::command::CommandKind;
 use muster_model::settings::SettingValue;
+use muster_model::telemetry::StreamId;
 use muster_model::{CommandId, ReceiptOutcome, Timestamp};
 use muster_trust::key::{SigningKey, sha256};
 use tokio::sync::watch;
@@ -27,6 +28,7 @@ use crate::link::{Link, LinkError, WakeStream};
 use crate::machine::{Effect, Machine};
 use crate::plan::DevicePlan;
 use crate::store::{Snapshot, Stored};
+use crate::telemetry::Pulse;
 use crate::tls::Credentials;
 
 /// First and longest delay between attempts to reach the server.
@@ -58,6 +60,8 @@ pub struct Device {
     exchanges: u64,
     boots: u64,
     machine: Machine,
+    /// Absent where the fleet sends none, or the server takes none.
+    pulse: Option<Pulse>,
 }
 
 /// Runs one device until the task is ended: enrollment, then everything else.
@@ -164,6 +168,7 @@ impl Device {
             exchanges: 0,
             boots: 0,
             machine: Machine::default(),
+            pulse: shared.telemetry.and_then(|_| pulse(&plan)),
         }
     }
 
@@ -172,6 +177,8 @@ impl Device {
         let mut conditions = self.shared.conditions.subscribe();
         let mut wake: Option<WakeStream> = None;
         let (mut checkin_at, mut wake_at) = (Instant::now(), Instant::now());
+        let pace = self.shared.telemetry.map_or(Duration::MAX, |pace| pace.interval);
+        let mut telemetry_at = Instant::now() + full_jitter(self.jitter.number(), pace.min(RETRY.1));
         Box::pin(self.recover()).await;
         loop {
             // Like a real one, a device that was unenrolled ends once the server knows. One that was wiped stays on the wire
@@ -215,12 +222,41 @@ impl Device {
                         checkin_at = checkin_at.min(wake_at);
                     }
                 }
+                () = tokio::time::sleep_until(telemetry_at), if self.pulse.is_some() && self.link.is_some() => {
+                    telemetry_at = Instant::now() + Box::pin(self.send_telemetry(pace)).await;
+                }
                 () = tokio::time::sleep_until(checkin_at) => {
                     checkin_at = Instant::now() + Box::pin(self.attempt()).await;
                 }
             }
             if self.link.is_none() {
                 wake = None;
+            }
+        }
+    }
+
+    /// Sends what was measured since the last time, and the delay to the next. What fails is sent again; a server that knows
+    /// no telemetry is not asked again.
+    async fn send_telemetry(&mut self, pace: Duration) -> Duration {
+        let (Some(link), Some(pulse)) = (self.link.clone(), &mut self.pulse) else {
+            return pace;
+        };
+        let history_days = self.shared.telemetry.map_or(0, |pace| pace.history_days);
+        let batch = pulse.batch(self.identity.epoch, crate::clock::wall(), history_days);
+        match link.telemetry(batch).await {
+            Ok(answer) => {
+                pulse.accepted();
+                pace.max(Duration::from_secs(u64::from(answer.not_before_seconds)))
+            }
+            Err(error) if error.code() == Some(ErrorCode::NotFound) => {
+                self.pulse = None;
+                pace
+            }
+            Err(error) => {
+                tracing::debug!(device = self.plan.index, %error, "telemetry was not taken");
+                self.shared.stats.exchange_failed();
+                let floor = error.retry_after().unwrap_or(RETRY.1);
+                floor + full_jitter(self.jitter.number(), RETRY.1)
             }
         }
     }
@@ -405,6 +441,12 @@ impl Device {
             tracing::warn!(device = self.plan.index, %error, "a device's state was not saved");
         }
     }
+}
+
+/// A stream of its own for each run of the farm: what a device measured before is not kept.
+fn pulse(plan: &DevicePlan) -> Option<Pulse> {
+    let stream = StreamId::from_bytes(uuid::Uuid::new_v4().into_bytes())?;
+    Some(Pulse::new(*plan, stream, crate::clock::wall()))
 }
 
 /// What happens on the simulated machine.

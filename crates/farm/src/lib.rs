@@ -24,6 +24,7 @@ mod program;
 pub mod scenario;
 mod stats;
 mod store;
+pub mod telemetry;
 mod tls;
 
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ use faults::{Conditions, Disorder};
 use scenario::Scenario;
 use stats::Stats;
 use store::Store;
+use telemetry::Pace;
 use tls::Endpoint;
 
 pub use program::{FarmArgs, LoadArgs, run_load, run_program};
@@ -51,6 +53,8 @@ pub const ENROLLING_MAX: usize = 32;
 const CONNECTING_MAX: usize = 64;
 /// Most devices of one farm.
 pub const DEVICES_MAX: u32 = 1_000_000;
+/// Time between two uploads of telemetry of the farm within a server.
+const TELEMETRY_INTERVAL: Duration = Duration::from_secs(300);
 /// How long the first sign-in may wait for a server that is just starting.
 const SIGN_IN_TIME_MAX: Duration = Duration::from_secs(15);
 
@@ -75,6 +79,8 @@ pub struct FarmOptions {
     pub state_dir: Option<PathBuf>,
     /// Enrollment shows a bar on standard error.
     pub has_progress: bool,
+    /// How devices send telemetry, if they do.
+    pub telemetry: Option<Pace>,
 }
 
 impl FarmOptions {
@@ -90,6 +96,10 @@ impl FarmOptions {
             duration: None,
             state_dir: Some(state_dir),
             has_progress: false,
+            telemetry: Some(Pace {
+                interval: TELEMETRY_INTERVAL,
+                history_days: 0,
+            }),
         }
     }
 }
@@ -140,6 +150,7 @@ pub(crate) struct Shared {
     pub(crate) endpoint: Endpoint,
     pub(crate) conditions: watch::Sender<Conditions>,
     pub(crate) disorder: Disorder,
+    pub(crate) telemetry: Option<Pace>,
     pub(crate) store: Store,
     pub(crate) stats: Stats,
     pub(crate) enrolling: Semaphore,
@@ -172,6 +183,7 @@ impl Shared {
             endpoint,
             conditions: watch::Sender::new(options.conditions.clone()),
             disorder: options.disorder,
+            telemetry: options.telemetry,
             store,
             stats: Stats::new(options.devices),
             enrolling: Semaphore::new(ENROLLING_MAX),

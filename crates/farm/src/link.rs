@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -12,7 +12,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use muster_channel_agent::Base64Bytes;
 use muster_channel_agent::backoff::parse_retry_after;
 use muster_channel_agent::enroll::{EXPORTER_BYTES, EXPORTER_LABEL};
-use muster_channel_agent::limits::PROBLEM_BYTES_MAX;
+use muster_channel_agent::limits::{PROBLEM_BYTES_MAX, TELEMETRY_RESPONSE_BYTES_MAX};
+use muster_channel_agent::telemetry::{TelemetryAnswer, TelemetryBatch, encode_batch};
 use muster_channel_agent::wake::WakeReader;
 use muster_channel_agent::{ContentType, ErrorCode, Problem, decode, encode, path};
 use serde::Serialize;
@@ -151,6 +152,20 @@ impl Link {
         self.send(Method::PUT, path, message, PROBLEM_BYTES_MAX)
             .await
             .map(drop)
+    }
+
+    /// Uploads one batch of telemetry.
+    pub async fn telemetry(&self, batch: &TelemetryBatch) -> Result<TelemetryAnswer, LinkError> {
+        let (encoding, body) =
+            encode_batch(self.content_type, batch).map_err(|error| LinkError::Protocol(error.to_string()))?;
+        let mut request = self.request(Method::POST, path::TELEMETRY, Bytes::from(body))?;
+        if let Some(encoding) = encoding.as_header() {
+            let value = http::HeaderValue::from_static(encoding);
+            request.headers_mut().insert(CONTENT_ENCODING, value);
+        }
+        let answer = self.call(request, TELEMETRY_RESPONSE_BYTES_MAX).await?;
+        decode(self.content_type, &answer, TELEMETRY_RESPONSE_BYTES_MAX)
+            .map_err(|error| LinkError::Protocol(error.to_string()))
     }
 
     /// Downloads a bundle.

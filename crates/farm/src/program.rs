@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use crate::admin::read_file;
 use crate::faults::{Conditions, Disorder, ModelFault};
-use crate::load::{self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, QueueLoad, RolloutLoad, Target};
+use crate::load::{
+    self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, QueueLoad, RolloutLoad, Target, TelemetryLoad,
+};
 use crate::scenario::Scenario;
+use crate::telemetry::{HISTORY_DAYS_MAX, Pace};
 use crate::{FarmError, FarmOptions};
 
 /// `muster farm …`
@@ -55,6 +58,19 @@ pub struct FarmArgs {
     #[arg(long, value_name = "RATE", default_value_t = 0.0, value_parser = rate,
           env = "MUSTER_FARM_PERSONAL_RATE")]
     pub personal_rate: f64,
+    /// Time between two uploads of a device's telemetry; 0 is none
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(..=86_400),
+        env = "MUSTER_FARM_TELEMETRY_INTERVAL"
+    )]
+    pub telemetry_interval: u64,
+    /// Days before now that the first upload tells of
+    #[arg(long, value_name = "DAYS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=i64::from(HISTORY_DAYS_MAX)),
+          env = "MUSTER_FARM_TELEMETRY_HISTORY")]
+    pub telemetry_history: u32,
     /// How conditions change: a TOML file of phases with at_seconds, fail_rate, silent_rate, offline
     #[arg(long, value_name = "FILE", env = "MUSTER_FARM_SCENARIO")]
     pub scenario: Option<PathBuf>,
@@ -81,9 +97,12 @@ pub struct LoadArgs {
     /// How many connections, each a device of its own; for `command` how many devices get commands in turn
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub devices: u32,
-    /// How long is measured
+    /// How long is measured; for `telemetry` how many tens of batches each device has
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub seconds: u64,
+    /// For `telemetry`: origin of a VictoriaMetrics that gets the same windows, and is asked the same
+    #[arg(long, value_name = "URL")]
+    pub beside: Option<String>,
 }
 
 /// What the load sends.
@@ -99,6 +118,8 @@ pub enum LoadKind {
     Rollout,
     /// One command for every device, until those that are connected (`--devices`) have answered; `--seconds` is for the peer.
     Queue,
+    /// Batches of telemetry, as fast as they are taken, until all are merged.
+    Telemetry,
     /// Enrollments with a key in a simulated TPM; the tenant is told to trust the TPMs of this load.
     EnrollTpm,
     /// Enrollments with a software key.
@@ -169,6 +190,10 @@ pub async fn run_program(arguments: FarmArgs) -> Result<(), FarmError> {
         duration: arguments.duration.map(Duration::from_secs),
         state_dir: arguments.state_dir,
         has_progress: true,
+        telemetry: (arguments.telemetry_interval > 0).then(|| Pace {
+            interval: Duration::from_secs(arguments.telemetry_interval),
+            history_days: arguments.telemetry_history,
+        }),
     };
     let summary = crate::run(options, stop()).await?;
     if arguments.json {
@@ -220,6 +245,17 @@ pub async fn run_load(arguments: LoadArgs) -> Result<(), FarmError> {
         LoadKind::Rollout => {
             let options = RolloutLoad { admin_file, duration };
             serde_json::to_string(&load::load_rollout(options, measuring).await?)
+        }
+        LoadKind::Telemetry => {
+            let options = TelemetryLoad {
+                admin_file,
+                devices: arguments.devices,
+                batches: u32::try_from(arguments.seconds)
+                    .unwrap_or(u32::MAX)
+                    .saturating_mul(10),
+                beside: arguments.beside,
+            };
+            serde_json::to_string(&load::load_telemetry(options, measuring).await?)
         }
         LoadKind::Queue => {
             let options = QueueLoad {

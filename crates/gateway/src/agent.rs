@@ -45,7 +45,7 @@ use crate::{
     client_cert::{self, Gate},
     est,
     identity::{ChannelBinding, known, known_peer},
-    pki, scep, wake, wire,
+    pki, scep, telemetry, wake, wire,
 };
 
 /// What a path is told that is no route.
@@ -67,6 +67,7 @@ pub fn router(gateway: Gateway, arrival: Arrival) -> Router {
         .route("/agent/v1/commands/{id}/output", post(output))
         .route("/agent/v1/inventory", put(inventory))
         .route("/agent/v1/renew", post(renew))
+        .route("/agent/v1/telemetry", post(telemetry::telemetry))
         .route("/agent/v1/wake", get(wake::wake))
         .route("/agent/v1/ping", get(ping))
         .merge(acme::routes(gateway.clone()))

@@ -64,6 +64,7 @@ pub async fn checkin(State(gateway): State<Gateway>, request: Request) -> Result
     }
     let app = &gateway.app;
     let now = app.clock.now();
+    known.seat.saw_clock(asked.clock, now);
     let interval = u32::try_from(app.settings.checkin_interval_seconds).unwrap_or(u32::MAX);
     let want_checkpoint = compare_heads(app, &known, &asked).await?;
     let mut answer = if known.identity.state != DeviceState::Active {

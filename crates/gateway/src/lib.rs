@@ -17,6 +17,7 @@ pub mod pki;
 mod proxy_protocol;
 mod scep;
 mod seldom;
+mod telemetry;
 mod tls;
 mod wake;
 mod wire;

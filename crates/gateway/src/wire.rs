@@ -47,11 +47,7 @@ pub fn answer<T: Serialize>(
 /// Reads a body of at most `bytes_max` bytes.
 pub async fn body(request: Request<Body>, bytes_max: usize) -> Result<Bytes, Problem> {
     let too_large = || BODY_TOO_LARGE.detail(format!("The body may have at most {bytes_max} bytes."));
-    let announced = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: usize| length > bytes_max) {
+    if announced(request.headers()).is_some_and(|length| length > bytes_max) {
         return Err(too_large());
     }
     to_bytes(request.into_body(), bytes_max).await.map_err(|error| {
@@ -63,7 +59,15 @@ pub async fn body(request: Request<Body>, bytes_max: usize) -> Result<Bytes, Pro
     })
 }
 
-fn types(headers: &HeaderMap) -> Result<(ContentType, ContentType), Problem> {
+/// How long a body says that it is.
+pub fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok())
+}
+
+/// How a body is encoded, and how its answer is to be.
+pub fn types(headers: &HeaderMap) -> Result<(ContentType, ContentType), Problem> {
     let text = |name| {
         headers
             .get(name)
@@ -80,7 +84,8 @@ fn types(headers: &HeaderMap) -> Result<(ContentType, ContentType), Problem> {
     ))
 }
 
-fn short(text: &str) -> String {
+/// A parser's sentence, cut to a length that cannot fill a log.
+pub fn short(text: &str) -> String {
     const CHARS_MAX: usize = 300;
     text.chars().take(CHARS_MAX).collect()
 }

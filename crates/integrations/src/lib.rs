@@ -2,7 +2,9 @@
 
 mod artifacts;
 mod log_archive;
+mod timeseries;
 
 pub use log_archive::ObjectArchive;
+pub use timeseries::{RemoteError, RemoteOptions, RemoteStore};
 
 pub use artifacts::{ObjectArtifacts, OpenError};

@@ -18,6 +18,7 @@ pub mod rules;
 pub mod settings;
 pub mod statistics;
 pub mod subject;
+pub mod telemetry;
 pub mod text;
 pub mod time;
 mod version;

@@ -4,12 +4,14 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use muster_control::audit::{WITNESSES_MAX, Witness};
 use muster_gateway::Sources;
+use muster_integrations::RemoteOptions;
 use muster_storage::DatabaseUrl;
 use muster_trust::key::Digest;
 use serde::Deserialize;
@@ -120,6 +122,25 @@ pub struct Options {
     /// Where security events are written as JSON lines, for Falco: a file, or - for standard output [default: nowhere]
     #[arg(long, env = "MUSTER_SECURITY_EVENTS", value_name = "FILE")]
     pub security_events: Option<PathBuf>,
+    /// Days that telemetry is kept: eight days as it came, 96 days by the hour, all of them by the day [default: 400]
+    #[arg(long, env = "MUSTER_TELEMETRY_RETENTION_DAYS", value_name = "DAYS")]
+    pub telemetry_retention_days: Option<u32>,
+    /// Seconds that telemetry waits before it is merged into the embedded store [default: 1800]
+    #[arg(long, env = "MUSTER_TELEMETRY_MERGE_AFTER_SECONDS", value_name = "SECONDS")]
+    pub telemetry_merge_after_seconds: Option<u64>,
+    /// Keep telemetry in a Prometheus, VictoriaMetrics or Mimir: where it takes remote write, such as
+    /// http://prometheus:9090/api/v1/write
+    #[arg(long, env = "MUSTER_TELEMETRY_WRITE_URL", value_name = "URL")]
+    pub telemetry_write_url: Option<String>,
+    /// Where that store answers PromQL, such as http://prometheus:9090 [default: the origin of --telemetry-write-url]
+    #[arg(long, env = "MUSTER_TELEMETRY_QUERY_URL", value_name = "URL")]
+    pub telemetry_query_url: Option<String>,
+    /// File with a bearer token for that store
+    #[arg(long, env = "MUSTER_TELEMETRY_TOKEN_FILE", value_name = "FILE")]
+    pub telemetry_token_file: Option<PathBuf>,
+    /// Tenant of that store (X-Scope-OrgID), where it has tenants
+    #[arg(long, env = "MUSTER_TELEMETRY_ORG_ID", value_name = "ID")]
+    pub telemetry_org_id: Option<String>,
     /// Witnesses that cosign every checkpoint: URL, or URL#VERIFIER-KEY where the root document does not name its key
     #[arg(long, env = "MUSTER_WITNESS", value_name = "URL", value_delimiter = ',')]
     pub witness: Option<Vec<String>>,
@@ -186,6 +207,14 @@ impl Options {
             artifact_store: self.artifact_store.or(stored.artifact_store),
             log_archive: self.log_archive.or(stored.log_archive),
             security_events: self.security_events.or(stored.security_events),
+            telemetry_retention_days: self.telemetry_retention_days.or(stored.telemetry_retention_days),
+            telemetry_merge_after_seconds: self
+                .telemetry_merge_after_seconds
+                .or(stored.telemetry_merge_after_seconds),
+            telemetry_write_url: self.telemetry_write_url.or(stored.telemetry_write_url),
+            telemetry_query_url: self.telemetry_query_url.or(stored.telemetry_query_url),
+            telemetry_token_file: self.telemetry_token_file.or(stored.telemetry_token_file),
+            telemetry_org_id: self.telemetry_org_id.or(stored.telemetry_org_id),
             witness: self.witness.or(stored.witness),
             begin_halted: self.begin_halted.or(stored.begin_halted),
             database_connections: self.database_connections.or(stored.database_connections),
@@ -250,6 +279,26 @@ impl Options {
         Ok(Proxies { relays, door })
     }
 
+    /// Another time-series store than the embedded one, where one is named.
+    pub fn telemetry_store(&self) -> Result<Option<RemoteOptions>> {
+        let Some(write_url) = self.telemetry_write_url.clone() else {
+            let others = self.telemetry_query_url.is_some()
+                || self.telemetry_token_file.is_some()
+                || self.telemetry_org_id.is_some();
+            ensure!(
+                !others,
+                "the other settings of a time-series store need --telemetry-write-url"
+            );
+            return Ok(None);
+        };
+        Ok(Some(RemoteOptions {
+            write_url,
+            query_url: self.telemetry_query_url.clone(),
+            token_file: self.telemetry_token_file.clone(),
+            org_id: self.telemetry_org_id.clone(),
+        }))
+    }
+
     fn witnesses(&self) -> Result<Vec<Witness>> {
         let named = self.witness.as_deref().unwrap_or_default();
         ensure!(
@@ -282,12 +331,22 @@ impl Options {
                 .unwrap_or(defaults.checkin_interval_seconds),
             silent_after_seconds: self.silent_after_seconds.unwrap_or(defaults.silent_after_seconds),
             command_ttl_seconds: self.command_ttl_seconds.unwrap_or(defaults.command_ttl_seconds),
+            telemetry_retention_days: self
+                .telemetry_retention_days
+                .unwrap_or(defaults.telemetry_retention_days),
+            telemetry_merge_after: self
+                .telemetry_merge_after_seconds
+                .map_or(defaults.telemetry_merge_after, Duration::from_secs),
             witnesses: self.witnesses()?,
             ..defaults
         };
         ensure!(
             (1..=398).contains(&settings.device_certificate_days),
             "device certificates live from 1 to 398 days"
+        );
+        ensure!(
+            (1..=3650).contains(&settings.telemetry_retention_days),
+            "telemetry is kept from 1 to 3650 days"
         );
         ensure!(
             settings.checkin_interval_seconds > 0,

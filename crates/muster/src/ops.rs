@@ -83,6 +83,7 @@ pub fn router(app: App, metrics: &Metrics) -> Router {
     let roots = RootGauges::default();
     roots.register(&mut registry);
     app.log_metrics.register(&mut registry);
+    app.telemetry.metrics.register(&mut registry);
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -77,6 +77,7 @@ fn fleet(args: &PolicyTestArgs) -> Result<FarmOptions, CliError> {
         scenario,
         duration: None,
         state_dir: None,
+        telemetry: None,
         has_progress: true,
     })
 }

@@ -16,13 +16,14 @@ use muster_control::{
     commands,
     policy::ArtifactStore as _,
     reconcile,
+    telemetry::SeriesStore as _,
 };
 use muster_gateway::{
     AcceptedDevices, Arrival, DeviceTls, Gateway, Sources,
     listener::{self, Limits, Listener, Socket, Tls},
     pki, server_config,
 };
-use muster_integrations::{ObjectArchive, ObjectArtifacts};
+use muster_integrations::{ObjectArchive, ObjectArtifacts, RemoteStore};
 use muster_storage::Scope;
 use tokio::{
     net::TcpListener,
@@ -121,6 +122,7 @@ impl ControlPlane {
         open_artifact_store(&app, options)?;
         open_log_archive(&app, options)?;
         open_security_events(&app, options)?;
+        open_telemetry_store(&app, options)?;
         let (tenant, first) = install::first_tenant(&app, data_dir).await?;
         if options.begin_halted == Some(true) {
             halt_every_tenant(&app).await?;
@@ -203,6 +205,19 @@ fn open_log_archive(app: &App, options: &Options) -> Result<()> {
     app.log_archive
         .set(Box::new(archive))
         .map_err(|_| anyhow::anyhow!("the archive of the log was opened twice"))
+}
+
+/// Opens another time-series store than the embedded one, where one is named. It is not asked yet: it may be away.
+fn open_telemetry_store(app: &App, options: &Options) -> Result<()> {
+    let Some(remote) = options.telemetry_store()? else {
+        return Ok(());
+    };
+    let store = RemoteStore::open(&remote).context("--telemetry-write-url cannot be used")?;
+    tracing::info!(place = store.place(), "telemetry is kept in a time-series store");
+    app.telemetry
+        .remote
+        .set(Box::new(store))
+        .map_err(|_| anyhow::anyhow!("the time-series store was opened twice"))
 }
 
 /// Prepares the file of security events, where one is named; that it cannot be written to is an error now.

@@ -158,6 +158,18 @@ pub const PEERS: &[Peer] = &[
         find: || python::find("check-jsonschema"),
     },
     Peer {
+        name: "prometheus",
+        packages: &["prometheus"],
+        purpose: "telemetry is written to it and asked of it",
+        find: || process::find("prometheus"),
+    },
+    Peer {
+        name: "victoria-metrics",
+        packages: &["victoria-metrics"],
+        purpose: "telemetry is written to it and asked of it, and the embedded store is measured beside it",
+        find: || process::find("victoria-metrics"),
+    },
+    Peer {
         name: "faketime",
         packages: &["faketime"],
         purpose: "the agent is tested with a clock that is wrong",

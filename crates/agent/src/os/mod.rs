@@ -7,17 +7,21 @@
 #[cfg(target_os = "linux")]
 mod linux;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use muster_model::command::{CommandKind, ReceiptOutcome};
 use muster_model::facts::Facts;
 use muster_model::id::CommandId;
 use muster_model::report::SettingReport;
 use muster_model::settings::SettingValue;
+use muster_model::telemetry::Metric;
 use muster_model::time::Timestamp;
 use muster_trust::statement::ScriptStatement;
 use uuid::Uuid;
+
+use crate::telemetry::{Happening, Reading};
 
 /// What the machine says of itself at enrollment. Claims, never credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,8 +130,58 @@ impl Machine {
         self.os.execute(order)
     }
 
+    /// Watches the machine's health, going on from the notes that earlier looks left.
+    pub fn health(&self, memo: impl Fn(&str) -> Option<Vec<u8>>) -> Health {
+        Health {
+            os: self.os.health(memo),
+        }
+    }
+
     /// Whether the machine is already as the command would leave it.
     pub fn already_true(&self, kind: &CommandKind) -> bool {
         self.os.already_true(kind)
+    }
+}
+
+/// Watches the health of the machine.
+#[derive(Debug)]
+pub struct Health {
+    #[cfg(target_os = "linux")]
+    os: linux::health::Collector,
+}
+
+/// What a look at the machine brought.
+#[derive(Debug, Default)]
+pub struct Look {
+    pub readings: Vec<Reading>,
+    pub happenings: Vec<Happening>,
+    /// Notes to be saved together with what they led to.
+    pub memos: Vec<(&'static str, Vec<u8>)>,
+}
+
+#[cfg(target_os = "linux")]
+impl Health {
+    /// Reads the metrics that are due, and finds what happened since the last look. `since_boot` is of the boot clock.
+    pub fn look(&mut self, now: Timestamp, since_boot: Duration, due: &BTreeSet<Metric>) -> Look {
+        let linux::health::Look {
+            readings,
+            happenings,
+            memos,
+        } = self.os.look(linux::health::LookAt { now, since_boot, due });
+        Look {
+            readings,
+            happenings,
+            memos,
+        }
+    }
+
+    /// The note that the agent was told to end: without it the next start of the system follows a crash.
+    pub fn farewell(&mut self) -> (&'static str, Vec<u8>) {
+        self.os.farewell()
+    }
+
+    /// The machine's own time less UTC, in seconds.
+    pub fn utc_offset_seconds(&self, now: Timestamp) -> i32 {
+        self.os.utc_offset_seconds(now)
     }
 }

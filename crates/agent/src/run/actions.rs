@@ -13,8 +13,9 @@ use muster_channel_agent::renew::{RenewRequest, RenewResponse};
 use muster_model::command::{CommandKind, RotatedKey};
 use muster_model::facts::Facts;
 use muster_model::id::CommandId;
-use muster_model::report::SettingReport;
+use muster_model::report::{SettingReport, SettingState};
 use muster_model::settings::SettingValue;
+use muster_model::telemetry::EventKind;
 use muster_trust::key::{Digest, sha256};
 use muster_trust::statement::ScriptStatement;
 
@@ -24,10 +25,13 @@ use crate::link::{Link, LinkError};
 use crate::machine_clock;
 use crate::os::{ExecOutcome, Machine, Order};
 use crate::spool::Slot;
+use crate::telemetry::PolicyFigures;
 
 /// What the machine showed, setting by setting.
 pub(super) type Shown = BTreeMap<String, SettingReport>;
 
+/// Most settings that one event each is told of.
+const TOLD_MAX: usize = 32;
 /// Most actions performed for one answer; a bound against a core that never stops asking.
 const ACTIONS_MAX: usize = 1024;
 
@@ -235,6 +239,10 @@ impl Agent {
             return Ok(());
         }
         tracing::info!(settings = settings.len(), "applying");
+        if let Some(telemetry) = &self.telemetry {
+            let count = settings.len().to_string();
+            telemetry.happened(EventKind::PolicyApplied, [("settings", count)]);
+        }
         let reports = self.on_machine(move |machine| machine.apply(&settings)).await;
         self.report(reports)
     }
@@ -242,8 +250,30 @@ impl Agent {
     fn report(&mut self, reports: Shown) -> Result<(), AttemptError> {
         let reading = machine_clock::read();
         self.change_and_save(|core, sign| core.on_applied(&reports, &reading, sign))?;
+        self.tell_policy(&reports);
         self.shown = Some(reports);
         Ok(())
+    }
+
+    /// Tells telemetry what the policy asks of it, how the policy is, and which settings are not in force any more.
+    fn tell_policy(&self, reports: &Shown) {
+        let Some(telemetry) = &self.telemetry else { return };
+        let is_failed = |report: &SettingReport| report.state == SettingState::Failed;
+        let figures = PolicyFigures {
+            settings: reports.len(),
+            failed: reports.values().filter(|report| is_failed(report)).count(),
+        };
+        telemetry.set_policy(self.sampling_plan(), figures);
+        let before = self.shown.as_ref();
+        let is_known = |key: &String| before.and_then(|shown| shown.get(key)).is_some_and(is_failed);
+        let failed = reports.iter().filter(|(_, report)| is_failed(report));
+        for (key, report) in failed.filter(|(key, _)| !is_known(key)).take(TOLD_MAX) {
+            let reason = report.detail.clone().unwrap_or_default();
+            telemetry.happened(
+                EventKind::PolicyFailed,
+                [("setting", key.clone()), ("reason", reason)],
+            );
+        }
     }
 
     /// Compares the machine with the policy, and puts right what somebody changed. The server hears of it.
@@ -259,6 +289,14 @@ impl Agent {
             return;
         }
         tracing::warn!("the machine has drifted from its policy");
+        if let Some(telemetry) = &self.telemetry {
+            let drifted = found
+                .iter()
+                .filter(|(key, report)| shown.get(*key) != Some(*report));
+            for (key, _) in drifted.take(TOLD_MAX) {
+                telemetry.happened(EventKind::Tamper, [("setting", key.clone())]);
+            }
+        }
         if let Err(error) = self.apply(settings).await {
             tracing::error!(%error, "the policy could not be enforced");
         }

@@ -225,6 +225,14 @@ const COMPILERS: &[(&str, Loosest, Write)] = &[
     ("ssh.password_authentication", IsDefault, not_carried),
     ("kernel.hardening", IsDefault, not_carried),
     ("kernel.modules_blocked", IsDefault, not_carried),
+    ("telemetry.enabled", IsDefault, not_carried),
+    ("telemetry.interval_seconds", IsDefault, not_carried),
+    ("telemetry.window_seconds", IsDefault, not_carried),
+    ("telemetry.metrics", IsDefault, not_carried),
+    ("telemetry.urgent", IsDefault, not_carried),
+    ("telemetry.upload_interval_seconds", IsDefault, not_carried),
+    ("telemetry.upload_windows", IsDefault, not_carried),
+    ("telemetry.spool_mib", IsDefault, not_carried),
 ];
 
 /// For settings that the platform carries with no value; it is never called.

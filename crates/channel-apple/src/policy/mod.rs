@@ -123,6 +123,14 @@ const CARRIERS: &[(&str, Option<Carry>)] = &[
     ("ssh.password_authentication", None),
     ("kernel.hardening", None),
     ("kernel.modules_blocked", None),
+    ("telemetry.enabled", None),
+    ("telemetry.interval_seconds", None),
+    ("telemetry.window_seconds", None),
+    ("telemetry.metrics", None),
+    ("telemetry.urgent", None),
+    ("telemetry.upload_interval_seconds", None),
+    ("telemetry.upload_windows", None),
+    ("telemetry.spool_mib", None),
 ];
 
 /// Settings whose keys only supervised iPhones and iPads obey.

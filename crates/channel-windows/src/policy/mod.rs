@@ -178,6 +178,14 @@ const COMPILERS: &[(&str, Write)] = &[
     ("ssh.password_authentication", not_carried),
     ("kernel.hardening", not_carried),
     ("kernel.modules_blocked", not_carried),
+    ("telemetry.enabled", not_carried),
+    ("telemetry.interval_seconds", not_carried),
+    ("telemetry.window_seconds", not_carried),
+    ("telemetry.metrics", not_carried),
+    ("telemetry.urgent", not_carried),
+    ("telemetry.upload_interval_seconds", not_carried),
+    ("telemetry.upload_windows", not_carried),
+    ("telemetry.spool_mib", not_carried),
 ];
 
 /// For settings that the platform carries with no value; it is never called.

@@ -29,6 +29,7 @@ pub mod rollout;
 pub mod root;
 pub mod script;
 pub mod system;
+pub mod telemetry;
 pub mod token;
 pub mod token_table;
 pub mod what_if;

@@ -83,6 +83,7 @@ const TABS: &[(&str, &str)] = &[
     ("Overview", ""),
     ("Policy settings", "/settings"),
     ("Facts", "/facts"),
+    ("Telemetry", "/telemetry"),
     ("Commands", "/commands"),
     ("Certificates", "/certificates"),
     ("Timeline", "/timeline"),

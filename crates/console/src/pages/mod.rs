@@ -7,11 +7,13 @@ mod commands;
 mod compliance;
 mod device;
 mod device_forms;
+mod device_telemetry;
 mod device_why;
 mod devices;
 mod enrollment_policy;
 mod groups;
 mod halt;
+mod health;
 mod labels;
 mod log;
 mod operation_card;
@@ -43,6 +45,8 @@ pub fn router() -> Router<App> {
         .merge(compliance::router())
         .merge(device::router())
         .merge(device_forms::router())
+        .merge(device_telemetry::router())
+        .merge(health::router())
         .merge(groups::router())
         .merge(labels::router())
         .merge(device_why::router())

@@ -111,6 +111,7 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
     stage.follow();
     let awaited = stage.scene.ask_wipe(wiped).await;
     let device = stage.scene.device("SAME").await.id;
+    stage.scene.telemetry(device).await;
     let rival = stage.scene.device("SAME").await.id;
     let (policy, rollout) = stage
         .scene
@@ -141,6 +142,8 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
         "",
         "/settings",
         "/facts",
+        "/telemetry",
+        "/telemetry?span=7d&metric=disk_used_ratio",
         "/commands",
         "/certificates",
         "/timeline",
@@ -153,6 +156,9 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
             "/devices",
             "/groups",
             "/groups/new",
+            "/health",
+            "/health?metric=crashes_total",
+            "/health?metric=uptime_seconds",
             "/labels/table",
             "/compliance",
             "/compliance?filter=severity%3Amedium",

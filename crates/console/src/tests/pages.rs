@@ -90,10 +90,35 @@ async fn put_facts(scene: &Scene, id: muster_model::DeviceId) {
 }
 
 #[tokio::test]
+async fn what_a_device_measures_is_shown_as_charts_with_their_numbers() {
+    let scene = Scene::new().await;
+    let device = scene.device("SERIAL-1").await;
+    scene.telemetry(device.id).await;
+    let page = scene.get(&format!("/devices/{}/telemetry", device.id)).await;
+    assert_eq!(page.status, StatusCode::OK);
+    for part in [
+        "disk_used_ratio of /home: Between 50 % and 80 %",
+        "its times were taken as 2 h later",
+        "<code>tamper</code>",
+    ] {
+        assert!(page.body.contains(part), "{part}: {}", page.body);
+    }
+    assert_eq!(page.body.matches(r#"class="band""#).count(), 4);
+    let fleet = scene.get("/health?metric=battery_level_ratio").await;
+    assert!(fleet.body.contains("1 device."), "{}", fleet.body);
+    assert!(
+        fleet.body.contains(&format!("/devices/{}/telemetry", device.id)),
+        "{}",
+        fleet.body
+    );
+}
+
+#[tokio::test]
 async fn j1_j8_hostile_text_stays_text_on_every_page() {
     let scene = Scene::new().await;
     let device = scene.device("SERIAL-1").await;
     put_facts(&scene, device.id).await;
+    scene.telemetry(device.id).await;
     let (policy, rollout) = scene
         .rollout(HOSTILE, r#"{"lockscreen.message":"<b>{{7*7}}</b>"}"#)
         .await;
@@ -116,6 +141,7 @@ async fn j1_j8_hostile_text_stays_text_on_every_page() {
         "",
         "/settings",
         "/facts",
+        "/telemetry",
         "/commands",
         "/certificates",
         "/timeline",
@@ -127,6 +153,7 @@ async fn j1_j8_hostile_text_stays_text_on_every_page() {
         [
             "/",
             "/devices",
+            "/health",
             "/policies",
             "/rollouts",
             "/commands",

@@ -54,6 +54,7 @@ scopes! {
     PolicyRead = "policy:read", "See policies, versions and bundles.";
     PolicyWrite = "policy:write", "Make policies and versions.";
     PolicyActivate = "policy:activate", "Start the rollout of a version.";
+    TelemetryRead = "telemetry:read", "See what devices measured, and what happened on them.";
     RolloutRead = "rollout:read", "See rollouts.";
     RolloutWrite = "rollout:write", "Pause, resume, promote, abort and roll back rollouts.";
     LogRead = "log:read", "Read the transparency log and its proofs.";

@@ -26,6 +26,9 @@ const DOUBT_EVERY: Duration = Duration::from_millis(100);
 /// A last-seen time is stored when it is at least this much newer than the stored one.
 const SEEN_STEP_MICROS: i64 = 60 * 1_000_000;
 
+/// Set in a clock's offset that is known: what it costs is a microsecond.
+const CLOCK_KNOWN: i64 = 1;
+
 /// What a message is checked against.
 #[derive(Debug)]
 pub struct Identity {
@@ -77,6 +80,8 @@ pub struct Seat {
     marks: AtomicU64,
     seen_at: AtomicI64,
     connections: AtomicU32,
+    /// By how many microseconds the server's clock was ahead of the device's at the last check-in here; unknown at first.
+    clock_offset: AtomicI64,
     /// The hour of the newest refusals, and how many there were in it.
     refusals: Mutex<(i64, usize)>,
     /// When a refusal by memory was last doubted.
@@ -176,6 +181,18 @@ impl Seat {
             *doubted_at = Some(now);
         }
         !soon
+    }
+
+    /// Notes what a device says of its clock.
+    pub fn saw_clock(&self, device: Timestamp, now: Timestamp) {
+        let offset = now.as_micros().saturating_sub(device.as_micros());
+        self.clock_offset.store(offset | CLOCK_KNOWN, Ordering::Relaxed);
+    }
+
+    /// By how many microseconds the server's clock was ahead of the device's at its last check-in with this node.
+    pub fn clock_offset(&self) -> Option<i64> {
+        let offset = self.clock_offset.load(Ordering::Relaxed);
+        (offset & CLOCK_KNOWN != 0).then_some(offset & !CLOCK_KNOWN)
     }
 
     /// Counts a held stream while the guard lives.

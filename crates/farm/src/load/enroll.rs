@@ -88,6 +88,7 @@ pub async fn load_enrollments(
         duration: None,
         state_dir: None,
         has_progress: false,
+        telemetry: None,
     })
     .await?;
     if options.kind == Enrollment::Handshake {

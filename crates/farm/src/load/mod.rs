@@ -9,6 +9,7 @@ mod compliance;
 mod enroll;
 mod queue;
 mod rollout;
+mod telemetry;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub use compliance::{ComplianceReport, load_compliance};
 pub use enroll::{EnrollLoad, EnrollReport, Enrollment, load_enrollments};
 pub use queue::{OperationLife, OperationProgress, QueueLoad, QueueReport, load_queue};
 pub use rollout::{RolloutCounts, RolloutLoad, RolloutReport, StageCounts, load_rollout};
+pub use telemetry::{TelemetryLoad, TelemetryReport, load_telemetry};
 
 /// The listener's cheapest answer.
 const CONSTANT: &str = "/agent/v1/ping";
@@ -105,6 +107,7 @@ pub async fn load_checkins(options: LoadOptions, measuring: impl FnOnce()) -> Re
         duration: None,
         state_dir: None,
         has_progress: false,
+        telemetry: None,
     })
     .await?;
     let mut preparing = JoinSet::new();

@@ -1,6 +1,8 @@
 //! The catalogue: every setting, what it means, which values it takes, how values merge, and how well each platform can
 //! carry it. Words of an enumeration go from loose to strict.
 
+use crate::telemetry::{Metric, SamplingPlan};
+
 use super::{
     FieldDef, MergeRule,
     Reversal::{self, Irreversible, StaysUntilChanged},
@@ -28,6 +30,8 @@ const DECIDED_AT_ENROLLMENT: Support = NotExpressible("automated enrollment deci
 const OWNED: Support = Weaker("not on devices that their users own");
 const NO_SSH: Support = NotExpressible("the platform has no SSH server");
 const SSH_UNMANAGED: Support = NotExpressible("the SSH server reads its own file, which no profile carries");
+const NO_TELEMETRY: Support =
+    NeedsAgent("only our agent measures; the platform's own channel reports facts alone");
 const KERNEL_OF_MAKER: Support = NotExpressible("the kernel's settings are the maker's alone");
 
 const fn required(name: &'static str, kind: SettingKind) -> FieldDef {
@@ -62,6 +66,13 @@ const fn texts(items_max: usize, chars_max: usize, form: TextForm) -> SettingKin
         items_max,
         chars_max,
         form,
+    }
+}
+
+const fn whole(min: u32, max: u32) -> SettingKind {
+    SettingKind::Int {
+        min: min as i64,
+        max: max as i64,
     }
 }
 
@@ -104,6 +115,19 @@ const PROXY: &[FieldDef] = &[
     optional("port", SettingKind::Int { min: 1, max: 65_535 }),
     optional("pac", text(1024, Url)),
     optional("bypass", texts(64, 253, HostPattern)),
+];
+const METRIC_PLAN: &[FieldDef] = &[
+    required("metric", SettingKind::Enum(Metric::NAMES)),
+    optional("interval_seconds", whole(0, SamplingPlan::INTERVAL_SECONDS_MAX)),
+    optional(
+        "window_seconds",
+        whole(SamplingPlan::WINDOW_SECONDS_MIN, SamplingPlan::WINDOW_SECONDS_MAX),
+    ),
+];
+const URGENT: &[FieldDef] = &[
+    required("metric", SettingKind::Enum(Metric::NAMES)),
+    optional("above", text(24, Word)),
+    optional("below", text(24, Word)),
 ];
 const APP: &[FieldDef] = &[
     required("id", text(256, Word)),
@@ -285,4 +309,27 @@ const CATALOGUE: &[SettingDef] = settings! {
         StaysUntilChanged("the running kernel keeps the values until the next start");
     "kernel.modules_blocked", texts(256, 56, Word), Union, "Kernel modules that may not be loaded.",
         [Exact, KERNEL_OF_MAKER, KERNEL_OF_MAKER, KERNEL_OF_MAKER, KERNEL_OF_MAKER];
+    "telemetry.enabled", SettingKind::Bool, Lowest, "The device measures its health and sends it.",
+        [Exact, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY];
+    "telemetry.interval_seconds", whole(1, SamplingPlan::INTERVAL_SECONDS_MAX), Lowest,
+        "How many seconds lie between two samples of a metric.",
+        [Exact, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY];
+    "telemetry.window_seconds", whole(SamplingPlan::WINDOW_SECONDS_MIN, SamplingPlan::WINDOW_SECONDS_MAX), Lowest,
+        "Over how many seconds samples are summed up on the device.",
+        [Exact, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY];
+    "telemetry.metrics", SettingKind::ObjectList { items_max: SamplingPlan::ROWS_MAX, fields: METRIC_PLAN }, Union,
+        "Metrics with an interval and a window of their own; an interval of 0 turns one off.",
+        [Exact, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY];
+    "telemetry.urgent", SettingKind::ObjectList { items_max: SamplingPlan::ROWS_MAX, fields: URGENT }, Union,
+        "Limits of metrics past which the device does not wait for the next upload.",
+        [Exact, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY];
+    "telemetry.upload_interval_seconds", whole(SamplingPlan::UPLOAD_SECONDS_MIN, SamplingPlan::UPLOAD_SECONDS_MAX), Lowest,
+        "How many seconds lie between two uploads, unless something is urgent.",
+        [Exact, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY];
+    "telemetry.upload_windows", SettingKind::ObjectList { items_max: 8, fields: WINDOW }, Union,
+        "The hours of the device's own day, as HH:MM, to which uploads keep unless something is urgent.",
+        [Exact, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY];
+    "telemetry.spool_mib", whole(SamplingPlan::SPOOL_MIB_MIN, SamplingPlan::SPOOL_MIB_MAX), Highest,
+        "How many mebibytes of telemetry may wait on the device.",
+        [Exact, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY, NO_TELEMETRY];
 };

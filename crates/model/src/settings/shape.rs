@@ -20,7 +20,8 @@ pub(super) fn check(key: &str, value: &SettingValue) -> Result<(), ValueError> {
         "wifi.networks" => each(network),
         "vpn.profiles" => each(tunnel),
         "proxy.global" => each(proxy),
-        "os.update.window" => each(window),
+        "os.update.window" | "telemetry.upload_windows" => each(window),
+        "telemetry.urgent" => each(threshold),
         "kernel.modules_blocked" => modules(value),
         _ => Ok(()),
     };
@@ -102,5 +103,17 @@ fn window(members: &Members) -> Result<(), &'static str> {
         Err("start and end of the window are the same")
     } else {
         Ok(())
+    }
+}
+
+fn threshold(members: &Members) -> Result<(), &'static str> {
+    let limits = ["above", "below"].map(|name| text(members, name).map(str::parse::<f64>));
+    let is_number = |limit: &Result<f64, _>| matches!(limit, Ok(limit) if limit.is_finite());
+    if limits.iter().all(Option::is_none) {
+        Err("a limit needs above or below")
+    } else if limits.iter().flatten().all(is_number) {
+        Ok(())
+    } else {
+        Err("above and below are numbers, such as \"0.95\"")
     }
 }

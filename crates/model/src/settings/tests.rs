@@ -137,6 +137,33 @@ fn values_of_every_kind_are_read_strictly() {
         ("kernel.modules_blocked", r#"["usb-storage","dccp"]"#, None),
         ("kernel.modules_blocked", r#"["../x"]"#, Some("out_of_range")),
         ("kiosk.app", r#""""#, Some("out_of_range")),
+        ("telemetry.interval_seconds", "0", Some("out_of_range")),
+        (
+            "telemetry.metrics",
+            r#"[{"metric":"load1","interval_seconds":0}]"#,
+            None,
+        ),
+        (
+            "telemetry.metrics",
+            r#"[{"metric":"luck_ratio"}]"#,
+            Some("out_of_range"),
+        ),
+        ("telemetry.urgent", r#"[{"metric":"load1","above":"16"}]"#, None),
+        (
+            "telemetry.urgent",
+            r#"[{"metric":"load1"}]"#,
+            Some("out_of_range"),
+        ),
+        (
+            "telemetry.urgent",
+            r#"[{"metric":"load1","above":"much"}]"#,
+            Some("out_of_range"),
+        ),
+        (
+            "telemetry.upload_windows",
+            r#"[{"start":"22:00","end":"22:00"}]"#,
+            Some("out_of_range"),
+        ),
     ] {
         assert_eq!(code(key, value), expected, "{key}: {value}");
     }
@@ -177,10 +204,10 @@ fn secrets_are_not_shown() {
 #[test]
 fn every_key_is_once_in_the_catalogue() {
     let mut keys: Vec<_> = catalogue().iter().map(|def| def.key).collect();
-    assert_eq!(keys.len(), 48);
+    assert_eq!(keys.len(), 56);
     keys.sort_unstable();
     keys.dedup();
-    assert_eq!(keys.len(), 48);
+    assert_eq!(keys.len(), 56);
 }
 
 #[test]
@@ -322,7 +349,7 @@ proptest! {
     }
 
     #[test]
-    fn reading_any_value_of_any_setting_never_panics(index in 0_usize..48, json in "[\\[\\]{}\",:0-9a-z.-]{0,40}") {
+    fn reading_any_value_of_any_setting_never_panics(index in 0_usize..56, json in "[\\[\\]{}\",:0-9a-z.-]{0,40}") {
         let key = catalogue()[index].key;
         let _ = Settings::parse(format!("{{\"{key}\": {json}}}").as_bytes());
     }

@@ -63,6 +63,7 @@ mod scep;
 mod scripts;
 mod secrets;
 mod split_view;
+mod telemetry;
 mod tenants;
 mod tokens;
 mod tpm;

@@ -304,6 +304,10 @@ async fn t1_queries_that_name_a_foreign_id_find_nothing() {
                 format!("/commands?device={absent}"),
             ),
             (
+                format!("/telemetry/events?device={device}"),
+                format!("/telemetry/events?device={absent}"),
+            ),
+            (
                 format!("/log/entries?object={device}"),
                 format!("/log/entries?object={absent}"),
             ),

@@ -3,6 +3,7 @@
 //! Each benchmark starts the real `muster serve` in a temporary folder and drives it with `muster farm` or with the
 //! hidden `muster load …`, over the real listeners. Nothing is measured inside the server.
 
+mod agent_telemetry;
 mod attest;
 mod checkin;
 mod command;
@@ -16,6 +17,7 @@ mod queue;
 mod report;
 mod rollout;
 mod server;
+mod telemetry;
 
 use anyhow::Result;
 
@@ -59,8 +61,12 @@ enum Name {
     Compliance,
     /// Policies compiled per second for each platform
     Compile,
+    /// What a day of telemetry costs a device: processor, memory, wire
+    AgentTelemetry,
     /// Appends to the log per second, and how long an entry waits for its checkpoint
     Log,
+    /// Windows of telemetry per second and bytes for each, and questions, beside VictoriaMetrics
+    Telemetry,
     /// All of them
     All,
 }
@@ -98,8 +104,14 @@ pub fn run(options: &Options) -> Result<bool> {
     if wants(Name::Compile) {
         compile::run(&programs, options)?;
     }
+    if wants(Name::AgentTelemetry) {
+        agent_telemetry::run(&programs)?;
+    }
     if wants(Name::Log) {
         log::run(&programs, options)?;
+    }
+    if wants(Name::Telemetry) {
+        telemetry::run(&programs, options)?;
     }
     Ok(true)
 }

@@ -42,7 +42,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
         &["muster-control", "muster-model", "muster-storage", "muster-trust"],
     ),
     // Implements the ports of `control`; nothing else of it is called.
-    ("muster-integrations", &["muster-control"]),
+    ("muster-integrations", &["muster-control", "muster-model"]),
     // The client of the public interface alone: never `control`.
     (
         "muster-cli",

@@ -130,6 +130,19 @@ impl Root {
         }
     }
 
+    /// Size of the file system at a path, and what programs can still write to it, in bytes (statvfs(3)).
+    pub(crate) fn room(&self, path: &str) -> Option<(u64, u64)> {
+        let folder = self.resolve(path, OFlags::PATH).ok()?;
+        let room = rustix::fs::fstatvfs(folder).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(room.f_frsize);
+        // What is reserved for root is neither free nor used.
+        let reserved = room.f_bfree.saturating_sub(room.f_bavail);
+        Some((
+            bytes(room.f_blocks.saturating_sub(reserved)),
+            bytes(room.f_bavail),
+        ))
+    }
+
     /// Sorted names in a folder, without dot files; empty where there is no such folder.
     pub(crate) fn list(&self, path: &str) -> Vec<String> {
         let Ok(fd) = self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY) else {

@@ -6,6 +6,7 @@ mod enforce;
 mod facts;
 mod files;
 mod formats;
+pub(super) mod health;
 mod managed;
 mod merge;
 mod settings;
@@ -83,6 +84,10 @@ impl Linux {
 
     pub(super) fn execute(&self, order: &Order<'_>) -> ExecOutcome {
         commands::execute(order, self.site())
+    }
+
+    pub(super) fn health(&self, memo: impl Fn(&str) -> Option<Vec<u8>>) -> health::Collector {
+        health::Collector::new(&self.root, memo)
     }
 
     pub(super) fn already_true(&self, kind: &CommandKind) -> bool {

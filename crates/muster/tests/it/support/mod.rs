@@ -20,6 +20,7 @@ pub mod server;
 #[path = "../../../../agent/src/tpm/swtpm.rs"]
 #[expect(dead_code, reason = "the agent's own tests use the rest of it")]
 pub mod swtpm;
+pub mod timeseries;
 pub mod vault;
 pub mod witness;
 

@@ -24,10 +24,7 @@ const DEPTH_MAX: usize = 8;
 pub(crate) fn disks(root: &Root) -> Vec<Disk> {
     let root = super::describing(root, BLOCK);
     let mounted = mounted_devices(&root);
-    let names = root
-        .list(BLOCK)
-        .into_iter()
-        .filter(|name| !NOT_DISKS.iter().any(|prefix| name.starts_with(prefix)));
+    let names = root.list(BLOCK).into_iter().filter(|name| is_disk(name));
     names
         .take(DISKS_MAX)
         .map(|name| {
@@ -46,6 +43,11 @@ pub(crate) fn disks(root: &Root) -> Vec<Disk> {
             }
         })
         .collect()
+}
+
+/// Whether a block device is a disk, by its name.
+pub(crate) fn is_disk(name: &str) -> bool {
+    !NOT_DISKS.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// How one device on a disk is used.

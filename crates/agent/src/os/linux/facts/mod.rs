@@ -9,10 +9,10 @@ mod packages;
 mod system;
 mod users;
 
-pub(crate) use disks::disks;
+pub(crate) use disks::{disks, is_disk};
 pub(crate) use hardware::{Claims, claims};
 pub(crate) use network::interfaces;
-pub(crate) use packages::{is_held, package_versions};
+pub(crate) use packages::{is_held, package_versions, packages as all_packages};
 pub(crate) use system::system;
 
 use muster_model::facts::{Facts, PACKAGES_MAX, TEXT_CHARS_MAX};
@@ -43,7 +43,7 @@ fn bounded(text: &str) -> String {
 }
 
 /// The root to read hardware from: the prefix where it has the path, else the running machine.
-fn describing(root: &Root, path: &str) -> Root {
+pub(crate) fn describing(root: &Root, path: &str) -> Root {
     if root.is_real() || root.exists(path) {
         root.clone()
     } else {

@@ -15,7 +15,7 @@ const LINE_BYTES_MAX: u64 = 8 * 1024;
 const NAME_CHARS_MAX: usize = 256;
 
 /// At most `limit` packages, sorted by name; none on a machine without dpkg.
-pub(super) fn packages(root: &Root, limit: usize) -> Vec<Package> {
+pub(crate) fn packages(root: &Root, limit: usize) -> Vec<Package> {
     let Ok(Some(file)) = root.open_file(STATUS) else {
         return Vec::new();
     };

@@ -38,6 +38,7 @@ mod proxy_global;
 mod quality;
 mod screen_lock;
 pub(crate) mod ssh;
+mod telemetry;
 #[cfg(test)]
 mod test_machine;
 #[cfg(test)]
@@ -107,6 +108,14 @@ const ENFORCERS: &[Enforcer] = enforcers! {
     "screen_lock.max_idle_seconds" => screen_lock::plan_max_idle, screen_lock::observe_max_idle;
     "ssh.password_authentication" => ssh::plan_passwords, ssh::observe_passwords;
     "ssh.root_login" => ssh::plan_root_login, ssh::observe_root_login;
+    "telemetry.enabled" => telemetry::plan, telemetry::observe;
+    "telemetry.interval_seconds" => telemetry::plan, telemetry::observe;
+    "telemetry.metrics" => telemetry::plan, telemetry::observe;
+    "telemetry.spool_mib" => telemetry::plan, telemetry::observe;
+    "telemetry.upload_interval_seconds" => telemetry::plan, telemetry::observe;
+    "telemetry.upload_windows" => telemetry::plan, telemetry::observe;
+    "telemetry.urgent" => telemetry::plan, telemetry::observe;
+    "telemetry.window_seconds" => telemetry::plan, telemetry::observe;
     "tethering.allowed" => polkit::plan_tethering, polkit::observe_tethering;
     "time.automatic" => time_automatic::plan, time_automatic::observe;
     "unenroll.allowed" => unenroll_allowed::plan, unenroll_allowed::observe;

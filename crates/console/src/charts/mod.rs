@@ -1,5 +1,7 @@
 //! Bars made on the server: shapes with classes, so that the style sheet colors them.
 
+mod plot;
+
 use std::collections::BTreeMap;
 
 use muster_control::enrollment::Funnel;
@@ -8,6 +10,8 @@ use crate::{
     session::encode,
     ui::{self, Tone},
 };
+
+pub use plot::{Axis, Plot, Step as PlotStep, measure, plot};
 
 /// The width of a whole bar, in its own units.
 const WIDTH: i64 = 1000;
