@@ -2,11 +2,12 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets ← devices, certificates, scripts ← commands, enrollment, groups ← acme, outputs, policy ← compliance ← rollout ← fleet ←
-//! configuration, whatif`.
+//! `access, audit, secrets ← devices, certificates, scripts ← commands, enrollment, groups ← acme, outputs, policy ← compliance ← rollout ←
+//! alerts, fleet ← configuration, whatif`.
 
 pub mod access;
 pub mod acme;
+pub mod alerts;
 pub mod audit;
 pub mod certificates;
 pub mod clock;
@@ -124,12 +125,23 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "vouchers",
         sql: include_str!("../migrations/0017_vouchers.sql"),
     },
+    Migration {
+        version: 18,
+        name: "alerts",
+        sql: include_str!("../migrations/0020_alerts.sql"),
+    },
+    Migration {
+        version: 19,
+        name: "alert_scopes",
+        sql: include_str!("../migrations/0021_alert_scopes.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
 pub const STATEMENTS: &[&[Statement]] = &[
     access::STATEMENTS,
     acme::STATEMENTS,
+    alerts::STATEMENTS,
     audit::STATEMENTS,
     audit::ARCHIVE_STATEMENTS,
     audit::SEARCH_STATEMENTS,
@@ -165,6 +177,7 @@ pub struct Control {
     pub heads: audit::LogHeads,
     pub own_entries: audit::OwnEntries,
     pub log_metrics: audit::LogMetrics,
+    pub command_metrics: commands::CommandMetrics,
     pub registry: devices::Registry,
     pub android_status: enrollment::AndroidStatus,
     /// Whether `registry` may be believed now.
@@ -182,6 +195,11 @@ pub struct Control {
     pub log_archive: OnceLock<Box<dyn audit::LogArchive>>,
     /// Where security events are written, if anywhere. Set by the composition root.
     pub security_events: OnceLock<audit::SecurityEvents>,
+    /// Who brings alerts to where they go. Set by the composition root, before the loops start.
+    pub courier: OnceLock<Box<dyn alerts::Courier>>,
+    pub alert_metrics: alerts::AlertMetrics,
+    /// What this process holds that expires, as `alerts` tells of it.
+    pub own_expiries: alerts::OwnExpiries,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -237,6 +255,7 @@ pub struct Nudges {
     pub groups: Notify,
     pub operations: Notify,
     pub witnesses: Notify,
+    pub alerts: Notify,
 }
 
 impl Control {
@@ -258,6 +277,7 @@ impl Control {
             heads: audit::LogHeads::default(),
             own_entries: audit::OwnEntries::default(),
             log_metrics: audit::LogMetrics::default(),
+            command_metrics: commands::CommandMetrics::default(),
             registry: devices::Registry::default(),
             android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),
@@ -267,6 +287,9 @@ impl Control {
             artifacts: OnceLock::new(),
             log_archive: OnceLock::new(),
             security_events: OnceLock::new(),
+            courier: OnceLock::new(),
+            alert_metrics: alerts::AlertMetrics::default(),
+            own_expiries: alerts::OwnExpiries::default(),
             settings,
             node,
         })
