@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use muster_control::audit::{WITNESSES_MAX, Witness};
 use muster_gateway::Sources;
+use muster_integrations::{Egress, Network};
 use muster_storage::DatabaseUrl;
 use muster_trust::key::Digest;
 use serde::Deserialize;
@@ -120,6 +121,17 @@ pub struct Options {
     /// Where security events are written as JSON lines, for Falco: a file, or - for standard output [default: nowhere]
     #[arg(long, env = "MUSTER_SECURITY_EVENTS", value_name = "FILE")]
     pub security_events: Option<PathBuf>,
+    /// Networks besides the public internet that alerts may be sent to, such as 10.2.0.0/16; plain HTTP goes to these alone
+    #[arg(
+        long,
+        env = "MUSTER_EGRESS_ALLOW",
+        value_name = "NETWORK",
+        value_delimiter = ','
+    )]
+    pub egress_allow: Option<Vec<String>>,
+    /// PEM file of authorities that servers of alerts have their certificates from, besides those that the system knows
+    #[arg(long, env = "MUSTER_EGRESS_CA_FILE", value_name = "FILE")]
+    pub egress_ca_file: Option<PathBuf>,
     /// Witnesses that cosign every checkpoint: URL, or URL#VERIFIER-KEY where the root document does not name its key
     #[arg(long, env = "MUSTER_WITNESS", value_name = "URL", value_delimiter = ',')]
     pub witness: Option<Vec<String>>,
@@ -186,6 +198,8 @@ impl Options {
             artifact_store: self.artifact_store.or(stored.artifact_store),
             log_archive: self.log_archive.or(stored.log_archive),
             security_events: self.security_events.or(stored.security_events),
+            egress_allow: self.egress_allow.or(stored.egress_allow),
+            egress_ca_file: self.egress_ca_file.or(stored.egress_ca_file),
             witness: self.witness.or(stored.witness),
             begin_halted: self.begin_halted.or(stored.begin_halted),
             database_connections: self.database_connections.or(stored.database_connections),
@@ -248,6 +262,22 @@ impl Options {
             }
         };
         Ok(Proxies { relays, door })
+    }
+
+    /// The way out to where alerts go.
+    pub fn egress(&self) -> Result<Egress> {
+        let named = self.egress_allow.as_deref().unwrap_or_default();
+        let networks: Vec<Network> = named
+            .iter()
+            .map(|text| text.parse::<Network>().context("--egress-allow cannot be used"))
+            .collect::<Result<_>>()?;
+        let read = |path: &PathBuf| {
+            std::fs::read(path)
+                .with_context(|| format!("--egress-ca-file cannot be read: {}", path.display()))
+        };
+        let authorities = self.egress_ca_file.as_ref().map(read).transpose()?;
+        Egress::new(&networks, authorities.as_deref())
+            .map_err(|why| anyhow::anyhow!("--egress-allow and --egress-ca-file cannot be used: {why}"))
     }
 
     fn witnesses(&self) -> Result<Vec<Witness>> {

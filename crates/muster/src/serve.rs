@@ -16,13 +16,14 @@ use muster_control::{
     commands,
     policy::ArtifactStore as _,
     reconcile,
+    secrets::SERVER_CERTIFICATE_DAYS,
 };
 use muster_gateway::{
     AcceptedDevices, Arrival, DeviceTls, Gateway, Sources,
     listener::{self, Limits, Listener, Socket, Tls},
     pki, server_config,
 };
-use muster_integrations::{ObjectArchive, ObjectArtifacts};
+use muster_integrations::{Couriers, ObjectArchive, ObjectArtifacts};
 use muster_storage::Scope;
 use tokio::{
     net::TcpListener,
@@ -121,6 +122,7 @@ impl ControlPlane {
         open_artifact_store(&app, options)?;
         open_log_archive(&app, options)?;
         open_security_events(&app, options)?;
+        open_courier(&app, options)?;
         let (tenant, first) = install::first_tenant(&app, data_dir).await?;
         if options.begin_halted == Some(true) {
             halt_every_tenant(&app).await?;
@@ -205,6 +207,13 @@ fn open_log_archive(app: &App, options: &Options) -> Result<()> {
         .map_err(|_| anyhow::anyhow!("the archive of the log was opened twice"))
 }
 
+/// Opens the way on which alerts leave.
+fn open_courier(app: &App, options: &Options) -> Result<()> {
+    app.courier
+        .set(Box::new(Couriers::new(options.egress()?)))
+        .map_err(|_| anyhow::anyhow!("the courier of alerts was opened twice"))
+}
+
 /// Prepares the file of security events, where one is named; that it cannot be written to is an error now.
 /// Stops every delivery before anybody is served: what a restored database holds may have been taken back after the backup.
 async fn halt_every_tenant(app: &App) -> Result<()> {
@@ -278,6 +287,7 @@ fn serve(
             .authority
             .server_certificate(&names, &addresses, app.clock.now())
     };
+    say_certificate(app);
     let verifier = Arc::new(AcceptedDevices::new(app.clone()));
     let device_tls = Arc::new(DeviceTls::new(identity()?, verifier)?);
     let gateway = Gateway {
@@ -327,6 +337,18 @@ fn serve(
     let ops = ops::router(app.clone(), &gateway.metrics);
     served.spawn(serve_ops(listeners.ops, ops, stopping.clone()));
     Ok(served)
+}
+
+/// Says when the listeners' certificate of this start ends: alerts watch it.
+fn say_certificate(app: &App) {
+    let lifetime = Duration::from_secs(SERVER_CERTIFICATE_DAYS * 86_400);
+    let authority = app.keys.authority.set().listener_ends_at();
+    let ends_at = app.clock.now().plus(lifetime).min(authority);
+    // Every node behind one origin has a certificate of its own.
+    let machine = rustix::system::uname();
+    let machine = machine.nodename().to_string_lossy();
+    let name = format!("TLS certificate of {} on {machine}", app.settings.admin_url);
+    app.own_expiries.say(name, ends_at);
 }
 
 fn serve_devices(served: &mut JoinSet<()>, gateway: &Gateway, listener: Listener, arrival: Arrival) {
