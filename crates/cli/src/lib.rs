@@ -31,9 +31,9 @@ pub use verbs::policy_test::{self, PolicyTest, PolicyTestArgs, TestReport};
 
 use output::Printer;
 use verbs::{
-    approver, bundle, client, command, compliance, configuration, console_link, context as contexts, device,
-    enrollment, group, halt, key, label, login, operation, policy, policy_compile, rollout, root, script,
-    system, telemetry, token,
+    alert, approver, bundle, client, command, compliance, configuration, console_link, context as contexts,
+    device, enrollment, group, halt, key, label, login, operation, policy, policy_compile, rollout, root,
+    script, system, telemetry, token,
 };
 
 /// Flags that every verb takes.
@@ -120,6 +120,11 @@ pub enum Command {
     /// Approve destructive commands with your own key
     #[command(subcommand)]
     Approver(approver::ApproverCommand),
+    /// Alerts: what fires, who is told, silences, rules, destinations
+    Alert {
+        #[command(subcommand)]
+        command: Option<alert::AlertCommand>,
+    },
     /// Stop what is destructive and not delivered, everywhere, now
     #[command(args_conflicts_with_subcommands = true, after_help = halt::HELP)]
     Halt {
@@ -229,6 +234,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Command(command) => command::run(command, &Api::connect(globals)?, printer).await,
         Command::Operation(command) => operation::run(command, &Api::connect(globals)?, printer).await,
         Command::Approver(command) => approver::run(command, globals, printer).await,
+        Command::Alert { command } => alert::run(command, &Api::connect(globals)?, printer).await,
         Command::Halt { arguments, command } => {
             halt::run(command, arguments, &Api::connect(globals)?, printer).await
         }
@@ -289,6 +295,14 @@ mod tests {
     #[test]
     fn the_lines_of_the_documentation_parse() {
         for line in [
+            "alert",
+            "alert list --ended --all",
+            "alert ack alr_1 --note x",
+            "alert silence add --rule r --until 2026-05-04T20:00:00Z --reason move",
+            "alert destinations put email --kind email --host m --port 587 --mail-from a@b.c --to d@e.f",
+            "alert rules put mine --file rule.json",
+            "alert deliveries list --state dead",
+            "alert test pagerduty",
             "device list --filter platform:linux -o json",
             "device quarantine list",
             "device decide dev_1 merge",

@@ -20,8 +20,9 @@ pub enum Inline {
     Link { label: String, href: String },
 }
 
-/// Reads a page.
-pub fn read(text: &str) -> Vec<Block> {
+/// Reads a page. Its links to pages beside it lead to below `folder`, such as `/errors`.
+pub fn read(text: &str, folder: &str) -> Vec<Block> {
+    let inline = |text: &str| inline(text, folder);
     let mut blocks = Vec::new();
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
@@ -43,7 +44,7 @@ pub fn read(text: &str) -> Vec<Block> {
             while let Some(next) = lines.next_if(|next| !next.trim().is_empty() && !starts_block(next)) {
                 group.push(next);
             }
-            blocks.push(grouped(&group));
+            blocks.push(grouped(&group, folder));
         }
     }
     blocks
@@ -53,7 +54,8 @@ fn starts_block(line: &str) -> bool {
     line.starts_with('#') || line.starts_with("```")
 }
 
-fn grouped(lines: &[&str]) -> Block {
+fn grouped(lines: &[&str], folder: &str) -> Block {
+    let inline = |text: &str| inline(text, folder);
     if lines.iter().all(|line| line.starts_with('|')) {
         let is_rule = |line: &str| line.chars().all(|char| matches!(char, '|' | '-' | ':' | ' '));
         let rows = lines.iter().filter(|line| !is_rule(line));
@@ -91,12 +93,12 @@ fn grouped(lines: &[&str]) -> Block {
     ))
 }
 
-fn inline(text: &str) -> Vec<Inline> {
+fn inline(text: &str, folder: &str) -> Vec<Inline> {
     let mut parts = Vec::new();
     let mut plain = String::new();
     let mut rest = text;
     while let Some(char) = rest.chars().next() {
-        match marked(rest) {
+        match marked(rest, folder) {
             Some((part, after)) => {
                 if !plain.is_empty() {
                     parts.push(Inline::Text(std::mem::take(&mut plain)));
@@ -117,7 +119,7 @@ fn inline(text: &str) -> Vec<Inline> {
 }
 
 /// A marked part at the beginning of `text`, and what follows it.
-fn marked(text: &str) -> Option<(Inline, &str)> {
+fn marked<'a>(text: &'a str, folder: &str) -> Option<(Inline, &'a str)> {
     if let Some(rest) = text.strip_prefix('`') {
         let (code, after) = rest.split_once('`')?;
         return Some((Inline::Code(code.to_owned()), after));
@@ -132,9 +134,13 @@ fn marked(text: &str) -> Option<(Inline, &str)> {
     let label = label.trim_matches('`').to_owned();
     // The pages lie side by side as files and as addresses.
     let href = match target.strip_suffix(".md") {
-        Some("README") => "/errors".to_owned(),
-        Some(page) if page.chars().all(|char| char.is_ascii_lowercase() || char == '_') => {
-            format!("/errors/{page}")
+        Some("README") => folder.to_owned(),
+        Some(page)
+            if page
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') =>
+        {
+            format!("{folder}/{page}")
         }
         _ => return Some((Inline::Text(label), after)),
     };
@@ -147,8 +153,10 @@ mod tests {
 
     #[test]
     fn a_help_page_is_read() {
-        let blocks =
-            read("# `a_code`\n\n**400.** Text over\ntwo lines.\n\n- one\n- two\n  more\n\n```sh\nrun\n```\n");
+        let blocks = read(
+            "# `a_code`\n\n**400.** Text over\ntwo lines.\n\n- one\n- two\n  more\n\n```sh\nrun\n```\n",
+            "/errors",
+        );
         assert_eq!(blocks[0], Block::Title(vec![Inline::Code("a_code".into())]));
         assert_eq!(
             blocks[1],
@@ -170,13 +178,13 @@ mod tests {
     #[test]
     fn only_our_own_pages_are_linked() {
         assert_eq!(
-            inline("[a](b_c.md)"),
+            inline("[a](b_c.md)", "/errors"),
             [Inline::Link {
                 label: "a".into(),
                 href: "/errors/b_c".into()
             }]
         );
-        assert_eq!(inline("[a](javascript:x)"), [Inline::Text("a".into())]);
-        assert_eq!(inline("un`closed"), [Inline::Text("un`closed".into())]);
+        assert_eq!(inline("[a](javascript:x)", "/errors"), [Inline::Text("a".into())]);
+        assert_eq!(inline("un`closed", "/errors"), [Inline::Text("un`closed".into())]);
     }
 }

@@ -28,6 +28,10 @@ use crate::{
 #[folder = "../../docs/errors"]
 struct ErrorPages;
 
+#[derive(Embed)]
+#[folder = "../../docs/runbooks"]
+struct Runbooks;
+
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| openapi::document().to_json().unwrap_or_default());
 static TAGS: LazyLock<Vec<Tag>> = LazyLock::new(|| {
     serde_json::from_str(&DOCUMENT)
@@ -42,6 +46,8 @@ pub fn router() -> Router<App> {
         .route("/api/v1/docs", get(documentation))
         .route("/errors", get(error_index))
         .route("/errors/{code}", get(error_page))
+        .route("/runbooks", get(runbook_index))
+        .route("/runbooks/{name}", get(runbook))
         .route("/ca.pem", get(authority))
 }
 
@@ -252,25 +258,54 @@ fn text(value: &Value) -> String {
 struct HelpPage {
     shell: Shell,
     blocks: Vec<Block>,
+    /// Where all pages of the kind are listed.
+    index: &'static str,
+    index_label: &'static str,
 }
 
 async fn error_index() -> Result<Response, Refusal> {
-    help("README", "Errors".to_owned())
+    error_help("README", "Errors".to_owned())
 }
 
 async fn error_page(Path(code): Path<String>) -> Result<Response, Refusal> {
     let known = PROBLEMS.iter().find(|kind| kind.code == code);
     let known = known.ok_or_else(|| NOT_FOUND.detail("There is no such error code. /errors lists them."))?;
-    help(known.code, known.title.to_owned())
+    error_help(known.code, known.title.to_owned())
 }
 
-fn help(file: &str, title: String) -> Result<Response, Refusal> {
+fn error_help(file: &str, title: String) -> Result<Response, Refusal> {
     let file = ErrorPages::get(&format!("{file}.md"));
     let file = file.ok_or_else(|| NOT_FOUND.detail("There is no help page for this code."))?;
-    let blocks = markdown::read(&String::from_utf8_lossy(&file.data));
+    help(&file.data, title, "/errors", "All error codes")
+}
+
+async fn runbook_index() -> Result<Response, Refusal> {
+    runbook_help("README")
+}
+
+/// What to do about an alert.
+async fn runbook(Path(name): Path<String>) -> Result<Response, Refusal> {
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    runbook_help(if name.bytes().all(is_name) { &name } else { "" })
+}
+
+fn runbook_help(file: &str) -> Result<Response, Refusal> {
+    let file = Runbooks::get(&format!("{file}.md"));
+    let file = file.ok_or_else(|| NOT_FOUND.detail("There is no such runbook. /runbooks lists them."))?;
+    help(&file.data, "Runbook".to_owned(), "/runbooks", "All runbooks")
+}
+
+fn help(
+    text: &[u8],
+    title: String,
+    index: &'static str,
+    index_label: &'static str,
+) -> Result<Response, Refusal> {
     page(&HelpPage {
         shell: Shell::new(title, Section::Other, None),
-        blocks,
+        blocks: markdown::read(&String::from_utf8_lossy(text), index),
+        index,
+        index_label,
     })
 }
 

@@ -26,6 +26,21 @@ use crate::{
 /// What a form did, as the address of the next page carries it: a word of this list, never free text.
 const NOTICES: &[(&str, &str)] = &[
     (
+        "alert-acknowledged",
+        "You look after it. Whoever was told hears so.",
+    ),
+    ("alert-resolved", "It is over. Whoever was told hears so."),
+    ("alert-silenced", "Nobody is told while the silence lasts."),
+    (
+        "silence-ended",
+        "The silence is over. What still fires is told now.",
+    ),
+    ("message-replayed", "The message is sent again."),
+    (
+        "test-sent",
+        "Two test messages are on their way: one that begins, one that ends.",
+    ),
+    (
         "command-sent",
         "The command is queued. A connected device gets it at once.",
     ),

@@ -29,6 +29,7 @@ pub enum Section {
     Rollouts,
     Commands,
     Approvals,
+    Alerts,
     Log,
     Tokens,
     /// Pages that stand beside the navigation.
@@ -99,6 +100,12 @@ pub const NAVIGATION: &[NavEntry] = &[
         href: "/approvals",
         label: "Approvals",
         icon: "M10 3a3 3 0 1 0 .01 0M4.5 17c0-4 2.5-6 5.5-6M11.5 14.5l2 2 4-4.5",
+    },
+    NavEntry {
+        section: Section::Alerts,
+        href: "/alerts",
+        label: "Alerts",
+        icon: "M5 14V9a5 5 0 0 1 10 0v5l1.5 1.5h-13zM8.5 17.5h3",
     },
     NavEntry {
         section: Section::Tokens,

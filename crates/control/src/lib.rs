@@ -2,11 +2,12 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets ← devices, certificates, scripts ← commands, enrollment, groups, telemetry ← acme, outputs, policy ← compliance ← rollout ← fleet ←
-//! configuration, whatif`.
+//! `access, audit, secrets ← devices, certificates, scripts ← commands, enrollment, groups, telemetry ← acme, outputs, policy ←
+//! compliance ← rollout ← alerts, fleet ← configuration, whatif`.
 
 pub mod access;
 pub mod acme;
+pub mod alerts;
 pub mod audit;
 pub mod certificates;
 pub mod clock;
@@ -130,12 +131,23 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "telemetry",
         sql: include_str!("../migrations/0018_telemetry.sql"),
     },
+    Migration {
+        version: 19,
+        name: "alerts",
+        sql: include_str!("../migrations/0019_alerts.sql"),
+    },
+    Migration {
+        version: 20,
+        name: "alert_scopes",
+        sql: include_str!("../migrations/0020_alert_scopes.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
 pub const STATEMENTS: &[&[Statement]] = &[
     access::STATEMENTS,
     acme::STATEMENTS,
+    alerts::STATEMENTS,
     audit::STATEMENTS,
     audit::ARCHIVE_STATEMENTS,
     audit::SEARCH_STATEMENTS,
@@ -172,6 +184,7 @@ pub struct Control {
     pub heads: audit::LogHeads,
     pub own_entries: audit::OwnEntries,
     pub log_metrics: audit::LogMetrics,
+    pub command_metrics: commands::CommandMetrics,
     pub registry: devices::Registry,
     pub android_status: enrollment::AndroidStatus,
     /// Whether `registry` may be believed now.
@@ -190,6 +203,11 @@ pub struct Control {
     /// Where security events are written, if anywhere. Set by the composition root.
     pub security_events: OnceLock<audit::SecurityEvents>,
     pub telemetry: telemetry::Telemetry,
+    /// Who brings alerts to where they go. Set by the composition root, before the loops start.
+    pub courier: OnceLock<Box<dyn alerts::Courier>>,
+    pub alert_metrics: alerts::AlertMetrics,
+    /// What this process holds that expires, as `alerts` tells of it.
+    pub own_expiries: alerts::OwnExpiries,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -251,6 +269,7 @@ pub struct Nudges {
     pub groups: Notify,
     pub operations: Notify,
     pub witnesses: Notify,
+    pub alerts: Notify,
 }
 
 impl Control {
@@ -277,6 +296,7 @@ impl Control {
             heads: audit::LogHeads::default(),
             own_entries: audit::OwnEntries::default(),
             log_metrics: audit::LogMetrics::default(),
+            command_metrics: commands::CommandMetrics::default(),
             registry: devices::Registry::default(),
             android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),
@@ -286,6 +306,9 @@ impl Control {
             artifacts: OnceLock::new(),
             log_archive: OnceLock::new(),
             security_events: OnceLock::new(),
+            courier: OnceLock::new(),
+            alert_metrics: alerts::AlertMetrics::default(),
+            own_expiries: alerts::OwnExpiries::default(),
             settings,
             node,
         })

@@ -7,8 +7,8 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    App, access, audit, commands, compliance, configuration, devices, enrollment, fleet, groups, outputs,
-    policy, rollout, scripts, secrets, telemetry, whatif,
+    App, access, alerts, audit, commands, compliance, configuration, devices, enrollment, fleet, groups,
+    outputs, policy, rollout, scripts, secrets, telemetry, whatif,
 };
 
 /// Where the API is mounted.
@@ -42,6 +42,7 @@ async fn version() -> axum::Json<VersionView> {
 pub fn api_router() -> OpenApiRouter<App> {
     let api = OpenApiRouter::new()
         .merge(access::router())
+        .merge(alerts::router())
         .merge(audit::router())
         .merge(commands::router())
         .merge(compliance::router())

@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     App,
     access::{self, problem::Problem},
-    acme,
+    acme, alerts,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
     certificates, clock, commands, compliance, configuration, devices, enrollment, groups, outputs, policy,
     rollout, secrets, telemetry,
@@ -57,6 +57,10 @@ const ARCHIVE_EVERY: Duration = Duration::from_secs(10);
 const TELEMETRY_EVERY: Duration = Duration::from_secs(2);
 /// Transactions that write telemetry at once, where the engine takes more than one.
 const TELEMETRY_WRITERS: usize = 2;
+/// How often rules are evaluated: a new entry of the log is told of within this time and what it takes to send.
+const ALERTS_EVERY: Duration = Duration::from_secs(5);
+/// How often the outbox is looked at when nobody nudges.
+const OUTBOX_EVERY: Duration = Duration::from_secs(1);
 /// The lease under which one node ends what is over.
 const SWEEPER_LEASE: &str = "control.sweeper";
 /// The lease under which one node makes the commands of operations.
@@ -72,6 +76,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     tasks.spawn(sweeper(app.clone(), stop.clone()));
     tasks.spawn(keep_compliance(app.clone(), stop.clone()));
     tasks.spawn(releaser(app.clone(), stop.clone()));
+    tasks.spawn(keep_alerts(app.clone(), stop.clone()));
     tasks.spawn(every(
         app.clone(),
         stop.clone(),
@@ -437,6 +442,7 @@ async fn sweep(
         telemetry::forget_expired(app).await?;
         compliance::forget_expired(app).await?;
         commands::forget_ended(app).await?;
+        alerts::forget_expired(app).await?;
     }
     Ok(())
 }
@@ -490,6 +496,36 @@ async fn keep_compliance_once(app: &App, held: &mut Option<Held>) -> Result<(), 
     let evaluated = rollout::reevaluate(app).await;
     let sampled = compliance::sample(app).await;
     remedied.and(evaluated).and(sampled).map(drop)
+}
+
+/// Evaluates rules and sends what follows: one node at a time.
+async fn keep_alerts(app: App, stop: watch::Receiver<bool>) {
+    let mut held: Option<Held> = None;
+    let (mut engine, mut outbox) = (alerts::Engine::default(), alerts::Outbox::default());
+    let mut due_at = Duration::ZERO;
+    while !*stop.borrow() {
+        let step = async {
+            engine.say_expiries(&app).await?;
+            let Some(lease) = hold(&app, &mut held, alerts::ALERTS_LEASE).await? else {
+                outbox.stop().await;
+                return Ok(());
+            };
+            if clock::uptime() >= due_at {
+                let is_behind = engine.evaluate(&app, &lease).await?;
+                due_at = clock::uptime() + if is_behind { Duration::ZERO } else { ALERTS_EVERY };
+            }
+            outbox.pass(&app).await
+        };
+        if let Err(problem) = step.await {
+            tracing::warn!(%problem, "alerts were not evaluated everywhere; trying again");
+            held = None;
+        }
+        wait(&stop, &app.nudges.alerts, OUTBOX_EVERY).await;
+    }
+    outbox.stop().await;
+    if let Some(held) = held {
+        let _ = app.db.release_lease(held.lease).await;
+    }
 }
 
 /// Brings every checkpoint to the witnesses: one node at a time, and nobody waits for it here.

@@ -29,6 +29,9 @@ const MAY_SCAN: &[&str] = &[
     "ALL_COSIGNED",
     "SERVED",
     "ROOT_VERSIONS",
+    // The partial indexes hold only alerts that are open, and messages that wait.
+    "OPEN_BY_SEVERITY",
+    "ALL_WAITING",
     // The partial index holds only bundles that wait for the artifact store.
     "WITHOUT_ARTIFACT",
 ];

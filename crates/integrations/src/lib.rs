@@ -1,10 +1,14 @@
 //! The services of others that Muster works with: each implements a port of `control`, and nothing else of it is called.
 
+mod alerts;
 mod artifacts;
+mod egress;
 mod log_archive;
 mod timeseries;
 
+pub use alerts::Couriers;
 pub use log_archive::ObjectArchive;
 pub use timeseries::{RemoteError, RemoteOptions, RemoteStore};
 
 pub use artifacts::{ObjectArtifacts, OpenError};
+pub use egress::{Egress, NETWORKS_MAX, Network, UnknownNetwork};

@@ -93,6 +93,12 @@ ids! {
     TokenId = "jti";
     /// A violation of a rule or setting by a device.
     ViolationId = "vio";
+    /// An alert.
+    AlertId = "alr";
+    /// One message about an alert to one destination.
+    DeliveryId = "dlv";
+    /// A silence: alerts of which nobody is told for a while.
+    SilenceId = "sil";
 }
 
 fn parse(text: &str, prefix: &str) -> Option<Uuid> {

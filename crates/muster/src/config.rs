@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use muster_control::audit::{WITNESSES_MAX, Witness};
 use muster_gateway::Sources;
-use muster_integrations::RemoteOptions;
+use muster_integrations::{Egress, Network, RemoteOptions};
 use muster_storage::DatabaseUrl;
 use muster_trust::key::Digest;
 use serde::Deserialize;
@@ -141,6 +141,17 @@ pub struct Options {
     /// Tenant of that store (X-Scope-OrgID), where it has tenants
     #[arg(long, env = "MUSTER_TELEMETRY_ORG_ID", value_name = "ID")]
     pub telemetry_org_id: Option<String>,
+    /// Networks besides the public internet that alerts may be sent to, such as 10.2.0.0/16; plain HTTP goes to these alone
+    #[arg(
+        long,
+        env = "MUSTER_EGRESS_ALLOW",
+        value_name = "NETWORK",
+        value_delimiter = ','
+    )]
+    pub egress_allow: Option<Vec<String>>,
+    /// PEM file of authorities that servers of alerts have their certificates from, besides those that the system knows
+    #[arg(long, env = "MUSTER_EGRESS_CA_FILE", value_name = "FILE")]
+    pub egress_ca_file: Option<PathBuf>,
     /// Witnesses that cosign every checkpoint: URL, or URL#VERIFIER-KEY where the root document does not name its key
     #[arg(long, env = "MUSTER_WITNESS", value_name = "URL", value_delimiter = ',')]
     pub witness: Option<Vec<String>>,
@@ -215,6 +226,8 @@ impl Options {
             telemetry_query_url: self.telemetry_query_url.or(stored.telemetry_query_url),
             telemetry_token_file: self.telemetry_token_file.or(stored.telemetry_token_file),
             telemetry_org_id: self.telemetry_org_id.or(stored.telemetry_org_id),
+            egress_allow: self.egress_allow.or(stored.egress_allow),
+            egress_ca_file: self.egress_ca_file.or(stored.egress_ca_file),
             witness: self.witness.or(stored.witness),
             begin_halted: self.begin_halted.or(stored.begin_halted),
             database_connections: self.database_connections.or(stored.database_connections),
@@ -297,6 +310,22 @@ impl Options {
             token_file: self.telemetry_token_file.clone(),
             org_id: self.telemetry_org_id.clone(),
         }))
+    }
+
+    /// The way out to where alerts go.
+    pub fn egress(&self) -> Result<Egress> {
+        let named = self.egress_allow.as_deref().unwrap_or_default();
+        let networks: Vec<Network> = named
+            .iter()
+            .map(|text| text.parse::<Network>().context("--egress-allow cannot be used"))
+            .collect::<Result<_>>()?;
+        let read = |path: &PathBuf| {
+            std::fs::read(path)
+                .with_context(|| format!("--egress-ca-file cannot be read: {}", path.display()))
+        };
+        let authorities = self.egress_ca_file.as_ref().map(read).transpose()?;
+        Egress::new(&networks, authorities.as_deref())
+            .map_err(|why| anyhow::anyhow!("--egress-allow and --egress-ca-file cannot be used: {why}"))
     }
 
     fn witnesses(&self) -> Result<Vec<Witness>> {

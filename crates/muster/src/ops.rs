@@ -84,6 +84,8 @@ pub fn router(app: App, metrics: &Metrics) -> Router {
     roots.register(&mut registry);
     app.log_metrics.register(&mut registry);
     app.telemetry.metrics.register(&mut registry);
+    app.command_metrics.register(&mut registry);
+    app.alert_metrics.register(&mut registry);
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -16,6 +16,7 @@ use muster_control::{
     commands,
     policy::ArtifactStore as _,
     reconcile,
+    secrets::SERVER_CERTIFICATE_DAYS,
     telemetry::SeriesStore as _,
 };
 use muster_gateway::{
@@ -23,7 +24,7 @@ use muster_gateway::{
     listener::{self, Limits, Listener, Socket, Tls},
     pki, server_config,
 };
-use muster_integrations::{ObjectArchive, ObjectArtifacts, RemoteStore};
+use muster_integrations::{Couriers, ObjectArchive, ObjectArtifacts, RemoteStore};
 use muster_storage::Scope;
 use tokio::{
     net::TcpListener,
@@ -123,6 +124,7 @@ impl ControlPlane {
         open_log_archive(&app, options)?;
         open_security_events(&app, options)?;
         open_telemetry_store(&app, options)?;
+        open_courier(&app, options)?;
         let (tenant, first) = install::first_tenant(&app, data_dir).await?;
         if options.begin_halted == Some(true) {
             halt_every_tenant(&app).await?;
@@ -220,6 +222,13 @@ fn open_telemetry_store(app: &App, options: &Options) -> Result<()> {
         .map_err(|_| anyhow::anyhow!("the time-series store was opened twice"))
 }
 
+/// Opens the way on which alerts leave.
+fn open_courier(app: &App, options: &Options) -> Result<()> {
+    app.courier
+        .set(Box::new(Couriers::new(options.egress()?)))
+        .map_err(|_| anyhow::anyhow!("the courier of alerts was opened twice"))
+}
+
 /// Prepares the file of security events, where one is named; that it cannot be written to is an error now.
 /// Stops every delivery before anybody is served: what a restored database holds may have been taken back after the backup.
 async fn halt_every_tenant(app: &App) -> Result<()> {
@@ -293,6 +302,7 @@ fn serve(
             .authority
             .server_certificate(&names, &addresses, app.clock.now())
     };
+    say_certificate(app);
     let verifier = Arc::new(AcceptedDevices::new(app.clone()));
     let device_tls = Arc::new(DeviceTls::new(identity()?, verifier)?);
     let gateway = Gateway {
@@ -342,6 +352,18 @@ fn serve(
     let ops = ops::router(app.clone(), &gateway.metrics);
     served.spawn(serve_ops(listeners.ops, ops, stopping.clone()));
     Ok(served)
+}
+
+/// Says when the listeners' certificate of this start ends: alerts watch it.
+fn say_certificate(app: &App) {
+    let lifetime = Duration::from_secs(SERVER_CERTIFICATE_DAYS * 86_400);
+    let authority = app.keys.authority.set().listener_ends_at();
+    let ends_at = app.clock.now().plus(lifetime).min(authority);
+    // Every node behind one origin has a certificate of its own.
+    let machine = rustix::system::uname();
+    let machine = machine.nodename().to_string_lossy();
+    let name = format!("TLS certificate of {} on {machine}", app.settings.admin_url);
+    app.own_expiries.say(name, ends_at);
 }
 
 fn serve_devices(served: &mut JoinSet<()>, gateway: &Gateway, listener: Listener, arrival: Arrival) {

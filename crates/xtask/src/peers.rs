@@ -98,6 +98,24 @@ pub const PEERS: &[Peer] = &[
         find: || python::find("moto_server"),
     },
     Peer {
+        name: "prometheus",
+        packages: &["prometheus"],
+        purpose: "rules and dashboards are run by a Prometheus that scrapes a server",
+        find: || process::find("promtool").and(process::find("prometheus")),
+    },
+    Peer {
+        name: "alertmanager",
+        packages: &["prometheus-alertmanager"],
+        purpose: "alerts are handed to an Alertmanager",
+        find: || process::find("prometheus-alertmanager"),
+    },
+    Peer {
+        name: "aiosmtpd",
+        packages: &["python3-venv"],
+        purpose: "mail is taken by a server that is not ours, and the stand-ins of pagers are judged by their vendors' clients",
+        find: || python::find("aiosmtpd"),
+    },
+    Peer {
         name: "openssh-server",
         packages: &["openssh-server", "openssh-client"],
         purpose: "sshd says which of its settings count",

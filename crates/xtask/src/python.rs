@@ -11,10 +11,16 @@ use crate::{process, workspace};
 
 /// What is installed: exact versions, so that a release elsewhere breaks no test here.
 const REQUIREMENTS: &[&str] = &[
+    "aiosmtpd==1.4.6",
     "check-jsonschema==0.39.0",
     "moto[server,s3]==5.2.5",
     // Schemas of OCSF as its authors publish them, inside the package.
     "ocsf-json-schema==1.2.0",
+    // The vendors' clients, which judge the stand-ins of their services.
+    "opsgenie-sdk==2.1.5",
+    "pagerduty==7.2.0",
+    "slack_sdk==3.48.0",
+    "standardwebhooks==1.1.0",
 ];
 /// The file that says which requirements are installed.
 const STAMP: &str = "muster-requirements";

@@ -1,6 +1,7 @@
 //! One file per noun: its flags, what it asks the API, how it shows the answer.
 
 mod activation;
+pub mod alert;
 pub mod approver;
 pub mod bundle;
 mod certificate;

@@ -1,5 +1,6 @@
 //! The pages: one file per noun. Each has its routes, what it reads, and the template that shows it.
 
+mod alerts;
 mod approvals;
 mod bulk;
 mod catalogue;
@@ -41,6 +42,7 @@ pub fn router() -> Router<App> {
     Router::new()
         .merge(signin::router())
         .merge(overview::router())
+        .merge(alerts::router())
         .merge(devices::router())
         .merge(compliance::router())
         .merge(device::router())

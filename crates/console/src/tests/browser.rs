@@ -166,6 +166,9 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
             "/policies/new",
             "/rollouts",
             "/commands",
+            "/alerts?state=all",
+            "/alerts/deliveries",
+            "/alerts/destinations",
             "/log",
             "/log/0",
             "/tokens",
@@ -177,7 +180,16 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
         ]
         .map(str::to_owned),
     );
-    paths.extend(["/api/v1/docs", "/errors", "/errors/not_found"].map(str::to_owned));
+    paths.extend(
+        [
+            "/api/v1/docs",
+            "/errors",
+            "/errors/not_found",
+            "/runbooks",
+            "/runbooks/split_view",
+        ]
+        .map(str::to_owned),
+    );
     paths.extend([
         format!("/devices/{rival}"),
         format!("/groups/{group}"),

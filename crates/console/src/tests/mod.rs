@@ -1,5 +1,6 @@
 //! The admin listener over a real application: who gets in, what pages show, what forms do.
 
+mod alerts;
 mod approvals;
 mod browser;
 mod chromium;

@@ -57,6 +57,8 @@ scopes! {
     TelemetryRead = "telemetry:read", "See what devices measured, and what happened on them.";
     RolloutRead = "rollout:read", "See rollouts.";
     RolloutWrite = "rollout:write", "Pause, resume, promote, abort and roll back rollouts.";
+    AlertRead = "alert:read", "See alerts, their rules and destinations (never a secret), and what was sent.";
+    AlertWrite = "alert:write", "Acknowledge and silence alerts, change rules and destinations.";
     LogRead = "log:read", "Read the transparency log and its proofs.";
     ClientRead = "client:read", "See API clients and their scopes.";
     ClientWrite = "client:write", "Make and remove API clients, make sign-in links, ask about tokens.";

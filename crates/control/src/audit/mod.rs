@@ -356,6 +356,31 @@ pub fn place(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<u64>, 
     Ok(store::entry_by_id(tx, tenant, id)?.map(|row| row.place))
 }
 
+/// How many entries of an action were made since a time and have their place, counted up to `limit`. Entries of several nodes
+/// are not exactly in the order of their times.
+pub fn count_since(
+    tx: &mut Tx,
+    tenant: TenantId,
+    action: &str,
+    since: Timestamp,
+    limit: i64,
+) -> Result<u64, Problem> {
+    let first = EntryId::generate(since, [0; 10]);
+    let above = search::store::place_before(tx, tenant, first)?.unwrap_or(-1);
+    Ok(search::store::count_action(tx, tenant, action, above, limit)?)
+}
+
+/// The place behind the last entry that was made before a time; 0 where there is none.
+pub fn place_at(tx: &mut Tx, tenant: TenantId, at: Timestamp) -> Result<u64, Problem> {
+    let place = search::store::place_before(tx, tenant, EntryId::generate(at, [0; 10]))?;
+    Ok(place.and_then(|place| u64::try_from(place + 1).ok()).unwrap_or(0))
+}
+
+/// The sequenced entries from a place on, oldest first.
+pub fn entries_from(tx: &mut Tx, tenant: TenantId, place: u64, limit: i64) -> Result<Vec<EntryRow>, Problem> {
+    Ok(store::entries_from(tx, tenant, place, limit)?)
+}
+
 /// The newest sequenced entries of the tenant, newest first.
 pub fn newest_entries(
     tx: &mut Tx,

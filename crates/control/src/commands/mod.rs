@@ -1,6 +1,7 @@
 //! One-shot actions: queued per device, delivered at least once, executed once, ended by a receipt the device signed.
 
 mod api;
+mod metrics;
 mod operation;
 mod receipts;
 mod rules;
@@ -36,6 +37,7 @@ use crate::{
     secrets::TenantKeys,
 };
 pub use api::{BulkTarget, CommandView, Wanted, alarmed, ask_device, ask_devices, router};
+pub use metrics::CommandMetrics;
 pub use operation::{
     Asked, Evidence, Halt, Lists, OPERATION_STATEMENTS, Operation, OperationState, OperationView,
     Order as OperationOrder, Progress, TARGETS_MAX, Target, approve, approved_lately, ask as ask_operation,
@@ -506,26 +508,31 @@ fn is_harmless(command: &Command) -> bool {
 /// Marks commands as handed out, until they are to be delivered again. Those that ended, were halted, or were handed out by
 /// another node meanwhile are left out of the answer.
 pub async fn mark_delivered(app: &App, tenant: TenantId, due: Vec<Command>) -> Result<Vec<Command>, Problem> {
-    let now = app.clock.now();
+    let (now, away) = (app.clock.now(), away_after(app));
     #[cfg(debug_assertions)]
     let settings = app.settings.clone();
-    let handed = audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
-        let mut handed = Vec::with_capacity(due.len());
+    let (handed, waits) = audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+        let (mut handed, mut waits) = (Vec::with_capacity(due.len()), Vec::new());
         let is_halted = operation::halt_of(tx, tenant)?.is_some();
         for command in &due {
             if is_halted && !is_harmless(command) {
                 continue;
             }
             let retry_at = now.plus(rules::retry_after(command.attempts, unit_random()));
-            if store::delivered(tx, tenant, command.id, now, retry_at, command.attempts)? == 1 {
+            let delivered = store::delivered(tx, tenant, command.id, now, retry_at, command.attempts, away)?;
+            if let Some(waited_ms) = delivered {
                 handed.push(command.clone());
+                waits.extend(waited_ms.filter(|_| command.delivered_at.is_none()));
             }
         }
         #[cfg(debug_assertions)]
         fault::at(settings.fault.as_deref(), When::Before, delivered_step(&handed))?;
-        Ok(handed)
+        Ok((handed, waits))
     })
     .await?;
+    for waited_ms in waits {
+        app.command_metrics.waited(Duration::from_millis(waited_ms));
+    }
     #[cfg(debug_assertions)]
     fault::at(
         app.settings.fault.as_deref(),
@@ -545,6 +552,31 @@ pub async fn note_again(app: &App, tenant: TenantId, command: &Command) -> Resul
             .map(drop)
     })
     .await
+}
+
+/// How long commands waited for devices that could be reached, in milliseconds: those that were handed out since a time, and those
+/// that wait still. At most `limit` of each, the newest ones.
+pub fn queue_waits(
+    app: &App,
+    tx: &mut Tx,
+    tenant: TenantId,
+    since: Timestamp,
+    now: Timestamp,
+    limit: i64,
+) -> Result<Vec<u64>, Problem> {
+    Ok(store::queue_waits(
+        tx,
+        tenant,
+        since,
+        now,
+        away_after(app),
+        limit,
+    )?)
+}
+
+/// A device that was not heard of for this long is away: two check-ins, and the time that it takes to store that it was seen.
+fn away_after(app: &App) -> Duration {
+    Duration::from_secs(app.settings.checkin_interval_seconds * 2 + 30)
 }
 
 #[cfg(debug_assertions)]

@@ -1,7 +1,9 @@
 //! SQL of the `commands_` tables.
 
+use std::time::Duration;
+
 use muster_model::{CommandId, CommandState, DeviceId, EntryId, TenantId, Timestamp};
-use muster_storage::{Row, StorageError, Tx, statements};
+use muster_storage::{Row, StorageError, ToValue, Tx, statements};
 use uuid::Uuid;
 
 use super::Command;
@@ -29,8 +31,17 @@ statements! {
     WAITS = "SELECT COUNT(*) FROM commands_command WHERE tenant_id = $1 AND device_id = $2 AND completed_at IS NULL \
         AND operation_id = $3 AND kind = $4";
     DELIVERED = "UPDATE commands_command SET state = 'delivered', delivered_at = COALESCE(delivered_at, $3), \
-        retry_at = $4, attempts = attempts + 1 WHERE tenant_id = $1 AND command_id = $2 AND completed_at IS NULL \
-        AND attempts = $5";
+        retry_at = $4, attempts = attempts + 1, waited_ms = CASE WHEN delivered_at IS NULL AND EXISTS \
+        (SELECT 1 FROM devices_device d WHERE d.tenant_id = commands_command.tenant_id \
+        AND d.device_id = commands_command.device_id AND d.last_seen_at >= commands_command.created_at - $6) \
+        THEN ($3 - created_at) / 1000 ELSE waited_ms END \
+        WHERE tenant_id = $1 AND command_id = $2 AND completed_at IS NULL AND attempts = $5 RETURNING waited_ms";
+    WAITS_SINCE = "SELECT waited_ms FROM commands_command WHERE tenant_id = $1 AND waited_ms IS NOT NULL \
+        AND delivered_at >= $2 ORDER BY delivered_at DESC LIMIT $3";
+    STILL_WAITING = "SELECT ($2 - c.created_at) / 1000 FROM commands_command c JOIN devices_device d \
+        ON d.tenant_id = c.tenant_id AND d.device_id = c.device_id WHERE c.tenant_id = $1 AND c.completed_at IS NULL \
+        AND c.delivered_at IS NULL AND c.created_at > $3 AND c.expires_at > $2 \
+        AND d.last_seen_at >= c.created_at - $4 AND d.last_seen_at > $2 - $4 ORDER BY c.created_at DESC LIMIT $5";
     ISSUED_AGAIN = "UPDATE commands_command SET sequence = $3, envelope = $4, entry_id = $5 \
         WHERE tenant_id = $1 AND command_id = $2 AND completed_at IS NULL AND attempts = 0";
     PUT_OFF = "UPDATE commands_command SET state = 'queued', retry_at = $3 \
@@ -150,7 +161,8 @@ pub fn waits(
     )
 }
 
-/// Marks a command as handed out; answers 0 when it ended, or was handed out by another than who saw so many attempts.
+/// Marks a command as handed out; nothing when it ended, or was handed out by another than who saw so many attempts. Answers
+/// how long it had waited, in milliseconds, where its device had been heard of within `away` before it was made.
 pub fn delivered(
     tx: &mut Tx,
     tenant: TenantId,
@@ -158,8 +170,9 @@ pub fn delivered(
     at: Timestamp,
     retry_at: Timestamp,
     attempts: u32,
-) -> Result<u64, StorageError> {
-    tx.execute(
+    away: Duration,
+) -> Result<Option<Option<u64>>, StorageError> {
+    tx.query_opt(
         &DELIVERED,
         &[
             &tenant.uuid(),
@@ -167,8 +180,38 @@ pub fn delivered(
             &at.as_micros(),
             &retry_at.as_micros(),
             &attempts,
+            &micros(away),
         ],
+        |row| row.get(0),
     )
+}
+
+/// How long commands waited, in milliseconds, of those that were handed out since a time, and of those that still wait for a
+/// device that was heard of within `away`; the newest first, at most `limit` of each.
+pub fn queue_waits(
+    tx: &mut Tx,
+    tenant: TenantId,
+    since: Timestamp,
+    now: Timestamp,
+    away: Duration,
+    limit: i64,
+) -> Result<Vec<u64>, StorageError> {
+    let wait = |row: &Row<'_>| row.get::<i64>(0).map(|wait| u64::try_from(wait).unwrap_or(0));
+    let mut waits = tx.query(&WAITS_SINCE, &[&tenant.uuid(), &since.as_micros(), &limit], wait)?;
+    let (now, since) = (now.as_micros(), since.as_micros());
+    let still = &[
+        &tenant.uuid() as &dyn ToValue,
+        &now,
+        &since,
+        &micros(away),
+        &limit,
+    ];
+    waits.extend(tx.query(&STILL_WAITING, still, wait)?);
+    Ok(waits)
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Stores the new statement of a command that was never handed out.

@@ -47,7 +47,7 @@ pub use incremental::is_affected;
 pub use ladder::Violation;
 pub use remedy::remedy;
 pub use rules::evaluate;
-pub use share::{RuleShare, SharePoint, forget_expired, rule_shares, sample, share_history};
+pub use share::{Level, RuleShare, SharePoint, forget_expired, levels, rule_shares, sample, share_history};
 pub use standing::{
     Held, LOGGED_PER_HOUR_MAX, Occasion, begin, end, forget, is_report_wanted, mark_report_asked, refresh,
 };

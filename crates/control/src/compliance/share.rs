@@ -142,6 +142,44 @@ pub fn rule_shares(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<
     Ok(rules)
 }
 
+/// Violations of all rules and settings at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level {
+    /// Verdicts that are violations.
+    pub violating: i64,
+    /// Verdicts other than "unknown".
+    pub judged: i64,
+}
+
+impl Level {
+    fn of(shares: &[Share]) -> Level {
+        Level {
+            violating: shares.iter().map(|share| share.violating).sum(),
+            judged: shares.iter().map(|share| share.judged).sum(),
+        }
+    }
+
+    /// `violating` of `judged`, from 0 to 1.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "numbers of verdicts are far below 2^52"
+    )]
+    pub fn share(self) -> f64 {
+        if self.judged <= 0 {
+            return 0.0;
+        }
+        (self.violating as f64 / self.judged as f64).min(1.0)
+    }
+}
+
+/// Violations now and a day ago, where they were sampled then.
+pub fn levels(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<(Level, Option<Level>), Problem> {
+    let hour = hour_of(now);
+    let now = Level::of(&now_shares(tx, tenant, hour)?);
+    let then = store::shares_at(tx, tenant, hour - DAY_HOURS - SLACK_HOURS, hour - DAY_HOURS)?;
+    Ok((now, (!then.is_empty()).then(|| Level::of(&then))))
+}
+
 /// The sampled shares of a subject over the last hours, oldest first.
 pub fn share_history(
     tx: &mut Tx,

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     App, Clock, Control, Settings,
     access::{self, Author, problem::Problem, scope, tokens},
-    audit, compliance, configuration,
+    alerts, audit, compliance, configuration,
     devices::{self, Applicant},
     policy, rollout,
     rollout::Reporter,
@@ -86,6 +86,7 @@ impl Scene {
             .merge(rollout::router())
             .merge(configuration::router())
             .merge(compliance::router())
+            .merge(alerts::router())
             .split_for_parts();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");

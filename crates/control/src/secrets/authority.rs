@@ -91,6 +91,19 @@ impl AuthoritySet {
         self.members.iter().filter(|member| member.role == CaRole::Device)
     }
 
+    /// When the CA of the listeners' certificates ends.
+    pub fn listener_ends_at(&self) -> Timestamp {
+        self.listener.not_after
+    }
+
+    /// Every authority that signs, or whose certificates are still accepted.
+    pub fn in_use(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.members.iter().filter(|member| match member.state {
+            AuthorityState::Active | AuthorityState::Superseded => true,
+            AuthorityState::Requested | AuthorityState::Retired => false,
+        })
+    }
+
     /// The device CAs whose certificates are accepted at `now`.
     pub fn accepted(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Member>> {
         self.device_cas().filter(move |member| {

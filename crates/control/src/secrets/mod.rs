@@ -17,6 +17,7 @@ mod publish;
 mod register;
 mod roots;
 mod scep_ra;
+mod sealed;
 mod store;
 
 use std::{
@@ -58,6 +59,7 @@ pub use publish::{
 pub use register::{AuthorityState, Member, Record};
 pub use roots::{Learned, RefusedRow, RootRow, broken_roots, read_roots};
 pub use scep_ra::{KeyTransport, ScepRa};
+pub use sealed::{SealingKey, SecretText, UnsealError};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;
@@ -105,6 +107,8 @@ pub struct Keyring {
     pub scep_ra: ScepRa,
     pub access_tokens: SigningKey,
     pub enrollment_tokens: SigningKey,
+    /// Seals the secrets of other services that the operator hands over.
+    pub sealing: SealingKey,
     tenants: RwLock<HashMap<TenantId, Arc<TenantKeys>>>,
     refused_roots: RwLock<HashMap<TenantId, RefusedRow>>,
 }
@@ -158,6 +162,7 @@ impl Keyring {
                 &folder.join("enrollment-tokens.pem"),
                 SigningKey::generate_p256,
             )?,
+            sealing: SealingKey::open(&folder)?,
             folder,
             tenants: RwLock::default(),
             refused_roots: RwLock::default(),

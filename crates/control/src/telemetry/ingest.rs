@@ -77,13 +77,16 @@ struct Queues {
     batches: usize,
 }
 
+/// Bytes and batches of a device.
+type Sent = (u64, u32);
+
 /// The queue of one process.
 #[derive(Debug, Default)]
 pub struct Ingest {
     queues: Mutex<Queues>,
     ready: Notify,
     /// The hour, and what each device sent in it.
-    hour: Mutex<(i64, HashMap<DeviceId, (u64, u32)>)>,
+    hour: Mutex<(i64, HashMap<DeviceId, Sent>)>,
     /// What each tenant has in the spool, and when that was counted.
     spooled: Mutex<HashMap<TenantId, (u64, Duration)>>,
 }

@@ -292,6 +292,9 @@ fn series(metric: Metric, label: Option<&str>, begins: i64, walk: &mut f64, draw
     }
 }
 
+/// One number of a window.
+type Part = fn(&Aggregate) -> f64;
+
 /// The same windows as five series of each, as remote write would send them: lines of `/api/v1/import`.
 fn import_lines(index: u32, series: &[Series]) -> String {
     let mut text = String::new();
@@ -301,7 +304,7 @@ fn import_lines(index: u32, series: &[Series]) -> String {
             .iter()
             .map(|window| window.start_seconds * 1000)
             .collect();
-        let parts: [(&str, fn(&Aggregate) -> f64); 5] = [
+        let parts: [(&str, Part); 5] = [
             ("count", |of| of.count as f64),
             ("min", |of| of.min),
             ("max", |of| of.max),

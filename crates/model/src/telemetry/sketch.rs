@@ -197,7 +197,8 @@ fn merge_bins(into: &mut Vec<Bin>, other: &[Bin]) {
             std::cmp::Ordering::Greater => merged.extend(right.next()),
             std::cmp::Ordering::Equal => {
                 merged.push((a.0, a.1.saturating_add(b.1)));
-                (left.next(), right.next());
+                left.next();
+                right.next();
             }
         }
     }

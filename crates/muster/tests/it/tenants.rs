@@ -119,8 +119,26 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         )
         .await
         .expect(201);
+    let silence = json!({
+        "matcher": {"object": format!("{name}-*")}, "reason": "moving", "ends_at": "2099-01-01T00:00:00Z",
+        "starts_at": "2098-12-31T00:00:00Z",
+    });
+    let silence = api.post("/alert-silences", &silence).await.expect(201);
+    let hook = json!({
+        "place": {"kind": "webhook", "url": "https://192.0.2.1/hook"},
+        "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    });
+    api.put(&format!("/alert-destinations/{name}-hook"), &hook)
+        .await
+        .ok();
+    let tested = api
+        .post(&format!("/alert-destinations/{name}-hook/test"), &json!({}))
+        .await
+        .expect(202);
     let text = |value: &Value| value.as_str().expect("an id is text").to_owned();
     let ids = BTreeMap::from([
+        ("alert-deliveries", vec![text(&tested["items"][0]["id"])]),
+        ("alert-silences", vec![text(&silence["id"])]),
         ("clients", vec![text(&client["client_id"])]),
         ("commands", vec![text(&lock["command_id"])]),
         (
@@ -409,6 +427,12 @@ async fn t4_lists_counts_and_searches_show_nothing_foreign() {
             two.b.get("/log/checkpoint").await.text(),
             two.b.get("/export").await.text(),
             two.b.get("/log/root").await.text(),
+            two.b.get("/alerts?state=all").await.text(),
+            two.b.get("/alert-rules").await.text(),
+            two.b.get("/alert-destinations").await.text(),
+            two.b.get("/alert-silences").await.text(),
+            two.b.get("/alert-deliveries").await.text(),
+            two.b.get("/expiries").await.text(),
         ] {
             assert!(
                 !text.contains(&foreign_id)

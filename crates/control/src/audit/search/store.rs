@@ -24,6 +24,8 @@ statements! {
         AND seq > $2 AND seq < $3 ORDER BY seq DESC LIMIT $4";
     PLACE_BEFORE = "SELECT seq FROM audit_entry WHERE tenant_id = $1 AND entry_id < $2 AND seq IS NOT NULL \
         ORDER BY entry_id DESC LIMIT 1";
+    COUNT_ACTION = "SELECT COUNT(*) FROM (SELECT seq FROM audit_entry WHERE tenant_id = $1 AND action = $2 AND seq > $3 \
+        LIMIT $4) counted";
 }
 
 /// Which index a search walks.
@@ -70,6 +72,19 @@ pub fn walk(
 /// The place of the newest entry whose id is smaller: entry ids begin with their time.
 pub fn place_before(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<i64>, StorageError> {
     tx.query_opt(&PLACE_BEFORE, &[&tenant.uuid(), &id.uuid()], |row| row.get(0))
+}
+
+/// How many entries of an action lie above a place, counted up to a limit.
+pub fn count_action(
+    tx: &mut Tx,
+    tenant: TenantId,
+    action: &str,
+    above: i64,
+    limit: i64,
+) -> Result<u64, StorageError> {
+    tx.query_one(&COUNT_ACTION, &[&tenant.uuid(), &action, &above, &limit], |row| {
+        row.get(0)
+    })
 }
 
 fn row_of(row: &Row<'_>) -> Result<EntryRow, StorageError> {

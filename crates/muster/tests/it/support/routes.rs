@@ -43,6 +43,9 @@ impl Route {
     pub fn filled(&self) -> String {
         let id = |prefix: &str| format!("{prefix}_{}", "0".repeat(32));
         let of_kind = match self.path.split('/').nth(3).unwrap_or_default() {
+            "alerts" => id("alr"),
+            "alert-deliveries" => id("dlv"),
+            "alert-silences" => id("sil"),
             "clients" => id("cli"),
             "commands" => id("cmd"),
             "devices" => id("dev"),
@@ -62,6 +65,7 @@ impl Route {
             .path
             .replace("{id}", id)
             .replace("{sha256}", id)
+            .replace("{name}", "of-no-one")
             .replace("{version}", "2026.05")
             .replace("{policy}", "base")
             .replace("{subject}", "rule")

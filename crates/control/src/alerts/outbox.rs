@@ -1,0 +1,352 @@
+//! Sending what is in the outbox: at least once, in order for each alert, with pauses that grow, and given up in the end.
+//!
+//! A destination that is away rests and holds up no other; a message that is refused for good is given up at once and holds up
+//! nothing. The pause is drawn evenly between nothing and a bound that doubles ("full jitter", AWS Architecture Blog, 2015).
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use muster_model::{AlertId, TenantId, Timestamp};
+use muster_storage::Scope;
+use tokio::{task::JoinSet, time::sleep};
+
+use super::{
+    Delivery, DeliveryState,
+    destinations::Destination,
+    notice::{Address, Courier, Event, NotDelivered},
+    reconcile::shortened,
+    store,
+};
+use crate::{App, access::problem::Problem, audit, clock};
+
+/// Destinations that are served at a time, of all tenants.
+const DESTINATIONS_AT_A_TIME_MAX: usize = 16;
+/// Due destinations that one pass looks at.
+const DUE_MAX: i64 = 200;
+/// Messages that one turn of a destination sends.
+const PER_TURN_MAX: i64 = 50;
+/// How often a message is tried: for about seven hours.
+const ATTEMPTS_MAX: u32 = 64;
+/// The bound of the first pause, and of all.
+const PAUSE_FIRST: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(900);
+/// The shortest pause.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// The longest time that another side may ask us to wait.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// How long a destination that failed is left alone, whatever else waits for it.
+const REST_MAX: Duration = Duration::from_secs(30);
+
+type Key = (TenantId, String);
+
+/// What the sender remembers between two passes; all of it can be lost.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    running: JoinSet<(Key, Option<Timestamp>)>,
+    busy: HashSet<Key>,
+    resting: HashMap<Key, Timestamp>,
+}
+
+impl Outbox {
+    /// Begins to send what is due. Run it under the lease.
+    pub async fn pass(&mut self, app: &App) -> Result<(), Problem> {
+        self.reap();
+        if app.courier.get().is_none() {
+            return Ok(());
+        }
+        let now = app.clock.now();
+        self.resting.retain(|_, until| *until > now);
+        let due = app
+            .db
+            .read(Scope::System, move |tx| {
+                Ok::<_, Problem>(store::due_destinations(tx, now, DUE_MAX)?)
+            })
+            .await?;
+        for key in due {
+            if self.running.len() >= DESTINATIONS_AT_A_TIME_MAX {
+                break;
+            }
+            if self.busy.contains(&key) || self.resting.contains_key(&key) {
+                continue;
+            }
+            self.busy.insert(key.clone());
+            let app = app.clone();
+            self.running.spawn(async move {
+                let rest = serve(&app, &key).await.unwrap_or_else(|problem| {
+                    tracing::warn!(%problem, destination = key.1, "messages wait; trying again");
+                    Some(app.clock.now().plus(PAUSE_FIRST))
+                });
+                (key, rest)
+            });
+        }
+        Ok(())
+    }
+
+    /// Ends what is under way: an attempt that is cut off is made again.
+    pub async fn stop(&mut self) {
+        self.running.shutdown().await;
+        self.busy.clear();
+    }
+
+    fn reap(&mut self) {
+        while let Some(ended) = self.running.try_join_next() {
+            match ended {
+                Ok((key, rest)) => {
+                    self.busy.remove(&key);
+                    if let Some(until) = rest {
+                        self.resting.insert(key, until);
+                    }
+                }
+                Err(error) => tracing::error!(%error, "a sender of alerts broke"),
+            }
+        }
+        // Whoever broke is served again.
+        if self.running.is_empty() {
+            self.busy.clear();
+        }
+    }
+}
+
+/// Sends what waits for one destination, in order; answers until when it rests.
+async fn serve(app: &App, key: &Key) -> Result<Option<Timestamp>, Problem> {
+    let (tenant, name) = key.clone();
+    let scope = Scope::Tenant(tenant.uuid());
+    let now = app.clock.now();
+    let (destination, waiting) = app
+        .db
+        .read(scope, move |tx| {
+            let destination = store::destination(tx, tenant, &name)?;
+            Ok::<_, Problem>((destination, store::waiting_for(tx, tenant, &name, PER_TURN_MAX)?))
+        })
+        .await?;
+    let Some(destination) = destination.filter(|destination| destination.is_enabled) else {
+        let name = key.1.clone();
+        audit::housekeeping(app, scope, move |tx| {
+            store::end_waiting_for(
+                tx,
+                tenant,
+                &name,
+                now,
+                "the destination was removed or switched off",
+            )?;
+            Ok(())
+        })
+        .await?;
+        return Ok(None);
+    };
+    // What is told of an alert arrives in its order: a later message waits for an earlier one.
+    let mut blocked: HashSet<AlertId> = HashSet::new();
+    for delivery in waiting {
+        let now = app.clock.now();
+        if delivery.alert.is_some_and(|alert| blocked.contains(&alert)) {
+            continue;
+        }
+        if delivery.next_at > now {
+            blocked.extend(delivery.alert);
+            continue;
+        }
+        let settled = attempt(app, tenant, &destination, delivery).await?;
+        if settled.state == DeliveryState::Waiting {
+            let pause = settled.next_at.since(app.clock.now()).min(REST_MAX);
+            return Ok(Some(app.clock.now().plus(pause)));
+        }
+        sleep(Duration::from_millis(destination.place.pause_ms())).await;
+    }
+    Ok(None)
+}
+
+async fn attempt(
+    app: &App,
+    tenant: TenantId,
+    destination: &Destination,
+    mut delivery: Delivery,
+) -> Result<Delivery, Problem> {
+    let kind = destination.place.kind();
+    let came = match app.courier.get() {
+        Some(courier) => hand_over(app, courier.as_ref(), tenant, destination, &delivery).await,
+        None => Err(later("this process sends nothing")),
+    };
+    let now = app.clock.now();
+    delivery.attempts += 1;
+    match came {
+        Ok(status) => {
+            delivery.status = status;
+            (delivery.state, delivery.ended_at, delivery.error) = (DeliveryState::Delivered, Some(now), None);
+            app.alert_metrics.delivery(kind, "delivered");
+        }
+        Err(failed) => {
+            let fate = fate(
+                &delivery,
+                &failed,
+                now,
+                f64::from(u32::from_be_bytes(clock::random())) / f64::from(u32::MAX),
+            );
+            delivery.status = failed.status;
+            delivery.error = Some(shortened(&failed.why));
+            match fate {
+                Fate::Again(at) => {
+                    delivery.next_at = at;
+                    app.alert_metrics.delivery(kind, "retried");
+                }
+                Fate::GivenUp => {
+                    (delivery.state, delivery.ended_at) = (DeliveryState::Dead, Some(now));
+                    app.alert_metrics.delivery(kind, "dead");
+                    tracing::error!(%tenant, destination = destination.name, delivery = %delivery.id, why = failed.why,
+                        "a message about an alert was given up");
+                }
+            }
+        }
+    }
+    let (settled, name) = (delivery.clone(), destination.name.clone());
+    audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+        store::settle(tx, tenant, &settled)?;
+        match &settled.error {
+            None => store::destination_worked(tx, tenant, &name, now)?,
+            Some(error) => store::destination_failed(tx, tenant, &name, now, error)?,
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(delivery)
+}
+
+async fn hand_over(
+    app: &App,
+    courier: &dyn Courier,
+    tenant: TenantId,
+    destination: &Destination,
+    delivery: &Delivery,
+) -> Result<Option<u16>, NotDelivered> {
+    let secret = destination
+        .open_secret(&app.keys.sealing, tenant)
+        .map_err(|error| later(&format!("the secret of the destination does not open: {error}")))?;
+    let id = delivery.id.to_string();
+    let address = Address {
+        place: &destination.place,
+        secret: secret.as_ref(),
+        delivery: &id,
+        now: app.clock.now(),
+    };
+    courier.deliver(address, &delivery.notice).await
+}
+
+fn later(why: &str) -> NotDelivered {
+    NotDelivered {
+        why: why.to_owned(),
+        status: None,
+        may_retry: true,
+        retry_after: None,
+    }
+}
+
+/// What becomes of a message that did not arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Again(Timestamp),
+    GivenUp,
+}
+
+/// `draw` is from 0 to 1. `delivery.attempts` counts the one that failed.
+fn fate(delivery: &Delivery, failed: &NotDelivered, now: Timestamp, draw: f64) -> Fate {
+    let pause = PAUSE_FIRST
+        .saturating_mul(2_u32.saturating_pow(delivery.attempts.saturating_sub(1).min(16)))
+        .min(PAUSE_MAX)
+        .mul_f64(draw.clamp(0.0, 1.0))
+        .max(PAUSE_MIN);
+    let wait = failed
+        .retry_after
+        .map_or(pause, |asked| asked.min(RETRY_AFTER_MAX).max(pause));
+    let next = now.plus(wait);
+    // A heartbeat that comes late says nothing: the next one is on its way.
+    let is_late = match (delivery.notice.event, delivery.notice.interval_seconds) {
+        (Event::Heartbeat, Some(seconds)) => next >= delivery.created_at.plus(Duration::from_secs(seconds)),
+        _ => false,
+    };
+    if failed.may_retry && delivery.attempts < ATTEMPTS_MAX && !is_late {
+        Fate::Again(next)
+    } else {
+        Fate::GivenUp
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alerts::{notice::Notice, reconcile::message, rules::Severity};
+
+    fn delivery(attempts: u32) -> Delivery {
+        let now = Timestamp::from_unix_seconds(1_800_000_000);
+        let notice = Notice {
+            event: Event::Firing,
+            at: now,
+            tenant: TenantId::from_uuid(uuid::Uuid::nil()),
+            dedup_key: "k".to_owned(),
+            alert: None,
+            rule: "r".to_owned(),
+            severity: Severity::Info,
+            title: "t".to_owned(),
+            meaning: String::new(),
+            remedy: String::new(),
+            started_at: now,
+            objects: Vec::new(),
+            more: 0,
+            because: None,
+            console_url: String::new(),
+            runbook_url: String::new(),
+            interval_seconds: None,
+        };
+        Delivery {
+            attempts,
+            ..message("pager", None, notice, now)
+        }
+    }
+
+    fn after(attempts: u32, failed: &NotDelivered, draw: f64) -> Option<u64> {
+        let delivery = delivery(attempts);
+        match fate(&delivery, failed, delivery.created_at, draw) {
+            Fate::Again(at) => Some(at.since(delivery.created_at).as_millis() as u64),
+            Fate::GivenUp => None,
+        }
+    }
+
+    #[test]
+    fn pauses_grow_up_to_a_bound_and_end() {
+        let failed = later("away");
+        assert_eq!(after(1, &failed, 1.0), Some(2000));
+        assert_eq!(after(2, &failed, 1.0), Some(4000));
+        assert_eq!(after(2, &failed, 0.0), Some(500));
+        assert_eq!(after(15, &failed, 1.0), Some(900_000));
+        assert_eq!(after(ATTEMPTS_MAX, &failed, 1.0), None);
+    }
+
+    #[test]
+    fn whoever_asks_for_a_pause_gets_it_within_a_bound() {
+        let asks = |seconds| NotDelivered {
+            retry_after: Some(Duration::from_secs(seconds)),
+            ..later("429")
+        };
+        assert_eq!(after(1, &asks(17), 0.5), Some(17_000));
+        assert_eq!(after(1, &asks(1_000_000), 0.5), Some(3_600_000));
+    }
+
+    #[test]
+    fn l6_what_is_refused_for_good_is_given_up_at_once() {
+        let refused = NotDelivered {
+            may_retry: false,
+            status: Some(400),
+            ..later("400")
+        };
+        assert_eq!(after(1, &refused, 0.5), None);
+    }
+
+    #[test]
+    fn a_heartbeat_is_not_sent_late() {
+        let mut late = delivery(1);
+        late.notice.event = Event::Heartbeat;
+        late.notice.interval_seconds = Some(10);
+        let now = late.created_at.plus(Duration::from_secs(10));
+        assert_eq!(fate(&late, &later("away"), now, 0.5), Fate::GivenUp);
+    }
+}

@@ -1,0 +1,521 @@
+//! The one way out to addresses that tenants name: webhooks, pagers, mail servers.
+//!
+//! A name is resolved once, and the connection goes to what was looked at, so that a name that changes its mind between the check
+//! and the connection (DNS rebinding) gains nothing. Addresses of this machine, of private networks, of link-local ones (where
+//! clouds keep credentials) and of everything else that is not the public internet are refused unless the operator allows their
+//! network. Plain HTTP goes to allowed networks alone. No redirect is followed, no proxy of the environment is asked, and answers
+//! are read up to a bound.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use reqwest::{
+    Client, Response, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect,
+};
+use rustls::RootCertStore;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use tokio::net::TcpStream;
+use url::Host;
+
+/// Networks that one server allows.
+pub const NETWORKS_MAX: usize = 64;
+/// How long a connection, and a whole exchange, may take.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+const EXCHANGE_TIME: Duration = Duration::from_secs(15);
+/// What is read of an answer.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Addresses of one name that are looked at.
+const ADDRESSES_MAX: usize = 16;
+
+/// A network: its first address and how many leading bits count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+/// A text that names no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no network; write 10.0.0.0/8, 192.0.2.7 or fd00::/8")]
+pub struct UnknownNetwork(String);
+
+impl FromStr for Network {
+    type Err = UnknownNetwork;
+
+    fn from_str(text: &str) -> Result<Network, UnknownNetwork> {
+        let unknown = || UnknownNetwork(text.chars().take(64).collect());
+        let (address, bits) = match text.split_once('/') {
+            None => (text, None),
+            Some((address, bits)) => (address, Some(bits)),
+        };
+        let address: IpAddr = address.parse().map_err(|_| unknown())?;
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            None => width,
+            Some(bits) => bits
+                .parse()
+                .ok()
+                .filter(|bits| *bits <= width)
+                .ok_or_else(unknown)?,
+        };
+        let network = Network { address, bits };
+        // Bits behind the network are a slip of the pen, and would allow more than was meant.
+        if network.contains(address) && network.masked(address) == number(address) {
+            Ok(network)
+        } else {
+            Err(unknown())
+        }
+    }
+}
+
+impl Network {
+    fn masked(self, address: IpAddr) -> u128 {
+        let width: u32 = if address.is_ipv4() { 32 } else { 128 };
+        let host = width - u32::from(self.bits);
+        let mask = if host >= 128 { 0 } else { u128::MAX << host };
+        number(address) & mask
+    }
+
+    fn contains(self, address: IpAddr) -> bool {
+        self.address.is_ipv4() == address.is_ipv4() && self.masked(address) == self.masked(self.address)
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
+    }
+}
+
+/// Why nothing was sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the address is not on the public internet; the operator allows networks with --egress-allow")]
+    Address,
+    #[error("plain HTTP goes to networks that the operator allowed; use https://")]
+    Plain,
+    #[error("that is not a URL of http or https")]
+    Url,
+}
+
+/// Why an exchange failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExchangeError {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("the name does not resolve")]
+    Unresolved,
+    #[error("it does not answer: {0}")]
+    Unreachable(String),
+    #[error("its answer is longer than 64 KiB")]
+    TooLong,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub retry_after: Option<Duration>,
+    pub body: Vec<u8>,
+}
+
+/// Which addresses may be reached.
+#[derive(Debug, Clone, Default)]
+struct Fence {
+    allowed: Arc<[Network]>,
+}
+
+impl Fence {
+    fn allows(&self, address: IpAddr) -> bool {
+        let address = plain(address);
+        is_public(address) || self.is_named(address)
+    }
+
+    fn is_named(&self, address: IpAddr) -> bool {
+        self.allowed
+            .iter()
+            .any(|network| network.contains(plain(address)))
+    }
+
+    /// The addresses of a name that may be reached. One that may not spoils the name: it is no accident.
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ExchangeError> {
+        let found = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|_| ExchangeError::Unresolved)?;
+        let found: Vec<SocketAddr> = found.take(ADDRESSES_MAX).collect();
+        if found.is_empty() {
+            return Err(ExchangeError::Unresolved);
+        }
+        if found.iter().all(|address| self.allows(address.ip())) {
+            Ok(found)
+        } else {
+            Err(Refused::Address.into())
+        }
+    }
+}
+
+impl Resolve for Fence {
+    fn resolve(&self, name: Name) -> Resolving {
+        let fence = self.clone();
+        async move {
+            let found = Fence::resolve(&fence, name.as_str(), 0).await?;
+            let found: Addrs = Box::new(found.into_iter());
+            Ok::<Addrs, Box<dyn std::error::Error + Send + Sync>>(found)
+        }
+        .boxed()
+    }
+}
+
+/// An IPv4 address in the clothes of an IPv6 one, undressed.
+fn plain(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(six) = address else { return address };
+    let parts = six.segments();
+    let four = |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+    match parts {
+        // Mapped (RFC 4291), compatible (deprecated), and translated (RFC 6052, RFC 8215).
+        [0, 0, 0, 0, 0, 0xffff, high, low] => four(high, low),
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => four(high, low),
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => four(high, low),
+        // 6to4 (RFC 3056).
+        [0x2002, high, low, ..] => four(high, low),
+        _ => address,
+    }
+}
+
+/// Whether an address is of the public internet (IANA's registries of special-purpose addresses).
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(four) => is_public_v4(four),
+        IpAddr::V6(six) => is_public_v6(six),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    !(a == 0
+        || a == 10
+        || a == 127
+        || a >= 224
+        || (a == 100 && (64..128).contains(&b))
+        || (a == 169 && b == 254)
+        || (a == 172 && (16..32).contains(&b))
+        || (a == 192 && b == 168)
+        || (a == 192 && b == 0 && (c == 0 || c == 2))
+        || (a == 192 && b == 88 && c == 99)
+        || (a == 198 && (b == 18 || b == 19))
+        || (a == 198 && b == 51 && c == 100)
+        || (a == 203 && b == 0 && c == 113))
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let [a, b, ..] = address.segments();
+    // Everything global is 2000::/3; of that, protocol assignments, documentation and benchmarks are not.
+    (a & 0xe000) == 0x2000
+        && !(a == 0x2001 && b < 0x0200)
+        && !(a == 0x2001 && b == 0x0db8)
+        && !(a == 0x3fff && b < 0x1000)
+}
+
+/// The client for everything that tenants name.
+#[derive(Debug, Clone)]
+pub struct Egress {
+    fence: Fence,
+    http: Client,
+    roots: Arc<RootCertStore>,
+    /// Authorities besides those of the system, DER.
+    authorities: Vec<CertificateDer<'static>>,
+}
+
+impl Egress {
+    /// A client that may reach the public internet and these networks, and trusts these authorities (PEM) besides those that the
+    /// system knows.
+    pub fn new(allowed: &[Network], authorities_pem: Option<&[u8]>) -> Result<Egress, String> {
+        if allowed.len() > NETWORKS_MAX {
+            return Err(format!("at most {NETWORKS_MAX} networks are allowed"));
+        }
+        let authorities: Vec<CertificateDer<'static>> = match authorities_pem {
+            None => Vec::new(),
+            Some(pem) => CertificateDer::pem_slice_iter(pem)
+                .collect::<Result<_, _>>()
+                .map_err(|_| "the file holds no certificates in PEM".to_owned())?,
+        };
+        if authorities_pem.is_some() && authorities.is_empty() {
+            return Err("the file holds no certificates in PEM".to_owned());
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots.add_parsable_certificates(authorities.iter().cloned());
+        let fence = Fence {
+            allowed: allowed.into(),
+        };
+        let mut builder = Client::builder()
+            .connect_timeout(CONNECT_TIME)
+            .timeout(EXCHANGE_TIME)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .pool_max_idle_per_host(1)
+            .dns_resolver(Arc::new(fence.clone()))
+            .user_agent(concat!("Muster/", env!("CARGO_PKG_VERSION")));
+        for authority in &authorities {
+            let authority = reqwest::Certificate::from_der(authority)
+                .map_err(|_| "a certificate cannot be read".to_owned())?;
+            builder = builder.tls_certs_merge([authority]);
+        }
+        Ok(Egress {
+            fence,
+            http: builder.build().map_err(|_| "no client can be made".to_owned())?,
+            roots: Arc::new(roots),
+            authorities,
+        })
+    }
+
+    /// The authorities that are trusted.
+    pub(crate) fn roots(&self) -> &Arc<RootCertStore> {
+        &self.roots
+    }
+
+    /// Those of them that the system does not know, DER.
+    pub(crate) fn authorities(&self) -> &[CertificateDer<'static>] {
+        &self.authorities
+    }
+
+    /// Sends a request that `build` makes, and reads the answer. The URL is in no message: it may be a secret.
+    pub async fn exchange(
+        &self,
+        url: &str,
+        build: impl FnOnce(&Client, Url) -> reqwest::RequestBuilder,
+    ) -> Result<Answer, ExchangeError> {
+        let url = self.checked(url).await?;
+        let sent = build(&self.http, url).send().await;
+        let response = sent.map_err(|error| unreachable(&error))?;
+        read(response).await
+    }
+
+    /// A URL whose scheme and address may be used. A name is looked at again when it is resolved for the connection.
+    async fn checked(&self, text: &str) -> Result<Url, ExchangeError> {
+        let url = Url::parse(text).map_err(|_| Refused::Url)?;
+        let is_plain = match url.scheme() {
+            "https" => false,
+            "http" => true,
+            _ => return Err(Refused::Url.into()),
+        };
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            Some(Host::Domain(_)) => None,
+            None => return Err(Refused::Url.into()),
+        };
+        match address {
+            Some(address) if !self.fence.allows(address) => return Err(Refused::Address.into()),
+            Some(address) if is_plain && !self.fence.is_named(address) => return Err(Refused::Plain.into()),
+            Some(_) => {}
+            None if is_plain => {
+                let host = url.host_str().unwrap_or_default();
+                let found = self
+                    .fence
+                    .resolve(host, url.port_or_known_default().unwrap_or(80))
+                    .await?;
+                if !found.iter().all(|address| self.fence.is_named(address.ip())) {
+                    return Err(Refused::Plain.into());
+                }
+            }
+            None => {}
+        }
+        Ok(url)
+    }
+
+    /// Connects to a host that is no HTTP server.
+    pub async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, ExchangeError> {
+        let found = self.fence.resolve(host, port).await?;
+        let connected = tokio::time::timeout(CONNECT_TIME, TcpStream::connect(found.as_slice())).await;
+        match connected {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(ExchangeError::Unreachable(error.kind().to_string())),
+            Err(_) => Err(ExchangeError::Unreachable("it took too long".to_owned())),
+        }
+    }
+}
+
+async fn read(mut response: Response) -> Result<Answer, ExchangeError> {
+    let status = response.status().as_u16();
+    let retry_after = response
+        .headers()
+        .get(reqwest::header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .map(Duration::from_secs);
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await.map_err(|error| unreachable(&error))? {
+        if body.len() + part.len() > ANSWER_BYTES_MAX {
+            return Err(ExchangeError::TooLong);
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(Answer {
+        status,
+        retry_after,
+        body,
+    })
+}
+
+/// What went wrong, in words that name no address.
+fn unreachable(error: &reqwest::Error) -> ExchangeError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(link) = cause {
+        if let Some(exchange) = link.downcast_ref::<ExchangeError>() {
+            return exchange.clone();
+        }
+        cause = link.source();
+    }
+    let what = if error.is_timeout() {
+        "it took too long"
+    } else if error.is_connect() {
+        "no connection, or its certificate is not trusted"
+    } else {
+        "the connection broke"
+    };
+    ExchangeError::Unreachable(what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(text: &str) -> Network {
+        text.parse().expect("a network")
+    }
+
+    #[test]
+    fn j7_addresses_that_are_not_of_the_public_internet_are_refused() {
+        let fence = Fence::default();
+        for text in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "10.1.2.3",
+            "169.254.169.254",
+            "172.31.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "198.18.0.1",
+            "192.0.2.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2001:db8::1",
+            "::127.0.0.1",
+        ] {
+            assert!(!fence.allows(text.parse().expect("an address")), "{text}");
+        }
+        for text in [
+            "8.8.8.8",
+            "1.1.1.1",
+            "2606:4700::1111",
+            "::ffff:8.8.8.8",
+            "172.32.0.1",
+        ] {
+            assert!(fence.allows(text.parse().expect("an address")), "{text}");
+        }
+    }
+
+    #[test]
+    fn networks_are_allowed_by_name_and_exactly() {
+        let fence = Fence {
+            allowed: [network("10.2.0.0/16"), network("127.0.0.1"), network("fd00::/8")].into(),
+        };
+        let allows = |text: &str| fence.allows(text.parse().expect("an address"));
+        assert!(allows("10.2.3.4") && allows("127.0.0.1") && allows("fd12::1") && allows("::ffff:10.2.0.1"));
+        assert!(!allows("10.3.0.1") && !allows("127.0.0.2") && !allows("169.254.169.254"));
+        for wrong in [
+            "10.2.0.1/16",
+            "10.0.0.0/33",
+            "host",
+            "",
+            "10.0.0.0/",
+            "::/129",
+            "1.2.3.4/-1",
+        ] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+        assert!(network("0.0.0.0/0").contains("8.8.8.8".parse().expect("an address")));
+        assert!(network("::/0").contains("::1".parse().expect("an address")));
+    }
+
+    async fn refused(url: &str) -> Option<ExchangeError> {
+        let egress = Egress::new(&[network("192.168.7.0/24")], None).expect("a client");
+        egress.exchange(url, |http, url| http.get(url)).await.err()
+    }
+
+    #[tokio::test]
+    async fn j7_every_spelling_of_an_address_is_looked_at() {
+        for url in [
+            "https://127.0.0.1/",
+            "https://2130706433/",
+            "https://0x7f.1/",
+            "https://0177.0.0.1/",
+            "https://[::1]/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://169.254.169.254/latest/meta-data",
+            "https://localhost/",
+            "https://127.1/",
+        ] {
+            assert_eq!(
+                refused(url).await,
+                Some(ExchangeError::Refused(Refused::Address)),
+                "{url}"
+            );
+        }
+        assert_eq!(
+            refused("http://8.8.8.8/").await,
+            Some(ExchangeError::Refused(Refused::Plain))
+        );
+        for url in ["file:///etc/passwd", "gopher://example.com", "nonsense"] {
+            assert_eq!(
+                refused(url).await,
+                Some(ExchangeError::Refused(Refused::Url)),
+                "{url}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn j7_no_connection_is_made_to_what_is_refused() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("it can be asked");
+        let port = listener.local_addr().expect("it is bound").port();
+        for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
+            assert!(refused(&format!("https://{host}:{port}/")).await.is_some());
+        }
+        let egress = Egress::new(&[], None).expect("a client");
+        assert!(egress.connect("127.0.0.1", port).await.is_err());
+        assert!(listener.accept().is_err(), "nobody came");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_a_network_panic(text in "[0-9a-f.:/]{0,40}") {
+            let _ = text.parse::<Network>();
+        }
+
+        #[test]
+        fn an_address_is_in_its_own_network(bits in 0_u8..=128, address in proptest::prelude::any::<u128>()) {
+            let address = IpAddr::V6(address.into());
+            let network = Network { address, bits };
+            proptest::prop_assert!(network.contains(address));
+        }
+    }
+}
