@@ -17,7 +17,7 @@ CREATE TABLE alerts_destination (
     name TEXT NOT NULL,
     -- JSON, without the secret.
     place TEXT NOT NULL,
-    -- Sealed with the key of the key folder; it opens for this tenant and name alone.
+    -- Sealed with the key of the key folder. It opens for this tenant and name alone.
     secret BYTEA,
     is_default BOOLEAN NOT NULL,
     is_enabled BOOLEAN NOT NULL,
@@ -117,7 +117,7 @@ CREATE TABLE alerts_expiry (
     name TEXT NOT NULL,
     note TEXT NOT NULL,
     expires_at BIGINT NOT NULL,
-    -- `person` or `node`; a node's row goes when the node says nothing for a while.
+    -- `person` or `node`: a node's row goes when the node says nothing for a while.
     source TEXT NOT NULL,
     updated_by TEXT NOT NULL,
     updated_at BIGINT NOT NULL,
