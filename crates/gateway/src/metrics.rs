@@ -30,6 +30,13 @@ impl Metrics {
     /// Registers everything under the prefix `mdm`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("mdm");
+        // From the beginning, at zero: what has not happened yet is no absent data.
+        for result in ["done", "refused"] {
+            drop(self.enrollments.get_or_create(&ResultLabel { result }));
+        }
+        for result in ["up_to_date", "work", "refused"] {
+            drop(self.checkins.get_or_create(&ResultLabel { result }));
+        }
         registry.register(
             "checkins",
             "Check-ins by how they were answered",

@@ -204,6 +204,7 @@ async fn m6_a_halt_is_told_once_and_ends_with_its_lift() {
             [told("pagerduty", "firing")],
             "the rule names the pager alone"
         );
+        scene.pass_seconds(1);
         scene.lift().await;
         scene.evaluate().await;
         assert_eq!(
