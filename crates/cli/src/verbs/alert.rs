@@ -413,7 +413,8 @@ async fn rules(command: RuleCommand, api: &Api, printer: &Printer) -> Result<(),
     match command {
         RuleCommand::List => {
             let answer: Answer<Items> = api.send(Call::get(&["alert-rules"])).await?;
-            printer.answer(&answer.value, |_| table("rules", &columns, &answer.known.items))
+            let short = ["name", "severity", "when", "destinations"];
+            printer.answer(&answer.value, |_| table("rules", &short, &answer.known.items))
         }
         RuleCommand::Show { rule } => {
             let answer: Answer<Value> = api.send(Call::get(&["alert-rules", &rule])).await?;
@@ -636,6 +637,19 @@ fn delivery_rows(sheet: Sheet, printer: &Printer, deliveries: &[Delivery]) -> Sh
     sheet.rows("messages", &header, deliveries.iter().map(row).collect())
 }
 
+/// What a rule waits for, in a line: its expression, or the entries of the log.
+fn condition(when: &serde_json::Map<String, Value>) -> String {
+    let actions = when.get("events").and_then(|events| events["actions"].as_array());
+    match (when.get("expression"), actions) {
+        (Some(Value::String(expression)), _) => clean(expression),
+        (_, Some(actions)) => {
+            let names: Vec<String> = actions.iter().filter_map(Value::as_str).map(clean).collect();
+            format!("entries {}", names.join(", "))
+        }
+        _ => clean(&Value::Object(when.clone()).to_string()),
+    }
+}
+
 /// A table of these members of every item.
 fn table(none: &'static str, columns: &[&'static str], items: &[Value]) -> Sheet {
     let cell = |item: &Value, column: &str| match &item[column] {
@@ -648,6 +662,7 @@ fn table(none: &'static str, columns: &[&'static str], items: &[Value]) -> Sheet
                 .map(|part| part.as_str().map_or_else(|| part.to_string(), clean));
             parts.collect::<Vec<_>>().join(", ")
         }
+        Value::Object(when) if column == "when" => condition(when),
         other => clean(&other.to_string()),
     };
     let row = |item: &Value| columns.iter().map(|column| cell(item, column)).collect();
