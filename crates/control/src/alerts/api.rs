@@ -32,7 +32,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(get_alert))
         .routes(routes!(acknowledge_alert))
         .routes(routes!(resolve_alert))
-        .routes(routes!(list_rules))
+        .routes(routes!(list_alert_rules))
         .routes(routes!(get_rule, put_rule, delete_rule))
         .routes(routes!(list_signals))
         .routes(routes!(list_destinations))
@@ -173,7 +173,7 @@ async fn resolve_alert(
     get, path = "/alert-rules", tag = "alerts", security(("oauth2" = ["alert:read"])),
     responses((status = 200, body = Items<RuleView>)),
 )]
-async fn list_rules(
+async fn list_alert_rules(
     permit: Permit<AlertRead>,
     State(app): State<App>,
 ) -> Result<Json<Items<RuleView>>, Problem> {
