@@ -32,6 +32,9 @@ const MAY_SCAN: &[&str] = &[
     // The partial indexes hold only alerts that are open, and messages that wait.
     "OPEN_BY_SEVERITY",
     "ALL_WAITING",
+    "DUE_DESTINATIONS",
+    // What it counts is a bounded query by an index.
+    "COUNT_ACTION",
     // The partial index holds only bundles that wait for the artifact store.
     "WITHOUT_ARTIFACT",
 ];
