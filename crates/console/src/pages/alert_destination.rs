@@ -41,6 +41,8 @@ pub fn router() -> Router<App> {
 struct Kind {
     word: &'static str,
     title: &'static str,
+    /// What it is, where its name and the origin of its secret do not say it.
+    about: &'static str,
     /// Where its secret comes from.
     secret: &'static str,
     secret_label: &'static str,
@@ -55,6 +57,7 @@ const KINDS: [Kind; 7] = [
     Kind {
         word: "pagerduty",
         title: "PagerDuty",
+        about: "",
         secret: "In PagerDuty: Services, your service, Integrations, add \u{201c}Events API v2\u{201d}, copy the integration key.",
         secret_label: "Integration key",
         needs_secret: true,
@@ -65,6 +68,7 @@ const KINDS: [Kind; 7] = [
     Kind {
         word: "slack",
         title: "Slack",
+        about: "",
         secret: "In Slack: your app, Incoming Webhooks, add one to the channel, copy its URL.",
         secret_label: "URL of the incoming webhook",
         needs_secret: true,
@@ -75,6 +79,7 @@ const KINDS: [Kind; 7] = [
     Kind {
         word: "opsgenie",
         title: "Opsgenie",
+        about: "",
         secret: "In Opsgenie: Settings, Integrations, add \u{201c}API\u{201d}, copy the API key.",
         secret_label: "API key",
         needs_secret: true,
@@ -85,6 +90,7 @@ const KINDS: [Kind; 7] = [
     Kind {
         word: "teams",
         title: "Microsoft Teams",
+        about: "",
         secret: "In Teams: the channel, Workflows, \u{201c}Post to a channel when a webhook request is received\u{201d}, copy the URL.",
         secret_label: "URL of the workflow",
         needs_secret: true,
@@ -95,6 +101,7 @@ const KINDS: [Kind; 7] = [
     Kind {
         word: "email",
         title: "Mail",
+        about: "To one or more addresses, over STARTTLS or TLS.",
         secret: "Only where the mail server wants a user name and a password.",
         secret_label: "Password",
         needs_secret: false,
@@ -105,6 +112,7 @@ const KINDS: [Kind; 7] = [
     Kind {
         word: "webhook",
         title: "Webhook",
+        about: "To a program of your own, signed as Standard Webhooks says.",
         secret: "Whoever receives checks signatures with it, as Standard Webhooks says. Copy it to the receiver now: it is not shown again.",
         secret_label: "Signing secret",
         needs_secret: true,
@@ -115,6 +123,7 @@ const KINDS: [Kind; 7] = [
     Kind {
         word: "alertmanager",
         title: "Prometheus Alertmanager",
+        about: "Your own Alertmanager decides who is told.",
         secret: "A bearer token, only where something before Alertmanager asks for one.",
         secret_label: "Bearer token",
         needs_secret: false,
