@@ -13,6 +13,8 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("muster-channel-windows", &["muster-model"]),
     // Bytes for Apple's own management, without I/O.
     ("muster-channel-apple", &["muster-model"]),
+    // What identity providers send is read and judged without I/O.
+    ("muster-scim", &["muster-model"]),
     ("muster-storage", &[]),
     (
         "muster-control",
@@ -23,6 +25,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
             "muster-channel-apple",
             "muster-channel-windows",
             "muster-model",
+            "muster-scim",
             "muster-storage",
             "muster-trust",
         ],
@@ -130,6 +133,8 @@ pub const SLICE_PAIRS: &[(&str, &str)] = &[
     ("secrets", "access"),
     // A certificate belongs to a device and its enrollment epoch.
     ("certificates", "devices"),
+    // Of a person who left, the devices are told.
+    ("directory", "devices"),
 ];
 
 /// Tables without a tenant in their primary key, with the reason.
