@@ -32,8 +32,8 @@ pub use verbs::policy_test::{self, PolicyTest, PolicyTestArgs, TestReport};
 use output::Printer;
 use verbs::{
     alert, approver, bundle, client, command, compliance, configuration, console_link, context as contexts,
-    device, enrollment, group, halt, key, label, login, operation, policy, policy_compile, rollout, root,
-    script, system, telemetry, token,
+    device, directory, enrollment, group, halt, key, label, login, operation, policy, policy_compile,
+    rollout, root, script, system, telemetry, token,
 };
 
 /// Flags that every verb takes.
@@ -120,6 +120,12 @@ pub enum Command {
     /// Approve destructive commands with your own key
     #[command(subcommand)]
     Approver(approver::ApproverCommand),
+    /// People and groups of people, as identity providers keep them
+    #[command(subcommand)]
+    User(directory::UserCommand),
+    /// Identity providers: their tokens, what they changed, what was refused
+    #[command(subcommand)]
+    Scim(directory::ScimCommand),
     /// Alerts: what fires, who is told, silences, rules, destinations
     Alert {
         #[command(subcommand)]
@@ -234,6 +240,8 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Command(command) => command::run(command, &Api::connect(globals)?, printer).await,
         Command::Operation(command) => operation::run(command, &Api::connect(globals)?, printer).await,
         Command::Approver(command) => approver::run(command, globals, printer).await,
+        Command::User(command) => directory::run_user(command, &Api::connect(globals)?, printer).await,
+        Command::Scim(command) => directory::run_scim(command, &Api::connect(globals)?, printer).await,
         Command::Alert { command } => alert::run(command, &Api::connect(globals)?, printer).await,
         Command::Halt { arguments, command } => {
             halt::run(command, arguments, &Api::connect(globals)?, printer).await
@@ -303,6 +311,14 @@ mod tests {
             "alert rules put mine --file rule.json",
             "alert deliveries list --state dead",
             "alert test pagerduty",
+            "user list --search ada --state inactive",
+            "user show ada@example.com",
+            "user groups --all",
+            "user members ugr_1",
+            "scim status",
+            "scim log --refused --limit 20",
+            "scim token create entra --days 365",
+            "scim token revoke sct_1 --yes",
             "device list --filter platform:linux -o json",
             "device quarantine list",
             "device decide dev_1 merge",

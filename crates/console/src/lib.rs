@@ -24,7 +24,7 @@ mod testing;
 mod tests;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
-use muster_control::{App, openapi};
+use muster_control::{App, directory, openapi};
 
 /// The largest body that a call or a form may have.
 const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -40,6 +40,8 @@ pub fn router(app: App) -> Router {
         .fallback(edge::not_found)
         .method_not_allowed_fallback(edge::method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        // It has limits and refusals of its own.
+        .merge(directory::scim_router())
         .layer(middleware::from_fn(edge::guard))
         .with_state(app)
 }

@@ -32,6 +32,7 @@ pub enum Section {
     Alerts,
     Log,
     Tokens,
+    Users,
     /// Pages that stand beside the navigation.
     Other,
 }
@@ -112,6 +113,12 @@ pub const NAVIGATION: &[NavEntry] = &[
         href: "/tokens",
         label: "Enrollment",
         icon: "M7 10a3.5 3.5 0 1 0 0 .01M10.5 10H17v3M14 10v2.5",
+    },
+    NavEntry {
+        section: Section::Users,
+        href: "/users",
+        label: "Users",
+        icon: "M7.5 3.5a3 3 0 1 0 .01 0M2 16.5c0-3.5 2.5-5.5 5.5-5.5s5.5 2 5.5 5.5M13 4a2.5 2.5 0 1 1 0 5M14.5 11.5c2 .5 3.5 2.2 3.5 5",
     },
     NavEntry {
         section: Section::Log,

@@ -2,7 +2,7 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets ← devices, certificates, scripts ← commands, enrollment, groups, telemetry ← acme, outputs, policy ←
+//! `access, audit, secrets ← devices, certificates, directory, scripts ← commands, enrollment, groups, telemetry ← acme, outputs, policy ←
 //! compliance ← rollout ← alerts, fleet ← configuration, whatif`.
 
 pub mod access;
@@ -15,6 +15,7 @@ pub mod commands;
 pub mod compliance;
 pub mod configuration;
 pub mod devices;
+pub mod directory;
 pub mod enrollment;
 #[cfg(debug_assertions)]
 pub mod fault;
@@ -141,6 +142,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "alert_scopes",
         sql: include_str!("../migrations/0020_alert_scopes.sql"),
     },
+    Migration {
+        version: 21,
+        name: "directory",
+        sql: include_str!("../migrations/0021_directory.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -162,6 +168,8 @@ pub const STATEMENTS: &[&[Statement]] = &[
     devices::CHANGE_STATEMENTS,
     devices::LABEL_STATEMENTS,
     devices::TARGET_STATEMENTS,
+    directory::STATEMENTS,
+    directory::GROUP_STATEMENTS,
     enrollment::STATEMENTS,
     groups::STATEMENTS,
     outputs::STATEMENTS,
@@ -203,6 +211,7 @@ pub struct Control {
     /// Where security events are written, if anywhere. Set by the composition root.
     pub security_events: OnceLock<audit::SecurityEvents>,
     pub telemetry: telemetry::Telemetry,
+    pub directory: directory::Directory,
     /// Who brings alerts to where they go. Set by the composition root, before the loops start.
     pub courier: OnceLock<Box<dyn alerts::Courier>>,
     pub alert_metrics: alerts::AlertMetrics,
@@ -234,6 +243,8 @@ pub struct Settings {
     pub telemetry_retention_days: u32,
     /// How long batches of telemetry wait before they are merged into chunks.
     pub telemetry_merge_after: std::time::Duration,
+    /// SCIM requests that one identity provider may send in a second.
+    pub scim_requests_per_second: u32,
     /// Who is asked to cosign every checkpoint.
     pub witnesses: Vec<audit::Witness>,
     /// What goes wrong on purpose.
@@ -253,6 +264,7 @@ impl Default for Settings {
             command_ttl_seconds: 7 * 86_400,
             telemetry_retention_days: 400,
             telemetry_merge_after: std::time::Duration::from_secs(1800),
+            scim_requests_per_second: 100,
             witnesses: Vec::new(),
             #[cfg(debug_assertions)]
             fault: None,
@@ -270,6 +282,7 @@ pub struct Nudges {
     pub operations: Notify,
     pub witnesses: Notify,
     pub alerts: Notify,
+    pub owners: Notify,
 }
 
 impl Control {
@@ -302,6 +315,7 @@ impl Control {
             activations: rollout::Activations::default(),
             lists: commands::Lists::default(),
             alarms: audit::Alarms::default(),
+            directory: directory::Directory::new(settings.scim_requests_per_second),
             revocations: certificates::Revocations::default(),
             artifacts: OnceLock::new(),
             log_archive: OnceLock::new(),

@@ -7,8 +7,8 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    App, access, alerts, audit, commands, compliance, configuration, devices, enrollment, fleet, groups,
-    outputs, policy, rollout, scripts, secrets, telemetry, whatif,
+    App, access, alerts, audit, commands, compliance, configuration, devices, directory, enrollment, fleet,
+    groups, outputs, policy, rollout, scripts, secrets, telemetry, whatif,
 };
 
 /// Where the API is mounted.
@@ -48,6 +48,7 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(compliance::router())
         .merge(configuration::router())
         .merge(devices::router())
+        .merge(directory::router())
         .merge(enrollment::router())
         .merge(fleet::router())
         .merge(groups::router())

@@ -19,8 +19,8 @@ use crate::{
     access::{self, problem::Problem},
     acme, alerts,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
-    certificates, clock, commands, compliance, configuration, devices, enrollment, groups, outputs, policy,
-    rollout, secrets, telemetry,
+    certificates, clock, commands, compliance, configuration, devices, directory, enrollment, groups,
+    outputs, policy, rollout, secrets, telemetry,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -43,6 +43,8 @@ const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
 const ROLLOUTS_REST: u32 = 9;
 /// How often operations are looked at whose next commands may be due.
 const OPERATIONS_EVERY: Duration = Duration::from_millis(500);
+/// How often a node looks whether people of the directory changed of which it was not nudged.
+const OWNERS_EVERY: Duration = Duration::from_secs(1);
 const COMPLIANCE_EVERY: Duration = Duration::from_secs(1);
 /// Entries that wait for another try; more than these are not kept.
 const UNFOLLOWED_MAX: usize = 1000;
@@ -65,6 +67,8 @@ const OUTBOX_EVERY: Duration = Duration::from_secs(1);
 const SWEEPER_LEASE: &str = "control.sweeper";
 /// The lease under which one node makes the commands of operations.
 const OPERATIONS_LEASE: &str = "commands.operations";
+/// The lease under which one node looks at the devices of people who changed.
+const OWNERS_LEASE: &str = "directory.owners";
 /// The lease under which one node evaluates what nobody reports and takes the steps of ladders.
 const COMPLIANCE_LEASE: &str = "control.compliance";
 
@@ -76,6 +80,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     tasks.spawn(sweeper(app.clone(), stop.clone()));
     tasks.spawn(keep_compliance(app.clone(), stop.clone()));
     tasks.spawn(releaser(app.clone(), stop.clone()));
+    tasks.spawn(owners(app.clone(), stop.clone()));
     tasks.spawn(keep_alerts(app.clone(), stop.clone()));
     tasks.spawn(every(
         app.clone(),
@@ -443,8 +448,34 @@ async fn sweep(
         compliance::forget_expired(app).await?;
         commands::forget_ended(app).await?;
         alerts::forget_expired(app).await?;
+        directory::forget_expired(app).await?;
     }
     Ok(())
+}
+
+/// Has devices follow what the directory says of their owners: one node at a time, though several would only do it twice.
+async fn owners(app: App, stop: watch::Receiver<bool>) {
+    let mut held: Option<Held> = None;
+    while !*stop.borrow() {
+        let step = async {
+            match hold(&app, &mut held, OWNERS_LEASE).await? {
+                Some(_) => compliance::follow_owners(&app).await,
+                None => Ok(false),
+            }
+        };
+        match step.await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(problem) => {
+                tracing::warn!(%problem, "devices did not follow their owners; trying again");
+                held = None;
+            }
+        }
+        wait(&stop, &app.nudges.owners, OWNERS_EVERY).await;
+    }
+    if let Some(held) = held {
+        let _ = app.db.release_lease(held.lease).await;
+    }
 }
 
 /// Makes the commands of operations: one node at a time, though several would only take turns.

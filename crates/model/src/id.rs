@@ -93,6 +93,14 @@ ids! {
     TokenId = "jti";
     /// A violation of a rule or setting by a device.
     ViolationId = "vio";
+    /// A person of the directory.
+    UserId = "usr";
+    /// A group of people of the directory.
+    UserGroupId = "ugr";
+    /// A long-lived token of an identity provider.
+    ScimTokenId = "sct";
+    /// A request of an identity provider.
+    ScimRequestId = "scr";
     /// An alert.
     AlertId = "alr";
     /// One message about an alert to one destination.

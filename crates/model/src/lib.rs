@@ -28,13 +28,13 @@ pub use command::{CommandKind, CommandState, ReceiptOutcome};
 pub use compliance::ComplianceState;
 pub use expression::{Expression, ExpressionError};
 pub use id::{
-    AlertId, ClientId, CommandId, DeliveryId, DeviceId, EntryId, GroupId, PolicyId, RolloutId, SilenceId,
-    TenantId, TokenId, ViolationId,
+    AlertId, ClientId, CommandId, DeliveryId, DeviceId, EntryId, GroupId, PolicyId, RolloutId, ScimRequestId,
+    ScimTokenId, SilenceId, TenantId, TokenId, UserGroupId, UserId, ViolationId,
 };
 pub use merge::loosened;
 pub use platform::Platform;
 pub use report::{SettingReport, SettingState};
 pub use rollout::RolloutState;
-pub use subject::{DeviceAttributes, Labels, Subject};
+pub use subject::{DeviceAttributes, Labels, OwnerAttributes, Subject};
 pub use text::{DeviceUuid, Imei, Label, LabelKey, LabelValue, Name, SerialNumber, VersionLabel};
 pub use time::Timestamp;

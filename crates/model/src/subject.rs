@@ -27,8 +27,18 @@ pub struct Subject<'a> {
     /// What the server keeps of the device.
     pub device: Option<DeviceAttributes<'a>>,
     pub labels: Option<&'a Labels>,
+    /// What the directory says of the owner.
+    pub owner: Option<OwnerAttributes<'a>>,
     /// The groups of the owner, at most [`GROUPS_MAX`].
     pub owner_groups: Option<&'a [String]>,
+}
+
+/// What the directory says of a device's owner; what is `None` here is known to be absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OwnerAttributes<'a> {
+    /// False for who was deactivated or is gone; absent for who never was in the directory.
+    pub active: Option<bool>,
+    pub department: Option<&'a str>,
 }
 
 /// What the server keeps of a device; what is `None` here is known to be absent.
@@ -52,6 +62,7 @@ impl<'a> Subject<'a> {
             facts,
             device: None,
             labels: None,
+            owner: None,
             owner_groups: None,
         }
     }

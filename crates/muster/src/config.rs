@@ -128,6 +128,9 @@ pub struct Options {
     /// Seconds that telemetry waits before it is merged into the embedded store [default: 1800]
     #[arg(long, env = "MUSTER_TELEMETRY_MERGE_AFTER_SECONDS", value_name = "SECONDS")]
     pub telemetry_merge_after_seconds: Option<u64>,
+    /// SCIM requests that one identity provider may send in a second, five times as many at once
+    #[arg(long, value_name = "N", env = "MUSTER_SCIM_REQUESTS_PER_SECOND")]
+    pub scim_requests_per_second: Option<u32>,
     /// Keep telemetry in a Prometheus, VictoriaMetrics or Mimir: where it takes remote write, such as
     /// http://prometheus:9090/api/v1/write
     #[arg(long, env = "MUSTER_TELEMETRY_WRITE_URL", value_name = "URL")]
@@ -222,6 +225,7 @@ impl Options {
             telemetry_merge_after_seconds: self
                 .telemetry_merge_after_seconds
                 .or(stored.telemetry_merge_after_seconds),
+            scim_requests_per_second: self.scim_requests_per_second.or(stored.scim_requests_per_second),
             telemetry_write_url: self.telemetry_write_url.or(stored.telemetry_write_url),
             telemetry_query_url: self.telemetry_query_url.or(stored.telemetry_query_url),
             telemetry_token_file: self.telemetry_token_file.or(stored.telemetry_token_file),
@@ -366,12 +370,19 @@ impl Options {
             telemetry_merge_after: self
                 .telemetry_merge_after_seconds
                 .map_or(defaults.telemetry_merge_after, Duration::from_secs),
+            scim_requests_per_second: self
+                .scim_requests_per_second
+                .unwrap_or(defaults.scim_requests_per_second),
             witnesses: self.witnesses()?,
             ..defaults
         };
         ensure!(
             (1..=398).contains(&settings.device_certificate_days),
             "device certificates live from 1 to 398 days"
+        );
+        ensure!(
+            (1..=10_000).contains(&settings.scim_requests_per_second),
+            "scim_requests_per_second is 1 to 10,000"
         );
         ensure!(
             (1..=3650).contains(&settings.telemetry_retention_days),

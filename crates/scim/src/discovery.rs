@@ -28,13 +28,15 @@ pub struct Documents<'a> {
 /// A list as it is answered (RFC 7644, section 3.4.2).
 pub fn list_response(
     resources: Vec<Value>,
-    total: usize,
+    total: Option<usize>,
     start_index: Option<usize>,
     next_cursor: Option<String>,
 ) -> Value {
     let mut answer = Map::new();
     answer.insert("schemas".to_owned(), json!([LIST_URN]));
-    answer.insert("totalResults".to_owned(), total.into());
+    if let Some(total) = total {
+        answer.insert("totalResults".to_owned(), total.into());
+    }
     answer.insert("itemsPerPage".to_owned(), resources.len().into());
     if let Some(start) = start_index {
         answer.insert("startIndex".to_owned(), start.into());
@@ -79,7 +81,7 @@ pub fn resource_types(at: Documents<'_>) -> Value {
         .map(|kind| describe_type(at, kind))
         .collect();
     let total = items.len();
-    list_response(items, total, Some(1), None)
+    list_response(items, Some(total), Some(1), None)
 }
 
 /// One resource type, by its name.
@@ -115,7 +117,7 @@ fn every_schema() -> impl Iterator<Item = &'static Schema> {
 pub fn schemas(at: Documents<'_>) -> Value {
     let items: Vec<Value> = every_schema().map(|schema| describe_schema(at, schema)).collect();
     let total = items.len();
-    list_response(items, total, Some(1), None)
+    list_response(items, Some(total), Some(1), None)
 }
 
 /// One schema, by its URN.

@@ -20,6 +20,23 @@ pub enum ScimType {
 }
 
 impl ScimType {
+    const ALL: [ScimType; 9] = [
+        ScimType::InvalidFilter,
+        ScimType::TooMany,
+        ScimType::Uniqueness,
+        ScimType::Mutability,
+        ScimType::InvalidSyntax,
+        ScimType::InvalidPath,
+        ScimType::NoTarget,
+        ScimType::InvalidValue,
+        ScimType::InvalidCursor,
+    ];
+
+    /// The keyword of a text, where it is one.
+    pub fn read(text: &str) -> Option<ScimType> {
+        ScimType::ALL.into_iter().find(|known| known.as_str() == text)
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             ScimType::InvalidFilter => "invalidFilter",

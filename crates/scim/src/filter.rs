@@ -104,6 +104,71 @@ impl Filter {
     }
 }
 
+/// What a filter asks of an attribute that lists references, such as `members` or `groups`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mentions {
+    /// The ids that it compares with.
+    pub ids: Vec<String>,
+    /// Whether it asks anything else, which only the whole list could answer.
+    pub asks_more: bool,
+}
+
+impl Filter {
+    /// What the filter asks of an attribute.
+    pub fn mentions(&self, name: &str) -> Mentions {
+        let mut found = Mentions::default();
+        self.look_for(name, false, &mut found);
+        found
+    }
+
+    /// An id that the attribute must list for the filter to be true.
+    pub fn requires(&self, name: &str) -> Option<&str> {
+        match self {
+            Filter::Compare(Condition {
+                target,
+                operator: Operator::Equal,
+                literal: Literal::Text(text),
+            }) if target.attribute.name == name && target.sub.is_some_and(|sub| sub.name == "value") => {
+                Some(text)
+            }
+            Filter::Any { target, filter } if target.attribute.name == name => filter.equals("value"),
+            Filter::And(all) => all.iter().find_map(|one| one.requires(name)),
+            _ => None,
+        }
+    }
+
+    fn look_for(&self, name: &str, is_inside: bool, found: &mut Mentions) {
+        match self {
+            Filter::Compare(condition) => {
+                let target = condition.target;
+                let is_meant = is_inside || target.attribute.name == name;
+                let leaf = if is_inside {
+                    target.attribute
+                } else {
+                    target.leaf()
+                };
+                match &condition.literal {
+                    _ if !is_meant => {}
+                    Literal::Text(id) if leaf.name == "value" && condition.operator == Operator::Equal => {
+                        found.ids.push(id.clone());
+                    }
+                    _ => found.asks_more = true,
+                }
+            }
+            Filter::Present(target) => found.asks_more |= is_inside || target.attribute.name == name,
+            Filter::Any { target, filter } => {
+                if target.attribute.name == name {
+                    filter.look_for(name, true, found);
+                }
+            }
+            Filter::Not(inner) => inner.look_for(name, is_inside, found),
+            Filter::And(all) | Filter::Or(all) => {
+                all.iter().for_each(|one| one.look_for(name, is_inside, found))
+            }
+        }
+    }
+}
+
 /// Reads what stands in the brackets behind an attribute: names are those of its sub-attributes.
 pub(crate) fn parse_values(of: &'static Attribute, text: &str) -> Result<Filter, ScimError> {
     read(Names::Inside(of), text)

@@ -26,7 +26,7 @@ pub use discovery::{
 };
 pub use error::{ERROR_URN, ScimError, ScimType};
 pub use evaluate::{compare_by, matches};
-pub use filter::{Condition, Filter, Literal, Operator};
+pub use filter::{Condition, Filter, Literal, Mentions, Operator};
 pub use group::{GroupStep, Member, group_steps, members_of};
 pub use json::{BODY_BYTES_MAX, parse};
 pub use name::name_key;

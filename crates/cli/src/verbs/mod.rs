@@ -14,6 +14,7 @@ pub mod configuration;
 pub mod console_link;
 pub mod context;
 pub mod device;
+pub mod directory;
 pub mod enrollment;
 pub mod group;
 pub mod halt;

@@ -30,6 +30,7 @@ mod signin;
 mod token_forms;
 mod token_table;
 mod tokens;
+mod users;
 mod what_if;
 
 use axum::Router;
@@ -67,6 +68,7 @@ pub fn router() -> Router<App> {
         .merge(halt::router())
         .merge(log::router())
         .merge(tokens::router())
+        .merge(users::router())
         .merge(token_forms::router())
         .merge(token_table::router())
         .merge(quarantine::router())

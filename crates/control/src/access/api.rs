@@ -31,6 +31,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list_clients, create_client))
         .routes(routes!(delete_client))
         .routes(routes!(create_console_link))
+        .merge(super::scim_tokens::router())
 }
 
 /// Routes of the authorization server, beside `/api/v1`.

@@ -1,10 +1,12 @@
 //! Who may do what: clients, tokens, sessions, and the permit without which no slice acts.
 
 mod api;
+mod barred;
 pub mod idempotency;
 mod passkeys;
 pub mod problem;
 pub mod request;
+mod scim_tokens;
 pub mod scope;
 mod session;
 mod store;
@@ -26,10 +28,12 @@ use subtle::ConstantTimeEq;
 
 use crate::{App, audit, clock, secrets::Keyring};
 pub use api::{oauth_router, router};
+pub use barred::{BARRED_MAX, Ended, bar, is_barred, unbar};
 pub use passkeys::{
     PASSKEYS_MAX, PASSKEYS_PER_ACCOUNT_MAX, Passkey, add_passkey, passkeys_of, remove_passkey,
 };
 use problem::{FORBIDDEN, INVALID_CLIENT, Problem, UNAUTHENTICATED};
+pub use scim_tokens::{SCIM_TOKENS_MAX, ScimToken, ScimTokenView, scim_token_expiries, scim_tokens};
 use scope::Scopes;
 pub use session::{PagePermit, SESSION_COOKIE, create_signin_link, end_session, sign_in};
 
@@ -194,6 +198,9 @@ pub struct Caller {
 /// Authenticates the bearer token of a request. Tokens come in the `Authorization` header and nowhere else.
 pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
     let token = bearer(headers)?;
+    if scim_tokens::is_one(token) {
+        return scim_tokens::authenticate(app, token).await;
+    }
     let claims = tokens::verify_access(&app.keys, token, app.clock.now())?;
     let client = app
         .db
@@ -243,6 +250,18 @@ pub async fn authenticate_client(app: &App, client_id: &str, secret: &str) -> Re
 /// The tenants of the installation with their names, oldest first.
 pub fn tenants(tx: &mut Tx) -> Result<Vec<(TenantId, String)>, Problem> {
     Ok(store::tenants(tx)?)
+}
+
+/// Whether a service account exists and was not removed.
+pub fn is_live_client(tx: &mut Tx, tenant: TenantId, id: ClientId) -> Result<bool, Problem> {
+    let client = store::client(tx, id)?;
+    Ok(client.is_some_and(|client| client.tenant == tenant && client.disabled_at.is_none()))
+}
+
+/// The name of a service account; its id where it is not known any more.
+pub fn client_name(tx: &mut Tx, tenant: TenantId, id: ClientId) -> Result<String, Problem> {
+    let client = store::client(tx, id)?.filter(|client| client.tenant == tenant);
+    Ok(client.map_or_else(|| id.to_string(), |client| client.name))
 }
 
 /// A client made now, with the only copy of its secret.
@@ -349,7 +368,7 @@ pub async fn forget_expired(app: &App) -> Result<u64, Problem> {
     let now = app.clock.now();
     let keys_before = now.minus(std::time::Duration::from_secs(IDEMPOTENCY_KEY_HOURS * 3600));
     audit::housekeeping(app, TenantScope::System, move |tx| {
-        Ok(store::forget(tx, now, keys_before)?)
+        Ok(store::forget(tx, now, keys_before)? + scim_tokens::forget(tx, now)?)
     })
     .await
 }

@@ -55,6 +55,8 @@ scopes! {
     PolicyWrite = "policy:write", "Make policies and versions.";
     PolicyActivate = "policy:activate", "Start the rollout of a version.";
     TelemetryRead = "telemetry:read", "See what devices measured, and what happened on them.";
+    DirectoryRead = "directory:read", "See the people and groups of people that identity providers sent, and what was refused.";
+    ScimWrite = "scim:write", "Keep people and groups of people by SCIM.";
     RolloutRead = "rollout:read", "See rollouts.";
     RolloutWrite = "rollout:write", "Pause, resume, promote, abort and roll back rollouts.";
     AlertRead = "alert:read", "See alerts, their rules and destinations (never a secret), and what was sent.";

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 use muster_model::{TenantId, Timestamp};
-use muster_storage::Scope;
+use muster_storage::{Scope, Tx};
 use muster_trust::{
     entry::{Actor, ActorKind},
     key::sha256,
@@ -15,8 +15,8 @@ use muster_trust::{
 use subtle::ConstantTimeEq;
 
 use super::{
-    Author, Permit,
-    problem::{CSRF, INVALID, Problem, UNAUTHENTICATED},
+    Author, Permit, is_barred,
+    problem::{CSRF, FORBIDDEN, INVALID, Problem, UNAUTHENTICATED},
     store,
 };
 use crate::{App, audit, clock};
@@ -77,7 +77,11 @@ impl FromRequestParts<App> for PagePermit {
         let row = app
             .db
             .read(Scope::System, move |tx| {
-                store::session(tx, hash.as_bytes()).map_err(Problem::from)
+                let row = store::session(tx, hash.as_bytes())?;
+                // A bar ends sessions; one that began in the same moment is found here.
+                let Some(row) = row else { return Ok(None) };
+                let is_barred = is_barred(tx, row.tenant, &row.actor)?;
+                Ok::<_, Problem>((!is_barred).then_some(row))
             })
             .await?
             .ok_or_else(signed_out)?;
@@ -122,6 +126,7 @@ pub async fn create_signin_link(
         .plus(Duration::from_secs(SIGNIN_LINK_MINUTES * 60));
     audit::commit(app, author, move |tx| {
         let (made_by, at) = (tx.account(), tx.at());
+        refuse_barred(tx, tenant, &person)?;
         if store::note_person(tx, tenant, &person, at)? > PEOPLE_MAX {
             return Err(INVALID.detail("More than 10,000 people were signed in to this tenant by links."));
         }
@@ -160,6 +165,7 @@ pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
     };
     audit::commit(app, &author, move |tx| {
         let at = tx.at();
+        refuse_barred(tx, tenant, &person)?;
         let until = at.plus(Duration::from_secs(SESSION_HOURS_MAX * 3600));
         store::insert_session(tx, tenant, hash.as_bytes(), (&person, &made_by), at, until)?;
         tx.record("session.started", ("user", person.clone()), serde_json::json!({}))?;
@@ -167,6 +173,14 @@ pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
     })
     .await?;
     Ok(secret)
+}
+
+/// Refuses to sign in whom the directory says is gone.
+fn refuse_barred(tx: &mut Tx, tenant: TenantId, person: &str) -> Result<(), Problem> {
+    if is_barred(tx, tenant, person)? {
+        return Err(FORBIDDEN.detail("The directory says that this person is not active."));
+    }
+    Ok(())
 }
 
 /// Ends the session of a request on the server's side.

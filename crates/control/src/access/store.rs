@@ -1,13 +1,13 @@
 //! SQL of the `access_` tables.
 
-use muster_model::{ClientId, TenantId, Timestamp};
+use muster_model::{ClientId, ScimTokenId, TenantId, Timestamp};
 use muster_storage::{Row, StorageError, Tx, statements};
 use muster_trust::{
     key::{KeyId, PublicKey},
     root::RelyingParty,
 };
 
-use super::{Client, passkeys::Passkey};
+use super::{Client, ScimToken, passkeys::Passkey};
 
 statements! {
     INSERT_TENANT = "INSERT INTO access_tenant (tenant_id, name, created_at) VALUES ($1, $2, $3)";
@@ -49,6 +49,27 @@ statements! {
     STORE_ANSWER = "UPDATE access_idempotency SET status = $5, response = $6 \
         WHERE tenant_id = $1 AND actor = $2 AND route = $3 AND key = $4";
     FORGET_KEYS = "DELETE FROM access_idempotency WHERE created_at < $1";
+    BAR = "INSERT INTO access_barred (tenant_id, person_sha256, since) VALUES ($1, $2, $3) \
+        ON CONFLICT (tenant_id, person_sha256) DO NOTHING";
+    UNBAR = "DELETE FROM access_barred WHERE tenant_id = $1 AND person_sha256 = $2";
+    IS_BARRED = "SELECT COUNT(*) FROM access_barred WHERE tenant_id = $1 AND person_sha256 = $2";
+    TRIM_BARRED = "DELETE FROM access_barred WHERE tenant_id = $1 AND since < (SELECT since FROM access_barred \
+        WHERE tenant_id = $1 ORDER BY since DESC LIMIT 1 OFFSET $2)";
+    SESSIONS_OF_TENANT = "SELECT session_sha256, actor FROM access_session WHERE tenant_id = $1";
+    OPEN_LINKS = "SELECT token_sha256, actor FROM access_signin WHERE tenant_id = $1 AND used_at IS NULL";
+    DELETE_LINK = "DELETE FROM access_signin WHERE tenant_id = $1 AND token_sha256 = $2";
+    INSERT_SCIM_TOKEN = "INSERT INTO access_scim_token (tenant_id, token_id, client_id, secret_sha256, created_by, \
+        created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    SCIM_TOKEN_BY_SECRET = "SELECT t.token_id, t.client_id, c.name, t.created_by, t.created_at, t.expires_at, t.used_at, \
+        t.revoked_at, t.tenant_id, c.scopes FROM access_scim_token t JOIN access_client c ON c.tenant_id = t.tenant_id \
+        AND c.client_id = t.client_id WHERE t.secret_sha256 = $1 AND c.disabled_at IS NULL";
+    SCIM_TOKENS = "SELECT t.token_id, t.client_id, c.name, t.created_by, t.created_at, t.expires_at, t.used_at, \
+        t.revoked_at FROM access_scim_token t JOIN access_client c ON c.tenant_id = t.tenant_id \
+        AND c.client_id = t.client_id WHERE t.tenant_id = $1 ORDER BY t.token_id DESC";
+    SCIM_TOKEN_USED = "UPDATE access_scim_token SET used_at = $3 WHERE tenant_id = $1 AND token_id = $2";
+    REVOKE_SCIM_TOKEN = "UPDATE access_scim_token SET revoked_at = $3 WHERE tenant_id = $1 AND token_id = $2 \
+        AND revoked_at IS NULL";
+    FORGET_SCIM_TOKENS = "DELETE FROM access_scim_token WHERE COALESCE(revoked_at, expires_at) < $1";
     INSERT_PASSKEY = "INSERT INTO access_passkey (tenant_id, key_id, credential_id, public_key, actor, name, \
         relying_party, origin, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
         ON CONFLICT (tenant_id, key_id) DO NOTHING";
@@ -214,6 +235,120 @@ pub fn session(tx: &mut Tx, sha256: &[u8]) -> Result<Option<SessionRow>, Storage
             seen_at: Timestamp::from_micros(row.get(3)?),
             expires_at: Timestamp::from_micros(row.get(4)?),
         })
+    })
+}
+
+/// Bars a person; one that is barred stays as it is.
+pub fn bar(tx: &mut Tx, tenant: TenantId, person: &[u8], now: Timestamp) -> Result<(), StorageError> {
+    tx.execute(&BAR, &[&tenant.uuid(), &person, &now.as_micros()])
+        .map(drop)
+}
+
+pub fn unbar(tx: &mut Tx, tenant: TenantId, person: &[u8]) -> Result<(), StorageError> {
+    tx.execute(&UNBAR, &[&tenant.uuid(), &person]).map(drop)
+}
+
+pub fn is_barred(tx: &mut Tx, tenant: TenantId, person: &[u8]) -> Result<bool, StorageError> {
+    let count: i64 = tx.query_one(&IS_BARRED, &[&tenant.uuid(), &person], |row| row.get(0))?;
+    Ok(count > 0)
+}
+
+/// Removes bars that are older than the newest `kept`.
+pub fn trim_barred(tx: &mut Tx, tenant: TenantId, kept: i64) -> Result<u64, StorageError> {
+    tx.execute(&TRIM_BARRED, &[&tenant.uuid(), &(kept - 1)])
+}
+
+/// Digests of sessions with whom they are of.
+pub fn sessions_of_tenant(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(Vec<u8>, String)>, StorageError> {
+    tx.query(&SESSIONS_OF_TENANT, &[&tenant.uuid()], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
+}
+
+/// Digests of sign-in links that were not used, with whom they are for.
+pub fn open_links(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(Vec<u8>, String)>, StorageError> {
+    tx.query(&OPEN_LINKS, &[&tenant.uuid()], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
+}
+
+pub fn delete_link(tx: &mut Tx, tenant: TenantId, sha256: &[u8]) -> Result<u64, StorageError> {
+    tx.execute(&DELETE_LINK, &[&tenant.uuid(), &sha256])
+}
+
+pub fn insert_scim_token(
+    tx: &mut Tx,
+    tenant: TenantId,
+    token: &ScimToken,
+    secret_sha256: &[u8],
+) -> Result<(), StorageError> {
+    tx.execute(
+        &INSERT_SCIM_TOKEN,
+        &[
+            &tenant.uuid(),
+            &token.id.uuid(),
+            &token.client.uuid(),
+            &secret_sha256,
+            &token.created_by.as_str(),
+            &token.created_at.as_micros(),
+            &token.expires_at.as_micros(),
+        ],
+    )
+    .map(drop)
+}
+
+/// Across tenants: a token is looked up before it is known whose it is. With the tenant, and what its connector may do.
+pub fn scim_token_by_secret(
+    tx: &mut Tx,
+    secret_sha256: &[u8],
+) -> Result<Option<(TenantId, ScimToken, String)>, StorageError> {
+    tx.query_opt(&SCIM_TOKEN_BY_SECRET, &[&secret_sha256], |row| {
+        Ok((TenantId::from_uuid(row.get(8)?), scim_token_of(row)?, row.get(9)?))
+    })
+}
+
+/// Newest first.
+pub fn scim_tokens(tx: &mut Tx, tenant: TenantId) -> Result<Vec<ScimToken>, StorageError> {
+    tx.query(&SCIM_TOKENS, &[&tenant.uuid()], scim_token_of)
+}
+
+pub fn scim_token_used(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: ScimTokenId,
+    now: Timestamp,
+) -> Result<(), StorageError> {
+    tx.execute(&SCIM_TOKEN_USED, &[&tenant.uuid(), &id.uuid(), &now.as_micros()])
+        .map(drop)
+}
+
+/// Answers 0 when there is none, or it is revoked already.
+pub fn revoke_scim_token(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: ScimTokenId,
+    now: Timestamp,
+) -> Result<u64, StorageError> {
+    tx.execute(
+        &REVOKE_SCIM_TOKEN,
+        &[&tenant.uuid(), &id.uuid(), &now.as_micros()],
+    )
+}
+
+pub fn forget_scim_tokens(tx: &mut Tx, before: Timestamp) -> Result<u64, StorageError> {
+    tx.execute(&FORGET_SCIM_TOKENS, &[&before.as_micros()])
+}
+
+fn scim_token_of(row: &Row<'_>) -> Result<ScimToken, StorageError> {
+    Ok(ScimToken {
+        id: ScimTokenId::from_uuid(row.get(0)?),
+        client: ClientId::from_uuid(row.get(1)?),
+        connector: row.get(2)?,
+        created_by: row.get(3)?,
+        created_at: Timestamp::from_micros(row.get(4)?),
+        expires_at: Timestamp::from_micros(row.get(5)?),
+        used_at: row.get::<Option<i64>>(6)?.map(Timestamp::from_micros),
+        revoked_at: row.get::<Option<i64>>(7)?.map(Timestamp::from_micros),
     })
 }
 

@@ -11,7 +11,12 @@ use super::{
     signal::{ObjectReadings, Readings, Signal},
     store,
 };
-use crate::{App, access::problem::Problem, audit, commands, compliance, devices, devices::DeviceState};
+use crate::{
+    App,
+    access::{self, problem::Problem},
+    audit, commands, compliance, devices,
+    devices::DeviceState,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -166,6 +171,9 @@ pub fn expiries(app: &App, tx: &mut Tx, tenant: TenantId) -> Result<Vec<Expiry>,
     }));
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     all.push(ours("root document".to_owned(), keys.root.expires_at));
+    for (connector, expires_at) in access::scim_token_expiries(tx, tenant, app.clock.now())? {
+        all.push(ours(format!("SCIM token of {connector}"), expires_at));
+    }
     all.sort_by(|one, other| (one.expires_at, &one.name).cmp(&(other.expires_at, &other.name)));
     Ok(all)
 }

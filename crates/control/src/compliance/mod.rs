@@ -10,6 +10,7 @@
 mod api;
 mod incremental;
 mod ladder;
+mod owners;
 mod remedy;
 mod rules;
 mod share;
@@ -40,11 +41,13 @@ use muster_storage::{Statement, Tx};
 use crate::{
     access::problem::Problem,
     devices::{self, Device},
+    directory,
     groups::Known,
 };
 pub use api::router;
 pub use incremental::is_affected;
 pub use ladder::Violation;
+pub use owners::follow_owners;
 pub use remedy::remedy;
 pub use rules::evaluate;
 pub use share::{Level, RuleShare, SharePoint, forget_expired, levels, rule_shares, sample, share_history};
@@ -99,7 +102,8 @@ pub fn evaluate_device(
 ) -> Result<Standing, Problem> {
     let facts: Option<Facts> = devices::facts(tx, tenant, device.id)?.map(|(facts, _)| facts);
     let labels = devices::labels(tx, tenant, device.id)?;
-    let known = Known::of(device, facts.as_ref(), Some(&labels));
+    let owner = directory::owner_of(tx, tenant, device)?;
+    let known = Known::of(device, facts.as_ref(), Some(&labels), owner);
     Ok(rules::evaluate(policies, &known.subject(), reported, now))
 }
 

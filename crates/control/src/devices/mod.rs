@@ -181,6 +181,17 @@ pub fn active_count(tx: &mut Tx, tenant: TenantId) -> Result<u64, Problem> {
     Ok(u64::try_from(store::count(tx, tenant, &active)?).unwrap_or_default())
 }
 
+/// The devices of the owner with this [`muster_scim::name_key`], at most `limit`; retired ones too.
+pub fn of_owner(
+    tx: &mut Tx,
+    tenant: TenantId,
+    owner_key: &str,
+    limit: usize,
+) -> Result<Vec<Device>, Problem> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    Ok(store::of_owner(tx, tenant, owner_key, limit)?)
+}
+
 /// How many devices a filter matches.
 pub fn count(tx: &mut Tx, tenant: TenantId, filter: &DeviceFilter) -> Result<i64, Problem> {
     Ok(store::count(tx, tenant, filter)?)

@@ -19,9 +19,9 @@ macro_rules! device_columns {
 }
 
 statements! {
-    INSERT = concat!("INSERT INTO devices_device (tenant_id, spki_sha256, ", device_columns!(), ") VALUES \
+    INSERT = concat!("INSERT INTO devices_device (tenant_id, spki_sha256, ", device_columns!(), ", owner_key) VALUES \
         ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
-        $24)");
+        $24, $25)");
     BY_ID = concat!("SELECT ", device_columns!(), " FROM devices_device WHERE tenant_id = $1 AND device_id = $2");
     BY_UUID = concat!("SELECT ", device_columns!(), " FROM devices_device WHERE tenant_id = $1 AND device_uuid = $2 \
         ORDER BY enrolled_at DESC, device_id LIMIT 16");
@@ -62,7 +62,8 @@ statements! {
         GROUP BY platform, state, compliance_state";
     NEXT_EPOCH = "UPDATE devices_device SET epoch = epoch + 1, state = $3, quarantine_reason = $4, owner = $5, \
         enrolled_at = $6, last_seen_at = $6, spki = $7, spki_sha256 = $8, attestation_level = $9, attestation = $10, \
-        ownership = $11, protocol = $12, serial = COALESCE(serial, $13), merged_into = NULL \
+        ownership = $11, protocol = $12, serial = COALESCE(serial, $13), merged_into = NULL, \
+        owner_key = $14 \
         WHERE tenant_id = $1 AND device_id = $2 RETURNING epoch";
     AWAITS_DECISION = "UPDATE devices_device SET state = state WHERE tenant_id = $1 AND device_id = $2 \
         AND state = 'quarantined'";
@@ -77,7 +78,10 @@ statements! {
         WHERE c.tenant_id = $1 AND c.kind = 'tpm_ek' AND c.value = $2 AND d.state = 'quarantined' \
         ORDER BY d.enrolled_at DESC, c.device_id LIMIT 1";
     MERGED_INTO = "UPDATE devices_device SET merged_into = $3 WHERE tenant_id = $1 AND device_id = $2";
-    INHERIT = "UPDATE devices_device SET owner = COALESCE(owner, $3), name = $4 WHERE tenant_id = $1 AND device_id = $2";
+    INHERIT = "UPDATE devices_device SET owner = COALESCE(owner, $3), owner_key = COALESCE(owner_key, $5), name = $4 \
+        WHERE tenant_id = $1 AND device_id = $2";
+    OF_OWNER = concat!("SELECT ", device_columns!(), " FROM devices_device WHERE tenant_id = $1 AND owner_key = $2 \
+        ORDER BY device_id LIMIT $3");
     OWNED = "SELECT COUNT(*) FROM devices_device WHERE tenant_id = $1 AND owner = $2 AND state <> 'retired'";
     OF_MODEL = "SELECT COUNT(*) FROM devices_device WHERE tenant_id = $1 AND model = $2 AND state <> 'retired'";
     LIVE = "SELECT COUNT(*) FROM devices_device WHERE tenant_id = $1 AND state <> 'retired'";
@@ -151,9 +155,25 @@ pub fn insert(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<(), Stor
             &device.protocol.as_str(),
             &device.attestation.as_str(),
             &device.merged_into.map(|id| id.uuid()),
+            &owner_key(device.owner.as_deref()),
         ],
     )?;
     changes::mark(tx, tenant, device.id, Changes::ALL)
+}
+
+/// By what an owner and a person of the directory are the same.
+fn owner_key(owner: Option<&str>) -> Option<String> {
+    owner.map(muster_scim::name_key)
+}
+
+/// The devices of an owner, retired ones too.
+pub fn of_owner(
+    tx: &mut Tx,
+    tenant: TenantId,
+    owner_key: &str,
+    limit: i64,
+) -> Result<Vec<Device>, StorageError> {
+    tx.query(&OF_OWNER, &[&tenant.uuid(), &owner_key, &limit], device_of)
 }
 
 pub fn by_id(tx: &mut Tx, tenant: TenantId, id: DeviceId) -> Result<Option<Device>, StorageError> {
@@ -300,6 +320,7 @@ pub fn next_epoch(
             &applicant.ownership.as_str(),
             &applicant.protocol.as_str(),
             &applicant.serial,
+            &owner_key(applicant.owner.as_deref()),
         ],
         |row| row.get(0),
     )
@@ -353,8 +374,11 @@ pub fn inherit(
     name: &str,
 ) -> Result<(), StorageError> {
     changes::mark(tx, tenant, id, Changes::ATTRIBUTES)?;
-    tx.execute(&INHERIT, &[&tenant.uuid(), &id.uuid(), &owner, &name])
-        .map(drop)
+    tx.execute(
+        &INHERIT,
+        &[&tenant.uuid(), &id.uuid(), &owner, &name, &owner_key(owner)],
+    )
+    .map(drop)
 }
 
 /// Devices of an owner that are not retired.

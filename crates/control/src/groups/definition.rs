@@ -1,7 +1,7 @@
 //! A group's expressions, read once, and what they say of a device.
 
 use muster_model::{
-    DeviceAttributes, Expression, GroupId, Labels, Subject, Timestamp,
+    DeviceAttributes, Expression, GroupId, Labels, OwnerAttributes, Subject, Timestamp,
     expression::{ExpressionError, TEXT_BYTES_MAX, Variable},
     facts::Facts,
     rules::Answer,
@@ -9,7 +9,10 @@ use muster_model::{
 };
 
 use super::Group;
-use crate::devices::{Device, OWNER_GROUPS, changes::Changes};
+use crate::{
+    devices::{Device, OWNER_GROUPS, changes::Changes},
+    directory::Owner,
+};
 
 /// Bytes of an expression, as it is sent and as it is stored.
 pub const EXPRESSION_BYTES_MAX: usize = TEXT_BYTES_MAX;
@@ -131,7 +134,9 @@ fn changes_of(variable: Variable) -> Changes {
         | Variable::DeviceOwnership
         | Variable::DeviceAttestation
         | Variable::DeviceEnrolledAt => Changes::ATTRIBUTES,
-        Variable::Labels | Variable::OwnerGroups => Changes::LABELS,
+        Variable::Labels | Variable::OwnerGroups | Variable::OwnerActive | Variable::OwnerDepartment => {
+            Changes::LABELS
+        }
         Variable::OsId
         | Variable::OsName
         | Variable::OsVersion
@@ -158,17 +163,29 @@ pub struct Known<'a> {
     device: &'a Device,
     facts: Option<&'a Facts>,
     labels: &'a Labels,
+    owner: Owner,
     owner_groups: Vec<String>,
 }
 
 impl<'a> Known<'a> {
-    pub fn of(device: &'a Device, facts: Option<&'a Facts>, labels: Option<&'a Labels>) -> Known<'a> {
+    /// The groups of an owner whom the directory knows are those of the directory; otherwise a label names them.
+    pub fn of(
+        device: &'a Device,
+        facts: Option<&'a Facts>,
+        labels: Option<&'a Labels>,
+        mut owner: Owner,
+    ) -> Known<'a> {
         let labels = labels.unwrap_or(Labels::EMPTY);
+        let owner_groups = match owner.is_known() {
+            true => std::mem::take(&mut owner.groups),
+            false => owner_groups(labels),
+        };
         Known {
             device,
             facts,
             labels,
-            owner_groups: owner_groups(labels),
+            owner,
+            owner_groups,
         }
     }
 
@@ -188,6 +205,10 @@ impl<'a> Known<'a> {
                 enrolled_at: device.enrolled_at,
             }),
             labels: Some(self.labels),
+            owner: Some(OwnerAttributes {
+                active: self.owner.active,
+                department: self.owner.department.as_deref(),
+            }),
             owner_groups: Some(&self.owner_groups),
         }
     }

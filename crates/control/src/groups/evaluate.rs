@@ -24,6 +24,7 @@ use crate::{
         self, Device,
         changes::{self, Changes},
     },
+    directory::{self, Owner},
 };
 
 /// Devices that one transaction evaluates.
@@ -103,7 +104,8 @@ fn one(
         true => devices::readable_facts(tx, tenant, id)?,
         false => None,
     };
-    let wanted = judge(&touched, &device, facts.as_ref(), labels, now);
+    let owner = owner_for(tx, tenant, &touched, &device)?;
+    let wanted = judge(&touched, &device, facts.as_ref(), labels, owner, now);
     change(tx, tenant, id, &held, wanted.into_iter())
 }
 
@@ -130,7 +132,15 @@ pub(super) fn page(
             continue;
         };
         let held: BTreeSet<GroupId> = store::groups_of(tx, tenant, *id)?.into_iter().collect();
-        let wanted = judge(groups, &device, facts.remove(id).as_ref(), labels.get(id), now);
+        let owner = owner_for(tx, tenant, groups, &device)?;
+        let wanted = judge(
+            groups,
+            &device,
+            facts.remove(id).as_ref(),
+            labels.get(id),
+            owner,
+            now,
+        );
         moves.and(change(tx, tenant, *id, &held, wanted.into_iter())?);
     }
     if !moves.is_empty() {
@@ -140,15 +150,29 @@ pub(super) fn page(
     Ok(moves)
 }
 
+/// What the directory says of the owner, where a group may ask.
+fn owner_for(
+    tx: &mut Tx,
+    tenant: TenantId,
+    groups: &[Arc<Definition>],
+    device: &Device,
+) -> Result<Owner, Problem> {
+    match groups.iter().any(|group| group.reads.touches(Changes::LABELS)) {
+        true => directory::owner_of(tx, tenant, device),
+        false => Ok(Owner::default()),
+    }
+}
+
 /// Of which groups an active device is a member.
 fn judge(
     groups: &[Arc<Definition>],
     device: &Device,
     facts: Option<&Facts>,
     labels: Option<&Labels>,
+    owner: Owner,
     now: Timestamp,
 ) -> Vec<(GroupId, bool)> {
-    let known = Known::of(device, facts, labels);
+    let known = Known::of(device, facts, labels, owner);
     let judged = groups
         .iter()
         .map(|group| (group.id, group.judge(&known.subject(), now) == Judgement::Member));

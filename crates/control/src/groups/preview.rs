@@ -16,6 +16,7 @@ use crate::{
     access::problem::Problem,
     clock,
     devices::{self, DeviceFilter, changes::Changes},
+    directory,
 };
 
 /// Devices that one preview looks at.
@@ -99,7 +100,11 @@ pub fn preview(
         };
         looked_at += page.len();
         for device in &page {
-            let known = Known::of(device, facts.get(&device.id), labels.get(&device.id));
+            let owner = match reads.touches(Changes::LABELS) {
+                true => directory::owner_of(tx, tenant, device)?,
+                false => directory::Owner::default(),
+            };
+            let known = Known::of(device, facts.get(&device.id), labels.get(&device.id), owner);
             match pair.judge(&known.subject(), now) {
                 Judgement::Outside => {}
                 Judgement::Member => {

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     access::problem::Problem,
     devices::{self, Device, DeviceState},
+    directory,
 };
 
 /// Users of a group that its view names.
@@ -144,7 +145,8 @@ pub fn explain(
 ) -> Result<Explanation, Problem> {
     let facts = devices::readable_facts(tx, tenant, device.id)?;
     let labels = devices::labels(tx, tenant, device.id)?;
-    let known = Known::of(device, facts.as_ref(), Some(&labels));
+    let owner = directory::owner_of(tx, tenant, device)?;
+    let known = Known::of(device, facts.as_ref(), Some(&labels), owner);
     let subject = known.subject();
     let pair = Pair::parse(&group.include, group.exclude.as_deref())
         .map_err(|(_, error)| Problem::internal(error))?;
@@ -229,6 +231,8 @@ fn of_device(variable: Variable, subject: &Subject<'_>, now: Timestamp) -> Optio
                 .map(|(key, value)| format!("{key}={value}"));
             Some(labels.collect::<Vec<_>>().join(", "))
         }
+        Variable::OwnerActive => subject.owner?.active.map(|active| active.to_string()),
+        Variable::OwnerDepartment => subject.owner?.department.map(str::to_owned),
         Variable::OwnerGroups => subject.owner_groups.map(|groups| groups.join("; ")),
         _ => None,
     }

@@ -27,6 +27,7 @@ use crate::{
     audit::{self, LoggedTx},
     compliance::{self, DeviceSettingsView, Occasion, PolicyRow, Reported},
     devices::{self, Device, Held, Traits},
+    directory,
     groups::{self, Known},
     policy,
 };
@@ -192,8 +193,9 @@ pub async fn take_facts(
         let traits = traits_of(tx, tenant, &learned)?;
         let set = desired(&work.activations, tenant, &traits, now)?;
         let labels = devices::labels(tx, tenant, learned.id)?;
-        let before = Known::of(&device, facts_before.as_ref(), Some(&labels));
-        let after = Known::of(&learned, Some(&facts), Some(&labels));
+        let owner = directory::owner_of(tx, tenant, &learned)?;
+        let before = Known::of(&device, facts_before.as_ref(), Some(&labels), owner.clone());
+        let after = Known::of(&learned, Some(&facts), Some(&labels), owner);
         let is_affected = compliance::is_affected(&set.policies, &before.subject(), &after.subject());
         if turn.is_fresh(&set.digest, now) && !is_affected {
             return Ok(moves);

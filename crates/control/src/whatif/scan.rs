@@ -19,6 +19,7 @@ use crate::{
     App,
     access::problem::{Problem, UNAVAILABLE},
     devices::{self, Device, DeviceFilter},
+    directory,
     groups::Known,
     rollout::{self, DesiredSet, Target},
 };
@@ -121,7 +122,8 @@ impl Work {
         let facts = devices::facts(tx, self.tenant, device.id)?.map(|(facts, _)| facts);
         let (reported, _) = rollout::last_reported(tx, self.tenant, device, &set)?;
         let labels = devices::labels(tx, self.tenant, device.id)?;
-        let known = Known::of(device, facts.as_ref(), Some(&labels));
+        let owner = directory::owner_of(tx, self.tenant, device)?;
+        let known = Known::of(device, facts.as_ref(), Some(&labels), owner);
         let judged = case.judge(&known.subject(), &reported, self.at);
         let counted = Counted {
             id: device.id,

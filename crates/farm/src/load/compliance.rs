@@ -11,7 +11,7 @@ use muster_model::evaluate::{EvaluatedPolicy, evaluate};
 use muster_model::facts::Package;
 use muster_model::rules::{Rule, check_rules, compare_versions};
 use muster_model::settings::Settings;
-use muster_model::subject::{DeviceAttributes, Labels, Subject};
+use muster_model::subject::{DeviceAttributes, Labels, OwnerAttributes, Subject};
 use muster_model::{AttestationLevel, ComplianceState, Ownership, PolicyId, Timestamp, facts::Facts};
 use serde::Serialize;
 
@@ -227,6 +227,7 @@ impl Drawn {
                 enrolled_at: NOW.minus(Duration::from_secs(86_400)),
             }),
             labels: Some(&self.labels),
+            owner: Some(OwnerAttributes::default()),
             owner_groups: Some(&[]),
         }
     }

@@ -52,6 +52,12 @@ fn variable_differs(variable: Variable, before: &Subject<'_>, after: &Subject<'_
         }
         Variable::Labels => before.labels != after.labels,
         Variable::OwnerGroups => before.owner_groups != after.owner_groups,
+        Variable::OwnerActive => {
+            before.owner.map(|owner| owner.active) != after.owner.map(|owner| owner.active)
+        }
+        Variable::OwnerDepartment => {
+            before.owner.map(|owner| owner.department) != after.owner.map(|owner| owner.department)
+        }
         Variable::OsId => fact(left, right, |facts| &facts.os.id),
         Variable::OsName => fact(left, right, |facts| &facts.os.name),
         Variable::OsVersion => fact(left, right, |facts| &facts.os.version),

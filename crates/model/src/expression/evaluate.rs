@@ -323,6 +323,14 @@ impl<'a> World<'a> {
             Variable::DeviceOwnership => attribute(|device| Some(device.ownership.as_str())),
             Variable::DeviceAttestation => attribute(|device| Some(device.attestation.as_str())),
             Variable::DeviceEnrolledAt => Ok(Value::Time(device()?.enrolled_at)),
+            Variable::OwnerActive => {
+                let active = self.subject.owner.ok_or(Missing::NotSent(variable))?.active;
+                active.map(Value::Bool).ok_or(Missing::Absent(variable))
+            }
+            Variable::OwnerDepartment => {
+                let department = self.subject.owner.ok_or(Missing::NotSent(variable))?.department;
+                department.map(Value::Text).ok_or(Missing::Absent(variable))
+            }
             Variable::OsId => fact(|facts| text(&facts.os.id)),
             Variable::OsName => fact(|facts| text(&facts.os.name)),
             Variable::OsVersion => fact(|facts| version(&facts.os.version)),

@@ -89,6 +89,8 @@ variables! {
     DeviceEnrolledAt = "device.enrolled_at", Time, "when the device enrolled last";
     Labels = "labels", Map, "the device's labels: text by key";
     OwnerGroups = "owner.groups", Texts, "the groups of the device's owner";
+    OwnerActive = "owner.active", Bool, "whether the device's owner is active in the directory";
+    OwnerDepartment = "owner.department", Text, "the department of the device's owner, by the directory";
     OsId = "os.id", Text, "the distribution or system, such as debian";
     OsName = "os.name", Text, "its name for people";
     OsVersion = "os.version", Version, "its version";
@@ -142,6 +144,8 @@ impl Variable {
             | Variable::DeviceEnrolledAt
             | Variable::Labels
             | Variable::OwnerGroups
+            | Variable::OwnerActive
+            | Variable::OwnerDepartment
             | Variable::Now => false,
             Variable::OsId
             | Variable::OsName

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use muster_model::CommandKind;
+use muster_model::{CommandKind, TenantId};
+use muster_storage::Tx;
 use muster_trust::approval::{Approval, ApprovalError, Counted, MAX_APPROVALS, TargetList};
 use muster_trust::root::Role;
 use uuid::Uuid;
@@ -14,7 +15,10 @@ use super::{
     store,
 };
 use crate::{
-    access::problem::{APPROVER_REFUSED, FORBIDDEN, ILLEGAL_STATE, INVALID, Problem, ROW_EDITED},
+    access::{
+        self,
+        problem::{APPROVER_REFUSED, FORBIDDEN, ILLEGAL_STATE, INVALID, Problem, ROW_EDITED},
+    },
     audit::LoggedTx,
 };
 
@@ -70,6 +74,9 @@ pub fn approve(tx: &mut LoggedTx<'_>, id: Uuid, approval: Approval) -> Result<Op
             )));
         }
     };
+    if access::is_barred(tx, tenant, &approver.person.to_string())? {
+        return Err(APPROVER_REFUSED.detail("The directory says that this person is not active."));
+    }
     if batch.given.len() >= MAX_APPROVALS {
         return Err(ILLEGAL_STATE.detail("The request has as many approvals as it can carry."));
     }
@@ -80,6 +87,7 @@ pub fn approve(tx: &mut LoggedTx<'_>, id: Uuid, approval: Approval) -> Result<Op
         at,
         approval,
     });
+    disregard_barred(tx, tenant, batch)?;
     let sha256 = batch.sha256;
     let people = match batch.approved().verify(&root, at) {
         Ok(approved) => Some(approved.people),
@@ -109,6 +117,18 @@ pub fn approve(tx: &mut LoggedTx<'_>, id: Uuid, approval: Approval) -> Result<Op
         }),
     )?;
     Ok(operation)
+}
+
+/// Drops the approvals of people whom their directory has deactivated since: they count no more.
+pub(super) fn disregard_barred(tx: &mut Tx, tenant: TenantId, batch: &mut Batch) -> Result<(), Problem> {
+    let mut kept = Vec::with_capacity(batch.given.len());
+    for given in std::mem::take(&mut batch.given) {
+        if !access::is_barred(tx, tenant, &given.person)? {
+            kept.push(given);
+        }
+    }
+    batch.given = kept;
+    Ok(())
 }
 
 /// The operation by which people have approved exactly this, which is for no device, and which has not expired. Their

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     super::Release,
     Operation, OperationState,
+    approve::disregard_barred,
     ask::command_id,
     proof::{OTHER_LIST, as_asked, is_free_as_asked},
     store,
@@ -93,6 +94,9 @@ pub fn release(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<bool, Problem> {
             at.plus(STOPPED_AGAIN),
             "the delivery of commands is halted",
         );
+    }
+    if let Some(batch) = &mut operation.batch {
+        disregard_barred(tx, tenant, batch)?;
     }
     let approved = match &operation.batch {
         None => {

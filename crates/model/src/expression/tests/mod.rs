@@ -10,7 +10,7 @@ use crate::{
     attestation::{AttestationLevel, Ownership},
     facts::{Disk, Facts, Hardware, OsFacts, Package, UserAccount},
     platform::Platform,
-    subject::{DeviceAttributes, Labels},
+    subject::{DeviceAttributes, Labels, OwnerAttributes},
 };
 
 /// 2027-01-15T08:00:00Z.
@@ -41,6 +41,10 @@ impl Known {
                 enrolled_at: Timestamp::from_unix_seconds(1_799_000_000),
             }),
             labels: Some(&self.labels),
+            owner: Some(OwnerAttributes {
+                active: Some(false),
+                department: Some("sales"),
+            }),
             owner_groups: Some(&self.groups),
         }
     }

@@ -267,6 +267,7 @@ impl Device {
                 enrolled_at: NOW,
             }),
             labels: self.labels.as_ref(),
+            owner: None,
             owner_groups: self.groups.as_deref(),
         }
     }

@@ -1,0 +1,76 @@
+//! How many requests one connector may send.
+
+use std::{collections::HashMap, time::Duration};
+
+use muster_model::ClientId;
+use parking_lot::Mutex;
+
+/// Connectors that are counted; with more, all begin anew.
+const CONNECTORS_MAX: usize = 4096;
+/// So many seconds' requests may come at once.
+const BURST_SECONDS: u32 = 5;
+
+/// A bucket of requests for each connector, filled again by time.
+#[derive(Debug)]
+pub struct Limit {
+    per_second: u32,
+    buckets: Mutex<HashMap<ClientId, Bucket>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    left: f64,
+    at: Duration,
+}
+
+impl Limit {
+    pub fn new(per_second: u32) -> Limit {
+        Limit {
+            per_second: per_second.max(1),
+            buckets: Mutex::default(),
+        }
+    }
+
+    /// Takes one request; after how many seconds to come again, where there is none left.
+    pub fn take(&self, connector: ClientId, now: Duration) -> Result<(), u64> {
+        let (rate, most) = (
+            f64::from(self.per_second),
+            f64::from(self.per_second * BURST_SECONDS),
+        );
+        let mut buckets = self.buckets.lock();
+        if buckets.len() >= CONNECTORS_MAX && !buckets.contains_key(&connector) {
+            buckets.clear();
+        }
+        let bucket = buckets.entry(connector).or_insert(Bucket { left: most, at: now });
+        let filled = now.saturating_sub(bucket.at).as_secs_f64() * rate;
+        *bucket = Bucket {
+            left: (bucket.left + filled).min(most),
+            at: now,
+        };
+        if bucket.left < 1.0 {
+            return Err(1);
+        }
+        bucket.left -= 1.0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_connector_waits_when_it_has_sent_too_much() {
+        let limit = Limit::new(2);
+        let connector = |number| ClientId::from_uuid(Uuid::from_u128(number));
+        let at = Duration::from_secs;
+        for _ in 0..10 {
+            assert_eq!(limit.take(connector(1), at(1)), Ok(()));
+        }
+        assert_eq!(limit.take(connector(1), at(1)), Err(1));
+        assert_eq!(limit.take(connector(2), at(1)), Ok(()));
+        assert_eq!(limit.take(connector(1), at(2)), Ok(()));
+    }
+}
