@@ -276,6 +276,27 @@ impl Admin {
         self.call::<Value>(Method::GET, path, None).await.map(drop)
     }
 
+    /// One SCIM request, which is not repeated; an answer without a body is null.
+    pub async fn scim(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, FarmError> {
+        let url = format!("{}/scim/v2{path}", self.file.admin_url);
+        let mut request = self.http.request(method, &url).bearer_auth(self.token().await?);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let failed = |error: reqwest::Error| FarmError::Admin(root_cause(&error));
+        let response = request.send().await.map_err(failed)?;
+        let status = response.status();
+        let text = response.bytes().await.map_err(failed)?;
+        if !status.is_success() {
+            let text = String::from_utf8_lossy(&text);
+            return Err(FarmError::Admin(format!("{path} answered {status}: {text}")));
+        }
+        if text.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&text).map_err(|error| FarmError::Admin(error.to_string()))
+    }
+
     /// One call; repeated with the same key where no answer came, and once with a fresh access token.
     async fn call<T: DeserializeOwned>(
         &self,

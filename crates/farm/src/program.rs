@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::admin::read_file;
 use crate::faults::{Conditions, Disorder, ModelFault};
 use crate::load::{
-    self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, QueueLoad, RolloutLoad, Target, TelemetryLoad,
+    self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, QueueLoad, RolloutLoad, ScimLoad, Target,
+    TelemetryLoad,
 };
 use crate::scenario::Scenario;
 use crate::telemetry::{HISTORY_DAYS_MAX, Pace};
@@ -118,6 +119,8 @@ pub enum LoadKind {
     Rollout,
     /// One command for every device, until those that are connected (`--devices`) have answered; `--seconds` is for the peer.
     Queue,
+    /// People by SCIM: made, looked for, put in a group, deactivated, on `--devices` connections.
+    Scim,
     /// Batches of telemetry, as fast as they are taken, until all are merged.
     Telemetry,
     /// Enrollments with a key in a simulated TPM; the tenant is told to trust the TPMs of this load.
@@ -245,6 +248,14 @@ pub async fn run_load(arguments: LoadArgs) -> Result<(), FarmError> {
         LoadKind::Rollout => {
             let options = RolloutLoad { admin_file, duration };
             serde_json::to_string(&load::load_rollout(options, measuring).await?)
+        }
+        LoadKind::Scim => {
+            let options = ScimLoad {
+                admin_file,
+                connections: arguments.devices,
+                duration,
+            };
+            serde_json::to_string(&load::load_scim(options, measuring).await?)
         }
         LoadKind::Telemetry => {
             let options = TelemetryLoad {

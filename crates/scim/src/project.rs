@@ -60,6 +60,14 @@ impl Projection {
         }
     }
 
+    /// Whether a sub-attribute is asked for by its name.
+    pub fn names(&self, kind: &'static ResourceType, name: &str, sub: &str) -> bool {
+        let listed = self.wanted.iter().flatten().filter_map(|text| target(kind, text));
+        listed
+            .into_iter()
+            .any(|target| target.attribute.name == name && target.sub.is_some_and(|named| named.name == sub))
+    }
+
     /// The part of a resource that is wanted.
     pub fn of(&self, kind: &'static ResourceType, resource: Resource) -> Resource {
         let read = |listed: &[String]| -> Vec<Named> {

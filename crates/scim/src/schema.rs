@@ -52,6 +52,8 @@ impl Mutability {
 pub enum Returned {
     Always,
     Default,
+    /// Only where it is asked for by name.
+    Request,
     Never,
 }
 
@@ -60,6 +62,7 @@ impl Returned {
         match self {
             Returned::Always => "always",
             Returned::Default => "default",
+            Returned::Request => "request",
             Returned::Never => "never",
         }
     }
@@ -130,6 +133,11 @@ impl Attribute {
 
     const fn changed_by(mut self, mutability: Mutability) -> Attribute {
         self.mutability = mutability;
+        self
+    }
+
+    const fn on_request(mut self) -> Attribute {
+        self.returned = Returned::Request;
         self
     }
 
@@ -415,7 +423,7 @@ pub static GROUP: Schema = Schema {
                 text("type", "User or Group.")
                     .words(&["User", "Group"])
                     .changed_by(Mutability::Immutable),
-                read_only(text("display", "The member's name.")),
+                read_only(text("display", "The member's name.").on_request()),
             ]),
     ],
 };

@@ -90,7 +90,7 @@ struct UsersPage {
     shell: Shell,
     directory: DirectoryView,
     providers: Vec<Provider>,
-    refused: Vec<Asked>,
+    asked: Vec<Asked>,
     rows: Vec<Row>,
     search: Search,
     next: Option<String>,
@@ -154,7 +154,7 @@ async fn list(
             .filter_map(|view| Provider::of(view, now))
             .collect(),
         directory: overview,
-        refused: refused
+        asked: refused
             .items
             .into_iter()
             .map(|view| Asked::of(view, now))
@@ -388,7 +388,7 @@ struct Which {
 #[template(path = "user_sync.html")]
 struct SyncPage {
     shell: Shell,
-    rows: Vec<Asked>,
+    asked: Vec<Asked>,
     is_refused_only: bool,
     older: Option<String>,
 }
@@ -410,7 +410,7 @@ async fn sync(State(app): State<App>, session: Session, Ask(which): Ask<Which>) 
         older: found
             .next_cursor
             .map(|cursor| format!("/users/sync?refused={refused}&before={cursor}")),
-        rows: found.items.into_iter().map(|view| Asked::of(view, now)).collect(),
+        asked: found.items.into_iter().map(|view| Asked::of(view, now)).collect(),
         is_refused_only,
     })
 }

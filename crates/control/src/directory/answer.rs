@@ -85,8 +85,8 @@ impl Asker {
     }
 }
 
-/// A member of a group.
-pub fn member(base: &str, row: &MemberRow) -> Value {
+/// A member of a group, with the name for people where that is wanted.
+pub fn member(base: &str, row: &MemberRow, is_named: bool) -> Value {
     let id = teams::member_id((row.id, row.is_group));
     let (kind, path) = if row.is_group {
         ("Group", "Groups")
@@ -97,7 +97,7 @@ pub fn member(base: &str, row: &MemberRow) -> Value {
     shown.insert("$ref".to_owned(), format!("{base}/{path}/{id}").into());
     shown.insert("value".to_owned(), id.into());
     shown.insert("type".to_owned(), kind.into());
-    if let Some(display) = &row.display {
+    if let Some(display) = row.display.as_ref().filter(|_| is_named) {
         shown.insert("display".to_owned(), display.clone().into());
     }
     Value::Object(shown)

@@ -506,7 +506,8 @@ pub fn show(
         Item::Team(team) => {
             let mut shown = asker.team(team);
             if projection.wants(&GROUPS, "members") {
-                let members = members(tx, tenant, asker, team.id)?;
+                let is_named = projection.names(&GROUPS, "members", "display");
+                let members = members(tx, tenant, asker, team.id, is_named)?;
                 if !members.is_empty() {
                     shown.insert("members".to_owned(), Value::Array(members));
                 }
@@ -516,11 +517,17 @@ pub fn show(
     }
 }
 
-fn members(tx: &mut Tx, tenant: TenantId, asker: &Asker, team: UserGroupId) -> Result<Vec<Value>, Problem> {
+fn members(
+    tx: &mut Tx,
+    tenant: TenantId,
+    asker: &Asker,
+    team: UserGroupId,
+    is_named: bool,
+) -> Result<Vec<Value>, Problem> {
     let (mut found, mut after) = (Vec::new(), Uuid::nil());
     loop {
         let page = teams::members(tx, tenant, team, after, PAGE)?;
-        found.extend(page.iter().map(|row| answer::member(&asker.base, row)));
+        found.extend(page.iter().map(|row| answer::member(&asker.base, row, is_named)));
         match page.last().filter(|_| page.len() == PAGE) {
             Some(last) => after = last.id,
             None => return Ok(found),

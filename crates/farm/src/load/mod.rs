@@ -9,6 +9,7 @@ mod compliance;
 mod enroll;
 mod queue;
 mod rollout;
+mod scim;
 mod telemetry;
 
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ pub use compliance::{ComplianceReport, load_compliance};
 pub use enroll::{EnrollLoad, EnrollReport, Enrollment, load_enrollments};
 pub use queue::{OperationLife, OperationProgress, QueueLoad, QueueReport, load_queue};
 pub use rollout::{RolloutCounts, RolloutLoad, RolloutReport, StageCounts, load_rollout};
+pub use scim::{ScimLoad, ScimReport, load_scim};
 pub use telemetry::{TelemetryLoad, TelemetryReport, load_telemetry};
 
 /// The listener's cheapest answer.

@@ -62,6 +62,7 @@ mod rollouts;
 mod root;
 mod routes;
 mod scep;
+mod scim;
 mod scripts;
 mod secrets;
 mod split_view;

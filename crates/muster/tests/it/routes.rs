@@ -291,6 +291,7 @@ async fn a9_unknown_fields_are_refused() {
             serde_json::json!({"name": "n", "scopes": ["device:read"]}),
         ),
         ("/console-links", serde_json::json!({"person": "Ada"})),
+        ("/scim-tokens", serde_json::json!({"connector": "entra"})),
         (
             "/enrollment-tokens",
             serde_json::json!({"device_uuid": uuid::Uuid::new_v4()}),
@@ -328,6 +329,7 @@ async fn a9_unknown_fields_are_refused() {
         "/policies?tenant=x",
         "/devices?role=admin",
         "/groups?tenant=x",
+        "/users?tenant=x",
         "/clients?offset=5",
         "/log/entries?sort=seal",
         "/rollouts?x=",

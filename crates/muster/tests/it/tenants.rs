@@ -135,6 +135,24 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         .post(&format!("/alert-destinations/{name}-hook/test"), &json!({}))
         .await
         .expect(202);
+    let token = api
+        .post("/scim-tokens", &json!({"connector": format!("{name}-provider")}))
+        .await
+        .expect(201);
+    // The service account holds every scope, so it may be an identity provider too.
+    let scim = async |path: &str, body: Value| {
+        let request = api.http.post(format!("{}/scim/v2{path}", api.origin));
+        answer(request.bearer_auth(&api.token).json(&body))
+            .await
+            .expect(201)
+    };
+    let urn = |kind: &str| format!("urn:ietf:params:scim:schemas:core:2.0:{kind}");
+    let person = json!({"schemas": [urn("User")], "userName": format!("{name}@example.com")});
+    let person = scim("/Users", person).await;
+    let team = json!({
+        "schemas": [urn("Group")], "displayName": format!("{name}-people"), "members": [{"value": person["id"]}],
+    });
+    let team = scim("/Groups", team).await;
     let text = |value: &Value| value.as_str().expect("an id is text").to_owned();
     let ids = BTreeMap::from([
         ("alert-deliveries", vec![text(&tested["items"][0]["id"])]),
@@ -153,7 +171,10 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         ("operations", vec![text(&operation["operation_id"])]),
         ("policies", vec![text(&policy["id"]), name.to_owned()]),
         ("rollouts", vec![text(&rollout["rollout_id"])]),
+        ("scim-tokens", vec![text(&token["id"])]),
         ("scripts", vec![text(&script["sha256"])]),
+        ("user-groups", vec![text(&team["id"])]),
+        ("users", vec![text(&person["id"]), format!("{name}@example.com")]),
     ]);
     Furnished { ids, device }
 }
@@ -223,7 +244,10 @@ async fn seen(api: &Api) -> Vec<Value> {
         "operations",
         "policies",
         "rollouts",
+        "scim-tokens",
         "scripts",
+        "user-groups",
+        "users",
     ] {
         all.extend(api.list(&format!("/{list}")).await);
     }

@@ -16,6 +16,7 @@ mod process;
 mod queue;
 mod report;
 mod rollout;
+mod scim;
 mod server;
 mod telemetry;
 
@@ -67,6 +68,8 @@ enum Name {
     Log,
     /// Windows of telemetry per second and bytes for each, and questions, beside VictoriaMetrics
     Telemetry,
+    /// People that an identity provider sends per second
+    Scim,
     /// All of them
     All,
 }
@@ -109,6 +112,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if wants(Name::Log) {
         log::run(&programs, options)?;
+    }
+    if wants(Name::Scim) {
+        scim::run(&programs, options)?;
     }
     if wants(Name::Telemetry) {
         telemetry::run(&programs, options)?;

@@ -342,7 +342,7 @@ fn meant(
         after = page.last().map_or(after, |row| row.id);
         for row in page {
             let member = (row.id, row.is_group);
-            let shown = super::answer::member("", &row);
+            let shown = super::answer::member("", &row, true);
             if shown.as_object().is_some_and(|shown| matches(filter, shown)) {
                 found.push(member);
             }

@@ -163,6 +163,11 @@ pub fn python() -> Option<PathBuf> {
     tool_of_python("python")
 }
 
+/// A program of the Python environment, if it is installed.
+pub fn python_tool(name: &str) -> Option<PathBuf> {
+    tool_of_python(name)
+}
+
 fn tool_of_python(name: &str) -> Option<PathBuf> {
     static SAID: Once = Once::new();
     let found = variable(TOOLS_VARIABLE)

@@ -53,7 +53,10 @@ impl Route {
             "operations" => "00000000-0000-0000-0000-000000000000".to_owned(),
             "policies" => id("pol"),
             "rollouts" => id("rol"),
+            "scim-tokens" => id("sct"),
             "scripts" => "0".repeat(64),
+            "user-groups" => id("ugr"),
+            "users" => id("usr"),
             _ => String::new(),
         };
         self.filled_with(&of_kind)
