@@ -126,7 +126,7 @@ ALTER TABLE devices_device ADD COLUMN owner_key TEXT;
 
 UPDATE devices_device SET owner_key = LOWER(TRIM(owner)) WHERE owner IS NOT NULL;
 
-CREATE INDEX devices_device_owner ON devices_device (tenant_id, owner_key) WHERE owner_key IS NOT NULL;
+CREATE INDEX devices_device_owner_key ON devices_device (tenant_id, owner_key) WHERE owner_key IS NOT NULL;
 
 -- Whoever held every scope holds the new ones as well.
 UPDATE access_client SET scopes = 'device:read device:write group:read group:write command:read output:read script:read script:write command:write approval:write halt:write token:read token:write policy:read policy:write policy:activate telemetry:read directory:read scim:write rollout:read rollout:write alert:read alert:write log:read client:read client:write config:read config:write root:read root:write' WHERE scopes = 'device:read device:write group:read group:write command:read output:read script:read script:write command:write approval:write halt:write token:read token:write policy:read policy:write policy:activate telemetry:read rollout:read rollout:write alert:read alert:write log:read client:read client:write config:read config:write root:read root:write';

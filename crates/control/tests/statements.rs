@@ -21,6 +21,11 @@ const MAY_SCAN: &[&str] = &[
     "MARKED",
     "UNFINISHED",
     "EVALUATED_BEFORE",
+    // People whose devices are to be looked at, gone within seconds, and groups whose members are being told.
+    "TOUCHED",
+    "WALKING",
+    // At most 64 rows for each tenant.
+    "FORGET_SCIM_TOKENS",
     // The partial index holds only what waits for its place in the log.
     "WAITING",
     // The partial index holds only entries of before their actor was kept.

@@ -181,6 +181,39 @@ fn a_filter_of_one_equality_is_known_for_what_it_is() {
     assert_eq!(equals(r#"not (userName eq "a")"#, "userName"), None);
 }
 
+#[test]
+fn what_a_filter_asks_of_members_is_known() {
+    let read = |filter: &str| Filter::parse(&GROUPS, filter).expect("a filter");
+    for filter in [
+        r#"id eq "g" and members[value eq "u"]"#,
+        r#"members.value eq "u""#,
+        r#"displayName pr and members eq "u""#,
+    ] {
+        assert_eq!(read(filter).requires("members"), Some("u"), "{filter}");
+        let mentions = read(filter).mentions("members");
+        assert_eq!(
+            (mentions.ids, mentions.asks_more),
+            (vec!["u".to_owned()], false),
+            "{filter}"
+        );
+    }
+    let either = read(r#"members.value eq "u" or not (members[value eq "v"])"#);
+    assert_eq!(either.requires("members"), None);
+    assert_eq!(either.mentions("members").ids, ["u", "v"]);
+    for filter in [
+        r#"members pr"#,
+        r#"members[type eq "User"]"#,
+        r#"members.value sw "u""#,
+        r#"members[value pr]"#,
+    ] {
+        assert!(read(filter).mentions("members").asks_more, "{filter}");
+    }
+    assert_eq!(
+        read(r#"displayName eq "x""#).mentions("members"),
+        Mentions::default()
+    );
+}
+
 /// The requests that Microsoft documents for its provisioning service, and the forms that it is known to send besides.
 #[test]
 fn entra_id_is_understood() {
