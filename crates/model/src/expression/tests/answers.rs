@@ -84,6 +84,9 @@ fn every_part_of_the_language_answers() {
         ("now < timestamp(labels.department)", '?'),
         (r#"duration(labels.department) > duration("1h")"#, '?'),
         (r#""vpn" in owner.groups"#, '+'),
+        ("owner.active", '-'),
+        ("owner.active == false", '+'),
+        (r#"owner.department == "sales""#, '+'),
         (r#"owner.groups.all(group, group != "admins")"#, '+'),
         // Facts.
         (r#"os.version >= version("12.10")"#, '-'),
