@@ -33,7 +33,7 @@ fn holds(condition: &Condition, of: &Map<String, Value>) -> bool {
     match (condition.operator, &condition.literal) {
         (Operator::Equal, Literal::Null) => !values.iter().any(|value| is_present(value)),
         (Operator::NotEqual, Literal::Null) => values.iter().any(|value| is_present(value)),
-        (Operator::NotEqual, _) => !values.iter().any(|value| equals(&value)),
+        (Operator::NotEqual, _) => !values.iter().any(equals),
         (operator, literal) => values.iter().any(|value| is(leaf, value, operator, literal)),
     }
 }

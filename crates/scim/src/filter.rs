@@ -328,6 +328,17 @@ impl<'t> Parser<'t> {
         if !self.take(']') {
             return Err(wrong("a [ is never closed"));
         }
+        let inner = match self.rest.strip_prefix('.') {
+            None => inner,
+            // `emails[type eq "work"].value eq "…"` is beyond the grammar, and what Entra ID looks people up by.
+            Some(rest) => {
+                self.rest = rest;
+                Filter::And(vec![
+                    inner,
+                    self.condition(Names::Inside(target.attribute), depth + 1)?,
+                ])
+            }
+        };
         Ok(Filter::Any {
             target,
             filter: Box::new(inner),

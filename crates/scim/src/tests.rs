@@ -105,6 +105,8 @@ fn filters_find_what_they_say() {
         r#"name.familyName co "love""#,
         r#"emails[type eq "work" and value co "@work.example"]"#,
         r#"emails co "home""#,
+        r#"emails[type eq "work"].value eq "ADA@work.example""#,
+        r#"emails[type eq "home"].value pr and title pr"#,
         r#"emails.type eq "home""#,
         r#"title pr and not (userType pr)"#,
         r#"title eq "x" or active eq true"#,
@@ -121,6 +123,7 @@ fn filters_find_what_they_say() {
     for filter in [
         r#"emails[type eq "home" and value co "@work.example"]"#,
         r#"active eq false"#,
+        r#"emails[type eq "home"].value eq "ada@work.example""#,
         r#"nickName pr"#,
         r#"title eq "x" and userName pr or title eq "y""#,
     ] {

@@ -277,7 +277,7 @@ async fn a3_authentication_comes_before_the_body() {
 async fn a9_unknown_fields_are_refused() {
     let server = Server::start(Options::default()).await;
     let api = server.api().await;
-    let bodies: [(&str, Value); 13] = [
+    let bodies: [(&str, Value); 14] = [
         (
             "/scripts",
             serde_json::json!({"name": "n", "interpreter": "sh", "text": "id"}),

@@ -390,7 +390,7 @@ async fn okta(options: Options) {
         .get("/Users?sortBy=userName&sortOrder=descending&count=2")
         .await
         .expect(200);
-    assert_eq!(sorted["Resources"][0]["userName"], "person-99@example.com");
+    assert_eq!(sorted["Resources"][0]["userName"], "person-9@example.com");
     assert_eq!(
         answer(okta.request(Method::DELETE, &group_path)).await.status,
         204
