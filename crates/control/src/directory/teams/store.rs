@@ -32,10 +32,10 @@ statements! {
         version = version + 1 WHERE tenant_id = $1 AND group_id = $2";
     TEAMS_AFTER = concat!("SELECT ", team_columns!(), " FROM directory_group WHERE tenant_id = $1 AND group_id > $2 \
         AND deleted_at IS NULL ORDER BY group_id LIMIT $3");
-    TEAMS_OF_MEMBER = concat!("SELECT g.group_id, g.display_name, g.connector, g.external_id, g.members, g.version, \
+    TEAMS_OF_MEMBER = "SELECT g.group_id, g.display_name, g.connector, g.external_id, g.members, g.version, \
         g.created_at, g.updated_at FROM directory_member m JOIN directory_group g ON g.tenant_id = m.tenant_id \
         AND g.group_id = m.group_id AND g.deleted_at IS NULL WHERE m.tenant_id = $1 AND m.member_id = $2 \
-        ORDER BY m.group_id LIMIT $3");
+        ORDER BY m.group_id LIMIT $3";
     IS_TEAM_MEMBER = "SELECT COUNT(*) FROM directory_member WHERE tenant_id = $1 AND group_id = $2 AND member_id = $3";
     TEAM_MEMBERS = "SELECT m.member_id, m.is_group, COALESCE(u.display_name, u.user_name, g.display_name) \
         FROM directory_member m \
