@@ -30,6 +30,7 @@ mod compliance;
 mod crash;
 mod custody;
 mod device_nodes;
+mod directory;
 mod enrollment;
 mod enrollment_tokens;
 mod est;

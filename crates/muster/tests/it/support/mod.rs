@@ -18,6 +18,7 @@ pub mod pagers;
 pub mod pki;
 pub mod raw;
 pub mod routes;
+pub mod scim;
 pub mod server;
 #[path = "../../../../agent/src/tpm/swtpm.rs"]
 #[expect(dead_code, reason = "the agent's own tests use the rest of it")]
