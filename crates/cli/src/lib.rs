@@ -33,7 +33,7 @@ use output::Printer;
 use verbs::{
     alert, approver, bundle, client, command, compliance, configuration, console_link, context as contexts,
     device, enrollment, group, halt, key, label, login, operation, policy, policy_compile, rollout, root,
-    script, system, telemetry, token,
+    script, sink, system, telemetry, token,
 };
 
 /// Flags that every verb takes.
@@ -124,6 +124,11 @@ pub enum Command {
     Alert {
         #[command(subcommand)]
         command: Option<alert::AlertCommand>,
+    },
+    /// Sinks: where the log and events of devices are sent (SIEM), how far they are, what was set aside
+    Sink {
+        #[command(subcommand)]
+        command: Option<sink::SinkCommand>,
     },
     /// Stop what is destructive and not delivered, everywhere, now
     #[command(args_conflicts_with_subcommands = true, after_help = halt::HELP)]
@@ -234,6 +239,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Command(command) => command::run(command, &Api::connect(globals)?, printer).await,
         Command::Operation(command) => operation::run(command, &Api::connect(globals)?, printer).await,
         Command::Approver(command) => approver::run(command, globals, printer).await,
+        Command::Sink { command } => sink::run(command, &Api::connect(globals)?, printer).await,
         Command::Alert { command } => alert::run(command, &Api::connect(globals)?, printer).await,
         Command::Halt { arguments, command } => {
             halt::run(command, arguments, &Api::connect(globals)?, printer).await
@@ -303,6 +309,12 @@ mod tests {
             "alert rules put mine --file rule.json",
             "alert deliveries list --state dead",
             "alert test pagerduty",
+            "sink",
+            "sink put siem --kind elastic --url https://es.example.com:9200 --secret-file api-key --only security.*",
+            "sink test siem",
+            "sink pause siem --reason upgrade",
+            "sink replay siem --stream log --from 2026-05-04T20:00:00Z",
+            "sink dead replay siem --stream log --place 7",
             "device list --filter platform:linux -o json",
             "device quarantine list",
             "device decide dev_1 merge",

@@ -44,6 +44,9 @@ const NOTICES: &[(&str, &str)] = &[
         "It is removed. Nothing is sent there any more.",
     ),
     ("message-replayed", "The message is sent again."),
+    ("sink-paused", "Nothing is sent to the sink. Events wait."),
+    ("sink-resumed", "The sink goes on where it was paused."),
+    ("sink-letters-replayed", "What was set aside is sent again."),
     (
         "test-sent",
         "Two test messages are on their way: one that begins, one that ends.",

@@ -3,7 +3,7 @@
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
 //! `access, audit, secrets ← devices, certificates, scripts ← commands, enrollment, groups, telemetry ← acme, outputs, policy ←
-//! compliance ← rollout ← alerts, fleet ← configuration, whatif`.
+//! compliance ← rollout, sinks ← alerts, fleet ← configuration, whatif`.
 
 pub mod access;
 pub mod acme;
@@ -22,6 +22,7 @@ pub mod fleet;
 pub mod groups;
 pub mod invariants;
 pub mod openapi;
+pub mod outbound;
 pub mod outputs;
 pub mod page;
 pub mod policy;
@@ -29,6 +30,7 @@ pub mod reconcile;
 pub mod rollout;
 pub mod scripts;
 pub mod secrets;
+pub mod sinks;
 pub mod telemetry;
 pub mod whatif;
 
@@ -141,6 +143,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "alert_scopes",
         sql: include_str!("../migrations/0020_alert_scopes.sql"),
     },
+    Migration {
+        version: 21,
+        name: "sinks",
+        sql: include_str!("../migrations/0021_sinks.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -169,6 +176,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     rollout::STATEMENTS,
     scripts::STATEMENTS,
     secrets::STATEMENTS,
+    sinks::STATEMENTS,
     telemetry::STATEMENTS,
 ];
 
@@ -208,6 +216,9 @@ pub struct Control {
     pub alert_metrics: alerts::AlertMetrics,
     /// What this process holds that expires, as `alerts` tells of it.
     pub own_expiries: alerts::OwnExpiries,
+    /// Who brings events to sinks. Set by the composition root, before the loops start.
+    pub carrier: OnceLock<Box<dyn sinks::Carrier>>,
+    pub sink_metrics: sinks::SinkMetrics,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -270,6 +281,7 @@ pub struct Nudges {
     pub operations: Notify,
     pub witnesses: Notify,
     pub alerts: Notify,
+    pub sinks: Notify,
 }
 
 impl Control {
@@ -309,6 +321,8 @@ impl Control {
             courier: OnceLock::new(),
             alert_metrics: alerts::AlertMetrics::default(),
             own_expiries: alerts::OwnExpiries::default(),
+            carrier: OnceLock::new(),
+            sink_metrics: sinks::SinkMetrics::default(),
             settings,
             node,
         })

@@ -35,6 +35,9 @@ const MAY_SCAN: &[&str] = &[
     "DUE_DESTINATIONS",
     // What it counts is a bounded query by an index.
     "COUNT_ACTION",
+    // A handful of sinks, and one row for each tenant.
+    "SINKS_TO_SERVE",
+    "EVENT_ENDS",
     // The partial index holds only bundles that wait for the artifact store.
     "WITHOUT_ARTIFACT",
 ];

@@ -4,10 +4,12 @@ mod alerts;
 mod artifacts;
 mod egress;
 mod log_archive;
+mod sinks;
 mod timeseries;
 
 pub use alerts::Couriers;
 pub use log_archive::ObjectArchive;
+pub use sinks::Carriers;
 pub use timeseries::{RemoteError, RemoteOptions, RemoteStore};
 
 pub use artifacts::{ObjectArtifacts, OpenError};

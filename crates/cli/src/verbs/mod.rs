@@ -29,6 +29,7 @@ pub mod quarantine;
 pub mod rollout;
 pub mod root;
 pub mod script;
+pub mod sink;
 pub mod system;
 pub mod telemetry;
 pub mod token;

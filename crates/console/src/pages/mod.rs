@@ -27,6 +27,7 @@ mod policy_forms;
 mod quarantine;
 mod rollouts;
 mod signin;
+mod sinks;
 mod token_forms;
 mod token_table;
 mod tokens;
@@ -45,6 +46,7 @@ pub fn router() -> Router<App> {
         .merge(overview::router())
         .merge(alert_destination::router())
         .merge(alerts::router())
+        .merge(sinks::router())
         .merge(devices::router())
         .merge(compliance::router())
         .merge(device::router())

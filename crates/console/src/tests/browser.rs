@@ -171,6 +171,7 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
             "/alerts/destinations",
             "/alerts/destinations/new",
             "/alerts/destinations/new?kind=email",
+            "/sinks",
             "/log",
             "/log/0",
             "/tokens",

@@ -11,3 +11,4 @@ mod groups;
 mod pages;
 mod passkeys;
 mod security;
+mod sinks;

@@ -23,6 +23,7 @@ use crate::{
     policy, rollout,
     rollout::Reporter,
     secrets::Keyring,
+    sinks,
 };
 
 /// When a scene begins.
@@ -87,6 +88,7 @@ impl Scene {
             .merge(configuration::router())
             .merge(compliance::router())
             .merge(alerts::router())
+            .merge(sinks::router())
             .split_for_parts();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");

@@ -64,6 +64,7 @@ mod routes;
 mod scep;
 mod scripts;
 mod secrets;
+mod sinks;
 mod split_view;
 mod telemetry;
 mod tenants;

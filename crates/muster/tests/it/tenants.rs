@@ -131,6 +131,11 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
     api.put(&format!("/alert-destinations/{name}-hook"), &hook)
         .await
         .ok();
+    let sink = json!({
+        "place": {"kind": "elastic", "url": "https://192.0.2.1:9200"},
+        "secret": "VnVhQ2ZHY0JDZGJrUW0=",
+    });
+    api.put(&format!("/sinks/{name}-siem"), &sink).await.ok();
     let tested = api
         .post(&format!("/alert-destinations/{name}-hook/test"), &json!({}))
         .await
@@ -433,6 +438,7 @@ async fn t4_lists_counts_and_searches_show_nothing_foreign() {
             two.b.get("/alert-silences").await.text(),
             two.b.get("/alert-deliveries").await.text(),
             two.b.get("/expiries").await.text(),
+            two.b.get("/sinks").await.text(),
         ] {
             assert!(
                 !text.contains(&foreign_id)

@@ -110,6 +110,7 @@ pub const SLICES: &[(&str, u8)] = &[
     ("policy", 3),
     ("compliance", 4),
     ("rollout", 5),
+    ("sinks", 5),
     ("fleet", 6),
     ("alerts", 6),
     ("configuration", 7),

@@ -8,6 +8,7 @@ pub mod cell;
 pub mod cutter;
 pub mod database;
 pub mod device;
+pub mod elastic;
 pub mod enrollee;
 pub mod haproxy;
 pub mod jwt;
