@@ -78,11 +78,11 @@ async fn get_sink(
 /// Makes or changes a sink. Its secret is never shown again. It can read everything that it sends, so whoever makes one can too.
 #[utoipa::path(
     put, path = "/sinks/{name}", tag = "sinks", params(("name" = String, Path)),
-    security(("oauth2" = ["sink:write", "log:read", "telemetry:read"])), request_body = SinkChange,
+    security(("oauth2" = ["log:read", "sink:write", "telemetry:read"])), request_body = SinkChange,
     responses((status = 200, body = SinkView)),
 )]
 async fn put_sink(
-    permit: Permit<(SinkWrite, LogRead, TelemetryRead)>,
+    permit: Permit<(LogRead, SinkWrite, TelemetryRead)>,
     State(app): State<App>,
     PathOf(name): PathOf<String>,
     Body(change): Body<SinkChange>,
