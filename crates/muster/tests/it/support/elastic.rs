@@ -56,7 +56,6 @@ struct Inside {
     /// Documents with this text in them are refused.
     poison: Option<String>,
     requests: usize,
-    asked: Vec<String>,
 }
 
 #[derive(Default)]
@@ -165,11 +164,6 @@ impl Elastic {
         self.inside().requests
     }
 
-    /// The paths that were asked for.
-    pub fn asked(&self) -> Vec<String> {
-        self.inside().asked.clone()
-    }
-
     /// The documents of an index in the order in which they came first.
     pub fn documents(&self, index: &str) -> Vec<Value> {
         let inside = self.inside();
@@ -253,7 +247,6 @@ async fn answer(State(inside): State<Shared>, request: Request) -> Response {
             return (StatusCode::SERVICE_UNAVAILABLE, [(header::CONNECTION, "close")]).into_response();
         }
         inside.requests += 1;
-        inside.asked.push(parts.uri.to_string());
         inside.mood.clone()
     };
     match mood.unwrap_or(Mood::Well) {
