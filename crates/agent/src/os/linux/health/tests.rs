@@ -117,7 +117,9 @@ impl Watched {
     /// The agent starts anew with the notes that it left.
     fn restart(&mut self) {
         let memos = self.memos.clone();
-        self.collector = Collector::new(&Root::new(self.folder.path()), |name| memos.get(name).cloned());
+        self.collector = Collector::new(&Root::new(self.folder.path()), Ownership::Company, |name| {
+            memos.get(name).cloned()
+        });
     }
 }
 
