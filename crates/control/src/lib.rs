@@ -3,7 +3,7 @@
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
 //! `access, audit, secrets ← devices, certificates, scripts ← commands, enrollment, groups, telemetry ← acme, outputs, policy ←
-//! compliance ← rollout ← alerts, fleet ← configuration, whatif`.
+//! compliance ← rollout ← alerts, fleet, query ← configuration, whatif`.
 
 pub mod access;
 pub mod acme;
@@ -25,6 +25,7 @@ pub mod openapi;
 pub mod outputs;
 pub mod page;
 pub mod policy;
+pub mod query;
 pub mod reconcile;
 pub mod rollout;
 pub mod scripts;
@@ -141,6 +142,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "alert_scopes",
         sql: include_str!("../migrations/0020_alert_scopes.sql"),
     },
+    Migration {
+        version: 21,
+        name: "query",
+        sql: include_str!("../migrations/0021_query.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -166,6 +172,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     groups::STATEMENTS,
     outputs::STATEMENTS,
     policy::STATEMENTS,
+    query::STATEMENTS,
     rollout::STATEMENTS,
     scripts::STATEMENTS,
     secrets::STATEMENTS,
@@ -208,6 +215,8 @@ pub struct Control {
     pub alert_metrics: alerts::AlertMetrics,
     /// What this process holds that expires, as `alerts` tells of it.
     pub own_expiries: alerts::OwnExpiries,
+    /// Questions that are being answered, and devices that are being asked.
+    pub queries: query::Queries,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -270,6 +279,7 @@ pub struct Nudges {
     pub operations: Notify,
     pub witnesses: Notify,
     pub alerts: Notify,
+    pub queries: Notify,
 }
 
 impl Control {
@@ -309,6 +319,7 @@ impl Control {
             courier: OnceLock::new(),
             alert_metrics: alerts::AlertMetrics::default(),
             own_expiries: alerts::OwnExpiries::default(),
+            queries: query::Queries::default(),
             settings,
             node,
         })

@@ -112,6 +112,7 @@ pub const SLICES: &[(&str, u8)] = &[
     ("rollout", 5),
     ("fleet", 6),
     ("alerts", 6),
+    ("query", 6),
     ("configuration", 7),
     ("whatif", 7),
 ];
