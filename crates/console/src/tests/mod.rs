@@ -10,4 +10,5 @@ mod forms;
 mod groups;
 mod pages;
 mod passkeys;
+mod query;
 mod security;

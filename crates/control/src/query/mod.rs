@@ -5,6 +5,8 @@
 
 mod api;
 mod ask;
+#[cfg(test)]
+mod cost_tests;
 mod reconcile;
 mod refresh;
 mod saved;
@@ -22,7 +24,9 @@ pub use api::router;
 pub use ask::{Answered, Queries, ask, check};
 pub use reconcile::{follow, forget_expired, reconcile};
 pub use refresh::{Progress, RefreshState, answered, is_asked, progress, start as start_refresh};
-pub use saved::{Saved, SavedChange, Schedule, find as find_saved, list as list_saved, put as save, remove};
+pub use saved::{
+    Expected, Saved, SavedChange, Schedule, find as find_saved, list as list_saved, put as save, remove,
+};
 pub use schema::{EXAMPLES, SCHEMA};
 pub use table::csv;
 pub use view::{AnswerView, RunView, SavedView};
@@ -47,5 +51,7 @@ pub const RUN_ROWS_MAX: usize = 1000;
 pub const ANSWER_BYTES_MAX: usize = 512 * 1024;
 /// Refreshes of one tenant that have not ended.
 pub const REFRESHES_OPEN_MAX: usize = 3;
+/// Refreshes of one tenant that are kept after their end, for a day at most.
+pub const REFRESHES_KEPT_MAX: i64 = 100;
 /// Devices that are asked in one second.
 pub const ASKED_PER_SECOND: u64 = 500;

@@ -14,7 +14,7 @@ use muster_storage::{Scope, Tx};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{ASKED_PER_SECOND, REFRESHES_OPEN_MAX, ask::check, source, store};
+use super::{ASKED_PER_SECOND, REFRESHES_KEPT_MAX, REFRESHES_OPEN_MAX, ask::check, source, store};
 use crate::{
     App,
     access::{
@@ -130,6 +130,7 @@ pub async fn start(
                 ))
                 .retry_after(10));
         }
+        store::forget_surplus_refreshes(tx, tenant, REFRESHES_KEPT_MAX)?;
         store::insert_refresh(tx, tenant, &refresh)?;
         let detail = serde_json::json!({"question": refresh.question, "devices": refresh.devices});
         tx.record("query.refresh_asked", ("refresh", id.to_string()), detail)?;

@@ -57,6 +57,8 @@ statements! {
         AND ended_at IS NULL";
     REFRESHES_ENDED_BEFORE = "SELECT tenant_id, refresh_id FROM query_refresh WHERE ended_at IS NOT NULL AND ended_at < $1 \
         ORDER BY ended_at LIMIT $2";
+    SURPLUS_REFRESHES = "SELECT refresh_id FROM query_refresh WHERE tenant_id = $1 AND ended_at IS NOT NULL \
+        ORDER BY refresh_id DESC LIMIT 100 OFFSET $2";
     DELETE_REFRESH = "DELETE FROM query_refresh WHERE tenant_id = $1 AND refresh_id = $2";
 
     INSERT_ASKED = "INSERT INTO query_asked (tenant_id, refresh_id, device_id) VALUES ($1, $2, $3) \
@@ -281,6 +283,17 @@ pub fn end_refresh(
     let now = now.as_micros();
     tx.execute(&END_REFRESH, &[&tenant.uuid(), &id.uuid(), &now, &unanswered])
         .map(drop)
+}
+
+/// Deletes all refreshes of a tenant that ended but the newest.
+pub fn forget_surplus_refreshes(tx: &mut Tx, tenant: TenantId, kept: i64) -> Result<(), StorageError> {
+    let surplus = tx.query(&SURPLUS_REFRESHES, &[&tenant.uuid(), &kept], |row| {
+        row.get::<uuid::Uuid>(0)
+    })?;
+    for id in surplus {
+        tx.execute(&DELETE_REFRESH, &[&tenant.uuid(), &id])?;
+    }
+    Ok(())
 }
 
 pub fn forget_refreshes(tx: &mut Tx, before: Timestamp, limit: i64) -> Result<(), StorageError> {
