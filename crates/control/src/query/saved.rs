@@ -36,7 +36,10 @@ impl Schedule {
     /// Minutes after midnight.
     fn minute_of_day(text: &str) -> Option<i64> {
         let (hour, minute) = text.split_once(':')?;
-        let part = |part: &str| (part.len() == 2).then(|| part.parse::<u8>().ok()).flatten();
+        let part = |part: &str| {
+            let is_number = part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| part.parse::<u8>().ok()).flatten()
+        };
         let (hour, minute) = (i64::from(part(hour)?), i64::from(part(minute)?));
         (hour < 24 && minute < 60).then_some(hour * 60 + minute)
     }

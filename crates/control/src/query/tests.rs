@@ -142,13 +142,12 @@ async fn questions_are_answered_from_facts_labels_and_verdicts() {
         assert!(
             answer.facts_oldest_at.is_some() && answer.columns.iter().any(|column| column.name == "facts_at")
         );
-        scene
-            .call(
-                "PUT",
-                &format!("/devices/{}/labels", linux[0].id),
-                Some(r#"{"labels":{"site":"north"}}"#),
-            )
-            .await;
+        set(
+            &scene,
+            "INSERT INTO devices_label (tenant_id, device_id, key, value) SELECT tenant_id, device_id, 'site', 'north' \
+             FROM devices_facts WHERE tenant_id = $1 AND facts LIKE '%12.10%'",
+        )
+        .await;
         assert_eq!(
             rows(
                 &scene,
