@@ -5,8 +5,6 @@
 
 mod api;
 mod ask;
-#[cfg(test)]
-mod cost_tests;
 mod reconcile;
 mod refresh;
 mod saved;

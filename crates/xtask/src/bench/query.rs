@@ -25,7 +25,7 @@ pub fn run() -> Result<()> {
         "--ignored",
         "--nocapture",
         "--exact",
-        "query::cost_tests::questions_over_a_large_fleet",
+        "query::tests::cost::questions_over_a_large_fleet",
     ]);
     let printed = process::output(&mut command)?;
     let mut figures = 0;

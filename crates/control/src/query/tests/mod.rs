@@ -1,5 +1,7 @@
 //! Questions over what is stored, on both engines: answers, privacy, tenants, schedules, refreshes.
 
+mod cost;
+
 use muster_model::{
     DeviceId, Ownership, RefreshId,
     facts::{Disk, Facts, Package, UserAccount},

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use muster_storage::{Statement, testing};
 
-use super::ask;
+use super::super::ask;
 use crate::{MIGRATIONS, policy::testing::Scene};
 
 const DEVICES: &str = "INSERT INTO devices_device (tenant_id, device_id, device_uuid, serial, name, platform, model, epoch, state, \
