@@ -32,8 +32,8 @@ pub use verbs::policy_test::{self, PolicyTest, PolicyTestArgs, TestReport};
 use output::Printer;
 use verbs::{
     alert, approver, bundle, client, command, compliance, configuration, console_link, context as contexts,
-    device, enrollment, group, halt, key, label, login, operation, policy, policy_compile, rollout, root,
-    script, sink, system, telemetry, token,
+    device, enrollment, group, halt, key, label, login, operation, policy, policy_compile, query, rollout,
+    root, script, sink, system, telemetry, token,
 };
 
 /// Flags that every verb takes.
@@ -78,6 +78,9 @@ pub enum Command {
     /// Dynamic groups: who is in them, and why
     #[command(subcommand)]
     Group(group::GroupCommand),
+    /// Ask the fleet questions: inventory, packages, disks, users, compliance
+    #[command(after_help = query::HELP)]
+    Query(query::QueryArgs),
     /// Labels of devices from a table
     #[command(subcommand)]
     Label(label::LabelCommand),
@@ -225,6 +228,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
             policy_compile::offline(&arguments, printer)
         }
         Command::Group(command) => group::run(command, &Api::connect(globals)?, printer).await,
+        Command::Query(arguments) => query::run(arguments, &Api::connect(globals)?, printer).await,
         Command::Label(command) => label::run(command, &Api::connect(globals)?, printer).await,
         Command::Telemetry(command) => telemetry::run(command, &Api::connect(globals)?, printer).await,
         Command::Policy(command) => policy::run(command, &Api::connect(globals)?, printer).await,

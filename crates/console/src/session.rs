@@ -125,6 +125,8 @@ const NOTICES: &[(&str, &str)] = &[
         "The group is changed. Devices are being looked at.",
     ),
     ("group-deleted", "The group is deleted."),
+    ("query-saved", "The question is saved."),
+    ("query-deleted", "The question is deleted, with its answers."),
     ("policy-created", "The policy exists. Give it a first version."),
     (
         "version-created",

@@ -3,7 +3,7 @@
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
 //! `access, audit, secrets ← devices, certificates, scripts ← commands, enrollment, groups, telemetry ← acme, outputs, policy ←
-//! compliance ← rollout, sinks ← alerts, fleet ← configuration, whatif`.
+//! compliance ← rollout, sinks ← alerts, fleet, query ← configuration, whatif`.
 
 pub mod access;
 pub mod acme;
@@ -26,6 +26,7 @@ pub mod outbound;
 pub mod outputs;
 pub mod page;
 pub mod policy;
+pub mod query;
 pub mod reconcile;
 pub mod rollout;
 pub mod scripts;
@@ -148,6 +149,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "sinks",
         sql: include_str!("../migrations/0021_sinks.sql"),
     },
+    Migration {
+        version: 22,
+        name: "query",
+        sql: include_str!("../migrations/0022_query.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -173,6 +179,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     groups::STATEMENTS,
     outputs::STATEMENTS,
     policy::STATEMENTS,
+    query::STATEMENTS,
     rollout::STATEMENTS,
     scripts::STATEMENTS,
     secrets::STATEMENTS,
@@ -219,6 +226,8 @@ pub struct Control {
     /// Who brings events to sinks. Set by the composition root, before the loops start.
     pub carrier: OnceLock<Box<dyn sinks::Carrier>>,
     pub sink_metrics: sinks::SinkMetrics,
+    /// Questions that are being answered, and devices that are being asked.
+    pub queries: query::Queries,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -282,6 +291,7 @@ pub struct Nudges {
     pub witnesses: Notify,
     pub alerts: Notify,
     pub sinks: Notify,
+    pub queries: Notify,
 }
 
 impl Control {
@@ -323,6 +333,7 @@ impl Control {
             own_expiries: alerts::OwnExpiries::default(),
             carrier: OnceLock::new(),
             sink_metrics: sinks::SinkMetrics::default(),
+            queries: query::Queries::default(),
             settings,
             node,
         })

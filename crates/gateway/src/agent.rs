@@ -34,7 +34,7 @@ use muster_control::{
     },
     audit, certificates, clock,
     devices::{self, DeviceState},
-    enrollment, groups, outputs, policy, rollout,
+    enrollment, groups, outputs, policy, query, rollout,
 };
 use muster_model::CommandId;
 use muster_storage::Scope;
@@ -224,6 +224,7 @@ async fn inventory(State(gateway): State<Gateway>, request: Request) -> Result<S
     let model = message.facts.hardware.model.clone();
     let moves = rollout::take_facts(app, tenant, device, message.facts).await?;
     groups::note(app, &moves);
+    query::answered(app, tenant, device).await?;
     if !known.identity.has_facts || model != known.identity.stratum.model {
         app.registry.forget_identity(device);
     }

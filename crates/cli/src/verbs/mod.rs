@@ -26,6 +26,7 @@ pub mod policy;
 pub mod policy_compile;
 pub mod policy_test;
 pub mod quarantine;
+pub mod query;
 pub mod rollout;
 pub mod root;
 pub mod script;

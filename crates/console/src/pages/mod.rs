@@ -25,6 +25,7 @@ mod passkeys;
 mod policies;
 mod policy_forms;
 mod quarantine;
+mod query;
 mod rollouts;
 mod signin;
 mod sinks;
@@ -55,6 +56,7 @@ pub fn router() -> Router<App> {
         .merge(health::router())
         .merge(groups::router())
         .merge(labels::router())
+        .merge(query::router())
         .merge(device_why::router())
         .merge(policies::router())
         .merge(policy_forms::router())

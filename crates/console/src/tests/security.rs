@@ -8,6 +8,7 @@ use crate::testing::{Answer, Scene};
 const PAGES: &[&str] = &[
     "/",
     "/devices",
+    "/query",
     "/policies",
     "/policies/new",
     "/settings",
@@ -37,6 +38,9 @@ fn forms() -> Vec<String> {
     let (rol, cmd) = (format!("rol_{:032x}", 1), format!("cmd_{:032x}", 1));
     vec![
         "/signout".to_owned(),
+        "/query/refresh".to_owned(),
+        "/query/save".to_owned(),
+        "/query/saved/x/delete".to_owned(),
         "/halt".to_owned(),
         "/halt/lift".to_owned(),
         "/passkeys".to_owned(),

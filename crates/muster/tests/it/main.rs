@@ -54,6 +54,7 @@ mod prometheus;
 mod protocol;
 mod proxies;
 mod quarantine;
+mod query;
 mod radius;
 mod receipts;
 mod restore;

@@ -140,6 +140,9 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         .post(&format!("/alert-destinations/{name}-hook/test"), &json!({}))
         .await
         .expect(202);
+    let question = json!({"question": "SELECT device_id FROM devices"});
+    api.put(&format!("/queries/{name}-query"), &question).await.ok();
+    let refresh = api.post("/query-refreshes", &question).await.expect(202);
     let text = |value: &Value| value.as_str().expect("an id is text").to_owned();
     let ids = BTreeMap::from([
         ("alert-deliveries", vec![text(&tested["items"][0]["id"])]),
@@ -157,6 +160,7 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         ("groups", vec![text(&group["id"]), format!("{name}-group")]),
         ("operations", vec![text(&operation["operation_id"])]),
         ("policies", vec![text(&policy["id"]), name.to_owned()]),
+        ("query-refreshes", vec![text(&refresh["id"])]),
         ("rollouts", vec![text(&rollout["rollout_id"])]),
         ("scripts", vec![text(&script["sha256"])]),
     ]);
@@ -439,6 +443,14 @@ async fn t4_lists_counts_and_searches_show_nothing_foreign() {
             two.b.get("/alert-deliveries").await.text(),
             two.b.get("/expiries").await.text(),
             two.b.get("/sinks").await.text(),
+            two.b.get("/queries").await.text(),
+            two.b
+                .post(
+                    "/queries/run",
+                    &json!({"question": "SELECT device_id, device, serial FROM devices"}),
+                )
+                .await
+                .text(),
         ] {
             assert!(
                 !text.contains(&foreign_id)

@@ -113,6 +113,7 @@ pub const SLICES: &[(&str, u8)] = &[
     ("sinks", 5),
     ("fleet", 6),
     ("alerts", 6),
+    ("query", 6),
     ("configuration", 7),
     ("whatif", 7),
 ];
