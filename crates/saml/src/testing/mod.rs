@@ -1,0 +1,12 @@
+//! An identity provider that signs and encrypts, and the attacks on what it signs. What goes wrong here panics.
+//!
+//! The signatures are made with the canonicalization of this crate; that it is the right one is judged by `xmlsec1` and
+//! `xmllint` in the tests.
+
+mod attacks;
+mod provider;
+
+pub use attacks::{Attack, GENUINE, attacks};
+pub use provider::{
+    Answer, IDENTITY_PROVIDER, KeyKind, Provider, SERVICE_PROVIDER, Sign, decryption_pair, signing_pair,
+};
