@@ -438,7 +438,7 @@ fn break_xml(parts: &Parts<'_>, add: &mut Add<'_>) {
     );
     let rebound = body.replacen(
         "<samlp:Status>",
-        "<samlp:Status xmlns:saml=\"urn:example:other\">",
+        "<samlp:Status xmlns:samlp=\"urn:example:other\">",
         1,
     );
     add("namespace_rebound_in_signed_response", rebound);

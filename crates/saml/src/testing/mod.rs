@@ -10,3 +10,14 @@ pub use attacks::{Attack, GENUINE, attacks};
 pub use provider::{
     Answer, IDENTITY_PROVIDER, KeyKind, Provider, SERVICE_PROVIDER, Sign, decryption_pair, signing_pair,
 };
+
+/// The exclusive canonical form of a whole document, for those that compare it with somebody else's; none where the document is
+/// refused.
+pub fn canonical_form(document: &str) -> Option<Vec<u8>> {
+    let document = crate::xml::parse(document.as_bytes(), crate::xml::Comments::Refused).ok()?;
+    let form = crate::c14n::Form {
+        without: None,
+        inclusive: &[],
+    };
+    crate::c14n::canonicalize(document.root_element(), &form).ok()
+}
