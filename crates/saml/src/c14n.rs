@@ -216,9 +216,9 @@ mod tests {
     #[test]
     fn the_default_namespace_is_undone_where_it_ends() {
         check(
-            r#"<r xmlns="u"><a><b xmlns=""><c xmlns="u"/><d/></b></a></r>"#,
+            r#"<r xmlns="u:u"><a><b xmlns=""><c xmlns="u:u"/><d/></b></a></r>"#,
             &[],
-            r#"<a xmlns="u"><b xmlns=""><c xmlns="u"></c><d></d></b></a>"#,
+            r#"<a xmlns="u:u"><b xmlns=""><c xmlns="u:u"></c><d></d></b></a>"#,
         );
         check(r#"<r><a xmlns=""/></r>"#, &[], "<a></a>");
     }
@@ -226,24 +226,24 @@ mod tests {
     #[test]
     fn prefixes_of_the_list_are_written_where_they_are_in_scope() {
         check(
-            r#"<r xmlns:xs="s" xmlns:x="t" xmlns="d"><p:a xmlns:p="u"><p:b xmlns:x="v"/></p:a></r>"#,
+            r#"<r xmlns:xs="u:s" xmlns:x="u:t" xmlns="u:d"><p:a xmlns:p="u:u"><p:b xmlns:x="u:v"/></p:a></r>"#,
             &["xs", "x", "", "unknown"],
-            r#"<p:a xmlns="d" xmlns:p="u" xmlns:x="t" xmlns:xs="s"><p:b xmlns:x="v"></p:b></p:a>"#,
+            r#"<p:a xmlns="u:d" xmlns:p="u:u" xmlns:x="u:t" xmlns:xs="u:s"><p:b xmlns:x="u:v"></p:b></p:a>"#,
         );
     }
 
     #[test]
     fn attributes_are_sorted_and_values_escaped() {
         check(
-            "<r xmlns:b='1' xmlns:a='2'><e a:x='1' b:y=\"'\" z='&quot;&lt;&amp;&gt;' c='&#10;&#13;&#9; \n'> &gt;&lt;&amp;&quot;'&#13;\r\n</e></r>",
+            "<r xmlns:b='u:1' xmlns:a='u:2'><e a:x='1' b:y=\"'\" z='&quot;&lt;&amp;&gt;' c='&#10;&#13;&#9; \n'> &gt;&lt;&amp;&quot;'&#13;\r\n</e></r>",
             &[],
-            "<e xmlns:a=\"2\" xmlns:b=\"1\" c=\"&#xA;&#xD;&#x9;  \" z=\"&quot;&lt;&amp;>\" b:y=\"'\" a:x=\"1\"> &gt;&lt;&amp;\"'&#xD;\n</e>",
+            "<e xmlns:a=\"u:2\" xmlns:b=\"u:1\" c=\"&#xA;&#xD;&#x9;  \" z=\"&quot;&lt;&amp;>\" b:y=\"'\" a:x=\"1\"> &gt;&lt;&amp;\"'&#xD;\n</e>",
         );
     }
 
     #[test]
     fn a_namespace_name_that_is_repeated_at_each_element_is_cut_off() {
-        let uri = "u".repeat(100_000);
+        let uri = format!("u:{}", "u".repeat(100_000));
         let source = format!("<r xmlns:p='{uri}'><a>{}</a></r>", "<p:b/>".repeat(1000));
         let document = parse(source.as_bytes(), Comments::Refused).unwrap();
         let form = Form {

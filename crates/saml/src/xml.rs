@@ -39,6 +39,10 @@ pub(crate) fn parse(bytes: &[u8], comments: Comments) -> Result<Document<'_>, Re
     if bytes.len() > DOCUMENT_BYTES_MAX {
         return Err(Reject::TooLarge);
     }
+    // No XML holds a zero octet (XML 1.0, production 2); UTF-16 does at every other place.
+    if bytes.contains(&0) {
+        return Err(Reject::NotUtf8);
+    }
     let text = std::str::from_utf8(bytes).map_err(|_| Reject::NotUtf8)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = strip_declaration(text)?;
@@ -157,7 +161,8 @@ struct Tag {
 
 impl Tag {
     fn count(tag: &str) -> Result<Self, Reject> {
-        let (mut attributes, mut namespaces) = (0, 0);
+        let mut attributes = 0;
+        let mut declared: Vec<&str> = Vec::new();
         let mut quote = None;
         let mut previous = b'<';
         for (at, byte) in tag.bytes().enumerate() {
@@ -169,14 +174,22 @@ impl Tag {
                 None => match byte {
                     b'"' | b'\'' => quote = Some(byte),
                     b'=' => attributes += 1,
-                    b'x' if previous.is_ascii_whitespace() && tag[at..].starts_with("xmlns") => {
-                        namespaces += 1;
+                    b'x' if tag[at..].starts_with("xmlns") => {
+                        // Within a name, after a prefix or in an end, there is no use for it.
+                        if !previous.is_ascii_whitespace() {
+                            return Err(Reject::NotWellFormed);
+                        }
+                        let name = declaration(&tag[at..])?;
+                        if declared.contains(&name) {
+                            return Err(Reject::NotWellFormed);
+                        }
+                        declared.push(name);
                     }
                     b'<' => return Err(Reject::NotWellFormed),
                     b'>' => {
                         return Ok(Self {
                             attributes,
-                            namespaces,
+                            namespaces: declared.len(),
                             is_empty: previous == b'/',
                             length: at + 1,
                         });
@@ -184,10 +197,48 @@ impl Tag {
                     _ => {}
                 },
             }
+            if attributes > ATTRIBUTES_MAX || declared.len() > ATTRIBUTES_MAX {
+                return Err(Reject::TooMany);
+            }
             previous = byte;
         }
         Err(Reject::NotWellFormed)
     }
+}
+
+/// The name of a namespace declaration. What the parser lets pass is refused here: the default namespace twice, an
+/// attribute `p:xmlns`, a prefix that is undone, the prefix `xmlns` (Namespaces in XML 1.0, sections 3 and 5). So is a name
+/// that is relative (Canonical XML 1.0, section 1.3) or holds a reference, which others canonicalize in other ways.
+fn declaration(text: &str) -> Result<&str, Reject> {
+    let (name, value) = text.split_once('=').ok_or(Reject::NotWellFormed)?;
+    let name = name.trim_end();
+    let value = value.trim_start();
+    let quote = value.chars().next().ok_or(Reject::NotWellFormed)?;
+    let value = value[quote.len_utf8()..]
+        .split_once(quote)
+        .ok_or(Reject::NotWellFormed)?
+        .0;
+    let is_declared = match name.strip_prefix("xmlns") {
+        Some("") => value.is_empty() || is_absolute(value),
+        Some(prefix) => prefix.starts_with(':') && prefix != ":xmlns" && is_absolute(value),
+        None => false,
+    };
+    is_declared.then_some(name).ok_or(Reject::NotWellFormed)
+}
+
+/// Whether the name of a namespace is a URI with a scheme (RFC 3986, section 3), of the characters that need no escape.
+fn is_absolute(namespace: &str) -> bool {
+    let Some((scheme, _)) = namespace.split_once(':') else {
+        return false;
+    };
+    scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        && namespace.matches('#').count() <= 1
+        && namespace
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~:/?#@!$()*+,;=".contains(&byte))
 }
 
 /// Whether a node is the element of that namespace and name.
@@ -332,12 +383,23 @@ mod tests {
         check("<a>&b;</a>", Err(Reject::NotWellFormed));
         check("<a b='1' b='2'/>", Err(Reject::NotWellFormed));
         check(
-            "<a xmlns:b='x' xmlns:c='x' b:d='' c:d=''/>",
+            "<a xmlns:b='u:x' xmlns:c='u:x' b:d='' c:d=''/>",
             Err(Reject::NotWellFormed),
         );
         check("<a b='<'/>", Err(Reject::NotWellFormed));
         check("<b:a/>", Err(Reject::NotWellFormed));
         check("<a></b>", Err(Reject::NotWellFormed));
+        // What the parser would let pass.
+        check("<a xmlns='' xmlns='u:u'/>", Err(Reject::NotWellFormed));
+        check("<a xmlns:p='u:u' p:xmlns='u:v'/>", Err(Reject::NotWellFormed));
+        check(
+            "<a xmlns:p='u:u'><b xmlns:p = ''/></a>",
+            Err(Reject::NotWellFormed),
+        );
+        check("<a xmlns:xmlns='u:u'/>", Err(Reject::NotWellFormed));
+        check("<xmlns:a/>", Err(Reject::NotWellFormed));
+        check("<a xmlns:p='u'/>", Err(Reject::NotWellFormed));
+        check("<a xmlns:p='u:&amp;'/>", Err(Reject::NotWellFormed));
         check("<a/><b/>", Err(Reject::NotWellFormed));
         assert_eq!(
             parse(&[b'<', 0xff, b'/', b'>'], Comments::Refused).map(|_| ()),
@@ -363,7 +425,7 @@ mod tests {
         check(&many(ELEMENTS_MAX + 1), Err(Reject::TooMany));
         let scope = |levels: usize| {
             let open: String = (0..levels)
-                .map(|index| format!("<a xmlns:p{index}='u' xmlns:q{index}='u' xmlns:r{index}='u'>"))
+                .map(|index| format!("<a xmlns:p{index}='u:u' xmlns:q{index}='u:u' xmlns:r{index}='u:u'>"))
                 .collect();
             open + &"</a>".repeat(levels)
         };

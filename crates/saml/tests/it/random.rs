@@ -56,7 +56,7 @@ impl Bench {
 
 /// One change of a text.
 #[derive(Debug, Clone)]
-enum Change {
+pub enum Change {
     Octet(prop::sample::Index, u8),
     Insert(prop::sample::Index, prop::sample::Index),
     Remove(prop::sample::Index, usize),
@@ -66,7 +66,7 @@ enum Change {
     CopyElement(prop::sample::Index, prop::sample::Index),
 }
 
-fn changes() -> impl Strategy<Value = Vec<Change>> {
+pub fn changes() -> impl Strategy<Value = Vec<Change>> {
     let index = any::<prop::sample::Index>;
     let change = prop_oneof![
         (index(), any::<u8>()).prop_map(|(at, octet)| Change::Octet(at, octet)),
@@ -78,7 +78,7 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
     prop::collection::vec(change, 1..4)
 }
 
-fn changed(genuine: &str, changes: &[Change]) -> Vec<u8> {
+pub fn changed(genuine: &str, changes: &[Change]) -> Vec<u8> {
     let mut bytes = genuine.as_bytes().to_vec();
     for change in changes {
         let length = bytes.len().max(1);
