@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use muster_saml::testing::{GENUINE, KeyKind, SERVICE_PROVIDER, attacks, decryption_pair, signing_pair};
 use muster_saml::{
-    Ask, Certificate, DecryptionKey, Endpoint, Expected, Identity, IdentityProvider, MustBeSigned, Profile,
-    Reject, ServiceProvider, SigningKey, Verifier,
+    Ask, Certificate, DecryptionKey, Endpoint, Expected, Identity, IdentityProvider, LogoutQuery,
+    LogoutTarget, MustBeSigned, Profile, Reject, ServiceProvider, SigningKey, Verifier,
 };
 
 use crate::peers::{clock, installed, program, skip};
@@ -89,6 +89,28 @@ impl SimpleSaml {
             String::from_utf8_lossy(&output.stderr)
         );
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Where a page of its own sends the browser in the end: the first address that is not its.
+    fn sent_to(&self, address: &str) -> String {
+        let mut next = address.to_owned();
+        for _ in 0..10 {
+            let head = self.page(&[
+                "--no-location",
+                "--dump-header",
+                "-",
+                "--output",
+                "/dev/null",
+                &next,
+            ]);
+            let location = head.lines().find_map(|line| line.strip_prefix("Location: "));
+            let location = location.unwrap_or_else(|| panic!("{next} leads nowhere: {head}"));
+            next = location.trim().to_owned();
+            if !next.starts_with(&self.base) {
+                return next;
+            }
+        }
+        panic!("{next} leads in a circle");
     }
 
     /// Goes the way of a browser from our address through the login form, to the field that it would post to us.
@@ -176,7 +198,7 @@ fn configure(folder: &Path, base: &str, metadata: &str, encryption: &Certificate
             "<?php $metadata['{base}idp'] = ['host' => '__DEFAULT__', 'privatekey' => 'idp.key',
             'certificate' => 'idp.crt', 'auth' => 'people', 'saml20.sign.response' => true,
             'signature.algorithm' => 'http://www.w3.org/2001/04/xmldsig-more#rsa-sha256',
-            'saml20.sign.assertion' => true, 'simplesaml.nameidattribute' => 'uid',
+            'saml20.sign.assertion' => true, 'sign.logout' => true, 'validate.logout' => true, 'simplesaml.nameidattribute' => 'uid',
             'NameIDFormat' => 'urn:oasis:names:tc:SAML:2.0:nameid-format:persistent'];"
         ),
     );
@@ -202,7 +224,9 @@ fn is_installed() -> bool {
 fn service_provider(name: &str, decryption: DecryptionKey, encryption: &Certificate) -> ServiceProvider {
     let (pkcs8, signing) = signing_pair(KeyKind::Rsa);
     let key = SigningKey::from_pkcs8(&pkcs8).expect("the key is acceptable");
+    let logout = Endpoint::parse("https://mdm.example.com/saml/logout").expect("an address");
     ServiceProvider::new(name, Endpoint::parse(CONSUMER).expect("an address"))
+        .map(|here| here.with_single_logout(logout))
         .and_then(|here| here.with_signing(key, signing))
         .and_then(|here| here.with_decryption(decryption, encryption.clone()))
         .expect("the service provider is acceptable")
@@ -255,6 +279,7 @@ fn a_person_signs_in_at_simplesamlphp() {
     assert_eq!(identity.groups, ["mdm-admins", "tenant:finance"]);
     assert_eq!(identity.values("email"), ["alice@example.com"]);
     assert!(identity.session_index.is_some());
+    sign_out(&peer, &verifier, &here, &there, &identity);
     let other = verifier.response(&posted, Expected::AnswerTo("_other"), clock());
     assert_eq!(other.map(|_| ()), Err(Reject::InResponseTo));
 
@@ -277,6 +302,32 @@ fn a_person_signs_in_at_simplesamlphp() {
             );
         }
     }
+}
+
+/// Ends the session there, and judges what it says about that.
+fn sign_out(
+    peer: &SimpleSaml,
+    verifier: &Verifier<'_>,
+    here: &ServiceProvider,
+    there: &IdentityProvider,
+    identity: &Identity,
+) {
+    let target = LogoutTarget {
+        name_id: &identity.name_id,
+        session_index: identity.session_index.as_deref(),
+    };
+    let asked = here
+        .logout_request(there, &target, Some("out"), clock(), [5; 20])
+        .expect("the request is made");
+    let answered = peer.sent_to(&asked.url);
+    let (address, query) = answered.split_once('?').expect("a query");
+    assert_eq!(address, "https://mdm.example.com/saml/logout");
+    let verdict = verifier.logout_response(LogoutQuery(query), &asked.id, clock());
+    assert_eq!(verdict, Ok(()), "{query}");
+    let changed = query.replace("RelayState=out", "RelayState=in");
+    assert_ne!(changed, query);
+    let verdict = verifier.logout_response(LogoutQuery(&changed), &asked.id, clock());
+    assert_eq!(verdict, Err(Reject::SignatureInvalid));
 }
 
 #[test]
