@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn attributes_are_sorted_and_values_escaped() {
         check(
-            "<r xmlns:b='u:1' xmlns:a='u:2'><e a:x='1' b:y=\"'\" z='&quot;&lt;&amp;&gt;' c='&#10;&#13;&#9; \n'> &gt;&lt;&amp;&quot;'&#13;\r\n</e></r>",
+            "<r xmlns:b='u:1' xmlns:a='u:2'><e a:x='1' b:y=\"'\" z='&quot;&lt;&amp;&gt;' c='&#10;&#13;&#9; \n'> &gt;&lt;&amp;&quot;'&#13;\n</e></r>",
             &[],
             "<e xmlns:a=\"u:2\" xmlns:b=\"u:1\" c=\"&#xA;&#xD;&#x9;  \" z=\"&quot;&lt;&amp;>\" b:y=\"'\" a:x=\"1\"> &gt;&lt;&amp;\"'&#xD;\n</e>",
         );

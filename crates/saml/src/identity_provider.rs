@@ -101,7 +101,8 @@ impl IdentityProvider {
     ///
     /// A signature of the metadata is not checked: it is believed because an administrator brings it.
     pub fn from_metadata(metadata: &[u8], now: Timestamp) -> Result<Self, Reject> {
-        let document = xml::parse(metadata, Comments::Skipped)?;
+        let metadata = xml::with_line_feeds(metadata);
+        let document = xml::parse(&metadata, Comments::Skipped)?;
         let entity = document.root_element();
         if !is(entity, METADATA, "EntityDescriptor") {
             return Err(Reject::MetadataShape);

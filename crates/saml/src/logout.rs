@@ -38,7 +38,7 @@ pub struct Logout {
     pub name_id: NameId,
     /// Which of them; all, if there are none.
     pub session_indexes: Vec<String>,
-    /// What the answer has to bring back.
+    /// What the answer has to bring back. Of more than [`crate::RELAY_STATE_BYTES_MAX`] octets it cannot be answered.
     pub relay_state: Option<String>,
 }
 

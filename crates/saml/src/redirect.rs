@@ -12,7 +12,7 @@ use url::form_urlencoded::{byte_serialize, parse};
 use crate::identity_provider::Endpoint;
 use crate::key::{Certificate, SignatureAlgorithm, SigningKey, decode_base64};
 use crate::reject::Reject;
-use crate::xml::DOCUMENT_BYTES_MAX;
+use crate::xml::{DOCUMENT_BYTES_MAX, with_line_feeds};
 
 /// Octets of the relay state (section 3.4.3).
 pub const RELAY_STATE_BYTES_MAX: usize = 80;
@@ -110,16 +110,9 @@ pub(crate) fn read(kind: Kind, query: &str, certificates: &[Certificate]) -> Res
     {
         return Err(Reject::SignatureInvalid);
     }
-    let relay_state = relay_state.map(decoded).transpose()?;
-    if relay_state
-        .as_ref()
-        .is_some_and(|value| value.len() > RELAY_STATE_BYTES_MAX)
-    {
-        return Err(Reject::RelayState);
-    }
     Ok(Received {
         message: inflate(&decode_base64(&decoded(message)?).ok_or(Reject::Encoding)?)?,
-        relay_state,
+        relay_state: relay_state.map(decoded).transpose()?,
     })
 }
 
@@ -144,7 +137,7 @@ fn decoded(value: &str) -> Result<String, Reject> {
         .ok_or(Reject::Encoding)
 }
 
-/// Unpacks at most as much as a document may have.
+/// Unpacks at most as much as a document may have, with line feeds.
 fn inflate(packed: &[u8]) -> Result<Vec<u8>, Reject> {
     let mut message = Vec::new();
     DeflateDecoder::new(packed)
@@ -154,7 +147,7 @@ fn inflate(packed: &[u8]) -> Result<Vec<u8>, Reject> {
     if message.len() > DOCUMENT_BYTES_MAX {
         return Err(Reject::TooLarge);
     }
-    Ok(message)
+    Ok(with_line_feeds(&message).into_owned())
 }
 
 #[cfg(test)]

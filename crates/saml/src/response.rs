@@ -120,7 +120,8 @@ impl<'a> Verifier<'a> {
         now: Timestamp,
     ) -> Result<Identity, Reject> {
         self.check_metadata(now)?;
-        let document = xml::parse(message, Comments::Refused)?;
+        let message = xml::with_line_feeds(message);
+        let document = xml::parse(&message, Comments::Refused)?;
         let response = checked_root(&document)?;
         let Some(signature) = signature::of(response)? else {
             let carried = self.header(response, expected, now)?;
@@ -205,6 +206,7 @@ impl<'a> Verifier<'a> {
             Carried::Encrypted(encrypted) => encrypted,
         };
         let plain = encryption::decrypt(encrypted, &self.service_provider.decryption_keys())?;
+        let plain = xml::with_line_feeds(&plain);
         let document = xml::parse(&plain, Comments::Refused)?;
         let counts = structure::count(&document)?;
         if counts.responses > 0 || counts.encrypted_assertions > 0 || counts.assertions != 1 {

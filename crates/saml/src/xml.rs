@@ -4,6 +4,8 @@
 //! parser; what SAML has no use for (declarations, CDATA, processing instructions, comments) is refused there. In what is
 //! left every `<` begins or ends an element, which is what makes the count exact.
 
+use std::borrow::Cow;
+
 use roxmltree::{Document, Node, ParsingOptions};
 
 use crate::reject::Reject;
@@ -34,7 +36,25 @@ pub(crate) enum Comments {
     Skipped,
 }
 
-/// Parses a document within all limits. A byte order mark is passed over.
+/// Ends each line by a line feed (XML 1.0, section 2.11), for every document that comes from outside. The parser does not do it
+/// before a reference.
+pub(crate) fn with_line_feeds(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if !bytes.contains(&b'\r') {
+        return Cow::Borrowed(bytes);
+    }
+    let mut lines = Vec::with_capacity(bytes.len());
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'\r' if bytes.get(at + 1) == Some(&b'\n') => {}
+            b'\r' => lines.push(b'\n'),
+            _ => lines.push(*byte),
+        }
+    }
+    Cow::Owned(lines)
+}
+
+/// Parses a document within all limits. A byte order mark is passed over. What went through
+/// [`with_line_feeds`], and what is canonical, holds no carriage return.
 pub(crate) fn parse(bytes: &[u8], comments: Comments) -> Result<Document<'_>, Reject> {
     if bytes.len() > DOCUMENT_BYTES_MAX {
         return Err(Reject::TooLarge);
@@ -42,6 +62,9 @@ pub(crate) fn parse(bytes: &[u8], comments: Comments) -> Result<Document<'_>, Re
     // No XML holds a zero octet (XML 1.0, production 2); UTF-16 does at every other place.
     if bytes.contains(&0) {
         return Err(Reject::NotUtf8);
+    }
+    if bytes.contains(&b'\r') {
+        return Err(Reject::NotWellFormed);
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Reject::NotUtf8)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -389,6 +412,7 @@ mod tests {
         check("<a b='<'/>", Err(Reject::NotWellFormed));
         check("<b:a/>", Err(Reject::NotWellFormed));
         check("<a></b>", Err(Reject::NotWellFormed));
+        check("<a>\r</a>", Err(Reject::NotWellFormed));
         // What the parser would let pass.
         check("<a xmlns='' xmlns='u:u'/>", Err(Reject::NotWellFormed));
         check("<a xmlns:p='u:u' p:xmlns='u:v'/>", Err(Reject::NotWellFormed));
@@ -435,6 +459,12 @@ mod tests {
             &format!("<a>{}</a>", " ".repeat(DOCUMENT_BYTES_MAX)),
             Err(Reject::TooLarge),
         );
+    }
+
+    #[test]
+    fn every_way_to_end_a_line_is_a_line_feed() {
+        assert_eq!(&*with_line_feeds(b"a\r\nb\rc\nd\r\r\n\r"), b"a\nb\nc\nd\n\n\n");
+        assert_eq!(&*with_line_feeds(b""), b"");
     }
 
     #[test]

@@ -255,13 +255,19 @@ impl Provider {
         self.wrap(answer, &assertion, sign)
     }
 
+    /// The response in XML around what is given instead of an assertion.
+    pub fn respond_with(&self, answer: &Answer, carried: &str, sign: Sign) -> String {
+        self.wrap(answer, carried, sign)
+    }
+
     /// The response in XML, with the assertion encrypted for a certificate.
     pub fn respond_encrypted(&self, answer: &Answer, sign: Sign, recipient: &Certificate) -> String {
         let assertion = self.assertion(answer, sign);
         self.wrap(answer, &encrypt(assertion.as_bytes(), recipient), sign)
     }
 
-    fn assertion(&self, answer: &Answer, sign: Sign) -> String {
+    /// An assertion in XML.
+    pub fn assertion(&self, answer: &Answer, sign: Sign) -> String {
         match sign {
             Sign::Assertion | Sign::Both => self.sign_element(&answer.assertion(), "_assertion"),
             Sign::Nothing | Sign::Response => answer.assertion(),
@@ -283,6 +289,17 @@ impl Provider {
 
     /// The same, with `InclusiveNamespaces` of these prefixes.
     pub fn sign_element_as(&self, source: &str, id: &str, prefixes: &str) -> String {
+        self.sign_element_with(source, id, prefixes, |signed_info| signed_info)
+    }
+
+    /// The same, with a `SignedInfo` that is changed before it is signed: a right signature that says something else.
+    pub fn sign_element_with(
+        &self,
+        source: &str,
+        id: &str,
+        prefixes: &str,
+        change: impl FnOnce(String) -> String,
+    ) -> String {
         let document =
             xml::parse(source.as_bytes(), Comments::Refused).expect("what is signed is within the limits");
         let root = document.root_element();
@@ -308,6 +325,7 @@ impl Provider {
             self.key.algorithm().uri(),
             STANDARD.encode(sha256(&canonical)),
         );
+        let signed_info = change(signed_info);
         let parsed = xml::parse(signed_info.as_bytes(), Comments::Refused).expect("SignedInfo is XML");
         let form = Form {
             without: None,
@@ -341,7 +359,7 @@ impl Provider {
 }
 
 /// Encrypts the octets of an assertion: AES-256-GCM, its key under RSA-OAEP.
-fn encrypt(assertion: &[u8], recipient: &Certificate) -> String {
+pub fn encrypt(assertion: &[u8], recipient: &Certificate) -> String {
     // One message per key and process: neither repeats.
     let mut material = [0; 44];
     aws_lc_rs::rand::fill(&mut material).expect("there is randomness");

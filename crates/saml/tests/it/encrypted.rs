@@ -1,6 +1,6 @@
 //! Encrypted assertions.
 
-use muster_saml::testing::{Answer, KeyKind, Provider, Sign, decryption_pair};
+use muster_saml::testing::{Answer, KeyKind, Provider, Sign, decryption_pair, encrypt};
 use muster_saml::{
     Certificate, Expected, Identity, MustBeSigned, Profile, Reject, ServiceProvider, Verifier,
 };
@@ -149,4 +149,63 @@ fn an_assertion_beside_or_inside_of_an_encrypted_one_is_refused() {
         let verdict = verify(&provider, &here, &profile, &both).map(|_| ());
         assert_eq!(verdict, Err(Reject::AssertionsMany), "{place}");
     }
+}
+
+#[test]
+fn what_is_found_inside_is_held_to_one_assertion_and_one_signature() {
+    let provider = Provider::new(KeyKind::P256);
+    let (here, certificate) = service_provider();
+    let answer = Answer::to(REQUEST, NOW);
+    let assertion = provider.assertion(&answer, Sign::Assertion);
+    let verdict = |plain: &str| {
+        let message =
+            provider.respond_with(&answer, &encrypt(plain.as_bytes(), &certificate), Sign::Assertion);
+        verify(&provider, &here, &profile(MustBeSigned::Assertion), &message).map(|_| ())
+    };
+    assert_eq!(verdict(&assertion), Ok(()));
+    let other = assertion.replace("\"_assertion\"", "\"_other\"");
+    let advice = format!("</saml:Conditions><saml:Advice>{other}</saml:Advice>");
+    assert_eq!(
+        verdict(&assertion.replacen("</saml:Conditions>", &advice, 1)),
+        Err(Reject::AssertionsMany)
+    );
+    let second = ">alice<ds:Signature xmlns:ds=\"http://www.w3.org/2000/09/xmldsig#\"/></saml:NameID>";
+    assert_eq!(
+        verdict(&assertion.replacen(">alice</saml:NameID>", second, 1)),
+        Err(Reject::SignaturesMany)
+    );
+    let foreign = assertion
+        .replacen("<saml:Assertion", "<x:Assertion xmlns:x=\"urn:example:x\"", 1)
+        .replace("</saml:Assertion>", "</x:Assertion>");
+    assert_eq!(verdict(&foreign), Err(Reject::AssertionMissing));
+    assert_eq!(
+        verdict(&format!("<a>{assertion}</a>")),
+        Err(Reject::AssertionMissing)
+    );
+    assert_eq!(
+        verdict(&format!("{assertion}{assertion}")),
+        Err(Reject::NotWellFormed)
+    );
+    assert_eq!(verdict("not XML"), Err(Reject::NotWellFormed));
+}
+
+#[test]
+fn two_keys_for_one_assertion_are_refused() {
+    let provider = Provider::new(KeyKind::P256);
+    let (here, certificate) = service_provider();
+    let message = provider.respond_encrypted(&Answer::to(REQUEST, NOW), Sign::Assertion, &certificate);
+    let start = message.find("<xenc:EncryptedKey>").expect("there is one");
+    let end = message.find("</xenc:EncryptedKey>").expect("an end") + "</xenc:EncryptedKey>".len();
+    let declared = "<xenc:EncryptedKey xmlns:xenc=\"http://www.w3.org/2001/04/xmlenc#\"";
+    let key = message[start..end].replacen("<xenc:EncryptedKey", declared, 1);
+    let verdict =
+        |message: &str| verify(&provider, &here, &profile(MustBeSigned::Assertion), message).map(|_| ());
+    let close = "</saml:EncryptedAssertion>";
+    let both = message.replace(close, &format!("{key}{close}"));
+    assert_eq!(verdict(&both), Err(Reject::EncryptionShape));
+    // Beside the data it is where some identity providers put the only one.
+    let beside = both.replacen(&message[start..end], "", 1);
+    assert_eq!(verdict(&beside), Ok(()));
+    let none = message.replacen(&message[start..end], "", 1);
+    assert_eq!(verdict(&none), Err(Reject::EncryptionShape));
 }

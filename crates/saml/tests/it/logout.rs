@@ -169,6 +169,10 @@ fn a_request_for_logout_counts_when_the_identity_provider_signed_it() {
     );
     let over = request(&NOW.to_string(), &format!(" NotOnOrAfter=\"{old}\""));
     refused(&provider.query("SAMLRequest", &over, None), Reject::Expired);
+    let twice = message.replace("<samlp:SessionIndex>", "<samlp:SessionIndex Id=\"_out\">");
+    refused(&provider.query("SAMLRequest", &twice, None), Reject::DuplicateId);
+    let other = message.replace("https://idp.example.com/saml", "https://other.example.com/");
+    refused(&provider.query("SAMLRequest", &other, None), Reject::Issuer);
     let elsewhere = message.replace("/saml/logout", "/elsewhere");
     refused(
         &provider.query("SAMLRequest", &elsewhere, None),

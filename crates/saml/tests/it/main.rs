@@ -8,4 +8,5 @@ mod peers;
 mod profile;
 mod random;
 mod simplesaml;
+mod strict;
 mod xmlsec;
