@@ -33,6 +33,11 @@ const PIECES: &[&str] = &[
     "#_response",
     "\u{feff}",
     "\r\n",
+    "\r",
+    "&#13;",
+    "\t",
+    " xmlns:p='urn:7'",
+    "</p:a>",
 ];
 
 fn config(cases: u32) -> Config {
