@@ -7,6 +7,8 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("muster-trust", &["muster-model"]),
     // Hardware attestation judges foreign bytes and nothing else.
     ("muster-attest", &["muster-model"]),
+    // Messages of identity providers, judged without I/O.
+    ("muster-saml", &["muster-model"]),
     ("muster-channel-agent", &["muster-model", "muster-trust"]),
     // Compilers for foreign channels are pure.
     ("muster-channel-android", &["muster-model"]),
