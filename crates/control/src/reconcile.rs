@@ -20,7 +20,7 @@ use crate::{
     acme, alerts,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
     certificates, clock, commands, compliance, configuration, devices, enrollment, groups, outputs, policy,
-    rollout, secrets, telemetry,
+    rollout, secrets, telemetry, trace,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -136,6 +136,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
         tasks.spawn(telemetry::write_queued(app.clone(), stop.clone()));
     }
     tasks.spawn(settle_telemetry(app.clone(), stop.clone()));
+    tasks.spawn(trace::export_finished(app.clone(), stop.clone()));
     if !app.settings.witnesses.is_empty() {
         tasks.spawn(ask_witnesses(app.clone(), stop.clone()));
     }

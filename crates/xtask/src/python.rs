@@ -19,6 +19,7 @@ const REQUIREMENTS: &[&str] = &[
     // The vendors' clients, which judge the stand-ins of their services.
     "opsgenie-sdk==2.1.5",
     "pagerduty==7.2.0",
+    "rotel==0.0.1a15",
     "slack_sdk==3.48.0",
     "standardwebhooks==1.1.0",
 ];

@@ -97,6 +97,7 @@ pub const SLICES: &[(&str, u8)] = &[
     ("access", 0),
     ("audit", 0),
     ("secrets", 0),
+    ("trace", 0),
     ("devices", 1),
     ("certificates", 1),
     ("directory", 1),

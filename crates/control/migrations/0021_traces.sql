@@ -1,0 +1,3 @@
+-- The place in a trace (a W3C traceparent) that a command or an operation was asked at, where traces were on.
+ALTER TABLE commands_command ADD COLUMN trace TEXT;
+ALTER TABLE commands_operation ADD COLUMN trace TEXT;
