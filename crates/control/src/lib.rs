@@ -2,7 +2,7 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets ← devices, certificates, scripts ← commands, enrollment, groups, telemetry ← acme, outputs, policy ←
+//! `access, audit, secrets, trace ← devices, certificates, scripts ← commands, enrollment, groups, telemetry ← acme, outputs, policy ←
 //! compliance ← rollout ← alerts, fleet ← configuration, whatif`.
 
 pub mod access;

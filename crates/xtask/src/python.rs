@@ -37,6 +37,16 @@ pub fn find(program: &str) -> Option<PathBuf> {
     (is_current(&folder()) && process::is_executable(&path)).then_some(path)
 }
 
+/// A program that a package keeps beside its modules.
+pub fn find_in_library(program: &str) -> Option<PathBuf> {
+    let versions = fs::read_dir(folder().join("lib")).ok()?;
+    let found = versions
+        .filter_map(Result::ok)
+        .map(|version| version.path().join("site-packages").join(program))
+        .find(|path| process::is_executable(path));
+    found.filter(|_| is_current(&folder()))
+}
+
 /// Makes the environment where it is missing or of an earlier list. Fails when the index cannot be reached.
 pub fn install() -> Result<()> {
     let folder = folder();

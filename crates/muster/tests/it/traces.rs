@@ -177,7 +177,7 @@ async fn names_a_trace_in_metrics(server: &Server) {
         assert!(found.is_some(), "{metric} has no example in\n{text}");
     }
     assert!(
-        text.contains("mdm_tenant_command_queue_latency_seconds_count{tenant=\"ten_"),
+        text.contains("mdm_tenant_command_queue_latency_seconds_count{tenant=\"tnt_"),
         "{text}"
     );
 }
