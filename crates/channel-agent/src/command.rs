@@ -52,3 +52,29 @@ fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>,
         Any::Text(_) | Any::Other(_) => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_decides_nothing_makes_no_message_unreadable() {
+        #[derive(Deserialize)]
+        struct Holder {
+            #[serde(default, deserialize_with = "lenient")]
+            traceparent: Option<String>,
+        }
+        let read = |json: &str| serde_json::from_str::<Holder>(json).map(|holder| holder.traceparent);
+        for odd in [
+            "{}",
+            r#"{"traceparent":7}"#,
+            r#"{"traceparent":{"a":[1]}}"#,
+            r#"{"traceparent":null}"#,
+            &format!("{{\"traceparent\":\"{}\"}}", "0".repeat(300)),
+        ] {
+            assert_eq!(read(odd).expect("it is read"), None, "{odd}");
+        }
+        let text = r#"{"traceparent":"no such thing"}"#;
+        assert_eq!(read(text).expect("it is read").as_deref(), Some("no such thing"));
+    }
+}

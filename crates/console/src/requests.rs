@@ -32,7 +32,7 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Pages and their parts that are only looked at are told of where their caller has a trace.
+    /// What is only looked at in the console is not told of, and neither is what has no such path.
     pub fn read(app: &App, request: &Request, is_api: bool) -> Begun {
         let caller = caller(request.headers());
         let method = request.method();
@@ -44,7 +44,7 @@ impl Begun {
             trace_state: caller.and_then(|_| trace_state(request.headers())),
             method: known(method),
             route: route.map(|route| route.as_str().to_owned()),
-            is_told: app.traces.is_on() && (is_api || !is_read || caller.is_some()),
+            is_told: app.traces.is_on() && route.is_some() && (is_api || !is_read),
             started_at: app.clock.now(),
             started: clock::uptime(),
         }

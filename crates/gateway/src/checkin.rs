@@ -212,7 +212,7 @@ async fn work(
         let came = Came {
             at: now,
             tree_size: asked.tree_size,
-            woken_at: known.seat.came(),
+            woken_at: known.seat.woken_at(),
         };
         hand_out(app, identity, &came, set, due.now, &mut answer).await?;
     }

@@ -82,7 +82,7 @@ pub struct Seat {
     connections: AtomicU32,
     /// By how many microseconds the server's clock was ahead of the device's at the last check-in here; unknown at first.
     clock_offset: AtomicI64,
-    /// When the device was called over its held stream, until it comes; 0 where it was not.
+    /// When the device was called last over its held stream; 0 where it was not.
     woken_at: AtomicI64,
     /// The hour of the newest refusals, and how many there were in it.
     refusals: Mutex<(i64, usize)>,
@@ -199,15 +199,12 @@ impl Seat {
 
     /// Notes that the device is called over its held stream.
     pub fn wakes(&self, now: Timestamp) {
-        // The first call counts, until the device comes.
-        let _ = self
-            .woken_at
-            .compare_exchange(0, now.as_micros(), Ordering::Relaxed, Ordering::Relaxed);
+        self.woken_at.store(now.as_micros(), Ordering::Relaxed);
     }
 
-    /// The device came: when it was called, if it was.
-    pub fn came(&self) -> Option<Timestamp> {
-        let woken_at = self.woken_at.swap(0, Ordering::Relaxed);
+    /// When the device was called last over a stream that this node holds.
+    pub fn woken_at(&self) -> Option<Timestamp> {
+        let woken_at = self.woken_at.load(Ordering::Relaxed);
         (woken_at != 0).then(|| Timestamp::from_micros(woken_at))
     }
 

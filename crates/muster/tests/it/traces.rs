@@ -159,12 +159,11 @@ fn no_secrets(server: &Server, api: &Api, collector: &Collector) {
 /// The trace is the example of its latency.
 async fn names_a_trace_in_metrics(server: &Server) {
     let url = format!("{}/metrics", server.admin.ops_url);
-    let text = reqwest::get(url)
-        .await
-        .expect("it answers")
-        .text()
-        .await
-        .expect("it is text");
+    let asked = reqwest::Client::new()
+        .get(url)
+        .header("accept", "application/openmetrics-text; version=1.0.0")
+        .send();
+    let text = asked.await.expect("it answers").text().await.expect("it is text");
     let is_example = |line: &&str| line.contains(&format!("# {{trace_id=\"{TRACE}\"}}"));
     for metric in [
         "mdm_http_request_duration_seconds_bucket",

@@ -129,6 +129,9 @@ pub const SLICE_PAIRS: &[(&str, &str)] = &[
     ("secrets", "audit"),
     // The root document is read and published through routes of its own.
     ("secrets", "access"),
+    // A problem and a change name the trace that they are in.
+    ("access", "trace"),
+    ("audit", "trace"),
     // A certificate belongs to a device and its enrollment epoch.
     ("certificates", "devices"),
 ];
