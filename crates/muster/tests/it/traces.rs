@@ -486,3 +486,74 @@ async fn without_a_collector_a_request_still_has_its_callers_trace_for_a_name() 
     .await;
     assert_eq!(answer.commands[0].traceparent, None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l1_no_planted_secret_is_in_a_span() {
+    const HEADER: &str = "canary-of-the-collector-5523";
+    const TEXT: &str = "canary-in-a-body-5524";
+    const QUERY: &str = "canary-in-a-query-5525";
+    const PATH: &str = "canary-in-a-path-5526";
+    const PERSON: &str = "Canary Person 5527";
+    let folder = folder();
+    let Some(collector) = Collector::start(folder.path()).await else {
+        return;
+    };
+    let headers = folder.path().join("headers");
+    std::fs::write(&headers, format!("authorization=Bearer {HEADER}\n")).expect("it can be written");
+    let options = over_grpc(Options::default(), &collector).with("--otlp-headers-file", headers.display());
+    let mut server = Server::start(options).await;
+    let api = server.api().await;
+    let device = Device::enroll(&api, &server.admin).await;
+    let link = api
+        .post("/console-links", &json!({"person": PERSON}))
+        .await
+        .expect(201);
+    let link = link["url"]
+        .as_str()
+        .expect("text")
+        .split('#')
+        .nth(1)
+        .expect("a secret")
+        .to_owned();
+    let locked = api
+        .post(
+            &format!("/devices/{}/commands", device.id()),
+            &json!({"type": "lock", "message": TEXT}),
+        )
+        .await
+        .expect(202);
+    let id = locked["command_id"].as_str().expect("an id is text").to_owned();
+    eventually("the command comes", PATIENCE, async || {
+        (!device.checkin().await.commands.is_empty()).then_some(())
+    })
+    .await;
+    device
+        .checkin_with("receipts", json!([device.receipt(&id, "failed")]))
+        .await;
+    api.get(&format!("/devices?cursor={QUERY}")).await;
+    api.get(&format!("/devices/{PATH}")).await;
+    api.get(&format!("/{PATH}/none")).await;
+    api.with_token(HEADER).get("/devices").await.expect(401);
+    let metrics = reqwest::get(format!("{}/metrics", server.admin.ops_url)).await;
+    let metrics = metrics.expect("it answers").text().await.expect("it is text");
+    assert!(server.stop().await.success());
+
+    let spans = collector.spans();
+    named(&spans, "receipt.store");
+    named(&spans, "GET /api/v1/devices/{id}");
+    let (said, log) = (collector.said(), server.log());
+    for secret in [
+        HEADER,
+        TEXT,
+        QUERY,
+        PATH,
+        PERSON,
+        &link,
+        &api.token,
+        &server.admin.client_secret,
+    ] {
+        assert!(!said.contains(secret), "{secret} is in a span");
+        assert!(!log.contains(secret), "{secret} is in the log");
+        assert!(!metrics.contains(secret), "{secret} is in the metrics");
+    }
+}
