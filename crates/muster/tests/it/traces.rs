@@ -305,8 +305,14 @@ async fn what_ended_just_before_the_server_stops_is_exported() {
         .await
         .expect(202);
     assert!(server.stop().await.success());
-    let spans = collector.of_trace(TRACE);
-    named(&spans, "command.queue");
+    eventually("it was told of", PATIENCE, async || {
+        let spans = collector.of_trace(TRACE);
+        spans
+            .iter()
+            .any(|span| span.name == "command.queue")
+            .then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -538,9 +544,11 @@ async fn l1_no_planted_secret_is_in_a_span() {
     let metrics = metrics.expect("it answers").text().await.expect("it is text");
     assert!(server.stop().await.success());
 
-    let spans = collector.spans();
-    named(&spans, "receipt.store");
-    named(&spans, "GET /api/v1/devices/{id}");
+    let is_there = |name: &str| collector.spans().iter().any(|span| span.name == name);
+    eventually("everything was told of", PATIENCE, async || {
+        (is_there("receipt.store") && is_there("GET /api/v1/devices/{id}")).then_some(())
+    })
+    .await;
     let (said, log) = (collector.said(), server.log());
     for secret in [
         HEADER,
