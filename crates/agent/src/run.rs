@@ -15,12 +15,12 @@ use http::Method;
 use muster_channel_agent::backoff::{Backoff, full_jitter, spread};
 use muster_channel_agent::checkin::CheckinResponse;
 use muster_channel_agent::clock::ClockReading;
-use muster_channel_agent::device::{Action, CheckinFailure, Departed, DeviceCore};
+use muster_channel_agent::device::{Action, CheckinFailure, Departed, DeviceCore, REVERTED_CODE};
 use muster_channel_agent::limits::CHECKIN_RESPONSE_BYTES_MAX;
 use muster_channel_agent::telemetry::FinishedSpan;
 use muster_channel_agent::{ErrorCode, path};
 use muster_model::id::CommandId;
-use muster_model::telemetry::SamplingPlan;
+use muster_model::telemetry::{EventKind, SamplingPlan};
 use muster_trust::dsse::DsseError;
 use muster_trust::key::KeyError;
 use tokio::task::JoinHandle;
@@ -386,6 +386,12 @@ impl Agent {
         let actions = self.core.on_checkin_failed(failure, &machine_clock::read());
         if let Err(error) = self.save() {
             tracing::error!(%error, "the state cannot be saved");
+        }
+        let is_reverted = actions
+            .iter()
+            .any(|action| matches!(action, Action::Refused(refused) if refused.code == REVERTED_CODE));
+        if let Some(telemetry) = self.telemetry.as_ref().filter(|_| is_reverted) {
+            telemetry.happened(EventKind::PolicyReverted, []);
         }
         // Without a link only local actions can come: a policy that is reverted.
         if let Err(error) = self.perform(actions, None).await {

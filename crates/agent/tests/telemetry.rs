@@ -102,6 +102,9 @@ fn findings(tick: u64, now: Timestamp) -> Findings {
     findings
 }
 
+/// The disk is full for a while, once; a batch may be made before that is over, and one after.
+const DROPS_SAID_MAX: u64 = 2;
+
 fn events_until(ticks: u64) -> u64 {
     ticks.div_ceil(EVENT_TICKS)
 }
@@ -130,10 +133,10 @@ impl Device {
             ..SamplingPlan::default()
         };
         let tick = made / SAMPLES_PER_TICK;
-        assert_eq!(
-            accounting.events.made,
-            events_until(tick),
-            "events are recorded with their tick"
+        let beyond = accounting.events.made.checked_sub(events_until(tick));
+        assert!(
+            beyond.is_some_and(|beyond| beyond <= DROPS_SAID_MAX),
+            "events are recorded with their tick, but for those that say that something was dropped: {beyond:?}"
         );
         let interval = Duration::from_secs(u64::from(plan.upload_interval_seconds));
         Self {
@@ -451,7 +454,10 @@ fn seven_days_lose_nothing_and_count_nothing_twice() {
     assert!(server.duplicates > 0, "answers were lost");
     let events = accounting.events.dropped.values().sum::<u64>();
     let received = server.events.len() as u64;
-    assert_eq!(accounting.events.made, events_until(TICKS));
+    let said = server.events.values().filter(|kind| *kind == "spool_dropped");
+    let said = said.count() as u64;
+    assert!((1..=DROPS_SAID_MAX).contains(&said), "the loss was said: {said}");
+    assert_eq!(accounting.events.made, events_until(TICKS) + said);
     assert_eq!(
         accounting.events.made,
         received + in_flight_events + accounting.events.stored + events

@@ -35,6 +35,14 @@ const NOTICES: &[(&str, &str)] = &[
         "silence-ended",
         "The silence is over. What still fires is told now.",
     ),
+    (
+        "destination-saved",
+        "It is saved. Send it a test message to see whether it arrives.",
+    ),
+    (
+        "destination-removed",
+        "It is removed. Nothing is sent there any more.",
+    ),
     ("message-replayed", "The message is sent again."),
     (
         "test-sent",

@@ -7,6 +7,7 @@
 mod accounts;
 pub mod batch;
 pub mod day;
+mod drops;
 mod ledger;
 mod room;
 mod rows;

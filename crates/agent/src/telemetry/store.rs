@@ -18,7 +18,7 @@ use super::accounts::{
 };
 use super::ledger::Ledger;
 use super::rows::add_sample;
-use super::{batch, room};
+use super::{batch, drops, room};
 
 /// The database in the state folder.
 pub(crate) const DATABASE_FILE: &str = "telemetry.db";
@@ -231,6 +231,7 @@ impl TelemetryStore {
         let (stream, lost) = (self.stream, self.ledger.lost());
         let made = self.transact(Durability::Immediate, |tx| {
             take_up_losses(tx, lost)?;
+            drops::say(tx, head.now)?;
             if haste == Haste::Urgent {
                 cut(tx, head.now)?;
             }
@@ -464,6 +465,7 @@ fn open_database(path: &Path, fresh: StreamId) -> Sql<(Connection, StreamId)> {
 /// Begins a stream with what is stored. A batch that waits was made for the stream before: nobody can say whether the server
 /// has it, so it is given up.
 fn begin_stream(tx: &Transaction<'_>, stream: StreamId) -> Sql<()> {
+    drops::forget(tx)?;
     tx.execute("DELETE FROM account", [])?;
     let events: i64 = tx.query_row("SELECT coalesce(max(number), 0) FROM event", [], |row| row.get(0))?;
     tx.execute(
@@ -518,7 +520,7 @@ fn write_samples(tx: &Transaction<'_>, now: Timestamp, findings: &Findings, plan
     count_dropped(tx, Kind::Samples, DropReason::LabelLimit, dropped)
 }
 
-fn write_events(tx: &Transaction<'_>, happenings: &[Happening]) -> Sql<()> {
+pub(super) fn write_events(tx: &Transaction<'_>, happenings: &[Happening]) -> Sql<()> {
     for happening in happenings {
         let attributes = serde_json::to_string(&happening.attributes).expect("attributes are texts by name");
         let number: i64 = tx.query_row(
@@ -568,7 +570,7 @@ fn write_spans(tx: &Transaction<'_>, spans: &[FinishedSpan]) -> Sql<()> {
     count_dropped(tx, Kind::Spans, DropReason::TooMany, dropped as i64)
 }
 
-fn write_memo(tx: &Transaction<'_>, name: &str, value: &[u8]) -> Sql<()> {
+pub(super) fn write_memo(tx: &Transaction<'_>, name: &str, value: &[u8]) -> Sql<()> {
     if value.len() > MEMO_BYTES_MAX {
         return Ok(());
     }

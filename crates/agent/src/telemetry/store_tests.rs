@@ -231,6 +231,41 @@ fn a_full_disk_loses_samples_and_counts_each_across_a_restart() {
 }
 
 #[test]
+fn what_was_dropped_is_said_once_with_the_next_batch() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut store = open(folder.path());
+    record(&mut store, 0, &cpu(0.5));
+    let said = |store: &mut TelemetryStore, at: i64| {
+        let batch = next(store, at, Haste::None).expect("it is made");
+        let content = read(&batch);
+        store
+            .accepted(batch.sequence, StreamId::from_bytes([9; 16]).expect("a name"))
+            .expect("it is forgotten");
+        let drops = content
+            .events
+            .into_iter()
+            .filter(|event| event.kind.as_str() == "spool_dropped");
+        drops.map(|event| event.attributes).collect::<Vec<_>>()
+    };
+    assert!(said(&mut store, 1000).is_empty());
+    store.ledger.add(3, 1);
+    record(&mut store, 2000, &cpu(0.5));
+    let first = said(&mut store, 3000);
+    assert_eq!(first.len(), 1);
+    assert_eq!(
+        (
+            first[0]["reason"].as_str(),
+            first[0]["samples"].as_str(),
+            first[0]["events"].as_str()
+        ),
+        ("disk_full", "3", "1")
+    );
+    record(&mut store, 4000, &cpu(0.5));
+    assert!(said(&mut store, 5000).is_empty());
+    assert!(store.accounting().expect("it counts").events.is_balanced());
+}
+
+#[test]
 fn a_batch_that_is_refused_for_good_is_counted_as_dropped() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut store = open(folder.path());

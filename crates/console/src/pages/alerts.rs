@@ -132,6 +132,8 @@ struct InboxPage {
     shell: Shell,
     cards: Vec<Card>,
     silences: Vec<SilenceRow>,
+    /// Whether no destination is switched on.
+    is_nobody_told: bool,
     is_all: bool,
     is_first: bool,
     older: Option<String>,
@@ -170,13 +172,14 @@ async fn inbox(
     let (tenant, now, shared) = (session.tenant(), app.clock.now(), app.clone());
     let is_all = search.state == "all";
     let before = search.before.as_deref().map(parse::<AlertId>).transpose()?;
-    let (found, silences) = app
+    let (found, silences, destinations) = app
         .db
         .read(permit.storage(), move |tx| {
             let found = alerts::alerts_page(&shared, tx, tenant, before, !is_all, ROWS)?;
             Ok::<_, muster_control::access::problem::Problem>((
                 found,
                 alerts::silence_views(tx, tenant, now)?,
+                alerts::destination_views(tx, tenant)?,
             ))
         })
         .await?;
@@ -193,6 +196,7 @@ async fn inbox(
             .into_iter()
             .map(|view| SilenceRow::of(view, now))
             .collect(),
+        is_nobody_told: !destinations.iter().any(|destination| destination.enabled),
         is_all,
         is_first: search.before.is_none(),
     })
@@ -380,7 +384,7 @@ struct RuleRow {
     severity: Badge,
     runbook: String,
     to: String,
-    missing: String,
+    missing: Vec<String>,
     view: RuleView,
 }
 
@@ -456,7 +460,7 @@ fn rule_row(view: RuleView) -> RuleRow {
             String::new()
         },
         to: view.definition.destinations.join(", "),
-        missing: view.missing_destinations.join(", "),
+        missing: view.missing_destinations.clone(),
         view,
     }
 }

@@ -1,5 +1,6 @@
 //! The pages: one file per noun. Each has its routes, what it reads, and the template that shows it.
 
+mod alert_destination;
 mod alerts;
 mod approvals;
 mod bulk;
@@ -42,6 +43,7 @@ pub fn router() -> Router<App> {
     Router::new()
         .merge(signin::router())
         .merge(overview::router())
+        .merge(alert_destination::router())
         .merge(alerts::router())
         .merge(devices::router())
         .merge(compliance::router())

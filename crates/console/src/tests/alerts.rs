@@ -38,7 +38,8 @@ impl Scene {
 #[tokio::test]
 async fn the_inbox_says_what_an_alert_means_and_who_looks_after_it() {
     let scene = Scene::new().await;
-    assert!(scene.page("/alerts").await.contains("Nothing fires."));
+    let empty = scene.page("/alerts").await;
+    assert!(empty.contains("Nothing fires.") && empty.contains("Nobody would be told"));
     scene.post("/halt", &[("reason", HOSTILE)]).await;
     scene.evaluate_alerts().await;
     let inbox = scene.page("/alerts").await;
@@ -127,4 +128,93 @@ async fn every_rule_that_comes_along_has_a_runbook_that_anyone_can_read() {
             .status,
         StatusCode::NOT_FOUND
     );
+}
+
+#[tokio::test]
+async fn a_destination_is_made_changed_and_removed_in_the_console() {
+    let scene = Scene::new().await;
+    assert!(
+        scene
+            .page("/alerts/destinations")
+            .await
+            .contains("Make the first destination")
+    );
+    let kinds = scene.page("/alerts/destinations/new?name=slack-mdm-ops").await;
+    assert!(kinds.contains("kind=slack&amp;name=slack-mdm-ops"), "{kinds}");
+    for kind in [
+        "pagerduty",
+        "slack",
+        "opsgenie",
+        "teams",
+        "email",
+        "webhook",
+        "alertmanager",
+    ] {
+        let form = scene.page(&format!("/alerts/destinations/new?kind={kind}")).await;
+        assert_eq!(form.contains("whsec_"), kind == "webhook", "{kind}");
+    }
+    let mail = |to| {
+        [
+            ("kind", "email"),
+            ("name", "ops"),
+            ("host", "mail.example.com"),
+            ("port", "587"),
+            ("security", "starttls"),
+            ("from", "mdm@example.com"),
+            ("to", to),
+            ("enabled", "yes"),
+        ]
+    };
+    let refused = scene.post("/alerts/destinations", &mail(HOSTILE)).await;
+    assert_eq!(refused.status, StatusCode::OK);
+    assert!(refused.body.contains("each like mdm@example.com") && refused.body.contains("mail.example.com"));
+    assert!(!refused.body.contains("<script>alert"));
+    let made = scene
+        .post("/alerts/destinations", &mail("a@example.com\r\nb@example.com"))
+        .await;
+    assert_eq!(made.status, StatusCode::SEE_OTHER, "{made:?}");
+    let again = scene.post("/alerts/destinations", &mail("c@example.com")).await;
+    assert!(again.body.contains("There is a destination ops already."));
+    assert!(!scene.page("/alerts").await.contains("Nobody would be told"));
+    let form = scene.page("/alerts/destinations/ops/edit").await;
+    assert!(form.contains("a@example.com\nb@example.com"), "{form}");
+    let changed = scene
+        .post("/alerts/destinations/ops/edit", &mail("c@example.com"))
+        .await;
+    assert_eq!(changed.status, StatusCode::SEE_OTHER, "{changed:?}");
+    assert!(
+        scene
+            .page("/alerts/destinations/ops/edit")
+            .await
+            .contains("c@example.com")
+    );
+    let removed = scene.post("/alerts/destinations/ops/remove", &[]).await;
+    assert_eq!(removed.status, StatusCode::SEE_OTHER);
+    assert!(scene.page("/alerts").await.contains("Nobody would be told"));
+}
+
+#[tokio::test]
+async fn a_stored_secret_stays_where_it_is_and_follows_to_no_other_place() {
+    let scene = Scene::new().await;
+    let hook = |url, secret| {
+        [
+            ("kind", "alertmanager"),
+            ("name", "am"),
+            ("url", url),
+            ("secret", secret),
+            ("enabled", "yes"),
+        ]
+    };
+    scene
+        .post("/alerts/destinations", &hook("https://one.example", "T0KEN"))
+        .await;
+    let form = scene.page("/alerts/destinations/am/edit").await;
+    assert!(form.contains("https://one.example") && !form.contains("T0KEN"));
+    let edit = "/alerts/destinations/am/edit";
+    let same = scene.post(edit, &hook("https://one.example", "")).await;
+    assert_eq!(same.status, StatusCode::SEE_OTHER, "{same:?}");
+    let elsewhere = scene.post(edit, &hook("https://evil.example", "")).await;
+    assert!(elsewhere.body.contains("gives its secret again"), "{elsewhere:?}");
+    let given = scene.post(edit, &hook("https://two.example", "T0KEN")).await;
+    assert_eq!(given.status, StatusCode::SEE_OTHER, "{given:?}");
 }

@@ -169,6 +169,8 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
             "/alerts?state=all",
             "/alerts/deliveries",
             "/alerts/destinations",
+            "/alerts/destinations/new",
+            "/alerts/destinations/new?kind=email",
             "/log",
             "/log/0",
             "/tokens",

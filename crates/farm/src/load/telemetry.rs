@@ -21,6 +21,7 @@ use crate::admin::{Admin, StoreUsage};
 use crate::device::Device;
 use crate::draw::Draw;
 use crate::faults::{Conditions, Disorder};
+use crate::identity::Identity;
 use crate::link::LinkError;
 use crate::stats::Latencies;
 use crate::tls::{Credentials, HTTP1};
@@ -101,7 +102,8 @@ pub struct TelemetryReport {
 
 /// Batches of one device, ready to go, and what is in them.
 struct Ready {
-    stream: TlsStream<TcpStream>,
+    key_pkcs8: Vec<u8>,
+    identity: Identity,
     requests: Vec<Vec<u8>>,
     wire_bytes: u64,
     /// Lines of VictoriaMetrics' JSON import, one text for each batch.
@@ -146,11 +148,21 @@ pub async fn load_telemetry(
         .map(|device| std::mem::take(&mut device.lines))
         .collect();
     let wire_bytes: u64 = ready.iter().map(|device| device.wire_bytes).sum();
+    // A connection that waited while the batches of others were made would be closed by the server.
+    let mut connecting = JoinSet::new();
+    for device in ready {
+        connecting.spawn(connect(Arc::clone(&shared), device));
+    }
+    let mut connected = Vec::new();
+    while let Some(device) = connecting.join_next().await {
+        let device = device.map_err(|error| FarmError::Load(error.to_string()))?;
+        connected.push(device.map_err(|error| FarmError::Load(error.to_string()))?);
+    }
     measuring();
     let started = Instant::now();
     let mut running = JoinSet::new();
-    for device in ready {
-        running.spawn(upload(device));
+    for (stream, requests) in connected {
+        running.spawn(upload(stream, requests));
     }
     let latencies = Latencies::new();
     while let Some(lane) = running.join_next().await {
@@ -237,17 +249,9 @@ async fn prepare(shared: Arc<Shared>, index: u32, batches: u32, is_beside: bool)
         );
         requests.push([head.as_bytes(), &body].concat());
     }
-    let credentials = Credentials {
-        certificate_chain: &identity.certificate_chain,
-        key_pkcs8: &key_pkcs8,
-    };
-    let _turn = shared.connecting.acquire().await;
-    let stream = shared
-        .endpoint
-        .connect(&identity.ca_certificates, Some(credentials), HTTP1)
-        .await?;
     Ok(Ready {
-        stream,
+        key_pkcs8,
+        identity: identity.clone(),
         requests,
         wire_bytes,
         lines,
@@ -332,17 +336,28 @@ fn import_lines(index: u32, series: &[Series]) -> String {
     text
 }
 
-async fn upload(mut ready: Ready) -> Result<Latencies, LinkError> {
+type Lane = (TlsStream<TcpStream>, Vec<Vec<u8>>);
+
+async fn connect(shared: Arc<Shared>, ready: Ready) -> Result<Lane, LinkError> {
+    let credentials = Credentials {
+        certificate_chain: &ready.identity.certificate_chain,
+        key_pkcs8: &ready.key_pkcs8,
+    };
+    let _turn = shared.connecting.acquire().await;
+    let stream = shared
+        .endpoint
+        .connect(&ready.identity.ca_certificates, Some(credentials), HTTP1)
+        .await?;
+    Ok((stream, ready.requests))
+}
+
+async fn upload(mut stream: TlsStream<TcpStream>, requests: Vec<Vec<u8>>) -> Result<Latencies, LinkError> {
     let latencies = Latencies::new();
     let mut buffer = Vec::with_capacity(4096);
-    for request in &ready.requests {
+    for request in &requests {
         let asked = Instant::now();
-        ready
-            .stream
-            .write_all(request)
-            .await
-            .map_err(LinkError::unreachable)?;
-        let answer = timeout(ANSWER_TIME_MAX, read_answer(&mut ready.stream, &mut buffer)).await;
+        stream.write_all(request).await.map_err(LinkError::unreachable)?;
+        let answer = timeout(ANSWER_TIME_MAX, read_answer(&mut stream, &mut buffer)).await;
         let status = answer.map_err(|_| LinkError::Unreachable("no answer in time".to_owned()))??;
         if status != 200 {
             let said = String::from_utf8_lossy(&buffer).into_owned();
