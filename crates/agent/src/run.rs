@@ -218,7 +218,8 @@ impl Agent {
 
     fn start_telemetry(&mut self) {
         let plan = self.sampling_plan();
-        match Telemetry::start(&self.state_dir, &self.machine, self.identity.epoch, plan) {
+        let whose = (self.identity.epoch, self.core.ownership());
+        match Telemetry::start(&self.state_dir, &self.machine, whose, plan) {
             Ok(telemetry) => {
                 telemetry.set_link(self.link.clone());
                 self.telemetry = Some(telemetry);

@@ -22,6 +22,7 @@ pub enum Section {
     Overview,
     Devices,
     Groups,
+    Query,
     Health,
     Compliance,
     Policies,
@@ -64,6 +65,12 @@ pub const NAVIGATION: &[NavEntry] = &[
         href: "/groups",
         label: "Groups",
         icon: "M3 3.5h6v6H3zM11 3.5h6v6h-6zM3 11.5h6v5H3zM11 11.5h6v5h-6z",
+    },
+    NavEntry {
+        section: Section::Query,
+        href: "/query",
+        label: "Query",
+        icon: "M8.5 3.5a5 5 0 1 0 .01 0M12 12l5 5M6 8.5h5",
     },
     NavEntry {
         section: Section::Health,

@@ -3,7 +3,7 @@
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
 //! `access, audit, secrets, trace ← devices, certificates, scripts ← commands, enrollment, groups, telemetry ← acme, outputs, policy ←
-//! compliance ← rollout ← alerts, fleet ← configuration, whatif`.
+//! compliance ← rollout, sinks ← alerts, fleet, query ← configuration, whatif`.
 
 pub mod access;
 pub mod acme;
@@ -22,13 +22,16 @@ pub mod fleet;
 pub mod groups;
 pub mod invariants;
 pub mod openapi;
+pub mod outbound;
 pub mod outputs;
 pub mod page;
 pub mod policy;
+pub mod query;
 pub mod reconcile;
 pub mod rollout;
 pub mod scripts;
 pub mod secrets;
+pub mod sinks;
 pub mod telemetry;
 pub mod trace;
 pub mod whatif;
@@ -144,8 +147,18 @@ pub const MIGRATIONS: &[Migration] = &[
     },
     Migration {
         version: 21,
+        name: "sinks",
+        sql: include_str!("../migrations/0021_sinks.sql"),
+    },
+    Migration {
+        version: 22,
+        name: "query",
+        sql: include_str!("../migrations/0022_query.sql"),
+    },
+    Migration {
+        version: 23,
         name: "traces",
-        sql: include_str!("../migrations/0021_traces.sql"),
+        sql: include_str!("../migrations/0023_traces.sql"),
     },
 ];
 
@@ -172,9 +185,11 @@ pub const STATEMENTS: &[&[Statement]] = &[
     groups::STATEMENTS,
     outputs::STATEMENTS,
     policy::STATEMENTS,
+    query::STATEMENTS,
     rollout::STATEMENTS,
     scripts::STATEMENTS,
     secrets::STATEMENTS,
+    sinks::STATEMENTS,
     telemetry::STATEMENTS,
 ];
 
@@ -217,6 +232,11 @@ pub struct Control {
     pub alert_metrics: alerts::AlertMetrics,
     /// What this process holds that expires, as `alerts` tells of it.
     pub own_expiries: alerts::OwnExpiries,
+    /// Who brings events to sinks. Set by the composition root, before the loops start.
+    pub carrier: OnceLock<Box<dyn sinks::Carrier>>,
+    pub sink_metrics: sinks::SinkMetrics,
+    /// Questions that are being answered, and devices that are being asked.
+    pub queries: query::Queries,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -282,6 +302,8 @@ pub struct Nudges {
     pub operations: Notify,
     pub witnesses: Notify,
     pub alerts: Notify,
+    pub sinks: Notify,
+    pub queries: Notify,
 }
 
 impl Control {
@@ -323,6 +345,9 @@ impl Control {
             courier: OnceLock::new(),
             alert_metrics: alerts::AlertMetrics::default(),
             own_expiries: alerts::OwnExpiries::default(),
+            carrier: OnceLock::new(),
+            sink_metrics: sinks::SinkMetrics::default(),
+            queries: query::Queries::default(),
             settings,
             node,
         })

@@ -33,7 +33,7 @@ use muster_control::{
     },
     audit, certificates,
     devices::{self, DeviceState},
-    enrollment, groups, outputs, policy, rollout,
+    enrollment, groups, outputs, policy, query, rollout,
     trace::with_request,
 };
 use muster_model::CommandId;
@@ -224,6 +224,7 @@ async fn inventory(State(gateway): State<Gateway>, request: Request) -> Result<S
     let model = message.facts.hardware.model.clone();
     let moves = rollout::take_facts(app, tenant, device, message.facts).await?;
     groups::note(app, &moves);
+    query::answered(app, tenant, device).await?;
     if !known.identity.has_facts || model != known.identity.stratum.model {
         app.registry.forget_identity(device);
     }

@@ -25,7 +25,7 @@ use muster_control::{
     commands::{self, Command, Due, Evidence},
     compliance,
     devices::{DeviceState, Identity, Traits},
-    groups,
+    groups, query,
     rollout::{self, DesiredSet, Reporter},
     scripts,
 };
@@ -170,22 +170,22 @@ async fn work(
     };
     let set = set.filter(|set| set.digest != asked.state_digest);
     let mark = known.seat.mark();
-    let (due, want_report) = if known.seat.is_due() {
+    let (due, want_report, want_facts) = if known.seat.is_due() {
         read_due(app, identity, asked.last_sequence, now).await?
     } else {
-        (Due::default(), false)
+        (Due::default(), false, false)
     };
     if want_report {
         // It stays due until its report comes.
         compliance::mark_report_asked(app, identity.tenant, identity.device).await?;
-    } else if due.is_empty() {
+    } else if due.is_empty() && !want_facts {
         known.seat.settle(mark);
     }
     let keys = app.keys.tenant(identity.tenant).map_err(Problem::internal)?;
     let later = usize::try_from(asked.root_version).unwrap_or(usize::MAX);
     let mut answer = CheckinResponse {
         receipts_accepted,
-        want_inventory: !identity.has_facts,
+        want_inventory: want_facts || !identity.has_facts,
         want_report,
         renew: must_renew(app, known.certificate_until, now),
         root_documents: later_documents(&keys.root_documents, later),
@@ -316,19 +316,21 @@ async fn alarm(app: &App, known: &Known, problem: Problem) -> Problem {
     logged.err().unwrap_or(problem)
 }
 
-/// The commands that wait, and whether the device is to put its settings in force again.
+/// The commands that wait, whether the device is to put its settings in force again, and whether somebody asked for its facts.
 async fn read_due(
     app: &App,
     identity: &Identity,
     last_taken: u64,
     now: Timestamp,
-) -> Result<(Due, bool), Problem> {
+) -> Result<(Due, bool, bool), Problem> {
+    let is_refreshing = app.queries.is_refreshing();
     let (tenant, device, epoch) = (identity.tenant, identity.device, identity.epoch);
     app.db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
             Ok((
                 commands::due(tx, tenant, (device, epoch), last_taken, now)?,
                 compliance::is_report_wanted(tx, tenant, device)?,
+                is_refreshing && query::is_asked(tx, tenant, device)?,
             ))
         })
         .await

@@ -12,6 +12,7 @@ pub mod id;
 mod merge;
 pub mod pem;
 pub mod platform;
+pub mod query;
 pub mod report;
 pub mod rollout;
 pub mod rules;
@@ -29,8 +30,8 @@ pub use command::{CommandKind, CommandState, ReceiptOutcome};
 pub use compliance::ComplianceState;
 pub use expression::{Expression, ExpressionError};
 pub use id::{
-    AlertId, ClientId, CommandId, DeliveryId, DeviceId, EntryId, GroupId, PolicyId, RolloutId, SilenceId,
-    TenantId, TokenId, ViolationId,
+    AlertId, ClientId, CommandId, DeliveryId, DeviceId, EntryId, GroupId, PolicyId, QueryRunId, RefreshId,
+    RolloutId, SilenceId, TenantId, TokenId, ViolationId,
 };
 pub use merge::loosened;
 pub use platform::Platform;

@@ -89,6 +89,7 @@ pub fn router(app: App, metrics: &Metrics) -> Router {
     app.telemetry.metrics.register(&mut registry);
     app.command_metrics.register(&mut registry);
     app.alert_metrics.register(&mut registry);
+    app.sink_metrics.register(&mut registry);
     app.traces.metrics.register(&mut registry);
     app.requests.register(&mut registry);
     Router::new()

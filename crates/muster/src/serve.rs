@@ -24,7 +24,7 @@ use muster_gateway::{
     listener::{self, Limits, Listener, Socket, Tls},
     pki, server_config,
 };
-use muster_integrations::{Couriers, ObjectArchive, ObjectArtifacts, RemoteStore};
+use muster_integrations::{Carriers, Couriers, ObjectArchive, ObjectArtifacts, RemoteStore};
 use muster_storage::Scope;
 use tokio::{
     net::TcpListener,
@@ -232,10 +232,14 @@ fn open_telemetry_store(app: &App, options: &Options) -> Result<()> {
         .map_err(|_| anyhow::anyhow!("the time-series store was opened twice"))
 }
 
-/// Opens the way on which alerts leave.
+/// Opens the ways on which alerts and events leave.
 fn open_courier(app: &App, options: &Options) -> Result<()> {
+    let egress = options.egress()?;
+    app.carrier
+        .set(Box::new(Carriers::new(egress.clone())))
+        .map_err(|_| anyhow::anyhow!("the carrier of sinks was opened twice"))?;
     app.courier
-        .set(Box::new(Couriers::new(options.egress()?)))
+        .set(Box::new(Couriers::new(egress)))
         .map_err(|_| anyhow::anyhow!("the courier of alerts was opened twice"))
 }
 

@@ -16,6 +16,7 @@ const REQUIREMENTS: &[&str] = &[
     "moto[server,s3]==5.2.5",
     // Schemas of OCSF as its authors publish them, inside the package.
     "ocsf-json-schema==1.2.0",
+    "elasticsearch==9.5.1",
     // The vendors' clients, which judge the stand-ins of their services.
     "opsgenie-sdk==2.1.5",
     "pagerduty==7.2.0",

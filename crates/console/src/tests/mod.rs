@@ -10,4 +10,6 @@ mod forms;
 mod groups;
 mod pages;
 mod passkeys;
+mod query;
 mod security;
+mod sinks;

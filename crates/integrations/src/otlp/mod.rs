@@ -1,7 +1,7 @@
 //! Spans to a collector over OTLP 1 (<https://opentelemetry.io/docs/specs/otlp/>): gRPC, or protocol buffers over HTTP.
 //!
 //! The requests are a message of few fields and one call, so that they are written by hand on the HTTP client that is here anyway;
-//! what the OpenTelemetry SDK would add is told in decision 0017.
+//! what the OpenTelemetry SDK would add is told in decision 0019.
 
 mod grpc;
 mod wire;

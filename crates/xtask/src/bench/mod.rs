@@ -13,6 +13,7 @@ mod enroll;
 mod idle;
 mod log;
 mod process;
+mod query;
 mod queue;
 mod report;
 mod rollout;
@@ -67,6 +68,8 @@ enum Name {
     Log,
     /// Windows of telemetry per second and bytes for each, and questions, beside VictoriaMetrics
     Telemetry,
+    /// Questions over 100,000 devices, beside SQLite asking the same over the same rows
+    Query,
     /// All of them
     All,
 }
@@ -112,6 +115,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if wants(Name::Telemetry) {
         telemetry::run(&programs, options)?;
+    }
+    if wants(Name::Query) {
+        query::run()?;
     }
     Ok(true)
 }

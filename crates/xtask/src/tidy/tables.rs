@@ -7,6 +7,8 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("muster-trust", &["muster-model"]),
     // Hardware attestation judges foreign bytes and nothing else.
     ("muster-attest", &["muster-model"]),
+    // Messages of identity providers, judged without I/O.
+    ("muster-saml", &["muster-model"]),
     ("muster-channel-agent", &["muster-model", "muster-trust"]),
     // Compilers for foreign channels are pure.
     ("muster-channel-android", &["muster-model"]),
@@ -111,8 +113,10 @@ pub const SLICES: &[(&str, u8)] = &[
     ("policy", 3),
     ("compliance", 4),
     ("rollout", 5),
+    ("sinks", 5),
     ("fleet", 6),
     ("alerts", 6),
+    ("query", 6),
     ("configuration", 7),
     ("whatif", 7),
 ];

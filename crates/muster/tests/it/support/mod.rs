@@ -9,6 +9,7 @@ pub mod collector;
 pub mod cutter;
 pub mod database;
 pub mod device;
+pub mod elastic;
 pub mod enrollee;
 pub mod haproxy;
 pub mod jwt;
