@@ -14,6 +14,7 @@ mod proof;
 mod qr;
 mod reference;
 mod refusals;
+mod requests;
 mod session;
 mod shell;
 mod ui;
@@ -40,6 +41,6 @@ pub fn router(app: App) -> Router {
         .fallback(edge::not_found)
         .method_not_allowed_fallback(edge::method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn(edge::guard))
+        .layer(middleware::from_fn_with_state(app.clone(), edge::guard))
         .with_state(app)
 }

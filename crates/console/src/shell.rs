@@ -5,9 +5,9 @@ use axum::{
     http::{StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
-use muster_control::access::{
-    problem::{FieldError, Problem},
-    request::current_id,
+use muster_control::{
+    access::problem::{FieldError, Problem},
+    trace::current_id,
 };
 use muster_storage::StorageError;
 
@@ -228,7 +228,7 @@ struct RefusalPage<'a> {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let problem = self.0;
-        let request_id = current_id();
+        let request_id = current_id().map(|id| id.to_string());
         if let Some(cause) = problem.cause() {
             tracing::error!(code = problem.code(), %cause, request_id = request_id.as_deref(), "a page failed");
         }

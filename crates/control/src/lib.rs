@@ -2,7 +2,7 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets ← devices, certificates, scripts ← commands, enrollment, groups, telemetry ← acme, outputs, policy ←
+//! `access, audit, secrets, trace ← devices, certificates, scripts ← commands, enrollment, groups, telemetry ← acme, outputs, policy ←
 //! compliance ← rollout, sinks ← alerts, fleet, query ← configuration, whatif`.
 
 pub mod access;
@@ -33,6 +33,7 @@ pub mod scripts;
 pub mod secrets;
 pub mod sinks;
 pub mod telemetry;
+pub mod trace;
 pub mod whatif;
 
 use std::sync::{Arc, OnceLock};
@@ -154,6 +155,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "query",
         sql: include_str!("../migrations/0022_query.sql"),
     },
+    Migration {
+        version: 23,
+        name: "traces",
+        sql: include_str!("../migrations/0023_traces.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -200,6 +206,9 @@ pub struct Control {
     pub own_entries: audit::OwnEntries,
     pub log_metrics: audit::LogMetrics,
     pub command_metrics: commands::CommandMetrics,
+    /// Spans on their way to a collector. Turned on by the composition root, before the loops start.
+    pub traces: trace::Traces,
+    pub requests: trace::RequestMetrics,
     pub registry: devices::Registry,
     pub android_status: enrollment::AndroidStatus,
     /// Whether `registry` may be believed now.
@@ -254,6 +263,8 @@ pub struct Settings {
     pub telemetry_retention_days: u32,
     /// How long batches of telemetry wait before they are merged into chunks.
     pub telemetry_merge_after: std::time::Duration,
+    /// How many tenants metrics name.
+    pub metrics_tenants: usize,
     /// Who is asked to cosign every checkpoint.
     pub witnesses: Vec<audit::Witness>,
     /// What goes wrong on purpose.
@@ -273,6 +284,7 @@ impl Default for Settings {
             command_ttl_seconds: 7 * 86_400,
             telemetry_retention_days: 400,
             telemetry_merge_after: std::time::Duration::from_secs(1800),
+            metrics_tenants: 0,
             witnesses: Vec::new(),
             #[cfg(debug_assertions)]
             fault: None,
@@ -318,7 +330,9 @@ impl Control {
             heads: audit::LogHeads::default(),
             own_entries: audit::OwnEntries::default(),
             log_metrics: audit::LogMetrics::default(),
-            command_metrics: commands::CommandMetrics::default(),
+            command_metrics: commands::CommandMetrics::new(settings.metrics_tenants),
+            traces: trace::Traces::default(),
+            requests: trace::RequestMetrics::default(),
             registry: devices::Registry::default(),
             android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),

@@ -20,7 +20,7 @@ use crate::{
     acme, alerts,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
     certificates, clock, commands, compliance, configuration, devices, enrollment, groups, outputs, policy,
-    query, rollout, secrets, sinks, telemetry,
+    query, rollout, secrets, sinks, telemetry, trace,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -149,6 +149,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
         tasks.spawn(telemetry::write_queued(app.clone(), stop.clone()));
     }
     tasks.spawn(settle_telemetry(app.clone(), stop.clone()));
+    tasks.spawn(trace::export_finished(app.clone(), stop.clone()));
     if !app.settings.witnesses.is_empty() {
         tasks.spawn(ask_witnesses(app.clone(), stop.clone()));
     }

@@ -209,7 +209,12 @@ async fn work(
         answer.next_checkin_seconds = answer.next_checkin_seconds.min(seconds.max(SOON_SECONDS));
     }
     if set.is_some() || !due.now.is_empty() {
-        hand_out(app, identity, asked.tree_size, set, due.now, &mut answer).await?;
+        let came = Came {
+            at: now,
+            tree_size: asked.tree_size,
+            woken_at: known.seat.woken_at(),
+        };
+        hand_out(app, identity, &came, set, due.now, &mut answer).await?;
     }
     Ok(answer)
 }
@@ -331,15 +336,25 @@ async fn read_due(
         .await
 }
 
+/// How a device came.
+struct Came {
+    at: Timestamp,
+    /// Where it stands in the log.
+    tree_size: u64,
+    /// When it was called.
+    woken_at: Option<Timestamp>,
+}
+
 /// Puts what is due into the answer, with its proofs. What has no place in the log yet waits for the next check-in.
 async fn hand_out(
     app: &App,
     identity: &Identity,
-    tree_size: u64,
+    came: &Came,
     set: Option<Arc<DesiredSet>>,
     due: Vec<Command>,
     answer: &mut CheckinResponse,
 ) -> Result<(), Problem> {
+    let tree_size = came.tree_size;
     let Some(head) = audit::head(app, identity.tenant).filter(|head| head.size >= tree_size) else {
         answer.next_checkin_seconds = SOON_SECONDS;
         return Ok(());
@@ -388,6 +403,7 @@ async fn hand_out(
                     proof,
                     approval,
                     script,
+                    traceparent: None,
                 };
                 proved.commands.push((command, due));
             }
@@ -412,7 +428,7 @@ async fn hand_out(
     for (command, why) in &proved.edited {
         audit::row_edited(app, tenant, ("command", command.to_string()), why).await?;
     }
-    fill(app, tenant, tree_size, &head, proved, answer).await
+    fill(app, tenant, came, &head, proved, answer).await
 }
 
 /// The script that a command names.
@@ -436,11 +452,12 @@ struct Proved {
 async fn fill(
     app: &App,
     tenant: muster_model::TenantId,
-    tree_size: u64,
+    came: &Came,
     head: &Head,
     proved: Proved,
     answer: &mut CheckinResponse,
 ) -> Result<(), Problem> {
+    let tree_size = came.tree_size;
     answer.desired = proved.desired;
     let (rows, mut due): (Vec<_>, Vec<_>) = proved.commands.into_iter().unzip();
     if !rows.is_empty() {
@@ -455,6 +472,10 @@ async fn fill(
             for (_, command) in approved.filter(|(_, command)| command.attempts > 0) {
                 commands::note_again(app, tenant, command).await?;
             }
+        }
+        for (due, command) in due.iter_mut().zip(&handed) {
+            let trace = commands::deliver(app, command, came.at, came.woken_at);
+            due.traceparent = trace.map(|trace| trace.to_string());
         }
         answer.commands = due;
     }

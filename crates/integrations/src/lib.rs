@@ -4,11 +4,14 @@ mod alerts;
 mod artifacts;
 mod egress;
 mod log_archive;
+mod otlp;
+mod protobuf;
 mod sinks;
 mod timeseries;
 
 pub use alerts::Couriers;
 pub use log_archive::ObjectArchive;
+pub use otlp::{Otlp, OtlpError, OtlpHeaders, OtlpOptions, OtlpProtocol};
 pub use sinks::Carriers;
 pub use timeseries::{RemoteError, RemoteOptions, RemoteStore};
 

@@ -22,6 +22,7 @@ pub mod subject;
 pub mod telemetry;
 pub mod text;
 pub mod time;
+pub mod trace;
 mod version;
 
 pub use attestation::{AttestationLevel, Ownership};
@@ -39,3 +40,4 @@ pub use rollout::RolloutState;
 pub use subject::{DeviceAttributes, Labels, Subject};
 pub use text::{DeviceUuid, Imei, Label, LabelKey, LabelValue, Name, SerialNumber, VersionLabel};
 pub use time::Timestamp;
+pub use trace::TraceContext;

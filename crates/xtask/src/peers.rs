@@ -116,6 +116,12 @@ pub const PEERS: &[Peer] = &[
         find: || python::find("aiosmtpd"),
     },
     Peer {
+        name: "rotel",
+        packages: &["python3-venv"],
+        purpose: "traces are taken by a collector that is not ours",
+        find: || python::find_in_library("rotel/rotel-agent"),
+    },
+    Peer {
         name: "openssh-server",
         packages: &["openssh-server", "openssh-client"],
         purpose: "sshd says which of its settings count",

@@ -254,7 +254,7 @@ async fn every_answer_carries_the_security_headers() {
         );
         assert_eq!(header(&answer, "x-content-type-options"), "nosniff", "{path}");
         assert_eq!(header(&answer, "referrer-policy"), "no-referrer", "{path}");
-        assert_eq!(header(&answer, "x-request-id").len(), 16, "{path}");
+        assert_eq!(header(&answer, "x-request-id").len(), 32, "{path}");
         assert!(!header(&answer, "cache-control").is_empty(), "{path}");
         assert!(
             answer.headers.get("access-control-allow-origin").is_none(),

@@ -223,7 +223,7 @@ impl From<StorageError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let request_id = super::request::current_id();
+        let request_id = crate::trace::current_id().map(|id| id.to_string());
         if let Some(cause) = &self.internal {
             tracing::error!(code = self.kind.code, %cause, request_id = request_id.as_deref(), "a request failed");
         }

@@ -113,7 +113,7 @@ pub struct Batch {
     pub points_expired: u64,
     pub points_refused: u64,
     pub events: Vec<Event>,
-    /// Spans that came along. They are counted and not kept: the server has no exporter for them.
+    /// Spans that came along: they are counted here, and go another way.
     pub spans: u64,
     /// What the device says became of its samples: JSON.
     pub accounting: String,

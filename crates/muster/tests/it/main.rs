@@ -71,6 +71,7 @@ mod telemetry;
 mod tenants;
 mod tokens;
 mod tpm;
+mod traces;
 mod transport;
 mod unwritable;
 mod whatif;

@@ -99,6 +99,7 @@ pub const SLICES: &[(&str, u8)] = &[
     ("access", 0),
     ("audit", 0),
     ("secrets", 0),
+    ("trace", 0),
     ("devices", 1),
     ("certificates", 1),
     ("directory", 1),
@@ -132,6 +133,9 @@ pub const SLICE_PAIRS: &[(&str, &str)] = &[
     ("secrets", "audit"),
     // The root document is read and published through routes of its own.
     ("secrets", "access"),
+    // A problem and a change name the trace that they are in.
+    ("access", "trace"),
+    ("audit", "trace"),
     // A certificate belongs to a device and its enrollment epoch.
     ("certificates", "devices"),
 ];

@@ -5,6 +5,7 @@ pub mod api;
 pub mod approvers;
 pub mod attested;
 pub mod cell;
+pub mod collector;
 pub mod cutter;
 pub mod database;
 pub mod device;
