@@ -282,9 +282,12 @@ mod tests {
         );
     }
 
+    /// What a hostile device may do to a span.
+    type Change = fn(&mut FinishedSpan);
+
     #[test]
     fn what_is_not_a_devices_own_part_is_not_believed() {
-        let changes: [(&str, fn(&mut FinishedSpan)); 8] = [
+        let changes: [(&str, Change); 8] = [
             ("the trace of another", |said| {
                 said.trace_id = "5bf92f3577b34da6a3ce929d0e0e4736".parse().expect("a trace");
             }),
