@@ -25,6 +25,23 @@ pub struct Cli {
         default_value = "info"
     )]
     pub log_level: LogLevel,
+
+    /// How log lines are written.
+    #[arg(
+        long,
+        global = true,
+        env = "MUSTER_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
 }
 
 /// Least severe message that is logged.

@@ -45,7 +45,7 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(3);
 /// The whole program. clap ends usage errors with exit code 2 and help with 0.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    logging::start(cli.log_level);
+    logging::start(cli.log_level, cli.log_format);
     match dispatch(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

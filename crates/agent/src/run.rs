@@ -4,6 +4,7 @@
 //! fails is tried again later; nothing here ends the program but the wish to end.
 
 mod actions;
+mod traces;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -13,8 +14,10 @@ use std::time::Duration;
 use http::Method;
 use muster_channel_agent::backoff::{Backoff, full_jitter, spread};
 use muster_channel_agent::checkin::CheckinResponse;
+use muster_channel_agent::clock::ClockReading;
 use muster_channel_agent::device::{Action, CheckinFailure, Departed, DeviceCore, REVERTED_CODE};
 use muster_channel_agent::limits::CHECKIN_RESPONSE_BYTES_MAX;
+use muster_channel_agent::telemetry::FinishedSpan;
 use muster_channel_agent::{ErrorCode, path};
 use muster_model::id::CommandId;
 use muster_model::telemetry::{EventKind, SamplingPlan};
@@ -96,6 +99,7 @@ pub struct Agent {
     departed: Option<Departed>,
     /// Absent before the agent runs, and where its spool cannot be used.
     telemetry: Option<Telemetry>,
+    traces: traces::Traces,
 }
 
 /// A command that runs beside everything else.
@@ -154,6 +158,7 @@ impl Agent {
             is_once: false,
             departed: None,
             telemetry: None,
+            traces: traces::Traces::default(),
         })
     }
 
@@ -213,7 +218,8 @@ impl Agent {
 
     fn start_telemetry(&mut self) {
         let plan = self.sampling_plan();
-        match Telemetry::start(&self.state_dir, &self.machine, self.identity.epoch, plan) {
+        let whose = (self.identity.epoch, self.core.ownership());
+        match Telemetry::start(&self.state_dir, &self.machine, whose, plan) {
             Ok(telemetry) => {
                 telemetry.set_link(self.link.clone());
                 self.telemetry = Some(telemetry);
@@ -418,6 +424,7 @@ impl Agent {
             let reading = machine_clock::read();
             status::record_checkin(&self.state_dir, LastCheckin { at: reading.wall });
             let actions = self.change_and_save(|core, sign| core.on_checkin(&response, &reading, sign))?;
+            self.trace_answer(&response, &reading, &actions);
             let asked =
                 Duration::from_secs(u64::from(response.next_checkin_seconds)).clamp(INTERVAL.0, INTERVAL.1);
             delay = spread(
@@ -435,6 +442,22 @@ impl Agent {
             }
         }
         Ok(delay)
+    }
+
+    /// Tells of the receipts that the server has, and of the commands that were checked.
+    fn trace_answer(&mut self, response: &CheckinResponse, reading: &ClockReading, actions: &[Action]) {
+        let mut spans = self.traces.accepted(&response.receipts_accepted, reading);
+        let checked = (reading, &machine_clock::read());
+        spans.extend(self.traces.came(&response.commands, checked, actions));
+        self.tell(spans);
+    }
+
+    /// Spans travel with the telemetry; where there is none, nobody asked.
+    fn tell(&self, spans: impl IntoIterator<Item = FinishedSpan>) {
+        let Some(telemetry) = &self.telemetry else { return };
+        for span in spans {
+            telemetry.finished(span);
+        }
     }
 
     /// The open connection, or a new one.

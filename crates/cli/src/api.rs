@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, IF_MATCH, RETRY_AFTER};
 use reqwest::{Certificate, Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -54,6 +54,7 @@ pub struct Call<'a> {
     query: Vec<(&'a str, String)>,
     body: Option<Body>,
     idempotency_key: Option<String>,
+    if_match: Option<String>,
     accept: &'static str,
 }
 
@@ -74,6 +75,7 @@ impl<'a> Call<'a> {
             query: Vec::new(),
             body: None,
             idempotency_key: None,
+            if_match: None,
             accept: "application/json",
         }
     }
@@ -130,6 +132,12 @@ impl<'a> Call<'a> {
         if let Some(value) = value {
             self.query.push((name, value.to_string()));
         }
+        self
+    }
+
+    /// Only if it is still at this version.
+    pub fn if_match(mut self, version: &str) -> Self {
+        self.if_match = Some(format!("\"{version}\""));
         self
     }
 
@@ -249,6 +257,9 @@ impl Api {
         };
         if let Some(key) = &call.idempotency_key {
             request = request.header("Idempotency-Key", key);
+        }
+        if let Some(version) = &call.if_match {
+            request = request.header(IF_MATCH, version);
         }
         let response = match request.send().await {
             Ok(response) => response,

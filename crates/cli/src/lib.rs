@@ -32,8 +32,8 @@ pub use verbs::policy_test::{self, PolicyTest, PolicyTestArgs, TestReport};
 use output::Printer;
 use verbs::{
     alert, approver, bundle, client, command, compliance, configuration, console_link, context as contexts,
-    device, directory, enrollment, group, halt, key, label, login, operation, policy, policy_compile,
-    rollout, root, script, system, telemetry, token,
+    device, directory, enrollment, group, halt, key, label, login, operation, policy, policy_compile, query,
+    rollout, root, script, sink, system, telemetry, token,
 };
 
 /// Flags that every verb takes.
@@ -78,6 +78,9 @@ pub enum Command {
     /// Dynamic groups: who is in them, and why
     #[command(subcommand)]
     Group(group::GroupCommand),
+    /// Ask the fleet questions: inventory, packages, disks, users, compliance
+    #[command(after_help = query::HELP)]
+    Query(query::QueryArgs),
     /// Labels of devices from a table
     #[command(subcommand)]
     Label(label::LabelCommand),
@@ -130,6 +133,11 @@ pub enum Command {
     Alert {
         #[command(subcommand)]
         command: Option<alert::AlertCommand>,
+    },
+    /// Sinks: where the log and events of devices are sent (SIEM), how far they are, what was set aside
+    Sink {
+        #[command(subcommand)]
+        command: Option<sink::SinkCommand>,
     },
     /// Stop what is destructive and not delivered, everywhere, now
     #[command(args_conflicts_with_subcommands = true, after_help = halt::HELP)]
@@ -226,6 +234,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
             policy_compile::offline(&arguments, printer)
         }
         Command::Group(command) => group::run(command, &Api::connect(globals)?, printer).await,
+        Command::Query(arguments) => query::run(arguments, &Api::connect(globals)?, printer).await,
         Command::Label(command) => label::run(command, &Api::connect(globals)?, printer).await,
         Command::Telemetry(command) => telemetry::run(command, &Api::connect(globals)?, printer).await,
         Command::Policy(command) => policy::run(command, &Api::connect(globals)?, printer).await,
@@ -242,6 +251,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Approver(command) => approver::run(command, globals, printer).await,
         Command::User(command) => directory::run_user(command, &Api::connect(globals)?, printer).await,
         Command::Scim(command) => directory::run_scim(command, &Api::connect(globals)?, printer).await,
+        Command::Sink { command } => sink::run(command, &Api::connect(globals)?, printer).await,
         Command::Alert { command } => alert::run(command, &Api::connect(globals)?, printer).await,
         Command::Halt { arguments, command } => {
             halt::run(command, arguments, &Api::connect(globals)?, printer).await
@@ -319,6 +329,12 @@ mod tests {
             "scim log --refused --limit 20",
             "scim token create entra --days 365",
             "scim token revoke sct_1 --yes",
+            "sink",
+            "sink put siem --kind elastic --url https://es.example.com:9200 --secret-file api-key --only security.*",
+            "sink test siem",
+            "sink pause siem --reason upgrade",
+            "sink replay siem --stream log --from 2026-05-04T20:00:00Z",
+            "sink dead replay siem --stream log --place 7",
             "device list --filter platform:linux -o json",
             "device quarantine list",
             "device decide dev_1 merge",

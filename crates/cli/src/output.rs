@@ -1,5 +1,6 @@
 //! How answers and errors are printed.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
@@ -173,7 +174,7 @@ impl Printer {
         text
     }
 
-    fn table(&self, header: &[(&'static str, &'static str)], rows: &[Vec<String>]) -> String {
+    fn table(&self, header: &[(Cow<'static, str>, &'static str)], rows: &[Vec<String>]) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         if self.is_terminal {
@@ -225,7 +226,7 @@ pub struct Sheet {
 #[derive(Clone, Debug)]
 enum Part {
     Rows {
-        header: Vec<(&'static str, &'static str)>,
+        header: Vec<(Cow<'static, str>, &'static str)>,
         rows: Vec<Vec<String>>,
     },
     Text(String),
@@ -239,7 +240,7 @@ impl Sheet {
 
     /// A table. `none` is what there is none of when it has no row.
     pub fn rows(mut self, none: &'static str, header: &[&'static str], rows: Vec<Vec<String>>) -> Self {
-        let header = header.iter().map(|title| (*title, none)).collect();
+        let header = header.iter().map(|title| (Cow::Borrowed(*title), none)).collect();
         self.parts.push(Part::Rows { header, rows });
         self
     }
@@ -251,9 +252,25 @@ impl Sheet {
             .filter_map(|(name, value)| value.map(|value| vec![name.to_owned(), value]))
             .collect();
         self.parts.push(Part::Rows {
-            header: vec![("", "details"), ("", "")],
+            header: vec![(Cow::Borrowed(""), "details"), (Cow::Borrowed(""), "")],
             rows,
         });
+        self
+    }
+
+    /// A table whose columns somebody else names.
+    pub fn named_rows(mut self, none: &'static str, header: Vec<String>, rows: Vec<Vec<String>>) -> Self {
+        let header = header.into_iter().map(|title| (Cow::Owned(clean(&title)), none));
+        self.parts.push(Part::Rows {
+            header: header.collect(),
+            rows,
+        });
+        self
+    }
+
+    /// What another sheet holds, below.
+    pub fn and(mut self, other: Sheet) -> Self {
+        self.parts.extend(other.parts);
         self
     }
 

@@ -1,20 +1,18 @@
 //! What surrounds every request of the admin listener: its id, the headers of every answer, and where a panic ends.
 
 use axum::{
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderName, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use muster_control::{
-    access::{
-        problem::{CSRF, INTERNAL, METHOD_NOT_ALLOWED, NOT_FOUND, Problem},
-        request::with_id,
-    },
-    clock,
+    App,
+    access::problem::{CSRF, INTERNAL, METHOD_NOT_ALLOWED, NOT_FOUND, Problem},
+    trace::{with_request, with_work},
 };
 
-use crate::shell::Refusal;
+use crate::{requests::Begun, shell::Refusal};
 
 /// Everything is ours and from here; nothing runs or is styled inline; no string becomes script.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
@@ -35,9 +33,10 @@ const SAME_ORIGIN: [(HeaderName, &str); 2] = [
 
 /// Gives every request an id, refuses forms that another site sent, turns a panic into a refusal of that request alone, and
 /// sets the security headers. A client that goes away does not stop a change that has begun.
-pub async fn guard(request: Request, next: Next) -> Response {
-    let id = hex::encode(clock::random::<8>());
+pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let is_api = is_api(request.uri().path());
+    let begun = Begun::read(&app, &request, is_api);
+    let (context, is_told) = (begun.context, begun.is_told);
     let run = async move {
         if !is_api && is_foreign_form(&request) {
             let problem = CSRF.detail("Another site sent this form. Open the console itself and repeat.");
@@ -45,17 +44,25 @@ pub async fn guard(request: Request, next: Next) -> Response {
         }
         next.run(request).await
     };
-    let mut response = match tokio::spawn(with_id(id.clone(), run)).await {
+    let run = async move {
+        if is_told {
+            with_work(context, run).await
+        } else {
+            with_request(context, run).await
+        }
+    };
+    let mut response = match tokio::spawn(run).await {
         Ok(response) => response,
         Err(error) => {
-            tracing::error!(%error, request_id = id, "a request panicked");
-            with_id(id.clone(), async {
+            tracing::error!(%error, request_id = %context.trace_id, "a request panicked");
+            with_request(context, async {
                 refuse(is_api, INTERNAL.detail("The request was not carried out."))
             })
             .await
         }
     };
-    set_headers(&mut response, &id);
+    set_headers(&mut response, &context.trace_id.to_string());
+    begun.end(&app, response.status());
     response
 }
 

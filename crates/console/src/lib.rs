@@ -14,6 +14,7 @@ mod proof;
 mod qr;
 mod reference;
 mod refusals;
+mod requests;
 mod session;
 mod shell;
 mod ui;
@@ -42,6 +43,6 @@ pub fn router(app: App) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         // It has limits and refusals of its own.
         .merge(directory::scim_router())
-        .layer(middleware::from_fn(edge::guard))
+        .layer(middleware::from_fn_with_state(app.clone(), edge::guard))
         .with_state(app)
 }

@@ -44,6 +44,9 @@ const NOTICES: &[(&str, &str)] = &[
         "It is removed. Nothing is sent there any more.",
     ),
     ("message-replayed", "The message is sent again."),
+    ("sink-paused", "Nothing is sent to the sink. Events wait."),
+    ("sink-resumed", "The sink goes on where it was paused."),
+    ("sink-letters-replayed", "What was set aside is sent again."),
     (
         "test-sent",
         "Two test messages are on their way: one that begins, one that ends.",
@@ -122,6 +125,8 @@ const NOTICES: &[(&str, &str)] = &[
         "The group is changed. Devices are being looked at.",
     ),
     ("group-deleted", "The group is deleted."),
+    ("query-saved", "The question is saved."),
+    ("query-deleted", "The question is deleted, with its answers."),
     ("policy-created", "The policy exists. Give it a first version."),
     (
         "version-created",

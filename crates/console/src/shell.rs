@@ -5,9 +5,9 @@ use axum::{
     http::{StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
-use muster_control::access::{
-    problem::{FieldError, Problem},
-    request::current_id,
+use muster_control::{
+    access::problem::{FieldError, Problem},
+    trace::current_id,
 };
 use muster_storage::StorageError;
 
@@ -22,6 +22,7 @@ pub enum Section {
     Overview,
     Devices,
     Groups,
+    Query,
     Health,
     Compliance,
     Policies,
@@ -65,6 +66,12 @@ pub const NAVIGATION: &[NavEntry] = &[
         href: "/groups",
         label: "Groups",
         icon: "M3 3.5h6v6H3zM11 3.5h6v6h-6zM3 11.5h6v5H3zM11 11.5h6v5h-6z",
+    },
+    NavEntry {
+        section: Section::Query,
+        href: "/query",
+        label: "Query",
+        icon: "M8.5 3.5a5 5 0 1 0 .01 0M12 12l5 5M6 8.5h5",
     },
     NavEntry {
         section: Section::Health,
@@ -228,7 +235,7 @@ struct RefusalPage<'a> {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let problem = self.0;
-        let request_id = current_id();
+        let request_id = current_id().map(|id| id.to_string());
         if let Some(cause) = problem.cause() {
             tracing::error!(code = problem.code(), %cause, request_id = request_id.as_deref(), "a page failed");
         }

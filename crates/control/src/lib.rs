@@ -2,8 +2,8 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets ← devices, certificates, directory, scripts ← commands, enrollment, groups, telemetry ← acme, outputs, policy ←
-//! compliance ← rollout ← alerts, fleet ← configuration, whatif`.
+//! `access, audit, secrets, trace ← devices, certificates, directory, scripts ← commands, enrollment, groups, telemetry ← acme, outputs,
+//! policy ← compliance ← rollout, sinks ← alerts, fleet, query ← configuration, whatif`.
 
 pub mod access;
 pub mod acme;
@@ -23,14 +23,18 @@ pub mod fleet;
 pub mod groups;
 pub mod invariants;
 pub mod openapi;
+pub mod outbound;
 pub mod outputs;
 pub mod page;
 pub mod policy;
+pub mod query;
 pub mod reconcile;
 pub mod rollout;
 pub mod scripts;
 pub mod secrets;
+pub mod sinks;
 pub mod telemetry;
+pub mod trace;
 pub mod whatif;
 
 use std::sync::{Arc, OnceLock};
@@ -144,8 +148,23 @@ pub const MIGRATIONS: &[Migration] = &[
     },
     Migration {
         version: 21,
+        name: "sinks",
+        sql: include_str!("../migrations/0021_sinks.sql"),
+    },
+    Migration {
+        version: 22,
+        name: "query",
+        sql: include_str!("../migrations/0022_query.sql"),
+    },
+    Migration {
+        version: 23,
+        name: "traces",
+        sql: include_str!("../migrations/0023_traces.sql"),
+    },
+    Migration {
+        version: 24,
         name: "directory",
-        sql: include_str!("../migrations/0021_directory.sql"),
+        sql: include_str!("../migrations/0024_directory.sql"),
     },
 ];
 
@@ -174,9 +193,11 @@ pub const STATEMENTS: &[&[Statement]] = &[
     groups::STATEMENTS,
     outputs::STATEMENTS,
     policy::STATEMENTS,
+    query::STATEMENTS,
     rollout::STATEMENTS,
     scripts::STATEMENTS,
     secrets::STATEMENTS,
+    sinks::STATEMENTS,
     telemetry::STATEMENTS,
 ];
 
@@ -193,6 +214,9 @@ pub struct Control {
     pub own_entries: audit::OwnEntries,
     pub log_metrics: audit::LogMetrics,
     pub command_metrics: commands::CommandMetrics,
+    /// Spans on their way to a collector. Turned on by the composition root, before the loops start.
+    pub traces: trace::Traces,
+    pub requests: trace::RequestMetrics,
     pub registry: devices::Registry,
     pub android_status: enrollment::AndroidStatus,
     /// Whether `registry` may be believed now.
@@ -217,6 +241,11 @@ pub struct Control {
     pub alert_metrics: alerts::AlertMetrics,
     /// What this process holds that expires, as `alerts` tells of it.
     pub own_expiries: alerts::OwnExpiries,
+    /// Who brings events to sinks. Set by the composition root, before the loops start.
+    pub carrier: OnceLock<Box<dyn sinks::Carrier>>,
+    pub sink_metrics: sinks::SinkMetrics,
+    /// Questions that are being answered, and devices that are being asked.
+    pub queries: query::Queries,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -245,6 +274,8 @@ pub struct Settings {
     pub telemetry_merge_after: std::time::Duration,
     /// SCIM requests that one identity provider may send in a second.
     pub scim_requests_per_second: u32,
+    /// How many tenants metrics name.
+    pub metrics_tenants: usize,
     /// Who is asked to cosign every checkpoint.
     pub witnesses: Vec<audit::Witness>,
     /// What goes wrong on purpose.
@@ -265,6 +296,7 @@ impl Default for Settings {
             telemetry_retention_days: 400,
             telemetry_merge_after: std::time::Duration::from_secs(1800),
             scim_requests_per_second: 100,
+            metrics_tenants: 0,
             witnesses: Vec::new(),
             #[cfg(debug_assertions)]
             fault: None,
@@ -283,6 +315,8 @@ pub struct Nudges {
     pub witnesses: Notify,
     pub alerts: Notify,
     pub owners: Notify,
+    pub sinks: Notify,
+    pub queries: Notify,
 }
 
 impl Control {
@@ -309,7 +343,9 @@ impl Control {
             heads: audit::LogHeads::default(),
             own_entries: audit::OwnEntries::default(),
             log_metrics: audit::LogMetrics::default(),
-            command_metrics: commands::CommandMetrics::default(),
+            command_metrics: commands::CommandMetrics::new(settings.metrics_tenants),
+            traces: trace::Traces::default(),
+            requests: trace::RequestMetrics::default(),
             registry: devices::Registry::default(),
             android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),
@@ -323,6 +359,9 @@ impl Control {
             courier: OnceLock::new(),
             alert_metrics: alerts::AlertMetrics::default(),
             own_expiries: alerts::OwnExpiries::default(),
+            carrier: OnceLock::new(),
+            sink_metrics: sinks::SinkMetrics::default(),
+            queries: query::Queries::default(),
             settings,
             node,
         })

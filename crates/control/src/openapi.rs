@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     App, access, alerts, audit, commands, compliance, configuration, devices, directory, enrollment, fleet,
-    groups, outputs, policy, rollout, scripts, secrets, telemetry, whatif,
+    groups, outputs, policy, query, rollout, scripts, secrets, sinks, telemetry, whatif,
 };
 
 /// Where the API is mounted.
@@ -54,9 +54,11 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(groups::router())
         .merge(outputs::router())
         .merge(policy::router())
+        .merge(query::router())
         .merge(rollout::router())
         .merge(scripts::router())
         .merge(secrets::router())
+        .merge(sinks::router())
         .merge(telemetry::router())
         .merge(whatif::router())
         .routes(routes!(version));

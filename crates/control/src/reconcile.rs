@@ -20,7 +20,7 @@ use crate::{
     acme, alerts,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
     certificates, clock, commands, compliance, configuration, devices, directory, enrollment, groups,
-    outputs, policy, rollout, secrets, telemetry,
+    outputs, policy, query, rollout, secrets, sinks, telemetry, trace,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -63,6 +63,10 @@ const TELEMETRY_WRITERS: usize = 2;
 const ALERTS_EVERY: Duration = Duration::from_secs(5);
 /// How often the outbox is looked at when nobody nudges.
 const OUTBOX_EVERY: Duration = Duration::from_secs(1);
+/// How often sinks are looked at when nobody nudges.
+const SINKS_EVERY: Duration = Duration::from_secs(1);
+/// How often devices are asked for fresh facts, and how often a node looks which of those that it holds were asked.
+const QUERIES_EVERY: Duration = Duration::from_millis(500);
 /// The lease under which one node ends what is over.
 const SWEEPER_LEASE: &str = "control.sweeper";
 /// The lease under which one node makes the commands of operations.
@@ -82,6 +86,15 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     tasks.spawn(releaser(app.clone(), stop.clone()));
     tasks.spawn(owners(app.clone(), stop.clone()));
     tasks.spawn(keep_alerts(app.clone(), stop.clone()));
+    tasks.spawn(keep_sinks(app.clone(), stop.clone()));
+    tasks.spawn(keep_queries(app.clone(), stop.clone()));
+    tasks.spawn(every(
+        app.clone(),
+        stop.clone(),
+        QUERIES_EVERY,
+        "devices that are asked for facts",
+        |app| async move { query::follow(&app).await },
+    ));
     tasks.spawn(every(
         app.clone(),
         stop.clone(),
@@ -141,6 +154,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
         tasks.spawn(telemetry::write_queued(app.clone(), stop.clone()));
     }
     tasks.spawn(settle_telemetry(app.clone(), stop.clone()));
+    tasks.spawn(trace::export_finished(app.clone(), stop.clone()));
     if !app.settings.witnesses.is_empty() {
         tasks.spawn(ask_witnesses(app.clone(), stop.clone()));
     }
@@ -449,6 +463,8 @@ async fn sweep(
         commands::forget_ended(app).await?;
         alerts::forget_expired(app).await?;
         directory::forget_expired(app).await?;
+        sinks::forget_expired(app).await?;
+        query::forget_expired(app).await?;
     }
     Ok(())
 }
@@ -554,6 +570,50 @@ async fn keep_alerts(app: App, stop: watch::Receiver<bool>) {
         wait(&stop, &app.nudges.alerts, OUTBOX_EVERY).await;
     }
     outbox.stop().await;
+    if let Some(held) = held {
+        let _ = app.db.release_lease(held.lease).await;
+    }
+}
+
+/// Sends events to sinks: one node at a time.
+async fn keep_sinks(app: App, stop: watch::Receiver<bool>) {
+    let mut held: Option<Held> = None;
+    let mut sender = sinks::Sender::default();
+    while !*stop.borrow() {
+        let step = async {
+            let Some(lease) = hold(&app, &mut held, sinks::SINKS_LEASE).await? else {
+                sender.stop().await;
+                return Ok(());
+            };
+            sender.pass(&app, &lease).await
+        };
+        if let Err(problem) = step.await {
+            tracing::warn!(%problem, "events wait for their sinks; trying again");
+            held = None;
+        }
+        wait(&stop, &app.nudges.sinks, SINKS_EVERY).await;
+    }
+    sender.stop().await;
+}
+
+/// Asks devices for fresh facts and runs scheduled questions: one node at a time.
+async fn keep_queries(app: App, stop: watch::Receiver<bool>) {
+    let mut held: Option<Held> = None;
+    while !*stop.borrow() {
+        let step = async {
+            match hold(&app, &mut held, query::QUERY_LEASE).await? {
+                Some(_) => query::reconcile(&app).await,
+                None => Ok(false),
+            }
+        };
+        if let Err(problem) = step.await {
+            tracing::warn!(%problem, "questions were not worked on; trying again");
+            held = None;
+        }
+        // No nudge hurries a refresh: what it asks in one step is its pace.
+        sleep(QUERIES_EVERY / 2).await;
+        wait(&stop, &app.nudges.queries, QUERIES_EVERY / 2).await;
+    }
     if let Some(held) = held {
         let _ = app.db.release_lease(held.lease).await;
     }

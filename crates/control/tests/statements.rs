@@ -38,8 +38,13 @@ const MAY_SCAN: &[&str] = &[
     "OPEN_BY_SEVERITY",
     "ALL_WAITING",
     "DUE_DESTINATIONS",
+    // The partial index holds only refreshes that have not ended, three of a tenant at most.
+    "OPEN_REFRESHES",
     // What it counts is a bounded query by an index.
     "COUNT_ACTION",
+    // A handful of sinks, and one row for each tenant.
+    "SINKS_TO_SERVE",
+    "EVENT_ENDS",
     // The partial index holds only bundles that wait for the artifact store.
     "WITHOUT_ARTIFACT",
 ];

@@ -17,11 +17,9 @@ use axum::{
     routing::{get, post},
 };
 use muster_control::{
-    access::{
-        problem::{NOT_FOUND, Problem, RATE_LIMITED, UNSUPPORTED_MEDIA_TYPE},
-        request::current_id,
-    },
+    access::problem::{NOT_FOUND, Problem, RATE_LIMITED, UNSUPPORTED_MEDIA_TYPE},
     acme::{AcmeProblem, BODY_BYTES_MAX, CONTENT_TYPE, Call, Ended, ErrorType, Reply, ReplyBody, Server},
+    trace::current_id,
 };
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -253,7 +251,7 @@ fn succeeded(acme: &Acme, reply: Reply) -> Response {
 }
 
 fn refused(refusal: &AcmeProblem) -> Response {
-    let request_id = current_id();
+    let request_id = current_id().map(|id| id.to_string());
     if let Some(cause) = refusal.problem.cause() {
         let code = refusal.problem.code();
         tracing::error!(code, %cause, request_id = request_id.as_deref(), "an ACME request failed");

@@ -30,11 +30,11 @@ use muster_control::{
             BUNDLE_CHANGED, CERTIFICATE_REVOKED, CSR_INVALID, DEVICE_BLOCKED, EPOCH_MISMATCH, INTERNAL,
             MALFORMED, METHOD_NOT_ALLOWED, NOT_FOUND, Problem, UNSUPPORTED_MEDIA_TYPE,
         },
-        request::with_id,
     },
-    audit, certificates, clock,
+    audit, certificates,
     devices::{self, DeviceState},
-    enrollment, groups, outputs, policy, rollout,
+    enrollment, groups, outputs, policy, query, rollout,
+    trace::with_request,
 };
 use muster_model::CommandId;
 use muster_storage::Scope;
@@ -78,18 +78,18 @@ pub fn router(gateway: Gateway, arrival: Arrival) -> Router {
         .method_not_allowed_fallback(|| async { METHOD_NOT_ALLOWED.detail("The path takes another method.") })
         .layer(DefaultBodyLimit::max(INVENTORY_BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(gate, client_cert::gate))
-        .layer(middleware::from_fn(identified))
+        .layer(middleware::from_fn_with_state(gateway.clone(), identified))
         .with_state(gateway)
 }
 
 /// Gives every request an id, and turns a panic into a refusal of that request alone.
-async fn identified(request: Request, next: Next) -> Response {
-    let id = hex::encode(clock::random::<8>());
-    let answering = with_id(id.clone(), next.run(request));
+async fn identified(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
+    let id = gateway.app.traces.begin(None);
+    let answering = with_request(id, next.run(request));
     match AssertUnwindSafe(answering).catch_unwind().await {
         Ok(response) => response,
         Err(_) => {
-            tracing::error!(request_id = id, "a request panicked");
+            tracing::error!(request_id = %id.trace_id, "a request panicked");
             INTERNAL
                 .detail("The request was not carried out.")
                 .into_response()
@@ -224,6 +224,7 @@ async fn inventory(State(gateway): State<Gateway>, request: Request) -> Result<S
     let model = message.facts.hardware.model.clone();
     let moves = rollout::take_facts(app, tenant, device, message.facts).await?;
     groups::note(app, &moves);
+    query::answered(app, tenant, device).await?;
     if !known.identity.has_facts || model != known.identity.stratum.model {
         app.registry.forget_identity(device);
     }

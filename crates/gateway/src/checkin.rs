@@ -25,7 +25,7 @@ use muster_control::{
     commands::{self, Command, Due, Evidence},
     compliance,
     devices::{DeviceState, Identity, Traits},
-    groups,
+    groups, query,
     rollout::{self, DesiredSet, Reporter},
     scripts,
 };
@@ -170,22 +170,22 @@ async fn work(
     };
     let set = set.filter(|set| set.digest != asked.state_digest);
     let mark = known.seat.mark();
-    let (due, want_report) = if known.seat.is_due() {
+    let (due, want_report, want_facts) = if known.seat.is_due() {
         read_due(app, identity, asked.last_sequence, now).await?
     } else {
-        (Due::default(), false)
+        (Due::default(), false, false)
     };
     if want_report {
         // It stays due until its report comes.
         compliance::mark_report_asked(app, identity.tenant, identity.device).await?;
-    } else if due.is_empty() {
+    } else if due.is_empty() && !want_facts {
         known.seat.settle(mark);
     }
     let keys = app.keys.tenant(identity.tenant).map_err(Problem::internal)?;
     let later = usize::try_from(asked.root_version).unwrap_or(usize::MAX);
     let mut answer = CheckinResponse {
         receipts_accepted,
-        want_inventory: !identity.has_facts,
+        want_inventory: want_facts || !identity.has_facts,
         want_report,
         renew: must_renew(app, known.certificate_until, now),
         root_documents: later_documents(&keys.root_documents, later),
@@ -209,7 +209,12 @@ async fn work(
         answer.next_checkin_seconds = answer.next_checkin_seconds.min(seconds.max(SOON_SECONDS));
     }
     if set.is_some() || !due.now.is_empty() {
-        hand_out(app, identity, asked.tree_size, set, due.now, &mut answer).await?;
+        let came = Came {
+            at: now,
+            tree_size: asked.tree_size,
+            woken_at: known.seat.woken_at(),
+        };
+        hand_out(app, identity, &came, set, due.now, &mut answer).await?;
     }
     Ok(answer)
 }
@@ -311,33 +316,45 @@ async fn alarm(app: &App, known: &Known, problem: Problem) -> Problem {
     logged.err().unwrap_or(problem)
 }
 
-/// The commands that wait, and whether the device is to put its settings in force again.
+/// The commands that wait, whether the device is to put its settings in force again, and whether somebody asked for its facts.
 async fn read_due(
     app: &App,
     identity: &Identity,
     last_taken: u64,
     now: Timestamp,
-) -> Result<(Due, bool), Problem> {
+) -> Result<(Due, bool, bool), Problem> {
+    let is_refreshing = app.queries.is_refreshing();
     let (tenant, device, epoch) = (identity.tenant, identity.device, identity.epoch);
     app.db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
             Ok((
                 commands::due(tx, tenant, (device, epoch), last_taken, now)?,
                 compliance::is_report_wanted(tx, tenant, device)?,
+                is_refreshing && query::is_asked(tx, tenant, device)?,
             ))
         })
         .await
+}
+
+/// How a device came.
+struct Came {
+    at: Timestamp,
+    /// Where it stands in the log.
+    tree_size: u64,
+    /// When it was called.
+    woken_at: Option<Timestamp>,
 }
 
 /// Puts what is due into the answer, with its proofs. What has no place in the log yet waits for the next check-in.
 async fn hand_out(
     app: &App,
     identity: &Identity,
-    tree_size: u64,
+    came: &Came,
     set: Option<Arc<DesiredSet>>,
     due: Vec<Command>,
     answer: &mut CheckinResponse,
 ) -> Result<(), Problem> {
+    let tree_size = came.tree_size;
     let Some(head) = audit::head(app, identity.tenant).filter(|head| head.size >= tree_size) else {
         answer.next_checkin_seconds = SOON_SECONDS;
         return Ok(());
@@ -386,6 +403,7 @@ async fn hand_out(
                     proof,
                     approval,
                     script,
+                    traceparent: None,
                 };
                 proved.commands.push((command, due));
             }
@@ -410,7 +428,7 @@ async fn hand_out(
     for (command, why) in &proved.edited {
         audit::row_edited(app, tenant, ("command", command.to_string()), why).await?;
     }
-    fill(app, tenant, tree_size, &head, proved, answer).await
+    fill(app, tenant, came, &head, proved, answer).await
 }
 
 /// The script that a command names.
@@ -434,11 +452,12 @@ struct Proved {
 async fn fill(
     app: &App,
     tenant: muster_model::TenantId,
-    tree_size: u64,
+    came: &Came,
     head: &Head,
     proved: Proved,
     answer: &mut CheckinResponse,
 ) -> Result<(), Problem> {
+    let tree_size = came.tree_size;
     answer.desired = proved.desired;
     let (rows, mut due): (Vec<_>, Vec<_>) = proved.commands.into_iter().unzip();
     if !rows.is_empty() {
@@ -453,6 +472,10 @@ async fn fill(
             for (_, command) in approved.filter(|(_, command)| command.attempts > 0) {
                 commands::note_again(app, tenant, command).await?;
             }
+        }
+        for (due, command) in due.iter_mut().zip(&handed) {
+            let trace = commands::deliver(app, command, came.at, came.woken_at);
+            due.traceparent = trace.map(|trace| trace.to_string());
         }
         answer.commands = due;
     }

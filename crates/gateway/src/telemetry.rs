@@ -14,6 +14,7 @@ use muster_control::{
     access::problem::{
         BODY_TOO_LARGE, DEVICE_BLOCKED, EPOCH_MISMATCH, INTERNAL, MALFORMED, Problem, UNSUPPORTED_MEDIA_TYPE,
     },
+    commands,
     devices::DeviceState,
     telemetry::{self, Sender},
 };
@@ -56,19 +57,32 @@ async fn take(gateway: &Gateway, request: Request) -> Result<Response, Problem> 
         clock_offset: known.seat.clock_offset(),
     };
     let (now, days) = (app.clock.now(), app.settings.telemetry_retention_days);
-    let is_long = body.len() > INLINE_BYTES_MAX;
+    let (is_long, is_traced) = (body.len() > INLINE_BYTES_MAX, app.traces.is_on());
     let prepare = move || {
         let batch = read(content_type, encoding, &body, sender.epoch)?;
-        Ok::<_, Problem>(telemetry::prepare(&sender, batch, now, days))
+        let spans = if is_traced {
+            batch.spans.clone()
+        } else {
+            Vec::new()
+        };
+        Ok::<_, Problem>((telemetry::prepare(&sender, batch, now, days), spans))
     };
-    let batch = if is_long {
+    let (batch, spans) = if is_long {
         tokio::task::spawn_blocking(prepare)
             .await
             .map_err(|error| INTERNAL.detail("The batch was not read.").caused_by(error))??
     } else {
         prepare()?
     };
+    let clock_offset = batch.clock_offset;
     let taken = telemetry::write(app, tenant, batch, room).await?;
+    if taken.is_new && !spans.is_empty() {
+        // The batch is taken: its spans are lost at most.
+        let told = commands::take_spans(app, tenant, device, spans, clock_offset).await;
+        if let Err(problem) = told {
+            tracing::warn!(%problem, "the spans of a device were not taken");
+        }
+    }
     wire::answer(StatusCode::OK, answer_as, &telemetry::answer(app, taken))
 }
 

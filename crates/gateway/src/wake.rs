@@ -64,11 +64,17 @@ struct Held {
 }
 
 impl Held {
+    /// For whoever asks how long the device takes to come.
+    fn wakes(&self) {
+        self.known.seat.wakes(self.gateway.app.clock.now());
+    }
+
     /// The next line; the end when the process stops, the stream is old, or the device was retired.
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Held)> {
         if self.first {
             self.first = false;
             let line = if self.known.seat.is_due() {
+                self.wakes();
                 WAKE_LINE
             } else {
                 KEEPALIVE_LINE
@@ -84,6 +90,7 @@ impl Held {
                 match woken {
                     Ok(mark) => {
                         self.seen = mark;
+                        self.wakes();
                         WAKE_LINE
                     }
                     Err(_) => KEEPALIVE_LINE,

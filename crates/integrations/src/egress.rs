@@ -20,7 +20,7 @@ use reqwest::{
     redirect,
 };
 use rustls::RootCertStore;
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
 use url::Host;
 
@@ -115,8 +115,15 @@ pub enum ExchangeError {
     Unresolved,
     #[error("it does not answer: {0}")]
     Unreachable(String),
-    #[error("its answer is longer than 64 KiB")]
+    #[error("its answer is longer than what is read of one")]
     TooLong,
+}
+
+/// How much is read of an answer, and how long an exchange may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    pub answer_bytes_max: usize,
+    pub time: Duration,
 }
 
 /// An answer, read to its end.
@@ -293,10 +300,73 @@ impl Egress {
         url: &str,
         build: impl FnOnce(&Client, Url) -> reqwest::RequestBuilder,
     ) -> Result<Answer, ExchangeError> {
+        let bounds = Bounds {
+            answer_bytes_max: ANSWER_BYTES_MAX,
+            time: EXCHANGE_TIME,
+        };
+        self.exchange_within(bounds, url, build).await
+    }
+
+    /// As `exchange`, with other bounds.
+    pub async fn exchange_within(
+        &self,
+        bounds: Bounds,
+        url: &str,
+        build: impl FnOnce(&Client, Url) -> reqwest::RequestBuilder,
+    ) -> Result<Answer, ExchangeError> {
         let url = self.checked(url).await?;
-        let sent = build(&self.http, url).send().await;
+        let sent = build(&self.http, url).timeout(bounds.time).send().await;
         let response = sent.map_err(|error| unreachable(&error))?;
-        read(response).await
+        read(response, bounds.answer_bytes_max).await
+    }
+
+    /// The addresses behind a URL, all of which may be reached, for whoever wants to see where it ends.
+    pub async fn look_up(&self, text: &str) -> Result<Vec<SocketAddr>, ExchangeError> {
+        let url = self.checked(text).await?;
+        let host = url.host_str().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        self.fence
+            .resolve(host, url.port_or_known_default().unwrap_or(443))
+            .await
+    }
+
+    /// Connects to one of the addresses that [`Egress::look_up`] found.
+    pub async fn connect_to(&self, addresses: &[SocketAddr]) -> Result<TcpStream, ExchangeError> {
+        let connected = tokio::time::timeout(CONNECT_TIME, TcpStream::connect(addresses)).await;
+        match connected {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(ExchangeError::Unreachable(error.kind().to_string())),
+            Err(_) => Err(ExchangeError::Unreachable("it took too long".to_owned())),
+        }
+    }
+
+    /// Speaks TLS to the host of a URL; answers the version, or nothing where the URL is of plain HTTP.
+    pub async fn handshake(&self, text: &str, stream: TcpStream) -> Result<Option<String>, String> {
+        let url = Url::parse(text).map_err(|_| Refused::Url.to_string())?;
+        if url.scheme() == "http" {
+            return Ok(None);
+        }
+        let host = url.host_str().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(host).map_err(|_| "its name is none of a server".to_owned())?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|_| "TLS cannot be spoken".to_owned())?
+            .with_root_certificates(Arc::clone(&self.roots))
+            .with_no_client_auth();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let greeted = tokio::time::timeout(CONNECT_TIME, connector.connect(name, stream)).await;
+        match greeted {
+            Ok(Ok(tls)) => {
+                let version = tls.get_ref().1.protocol_version();
+                Ok(Some(
+                    version.map_or("TLS".to_owned(), |version| format!("{version:?}")),
+                ))
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("it took too long".to_owned()),
+        }
     }
 
     /// A URL whose scheme and address may be used. A name is looked at again when it is resolved for the connection.
@@ -335,16 +405,11 @@ impl Egress {
     /// Connects to a host that is no HTTP server.
     pub async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, ExchangeError> {
         let found = self.fence.resolve(host, port).await?;
-        let connected = tokio::time::timeout(CONNECT_TIME, TcpStream::connect(found.as_slice())).await;
-        match connected {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(ExchangeError::Unreachable(error.kind().to_string())),
-            Err(_) => Err(ExchangeError::Unreachable("it took too long".to_owned())),
-        }
+        self.connect_to(&found).await
     }
 }
 
-async fn read(mut response: Response) -> Result<Answer, ExchangeError> {
+async fn read(mut response: Response, bytes_max: usize) -> Result<Answer, ExchangeError> {
     let status = response.status().as_u16();
     let retry_after = response
         .headers()
@@ -353,7 +418,7 @@ async fn read(mut response: Response) -> Result<Answer, ExchangeError> {
         .map(Duration::from_secs);
     let mut body = Vec::new();
     while let Some(part) = response.chunk().await.map_err(|error| unreachable(&error))? {
-        if body.len() + part.len() > ANSWER_BYTES_MAX {
+        if body.len() + part.len() > bytes_max {
             return Err(ExchangeError::TooLong);
         }
         body.extend_from_slice(&part);

@@ -4,10 +4,15 @@ mod alerts;
 mod artifacts;
 mod egress;
 mod log_archive;
+mod otlp;
+mod protobuf;
+mod sinks;
 mod timeseries;
 
 pub use alerts::Couriers;
 pub use log_archive::ObjectArchive;
+pub use otlp::{Otlp, OtlpError, OtlpHeaders, OtlpOptions, OtlpProtocol};
+pub use sinks::Carriers;
 pub use timeseries::{RemoteError, RemoteOptions, RemoteStore};
 
 pub use artifacts::{ObjectArtifacts, OpenError};

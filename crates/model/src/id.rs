@@ -107,6 +107,10 @@ ids! {
     DeliveryId = "dlv";
     /// A silence: alerts of which nobody is told for a while.
     SilenceId = "sil";
+    /// One answer to a saved question.
+    QueryRunId = "qrn";
+    /// Devices being asked for fresh facts.
+    RefreshId = "rfr";
 }
 
 fn parse(text: &str, prefix: &str) -> Option<Uuid> {

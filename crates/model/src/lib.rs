@@ -12,6 +12,7 @@ pub mod id;
 mod merge;
 pub mod pem;
 pub mod platform;
+pub mod query;
 pub mod report;
 pub mod rollout;
 pub mod rules;
@@ -21,6 +22,7 @@ pub mod subject;
 pub mod telemetry;
 pub mod text;
 pub mod time;
+pub mod trace;
 mod version;
 
 pub use attestation::{AttestationLevel, Ownership};
@@ -28,8 +30,8 @@ pub use command::{CommandKind, CommandState, ReceiptOutcome};
 pub use compliance::ComplianceState;
 pub use expression::{Expression, ExpressionError};
 pub use id::{
-    AlertId, ClientId, CommandId, DeliveryId, DeviceId, EntryId, GroupId, PolicyId, RolloutId, ScimRequestId,
-    ScimTokenId, SilenceId, TenantId, TokenId, UserGroupId, UserId, ViolationId,
+    AlertId, ClientId, CommandId, DeliveryId, DeviceId, EntryId, GroupId, PolicyId, QueryRunId, RefreshId,
+    RolloutId, ScimRequestId, ScimTokenId, SilenceId, TenantId, TokenId, UserGroupId, UserId, ViolationId,
 };
 pub use merge::loosened;
 pub use platform::Platform;
@@ -38,3 +40,4 @@ pub use rollout::RolloutState;
 pub use subject::{DeviceAttributes, Labels, OwnerAttributes, Subject};
 pub use text::{DeviceUuid, Imei, Label, LabelKey, LabelValue, Name, SerialNumber, VersionLabel};
 pub use time::Timestamp;
+pub use trace::TraceContext;

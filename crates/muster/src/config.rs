@@ -16,6 +16,8 @@ use muster_storage::DatabaseUrl;
 use muster_trust::key::Digest;
 use serde::Deserialize;
 
+use crate::logging::LogFormat;
+
 /// Everything that flag, environment and file can all set. The file's keys are the flags' names in snake case.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -155,6 +157,27 @@ pub struct Options {
     /// PEM file of authorities that servers of alerts have their certificates from, besides those that the system knows
     #[arg(long, env = "MUSTER_EGRESS_CA_FILE", value_name = "FILE")]
     pub egress_ca_file: Option<PathBuf>,
+    /// Collector that takes traces over OTLP, such as http://collector:4318 [default: OTEL_EXPORTER_OTLP_ENDPOINT, or nowhere]
+    #[arg(long, env = "MUSTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// How it takes them: grpc, or http/protobuf [default: OTEL_EXPORTER_OTLP_PROTOCOL, or http/protobuf]
+    #[arg(long, env = "MUSTER_OTLP_PROTOCOL", value_name = "PROTOCOL")]
+    pub otlp_protocol: Option<String>,
+    /// File with headers of every request to it, a line NAME=VALUE each [default: OTEL_EXPORTER_OTLP_HEADERS]
+    #[arg(long, env = "MUSTER_OTLP_HEADERS_FILE", value_name = "FILE")]
+    pub otlp_headers_file: Option<PathBuf>,
+    /// PEM file of the authorities that its certificate is from [default: OTEL_EXPORTER_OTLP_CERTIFICATE, or the system's]
+    #[arg(long, env = "MUSTER_OTLP_CA_FILE", value_name = "FILE")]
+    pub otlp_ca_file: Option<PathBuf>,
+    /// Share of the traces that begin here and are kept, 0 to 1; callers decide for theirs [default: OTEL_TRACES_SAMPLER, or 1]
+    #[arg(long, env = "MUSTER_TRACE_SAMPLING", value_name = "RATIO")]
+    pub trace_sampling: Option<f64>,
+    /// Tenants that metrics name; the others are _other [default: 20]
+    #[arg(long, env = "MUSTER_METRICS_TENANTS", value_name = "NUMBER")]
+    pub metrics_tenants: Option<usize>,
+    /// How log lines are written: json or text [default: text on a terminal, otherwise json]
+    #[arg(long, env = "MUSTER_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
     /// Witnesses that cosign every checkpoint: URL, or URL#VERIFIER-KEY where the root document does not name its key
     #[arg(long, env = "MUSTER_WITNESS", value_name = "URL", value_delimiter = ',')]
     pub witness: Option<Vec<String>>,
@@ -232,6 +255,13 @@ impl Options {
             telemetry_org_id: self.telemetry_org_id.or(stored.telemetry_org_id),
             egress_allow: self.egress_allow.or(stored.egress_allow),
             egress_ca_file: self.egress_ca_file.or(stored.egress_ca_file),
+            otlp_endpoint: self.otlp_endpoint.or(stored.otlp_endpoint),
+            otlp_protocol: self.otlp_protocol.or(stored.otlp_protocol),
+            otlp_headers_file: self.otlp_headers_file.or(stored.otlp_headers_file),
+            otlp_ca_file: self.otlp_ca_file.or(stored.otlp_ca_file),
+            trace_sampling: self.trace_sampling.or(stored.trace_sampling),
+            metrics_tenants: self.metrics_tenants.or(stored.metrics_tenants),
+            log_format: self.log_format.or(stored.log_format),
             witness: self.witness.or(stored.witness),
             begin_halted: self.begin_halted.or(stored.begin_halted),
             database_connections: self.database_connections.or(stored.database_connections),
@@ -373,6 +403,7 @@ impl Options {
             scim_requests_per_second: self
                 .scim_requests_per_second
                 .unwrap_or(defaults.scim_requests_per_second),
+            metrics_tenants: self.metrics_tenants.unwrap_or(METRICS_TENANTS),
             witnesses: self.witnesses()?,
             ..defaults
         };
@@ -389,12 +420,20 @@ impl Options {
             "telemetry is kept from 1 to 3650 days"
         );
         ensure!(
+            settings.metrics_tenants <= METRICS_TENANTS_MAX,
+            "metrics name at most {METRICS_TENANTS_MAX} tenants"
+        );
+        ensure!(
             settings.checkin_interval_seconds > 0,
             "the check-in interval is at least one second"
         );
         Ok(settings)
     }
 }
+
+/// Tenants that metrics name unless told otherwise, and at most: each has series of its own.
+const METRICS_TENANTS: usize = 20;
+const METRICS_TENANTS_MAX: usize = 1000;
 
 /// Certificates of proxies that one server knows.
 const PROXY_IDENTITIES_MAX: usize = 64;

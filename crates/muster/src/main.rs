@@ -20,6 +20,7 @@ mod limits;
 mod listeners;
 mod logging;
 mod ops;
+mod otlp;
 mod policy_test;
 mod proxy_certificate;
 mod seed;
@@ -81,7 +82,11 @@ fn main() -> ExitCode {
     let mut program = Program::parse();
     program.globals.program = Some(Program::command());
     let quiet = !matches!(program.verb, Verb::Serve(_) | Verb::Witness(_));
-    logging::start(quiet);
+    let format = match &program.verb {
+        Verb::Serve(args) => args.log_format(),
+        _ => None,
+    };
+    logging::start(quiet, format);
     limits::raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

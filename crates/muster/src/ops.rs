@@ -1,11 +1,11 @@
 //! The ops listener: health, version and metrics over plain HTTP on loopback.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -16,6 +16,9 @@ use muster_control::{
 use muster_gateway::Metrics;
 use muster_storage::Scope;
 use prometheus_client::{encoding::text::encode, metrics::gauge::Gauge, registry::Registry};
+
+/// The media type of OpenMetrics.
+const OPEN_METRICS: &str = "application/openmetrics-text";
 
 #[derive(Clone)]
 struct Ops {
@@ -86,6 +89,9 @@ pub fn router(app: App, metrics: &Metrics) -> Router {
     app.telemetry.metrics.register(&mut registry);
     app.command_metrics.register(&mut registry);
     app.alert_metrics.register(&mut registry);
+    app.sink_metrics.register(&mut registry);
+    app.traces.metrics.register(&mut registry);
+    app.requests.register(&mut registry);
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -119,18 +125,62 @@ async fn version() -> Json<serde_json::Value> {
     Json(serde_json::json!({"name": "muster", "version": env!("CARGO_PKG_VERSION")}))
 }
 
-async fn expose(State(ops): State<Ops>) -> Response {
+/// OpenMetrics 1.0, with traces as examples, for whoever asks for it, as Prometheus does; otherwise the text format that came
+/// before, which knows no examples.
+async fn expose(State(ops): State<Ops>, headers: HeaderMap) -> Response {
     ops.roots.set(&ops.app);
     let mut text = String::new();
     if encode(&mut text, &ops.registry).is_err() {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
-    (
-        [(
-            header::CONTENT_TYPE,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
+    let accepted = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok());
+    if accepted.is_some_and(|accept| accept.contains(OPEN_METRICS)) {
+        let content_type = format!("{OPEN_METRICS}; version=1.0.0; charset=utf-8");
+        return ([(header::CONTENT_TYPE, content_type)], text).into_response();
+    }
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], as_plain_text(&text)).into_response()
+}
+
+/// OpenMetrics as the older text format: counters are described under their full name, and what it does not know is left out.
+fn as_plain_text(text: &str) -> String {
+    let counters: HashSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut plain = String::with_capacity(text.len());
+    for line in text.lines() {
+        let description = ["# HELP ", "# TYPE "].into_iter().find_map(|word| {
+            let (name, rest) = line.strip_prefix(word)?.split_once(' ')?;
+            Some((word, name, rest))
+        });
+        let line = match description {
+            Some((word, name, rest)) if counters.contains(name) => format!("{word}{name}_total {rest}"),
+            Some(_) => line.to_owned(),
+            None if line.starts_with('#') => continue,
+            None => line
+                .split_once(" # {")
+                .map_or(line, |(sample, _)| sample)
+                .to_owned(),
+        };
+        plain.push_str(&line);
+        plain.push('\n');
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_format_names_counters_whole_and_has_no_examples() {
+        let open = "# HELP a_b Things.\n# TYPE a_b counter\na_b_total 1\n# HELP c Seconds.\n# TYPE c histogram\n# UNIT c seconds\n\
+                    c_bucket{le=\"1.0\"} 1 # {trace_id=\"4bf9\"} 0.5\n# EOF\n";
+        let plain = "# HELP a_b_total Things.\n# TYPE a_b_total counter\na_b_total 1\n# HELP c Seconds.\n# TYPE c histogram\n\
+                     c_bucket{le=\"1.0\"} 1\n";
+        assert_eq!(as_plain_text(open), plain);
+    }
 }

@@ -24,7 +24,7 @@ use muster_gateway::{
     listener::{self, Limits, Listener, Socket, Tls},
     pki, server_config,
 };
-use muster_integrations::{Couriers, ObjectArchive, ObjectArtifacts, RemoteStore};
+use muster_integrations::{Carriers, Couriers, ObjectArchive, ObjectArtifacts, RemoteStore};
 use muster_storage::Scope;
 use tokio::{
     net::TcpListener,
@@ -38,7 +38,8 @@ use crate::{
     config::{Options, reachable},
     install::{self, FirstRun},
     listeners::{Listeners, ProxyListener},
-    ops, seed,
+    logging::LogFormat,
+    ops, otlp, seed,
 };
 
 const DRAIN: Duration = Duration::from_secs(7);
@@ -60,6 +61,14 @@ pub struct ServeArgs {
     farm: u32,
     #[command(flatten)]
     options: Options,
+}
+
+impl ServeArgs {
+    /// How log lines are written; a file that cannot be read is told of later.
+    pub fn log_format(&self) -> Option<LogFormat> {
+        let options = self.options.clone().with_file(self.config.as_deref());
+        options.map_or(self.options.log_format, |options| options.log_format)
+    }
 }
 
 /// Runs the control plane until SIGTERM or SIGINT.
@@ -125,6 +134,7 @@ impl ControlPlane {
         open_security_events(&app, options)?;
         open_telemetry_store(&app, options)?;
         open_courier(&app, options)?;
+        otlp::turn_on(&app, options, &environment())?;
         let (tenant, first) = install::first_tenant(&app, data_dir).await?;
         if options.begin_halted == Some(true) {
             halt_every_tenant(&app).await?;
@@ -222,10 +232,14 @@ fn open_telemetry_store(app: &App, options: &Options) -> Result<()> {
         .map_err(|_| anyhow::anyhow!("the time-series store was opened twice"))
 }
 
-/// Opens the way on which alerts leave.
+/// Opens the ways on which alerts and events leave.
 fn open_courier(app: &App, options: &Options) -> Result<()> {
+    let egress = options.egress()?;
+    app.carrier
+        .set(Box::new(Carriers::new(egress.clone())))
+        .map_err(|_| anyhow::anyhow!("the carrier of sinks was opened twice"))?;
     app.courier
-        .set(Box::new(Couriers::new(options.egress()?)))
+        .set(Box::new(Couriers::new(egress)))
         .map_err(|_| anyhow::anyhow!("the courier of alerts was opened twice"))
 }
 

@@ -116,6 +116,12 @@ pub const PEERS: &[Peer] = &[
         find: || python::find("aiosmtpd"),
     },
     Peer {
+        name: "rotel",
+        packages: &["python3-venv"],
+        purpose: "traces are taken by a collector that is not ours",
+        find: || python::find_in_library("rotel/rotel-agent"),
+    },
+    Peer {
         name: "openssh-server",
         packages: &["openssh-server", "openssh-client"],
         purpose: "sshd says which of its settings count",
@@ -186,6 +192,18 @@ pub const PEERS: &[Peer] = &[
         packages: &["victoria-metrics"],
         purpose: "telemetry is written to it and asked of it, and the embedded store is measured beside it",
         find: || process::find("victoria-metrics"),
+    },
+    Peer {
+        name: "simplesamlphp",
+        packages: &["simplesamlphp", "php-cli", "php-xml", "php-mbstring", "php-curl"],
+        purpose: "an identity provider that is not ours signs people in by SAML",
+        find: find_simplesamlphp,
+    },
+    Peer {
+        name: "xmlsec1",
+        packages: &["xmlsec1", "libxml2-utils"],
+        purpose: "XML signatures and canonical forms are judged by somebody else's code",
+        find: || process::find("xmllint").and(process::find("xmlsec1")),
     },
     Peer {
         name: "faketime",
@@ -264,6 +282,12 @@ fn find_tpm2_provider() -> Option<PathBuf> {
 fn find_hvac() -> Option<PathBuf> {
     let path = PathBuf::from("/usr/lib/python3/dist-packages/hvac");
     path.is_dir().then_some(path)
+}
+
+/// Where Debian puts the pages of SimpleSAMLphp, and the interpreter that serves them.
+fn find_simplesamlphp() -> Option<PathBuf> {
+    let path = PathBuf::from("/usr/share/simplesamlphp/www");
+    process::find("php").filter(|_| path.is_dir())
 }
 
 fn missing() -> Vec<&'static Peer> {

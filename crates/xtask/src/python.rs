@@ -16,10 +16,12 @@ const REQUIREMENTS: &[&str] = &[
     "moto[server,s3]==5.2.5",
     // Schemas of OCSF as its authors publish them, inside the package.
     "ocsf-json-schema==1.2.0",
+    "elasticsearch==9.5.1",
     // The vendors' clients, which judge the stand-ins of their services.
     "opsgenie-sdk==2.1.5",
     "pagerduty==7.2.0",
     "scim2-cli==0.6.0",
+    "rotel==0.0.1a15",
     "slack_sdk==3.48.0",
     "standardwebhooks==1.1.0",
 ];
@@ -35,6 +37,16 @@ pub fn programs() -> PathBuf {
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = programs().join(program);
     (is_current(&folder()) && process::is_executable(&path)).then_some(path)
+}
+
+/// A program that a package keeps beside its modules.
+pub fn find_in_library(program: &str) -> Option<PathBuf> {
+    let versions = fs::read_dir(folder().join("lib")).ok()?;
+    let found = versions
+        .filter_map(Result::ok)
+        .map(|version| version.path().join("site-packages").join(program))
+        .find(|path| process::is_executable(path));
+    found.filter(|_| is_current(&folder()))
 }
 
 /// Makes the environment where it is missing or of an earlier list. Fails when the index cannot be reached.

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use muster_model::attestation::Ownership;
 use muster_model::command::{CommandKind, ReceiptOutcome};
 use muster_model::facts::Facts;
 use muster_model::id::CommandId;
@@ -130,10 +131,11 @@ impl Machine {
         self.os.execute(order)
     }
 
-    /// Watches the machine's health, going on from the notes that earlier looks left.
-    pub fn health(&self, memo: impl Fn(&str) -> Option<Vec<u8>>) -> Health {
+    /// Watches the machine's health, going on from the notes that earlier looks left. Of a personal device it is not told who uses
+    /// it.
+    pub fn health(&self, ownership: Ownership, memo: impl Fn(&str) -> Option<Vec<u8>>) -> Health {
         Health {
-            os: self.os.health(memo),
+            os: self.os.health(ownership, memo),
         }
     }
 

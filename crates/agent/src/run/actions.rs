@@ -156,14 +156,19 @@ impl Agent {
         let Begin::Run(statement) = begun else {
             return Ok(None);
         };
+        self.traces.begun(command_id, reading);
         let script = self.core.script(command_id).cloned();
-        tracing::info!(command = %command_id, kind = statement.kind.type_name(), "executing");
+        let trace_id = self.traces.trace_of(command_id);
+        tracing::info!(command = %command_id, trace_id, kind = statement.kind.type_name(), "executing");
         Ok(Some((statement.kind, script)))
     }
 
     fn finish(&mut self, command_id: CommandId, execution: Execution) -> Result<(), AttemptError> {
-        tracing::info!(command = %command_id, outcome = ?execution.outcome, code = execution.code, "executed");
+        let trace_id = self.traces.trace_of(command_id);
+        tracing::info!(command = %command_id, trace_id, outcome = ?execution.outcome, code = execution.code, "executed");
         let reading = machine_clock::read();
+        let span = self.traces.executed(command_id, &execution, reading);
+        self.tell(span);
         self.change(|core, sign| core.on_executed(command_id, execution, &reading, sign));
         // It has happened: memory keeps the outcome even where the disk does not take it, and the next save tries again.
         self.save()?;

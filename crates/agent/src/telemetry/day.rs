@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use muster_channel_agent::clock::ClockReading;
+use muster_model::attestation::Ownership;
 use muster_model::telemetry::{BootId, Metric, MetricKind, SamplingPlan};
 use serde::Serialize;
 
@@ -53,7 +54,7 @@ fn live(state_dir: &Path, report: &mut Report, upload_seconds: Option<u64>) -> R
     let mut store = TelemetryStore::open(state_dir, machine_clock::random_stream())?;
     let plan = SamplingPlan::default();
     let machine = Machine::new(Path::new("/"), state_dir);
-    let mut health = machine.health(|_| None);
+    let mut health = machine.health(Ownership::Company, |_| None);
     let mut sampler = Sampler::default();
     let begin = machine_clock::read();
     for second in (0..DAY_SECONDS).step_by(60) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use muster_channel_agent::ErrorCode;
 use muster_channel_agent::clock::ClockReading;
 use muster_channel_agent::telemetry::{FinishedSpan, TelemetryAnswer};
+use muster_model::attestation::Ownership;
 use muster_model::telemetry::{BootId, EventKind, Metric, SamplingPlan};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -71,7 +72,7 @@ impl Telemetry {
     pub fn start(
         state_dir: &Path,
         machine: &Machine,
-        epoch: u32,
+        (epoch, ownership): (u32, Ownership),
         plan: SamplingPlan,
     ) -> Result<Self, StoreError> {
         let mut store = TelemetryStore::open(state_dir, machine_clock::random_stream())?;
@@ -79,7 +80,7 @@ impl Telemetry {
         if !plan.is_enabled {
             store.turn_off()?;
         }
-        let health = machine.health(|name| store.memo(name).ok().flatten());
+        let health = machine.health(ownership, |name| store.memo(name).ok().flatten());
         let (context, watched) = watch::channel(Context {
             plan: plan.clone(),
             ..Context::default()

@@ -229,6 +229,11 @@ impl DeviceCore {
         self.policy.state_digest()
     }
 
+    /// Whose the device is, as its enrollment said.
+    pub fn ownership(&self) -> Ownership {
+        self.identity.ownership
+    }
+
     /// The effective settings in force; none once the device has left.
     pub fn effective_settings(&self) -> BTreeMap<String, SettingValue> {
         if self.departure.is_some() {

@@ -429,8 +429,9 @@ async fn put(app: &App, sent: Sent, kind: &'static Kind, known: Option<String>) 
 
 async fn remove(State(app): State<App>, At(name): At<String>, sent: Sent) -> Result<Response, Refusal> {
     let permit = sent.session.permit::<AlertWrite>();
+    let shared = app.clone();
     audit::commit(&app, permit.author(), move |tx| {
-        alerts::remove_destination(tx, &name)
+        alerts::remove_destination(&shared, tx, &name)
     })
     .await?;
     app.nudges.alerts.notify_one();

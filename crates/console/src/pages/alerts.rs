@@ -311,7 +311,11 @@ async fn silence(State(app): State<App>, sent: Sent) -> Result<Response, Refusal
         ends_at: app.clock.now().plus(std::time::Duration::from_secs(hours * 3600)),
         weekly_until: None,
     };
-    audit::commit(&app, permit.author(), move |tx| alerts::silence(tx, &request)).await?;
+    let shared = app.clone();
+    audit::commit(&app, permit.author(), move |tx| {
+        alerts::silence(&shared, tx, &request)
+    })
+    .await?;
     Ok(see_other("/alerts?notice=alert-silenced"))
 }
 

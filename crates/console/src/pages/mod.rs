@@ -25,8 +25,10 @@ mod passkeys;
 mod policies;
 mod policy_forms;
 mod quarantine;
+mod query;
 mod rollouts;
 mod signin;
+mod sinks;
 mod token_forms;
 mod token_table;
 mod tokens;
@@ -46,6 +48,7 @@ pub fn router() -> Router<App> {
         .merge(overview::router())
         .merge(alert_destination::router())
         .merge(alerts::router())
+        .merge(sinks::router())
         .merge(devices::router())
         .merge(compliance::router())
         .merge(device::router())
@@ -54,6 +57,7 @@ pub fn router() -> Router<App> {
         .merge(health::router())
         .merge(groups::router())
         .merge(labels::router())
+        .merge(query::router())
         .merge(device_why::router())
         .merge(policies::router())
         .merge(policy_forms::router())

@@ -10,5 +10,7 @@ mod forms;
 mod groups;
 mod pages;
 mod passkeys;
+mod query;
 mod security;
+mod sinks;
 mod users;

@@ -8,6 +8,7 @@ use crate::testing::{Answer, Scene};
 const PAGES: &[&str] = &[
     "/",
     "/devices",
+    "/query",
     "/policies",
     "/policies/new",
     "/settings",
@@ -17,6 +18,7 @@ const PAGES: &[&str] = &[
     "/alerts/deliveries",
     "/alerts/destinations",
     "/alerts/destinations/new",
+    "/sinks",
     "/log",
     "/tokens",
     "/tokens/new",
@@ -36,6 +38,9 @@ fn forms() -> Vec<String> {
     let (rol, cmd) = (format!("rol_{:032x}", 1), format!("cmd_{:032x}", 1));
     vec![
         "/signout".to_owned(),
+        "/query/refresh".to_owned(),
+        "/query/save".to_owned(),
+        "/query/saved/x/delete".to_owned(),
         "/halt".to_owned(),
         "/halt/lift".to_owned(),
         "/passkeys".to_owned(),
@@ -52,6 +57,10 @@ fn forms() -> Vec<String> {
         "/alerts/destinations/nobody/edit".to_owned(),
         "/alerts/destinations/nobody/remove".to_owned(),
         "/alerts/destinations/nobody/test".to_owned(),
+        "/sinks/nobody/test".to_owned(),
+        "/sinks/nobody/pause".to_owned(),
+        "/sinks/nobody/resume".to_owned(),
+        "/sinks/nobody/replay-dead".to_owned(),
         "/alerts/silences".to_owned(),
         format!("/alerts/silences/sil_{:032x}/end", 1),
         "/tokens".to_owned(),
@@ -245,7 +254,7 @@ async fn every_answer_carries_the_security_headers() {
         );
         assert_eq!(header(&answer, "x-content-type-options"), "nosniff", "{path}");
         assert_eq!(header(&answer, "referrer-policy"), "no-referrer", "{path}");
-        assert_eq!(header(&answer, "x-request-id").len(), 16, "{path}");
+        assert_eq!(header(&answer, "x-request-id").len(), 32, "{path}");
         assert!(!header(&answer, "cache-control").is_empty(), "{path}");
         assert!(
             answer.headers.get("access-control-allow-origin").is_none(),

@@ -83,10 +83,13 @@ problems! {
     KEY_REUSED = "key_reused", 409, "The key belongs to another device";
     GROUP_IN_USE = "group_in_use", 409, "Something uses the group";
     LAST_CLIENT = "last_client", 409, "The last administrator cannot be removed";
+    PRECONDITION_FAILED = "precondition_failed", 412, "It was changed meanwhile";
     BODY_TOO_LARGE = "body_too_large", 413, "The body is too large";
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415, "The content type is not understood";
     SETTINGS_INVALID = "settings_invalid", 422, "The settings are not valid";
     EXPRESSION_INVALID = "expression_invalid", 422, "The expression is not valid";
+    QUERY_INVALID = "query_invalid", 422, "The question is not valid";
+    QUERY_TOO_COSTLY = "query_too_costly", 422, "The question costs more than it may";
     GROUP_LIMIT = "group_limit", 422, "There are too many groups";
     CSV_INVALID = "csv_invalid", 422, "Rows of the table are not valid";
     ENROLLMENT_POLICY_INVALID = "enrollment_policy_invalid", 422, "The enrollment policy is not valid";
@@ -220,7 +223,7 @@ impl From<StorageError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let request_id = super::request::current_id();
+        let request_id = crate::trace::current_id().map(|id| id.to_string());
         if let Some(cause) = &self.internal {
             tracing::error!(code = self.kind.code, %cause, request_id = request_id.as_deref(), "a request failed");
         }

@@ -1,4 +1,4 @@
-//! What surrounds every request: its id, and bodies that are read typed, bounded and only after authorization.
+//! Bodies and parameters of requests: read typed, bounded and only after authorization.
 
 use axum::{
     Json,
@@ -9,20 +9,6 @@ use axum::{
 use serde::de::DeserializeOwned;
 
 use super::problem::{BODY_TOO_LARGE, INVALID, MALFORMED, Problem, UNSUPPORTED_MEDIA_TYPE};
-
-tokio::task_local! {
-    static REQUEST_ID: String;
-}
-
-/// Runs a request under its id, which every problem and log line then carries.
-pub async fn with_id<F: Future>(id: String, run: F) -> F::Output {
-    REQUEST_ID.scope(id, run).await
-}
-
-/// The id of the request that this task serves.
-pub fn current_id() -> Option<String> {
-    REQUEST_ID.try_with(Clone::clone).ok()
-}
 
 /// A JSON body. Being the last extractor, it is parsed after authentication and authorization.
 pub struct Body<T>(pub T);

@@ -61,6 +61,9 @@ scopes! {
     RolloutWrite = "rollout:write", "Pause, resume, promote, abort and roll back rollouts.";
     AlertRead = "alert:read", "See alerts, their rules and destinations (never a secret), and what was sent.";
     AlertWrite = "alert:write", "Acknowledge and silence alerts, change rules and destinations.";
+    SinkRead = "sink:read", "See sinks (never a secret), how far they are, and what was set aside.";
+    SinkWrite = "sink:write", "Make, change, pause and remove sinks, and send again.";
+    QueryWrite = "query:write", "Save and schedule questions about devices, and ask devices for fresh facts.";
     LogRead = "log:read", "Read the transparency log and its proofs.";
     ClientRead = "client:read", "See API clients and their scopes.";
     ClientWrite = "client:write", "Make and remove API clients, make sign-in links, ask about tokens.";

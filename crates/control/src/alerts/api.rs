@@ -211,8 +211,9 @@ async fn put_rule(
     PathOf(name): PathOf<String>,
     Body(definition): Body<Definition>,
 ) -> Result<Json<RuleView>, Problem> {
+    let shared = app.clone();
     let rule = audit::commit(&app, permit.author(), move |tx| {
-        people::put_rule(tx, &name, &definition)?;
+        people::put_rule(&shared, tx, &name, &definition)?;
         let tenant = tx.tenant();
         view::rule_view(tx, tenant, &name)
     })
@@ -231,7 +232,11 @@ async fn delete_rule(
     State(app): State<App>,
     PathOf(name): PathOf<String>,
 ) -> Result<StatusCode, Problem> {
-    audit::commit(&app, permit.author(), move |tx| people::remove_rule(tx, &name)).await?;
+    let shared = app.clone();
+    audit::commit(&app, permit.author(), move |tx| {
+        people::remove_rule(&shared, tx, &name)
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -294,8 +299,9 @@ async fn delete_destination(
     State(app): State<App>,
     PathOf(name): PathOf<String>,
 ) -> Result<StatusCode, Problem> {
+    let shared = app.clone();
     audit::commit(&app, permit.author(), move |tx| {
-        people::remove_destination(tx, &name)
+        people::remove_destination(&shared, tx, &name)
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)
@@ -347,9 +353,9 @@ async fn create_silence(
     key: IdempotencyKey,
     Body(request): Body<SilenceRequest>,
 ) -> Result<Response, Problem> {
-    let wanted = request.clone();
+    let (wanted, shared) = (request.clone(), app.clone());
     commit_once(&app, &permit, key, "POST /alert-silences", &request, move |tx| {
-        let silence = people::silence(tx, &wanted)?;
+        let silence = people::silence(&shared, tx, &wanted)?;
         Ok((StatusCode::CREATED, SilenceView::of(silence, tx.at())))
     })
     .await

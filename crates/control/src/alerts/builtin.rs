@@ -271,6 +271,42 @@ const BUILT_IN: &[BuiltIn] = &[
         no_data: NoData::Keep,
         destination: "email",
     },
+    BuiltIn {
+        name: "sink_failing",
+        title: "A sink of events is behind",
+        meaning: "A SIEM or store has not taken events for 15 minutes, or refused some for good. Nothing is lost: they wait, or are \
+                  set aside.",
+        remedy: "See why with `muster sink show`, and press Test: it says at which step it fails. Mend it there, then send again \
+                 what was set aside with `muster sink dead replay`.",
+        severity: Severity::Error,
+        when: Condition::Expression("sink_lag >= 15m or sink_dead_letters >= 1"),
+        for_seconds: 0,
+        keep_seconds: 60,
+        no_data: NoData::Keep,
+        destination: "email",
+    },
+    BuiltIn {
+        name: "sink_changed",
+        title: "A sink of events was paused, changed or removed",
+        meaning: "Somebody decided that a SIEM or store hears less than before, or that events go elsewhere.",
+        remedy: "Ask whoever did it whether it is meant: the entry names the account. If nobody meant it, put it back, send again \
+                 from then on with `muster sink replay`, and remove the account's client.",
+        severity: Severity::Warning,
+        when: Condition::Events {
+            actions: &[
+                "sink.paused",
+                "sink.changed",
+                "sink.removed",
+                "sink.letters_discarded",
+            ],
+            resolved_by: &["sink.resumed"],
+            resolve_after_seconds: DAY,
+        },
+        for_seconds: 0,
+        keep_seconds: 0,
+        no_data: NoData::Keep,
+        destination: "pagerduty",
+    },
 ];
 
 /// Every rule that comes along, checked, in the order in which entries look for theirs.

@@ -2,17 +2,16 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use muster_model::{TenantId, Timestamp};
-use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::rules::is_name;
 use crate::{
     access::problem::{INVALID, Problem},
+    outbound::check_url,
     secrets::{SealingKey, SecretText, UnsealError},
 };
 
-const URL_BYTES_MAX: usize = 1024;
 const SECRET_BYTES_MAX: usize = 2048;
 const ADDRESSES_MAX: usize = 20;
 const ADDRESS_BYTES_MAX: usize = 254;
@@ -201,24 +200,6 @@ impl Place {
             Place::Email { .. } => Ok(()),
         }
     }
-}
-
-/// Whether a text is the URL of somewhere; addresses are judged when it is used, by what its name resolves to then.
-fn check_url(text: &str) -> Result<(), Problem> {
-    let refuse = |why: &str| Err(INVALID.detail(why));
-    if text.len() > URL_BYTES_MAX {
-        return refuse("A URL has at most 1024 bytes.");
-    }
-    let Ok(url) = Url::parse(text) else {
-        return refuse("That is not a URL.");
-    };
-    if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none() {
-        return refuse("The URL begins with https://, or with http:// for a host that the operator allowed.");
-    }
-    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-        return refuse("The URL holds no user name, no password and no fragment.");
-    }
-    Ok(())
 }
 
 fn is_host(host: &str) -> bool {

@@ -7,6 +7,7 @@
 
 mod api;
 mod builtin;
+mod changes;
 mod destinations;
 mod expression;
 mod metrics;
@@ -116,6 +117,8 @@ pub struct Delivery {
     pub id: DeliveryId,
     pub alert: Option<AlertId>,
     pub destination: String,
+    /// The destination as it was, where the message goes there whatever it is now.
+    pub former: Option<Box<Destination>>,
     pub notice: Notice,
     pub state: DeliveryState,
     pub attempts: u32,

@@ -24,6 +24,8 @@ pub enum Event {
     Test,
     /// Whoever stops hearing this should wonder whether this server is alive.
     Heartbeat,
+    /// Somebody changed who is told of alerts, or of what.
+    Changed,
 }
 
 impl Event {
@@ -34,6 +36,7 @@ impl Event {
             Event::Resolved => "resolved",
             Event::Test => "test",
             Event::Heartbeat => "heartbeat",
+            Event::Changed => "changed",
         }
     }
 }
@@ -91,6 +94,7 @@ impl Notice {
             Event::Resolved => format!("[RESOLVED] {}", self.title),
             Event::Test => format!("[TEST] {}", self.title),
             Event::Heartbeat => self.title.clone(),
+            Event::Changed => format!("[CHANGED] {}", self.title),
         }
     }
 

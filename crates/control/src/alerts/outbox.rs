@@ -1,7 +1,7 @@
 //! Sending what is in the outbox: at least once, in order for each alert, with pauses that grow, and given up in the end.
 //!
 //! A destination that is away rests and holds up no other; a message that is refused for good is given up at once and holds up
-//! nothing. The pause is drawn evenly between nothing and a bound that doubles ("full jitter", AWS Architecture Blog, 2015).
+//! nothing.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,7 +19,7 @@ use super::{
     reconcile::shortened,
     store,
 };
-use crate::{App, access::problem::Problem, audit, clock};
+use crate::{App, access::problem::Problem, audit, outbound};
 
 /// Destinations that are served at a time, of all tenants.
 const DESTINATIONS_AT_A_TIME_MAX: usize = 16;
@@ -32,10 +32,6 @@ const ATTEMPTS_MAX: u32 = 64;
 /// The bound of the first pause, and of all.
 const PAUSE_FIRST: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(900);
-/// The shortest pause.
-const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// The longest time that another side may ask us to wait.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// How long a destination that failed is left alone, whatever else waits for it.
 const REST_MAX: Duration = Duration::from_secs(30);
 
@@ -121,7 +117,8 @@ async fn serve(app: &App, key: &Key) -> Result<Option<Timestamp>, Problem> {
             Ok::<_, Problem>((destination, store::waiting_for(tx, tenant, &name, PER_TURN_MAX)?))
         })
         .await?;
-    let Some(destination) = destination.filter(|destination| destination.is_enabled) else {
+    let destination = destination.filter(|destination| destination.is_enabled);
+    if destination.is_none() {
         let name = key.1.clone();
         audit::housekeeping(app, scope, move |tx| {
             store::end_waiting_for(
@@ -134,8 +131,7 @@ async fn serve(app: &App, key: &Key) -> Result<Option<Timestamp>, Problem> {
             Ok(())
         })
         .await?;
-        return Ok(None);
-    };
+    }
     // What is told of an alert arrives in its order: a later message waits for an earlier one.
     let mut blocked: HashSet<AlertId> = HashSet::new();
     for delivery in waiting {
@@ -147,12 +143,17 @@ async fn serve(app: &App, key: &Key) -> Result<Option<Timestamp>, Problem> {
             blocked.extend(delivery.alert);
             continue;
         }
-        let settled = attempt(app, tenant, &destination, delivery).await?;
+        let to = match (&delivery.former, &destination) {
+            (Some(former), _) => (**former).clone(),
+            (None, Some(destination)) => destination.clone(),
+            (None, None) => continue,
+        };
+        let settled = attempt(app, tenant, &to, delivery).await?;
         if settled.state == DeliveryState::Waiting {
             let pause = settled.next_at.since(app.clock.now()).min(REST_MAX);
             return Ok(Some(app.clock.now().plus(pause)));
         }
-        sleep(Duration::from_millis(destination.place.pause_ms())).await;
+        sleep(Duration::from_millis(to.place.pause_ms())).await;
     }
     Ok(None)
 }
@@ -177,12 +178,7 @@ async fn attempt(
             app.alert_metrics.delivery(kind, "delivered");
         }
         Err(failed) => {
-            let fate = fate(
-                &delivery,
-                &failed,
-                now,
-                f64::from(u32::from_be_bytes(clock::random())) / f64::from(u32::MAX),
-            );
+            let fate = fate(&delivery, &failed, now, outbound::draw());
             delivery.status = failed.status;
             delivery.error = Some(shortened(&failed.why));
             match fate {
@@ -203,6 +199,8 @@ async fn attempt(
     audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
         store::settle(tx, tenant, &settled)?;
         match &settled.error {
+            // It says nothing of the destination as it is now.
+            _ if settled.former.is_some() => {}
             None => store::destination_worked(tx, tenant, &name, now)?,
             Some(error) => store::destination_failed(tx, tenant, &name, now, error)?,
         }
@@ -250,14 +248,12 @@ enum Fate {
 
 /// `draw` is from 0 to 1. `delivery.attempts` counts the one that failed.
 fn fate(delivery: &Delivery, failed: &NotDelivered, now: Timestamp, draw: f64) -> Fate {
-    let pause = PAUSE_FIRST
-        .saturating_mul(2_u32.saturating_pow(delivery.attempts.saturating_sub(1).min(16)))
-        .min(PAUSE_MAX)
-        .mul_f64(draw.clamp(0.0, 1.0))
-        .max(PAUSE_MIN);
-    let wait = failed
-        .retry_after
-        .map_or(pause, |asked| asked.min(RETRY_AFTER_MAX).max(pause));
+    let wait = outbound::pause(
+        delivery.attempts,
+        (PAUSE_FIRST, PAUSE_MAX),
+        failed.retry_after,
+        draw,
+    );
     let next = now.plus(wait);
     // A heartbeat that comes late says nothing: the next one is on its way.
     let is_late = match (delivery.notice.event, delivery.notice.interval_seconds) {

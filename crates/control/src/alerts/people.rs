@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::{
     DESTINATIONS_MAX, Delivery, DeliveryState, EXPIRIES_MAX, Expiry, RULES_MAX, SILENCES_MAX, alert, builtin,
+    changes,
     destinations::{Destination, Place},
     notice::Event,
     reconcile::{enqueue, message, notice, shortened, test_notice},
@@ -115,7 +116,7 @@ pub struct SilenceRequest {
 }
 
 /// Begins a silence, now or later.
-pub fn silence(tx: &mut LoggedTx<'_>, request: &SilenceRequest) -> Result<Silence, Problem> {
+pub fn silence(app: &App, tx: &mut LoggedTx<'_>, request: &SilenceRequest) -> Result<Silence, Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
     let silence = Silence {
         id: SilenceId::generate(at, clock::random()),
@@ -136,6 +137,7 @@ pub fn silence(tx: &mut LoggedTx<'_>, request: &SilenceRequest) -> Result<Silenc
         )));
     }
     store::insert_silence(tx, tenant, &silence)?;
+    changes::tell_of_silence(app, tx, &silence.matcher, &silence.reason)?;
     tx.record(
         "alert.silenced",
         ("silence", silence.id.to_string()),
@@ -167,12 +169,20 @@ pub fn end_silence(tx: &mut LoggedTx<'_>, id: SilenceId) -> Result<Silence, Prob
 }
 
 /// Writes a rule: one of the tenant's own, or another reading of one that comes along.
-pub fn put_rule(tx: &mut LoggedTx<'_>, name: &str, definition: &Definition) -> Result<Rule, Problem> {
+pub fn put_rule(
+    app: &App,
+    tx: &mut LoggedTx<'_>,
+    name: &str,
+    definition: &Definition,
+) -> Result<Rule, Problem> {
     let rule = Rule::new(name, definition.clone())?;
     let tenant = tx.tenant();
     let known = rules_of(tx, tenant)?;
     if known.len() >= RULES_MAX && !known.iter().any(|known| known.name == name) {
         return Err(CONFLICT.detail(format!("A tenant has at most {RULES_MAX} rules.")));
+    }
+    if let Some(before) = known.iter().find(|known| known.name == name) {
+        changes::tell_of_rule(app, tx, before, Some(&rule))?;
     }
     let row = store::RuleRow {
         name: name.to_owned(),
@@ -190,8 +200,9 @@ pub fn put_rule(tx: &mut LoggedTx<'_>, name: &str, definition: &Definition) -> R
 }
 
 /// Removes a rule of the tenant's own; one that comes along says again what it said at first.
-pub fn remove_rule(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
+pub fn remove_rule(app: &App, tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     let tenant = tx.tenant();
+    let before = rules_of(tx, tenant)?.into_iter().find(|known| known.name == name);
     if store::delete_rule(tx, tenant, name)? == 0 {
         return Err(if builtin::is_built_in(name) {
             ILLEGAL_STATE
@@ -199,6 +210,9 @@ pub fn remove_rule(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
         } else {
             NOT_FOUND.detail("There is no such rule.")
         });
+    }
+    if let Some(before) = before {
+        changes::tell_of_rule(app, tx, &before, None)?;
     }
     tx.record(
         "alert.rule_removed",
@@ -268,6 +282,17 @@ pub fn put_destination(
     destination.check()?;
     let given = change.secret.clone().map(SecretText::new);
     destination.take_secret(&app.keys.sealing, tenant, given.as_ref(), before.as_ref())?;
+    if let Some(before) = &before {
+        let known = before.open_secret(&app.keys.sealing, tenant).ok().flatten();
+        let is_other = given.as_ref().is_some_and(|given| {
+            known
+                .as_ref()
+                .is_none_or(|known| known.reveal() != given.reveal())
+        });
+        if let Some(what) = changes::loss(before, &destination, is_other) {
+            changes::tell(app, tx, before, &what)?;
+        }
+    }
     store::put_destination(tx, tenant, &destination)?;
     tx.record(
         "alert.destination_changed",
@@ -283,12 +308,14 @@ pub fn put_destination(
     Ok(destination)
 }
 
-/// Removes a destination with its secret; what waits for it is given up.
-pub fn remove_destination(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
+/// Removes a destination with its secret, once it was told so; what else waits for it is given up.
+pub fn remove_destination(app: &App, tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
-    if store::delete_destination(tx, tenant, name)? == 0 {
+    let Some(before) = store::destination(tx, tenant, name)? else {
         return Err(NOT_FOUND.detail("There is no such destination."));
-    }
+    };
+    changes::tell(app, tx, &before, &format!("The destination {name} was removed"))?;
+    store::delete_destination(tx, tenant, name)?;
     let given_up = store::end_waiting_for(tx, tenant, name, at, "the destination was removed")?;
     tx.record(
         "alert.destination_removed",
@@ -339,7 +366,7 @@ pub fn replay(tx: &mut LoggedTx<'_>, id: DeliveryId) -> Result<Delivery, Problem
     if delivery.state != DeliveryState::Dead {
         return Err(ILLEGAL_STATE.detail("Only what was given up can be sent again."));
     }
-    if store::destination(tx, tenant, &delivery.destination)?.is_none() {
+    if delivery.former.is_none() && store::destination(tx, tenant, &delivery.destination)?.is_none() {
         return Err(ILLEGAL_STATE.detail("The destination of the message was removed."));
     }
     (delivery.state, delivery.ended_at, delivery.attempts) = (DeliveryState::Waiting, None, 0);

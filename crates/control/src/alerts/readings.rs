@@ -16,6 +16,7 @@ use crate::{
     access::{self, problem::Problem},
     audit, commands, compliance, devices,
     devices::DeviceState,
+    sinks,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -63,6 +64,7 @@ pub fn read(
         tenant: values,
         expiring: expiring(app, tx, tenant, now)?,
         destinations: destinations(tx, tenant, now)?,
+        sinks: sinks(app, tx, tenant)?,
     })
 }
 
@@ -189,6 +191,21 @@ fn expiring(
         values: [(Signal::ExpiresIn, count(expiry.expires_at.since(now).as_secs()))].into(),
     };
     Ok(expiries(app, tx, tenant)?.into_iter().map(left).collect())
+}
+
+fn sinks(app: &App, tx: &mut Tx, tenant: TenantId) -> Result<Vec<ObjectReadings>, Problem> {
+    let all = sinks::behind(app, tx, tenant)?;
+    let running = all.into_iter().filter(|behind| !behind.is_paused);
+    let reading = |behind: sinks::Behind| ObjectReadings {
+        values: [
+            (Signal::SinkLag, count(behind.seconds)),
+            (Signal::SinkLagEvents, count(behind.events)),
+            (Signal::SinkDeadLetters, count(behind.letters)),
+        ]
+        .into(),
+        object: behind.sink,
+    };
+    Ok(running.map(reading).collect())
 }
 
 fn destinations(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<ObjectReadings>, Problem> {

@@ -11,7 +11,7 @@ use muster_storage::{Lease, Scope, Tx};
 use muster_trust::entry::LogEntry;
 
 use super::{
-    Delivery, DeliveryState, Expiry, OPEN_ALERTS_MAX, SILENCES_MAX, WAITING_MAX,
+    Delivery, DeliveryState, Expiry, OPEN_ALERTS_MAX, SILENCES_MAX, WAITING_MAX, changes,
     destinations::Destination,
     expression::Truth,
     notice::{Event, NOTICE_OBJECTS_MAX, Notice, NoticeObject},
@@ -406,7 +406,7 @@ impl Pass {
         };
         let mut instances: Vec<Instance> = match expression.of() {
             Of::Tenant => next(None, "").into_iter().collect(),
-            of @ (Of::Expiring | Of::Destination) => {
+            of @ (Of::Expiring | Of::Destination | Of::Sink) => {
                 let objects = readings.objects(of);
                 objects
                     .iter()
@@ -417,7 +417,7 @@ impl Pass {
         // An object that is gone holds nothing any more.
         let is_known = |instance: &&Instance| match expression.of() {
             Of::Tenant => true,
-            of @ (Of::Expiring | Of::Destination) => readings
+            of @ (Of::Expiring | Of::Destination | Of::Sink) => readings
                 .objects(of)
                 .iter()
                 .any(|object| object.object == instance.object),
@@ -575,23 +575,9 @@ impl World<'_> {
             .any(|known| known.name == name && known.is_enabled)
     }
 
-    /// The destinations that a rule names, or those that are told of everything else.
     fn reachable(&self, rule: &Rule) -> Vec<String> {
-        let named: Vec<String> = rule
-            .definition
-            .destinations
-            .iter()
-            .filter(|name| self.exists(name))
-            .cloned()
-            .collect();
-        if !named.is_empty() {
-            return named;
-        }
-        let default = self
-            .destinations
-            .iter()
-            .filter(|known| known.is_default && known.is_enabled);
-        default.map(|known| known.name.clone()).collect()
+        let found = changes::reachable(&self.destinations, rule);
+        found.into_iter().map(|known| known.name.clone()).collect()
     }
 
     fn heartbeats(&self, outcome: &mut Outcome) {
@@ -637,6 +623,7 @@ pub(super) fn message(destination: &str, alert: Option<AlertId>, notice: Notice,
         id: DeliveryId::generate(now, rising()),
         alert,
         destination: destination.to_owned(),
+        former: None,
         notice,
         state: DeliveryState::Waiting,
         attempts: 0,

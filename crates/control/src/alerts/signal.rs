@@ -26,6 +26,8 @@ pub enum Of {
     Expiring,
     /// Destinations of alerts.
     Destination,
+    /// Sinks of events that are not paused.
+    Sink,
 }
 
 macro_rules! signals {
@@ -75,6 +77,9 @@ signals! {
     Halted = "delivery_halted", Count, Tenant, "1 while the delivery of commands is halted, otherwise 0.";
     ExpiresIn = "expires_in", Seconds, Expiring, "How long a certificate, token or root document is still valid; 0 afterward.";
     DeadLetters = "dead_letters_24h", Count, Destination, "Messages to a destination that were given up in the last day and not sent again.";
+    SinkLag = "sink_lag", Seconds, Sink, "How long the oldest event waits for a sink; 0 where none does.";
+    SinkLagEvents = "sink_lag_events", Count, Sink, "Events that wait for a sink.";
+    SinkDeadLetters = "sink_dead_letters", Count, Sink, "Events that a sink refused for good and that are set aside.";
 }
 
 impl Signal {
@@ -114,6 +119,7 @@ pub struct Readings {
     pub tenant: BTreeMap<Signal, f64>,
     pub expiring: Vec<ObjectReadings>,
     pub destinations: Vec<ObjectReadings>,
+    pub sinks: Vec<ObjectReadings>,
 }
 
 impl Readings {
@@ -123,6 +129,7 @@ impl Readings {
             Of::Tenant => &[],
             Of::Expiring => &self.expiring,
             Of::Destination => &self.destinations,
+            Of::Sink => &self.sinks,
         }
     }
 
@@ -130,7 +137,7 @@ impl Readings {
     pub fn value(&self, signal: Signal, object: Option<&ObjectReadings>) -> Option<f64> {
         match signal.of() {
             Of::Tenant => self.tenant.get(&signal).copied(),
-            Of::Expiring | Of::Destination => object?.values.get(&signal).copied(),
+            Of::Expiring | Of::Destination | Of::Sink => object?.values.get(&signal).copied(),
         }
     }
 }

@@ -30,7 +30,8 @@ macro_rules! silence_columns {
 }
 macro_rules! delivery_columns {
     () => {
-        "delivery_id, alert_id, destination, event, notice, state, attempts, next_at, created_at, ended_at, status, error"
+        "delivery_id, alert_id, destination, event, notice, state, attempts, next_at, created_at, ended_at, status, error, place, \
+         secret"
     };
 }
 
@@ -81,7 +82,7 @@ statements! {
     FORGET_SILENCES = "DELETE FROM alerts_silence WHERE tenant_id = $1 AND over_at < $2";
 
     INSERT_DELIVERY = concat!("INSERT INTO alerts_delivery (tenant_id, ", delivery_columns!(), ") \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)");
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)");
     DELIVERY = concat!("SELECT ", delivery_columns!(), " FROM alerts_delivery WHERE tenant_id = $1 AND delivery_id = $2");
     DUE_DESTINATIONS = "SELECT DISTINCT tenant_id, destination FROM alerts_delivery WHERE ended_at IS NULL AND next_at <= $1 \
         LIMIT $2";
@@ -89,12 +90,12 @@ statements! {
         AND ended_at IS NULL ORDER BY delivery_id LIMIT $3");
     COUNT_WAITING = "SELECT COUNT(*) FROM alerts_delivery WHERE tenant_id = $1 AND destination = $2 AND ended_at IS NULL";
     ALL_WAITING = "SELECT COUNT(*), MIN(created_at) FROM alerts_delivery WHERE ended_at IS NULL";
-    SETTLE = "UPDATE alerts_delivery SET state = $3, attempts = $4, next_at = $5, ended_at = $6, status = $7, error = $8 \
-        WHERE tenant_id = $1 AND delivery_id = $2";
+    SETTLE = "UPDATE alerts_delivery SET state = $3, attempts = $4, next_at = $5, ended_at = $6, status = $7, error = $8, \
+        secret = CASE WHEN $9 THEN NULL ELSE secret END WHERE tenant_id = $1 AND delivery_id = $2";
     END_WAITING_FOR = "UPDATE alerts_delivery SET state = 'dead', ended_at = $3, error = $4 WHERE tenant_id = $1 \
-        AND destination = $2 AND ended_at IS NULL";
+        AND destination = $2 AND ended_at IS NULL AND place IS NULL";
     DEAD_SINCE = "SELECT destination, COUNT(*) FROM alerts_delivery WHERE tenant_id = $1 AND state = 'dead' AND ended_at >= $2 \
-        GROUP BY destination";
+        AND place IS NULL GROUP BY destination";
     DELIVERIES_BEFORE = concat!("SELECT ", delivery_columns!(), " FROM alerts_delivery WHERE tenant_id = $1 \
         AND delivery_id < $2 ORDER BY delivery_id DESC LIMIT $3");
     DEAD_BEFORE = concat!("SELECT ", delivery_columns!(), " FROM alerts_delivery WHERE tenant_id = $1 AND delivery_id < $2 \
@@ -397,6 +398,8 @@ pub fn insert_delivery(tx: &mut Tx, tenant: TenantId, delivery: &Delivery) -> Re
             &delivery.ended_at.map(Timestamp::as_micros),
             &delivery.status,
             &delivery.error,
+            &delivery.former.as_ref().map(|former| json(&former.place)),
+            &delivery.former.as_ref().and_then(|former| former.secret.clone()),
         ],
     )
     .map(drop)
@@ -449,11 +452,13 @@ pub fn settle(tx: &mut Tx, tenant: TenantId, delivery: &Delivery) -> Result<u64,
             &delivery.ended_at.map(Timestamp::as_micros),
             &delivery.status,
             &delivery.error,
+            // Nobody needs it any more.
+            &(delivery.state == DeliveryState::Delivered),
         ],
     )
 }
 
-/// Gives up what waits for a destination.
+/// Gives up what waits for a destination, but not what tells it so.
 pub fn end_waiting_for(
     tx: &mut Tx,
     tenant: TenantId,
@@ -629,7 +634,25 @@ fn silence_of(row: &Row<'_>) -> Result<Silence, StorageError> {
 
 fn delivery_of(row: &Row<'_>) -> Result<Delivery, StorageError> {
     let state: String = row.get(5)?;
+    let former = match row.get::<Option<String>>(12)? {
+        Some(_) => Some(Box::new(Destination {
+            name: row.get(2)?,
+            place: read(row, 12, "a place")?,
+            secret: row.get(13)?,
+            is_default: false,
+            is_enabled: true,
+            heartbeat_seconds: None,
+            heartbeat_at: None,
+            updated_by: String::new(),
+            updated_at: time(row, 8)?,
+            succeeded_at: None,
+            failed_at: None,
+            error: None,
+        })),
+        None => None,
+    };
     Ok(Delivery {
+        former,
         id: DeliveryId::from_uuid(row.get(0)?),
         alert: row.get::<Option<Uuid>>(1)?.map(AlertId::from_uuid),
         destination: row.get(2)?,

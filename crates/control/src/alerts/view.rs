@@ -74,7 +74,7 @@ pub struct DeliveryView {
     #[schema(value_type = Option<String>)]
     pub alert: Option<AlertId>,
     pub destination: String,
-    /// `firing`, `acknowledged`, `resolved`, `test` or `heartbeat`.
+    /// `firing`, `acknowledged`, `resolved`, `test`, `heartbeat` or `changed`.
     pub event: String,
     pub title: String,
     pub state: DeliveryState,

@@ -136,6 +136,8 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
             // find it under the head that this node has.
             rows.retain(|row| row.place < size);
             app.own_entries.placed(rows.iter().map(|row| row.id));
+            app.traces
+                .placed(rows.iter().map(|row| (row.id, row.place)), app.clock.now());
             let Some(last) = rows.last() else {
                 followed.news.incomplete = true;
                 break;

@@ -25,7 +25,7 @@ mod witnesses;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use muster_model::{EntryId, TenantId, Timestamp};
+use muster_model::{EntryId, TenantId, Timestamp, TraceContext};
 use muster_storage::{Scope, Statement, Tx};
 use muster_trust::entry::{LogEntry, Object};
 
@@ -38,12 +38,14 @@ use crate::{
         problem::{INTERNAL, Problem, UNAVAILABLE},
     },
     secrets::TenantKeys,
+    trace::{self, Span},
 };
 pub use alarm::{Alarms, row_edited};
 pub use anchor::{Anchor, keep_heads, kept as kept_head};
 pub use api::{EntryView, router};
 pub use archive::{ARCHIVE_LEASE, ArchiveError, Archived, LogArchive, Retention, archive, compare_archive};
 pub use events::{EventSink, Priority, SecurityEvent, SecurityEvents, security_event};
+pub use export::{LineFormat, line, without_strange_ends};
 pub use follow::{Followed, News, follow};
 pub use metrics::LogMetrics;
 pub use own::{OwnEntries, alarms, look_for_entries};
@@ -88,6 +90,14 @@ pub struct LoggedTx<'a> {
     events: Vec<SecurityEvent>,
     /// Changed rows that are no change of the tenant's: a claimed idempotency key and its stored answer.
     excused: u64,
+    /// Whether anything is told of at all.
+    is_tracing: bool,
+    /// What the change is a part of, where it is traced.
+    trace: Option<TraceContext>,
+    /// What is told of it after the commit; each ends then.
+    spans: Vec<Span>,
+    /// Entries whose way into the tree is told of too.
+    awaited: Vec<(EntryId, TraceContext)>,
 }
 
 impl Deref for LoggedTx<'_> {
@@ -131,6 +141,28 @@ impl LoggedTx<'_> {
     /// The tenant's signing keys.
     pub fn keys(&self) -> &Arc<TenantKeys> {
         &self.keys
+    }
+
+    /// The span that this change is a part of; none where traces are off, or nobody asked for it just now.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace
+    }
+
+    /// Continues a trace that began in an earlier transaction.
+    pub(crate) fn continue_trace(&mut self, trace: Option<TraceContext>) {
+        self.trace = trace.filter(|_| self.is_tracing);
+    }
+
+    /// Tells of a piece of work that is done with this commit, and nothing where that fails.
+    pub(crate) fn tell(&mut self, span: Span) {
+        if self.is_tracing {
+            self.spans.push(span);
+        }
+    }
+
+    /// Tells of an entry's way into the tree under a span.
+    pub(crate) fn await_place(&mut self, entry: EntryId, under: TraceContext) {
+        self.awaited.push((entry, under));
     }
 
     /// Says that `rows` changed rows need no entry, because they only remember the request itself.
@@ -210,6 +242,20 @@ enum Entries {
     WhereTheyMatter,
 }
 
+/// Hands over what a commit was told of.
+fn tell(app: &App, at: Timestamp, spans: Vec<Span>, awaited: Vec<(EntryId, TraceContext)>) {
+    if spans.is_empty() && awaited.is_empty() {
+        return;
+    }
+    let now = app.clock.now();
+    for span in spans {
+        app.traces.finish(span.until(now));
+    }
+    for (entry, under) in awaited {
+        app.traces.await_place(entry, under, now.max(at));
+    }
+}
+
 async fn run<T, F>(app: &App, author: &Author, entries: Entries, mut change: F) -> Result<T, Problem>
 where
     T: Send + 'static,
@@ -218,6 +264,8 @@ where
     let keys = app.keys.tenant(author.tenant).map_err(Problem::internal)?;
     let (author, at) = (author.clone(), app.clock.now());
     let tenant = author.tenant;
+    let is_tracing = app.traces.is_on();
+    let trace = trace::current_work().filter(|_| is_tracing);
     #[cfg(debug_assertions)]
     let settings = app.settings.clone();
     let written = app
@@ -232,9 +280,14 @@ where
                 recorded: Vec::new(),
                 events: Vec::new(),
                 excused: 0,
+                is_tracing,
+                trace,
+                spans: Vec::new(),
+                awaited: Vec::new(),
             };
             let value = change(&mut logged)?;
             let (recorded, events, excused) = (logged.recorded, logged.events, logged.excused);
+            let told = (logged.spans, logged.awaited);
             #[cfg(debug_assertions)]
             fault::at(settings.fault.as_deref(), When::Before, actions(&recorded))?;
             if entries == Entries::Needed && tx.changes() > before + excused && recorded.is_empty() {
@@ -242,7 +295,7 @@ where
                     "a transaction changed rows and recorded no entry",
                 ));
             }
-            Ok((value, recorded, events))
+            Ok((value, recorded, events, told))
         })
         .await
         .inspect_err(|problem: &Problem| {
@@ -251,7 +304,8 @@ where
                 app.log_metrics.failed_changes.inc();
             }
         });
-    let (value, recorded, events) = written?;
+    let (value, recorded, events, (spans, awaited)) = written?;
+    tell(app, at, spans, awaited);
     app.own_entries
         .committed(tenant, &recorded, crate::clock::uptime());
     #[cfg(debug_assertions)]

@@ -6,11 +6,12 @@ mod operation;
 mod receipts;
 mod rules;
 mod store;
+mod traces;
 
 use std::{sync::Arc, time::Duration};
 
 use muster_model::{
-    CommandId, CommandKind, CommandState, DeviceId, EntryId, TenantId, Timestamp,
+    CommandId, CommandKind, CommandState, DeviceId, EntryId, TenantId, Timestamp, TraceContext,
     command::{self, CommandEvent},
 };
 use muster_storage::{Scope, Statement, Tx};
@@ -46,6 +47,7 @@ pub use operation::{
     release_due, statement_of, targets_of, waiting_for, waiting_of_device,
 };
 pub use receipts::{accept_receipt, receipt};
+pub use traces::{DEVICE_SPANS_MAX, deliver, take_spans};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;
@@ -94,6 +96,8 @@ pub struct Command {
     pub released_at: Option<Timestamp>,
     /// Why it ended without a receipt.
     pub because: Option<String>,
+    /// The span that it was queued in; what follows is told of under it.
+    pub trace: Option<TraceContext>,
 }
 
 /// What an operation hands over to make one of its commands.
@@ -176,6 +180,7 @@ pub(crate) fn queue(
     };
     let issued = issue.sign(tx)?;
     let arguments = serde_json::to_string(kind).map_err(Problem::internal)?;
+    let position = release.map(|release| release.position);
     let command = Command {
         id,
         operation: release.map(|release| release.operation),
@@ -194,10 +199,11 @@ pub(crate) fn queue(
         completed_at: None,
         attempts: 0,
         receipt: None,
-        position: release.map(|release| release.position),
+        position,
         retry_at: None,
         released_at: approved.map(|_| at),
         because: None,
+        trace: traces::queued(tx, kind, (id, device.id), issued.entry, position),
     };
     store::insert(tx, tenant, &command)?;
     Ok(command)
@@ -427,6 +433,7 @@ impl Command {
             retry_at: None,
             released_at: None,
             because: operation.because,
+            trace: None,
         })
     }
 }
@@ -522,7 +529,8 @@ pub async fn mark_delivered(app: &App, tenant: TenantId, due: Vec<Command>) -> R
             let delivered = store::delivered(tx, tenant, command.id, now, retry_at, command.attempts, away)?;
             if let Some(waited_ms) = delivered {
                 handed.push(command.clone());
-                waits.extend(waited_ms.filter(|_| command.delivered_at.is_none()));
+                let waited_ms = waited_ms.filter(|_| command.delivered_at.is_none());
+                waits.extend(waited_ms.map(|waited_ms| (waited_ms, command.trace)));
             }
         }
         #[cfg(debug_assertions)]
@@ -530,8 +538,9 @@ pub async fn mark_delivered(app: &App, tenant: TenantId, due: Vec<Command>) -> R
         Ok((handed, waits))
     })
     .await?;
-    for waited_ms in waits {
-        app.command_metrics.waited(Duration::from_millis(waited_ms));
+    for (waited_ms, trace) in waits {
+        app.command_metrics
+            .waited(tenant, Duration::from_millis(waited_ms), trace);
     }
     #[cfg(debug_assertions)]
     fault::at(

@@ -104,6 +104,7 @@ fn complete(
                 "code": receipt.code,
             }),
         )?;
+        super::traces::completed(tx, command, receipt);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_model::{CommandId, CommandState, DeviceId, EntryId, TenantId, Timestamp};
+use muster_model::{CommandId, CommandState, DeviceId, EntryId, TenantId, Timestamp, TraceContext};
 use muster_storage::{Row, StorageError, ToValue, Tx, statements};
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use super::Command;
 macro_rules! command_columns {
     () => {
         "command_id, operation_id, device_id, epoch, sequence, kind, arguments, state, envelope, entry_id, created_by, \
-         created_at, expires_at, delivered_at, completed_at, attempts, receipt, position, retry_at, released_at, because"
+         created_at, expires_at, delivered_at, completed_at, attempts, receipt, position, retry_at, released_at, because, trace"
     };
 }
 
@@ -20,7 +20,7 @@ statements! {
         ON CONFLICT (tenant_id, device_id, epoch) DO UPDATE SET last_sequence = commands_lane.last_sequence + 1 \
         RETURNING last_sequence";
     INSERT = concat!("INSERT INTO commands_command (tenant_id, ", command_columns!(), ") VALUES \
-        ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, NULL, NULL, 0, NULL, $15, NULL, $16, NULL)");
+        ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, NULL, NULL, 0, NULL, $15, NULL, $16, NULL, $17)");
     BY_ID = concat!("SELECT ", command_columns!(), " FROM commands_command WHERE tenant_id = $1 AND command_id = $2");
     DUE = concat!("SELECT ", command_columns!(), " FROM commands_command WHERE tenant_id = $1 AND device_id = $2 \
         AND completed_at IS NULL AND epoch = $3 AND state IN ('queued', 'delivered') AND expires_at > $4 \
@@ -66,6 +66,8 @@ statements! {
         AND device_id = $2 AND completed_at IS NULL ORDER BY sequence LIMIT $3");
     ALL_OPEN = concat!("SELECT ", command_columns!(), " FROM commands_command WHERE tenant_id = $1 \
         AND completed_at IS NULL ORDER BY command_id LIMIT $2");
+    TRACES_OF_DEVICE = "SELECT trace FROM commands_command WHERE tenant_id = $1 AND device_id = $2 \
+        AND trace IS NOT NULL ORDER BY command_id DESC LIMIT $3";
     BY_STATE = "SELECT state, COUNT(*) FROM commands_command WHERE tenant_id = $1 AND created_at >= $2 GROUP BY state";
 }
 
@@ -102,6 +104,7 @@ pub fn insert(tx: &mut Tx, tenant: TenantId, command: &Command) -> Result<(), St
             &command.expires_at.as_micros(),
             &command.position,
             &command.released_at.map(Timestamp::as_micros),
+            &command.trace.map(|trace| trace.to_string()),
         ],
     )
     .map(drop)
@@ -349,6 +352,21 @@ pub fn overdue(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<Vec<(TenantId,
     })
 }
 
+/// The places in traces of a device's newest commands.
+pub fn traces_of_device(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    limit: i64,
+) -> Result<Vec<TraceContext>, StorageError> {
+    let found = tx.query(
+        &TRACES_OF_DEVICE,
+        &[&tenant.uuid(), &device.uuid(), &limit],
+        |row| trace_of(row, 0),
+    )?;
+    Ok(found.into_iter().flatten().collect())
+}
+
 pub fn open_of_device(
     tx: &mut Tx,
     tenant: TenantId,
@@ -370,6 +388,12 @@ pub fn by_state(tx: &mut Tx, tenant: TenantId, since: Timestamp) -> Result<Vec<(
     tx.query(&BY_STATE, &[&tenant.uuid(), &since.as_micros()], |row| {
         Ok((row.get(0)?, row.get(1)?))
     })
+}
+
+/// A place in a trace; what is no such thing was edited by hand, and decides nothing.
+pub(super) fn trace_of(row: &Row<'_>, index: usize) -> Result<Option<TraceContext>, StorageError> {
+    let text: Option<String> = row.get(index)?;
+    Ok(text.and_then(|text| TraceContext::parse(&text)))
 }
 
 fn command_of(row: &Row<'_>, first: usize) -> Result<Command, StorageError> {
@@ -396,5 +420,6 @@ fn command_of(row: &Row<'_>, first: usize) -> Result<Command, StorageError> {
         retry_at: micros(row.get(first + 18)?),
         released_at: micros(row.get(first + 19)?),
         because: row.get(first + 20)?,
+        trace: trace_of(row, first + 21)?,
     })
 }

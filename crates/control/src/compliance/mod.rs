@@ -50,7 +50,9 @@ pub use ladder::Violation;
 pub use owners::follow_owners;
 pub use remedy::remedy;
 pub use rules::evaluate;
-pub use share::{Level, RuleShare, SharePoint, forget_expired, levels, rule_shares, sample, share_history};
+pub use share::{
+    Level, PolicyNames, RuleShare, SharePoint, forget_expired, levels, rule_shares, sample, share_history,
+};
 pub use standing::{
     Held, LOGGED_PER_HOUR_MAX, Occasion, begin, end, forget, is_report_wanted, mark_report_asked, refresh,
 };
@@ -105,6 +107,21 @@ pub fn evaluate_device(
     let owner = directory::owner_of(tx, tenant, device)?;
     let known = Known::of(device, facts.as_ref(), Some(&labels), owner);
     Ok(rules::evaluate(policies, &known.subject(), reported, now))
+}
+
+/// What a device does not comply with, with the names of the policies that ask for it.
+pub fn open_violations(
+    tx: &mut Tx,
+    tenant: TenantId,
+    device: DeviceId,
+    names: &mut PolicyNames,
+) -> Result<Vec<(Violation, String)>, Problem> {
+    let open = store::open_of(tx, tenant, device)?;
+    let named = open.into_iter().map(|violation| {
+        let name = names.of(tx, tenant, violation.policy)?;
+        Ok((violation, name))
+    });
+    named.collect()
 }
 
 /// The devices that violate a rule or setting of a policy now, by what was evaluated last.

@@ -293,6 +293,32 @@ pub fn facts_between(
     Ok(facts.collect())
 }
 
+/// The facts of devices, in the order of `devices`' ids, as the JSON text that is stored, with when they came. Reading them one by
+/// one is for few devices; many of one page are read at once.
+pub fn dated_facts(
+    tx: &mut Tx,
+    tenant: TenantId,
+    devices: &[DeviceId],
+) -> Result<std::collections::HashMap<DeviceId, (String, Timestamp)>, Problem> {
+    const ONE_BY_ONE_MAX: usize = 16;
+    let mut found = std::collections::HashMap::with_capacity(devices.len());
+    let (Some(first), Some(last)) = (devices.iter().min(), devices.iter().max()) else {
+        return Ok(found);
+    };
+    if devices.len() <= ONE_BY_ONE_MAX {
+        for device in devices {
+            if let Some(facts) = store::facts(tx, tenant, *device)? {
+                found.insert(*device, facts);
+            }
+        }
+        return Ok(found);
+    }
+    for (device, text, at) in store::dated_facts_between(tx, tenant, *first, *last)? {
+        found.insert(device, (text, at));
+    }
+    Ok(found)
+}
+
 /// Whether a device ever sent facts.
 pub fn has_facts(tx: &mut Tx, tenant: TenantId, device: DeviceId) -> Result<bool, Problem> {
     Ok(store::has_facts(tx, tenant, device)?)

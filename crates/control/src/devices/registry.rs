@@ -82,6 +82,8 @@ pub struct Seat {
     connections: AtomicU32,
     /// By how many microseconds the server's clock was ahead of the device's at the last check-in here; unknown at first.
     clock_offset: AtomicI64,
+    /// When the device was called last over its held stream; 0 where it was not.
+    woken_at: AtomicI64,
     /// The hour of the newest refusals, and how many there were in it.
     refusals: Mutex<(i64, usize)>,
     /// When a refusal by memory was last doubted.
@@ -193,6 +195,17 @@ impl Seat {
     pub fn clock_offset(&self) -> Option<i64> {
         let offset = self.clock_offset.load(Ordering::Relaxed);
         (offset & CLOCK_KNOWN != 0).then_some(offset & !CLOCK_KNOWN)
+    }
+
+    /// Notes that the device is called over its held stream.
+    pub fn wakes(&self, now: Timestamp) {
+        self.woken_at.store(now.as_micros(), Ordering::Relaxed);
+    }
+
+    /// When the device was called last over a stream that this node holds.
+    pub fn woken_at(&self) -> Option<Timestamp> {
+        let woken_at = self.woken_at.load(Ordering::Relaxed);
+        (woken_at != 0).then(|| Timestamp::from_micros(woken_at))
     }
 
     /// Counts a held stream while the guard lives.

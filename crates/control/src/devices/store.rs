@@ -117,6 +117,8 @@ statements! {
     FACTS = "SELECT facts, updated_at FROM devices_facts WHERE tenant_id = $1 AND device_id = $2";
     FACTS_BETWEEN = "SELECT device_id, facts FROM devices_facts WHERE tenant_id = $1 AND device_id > $2 \
         AND device_id <= $3 ORDER BY device_id";
+    DATED_FACTS_BETWEEN = "SELECT device_id, facts, updated_at FROM devices_facts WHERE tenant_id = $1 \
+        AND device_id >= $2 AND device_id <= $3 ORDER BY device_id";
     HAS_FACTS = "SELECT COUNT(*) FROM devices_facts WHERE tenant_id = $1 AND device_id = $2";
 }
 
@@ -567,6 +569,20 @@ pub fn facts_between(
     let parameters: [&dyn muster_storage::ToValue; 3] = [&tenant.uuid(), &after.uuid(), &until.uuid()];
     tx.query(&FACTS_BETWEEN, &parameters, |row| {
         Ok((DeviceId::from_uuid(row.get(0)?), row.get(1)?))
+    })
+}
+
+/// The facts of every device from `first` to `last`, with when they came.
+pub fn dated_facts_between(
+    tx: &mut Tx,
+    tenant: TenantId,
+    first: DeviceId,
+    last: DeviceId,
+) -> Result<Vec<(DeviceId, String, Timestamp)>, StorageError> {
+    let parameters: [&dyn muster_storage::ToValue; 3] = [&tenant.uuid(), &first.uuid(), &last.uuid()];
+    tx.query(&DATED_FACTS_BETWEEN, &parameters, |row| {
+        let at = Timestamp::from_micros(row.get(2)?);
+        Ok((DeviceId::from_uuid(row.get(0)?), row.get(1)?, at))
     })
 }
 

@@ -180,6 +180,7 @@ mod tests {
             retry_at: None,
             released_at: None,
             because: None,
+            trace: None,
         };
         let may = |state, delivered, completed| {
             require_open(&command(state, delivered, completed), at(10_000)).is_ok()

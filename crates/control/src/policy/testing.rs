@@ -20,9 +20,10 @@ use crate::{
     access::{self, Author, problem::Problem, scope, tokens},
     alerts, audit, compliance, configuration,
     devices::{self, Applicant},
-    policy, rollout,
+    policy, query, rollout,
     rollout::Reporter,
     secrets::Keyring,
+    sinks,
 };
 
 /// When a scene begins.
@@ -87,6 +88,8 @@ impl Scene {
             .merge(configuration::router())
             .merge(compliance::router())
             .merge(alerts::router())
+            .merge(sinks::router())
+            .merge(query::router())
             .split_for_parts();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");

@@ -310,12 +310,17 @@ async fn write_part(app: &App, tenant: TenantId, mut waiting: Vec<Waiting>) {
     let batches = Arc::new(batches);
     let of_all = Arc::clone(&batches);
     let written = audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
-        batches.iter().map(|batch| take(tx, tenant, batch)).collect()
+        let taken: Vec<Taken> = batches
+            .iter()
+            .map(|batch| take(tx, tenant, batch))
+            .collect::<Result<_, Problem>>()?;
+        let fresh = batches.iter().zip(&taken).filter(|(_, taken)| taken.is_new);
+        keep_events(tx, tenant, fresh.map(|(batch, _)| batch))?;
+        Ok(taken)
     })
     .await;
     match written {
         Ok(taken) => {
-            let taken: Vec<Taken> = taken;
             for (((done, _room), taken), batch) in done.into_iter().zip(taken).zip(of_all.iter()) {
                 count(app, taken, batch);
                 // Whoever has gone sends the batch again and is told that it is there.
@@ -364,16 +369,32 @@ fn take(tx: &mut Tx, tenant: TenantId, batch: &Batch) -> Result<Taken, Problem> 
         let offset = batch.correction_seconds.saturating_mul(1_000_000);
         store::note_clock(tx, tenant, device, (hour, offset), CLOCK_ROWS_MAX)?;
     }
-    for event in &batch.events {
-        store::add_event(tx, tenant, event)?;
-    }
-    if !batch.events.is_empty() {
-        store::forget_events_of(tx, tenant, device, EVENTS_MAX)?;
-    }
     Ok(Taken {
         is_new: true,
         accepted_through: batch.sequence,
     })
+}
+
+/// Keeps the events of new batches, each at the next place of its tenant. The end of the places is held until the transaction
+/// ends, so that whoever sees a place sees every one before it. That comes last: nothing else is waited for while it is held.
+fn keep_events<'a>(
+    tx: &mut Tx,
+    tenant: TenantId,
+    batches: impl Iterator<Item = &'a Batch>,
+) -> Result<(), Problem> {
+    let batches: Vec<&Batch> = batches.filter(|batch| !batch.events.is_empty()).collect();
+    if batches.is_empty() {
+        return Ok(());
+    }
+    let mut place = store::hold_event_end(tx, tenant)?;
+    for event in batches.iter().flat_map(|batch| &batch.events) {
+        place += u64::from(store::add_event(tx, tenant, event, place)?);
+    }
+    store::move_event_end(tx, tenant, place)?;
+    for batch in batches {
+        store::forget_events_of(tx, tenant, batch.device, EVENTS_MAX)?;
+    }
+    Ok(())
 }
 
 /// Names that rise with time (RFC 9562 section 5.7).

@@ -19,7 +19,7 @@ pub struct TelemetryMetrics {
     /// `kept`, `expired`, `refused`.
     points: Family<ResultLabel, Counter>,
     pub(super) events: Counter,
-    /// Spans that came, for which there is no exporter here.
+    /// Spans that came. What becomes of them, `trace` counts.
     pub(super) spans: Counter,
     pub(super) settled: Counter,
     pub(super) settle_failures: Counter,

@@ -15,7 +15,7 @@ mod rules;
 mod series;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 use std::{sync::OnceLock, time::Duration};
@@ -113,7 +113,7 @@ pub struct Batch {
     pub points_expired: u64,
     pub points_refused: u64,
     pub events: Vec<Event>,
-    /// Spans that came along. They are counted and not kept: the server has no exporter for them.
+    /// Spans that came along: they are counted here, and go another way.
     pub spans: u64,
     /// What the device says became of its samples: JSON.
     pub accounting: String,
@@ -272,4 +272,39 @@ pub fn events(
     limit: usize,
 ) -> Result<Vec<Event>, Problem> {
     Ok(store::events(tx, tenant, filter, limit)?)
+}
+
+/// How many events of a tenant were ever kept: the place of the next one.
+pub fn event_end(tx: &mut Tx, tenant: TenantId) -> Result<u64, Problem> {
+    Ok(store::event_end(tx, tenant)?)
+}
+
+/// As [`event_end`], of every tenant that has events.
+pub fn event_ends(tx: &mut Tx) -> Result<Vec<(TenantId, u64)>, Problem> {
+    Ok(store::event_ends(tx)?)
+}
+
+/// Events with their places in the order in which the server took them, from a place on. Places of events that are not kept any
+/// more are left out.
+pub fn events_from(
+    tx: &mut Tx,
+    tenant: TenantId,
+    place: u64,
+    limit: i64,
+) -> Result<Vec<(u64, Event)>, Problem> {
+    Ok(store::events_from(tx, tenant, place, limit)?)
+}
+
+/// The place of the first event that was received at a time or later, of those that are kept; the end where there is none.
+pub fn event_place_at(tx: &mut Tx, tenant: TenantId, at: Timestamp) -> Result<u64, Problem> {
+    // Events are placed in the order in which they are written, nearly that of their reception.
+    let (mut low, mut high) = (0, store::event_end(tx, tenant)?);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match store::events_from(tx, tenant, middle, 1)?.first() {
+            Some((place, event)) if event.received_at < at => low = place + 1,
+            Some(_) | None => high = middle,
+        }
+    }
+    Ok(low)
 }

@@ -56,8 +56,15 @@ statements! {
         (SELECT hour FROM telemetry_clock WHERE tenant_id = $1 AND device_id = $2 ORDER BY hour DESC LIMIT 10000 OFFSET $3)";
     CLOCK = "SELECT hour, clock_offset, batches FROM telemetry_clock WHERE tenant_id = $1 AND device_id = $2 \
         ORDER BY hour DESC LIMIT $3";
-    ADD_EVENT = "INSERT INTO telemetry_event (tenant_id, device_id, event_id, name, at, device_at, attributes, received_at) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (tenant_id, device_id, event_id) DO NOTHING";
+    HOLD_EVENT_END = "INSERT INTO telemetry_event_end (tenant_id, places) VALUES ($1, 0) \
+        ON CONFLICT (tenant_id) DO UPDATE SET places = telemetry_event_end.places RETURNING places";
+    MOVE_EVENT_END = "UPDATE telemetry_event_end SET places = $2 WHERE tenant_id = $1";
+    EVENT_END = "SELECT places FROM telemetry_event_end WHERE tenant_id = $1";
+    EVENT_ENDS = "SELECT tenant_id, places FROM telemetry_event_end";
+    EVENTS_FROM = "SELECT event_id, device_id, name, at, device_at, attributes, received_at, place FROM telemetry_event \
+        WHERE tenant_id = $1 AND place >= $2 ORDER BY place LIMIT $3";
+    ADD_EVENT = "INSERT INTO telemetry_event (tenant_id, device_id, event_id, name, at, device_at, attributes, received_at, \
+        place) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (tenant_id, device_id, event_id) DO NOTHING";
     FORGET_EVENTS_OF = "DELETE FROM telemetry_event WHERE tenant_id = $1 AND device_id = $2 AND event_id IN \
         (SELECT event_id FROM telemetry_event WHERE tenant_id = $1 AND device_id = $2 \
         ORDER BY at DESC, event_id DESC LIMIT 10000 OFFSET $3)";
@@ -369,8 +376,43 @@ pub fn clock(
     })
 }
 
-pub fn add_event(tx: &mut Tx, tenant: TenantId, event: &Event) -> Result<(), StorageError> {
-    tx.execute(
+/// How many places a tenant's events have; nobody else gives places until this transaction ends.
+pub fn hold_event_end(tx: &mut Tx, tenant: TenantId) -> Result<u64, StorageError> {
+    tx.query_one(&HOLD_EVENT_END, &[&tenant.uuid()], |row| row.get(0))
+}
+
+pub fn move_event_end(tx: &mut Tx, tenant: TenantId, places: u64) -> Result<(), StorageError> {
+    tx.execute(&MOVE_EVENT_END, &[&tenant.uuid(), &places]).map(drop)
+}
+
+/// How many places a tenant's events have.
+pub fn event_end(tx: &mut Tx, tenant: TenantId) -> Result<u64, StorageError> {
+    let found = tx.query_opt(&EVENT_END, &[&tenant.uuid()], |row| row.get(0))?;
+    Ok(found.unwrap_or(0))
+}
+
+/// As `event_end`, of every tenant that has events.
+pub fn event_ends(tx: &mut Tx) -> Result<Vec<(TenantId, u64)>, StorageError> {
+    tx.query(&EVENT_ENDS, &[], |row| {
+        Ok((TenantId::from_uuid(row.get(0)?), row.get(1)?))
+    })
+}
+
+/// Events with their places, from a place on.
+pub fn events_from(
+    tx: &mut Tx,
+    tenant: TenantId,
+    place: u64,
+    limit: i64,
+) -> Result<Vec<(u64, Event)>, StorageError> {
+    tx.query(&EVENTS_FROM, &[&tenant.uuid(), &place, &limit], |row| {
+        Ok((row.get(7)?, event(row)?))
+    })
+}
+
+/// Keeps an event at a place; false if it is kept already.
+pub fn add_event(tx: &mut Tx, tenant: TenantId, event: &Event, place: u64) -> Result<bool, StorageError> {
+    let added = tx.execute(
         &ADD_EVENT,
         &[
             &tenant.uuid(),
@@ -381,9 +423,10 @@ pub fn add_event(tx: &mut Tx, tenant: TenantId, event: &Event) -> Result<(), Sto
             &event.device_at.as_micros(),
             &event.attributes,
             &event.received_at.as_micros(),
+            &place,
         ],
-    )
-    .map(drop)
+    )?;
+    Ok(added == 1)
 }
 
 /// Removes a device's oldest events past `kept`.

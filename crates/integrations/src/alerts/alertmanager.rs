@@ -39,7 +39,7 @@ fn alerts(notice: &Notice) -> Value {
             let interval = Duration::from_secs(notice.interval_seconds.unwrap_or(3600) * HEARTBEATS_MISSED);
             notice.at.plus(interval)
         }
-        Event::Firing | Event::Acknowledged | Event::Test => notice.at.plus(ENDS_AFTER),
+        Event::Firing | Event::Acknowledged | Event::Test | Event::Changed => notice.at.plus(ENDS_AFTER),
     };
     json!([{
         "labels": {

@@ -22,7 +22,9 @@ pub async fn deliver(
     let key = [("authorization", format!("GenieKey {}", secret(to)?))];
     let alias = alias(notice);
     let (url, body) = match notice.event {
-        Event::Firing | Event::Test => (format!("{origin}/v2/alerts"), alert(notice, &alias)),
+        Event::Firing | Event::Test | Event::Changed => {
+            (format!("{origin}/v2/alerts"), alert(notice, &alias))
+        }
         Event::Acknowledged | Event::Resolved => {
             let verb = if notice.event == Event::Resolved {
                 "close"

@@ -21,7 +21,7 @@ pub async fn deliver(
 
 fn event(routing_key: &str, notice: &Notice) -> Result<Value, NotDelivered> {
     let action = match notice.event {
-        Event::Firing | Event::Test => "trigger",
+        Event::Firing | Event::Test | Event::Changed => "trigger",
         Event::Acknowledged => "acknowledge",
         Event::Resolved => "resolve",
         Event::Heartbeat => return Err(given_up("PagerDuty takes no heartbeats".to_owned())),

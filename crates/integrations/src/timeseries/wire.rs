@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use crate::protobuf::{bytes, integer, varint};
+
 /// A version of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
@@ -51,27 +53,6 @@ pub fn request(version: Version, series: &[TimeSeries]) -> Result<Vec<u8>, snap:
         Version::One => message_one(series),
     };
     snap::raw::Encoder::new().compress_vec(&message)
-}
-
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// A field with a length (wire type 2).
-fn bytes(out: &mut Vec<u8>, field: u64, content: &[u8]) {
-    varint(out, field << 3 | 2);
-    varint(out, content.len() as u64);
-    out.extend_from_slice(content);
-}
-
-/// A field with an integer (wire type 0).
-fn integer(out: &mut Vec<u8>, field: u64, value: u64) {
-    varint(out, field << 3);
-    varint(out, value);
 }
 
 /// `Sample { double value = 1; int64 timestamp = 2; }`, the same in both versions.

@@ -14,7 +14,7 @@ const UNITS: &[(&str, i64)] = &[
 ];
 
 /// Reads a duration; `None` where the text is none, is finer than a microsecond or longer than can be counted.
-pub(super) fn parse(text: &str) -> Option<i64> {
+pub(crate) fn parse(text: &str) -> Option<i64> {
     let (is_negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),

@@ -14,13 +14,13 @@ pub struct ExpressionError {
 
 /// An error at a byte offset, before the text is at hand to count lines.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     at: usize,
     detail: String,
 }
 
 impl Fault {
-    pub(super) fn new(at: usize, detail: impl fmt::Display) -> Fault {
+    pub(crate) fn new(at: usize, detail: impl fmt::Display) -> Fault {
         Fault {
             at,
             detail: detail.to_string(),
@@ -28,7 +28,7 @@ impl Fault {
     }
 
     /// The place as people count it.
-    pub(super) fn locate(self, text: &str) -> ExpressionError {
+    pub(crate) fn locate(self, text: &str) -> ExpressionError {
         let before = text.get(..self.at).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         ExpressionError {
@@ -40,7 +40,7 @@ impl Fault {
 }
 
 /// The name that a wrong one is closest to, if it is close at all.
-pub(super) fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const DISTANCE_MAX: usize = 3;
     let lower = wrong.to_ascii_lowercase();
     let (distance, name) = names
@@ -52,7 +52,7 @@ pub(super) fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>)
 }
 
 /// `; did you mean …?`, or what else to do.
-pub(super) fn did_you_mean<'a>(
+pub(crate) fn did_you_mean<'a>(
     wrong: &str,
     names: impl IntoIterator<Item = &'a str>,
     otherwise: &str,

@@ -6,8 +6,8 @@
 
 mod check;
 mod differ;
-mod duration;
-mod error;
+pub(crate) mod duration;
+pub(crate) mod error;
 mod evaluate;
 mod explain;
 mod hints;

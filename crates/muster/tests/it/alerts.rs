@@ -559,3 +559,38 @@ async fn of_two_nodes_one_tells_and_the_other_takes_over() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pager_that_is_removed_is_told_so_where_it_was() {
+    each_database(async |options| {
+        let Some(scene) = Scene::start(options).await else {
+            return;
+        };
+        for (kind, path) in [
+            ("pagerduty", "/v2/enqueue"),
+            ("webhook", "/hook"),
+            ("slack", "/services/"),
+        ] {
+            scene
+                .api
+                .delete(&format!("/alert-destinations/{kind}"))
+                .await
+                .expect(204);
+            eventually(&format!("{kind} hears that it is removed"), ARRIVAL, async || {
+                let heard = scene.pagers.heard(path);
+                heard
+                    .iter()
+                    .any(|heard| heard.raw.contains(&format!("The destination {kind} was removed")))
+                    .then_some(())
+            })
+            .await;
+        }
+        // Nothing of it is left but the message.
+        let store = scene.server.store().await;
+        let sealed = store
+            .value("SELECT COUNT(*) FROM alerts_delivery WHERE secret IS NOT NULL")
+            .await;
+        assert_eq!(sealed.integer(), 0, "a secret goes with its message");
+    })
+    .await;
+}

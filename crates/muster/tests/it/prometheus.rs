@@ -51,6 +51,32 @@ async fn every_shipped_rule_has_a_runbook() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_are_in_the_format_that_promtool_checks() {
+    let Some(promtool) = tool("promtool", "prometheus") else {
+        return;
+    };
+    let server = Server::start(Options::default()).await;
+    let api = server.api().await;
+    Device::enroll(&api, &server.admin).await.checkin().await;
+    let metrics = reqwest::get(format!("{}/metrics", server.admin.ops_url)).await;
+    let metrics = metrics.expect("it answers").bytes().await.expect("it is text");
+    let mut command = program(&promtool);
+    command.args(["check", "metrics"]);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut running = command.spawn().expect("promtool starts");
+    let mut input = running.stdin.take().expect("it is piped");
+    tokio::io::AsyncWriteExt::write_all(&mut input, &metrics)
+        .await
+        .expect("it reads");
+    drop(input);
+    let output = running.wait_with_output().await.expect("it ends");
+    assert!(output.status.success(), "{}", everything(&output));
+}
+
 /// Every expression of a dashboard.
 fn expressions(of: &Value, found: &mut Vec<String>) {
     match of {

@@ -131,6 +131,11 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
     api.put(&format!("/alert-destinations/{name}-hook"), &hook)
         .await
         .ok();
+    let sink = json!({
+        "place": {"kind": "elastic", "url": "https://192.0.2.1:9200"},
+        "secret": "VnVhQ2ZHY0JDZGJrUW0=",
+    });
+    api.put(&format!("/sinks/{name}-siem"), &sink).await.ok();
     let tested = api
         .post(&format!("/alert-destinations/{name}-hook/test"), &json!({}))
         .await
@@ -153,6 +158,9 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         "schemas": [urn("Group")], "displayName": format!("{name}-people"), "members": [{"value": person["id"]}],
     });
     let team = scim("/Groups", team).await;
+    let question = json!({"question": "SELECT device_id FROM devices"});
+    api.put(&format!("/queries/{name}-query"), &question).await.ok();
+    let refresh = api.post("/query-refreshes", &question).await.expect(202);
     let text = |value: &Value| value.as_str().expect("an id is text").to_owned();
     let ids = BTreeMap::from([
         ("alert-deliveries", vec![text(&tested["items"][0]["id"])]),
@@ -170,6 +178,7 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         ("groups", vec![text(&group["id"]), format!("{name}-group")]),
         ("operations", vec![text(&operation["operation_id"])]),
         ("policies", vec![text(&policy["id"]), name.to_owned()]),
+        ("query-refreshes", vec![text(&refresh["id"])]),
         ("rollouts", vec![text(&rollout["rollout_id"])]),
         ("scim-tokens", vec![text(&token["id"])]),
         ("scripts", vec![text(&script["sha256"])]),
@@ -457,6 +466,15 @@ async fn t4_lists_counts_and_searches_show_nothing_foreign() {
             two.b.get("/alert-silences").await.text(),
             two.b.get("/alert-deliveries").await.text(),
             two.b.get("/expiries").await.text(),
+            two.b.get("/sinks").await.text(),
+            two.b.get("/queries").await.text(),
+            two.b
+                .post(
+                    "/queries/run",
+                    &json!({"question": "SELECT device_id, device, serial FROM devices"}),
+                )
+                .await
+                .text(),
         ] {
             assert!(
                 !text.contains(&foreign_id)

@@ -13,6 +13,7 @@ mod enroll;
 mod idle;
 mod log;
 mod process;
+mod query;
 mod queue;
 mod report;
 mod rollout;
@@ -70,6 +71,8 @@ enum Name {
     Telemetry,
     /// People that an identity provider sends per second
     Scim,
+    /// Questions over 100,000 devices, beside SQLite asking the same over the same rows
+    Query,
     /// All of them
     All,
 }
@@ -118,6 +121,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if wants(Name::Telemetry) {
         telemetry::run(&programs, options)?;
+    }
+    if wants(Name::Query) {
+        query::run()?;
     }
     Ok(true)
 }

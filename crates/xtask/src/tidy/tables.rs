@@ -7,6 +7,8 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("muster-trust", &["muster-model"]),
     // Hardware attestation judges foreign bytes and nothing else.
     ("muster-attest", &["muster-model"]),
+    // Messages of identity providers, judged without I/O.
+    ("muster-saml", &["muster-model"]),
     ("muster-channel-agent", &["muster-model", "muster-trust"]),
     // Compilers for foreign channels are pure.
     ("muster-channel-android", &["muster-model"]),
@@ -100,6 +102,7 @@ pub const SLICES: &[(&str, u8)] = &[
     ("access", 0),
     ("audit", 0),
     ("secrets", 0),
+    ("trace", 0),
     ("devices", 1),
     ("certificates", 1),
     ("directory", 1),
@@ -113,8 +116,10 @@ pub const SLICES: &[(&str, u8)] = &[
     ("policy", 3),
     ("compliance", 4),
     ("rollout", 5),
+    ("sinks", 5),
     ("fleet", 6),
     ("alerts", 6),
+    ("query", 6),
     ("configuration", 7),
     ("whatif", 7),
 ];
@@ -131,6 +136,9 @@ pub const SLICE_PAIRS: &[(&str, &str)] = &[
     ("secrets", "audit"),
     // The root document is read and published through routes of its own.
     ("secrets", "access"),
+    // A problem and a change name the trace that they are in.
+    ("access", "trace"),
+    ("audit", "trace"),
     // A certificate belongs to a device and its enrollment epoch.
     ("certificates", "devices"),
     // Of a person who left, the devices are told.

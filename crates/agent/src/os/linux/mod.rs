@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use muster_model::attestation::Ownership;
 use muster_model::command::CommandKind;
 use muster_model::facts::Facts;
 use muster_model::report::SettingReport;
@@ -86,8 +87,12 @@ impl Linux {
         commands::execute(order, self.site())
     }
 
-    pub(super) fn health(&self, memo: impl Fn(&str) -> Option<Vec<u8>>) -> health::Collector {
-        health::Collector::new(&self.root, memo)
+    pub(super) fn health(
+        &self,
+        ownership: Ownership,
+        memo: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> health::Collector {
+        health::Collector::new(&self.root, ownership, memo)
     }
 
     pub(super) fn already_true(&self, kind: &CommandKind) -> bool {

@@ -435,6 +435,7 @@ impl Office {
             proof: self.proof(due.index),
             approval: due.approval.clone(),
             script: due.script.clone(),
+            traceparent: None,
         };
         let hashes = merkle::consistency_proof(tree_size, self.frontier.size(), self.read())
             .expect("both sizes exist");

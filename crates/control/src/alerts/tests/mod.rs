@@ -15,6 +15,7 @@ use crate::{
     reconcile,
 };
 
+mod changes;
 mod rules;
 
 impl Scene {

@@ -52,7 +52,8 @@ fn plain_json(value: &impl serde::Serialize) -> Result<String, Problem> {
     Ok(without_strange_ends(&text))
 }
 
-fn without_strange_ends(json: &str) -> String {
+/// JSON whose characters end no line and are seen by every reader.
+pub fn without_strange_ends(json: &str) -> String {
     let mut plain = String::with_capacity(json.len());
     for character in json.chars() {
         match character {

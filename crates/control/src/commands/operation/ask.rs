@@ -152,6 +152,7 @@ pub fn ask(tx: &mut LoggedTx<'_>, order: Order) -> Result<Operation, Problem> {
         batch: None,
         next_at: Some(at),
         ended_at: None,
+        trace: tx.trace(),
         kind,
     };
     if targets.is_empty() {

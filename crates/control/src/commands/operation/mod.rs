@@ -13,7 +13,9 @@ mod store;
 
 use std::time::Duration;
 
-use muster_model::{CommandKind, CommandState, DeviceId, TenantId, Timestamp, text::Description};
+use muster_model::{
+    CommandKind, CommandState, DeviceId, TenantId, Timestamp, TraceContext, text::Description,
+};
 use muster_storage::{Statement, Tx};
 use muster_trust::{
     approval::{Approval, ApprovedBatch},
@@ -153,6 +155,8 @@ pub struct Operation {
     pub batch: Option<Batch>,
     pub next_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
+    /// The span that it was asked in; its commands are queued under it.
+    pub trace: Option<TraceContext>,
 }
 
 /// The operation with this id.

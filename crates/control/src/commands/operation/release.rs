@@ -198,6 +198,7 @@ fn make(
         return Err(Problem::internal("the targets of an operation are missing"));
     }
     let room = usize::try_from(room).unwrap_or(usize::MAX);
+    tx.continue_trace(operation.trace);
     for (device, epoch) in targets.into_iter().take(room) {
         let position = operation.released;
         operation.released += 1;

@@ -16,13 +16,13 @@ const TARGET_BYTES: usize = 20;
 macro_rules! operation_columns {
     () => {
         "operation_id, kind, arguments, state, device_id, targets, released, left_out, created_by, created_at, \
-         expires_at, ttl_seconds, reason, because, batch, batch_sha256, approvals, next_at, ended_at, asked_through"
+         expires_at, ttl_seconds, reason, because, batch, batch_sha256, approvals, next_at, ended_at, asked_through, trace"
     };
 }
 
 statements! {
     INSERT_OPERATION = concat!("INSERT INTO commands_operation (tenant_id, ", operation_columns!(), ") VALUES \
-        ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)");
+        ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)");
     OPERATION = concat!("SELECT ", operation_columns!(), " FROM commands_operation \
         WHERE tenant_id = $1 AND operation_id = $2");
     UPDATE_OPERATION = "UPDATE commands_operation SET state = $3, released = $4, left_out = $5, because = $6, \
@@ -113,6 +113,7 @@ pub fn insert(tx: &mut Tx, tenant: TenantId, operation: &Operation) -> Result<()
             &operation.next_at.map(Timestamp::as_micros),
             &operation.ended_at.map(Timestamp::as_micros),
             &operation.asked_through.as_str(),
+            &operation.trace.map(|trace| trace.to_string()),
         ],
     )
     .map(drop)
@@ -409,5 +410,6 @@ fn operation_of(row: &Row<'_>) -> Result<Operation, StorageError> {
         next_at: micros(row.get(17)?),
         ended_at: micros(row.get(18)?),
         asked_through: row.get(19)?,
+        trace: super::super::store::trace_of(row, 20)?,
     })
 }

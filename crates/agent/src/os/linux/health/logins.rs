@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Seek as _, SeekFrom};
 
+use muster_model::attestation::Ownership;
 use muster_model::telemetry::EventKind;
 use muster_model::time::Timestamp;
 
@@ -21,7 +22,13 @@ impl Collector {
         self.seen.wtmp_bytes = seen;
         for record in records.as_chunks::<RECORD_BYTES>().0 {
             if let Some((user, from, when)) = login(record) {
-                look.happened(EventKind::Login, when, [("user", user), ("from", from)]);
+                match self.ownership {
+                    Ownership::Company => {
+                        look.happened(EventKind::Login, when, [("user", user), ("from", from)]);
+                    }
+                    // Who uses a device of their own, and from where, is nobody else's business.
+                    Ownership::Personal => look.happened(EventKind::Login, when, []),
+                }
             }
         }
         let (failures, seen) = self.fresh(BTMP, self.seen.btmp_bytes);

@@ -15,6 +15,7 @@ mod network;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use muster_model::attestation::Ownership;
 use muster_model::telemetry::{EventKind, Metric};
 use muster_model::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,8 @@ impl LookAt<'_> {
 #[derive(Debug)]
 pub(crate) struct Collector {
     root: Root,
+    /// Of a personal device it is not told who uses it.
+    ownership: Ownership,
     seen: Seen,
     saved: Seen,
     apps: BTreeMap<String, String>,
@@ -121,7 +124,7 @@ pub(crate) struct Collector {
 
 impl Collector {
     /// Goes on from the notes that earlier looks left.
-    pub(crate) fn new(root: &Root, memo: impl Fn(&str) -> Option<Vec<u8>>) -> Self {
+    pub(crate) fn new(root: &Root, ownership: Ownership, memo: impl Fn(&str) -> Option<Vec<u8>>) -> Self {
         let root = super::facts::describing(root, "/proc/stat");
         let seen: Seen = memo(SEEN)
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
@@ -131,6 +134,7 @@ impl Collector {
             .unwrap_or_default();
         Self {
             root,
+            ownership,
             saved: seen.clone(),
             seen,
             apps,

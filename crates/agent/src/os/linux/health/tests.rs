@@ -88,7 +88,7 @@ impl Watched {
         for (path, text) in LAPTOP {
             put(folder.path(), path, text.as_bytes());
         }
-        let collector = Collector::new(&Root::new(folder.path()), |_| None);
+        let collector = Collector::new(&Root::new(folder.path()), Ownership::Company, |_| None);
         Self {
             folder,
             collector,
@@ -117,7 +117,9 @@ impl Watched {
     /// The agent starts anew with the notes that it left.
     fn restart(&mut self) {
         let memos = self.memos.clone();
-        self.collector = Collector::new(&Root::new(self.folder.path()), |name| memos.get(name).cloned());
+        self.collector = Collector::new(&Root::new(self.folder.path()), Ownership::Company, |name| {
+            memos.get(name).cloned()
+        });
     }
 }
 
@@ -344,16 +346,28 @@ fn packages_that_came_changed_and_went_are_told() {
     );
 }
 
+/// A record of wtmp.
+fn record(kind: u16, user: &str) -> Vec<u8> {
+    let mut bytes = vec![0; 384];
+    bytes[..2].copy_from_slice(&kind.to_le_bytes());
+    bytes[44..44 + user.len()].copy_from_slice(user.as_bytes());
+    bytes[76..80].copy_from_slice(b":0\0\0");
+    bytes[340..344].copy_from_slice(&u32::try_from(NOON).expect("before 2106").to_le_bytes());
+    bytes
+}
+
+#[test]
+fn of_a_personal_device_it_is_told_that_somebody_logged_in_and_not_who() {
+    let mut phone = Watched::new();
+    phone.collector.ownership = Ownership::Personal;
+    phone.put("/var/log/wtmp", record(7, "before"));
+    phone.look();
+    phone.put("/var/log/wtmp", [record(7, "before"), record(7, "mia")].concat());
+    assert_eq!(happened(&phone.look()), ["login"]);
+}
+
 #[test]
 fn logins_are_told_and_failures_counted() {
-    let record = |kind: u16, user: &str| {
-        let mut bytes = vec![0; 384];
-        bytes[..2].copy_from_slice(&kind.to_le_bytes());
-        bytes[44..44 + user.len()].copy_from_slice(user.as_bytes());
-        bytes[76..80].copy_from_slice(b":0\0\0");
-        bytes[340..344].copy_from_slice(&u32::try_from(NOON).expect("before 2106").to_le_bytes());
-        bytes
-    };
     let mut laptop = Watched::new();
     laptop.put("/var/log/wtmp", record(7, "before"));
     laptop.put("/var/log/btmp", []);
