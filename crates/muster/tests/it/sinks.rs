@@ -323,11 +323,21 @@ async fn a_busy_index_is_tried_again_and_a_replay_repeats_under_the_same_ids() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t12_each_tenant_s_events_go_to_its_own_sink_alone() {
-    let Some(scene) = Scene::start(Options::default()).await else {
+    let Some(mut scene) = Scene::start(Options::default()).await else {
         return;
     };
+    scene.server.stop().await;
     let other = create_tenant(&scene.server, "beta").await;
-    let other = Api::sign_in(&AdminFile::read(&other)).await;
+    scene.server.restart().await;
+    scene.api = scene.server.api().await;
+    let made = AdminFile::read(&other);
+    let other = AdminFile {
+        tenant: made.tenant,
+        client_id: made.client_id,
+        client_secret: made.client_secret,
+        ..scene.server.admin.clone()
+    };
+    let other = Api::sign_in(&other).await;
     let index = |name: &str| {
         let place = json!({"kind": "elastic", "url": scene.elastic.origin(), "index": name});
         json!({"place": place, "from": "beginning", "streams": ["log"]})

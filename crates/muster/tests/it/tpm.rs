@@ -1,6 +1,6 @@
 //! The real agent with a software TPM of a factory's making, against the running server.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use serde_json::json;
 
@@ -8,6 +8,7 @@ use crate::support::{
     api::Api,
     attested::{pem, put_policy},
     database::each_database,
+    eventually,
     machine::{Machine, activate, ended, order, reported, setting},
     pki::{openssl_ok, peer_is_installed},
     server::{Options, Server, assert_healthy, everything, tool_with},
@@ -122,11 +123,11 @@ async fn a_tpm_of_a_maker_that_the_tenant_does_not_trust_enrolls_nobody() {
     let machine = machine_with(&tpm);
     let said = machine.try_enroll(&api, &server.admin).await;
     assert!(said.contains("attestation_rejected"), "{said}");
-    let entries = api.list("/log/entries").await;
-    let refused = entries
-        .iter()
-        .find(|entry| entry["action"] == "enrollment.refused")
-        .expect("it is in the log");
+    let refused = eventually("it is in the log", Duration::from_secs(10), async || {
+        let mut entries = api.list("/log/entries").await.into_iter();
+        entries.find(|entry| entry["action"] == "enrollment.refused")
+    })
+    .await;
     let reason = refused["detail"]["reason"].as_str().unwrap_or_default();
     assert!(reason.starts_with("chain."), "{reason}");
 }

@@ -52,6 +52,7 @@ impl Route {
             "groups" => id("grp"),
             "operations" => "00000000-0000-0000-0000-000000000000".to_owned(),
             "policies" => id("pol"),
+            "query-refreshes" => id("rfr"),
             "rollouts" => id("rol"),
             "scim-tokens" => id("sct"),
             "scripts" => "0".repeat(64),
@@ -72,6 +73,7 @@ impl Route {
             .replace("{version}", "2026.05")
             .replace("{policy}", "base")
             .replace("{subject}", "rule")
+            .replace("{run}", &format!("qrn_{}", "0".repeat(32)))
             .replace("{artifact}", "policy.mobileconfig")
             .replace("{*path}", "0/000");
         if path.contains("/compiled") {
