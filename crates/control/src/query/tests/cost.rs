@@ -1,15 +1,16 @@
-//! What questions cost over a large fleet, beside SQLite asking the same over the same rows. `cargo xtask bench query` runs it.
+//! Questions over a fleet, beside SQLite asking the same over the same rows: both answers are equal. `cargo xtask bench query` runs it
+//! in the release build over a large fleet, and reads what each took.
 
 use std::time::Instant;
 
-use muster_storage::{Statement, testing};
+use muster_storage::{Statement, StorageError, testing};
 
 use super::super::ask;
 use crate::{MIGRATIONS, policy::testing::Scene};
 
 const DEVICES: &str = "INSERT INTO devices_device (tenant_id, device_id, device_uuid, serial, name, platform, model, epoch, state, \
     attestation_level, spki, spki_sha256, compliance_state, enrolled_at, last_seen_at) \
-    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) \
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $2) \
     SELECT $1, randomblob(16), randomblob(16), 'S' || i, 'device-' || i, \
     CASE i % 5 WHEN 0 THEN 'windows' WHEN 1 THEN 'macos' ELSE 'linux' END, 'model-' || (i % 40), 1, 'active', 'unattested', \
     randomblob(32), randomblob(32), 'unknown', 1, 1 FROM n";
@@ -47,17 +48,31 @@ const QUESTIONS: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Devices, unless the benchmark asks for more.
+const DEVICES_OF_A_TEST: i64 = 300;
+
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement: cargo xtask bench query"]
-async fn questions_over_a_large_fleet() {
+async fn questions_over_a_fleet_are_answered_as_sqlite_answers_them() {
+    let devices = std::env::var("MUSTER_BENCH_QUERY_DEVICES").map_or(DEVICES_OF_A_TEST, |devices| {
+        devices.parse().expect("a number of devices")
+    });
     let databases = testing::databases(MIGRATIONS).await;
     let database = databases
         .into_iter()
         .find(|database| database.db().engine() == muster_storage::Engine::Sqlite)
         .expect("SQLite is always there");
     let scene = Scene::new(database.db().clone()).await;
-    assert_eq!(scene.sql(DEVICES).await, 100_000);
-    assert_eq!(scene.sql(FACTS).await, 100_000);
+    let statement = Statement {
+        name: "DEVICES",
+        sql: DEVICES,
+    };
+    let tenant = scene.tenant.uuid();
+    let write = scene.app.db.write(scene.storage(), move |tx| {
+        tx.execute(&statement, &[&tenant, &devices])
+    });
+    let made: Result<u64, StorageError> = write.await;
+    assert_eq!(made.expect("devices are made"), devices.unsigned_abs());
+    assert_eq!(scene.sql(FACTS).await, devices.unsigned_abs());
     for (what, ours, theirs) in QUESTIONS {
         let begun = Instant::now();
         let answered = ask(&scene.app, scene.tenant, ours, 1000)
