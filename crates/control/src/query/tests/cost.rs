@@ -52,6 +52,10 @@ const QUESTIONS: &[(&str, &str, &str)] = &[
 const DEVICES_OF_A_TEST: i64 = 300;
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test is told by its environment how many devices there are"
+)]
 async fn questions_over_a_fleet_are_answered_as_sqlite_answers_them() {
     let devices = std::env::var("MUSTER_BENCH_QUERY_DEVICES").map_or(DEVICES_OF_A_TEST, |devices| {
         devices.parse().expect("a number of devices")
