@@ -134,6 +134,18 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+impl Answer {
+    /// The beginning of what the other side said, to stand behind a status; empty where it said nothing.
+    pub(crate) fn said(&self, chars_max: usize) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        let line: String = text.chars().filter(|c| !c.is_control()).take(chars_max).collect();
+        match line.trim() {
+            "" => String::new(),
+            line => format!(": {line}"),
+        }
+    }
+}
+
 /// Which addresses may be reached.
 #[derive(Debug, Clone, Default)]
 struct Fence {

@@ -94,27 +94,12 @@ fn judge(answer: &Answer) -> Result<Option<u16>, NotDelivered> {
         return Ok(Some(status));
     }
     Err(NotDelivered {
-        why: format!("it answered {status}{}", said(answer)),
+        why: format!("it answered {status}{}", answer.said(ANSWER_CHARS_MAX)),
         status: Some(status),
         // What the other side cannot take now: it is overloaded, broken, or its credentials are being changed.
         may_retry: matches!(status, 401 | 403 | 404 | 408 | 425 | 429) || status >= 500,
         retry_after: answer.retry_after,
     })
-}
-
-/// The beginning of what the other side said, for people.
-fn said(answer: &Answer) -> String {
-    let text = String::from_utf8_lossy(&answer.body);
-    let line: String = text
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(ANSWER_CHARS_MAX)
-        .collect();
-    if line.trim().is_empty() {
-        String::new()
-    } else {
-        format!(": {}", line.trim())
-    }
 }
 
 async fn post_json(

@@ -114,7 +114,7 @@ fn failed(error: ExchangeError) -> NotSent {
 fn refused(answer: &Answer) -> NotSent {
     let status = answer.status;
     NotSent {
-        why: format!("it answered {status}{}", said(answer)),
+        why: format!("it answered {status}{}", answer.said(ANSWER_CHARS_MAX)),
         refusal: match status {
             413 => Refusal::TooMuch,
             400 | 405 | 406 | 415 | 422 => Refusal::Refused,
@@ -123,20 +123,5 @@ fn refused(answer: &Answer) -> NotSent {
         },
         status: Some(status),
         retry_after: answer.retry_after,
-    }
-}
-
-/// The beginning of what the other side said, for people.
-fn said(answer: &Answer) -> String {
-    let text = String::from_utf8_lossy(&answer.body);
-    let line: String = text
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(ANSWER_CHARS_MAX)
-        .collect();
-    if line.trim().is_empty() {
-        String::new()
-    } else {
-        format!(": {}", line.trim())
     }
 }
