@@ -247,7 +247,7 @@ impl Scene {
     }
 
     async fn link_by(&self, author: &Author, person: &str) -> String {
-        access::create_signin_link(&self.app, author, person)
+        access::create_signin_link(&self.app, author, person, &[])
             .await
             .expect("a link can be made")
             .0
@@ -263,7 +263,7 @@ impl Scene {
         let author = Author {
             actor: Actor {
                 kind: ActorKind::Client,
-                id: "cli_another".to_owned(),
+                id: self.client.to_string(),
             },
             ..Author::system(self.tenant)
         };

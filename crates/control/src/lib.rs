@@ -141,11 +141,17 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "alert_scopes",
         sql: include_str!("../migrations/0020_alert_scopes.sql"),
     },
+    Migration {
+        version: 21,
+        name: "roles",
+        sql: include_str!("../migrations/0021_roles.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
 pub const STATEMENTS: &[&[Statement]] = &[
     access::STATEMENTS,
+    access::PEOPLE_STATEMENTS,
     acme::STATEMENTS,
     alerts::STATEMENTS,
     audit::STATEMENTS,
@@ -208,6 +214,8 @@ pub struct Control {
     pub alert_metrics: alerts::AlertMetrics,
     /// What this process holds that expires, as `alerts` tells of it.
     pub own_expiries: alerts::OwnExpiries,
+    /// When service accounts were last noted as used.
+    pub noted_clients: access::NotedClients,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -309,6 +317,7 @@ impl Control {
             courier: OnceLock::new(),
             alert_metrics: alerts::AlertMetrics::default(),
             own_expiries: alerts::OwnExpiries::default(),
+            noted_clients: access::NotedClients::default(),
             settings,
             node,
         })

@@ -28,8 +28,8 @@ pub use command::{CommandKind, CommandState, ReceiptOutcome};
 pub use compliance::ComplianceState;
 pub use expression::{Expression, ExpressionError};
 pub use id::{
-    AlertId, ClientId, CommandId, DeliveryId, DeviceId, EntryId, GroupId, PolicyId, RolloutId, SilenceId,
-    TenantId, TokenId, ViolationId,
+    AlertId, ClientId, CommandId, ConnectionId, DeliveryId, DeviceId, EntryId, GroupId, PolicyId, RolloutId,
+    SessionId, SilenceId, TenantId, TokenId, ViolationId,
 };
 pub use merge::loosened;
 pub use platform::Platform;

@@ -1,5 +1,7 @@
 //! The pages: one file per noun. Each has its routes, what it reads, and the template that shows it.
 
+mod access;
+mod access_forms;
 mod alert_destination;
 mod alerts;
 mod approvals;
@@ -27,6 +29,7 @@ mod policy_forms;
 mod quarantine;
 mod rollouts;
 mod signin;
+mod step_up;
 mod token_forms;
 mod token_table;
 mod tokens;
@@ -42,6 +45,9 @@ const ROWS: usize = 50;
 pub fn router() -> Router<App> {
     Router::new()
         .merge(signin::router())
+        .merge(step_up::router())
+        .merge(access::router())
+        .merge(access_forms::router())
         .merge(overview::router())
         .merge(alert_destination::router())
         .merge(alerts::router())

@@ -7,7 +7,7 @@ use askama::Template;
 use axum::{
     Router,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -59,8 +59,8 @@ async fn sign_in(State(app): State<App>, fields: Fields) -> Result<Response, Ref
     }
 }
 
-async fn sign_out(State(app): State<App>, headers: HeaderMap, sent: Sent) -> Result<Response, Refusal> {
-    access::end_session(&app, sent.session.page_permit(), &headers).await?;
+async fn sign_out(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
+    access::end_session(&app, sent.session.page_permit()).await?;
     Ok((
         [(header::SET_COOKIE, cookie("", "; Max-Age=0"))],
         see_other("/signin"),
@@ -81,7 +81,7 @@ fn sign_in_page(status: StatusCode, next: &str, is_refused: bool) -> Result<Resp
 }
 
 /// People paste the whole link or what is behind its `#`.
-fn secret_of(pasted: &str) -> &str {
+pub fn secret_of(pasted: &str) -> &str {
     pasted
         .rsplit_once('#')
         .map_or(pasted, |(_, secret)| secret)
