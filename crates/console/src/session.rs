@@ -26,6 +26,11 @@ use crate::{
 /// What a form did, as the address of the next page carries it: a word of this list, never free text.
 const NOTICES: &[(&str, &str)] = &[
     (
+        "connection-saved",
+        "The connection is saved. Enter its addresses at the provider, then test it.",
+    ),
+    ("connection-removed", "The connection is removed."),
+    (
         "role-given",
         "The role is given. It counts from the next click on.",
     ),

@@ -146,12 +146,18 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "roles",
         sql: include_str!("../migrations/0021_roles.sql"),
     },
+    Migration {
+        version: 22,
+        name: "connections",
+        sql: include_str!("../migrations/0022_connections.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
 pub const STATEMENTS: &[&[Statement]] = &[
     access::STATEMENTS,
     access::PEOPLE_STATEMENTS,
+    access::CONNECTION_STATEMENTS,
     acme::STATEMENTS,
     alerts::STATEMENTS,
     audit::STATEMENTS,
@@ -216,6 +222,9 @@ pub struct Control {
     pub own_expiries: alerts::OwnExpiries,
     /// When service accounts were last noted as used.
     pub noted_clients: access::NotedClients,
+    /// The way to identity providers. Set by the composition root, before requests come.
+    pub web: OnceLock<Box<dyn access::oidc::Web>>,
+    pub providers: access::oidc::Providers,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -318,6 +327,8 @@ impl Control {
             alert_metrics: alerts::AlertMetrics::default(),
             own_expiries: alerts::OwnExpiries::default(),
             noted_clients: access::NotedClients::default(),
+            web: OnceLock::new(),
+            providers: access::oidc::Providers::default(),
             settings,
             node,
         })

@@ -124,6 +124,8 @@ pub enum ExchangeError {
 pub struct Answer {
     pub status: u16,
     pub retry_after: Option<Duration>,
+    /// Where a redirect leads; it is not followed.
+    pub location: Option<String>,
     pub body: Vec<u8>,
 }
 
@@ -351,6 +353,11 @@ async fn read(mut response: Response) -> Result<Answer, ExchangeError> {
         .get(reqwest::header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.parse().ok())
         .map(Duration::from_secs);
+    let location = response
+        .headers()
+        .get(reqwest::header::LOCATION)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
     let mut body = Vec::new();
     while let Some(part) = response.chunk().await.map_err(|error| unreachable(&error))? {
         if body.len() + part.len() > ANSWER_BYTES_MAX {
@@ -361,6 +368,7 @@ async fn read(mut response: Response) -> Result<Answer, ExchangeError> {
     Ok(Answer {
         status,
         retry_after,
+        location,
         body,
     })
 }

@@ -222,8 +222,11 @@ fn open_telemetry_store(app: &App, options: &Options) -> Result<()> {
         .map_err(|_| anyhow::anyhow!("the time-series store was opened twice"))
 }
 
-/// Opens the way on which alerts leave.
+/// Opens the ways on which alerts leave, and on which identity providers are asked.
 fn open_courier(app: &App, options: &Options) -> Result<()> {
+    app.web
+        .set(Box::new(options.egress()?))
+        .map_err(|_| anyhow::anyhow!("the way to identity providers was opened twice"))?;
     app.courier
         .set(Box::new(Couriers::new(options.egress()?)))
         .map_err(|_| anyhow::anyhow!("the courier of alerts was opened twice"))

@@ -9,6 +9,7 @@ mod bulk;
 mod catalogue;
 mod commands;
 mod compliance;
+mod connections;
 mod device;
 mod device_forms;
 mod device_telemetry;
@@ -20,6 +21,7 @@ mod halt;
 mod health;
 mod labels;
 mod log;
+mod oidc;
 mod operation_card;
 mod operations;
 mod overview;
@@ -45,6 +47,8 @@ const ROWS: usize = 50;
 pub fn router() -> Router<App> {
     Router::new()
         .merge(signin::router())
+        .merge(oidc::router())
+        .merge(connections::router())
         .merge(step_up::router())
         .merge(access::router())
         .merge(access_forms::router())

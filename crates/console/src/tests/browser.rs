@@ -46,11 +46,16 @@ pub struct Stage {
 }
 
 pub async fn stage() -> Option<Stage> {
+    stage_of(async |base: &str| Scene::at(base).await).await
+}
+
+/// A stage of a scene that is made for the address at which it is reached.
+pub async fn stage_of(scene: impl AsyncFnOnce(&str) -> Scene) -> Option<Stage> {
     let path = installed()?;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("the listener has an address");
     let base = format!("http://localhost:{}", address.port());
-    let scene = Scene::at(&base).await;
+    let scene = scene(&base).await;
     let answers = Arc::new(RwLock::new(scene.router.clone()));
     let shared = Arc::clone(&answers);
     let service = Router::new().fallback(move |request: Request| {

@@ -28,6 +28,12 @@ const PAGES: &[&str] = &[
     "/passkeys",
     "/halt",
     "/commands/new",
+    "/access",
+    "/access/roles",
+    "/access/sessions",
+    "/access/connections",
+    "/access/me",
+    "/step-up",
 ];
 
 /// Every form, with an id where one is needed.
@@ -37,6 +43,18 @@ fn forms() -> Vec<String> {
     vec![
         "/signout".to_owned(),
         "/halt".to_owned(),
+        "/step-up".to_owned(),
+        "/access/grant".to_owned(),
+        "/access/revoke".to_owned(),
+        "/access/disable".to_owned(),
+        "/access/enable".to_owned(),
+        "/access/roles/put".to_owned(),
+        "/access/roles/delete".to_owned(),
+        "/access/sessions/settings".to_owned(),
+        format!("/access/sessions/ses_{:032x}/end", 1),
+        "/access/connections/put".to_owned(),
+        "/access/connections/corp/test".to_owned(),
+        "/access/connections/corp/delete".to_owned(),
         "/halt/lift".to_owned(),
         "/passkeys".to_owned(),
         format!("/passkeys/{}/remove", "0".repeat(64)),

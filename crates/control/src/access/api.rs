@@ -32,6 +32,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(delete_client))
         .routes(routes!(create_console_link))
         .merge(people::router())
+        .merge(super::oidc::router())
 }
 
 /// Routes of the authorization server, beside `/api/v1`.
@@ -288,7 +289,7 @@ impl From<Client> for ClientView {
         ClientView {
             client_id: client.id,
             name: client.name,
-            scopes: client.scopes.split(' ').map(str::to_owned).collect(),
+            scopes: client.scopes.split_whitespace().map(str::to_owned).collect(),
             created_at: client.created_at.to_string(),
             disabled_at: client.disabled_at.map(|at| at.to_string()),
         }

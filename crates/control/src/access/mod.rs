@@ -3,6 +3,8 @@
 mod api;
 mod explain;
 pub mod idempotency;
+pub mod oidc;
+pub mod outside;
 mod passkeys;
 pub mod people;
 pub mod problem;
@@ -42,6 +44,8 @@ pub use step_up::{ask_passkey, step_up_by_link, step_up_by_passkey};
 pub const STATEMENTS: &[Statement] = store::ALL;
 /// As [`STATEMENTS`], of roles, people and sessions.
 pub const PEOPLE_STATEMENTS: &[Statement] = people::store::ALL;
+/// As [`STATEMENTS`], of connections to identity providers.
+pub const CONNECTION_STATEMENTS: &[Statement] = oidc::store::ALL;
 /// The name of the service account that the first run makes.
 pub const FIRST_CLIENT: &str = "admin";
 
@@ -420,7 +424,9 @@ pub async fn forget_expired(app: &App) -> Result<u64, Problem> {
     let now = app.clock.now();
     let keys_before = now.minus(std::time::Duration::from_secs(IDEMPOTENCY_KEY_HOURS * 3600));
     audit::housekeeping(app, TenantScope::System, move |tx| {
-        Ok(store::forget(tx, now, keys_before)? + people::store::forget_grants(tx, now)?)
+        Ok(store::forget(tx, now, keys_before)?
+            + people::store::forget_grants(tx, now)?
+            + oidc::store::forget_replays(tx, now)?)
     })
     .await
 }

@@ -53,6 +53,8 @@ problems! {
     INVALID_CLIENT = "invalid_client", 401, "The client is not known or its secret is wrong";
     CERTIFICATE_REQUIRED = "certificate_required", 401, "A device certificate is required";
     STEP_UP = "step_up_required", 401, "Prove again who you are";
+    SIGN_IN_REFUSED = "sign_in_refused", 403, "The sign-in was refused";
+    NO_ROLE = "no_role", 403, "You have no role here";
     FORBIDDEN = "insufficient_scope", 403, "The credentials do not allow this";
     CSRF = "csrf", 403, "The form is not from this session";
     ORDER_NOT_READY = "order_not_ready", 403, "The order is not ready for this";
@@ -102,6 +104,7 @@ problems! {
     OVER_BUDGET = "over_budget", 429, "The root document's budget is used up";
     RATE_LIMITED = "rate_limited", 429, "Too many requests";
     INTERNAL = "internal", 500, "Something broke on our side";
+    IDENTITY_PROVIDER_UNAVAILABLE = "identity_provider_unavailable", 503, "The identity provider cannot be used now";
     UNAVAILABLE = "unavailable", 503, "The service cannot answer now";
     CA_UNAVAILABLE = "ca_unavailable", 503, "The certificate authority cannot sign now";
     ATTESTATION_UNAVAILABLE = "attestation_unavailable", 503, "The proof of the hardware cannot be checked now";

@@ -19,7 +19,7 @@ use muster_trust::{
 use subtle::ConstantTimeEq;
 
 use super::{
-    Author, Permit, explain,
+    Author, Permit, explain, oidc,
     people::{self, Held, SessionSettings, Through},
     problem::{CONFLICT, CSRF, INVALID, Problem, STEP_UP, UNAUTHENTICATED},
     scope, store,
@@ -253,6 +253,9 @@ fn of_outside(tx: &mut Tx, row: &store::SessionRow, now: Timestamp) -> Result<Op
     let Some(connection) = row.connection else {
         return Ok(None);
     };
+    if !oidc::is_open(tx, row.tenant, connection)? {
+        return Ok(None);
+    }
     let source = connection.to_string();
     let groups = (source.as_str(), row.member_of.as_slice());
     people::of_groups(tx, row.tenant, Some(&row.actor), groups, now).map(Some)

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    Permit,
+    Permit, oidc,
     problem::{CONFLICT, INVALID, NAME_TAKEN, NOT_FOUND, Problem},
     roles, scope,
 };
@@ -485,8 +485,15 @@ pub fn sessions(tx: &mut Tx, tenant: TenantId, of: Option<&str>) -> Result<Vec<L
 }
 
 /// A subject as grants name it: of a group, the connection by its id.
-pub fn resolve(_tx: &mut Tx, subject: Subject) -> Result<Subject, Problem> {
-    Ok(subject)
+pub fn resolve(tx: &mut LoggedTx<'_>, subject: Subject) -> Result<Subject, Problem> {
+    let tenant = tx.tenant();
+    match subject {
+        Subject::Group { source, name } if source != DIRECTORY => Ok(Subject::Group {
+            source: oidc::named(tx, tenant, &source)?.id.to_string(),
+            name,
+        }),
+        other => Ok(other),
+    }
 }
 
 /// A service account of the tenant.
@@ -498,6 +505,9 @@ pub fn client(tx: &mut Tx, tenant: TenantId, id: ClientId) -> Result<super::Clie
 }
 
 /// Who names groups of this tenant, with the names that people know them by.
-pub fn sources(_tx: &mut Tx, _tenant: TenantId) -> Result<Vec<(String, String)>, Problem> {
-    Ok(Vec::new())
+pub fn sources(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(String, String)>, Problem> {
+    let connections = oidc::connections(tx, tenant)?.into_iter();
+    Ok(connections
+        .map(|connection| (connection.id.to_string(), connection.name))
+        .collect())
 }
