@@ -142,6 +142,21 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
         .expect("groups are evaluated")
     {}
     stage.scene.settle().await;
+    let connection =
+        json!({"definition": {"issuer": "https://idp.example", "client_id": HOSTILE}, "client_secret": "x"});
+    stage
+        .scene
+        .call(
+            Method::PUT,
+            "/api/v1/access/connections/corp",
+            &connection.to_string(),
+        )
+        .await;
+    let grant = json!({"role": "security", "group": HOSTILE, "source": "corp"}).to_string();
+    stage
+        .scene
+        .call(Method::POST, "/api/v1/access/grants", &grant)
+        .await;
     stage.sign_in().await;
     let mut paths: Vec<String> = [
         "",
@@ -215,6 +230,14 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
         "/approvals".to_owned(),
         "/passkeys".to_owned(),
         "/halt".to_owned(),
+        "/access".to_owned(),
+        "/access/roles".to_owned(),
+        "/access/sessions".to_owned(),
+        "/access/connections".to_owned(),
+        "/access/connections/corp".to_owned(),
+        "/access/me".to_owned(),
+        "/access/explain?needs=command:wipe,script:run".to_owned(),
+        "/step-up?next=/devices".to_owned(),
         "/operations".to_owned(),
         "/operations?state=held".to_owned(),
         format!("/operations/{awaited}"),
