@@ -176,7 +176,8 @@ async fn t8_the_help_desk_locks_and_is_told_why_it_does_not_wipe() {
         r#"{"person":"ben","roles":["helpdesk"]}"#,
     )
     .await;
-    let administrator = std::mem::replace(&mut scene.cookie, used(&scene, &link).await);
+    let helpdesk = used(&scene, &link).await;
+    let administrator = std::mem::replace(&mut scene.cookie, helpdesk);
     let form = format!("/devices/{device}/commands");
     let name = scene.name(device).await;
     let locked = scene.post(&form, &[("type", "lock")]).await;

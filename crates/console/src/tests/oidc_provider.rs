@@ -146,7 +146,6 @@ fn log_in_at_provider(stage: &mut Stage, who: &str) {
 }
 
 fn sign_in(stage: &mut Stage, who: &str) {
-    stage.scene.catch_up();
     stage.open("/signin?next=/devices");
     stage.evaluate("document.querySelector('a.primary').click()");
     log_in_at_provider(stage, who);
@@ -193,7 +192,7 @@ async fn a_person_signs_in_proves_it_again_and_signs_out_there() {
     log_in_at_provider(&mut stage, "ada");
     stage.until("location.pathname === '/access/roles' && location.search === '?notice=proven'");
 
-    // New keys there are taken without anybody here.
+    // New keys there are taken without anybody here, though not sooner than half a minute after the last look.
     stage.scene.pass_seconds(31);
     block_in_place(|| provider.order(&json!({"kid": "k2"})));
     stage.evaluate("document.querySelector('.person button').click()");

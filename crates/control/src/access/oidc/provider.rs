@@ -102,22 +102,21 @@ pub async fn fetch_metadata(app: &App, spec: &ConnectionSpec) -> Result<Metadata
     if answer.status != 200 {
         return Err(ProviderError::Status(answer.status));
     }
-    let metadata = read_metadata(&answer.body)?;
-    if metadata.issuer != spec.issuer {
-        return Err(ProviderError::Issuer {
-            found: metadata.issuer.chars().take(200).collect(),
-            wanted: spec.issuer.clone(),
-        });
-    }
-    Ok(metadata)
+    read_metadata(&answer.body, &spec.issuer)
 }
 
-/// Reads metadata. Every address in it must be one of the web, and safe where the issuer is.
-fn read_metadata(bytes: &[u8]) -> Result<Metadata, ProviderError> {
+/// Reads metadata of this issuer. Every address in it must be one of the web, and safe where the issuer is.
+fn read_metadata(bytes: &[u8], issuer: &str) -> Result<Metadata, ProviderError> {
     let malformed = |why: &str| ProviderError::Malformed(why.to_owned());
     let metadata: Metadata = serde_json::from_slice(bytes)
         .map_err(|_| malformed("it is not JSON with the members that it must have"))?;
-    let is_plain = metadata.issuer.starts_with("http://");
+    if metadata.issuer != issuer {
+        return Err(ProviderError::Issuer {
+            found: metadata.issuer.chars().take(200).collect(),
+            wanted: issuer.to_owned(),
+        });
+    }
+    let is_plain = issuer.starts_with("http://");
     let addresses = [
         Some(&metadata.authorization_endpoint),
         Some(&metadata.token_endpoint),
@@ -232,15 +231,16 @@ mod tests {
 
     #[test]
     fn metadata_with_an_address_that_is_none_is_refused() {
+        let read = |text: &str| read_metadata(text.as_bytes(), "https://idp.example");
         let text = |token: &str, methods: &str| {
             format!(
                 r#"{{"issuer":"https://idp.example","authorization_endpoint":"https://idp.example/auth",
                     "token_endpoint":"{token}","jwks_uri":"https://idp.example/jwks"{methods}}}"#
             )
         };
-        assert!(read_metadata(text("https://idp.example/token", "").as_bytes()).is_ok());
+        assert!(read(&text("https://idp.example/token", "")).is_ok());
         let s256 = r#","code_challenge_methods_supported":["S256"]"#;
-        assert!(read_metadata(text("https://idp.example/token", s256).as_bytes()).is_ok());
+        assert!(read(&text("https://idp.example/token", s256)).is_ok());
         for wrong in [
             "http://idp.example/token",
             "javascript:alert(1)",
@@ -248,16 +248,16 @@ mod tests {
             "file:///etc/passwd",
             "https://a:b@idp.example/",
         ] {
-            assert!(read_metadata(text(wrong, "").as_bytes()).is_err(), "{wrong}");
+            assert!(read(&text(wrong, "")).is_err(), "{wrong}");
         }
         let plain = r#","code_challenge_methods_supported":["plain"]"#;
-        assert!(read_metadata(text("https://idp.example/token", plain).as_bytes()).is_err());
+        assert!(read(&text("https://idp.example/token", plain)).is_err());
     }
 
     proptest::proptest! {
         #[test]
         fn random_bytes_are_no_metadata(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
-            proptest::prop_assert!(read_metadata(&bytes).is_err());
+            proptest::prop_assert!(read_metadata(&bytes, "https://idp.example").is_err());
         }
     }
 }
