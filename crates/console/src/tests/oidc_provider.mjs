@@ -33,6 +33,8 @@ const begin = (kid) => {
     conformIdTokenClaims: false,
     pkce: { required: () => true },
     cookies: { keys: [randomBytes(16).toString("hex")] },
+    // It does not go to addresses of its own machine, where this server is in a test.
+    fetch: (url, { dispatcher, ...options }) => fetch(url, options),
     features: {
       devInteractions: { enabled: true },
       backchannelLogout: { enabled: true },

@@ -151,6 +151,13 @@ fn sign_in(stage: &mut Stage, who: &str) {
     log_in_at_provider(stage, who);
 }
 
+/// A page that needs a person leads to where people sign in.
+fn is_signed_out(stage: &mut Stage) {
+    let page = json!(format!("{}/devices", stage.base));
+    stage.evaluate(&format!("location.href = {page}"));
+    stage.until("location.pathname === '/signin' && document.readyState === 'complete'");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_signs_in_proves_it_again_and_signs_out_there() {
     let Some((mut stage, mut provider)) = connected().await else {
@@ -210,12 +217,10 @@ async fn a_person_signs_in_proves_it_again_and_signs_out_there() {
     stage.until("document.querySelector('form[action$=\"/confirm\"]') !== null");
     stage.evaluate("document.querySelector('[name=logout], button').click()");
     stage.until("document.readyState === 'complete' && document.body.textContent.toLowerCase().includes('sign-out success')");
-    stage.open("/devices");
-    stage.until("location.pathname === '/signin'");
+    is_signed_out(&mut stage);
 
     // Somebody without a role gets a page that says so, and no session.
     sign_in(&mut stage, "cleo");
     stage.until("document.body.textContent.includes('You have no role here')");
-    stage.open("/devices");
-    stage.until("location.pathname === '/signin'");
+    is_signed_out(&mut stage);
 }
