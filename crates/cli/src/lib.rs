@@ -31,9 +31,9 @@ pub use verbs::policy_test::{self, PolicyTest, PolicyTestArgs, TestReport};
 
 use output::Printer;
 use verbs::{
-    alert, approver, bundle, client, command, compliance, configuration, console_link, context as contexts,
-    device, directory, enrollment, group, halt, key, label, login, operation, policy, policy_compile, query,
-    rollout, root, script, sink, system, telemetry, token,
+    access, alert, approver, bundle, client, command, compliance, configuration, console_link,
+    context as contexts, device, directory, enrollment, group, halt, key, label, login, operation, policy,
+    policy_compile, query, rollout, root, script, sink, sso, system, telemetry, token,
 };
 
 /// Flags that every verb takes.
@@ -162,6 +162,12 @@ pub enum Command {
     /// The transparency log: checkpoint, entries, verification
     #[command(subcommand)]
     Log(LogCommand),
+    /// Who may do what: roles, grants, people, sessions, the access review
+    #[command(subcommand)]
+    Access(access::AccessCommand),
+    /// Signing in with a company's identity: connections to identity providers
+    #[command(subcommand)]
+    Sso(sso::SsoCommand),
     /// API clients and their scopes
     #[command(subcommand)]
     Client(client::ClientCommand),
@@ -261,6 +267,8 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Token(command) => token::run(command, &Api::connect(globals)?, printer).await,
         Command::Enrollment(command) => enrollment::run(command, &Api::connect(globals)?, printer).await,
         Command::Log(command) => verbs::log::run(command, globals, printer).await,
+        Command::Access(command) => access::run(command, &Api::connect(globals)?, printer).await,
+        Command::Sso(command) => sso::run(command, &Api::connect(globals)?, printer).await,
         Command::Client(command) => client::run(command, &Api::connect(globals)?, printer).await,
         Command::ConsoleLink(arguments) => {
             console_link::run(arguments, &Api::connect(globals)?, printer).await

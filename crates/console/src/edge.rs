@@ -31,19 +31,37 @@ const SAME_ORIGIN: [(HeaderName, &str); 2] = [
     ),
 ];
 
+tokio::task_local! {
+    static PAGE: String;
+}
+
+/// The page that a refused form stood on, as its address says: what a form does is the last word of it.
+pub fn page_of_form() -> String {
+    const DEEDS: &[&str] = &[
+        "retire", "revoke", "approve", "release", "reject", "cancel", "remove", "grant", "disable", "enable",
+        "decide", "test", "end", "put", "delete", "settings",
+    ];
+    let path = PAGE.try_with(Clone::clone).unwrap_or_else(|_| "/".to_owned());
+    match path.rsplit_once('/') {
+        Some((page, deed)) if DEEDS.contains(&deed) && !page.is_empty() => page.to_owned(),
+        _ => path,
+    }
+}
+
 /// Gives every request an id, refuses forms that another site sent, turns a panic into a refusal of that request alone, and
 /// sets the security headers. A client that goes away does not stop a change that has begun.
 pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let is_api = is_api(request.uri().path());
+    let path = request.uri().path().to_owned();
     let begun = Begun::read(&app, &request, is_api);
     let (context, is_told) = (begun.context, begun.is_told);
-    let run = async move {
+    let run = PAGE.scope(path, async move {
         if !is_api && is_foreign_form(&request) {
             let problem = CSRF.detail("Another site sent this form. Open the console itself and repeat.");
             return Refusal(problem).into_response();
         }
         next.run(request).await
-    };
+    });
     let run = async move {
         if is_told {
             with_work(context, run).await

@@ -10,7 +10,7 @@ use muster_control::{
     access::{
         PagePermit, Permit,
         problem::{INVALID, NOT_FOUND, Problem, UNAUTHENTICATED},
-        scope::Scopes,
+        scope::{self, Scopes},
     },
     commands,
 };
@@ -25,6 +25,32 @@ use crate::{
 
 /// What a form did, as the address of the next page carries it: a word of this list, never free text.
 const NOTICES: &[(&str, &str)] = &[
+    (
+        "connection-saved",
+        "The connection is saved. Enter its addresses at the provider, then test it.",
+    ),
+    ("connection-removed", "The connection is removed."),
+    (
+        "role-given",
+        "The role is given. It counts from the next click on.",
+    ),
+    (
+        "role-taken",
+        "The role is taken away. It is gone with the next click.",
+    ),
+    ("role-defined", "The role is defined."),
+    ("role-removed", "The role is removed."),
+    (
+        "person-disabled",
+        "The person is disabled, and their sessions are ended.",
+    ),
+    ("person-enabled", "The person may sign in again."),
+    ("session-ended", "The session is ended."),
+    ("settings-changed", "The limits are changed."),
+    (
+        "proven",
+        "You have proven who you are. Do what you were about to do again.",
+    ),
     (
         "alert-acknowledged",
         "You look after it. Whoever was told hears so.",
@@ -168,16 +194,26 @@ impl Session {
     }
 
     /// The permit for an action of the page.
-    pub fn permit<S: Scopes>(&self) -> Permit<S> {
+    pub fn permit<S: Scopes>(&self) -> Result<Permit<S>, Problem> {
         self.permit.permit()
+    }
+
+    /// Refuses what is done only shortly after proving who one is; the refusal leads to where that is done.
+    pub fn require_fresh(&self, app: &App) -> Result<(), Problem> {
+        self.permit.require_fresh(app.clock.now())
+    }
+
+    /// Whether the person holds a scope: for what a page shows and offers.
+    pub fn may(&self, scope: &str) -> bool {
+        scope::holds(&self.permit.held().scopes, scope)
     }
 
     /// What surrounds a page of this person.
     pub fn shell(&self, title: impl Into<String>, section: Section) -> Shell {
-        let name = self.permit.author().actor.id.clone();
         let person = Person {
-            name,
+            name: self.permit.display_name().to_owned(),
             csrf: self.permit.csrf().to_owned(),
+            scopes: self.permit.held().scopes.clone(),
         };
         Shell {
             notice: self.notice,

@@ -65,7 +65,32 @@ pub struct Answer {
     pub body: String,
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is not ours looks at the machine's clock"
+)]
+fn now_seconds() -> i64 {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("it is later than 1970");
+    i64::try_from(since.as_secs()).expect("it is a number of this time")
+}
+
 impl Answer {
+    /// The value of a cookie that the answer sets.
+    pub fn cookie(&self, name: &str) -> Option<String> {
+        let lines = self.headers.get_all(header::SET_COOKIE).iter();
+        let mut pairs = lines.filter_map(|line| line.to_str().ok()?.split(';').next()?.split_once('='));
+        pairs
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value.to_owned())
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+
     pub fn location(&self) -> &str {
         self.headers
             .get(header::LOCATION)
@@ -139,10 +164,24 @@ impl Scene {
 
     /// A new install whose console is reached at this origin.
     pub async fn at(admin_url: &str) -> Scene {
+        Scene::begun(admin_url, START_SECONDS).await
+    }
+
+    /// As `at`, at the time of the machine: for whatever talks to a program that looks at the clock.
+    pub async fn at_now(admin_url: &str) -> Scene {
+        Scene::begun(admin_url, now_seconds()).await
+    }
+
+    /// Moves the scene's clock to the machine's.
+    pub fn catch_up(&self) {
+        self.clock.store(now_seconds() * 1_000_000, Ordering::SeqCst);
+    }
+
+    async fn begun(admin_url: &str, start_seconds: i64) -> Scene {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let database = TestDatabase::sqlite(MIGRATIONS).await;
-        let clock = Arc::new(AtomicI64::new(START_SECONDS * 1_000_000));
-        let keys = Keyring::open(folder.path(), Timestamp::from_unix_seconds(START_SECONDS))
+        let clock = Arc::new(AtomicI64::new(start_seconds * 1_000_000));
+        let keys = Keyring::open(folder.path(), Timestamp::from_unix_seconds(start_seconds))
             .expect("keys can be made");
         let settings = Settings {
             admin_url: admin_url.to_owned(),
@@ -247,7 +286,7 @@ impl Scene {
     }
 
     async fn link_by(&self, author: &Author, person: &str) -> String {
-        access::create_signin_link(&self.app, author, person)
+        access::create_signin_link(&self.app, author, person, &[])
             .await
             .expect("a link can be made")
             .0
@@ -263,7 +302,7 @@ impl Scene {
         let author = Author {
             actor: Actor {
                 kind: ActorKind::Client,
-                id: "cli_another".to_owned(),
+                id: self.client.to_string(),
             },
             ..Author::system(self.tenant)
         };
@@ -410,6 +449,65 @@ impl Scene {
             ("content-type", "application/json"),
         ];
         self.send(method, path, &headers, body).await
+    }
+
+    /// A call of the API by a program that holds these scopes and no others.
+    pub async fn ask(&self, scopes: &str, method: Method, path: &str, body: &str) -> Answer {
+        self.ask_as(self.client, scopes, method, path, body).await
+    }
+
+    /// As `ask`, by another service account.
+    pub async fn ask_as(
+        &self,
+        client: ClientId,
+        scopes: &str,
+        method: Method,
+        path: &str,
+        body: &str,
+    ) -> Answer {
+        let now = self.app.clock.now();
+        let (token, _) = access::tokens::issue_access(&self.app.keys, self.tenant, client, scopes, now)
+            .expect("a token can be issued");
+        let bearer = format!("Bearer {token}");
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        self.send(method, path, &headers, body).await
+    }
+
+    /// Another tenant of the install, with its service account and somebody who is signed in to it.
+    pub async fn second_tenant(&self) -> ((TenantId, ClientId), String) {
+        let away = self.folder.path().join("away-2");
+        let (tenant, client, _) = access::create_tenant(&self.app, "second", &away)
+            .await
+            .expect("a tenant can be made");
+        let cookie = self
+            .sign_in_with(self.link_by(&Author::system(tenant), "eve").await)
+            .await;
+        ((tenant, client.id), cookie)
+    }
+
+    /// Connects an identity provider in that tenant; answers the connection's id.
+    pub async fn connect_in(
+        &self,
+        (tenant, client): (TenantId, ClientId),
+        name: &str,
+        issuer: &str,
+    ) -> String {
+        let now = self.app.clock.now();
+        let every = access::scope::every();
+        let (token, _) = access::tokens::issue_access(&self.app.keys, tenant, client, &every, now)
+            .expect("a token can be issued");
+        let bearer = format!("Bearer {token}");
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let body = serde_json::json!({"definition": {"issuer": issuer, "client_id": "muster"}, "client_secret": "x"});
+        let path = format!("/api/v1/access/connections/{name}");
+        let made = self.send(Method::PUT, &path, &headers, &body.to_string()).await;
+        made.json()["id"].as_str().expect("it has an id").to_owned()
     }
 
     /// A policy with a version and a running rollout; answers their ids.

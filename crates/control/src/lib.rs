@@ -166,11 +166,23 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "directory",
         sql: include_str!("../migrations/0024_directory.sql"),
     },
+    Migration {
+        version: 25,
+        name: "roles",
+        sql: include_str!("../migrations/0025_roles.sql"),
+    },
+    Migration {
+        version: 26,
+        name: "connections",
+        sql: include_str!("../migrations/0026_connections.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
 pub const STATEMENTS: &[&[Statement]] = &[
     access::STATEMENTS,
+    access::PEOPLE_STATEMENTS,
+    access::CONNECTION_STATEMENTS,
     acme::STATEMENTS,
     alerts::STATEMENTS,
     audit::STATEMENTS,
@@ -246,6 +258,11 @@ pub struct Control {
     pub sink_metrics: sinks::SinkMetrics,
     /// Questions that are being answered, and devices that are being asked.
     pub queries: query::Queries,
+    /// When service accounts were last noted as used.
+    pub noted_clients: access::NotedClients,
+    /// The way to identity providers. Set by the composition root, before requests come.
+    pub web: OnceLock<Box<dyn access::oidc::Web>>,
+    pub providers: access::oidc::Providers,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -362,6 +379,9 @@ impl Control {
             carrier: OnceLock::new(),
             sink_metrics: sinks::SinkMetrics::default(),
             queries: query::Queries::default(),
+            noted_clients: access::NotedClients::default(),
+            web: OnceLock::new(),
+            providers: access::oidc::Providers::default(),
             settings,
             node,
         })

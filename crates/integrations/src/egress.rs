@@ -131,6 +131,8 @@ pub struct Bounds {
 pub struct Answer {
     pub status: u16,
     pub retry_after: Option<Duration>,
+    /// Where a redirect leads; it is not followed.
+    pub location: Option<String>,
     pub body: Vec<u8>,
 }
 
@@ -428,6 +430,11 @@ async fn read(mut response: Response, bytes_max: usize) -> Result<Answer, Exchan
         .get(reqwest::header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.parse().ok())
         .map(Duration::from_secs);
+    let location = response
+        .headers()
+        .get(reqwest::header::LOCATION)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
     let mut body = Vec::new();
     while let Some(part) = response.chunk().await.map_err(|error| unreachable(&error))? {
         if body.len() + part.len() > bytes_max {
@@ -438,6 +445,7 @@ async fn read(mut response: Response, bytes_max: usize) -> Result<Answer, Exchan
     Ok(Answer {
         status,
         retry_after,
+        location,
         body,
     })
 }

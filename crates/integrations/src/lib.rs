@@ -3,6 +3,7 @@
 mod alerts;
 mod artifacts;
 mod egress;
+mod identity_provider;
 mod log_archive;
 mod otlp;
 mod protobuf;

@@ -87,6 +87,10 @@ ids! {
     RolloutId = "rol";
     /// An API client.
     ClientId = "cli";
+    /// A session of a person in the console.
+    SessionId = "ses";
+    /// A connection to an identity provider.
+    ConnectionId = "con";
     /// An entry of a tenant's log.
     EntryId = "ent";
     /// An enrollment token.

@@ -30,8 +30,9 @@ pub use command::{CommandKind, CommandState, ReceiptOutcome};
 pub use compliance::ComplianceState;
 pub use expression::{Expression, ExpressionError};
 pub use id::{
-    AlertId, ClientId, CommandId, DeliveryId, DeviceId, EntryId, GroupId, PolicyId, QueryRunId, RefreshId,
-    RolloutId, ScimRequestId, ScimTokenId, SilenceId, TenantId, TokenId, UserGroupId, UserId, ViolationId,
+    AlertId, ClientId, CommandId, ConnectionId, DeliveryId, DeviceId, EntryId, GroupId, PolicyId, QueryRunId,
+    RefreshId, RolloutId, ScimRequestId, ScimTokenId, SessionId, SilenceId, TenantId, TokenId, UserGroupId,
+    UserId, ViolationId,
 };
 pub use merge::loosened;
 pub use platform::Platform;

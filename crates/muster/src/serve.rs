@@ -232,12 +232,15 @@ fn open_telemetry_store(app: &App, options: &Options) -> Result<()> {
         .map_err(|_| anyhow::anyhow!("the time-series store was opened twice"))
 }
 
-/// Opens the ways on which alerts and events leave.
+/// Opens the ways on which alerts and events leave, and on which identity providers are asked.
 fn open_courier(app: &App, options: &Options) -> Result<()> {
     let egress = options.egress()?;
     app.carrier
         .set(Box::new(Carriers::new(egress.clone())))
         .map_err(|_| anyhow::anyhow!("the carrier of sinks was opened twice"))?;
+    app.web
+        .set(Box::new(egress.clone()))
+        .map_err(|_| anyhow::anyhow!("the way to identity providers was opened twice"))?;
     app.courier
         .set(Box::new(Couriers::new(egress)))
         .map_err(|_| anyhow::anyhow!("the courier of alerts was opened twice"))
@@ -422,7 +425,8 @@ async fn announce(
     }
     say!("  Credentials       {}", admin.display());
     if let Some(root_key) = root_key {
-        let (secret, _) = access::create_signin_link(app, &Author::system(tenant), "first-operator").await?;
+        let (secret, _) =
+            access::create_signin_link(app, &Author::system(tenant), "first-operator", &[]).await?;
         say!("  Sign in (once)    {}/signin#{secret}", app.settings.admin_url);
         say!();
         say!("The root key of your tenant is {}", root_key.display());

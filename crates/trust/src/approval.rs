@@ -439,6 +439,23 @@ pub enum Counted<'r> {
 }
 
 impl Assertion {
+    /// Checks that a passkey of this site answered this challenge (W3C Web Authentication Level 3, section 7.2). `why` it is refused
+    /// otherwise is for people.
+    pub fn verify(
+        &self,
+        party: &RelyingParty,
+        challenge: &Digest,
+        key: &PublicKey,
+        signature: &[u8],
+    ) -> Result<(), &'static str> {
+        if signature.len() > MAX_SIGNATURE_BYTES {
+            return Err("the signature is too long");
+        }
+        let message = self.signed_message(party, challenge)?;
+        key.verify(&message, signature)
+            .map_err(|_| "the signature is not by this key")
+    }
+
     /// Checks everything but the signature (W3C Web Authentication Level 3, section 7.2, steps 11 to 22), and answers what
     /// was signed.
     fn signed_message(&self, party: &RelyingParty, challenge: &Digest) -> Result<Vec<u8>, &'static str> {

@@ -4,6 +4,7 @@
 //! package registries, and nothing else.
 
 mod bench;
+mod node;
 mod openapi;
 mod peers;
 mod postgres;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::{postgres, process, python};
+use crate::{node, postgres, process, python};
 
 /// One program that is not ours.
 pub struct Peer {
@@ -32,6 +32,12 @@ pub const PEERS: &[Peer] = &[
         packages: &["chromium", "fonts-dejavu-core"],
         purpose: "the console is tested in a real browser",
         find: find_chromium,
+    },
+    Peer {
+        name: "oidc-provider",
+        packages: &["nodejs", "npm"],
+        purpose: "people sign in with a real identity provider",
+        find: || node::find("oidc-provider"),
     },
     Peer {
         name: "haproxy",
@@ -239,6 +245,9 @@ pub fn install_missing() -> Result<Vec<&'static Peer>> {
         if !installed {
             eprintln!("apt-get did not install everything; its own words are above");
         }
+    }
+    if let Err(error) = node::install() {
+        eprintln!("npm's programs are missing, and their tests will be skipped: {error:#}");
     }
     if let Err(error) = python::install() {
         eprintln!("the Python tools are not complete: {error:#}");

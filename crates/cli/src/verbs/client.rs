@@ -20,13 +20,16 @@ pub enum ClientCommand {
     /// Make a client; its secret is shown this once
     #[command(
         after_help = "Examples:\n  muster client create ci --scope policy:read --scope policy:write --scope \
-        policy:activate"
+        policy:activate\n  muster client create dashboard --role read_only"
     )]
     Create {
         name: String,
         /// What it may do, such as device:read; may be repeated
-        #[arg(long = "scope", value_name = "SCOPE", required = true)]
+        #[arg(long = "scope", value_name = "SCOPE", required_unless_present = "roles")]
         scopes: Vec<String>,
+        /// A role that it has besides; may be repeated
+        #[arg(long = "role", value_name = "ROLE")]
+        roles: Vec<String>,
     },
     /// Remove a client; its tokens end at once
     #[command(after_help = "Examples:\n  muster client delete cli_…")]
@@ -58,9 +61,9 @@ pub async fn run(command: ClientCommand, api: &Api, printer: &Printer) -> Result
             printer.next_page(answer.known.next_cursor.as_deref());
             Ok(())
         }
-        ClientCommand::Create { name, scopes } => {
+        ClientCommand::Create { name, scopes, roles } => {
             // Without an idempotency key: a kept answer would be a second copy of the secret.
-            let call = Call::post(&["clients"]).body(json!({"name": name, "scopes": scopes}));
+            let call = Call::post(&["clients"]).body(json!({"name": name, "scopes": scopes, "roles": roles}));
             let answer: Answer<Client> = api.send(call).await?;
             printer.answer(&answer.value, |_| {
                 let Client {

@@ -10,7 +10,8 @@ use crate::output::Printer;
 /// Examples of the verb.
 pub const HELP: &str = "Examples:
   muster console-link
-  muster console-link --admin-file ./data/admin.json --person ada";
+  muster console-link --admin-file ./data/admin.json --person ada
+  muster console-link --person ben --role helpdesk";
 
 /// Whom the link is for.
 #[derive(Clone, Debug, clap::Args)]
@@ -18,6 +19,9 @@ pub struct ConsoleLinkArgs {
     /// The person, as the log will name them
     #[arg(long, value_name = "NAME", default_value = "operator")]
     person: String,
+    /// What the person may do, never more than the account that makes the link; may be repeated. Without one: whatever it may do
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -29,7 +33,8 @@ struct Link {
 
 /// Makes the link; standard output holds it alone.
 pub async fn run(arguments: ConsoleLinkArgs, api: &Api, printer: &Printer) -> Result<(), CliError> {
-    let call = Call::post(&["console-links"]).body(json!({"person": arguments.person}));
+    let call =
+        Call::post(&["console-links"]).body(json!({"person": arguments.person, "roles": arguments.roles}));
     let answer: Answer<Link> = api.send(call).await?;
     if printer.is_json() {
         printer.json(&answer.value)?;

@@ -1,5 +1,6 @@
 //! One file per noun: its flags, what it asks the API, how it shows the answer.
 
+pub mod access;
 mod activation;
 pub mod alert;
 pub mod approver;
@@ -32,6 +33,7 @@ pub mod rollout;
 pub mod root;
 pub mod script;
 pub mod sink;
+pub mod sso;
 pub mod system;
 pub mod telemetry;
 pub mod token;

@@ -319,7 +319,7 @@ struct Wanted {
 }
 
 async fn new(session: Session, Ask(wanted): Ask<Wanted>) -> Result<Response, Refusal> {
-    let _permit = session.permit::<AlertWrite>();
+    let _permit = session.permit::<AlertWrite>()?;
     let Some(kind) = kind(&wanted.kind) else {
         return page(&KindsPage {
             shell: session.shell("New destination", Section::Alerts),
@@ -359,7 +359,7 @@ fn form(session: &Session, kind: &'static Kind, draft: Draft, is_known: bool) ->
 }
 
 async fn known(app: &App, session: &Session, name: &str) -> Result<DestinationView, Refusal> {
-    let (permit, tenant) = (session.permit::<AlertRead>(), session.tenant());
+    let (permit, tenant) = (session.permit::<AlertRead>()?, session.tenant());
     let all = app
         .db
         .read(permit.storage(), move |tx| alerts::destination_views(tx, tenant))
@@ -393,7 +393,9 @@ async fn change(State(app): State<App>, At(name): At<String>, sent: Sent) -> Res
 }
 
 async fn put(app: &App, sent: Sent, kind: &'static Kind, known: Option<String>) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<AlertWrite>();
+    let permit = sent.session.permit::<AlertWrite>()?;
+    // Where alerts go decides who is told of an attack.
+    sent.session.require_fresh(app)?;
     let mut draft = Draft::of_fields(&sent.fields);
     let is_known = known.is_some();
     if let Some(name) = known {
@@ -428,7 +430,8 @@ async fn put(app: &App, sent: Sent, kind: &'static Kind, known: Option<String>) 
 }
 
 async fn remove(State(app): State<App>, At(name): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<AlertWrite>();
+    let permit = sent.session.permit::<AlertWrite>()?;
+    sent.session.require_fresh(&app)?;
     let shared = app.clone();
     audit::commit(&app, permit.author(), move |tx| {
         alerts::remove_destination(&shared, tx, &name)

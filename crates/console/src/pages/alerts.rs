@@ -168,7 +168,7 @@ async fn inbox(
     session: Session,
     Ask(search): Ask<Search>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<AlertRead>();
+    let permit = session.permit::<AlertRead>()?;
     let (tenant, now, shared) = (session.tenant(), app.clock.now(), app.clone());
     let is_all = search.state == "all";
     let before = search.before.as_deref().map(parse::<AlertId>).transpose()?;
@@ -241,7 +241,7 @@ struct AlertPage {
 }
 
 async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
-    let permit = session.permit::<AlertRead>();
+    let permit = session.permit::<AlertRead>()?;
     let id: AlertId = parse(&id)?;
     let (tenant, now, shared) = (session.tenant(), app.clock.now(), app.clone());
     let found = app.db.read(permit.storage(), move |tx| {
@@ -263,7 +263,7 @@ async fn decide(
     At((id, action)): At<(String, String)>,
     sent: Sent,
 ) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<AlertWrite>();
+    let permit = sent.session.permit::<AlertWrite>()?;
     let id: AlertId = parse(&id)?;
     let (note, shared) = (sent.fields.text("note").to_owned(), app.clone());
     let notice = match action.as_str() {
@@ -291,7 +291,7 @@ async fn decide(
 const HOURS: [u64; 4] = [1, 4, 24, 168];
 
 async fn silence(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<AlertWrite>();
+    let permit = sent.session.permit::<AlertWrite>()?;
     let fields = &sent.fields;
     let hours = fields
         .text("hours")
@@ -320,7 +320,7 @@ async fn silence(State(app): State<App>, sent: Sent) -> Result<Response, Refusal
 }
 
 async fn end_silence(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<AlertWrite>();
+    let permit = sent.session.permit::<AlertWrite>()?;
     let id: SilenceId = parse(&id)?;
     audit::commit(&app, permit.author(), move |tx| alerts::end_silence(tx, id)).await?;
     app.nudges.alerts.notify_one();
@@ -342,7 +342,7 @@ async fn deliveries(
     session: Session,
     Ask(search): Ask<Search>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<AlertRead>();
+    let permit = session.permit::<AlertRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let wanted = DeliveryState::parse(&search.state);
     let before = search.before.as_deref().map(parse::<DeliveryId>).transpose()?;
@@ -367,7 +367,7 @@ async fn deliveries(
 }
 
 async fn replay(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<AlertWrite>();
+    let permit = sent.session.permit::<AlertWrite>()?;
     let id: DeliveryId = parse(&id)?;
     audit::commit(&app, permit.author(), move |tx| alerts::replay(tx, id)).await?;
     app.nudges.alerts.notify_one();
@@ -409,7 +409,7 @@ struct DestinationsPage {
 }
 
 async fn destinations(State(app): State<App>, session: Session) -> Result<Response, Refusal> {
-    let permit = session.permit::<AlertRead>();
+    let permit = session.permit::<AlertRead>()?;
     let (tenant, now, shared) = (session.tenant(), app.clock.now(), app.clone());
     let (found, rules, expiries) = app
         .db
@@ -470,7 +470,7 @@ fn rule_row(view: RuleView) -> RuleRow {
 }
 
 async fn test(State(app): State<App>, At(name): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<AlertWrite>();
+    let permit = sent.session.permit::<AlertWrite>()?;
     let shared = app.clone();
     audit::commit(&app, permit.author(), move |tx| {
         alerts::test_destination(&shared, tx, &name)

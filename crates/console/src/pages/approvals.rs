@@ -49,7 +49,7 @@ async fn inbox(
     session: Session,
     Ask(query): Ask<Before>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<CommandRead>();
+    let permit = session.permit::<CommandRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let before = query.before.as_deref().map(parse::<Uuid>).transpose()?;
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;

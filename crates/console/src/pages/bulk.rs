@@ -136,7 +136,7 @@ async fn new_page(
     typed: Fields,
     refused: Option<String>,
 ) -> Result<NewPage, Refusal> {
-    let permit = session.permit::<CommandRead>();
+    let permit = session.permit::<CommandRead>()?;
     let tenant = session.tenant();
     let meant = Meant::of(&typed)?;
     let choice = kinds::find(typed.text("type")).unwrap_or(&CHOICES[0]);
@@ -203,7 +203,7 @@ fn stands_between(root: &RootDocument, choice: &Choice, count: u64, fleet: u64) 
 }
 
 async fn ask(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<CommandWrite>();
+    let permit = sent.session.permit::<CommandWrite>()?;
     match asked(&app, &sent).await {
         Ok(place) => Ok(see_other(&place)),
         Err(problem) if problem.kind == INVALID => {
@@ -218,9 +218,13 @@ async fn ask(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
 
 /// Asks; answers the page to go on to.
 async fn asked(app: &App, sent: &Sent) -> Result<String, Problem> {
-    let permit = sent.session.permit::<CommandWrite>();
+    let permit = sent.session.permit::<CommandWrite>()?;
     let (fields, tenant) = (&sent.fields, permit.tenant());
     let kind = kinds::read(fields).map_err(|refusal| refusal.0)?;
+    commands::require_scopes(&permit, &kind)?;
+    if kind.is_destructive() || kind.is_destructive_at_scale() {
+        sent.session.require_fresh(app)?;
+    }
     let wanted = wanted(app, fields, kind)?;
     let meant = Meant::of(fields)?;
     let target = meant.target()?;

@@ -168,7 +168,7 @@ async fn list(
     session: Session,
     Ask(query): Ask<Before>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<CommandRead>();
+    let permit = session.permit::<CommandRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let before = query.before.as_deref().map(parse::<CommandId>).transpose()?;
     let (mut found, names) = app
@@ -274,7 +274,11 @@ pub struct CommandPage {
 }
 
 async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
-    let permit = session.permit::<(CommandRead, OutputRead, ScriptRead)>();
+    let permit = session.permit::<CommandRead>()?;
+    let (sees_output, sees_script) = (
+        permit.also_holds::<OutputRead>(),
+        permit.also_holds::<ScriptRead>(),
+    );
     let (tenant, now) = (session.tenant(), app.clock.now());
     let id: CommandId = parse(&id)?;
     let (command, name, operation, lines, output, script) = app
@@ -288,8 +292,14 @@ async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> R
             };
             let entries = entries_of(tx, tenant, &command)?;
             let lines = own_lines(tx, tenant, entries, now)?;
-            let output = outputs::get(tx, tenant, id).ok().map(Printed::of);
-            let script = script_of(tx, tenant, &command)?;
+            let output = match sees_output {
+                true => outputs::get(tx, tenant, id).ok().map(Printed::of),
+                false => None,
+            };
+            let script = match sees_script {
+                true => script_of(tx, tenant, &command)?,
+                false => None,
+            };
             Ok::<_, Problem>((command, name, operation, lines, output, script))
         })
         .await?;
@@ -311,7 +321,7 @@ async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> R
 }
 
 async fn output(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
-    let permit = session.permit::<(CommandRead, OutputRead)>();
+    let permit = session.permit::<(CommandRead, OutputRead)>()?;
     let (tenant, id): (_, CommandId) = (session.tenant(), parse(&id)?);
     let output = app
         .db
@@ -485,7 +495,7 @@ fn pretty(json: &str) -> String {
 
 /// The state for a page that waits for it.
 async fn progress(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
-    let permit = session.permit::<CommandRead>();
+    let permit = session.permit::<CommandRead>()?;
     let tenant = session.tenant();
     let id: CommandId = parse(&id)?;
     let command = app
@@ -496,7 +506,7 @@ async fn progress(State(app): State<App>, session: Session, At(id): At<String>) 
 }
 
 async fn cancel(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<CommandWrite>();
+    let permit = sent.session.permit::<CommandWrite>()?;
     let id: CommandId = parse(&id)?;
     audit::commit(&app, permit.author(), move |tx| commands::cancel(tx, id)).await?;
     Ok(see_other(&format!("/commands/{id}?notice=command-cancelled")))

@@ -113,7 +113,7 @@ async fn show(
     session: Session,
     Ask(search): Ask<Search>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<DeviceRead>();
+    let permit = session.permit::<DeviceRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let before = match search.before.as_str() {
         "" => None,

@@ -166,7 +166,7 @@ impl Verdict {
 }
 
 async fn overview(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
-    let permit = session.permit::<DeviceRead>();
+    let permit = session.permit::<DeviceRead>()?;
     let (tenant, now, work) = (session.tenant(), app.clock.now(), app.clone());
     rollout::ensure(&app, tenant).await?;
     let named = session.clone();
@@ -280,7 +280,7 @@ pub struct SettingsTab {
 }
 
 async fn settings(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
-    let permit = session.permit::<DeviceRead>();
+    let permit = session.permit::<DeviceRead>()?;
     let (tenant, now, work) = (session.tenant(), app.clock.now(), app.clone());
     rollout::ensure(&app, tenant).await?;
     let (device, view) = app
@@ -352,7 +352,7 @@ pub struct FactsTab {
 }
 
 async fn facts(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
-    let permit = session.permit::<DeviceRead>();
+    let permit = session.permit::<DeviceRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let (device, found) = app
         .db
@@ -391,7 +391,7 @@ async fn commands_tab(
     At(id): At<String>,
     Ask(query): Ask<Before>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<CommandRead>();
+    let permit = session.permit::<CommandRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let before = query.before.as_deref().map(crate::session::parse).transpose()?;
     let (device, mut found) = app
@@ -444,7 +444,7 @@ async fn certificates_tab(
     session: Session,
     At(id): At<String>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<DeviceRead>();
+    let permit = session.permit::<DeviceRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let (device, found) = app
         .db
@@ -492,7 +492,7 @@ async fn timeline(
     At(id): At<String>,
     Ask(query): Ask<Before>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<LogRead>();
+    let permit = session.permit::<LogRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let before = query
         .before

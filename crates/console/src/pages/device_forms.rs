@@ -34,10 +34,12 @@ pub async fn send_command(
     At(id): At<String>,
     sent: Sent,
 ) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<CommandWrite>();
+    let permit = sent.session.permit::<CommandWrite>()?;
     let device: DeviceId = parse(&id)?;
     let kind = kinds::read(&sent.fields)?;
+    commands::require_scopes(&permit, &kind)?;
     if kind.is_destructive() {
+        sent.session.require_fresh(&app)?;
         require_name(&app, &sent, device).await?;
     }
     let wanted = wanted(&app, &sent.fields, kind)?;
@@ -52,7 +54,7 @@ pub async fn send_command(
 }
 
 async fn decide(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<DeviceWrite>();
+    let permit = sent.session.permit::<DeviceWrite>()?;
     let device: DeviceId = parse(&id)?;
     let (decision, notice) = match sent.fields.text("decision") {
         "merge" | "accept" => (QuarantineDecision::Merge, "accepted"),
@@ -72,7 +74,8 @@ async fn decide(State(app): State<App>, At(id): At<String>, sent: Sent) -> Resul
 }
 
 async fn retire(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<DeviceWrite>();
+    let permit = sent.session.permit::<DeviceWrite>()?;
+    sent.session.require_fresh(&app)?;
     let device: DeviceId = parse(&id)?;
     require_name(&app, &sent, device).await?;
     fleet::retire(&app, &permit, device.to_string()).await?;
@@ -80,7 +83,7 @@ async fn retire(State(app): State<App>, At(id): At<String>, sent: Sent) -> Resul
 }
 
 async fn revoke(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<DeviceWrite>();
+    let permit = sent.session.permit::<DeviceWrite>()?;
     let device: DeviceId = parse(&id)?;
     fleet::revoke_certificates(&app, &permit, device.to_string()).await?;
     Ok(see_other(&format!(
@@ -92,7 +95,7 @@ async fn revoke(State(app): State<App>, At(id): At<String>, sent: Sent) -> Resul
 async fn require_name(app: &App, sent: &Sent, device: DeviceId) -> Result<(), Refusal> {
     let (tenant, permit) = (
         sent.session.tenant(),
-        Session::permit::<DeviceRead>(&sent.session),
+        Session::permit::<DeviceRead>(&sent.session)?,
     );
     let name = app
         .db

@@ -137,7 +137,7 @@ async fn show(
     At(id): At<String>,
     Ask(query): Ask<Query>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<(DeviceRead, TelemetryRead)>();
+    let permit = session.permit::<(DeviceRead, TelemetryRead)>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let (device, health, events) = app
         .db

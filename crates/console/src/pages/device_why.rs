@@ -115,7 +115,7 @@ async fn show(
     At(id): At<String>,
     Ask(query): Ask<About>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<(DeviceRead, PolicyRead, RolloutRead)>();
+    let permit = session.permit::<(DeviceRead, PolicyRead, RolloutRead)>()?;
     let (tenant, now, wanted) = (session.tenant(), app.clock.now(), id.clone());
     let device = app
         .db

@@ -117,7 +117,7 @@ async fn list(
     session: Session,
     Ask(search): Ask<Search>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<DeviceRead>();
+    let permit = session.permit::<DeviceRead>()?;
     let (tenant, now, work) = (session.tenant(), app.clock.now(), app.clone());
     let after = search.after.as_deref().map(parse::<DeviceId>).transpose()?;
     let filter = search.filter.trim().to_owned();

@@ -69,7 +69,7 @@ impl PolicyPage {
 }
 
 async fn show(State(app): State<App>, session: Session) -> Result<Response, Refusal> {
-    let _permit = session.permit::<ConfigRead>();
+    let _permit = session.permit::<ConfigRead>()?;
     let stored = enrollment::policy_of(&app, session.tenant()).await?;
     let typed = fields_of(&stored.document);
     policy_page(&app, &session, &stored, typed, None, Vec::new())
@@ -124,7 +124,7 @@ fn policy_page(
 }
 
 async fn change(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<ConfigWrite>();
+    let permit = sent.session.permit::<ConfigWrite>()?;
     let stored = enrollment::policy_of(&app, sent.session.tenant()).await?;
     let (document, mut errors) = read(&sent.fields, &stored.document);
     if let Err(problem) = document.check() {

@@ -88,7 +88,7 @@ pub struct GroupsPage {
 }
 
 async fn list(State(app): State<App>, session: Session) -> Result<Response, Refusal> {
-    let permit = session.permit::<GroupRead>();
+    let permit = session.permit::<GroupRead>()?;
     let tenant = session.tenant();
     let found = app
         .db
@@ -196,7 +196,7 @@ fn form(session: &Session, group: Option<&Group>, draft: Draft) -> FormPage {
 }
 
 async fn new(session: Session) -> Result<Response, Refusal> {
-    let _permit = session.permit::<GroupWrite>();
+    let _permit = session.permit::<GroupWrite>()?;
     page(&form(&session, None, Draft::default()))
 }
 
@@ -206,7 +206,7 @@ async fn edit(State(app): State<App>, session: Session, At(id): At<String>) -> R
 }
 
 async fn read(app: &App, session: &Session, id: String) -> Result<Group, Refusal> {
-    let (permit, tenant) = (session.permit::<GroupRead>(), session.tenant());
+    let (permit, tenant) = (session.permit::<GroupRead>()?, session.tenant());
     let group = app
         .db
         .read(permit.storage(), move |tx| groups::resolve(tx, tenant, &id))
@@ -216,7 +216,7 @@ async fn read(app: &App, session: &Session, id: String) -> Result<Group, Refusal
 
 /// Shows a form again with who would be in the group.
 async fn preview(app: &App, session: &Session, mut form: FormPage) -> Result<Response, Refusal> {
-    let (permit, tenant, now) = (session.permit::<GroupRead>(), session.tenant(), app.clock.now());
+    let (permit, tenant, now) = (session.permit::<GroupRead>()?, session.tenant(), app.clock.now());
     let request = PreviewRequest {
         include: form.draft.include.clone(),
         exclude: form.draft.exclude(),
@@ -253,7 +253,7 @@ fn refused(problem: Problem) -> Result<String, Refusal> {
 
 /// `POST /groups`: creates the group, or previews it.
 async fn create(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<GroupWrite>();
+    let permit = sent.session.permit::<GroupWrite>()?;
     let draft = Draft::of_fields(&sent.fields);
     let mut form = form(&sent.session, None, draft.clone());
     if sent.fields.text("do") == "preview" {
@@ -277,7 +277,7 @@ async fn create(State(app): State<App>, sent: Sent) -> Result<Response, Refusal>
 
 /// `POST /groups/{id}/edit`: changes the group, or previews the change.
 async fn change(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<GroupWrite>();
+    let permit = sent.session.permit::<GroupWrite>()?;
     let group = read(&app, &sent.session, id).await?;
     let draft = Draft::of_fields(&sent.fields);
     let mut form = form(&sent.session, Some(&group), draft.clone());
@@ -309,7 +309,7 @@ async fn change(State(app): State<App>, At(id): At<String>, sent: Sent) -> Resul
 }
 
 async fn delete(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<GroupWrite>();
+    let permit = sent.session.permit::<GroupWrite>()?;
     let id: GroupId = parse(&id)?;
     audit::commit(&app, permit.author(), move |tx| {
         let tenant = tx.tenant();
@@ -353,7 +353,7 @@ async fn show(
     At(id): At<String>,
     Ask(query): Ask<Asked>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<GroupRead>();
+    let permit = session.permit::<GroupRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let after = query.after.as_deref().map(parse::<DeviceId>).transpose()?;
     let asked = query.device.unwrap_or_default().trim().to_owned();

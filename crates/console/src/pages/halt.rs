@@ -32,21 +32,21 @@ struct HaltPage {
 }
 
 async fn show(session: Session) -> Result<Response, Refusal> {
-    session.permit::<CommandRead>();
+    session.permit::<CommandRead>()?;
     page(&HaltPage {
         shell: session.shell("Halt commands", Section::Other),
     })
 }
 
 async fn halt(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<HaltWrite>();
+    let permit = sent.session.permit::<HaltWrite>()?;
     let because = sent.fields.text("reason").to_owned();
     audit::commit(&app, permit.author(), move |tx| commands::halt(tx, &because)).await?;
     Ok(see_other("/halt?notice=halted"))
 }
 
 async fn lift(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<HaltWrite>();
+    let permit = sent.session.permit::<HaltWrite>()?;
     let because = sent.fields.text("reason").to_owned();
     audit::commit(&app, permit.author(), move |tx| commands::lift_halt(tx, &because)).await?;
     app.nudges.operations.notify_one();

@@ -102,7 +102,7 @@ pub struct HealthPage {
 }
 
 async fn show(State(app): State<App>, session: Session, Ask(query): Ask<Query>) -> Result<Response, Refusal> {
-    let permit = session.permit::<(DeviceRead, TelemetryRead)>();
+    let permit = session.permit::<(DeviceRead, TelemetryRead)>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let metric = query
         .metric

@@ -67,7 +67,7 @@ fn read(lines: &str) -> Result<Labels, String> {
 }
 
 async fn put(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<DeviceWrite>();
+    let permit = sent.session.permit::<DeviceWrite>()?;
     let device: DeviceId = parse(&id)?;
     let labels = read(sent.fields.text("labels"))
         .map_err(|why| Refusal(INVALID.detail(format!("No label was changed. {why}"))))?;
@@ -94,7 +94,7 @@ pub struct TablePage {
 }
 
 async fn show(State(_app): State<App>, session: Session) -> Result<Response, Refusal> {
-    let _permit = session.permit::<DeviceRead>();
+    let _permit = session.permit::<DeviceRead>()?;
     table_page(&session, String::new(), None, Vec::new(), None)
 }
 
@@ -119,7 +119,7 @@ fn table_page(
 
 /// `POST /labels/table`: the file, or what is pasted where there is no file.
 async fn import(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<DeviceWrite>();
+    let permit = sent.session.permit::<DeviceWrite>()?;
     let csv = match sent.fields.text("file") {
         "" => sent.fields.text("csv"),
         file => file,

@@ -425,7 +425,7 @@ async fn list(
     session: Session,
     Ask(search): Ask<Search>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<LogRead>();
+    let permit = session.permit::<LogRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let before = search.before.unwrap_or(i64::MAX);
     let (wanted, refused) = match search.wanted() {
@@ -528,7 +528,7 @@ struct EntryPage {
 }
 
 async fn show(State(app): State<App>, session: Session, At(entry): At<String>) -> Result<Response, Refusal> {
-    let permit = session.permit::<LogRead>();
+    let permit = session.permit::<LogRead>()?;
     let (tenant, now, work) = (session.tenant(), app.clock.now(), app.clone());
     let head = audit::head(&app, tenant);
     let head = head.ok_or_else(|| {

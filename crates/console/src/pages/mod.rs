@@ -1,5 +1,7 @@
 //! The pages: one file per noun. Each has its routes, what it reads, and the template that shows it.
 
+mod access;
+mod access_forms;
 mod alert_destination;
 mod alerts;
 mod approvals;
@@ -7,6 +9,7 @@ mod bulk;
 mod catalogue;
 mod commands;
 mod compliance;
+mod connections;
 mod device;
 mod device_forms;
 mod device_telemetry;
@@ -18,6 +21,7 @@ mod halt;
 mod health;
 mod labels;
 mod log;
+mod oidc;
 mod operation_card;
 mod operations;
 mod overview;
@@ -29,6 +33,7 @@ mod query;
 mod rollouts;
 mod signin;
 mod sinks;
+mod step_up;
 mod token_forms;
 mod token_table;
 mod tokens;
@@ -45,6 +50,11 @@ const ROWS: usize = 50;
 pub fn router() -> Router<App> {
     Router::new()
         .merge(signin::router())
+        .merge(oidc::router())
+        .merge(connections::router())
+        .merge(step_up::router())
+        .merge(access::router())
+        .merge(access_forms::router())
         .merge(overview::router())
         .merge(alert_destination::router())
         .merge(alerts::router())

@@ -97,7 +97,7 @@ async fn list(
     session: Session,
     Ask(search): Ask<Search>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<CommandRead>();
+    let permit = session.permit::<CommandRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let wanted = OperationState::parse(&search.state);
     let before = search.before.as_deref().map(parse::<Uuid>).transpose()?;
@@ -260,7 +260,7 @@ async fn show(
     At(id): At<String>,
     Ask(query): Ask<After>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<CommandRead>();
+    let permit = session.permit::<CommandRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let id: Uuid = parse(&id)?;
     let first = query.after.map_or(0, |after| after.saturating_add(1));
@@ -346,7 +346,7 @@ fn target_rows(
 
 /// The numbers for a page that follows them.
 async fn progress(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
-    let permit = session.permit::<CommandRead>();
+    let permit = session.permit::<CommandRead>()?;
     let tenant = session.tenant();
     let id: Uuid = parse(&id)?;
     let (operation, progress) = app
@@ -385,17 +385,18 @@ async fn decide(
             "approved"
         }
         "reject" => {
-            let permit = sent.session.permit::<ApprovalWrite>();
+            let permit = sent.session.permit::<ApprovalWrite>()?;
             audit::commit(&app, permit.author(), move |tx| commands::reject(tx, id, &reason)).await?;
             "request-rejected"
         }
         "release" => {
-            let permit = sent.session.permit::<ApprovalWrite>();
+            let permit = sent.session.permit::<ApprovalWrite>()?;
+            sent.session.require_fresh(&app)?;
             audit::commit(&app, permit.author(), move |tx| commands::let_go(tx, id)).await?;
             "released"
         }
         "cancel" => {
-            let permit = sent.session.permit::<CommandWrite>();
+            let permit = sent.session.permit::<CommandWrite>()?;
             audit::commit(&app, permit.author(), move |tx| {
                 commands::cancel_operation(tx, id, &reason)
             })
@@ -413,7 +414,8 @@ async fn decide(
 
 /// Hands in what the person's passkey signed, as the API takes it from anybody.
 async fn approve(app: &App, sent: &Sent, id: Uuid) -> Result<(), Refusal> {
-    let permit = sent.session.permit::<ApprovalWrite>();
+    let permit = sent.session.permit::<ApprovalWrite>()?;
+    sent.session.require_fresh(app)?;
     let (tenant, account) = (permit.tenant(), permit.author().actor.id.clone());
     let passkeys = app
         .db

@@ -89,7 +89,7 @@ pub struct OverviewPage {
 }
 
 async fn show(State(app): State<App>, session: Session) -> Result<Response, Refusal> {
-    let permit = session.permit::<DeviceRead>();
+    let permit = session.permit::<DeviceRead>()?;
     let (tenant, work, now) = (session.tenant(), app.clone(), app.clock.now());
     let shell = session.shell("Overview", Section::Overview);
     let content = app
@@ -108,7 +108,9 @@ fn gather(
 ) -> Result<OverviewPage, Problem> {
     let overview = fleet::overview(app, tx, tenant, now)?;
     let mut needs = Vec::new();
-    needs.extend(approval_need(tx, tenant, now)?);
+    if shell.may("command:read") {
+        needs.extend(approval_need(tx, tenant, now)?);
+    }
     needs.extend(device_need(tx, tenant, QUARANTINED, overview.quarantined)?);
     needs.extend(device_need(
         tx,
@@ -117,14 +119,28 @@ fn gather(
         overview.noncompliant,
     )?);
     needs.extend(escalation_need(tx, tenant, now)?);
-    let (rollouts, underway) = rollouts(app, tx, tenant, now)?;
+    let (rollouts, underway) = if shell.may("rollout:read") {
+        rollouts(app, tx, tenant, now)?
+    } else {
+        (Vec::new(), Vec::new())
+    };
     needs.extend(rollouts);
-    needs.extend(command_needs(tx, tenant, now)?);
-    needs.extend(token_need(tx, tenant, now)?);
-    needs.extend(refused_need(tx, tenant, now)?);
-    needs.extend(root_need(app, tenant)?);
-    needs.extend(log_needs(app, tx, tenant, now)?);
-    let rows = audit::newest_entries(tx, tenant, i64::MAX, ACTIVITY)?;
+    if shell.may("command:read") {
+        needs.extend(command_needs(tx, tenant, now)?);
+    }
+    if shell.may("token:read") {
+        needs.extend(token_need(tx, tenant, now)?);
+    }
+    let mut rows = Vec::new();
+    if shell.may("log:read") {
+        needs.extend(refused_need(tx, tenant, now)?);
+        needs.extend(root_need(app, tenant)?);
+        needs.extend(log_needs(app, tx, tenant, now)?);
+        rows = audit::newest_entries(tx, tenant, i64::MAX, ACTIVITY)?;
+    }
+    if shell.may("access:write") {
+        needs.extend(people_need(tx, tenant)?);
+    }
     let activity = lines(tx, tenant, rows, now)?;
     let bars = vec![
         charts::compliance(&overview.devices.by_compliance),
@@ -340,6 +356,28 @@ fn command_needs(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<Ne
         needs.push(need(Tone::Warn, "will expire within a day", chosen));
     }
     Ok(needs)
+}
+
+/// People who came from an identity provider and have no role.
+fn people_need(tx: &mut Tx, tenant: TenantId) -> Result<Option<Need>, Problem> {
+    let waiting = super::access::without_role(tx, tenant)?;
+    if waiting.is_empty() {
+        return Ok(None);
+    }
+    let examples = waiting.iter().take(EXAMPLES).map(|name| Link {
+        label: name.clone(),
+        href: "/access#waiting".to_owned(),
+    });
+    Ok(Some(Need {
+        tone: Tone::Warn,
+        what: match waiting.len() {
+            1 => "1 person signed in and has no role".to_owned(),
+            several => format!("{several} people signed in and have no role"),
+        },
+        examples: examples.collect(),
+        href: "/access#waiting".to_owned(),
+        action: "Decide",
+    }))
 }
 
 fn token_need(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Option<Need>, Problem> {

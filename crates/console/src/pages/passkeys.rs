@@ -13,7 +13,7 @@ use muster_control::{
     access::{
         self, Passkey,
         problem::{INVALID, Problem},
-        scope::{ApprovalWrite, CommandRead},
+        scope::CommandRead,
     },
     audit,
 };
@@ -101,7 +101,7 @@ struct PasskeysPage {
 }
 
 async fn show(State(app): State<App>, session: Session) -> Result<Response, Refusal> {
-    let permit = session.permit::<CommandRead>();
+    let permit = session.permit::<CommandRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let account = permit.author().actor.id.clone();
@@ -145,7 +145,9 @@ pub fn bytes(fields: &Fields, name: &str) -> Result<Vec<u8>, Refusal> {
 }
 
 async fn make(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<ApprovalWrite>();
+    // A passkey proves who somebody is, so anybody may have one; whether it approves is for the root document to say.
+    let permit = sent.session.permit::<CommandRead>()?;
+    sent.session.require_fresh(&app)?;
     let party = RelyingParty::of_origin(&app.settings.admin_url)
         .map_err(|why| Refusal(INVALID.detail(format!("No passkey can be made here: {why}."))))?;
     let name = sent.fields.parsed::<Name>("name")?;
@@ -163,7 +165,8 @@ async fn make(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
 }
 
 async fn remove(State(app): State<App>, At(key): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<ApprovalWrite>();
+    let permit = sent.session.permit::<CommandRead>()?;
+    sent.session.require_fresh(&app)?;
     let key: KeyId = parse(&key)?;
     audit::commit(&app, permit.author(), move |tx| access::remove_passkey(tx, key)).await?;
     Ok(see_other("/passkeys?notice=passkey-removed"))

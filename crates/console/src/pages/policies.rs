@@ -80,7 +80,7 @@ pub struct PoliciesPage {
 }
 
 async fn list(State(app): State<App>, session: Session, Ask(query): Ask<After>) -> Result<Response, Refusal> {
-    let permit = session.permit::<PolicyRead>();
+    let permit = session.permit::<PolicyRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let after = query.after.as_deref().map(parse::<PolicyId>).transpose()?;
     let first = "pol_00000000000000000000000000000000"
@@ -150,7 +150,7 @@ pub struct PolicyPage {
 }
 
 async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
-    let permit = session.permit::<PolicyRead>();
+    let permit = session.permit::<PolicyRead>()?;
     let (tenant, now, work) = (session.tenant(), app.clock.now(), app.clone());
     let named = session.clone();
     let content = app
@@ -258,7 +258,7 @@ async fn show_version(
     session: Session,
     At((id, label)): At<(String, VersionLabel)>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<PolicyRead>();
+    let permit = session.permit::<PolicyRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let (policy, version, active, checked) = app
@@ -368,7 +368,7 @@ async fn bundle(
     session: Session,
     At((id, label)): At<(String, VersionLabel)>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<PolicyRead>();
+    let permit = session.permit::<PolicyRead>()?;
     let tenant = session.tenant();
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let (named, wanted) = (id.clone(), label.clone());

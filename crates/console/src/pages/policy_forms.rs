@@ -72,7 +72,7 @@ async fn new_policy(session: Session) -> Result<Response, Refusal> {
 
 /// `POST /policies`.
 pub async fn create(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<PolicyWrite>();
+    let permit = sent.session.permit::<PolicyWrite>()?;
     let (name, description) = (sent.fields.text("name"), sent.fields.optional("description"));
     let made = match name.parse::<Name>() {
         Ok(parsed) => {
@@ -120,7 +120,7 @@ async fn new_version(
     session: Session,
     At(id): At<String>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<PolicyRead>();
+    let permit = session.permit::<PolicyRead>()?;
     let tenant = session.tenant();
     let (policy, newest) = app
         .db
@@ -180,7 +180,7 @@ pub async fn create_version(
     At(id): At<String>,
     sent: Sent,
 ) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<PolicyWrite>();
+    let permit = sent.session.permit::<PolicyWrite>()?;
     let tenant = sent.session.tenant();
     let policy = app
         .db
@@ -275,7 +275,7 @@ fn read(sent: &Sent) -> Result<(VersionLabel, Content), Problem> {
 }
 
 async fn activate(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<PolicyActivate>();
+    let permit = sent.session.permit::<PolicyActivate>()?;
     let (tenant, settings) = (permit.tenant(), app.settings.clone());
     let version: Option<VersionLabel> = sent.fields.parsed("version")?;
     let version = version.ok_or_else(|| INVALID.detail("Choose the version to activate."))?;

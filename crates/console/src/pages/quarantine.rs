@@ -255,7 +255,7 @@ async fn inbox(
     session: Session,
     Ask(place): Ask<Place>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<DeviceRead>();
+    let permit = session.permit::<DeviceRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let number: usize = place.page.and_then(|page| page.parse().ok()).unwrap_or(1);
     let first = number.saturating_sub(1).saturating_mul(CASES);

@@ -116,7 +116,7 @@ async fn show(
     session: Session,
     Ask(search): Ask<Search>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<DeviceRead>();
+    let permit = session.permit::<DeviceRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let refresh_id: Option<RefreshId> = search.refresh.as_deref().map(parse).transpose()?;
     let name = search.saved.clone();
@@ -203,7 +203,7 @@ async fn download(
     session: Session,
     Ask(search): Ask<Search>,
 ) -> Result<Response, Refusal> {
-    let _permit = session.permit::<DeviceRead>();
+    let _permit = session.permit::<DeviceRead>()?;
     let answered = query::ask(&app, session.tenant(), &search.q, query::CSV_ROWS_MAX).await?;
     let headers = [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
@@ -213,7 +213,7 @@ async fn download(
 }
 
 async fn refresh(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<QueryWrite>();
+    let permit = sent.session.permit::<QueryWrite>()?;
     let question = sent.fields.text("q");
     let progress = query::start_refresh(&app, permit.author(), question, None).await?;
     Ok(see_other(&format!(
@@ -234,7 +234,7 @@ fn state_key(progress: &Progress) -> &'static str {
 
 /// The numbers for a page that follows them.
 async fn progress(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
-    let permit = session.permit::<DeviceRead>();
+    let permit = session.permit::<DeviceRead>()?;
     let (tenant, id) = (session.tenant(), parse::<RefreshId>(&id)?);
     let read = app
         .db
@@ -249,7 +249,7 @@ async fn progress(State(app): State<App>, session: Session, At(id): At<String>) 
 }
 
 async fn save(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<QueryWrite>();
+    let permit = sent.session.permit::<QueryWrite>()?;
     let name = sent.fields.text("name").to_owned();
     let change = SavedChange {
         question: sent.fields.text("q").to_owned(),
@@ -273,7 +273,7 @@ async fn save(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
 }
 
 async fn delete(State(app): State<App>, At(name): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<QueryWrite>();
+    let permit = sent.session.permit::<QueryWrite>()?;
     audit::commit(&app, permit.author(), move |tx| {
         query::remove(tx, &name, Expected::Anything)
     })

@@ -115,7 +115,7 @@ async fn list(
     session: Session,
     Ask(query): Ask<Before>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<RolloutRead>();
+    let permit = session.permit::<RolloutRead>()?;
     let (tenant, now, work) = (session.tenant(), app.clock.now(), app.clone());
     let before = query.before.as_deref().map(parse::<RolloutId>).transpose()?;
     let mut found = app
@@ -448,7 +448,7 @@ async fn show(
     At(id): At<String>,
     Ask(query): Ask<Devices>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<RolloutRead>();
+    let permit = session.permit::<RolloutRead>()?;
     let (tenant, now, work) = (session.tenant(), app.clock.now(), app.clone());
     let id: RolloutId = parse(&id)?;
     let after = query.after.as_deref().map(parse::<DeviceId>).transpose()?;
@@ -636,7 +636,7 @@ fn target(
 
 /// The numbers for a page that follows them.
 async fn progress(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
-    let permit = session.permit::<RolloutRead>();
+    let permit = session.permit::<RolloutRead>()?;
     let (tenant, now, work) = (session.tenant(), app.clock.now(), app.clone());
     let id: RolloutId = parse(&id)?;
     let view = app
@@ -654,7 +654,7 @@ async fn change(
     At((id, action)): At<(String, String)>,
     sent: Sent,
 ) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<RolloutWrite>();
+    let permit = sent.session.permit::<RolloutWrite>()?;
     let (tenant, id): (_, RolloutId) = (permit.tenant(), parse(&id)?);
     let (notice, undoing) = match action.as_str() {
         "pause" => ("rollout-paused", None),

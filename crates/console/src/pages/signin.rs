@@ -7,7 +7,7 @@ use askama::Template;
 use axum::{
     Router,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -15,8 +15,10 @@ use muster_control::{
     App,
     access::{self, SESSION_COOKIE, problem::UNAUTHENTICATED},
 };
+use muster_model::ConnectionId;
 use serde::Deserialize;
 
+use super::oidc::{Offer, offer};
 use crate::{
     form::{Fields, Sent},
     session::{Ask, local_path},
@@ -29,10 +31,16 @@ pub fn router() -> Router<App> {
         .route("/signout", post(sign_out))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct Wanted {
     #[serde(default)]
     next: String,
+    /// The company whose identity providers are offered.
+    #[serde(default)]
+    company: String,
+    /// The connection by which somebody came who has just signed out.
+    #[serde(default)]
+    left: String,
 }
 
 #[derive(Template)]
@@ -42,10 +50,14 @@ struct SigninPage {
     next: String,
     /// The link that was sent is not valid any more.
     is_refused: bool,
+    offer: Offer,
+    company: String,
+    /// Where the session at the identity provider is ended.
+    left: Option<String>,
 }
 
-async fn show(Ask(wanted): Ask<Wanted>) -> Result<Response, Refusal> {
-    sign_in_page(StatusCode::OK, &wanted.next, false)
+async fn show(State(app): State<App>, Ask(wanted): Ask<Wanted>) -> Result<Response, Refusal> {
+    sign_in_page(&app, StatusCode::OK, wanted, false).await
 }
 
 async fn sign_in(State(app): State<App>, fields: Fields) -> Result<Response, Refusal> {
@@ -53,35 +65,53 @@ async fn sign_in(State(app): State<App>, fields: Fields) -> Result<Response, Ref
     match access::sign_in(&app, secret_of(fields.text("secret"))).await {
         Ok(secret) => Ok(([(header::SET_COOKIE, cookie(&secret, ""))], see_other(&next)).into_response()),
         Err(problem) if problem.kind == UNAUTHENTICATED => {
-            sign_in_page(StatusCode::UNAUTHORIZED, &next, true)
+            let wanted = Wanted {
+                next,
+                ..Wanted::default()
+            };
+            sign_in_page(&app, StatusCode::UNAUTHORIZED, wanted, true).await
         }
         Err(problem) => Err(Refusal(problem)),
     }
 }
 
-async fn sign_out(State(app): State<App>, headers: HeaderMap, sent: Sent) -> Result<Response, Refusal> {
-    access::end_session(&app, sent.session.page_permit(), &headers).await?;
+async fn sign_out(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
+    let permit = sent.session.page_permit();
+    let next = permit
+        .connection()
+        .map_or_else(|| "/signin".to_owned(), |id| format!("/signin?left={id}"));
+    access::end_session(&app, permit).await?;
     Ok((
         [(header::SET_COOKIE, cookie("", "; Max-Age=0"))],
-        see_other("/signin"),
+        see_other(&next),
     )
         .into_response())
 }
 
-fn sign_in_page(status: StatusCode, next: &str, is_refused: bool) -> Result<Response, Refusal> {
+async fn sign_in_page(
+    app: &App,
+    status: StatusCode,
+    wanted: Wanted,
+    is_refused: bool,
+) -> Result<Response, Refusal> {
     let shell = Shell::new("Sign in", Section::Other, None);
+    let next = local_path(&wanted.next).to_owned();
+    let left = wanted.left.parse::<ConnectionId>().ok();
     page_with(
         status,
         &SigninPage {
             shell,
-            next: local_path(next).to_owned(),
+            offer: offer(app, wanted.company.trim(), &next).await?,
+            company: wanted.company,
+            left: left.map(|id| format!("/auth/oidc/{id}/logout")),
+            next,
             is_refused,
         },
     )
 }
 
 /// People paste the whole link or what is behind its `#`.
-fn secret_of(pasted: &str) -> &str {
+pub fn secret_of(pasted: &str) -> &str {
     pasted
         .rsplit_once('#')
         .map_or(pasted, |(_, secret)| secret)

@@ -70,7 +70,7 @@ async fn list(State(app): State<App>, session: Session) -> Result<Response, Refu
 }
 
 async fn shown(app: &App, session: &Session, tested: Option<(String, Probe)>) -> Result<Response, Refusal> {
-    let permit = session.permit::<SinkRead>();
+    let permit = session.permit::<SinkRead>()?;
     let (tenant, now, shared) = (session.tenant(), app.clock.now(), app.clone());
     let found = app
         .db
@@ -138,27 +138,27 @@ fn card(view: SinkView, letters: Vec<sinks::LetterView>, now: Timestamp) -> Card
 }
 
 async fn test(State(app): State<App>, At(name): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<SinkWrite>();
+    let permit = sent.session.permit::<SinkWrite>()?;
     let probe = sinks::probe(&app, &permit, name.clone()).await?;
     shown(&app, &sent.session, Some((name, probe))).await
 }
 
 async fn pause(State(app): State<App>, At(name): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<SinkWrite>();
+    let permit = sent.session.permit::<SinkWrite>()?;
     let reason = sent.fields.text("reason").to_owned();
     audit::commit(&app, permit.author(), move |tx| sinks::pause(tx, &name, &reason)).await?;
     Ok(see_other("/sinks?notice=sink-paused"))
 }
 
 async fn resume(State(app): State<App>, At(name): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<SinkWrite>();
+    let permit = sent.session.permit::<SinkWrite>()?;
     audit::commit(&app, permit.author(), move |tx| sinks::resume(tx, &name)).await?;
     app.nudges.sinks.notify_one();
     Ok(see_other("/sinks?notice=sink-resumed"))
 }
 
 async fn replay_dead(State(app): State<App>, At(name): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<SinkWrite>();
+    let permit = sent.session.permit::<SinkWrite>()?;
     audit::commit(&app, permit.author(), move |tx| {
         sinks::replay_letters(tx, &name, None).map(drop)
     })

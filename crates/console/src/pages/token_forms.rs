@@ -51,7 +51,7 @@ pub struct NewTokenPage {
 }
 
 async fn show(State(_app): State<App>, session: Session) -> Result<Response, Refusal> {
-    let _permit = session.permit::<TokenRead>();
+    let _permit = session.permit::<TokenRead>()?;
     new_page(&session, Fields::default(), None)
 }
 
@@ -118,7 +118,7 @@ pub struct TokenPage {
 
 /// `POST /tokens`.
 pub async fn create(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<TokenWrite>();
+    let permit = sent.session.permit::<TokenWrite>()?;
     let made = match read(&sent.fields) {
         Err(Refusal(problem)) => Err(problem),
         Ok(new) => {

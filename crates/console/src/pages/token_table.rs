@@ -87,7 +87,7 @@ pub struct TablePage {
 }
 
 async fn show(State(_app): State<App>, session: Session) -> Result<Response, Refusal> {
-    let _permit = session.permit::<TokenRead>();
+    let _permit = session.permit::<TokenRead>()?;
     form_page(&session, String::new(), None, Vec::new())
 }
 
@@ -135,7 +135,7 @@ pub struct DonePage {
 
 /// `POST /tokens/table`: the file, or what is pasted where there is no file.
 async fn create(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<TokenWrite>();
+    let permit = sent.session.permit::<TokenWrite>()?;
     let csv = match sent.fields.text("file") {
         "" => sent.fields.text("csv"),
         file => file,
@@ -238,8 +238,8 @@ fn inert(text: Option<&str>) -> String {
 }
 
 /// `POST /tokens/table/csv`: what the page before showed, as a file. Nothing is stored for it in between.
-async fn download(State(_app): State<App>, sent: Sent) -> Response {
-    let _permit = sent.session.permit::<TokenWrite>();
+async fn download(State(_app): State<App>, sent: Sent) -> Result<Response, Refusal> {
+    let _permit = sent.session.permit::<TokenWrite>()?;
     let mut response = format!("{}\r\n", sent.fields.text("csv")).into_response();
     let headers = response.headers_mut();
     headers.insert(
@@ -250,7 +250,7 @@ async fn download(State(_app): State<App>, sent: Sent) -> Response {
         header::CONTENT_DISPOSITION,
         HeaderValue::from_static("attachment; filename=\"muster-tokens.csv\""),
     );
-    response
+    Ok(response)
 }
 
 #[cfg(test)]

@@ -140,7 +140,7 @@ async fn list(
     session: Session,
     Ask(search): Ask<Search>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<TokenRead>();
+    let permit = session.permit::<TokenRead>()?;
     let before = search.before.as_deref().map(parse::<TokenId>).transpose()?;
     let wanted = search.days.and_then(|days| days.parse().ok()).unwrap_or(DAYS);
     let days = PERIODS

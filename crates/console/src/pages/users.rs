@@ -114,7 +114,7 @@ async fn list(
     session: Session,
     Ask(search): Ask<Search>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<DirectoryRead>();
+    let permit = session.permit::<DirectoryRead>()?;
     let (tenant, now, url) = (session.tenant(), app.clock.now(), app.settings.admin_url.clone());
     let after = search.after.as_deref().map(parse::<UserId>).transpose()?;
     let filter = PersonFilter {
@@ -201,7 +201,7 @@ struct UserPage {
 }
 
 async fn show(State(app): State<App>, session: Session, At(id): At<String>) -> Result<Response, Refusal> {
-    let permit = session.permit::<DirectoryRead>();
+    let permit = session.permit::<DirectoryRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let found = app
         .db
@@ -264,7 +264,7 @@ async fn groups(
     session: Session,
     Ask(place): Ask<Place>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<DirectoryRead>();
+    let permit = session.permit::<DirectoryRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let after = place.after.as_deref().map(parse::<UserGroupId>).transpose()?;
     let found = app
@@ -311,7 +311,7 @@ async fn group(
     At(id): At<UserGroupId>,
     Ask(place): Ask<Place>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<DirectoryRead>();
+    let permit = session.permit::<DirectoryRead>()?;
     let tenant = session.tenant();
     let (team, members) = app
         .db
@@ -394,7 +394,7 @@ struct SyncPage {
 }
 
 async fn sync(State(app): State<App>, session: Session, Ask(which): Ask<Which>) -> Result<Response, Refusal> {
-    let permit = session.permit::<DirectoryRead>();
+    let permit = session.permit::<DirectoryRead>()?;
     let (tenant, now) = (session.tenant(), app.clock.now());
     let is_refused_only = which.refused == "1";
     let before = which.before.as_deref().map(parse::<ScimRequestId>).transpose()?;

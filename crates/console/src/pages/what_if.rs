@@ -133,7 +133,7 @@ async fn show(
     At((id, version)): At<(String, VersionLabel)>,
     Ask(query): Ask<For>,
 ) -> Result<Response, Refusal> {
-    let permit = session.permit::<(DeviceRead, PolicyRead)>();
+    let permit = session.permit::<(DeviceRead, PolicyRead)>()?;
     let platform = Platform::parse(&query.platform);
     let after: Option<DeviceId> = query.after.as_deref().map(parse).transpose()?;
     let question = Question {

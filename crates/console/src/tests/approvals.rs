@@ -225,7 +225,7 @@ async fn t1_another_tenant_sees_and_decides_nothing() {
     let (other, _, _) = access::create_tenant(&scene.app, "other", folder.path())
         .await
         .expect("a tenant can be made");
-    let (secret, _) = access::create_signin_link(&scene.app, &Author::system(other), "eve")
+    let (secret, _) = access::create_signin_link(&scene.app, &Author::system(other), "eve", &[])
         .await
         .expect("a link can be made");
     let form = format!("secret={secret}&next=%2F");

@@ -46,11 +46,16 @@ pub struct Stage {
 }
 
 pub async fn stage() -> Option<Stage> {
+    stage_of(async |base: &str| Scene::at(base).await).await
+}
+
+/// A stage of a scene that is made for the address at which it is reached.
+pub async fn stage_of(scene: impl AsyncFnOnce(&str) -> Scene) -> Option<Stage> {
     let path = installed()?;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("the listener has an address");
     let base = format!("http://localhost:{}", address.port());
-    let scene = Scene::at(&base).await;
+    let scene = scene(&base).await;
     let answers = Arc::new(RwLock::new(scene.router.clone()));
     let shared = Arc::clone(&answers);
     let service = Router::new().fallback(move |request: Request| {
@@ -137,6 +142,21 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
         .expect("groups are evaluated")
     {}
     stage.scene.settle().await;
+    let connection =
+        json!({"definition": {"issuer": "https://idp.example", "client_id": HOSTILE}, "client_secret": "x"});
+    stage
+        .scene
+        .call(
+            Method::PUT,
+            "/api/v1/access/connections/corp",
+            &connection.to_string(),
+        )
+        .await;
+    let grant = json!({"role": "security", "group": HOSTILE, "source": "corp"}).to_string();
+    stage
+        .scene
+        .call(Method::POST, "/api/v1/access/grants", &grant)
+        .await;
     stage.sign_in().await;
     let mut paths: Vec<String> = [
         "",
@@ -214,6 +234,14 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
         "/approvals".to_owned(),
         "/passkeys".to_owned(),
         "/halt".to_owned(),
+        "/access".to_owned(),
+        "/access/roles".to_owned(),
+        "/access/sessions".to_owned(),
+        "/access/connections".to_owned(),
+        "/access/connections/corp".to_owned(),
+        "/access/me".to_owned(),
+        "/access/explain?needs=command:wipe,script:run".to_owned(),
+        "/step-up?next=/devices".to_owned(),
         "/operations".to_owned(),
         "/operations?state=held".to_owned(),
         format!("/operations/{awaited}"),

@@ -35,7 +35,7 @@ pub struct Browser {
     clippy::disallowed_methods,
     reason = "the tests' only place that starts programs"
 )]
-fn program(name: &str) -> Command {
+pub fn program(name: &str) -> Command {
     Command::new(name)
 }
 

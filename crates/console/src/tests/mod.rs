@@ -1,5 +1,6 @@
 //! The admin listener over a real application: who gets in, what pages show, what forms do.
 
+mod access;
 mod alerts;
 mod approvals;
 mod browser;
@@ -8,6 +9,8 @@ mod enrollment;
 mod enrollment_policy;
 mod forms;
 mod groups;
+mod oidc;
+mod oidc_provider;
 mod pages;
 mod passkeys;
 mod query;

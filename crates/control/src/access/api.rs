@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use super::{
-    Client, Permit, authenticate_client,
+    Client, Permit, authenticate_client, people,
     problem::{INVALID, INVALID_CLIENT, LAST_CLIENT, NAME_TAKEN, NOT_FOUND, Problem},
     request::{Body, Params, PathOf},
     scope::{self, ClientRead, ClientWrite},
@@ -32,6 +32,8 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(delete_client))
         .routes(routes!(create_console_link))
         .merge(super::scim_tokens::router())
+        .merge(people::router())
+        .merge(super::oidc::router())
 }
 
 /// Routes of the authorization server, beside `/api/v1`.
@@ -84,15 +86,18 @@ async fn token(State(app): State<App>, headers: HeaderMap, request: Request) -> 
         ));
     }
     let client = client_of(&app, &headers, form.client_id, form.client_secret).await?;
+    let held = held_by(&app, client.clone())
+        .await
+        .map_err(IntoResponse::into_response)?;
     let granted = match form
         .scope
         .as_deref()
         .map(str::trim)
         .filter(|wanted| !wanted.is_empty())
     {
-        None => client.scopes.clone(),
+        None => held,
         Some(wanted) => {
-            let shared = super::shared_scopes(wanted, &client.scopes);
+            let shared = super::shared_scopes(wanted, &held);
             if shared.split(' ').count() != wanted.split_whitespace().count() || shared.is_empty() {
                 return Err(refuse(
                     "invalid_scope",
@@ -112,6 +117,30 @@ async fn token(State(app): State<App>, headers: HeaderMap, request: Request) -> 
         scope: granted,
     };
     Ok(uncached(Json(answer).into_response()))
+}
+
+/// What a client holds now, and that it was used.
+async fn held_by(app: &App, client: Client) -> Result<String, Problem> {
+    const NOTED_SECONDS: u64 = 3600;
+    let now = app.clock.now();
+    let (tenant, id) = (client.tenant, client.id);
+    let held = app.db.read(permit_storage(tenant), move |tx| {
+        Ok::<_, Problem>(super::people::of_client(tx, &client, now)?.scopes)
+    });
+    let held = held.await?;
+    let noted_before = now.minus(std::time::Duration::from_secs(NOTED_SECONDS));
+    if app.noted_clients.is_due(id, now, noted_before) {
+        audit::housekeeping(app, permit_storage(tenant), move |tx| {
+            Ok(super::people::store::used_client(
+                tx,
+                tenant,
+                id,
+                (now, noted_before),
+            )?)
+        })
+        .await?;
+    }
+    Ok(held)
 }
 
 /// A question about a token (RFC 7662 §2.1).
@@ -189,22 +218,17 @@ async fn describe(app: &App, tenant: TenantId, token: &str) -> Result<Introspect
     let Ok(claims) = tokens::verify_access(&app.keys, token, app.clock.now()) else {
         return Ok(Introspection::default());
     };
-    let id = claims.client_id;
-    let client = app
-        .db
-        .read(muster_storage::Scope::System, move |tx| {
-            store::client(tx, id).map_err(Problem::from)
-        })
+    let client = super::client_with_roles(app, claims.client_id)
         .await?
-        .filter(|client| {
+        .filter(|(client, _)| {
             client.tenant == tenant && client.tenant == claims.tid && client.disabled_at.is_none()
         });
-    let Some(client) = client else {
+    let Some((_, held)) = client else {
         return Ok(Introspection::default());
     };
     Ok(Introspection {
         active: true,
-        scope: Some(super::shared_scopes(&claims.scope, &client.scopes)),
+        scope: Some(super::shared_scopes(&claims.scope, &held.scopes)),
         client_id: Some(claims.client_id),
         sub: Some(claims.sub),
         tenant: Some(claims.tid),
@@ -266,7 +290,7 @@ impl From<Client> for ClientView {
         ClientView {
             client_id: client.id,
             name: client.name,
-            scopes: client.scopes.split(' ').map(str::to_owned).collect(),
+            scopes: client.scopes.split_whitespace().map(str::to_owned).collect(),
             created_at: client.created_at.to_string(),
             disabled_at: client.disabled_at.map(|at| at.to_string()),
         }
@@ -303,7 +327,11 @@ async fn list_clients(
 struct NewClientRequest {
     #[schema(value_type = String)]
     name: Name,
+    #[serde(default)]
     scopes: Vec<String>,
+    /// Roles that it has besides: what they give follows when a role changes.
+    #[serde(default)]
+    roles: Vec<String>,
 }
 
 /// A new client's credentials. The secret is shown this once.
@@ -323,8 +351,10 @@ async fn create_client(
     State(app): State<App>,
     Body(request): Body<NewClientRequest>,
 ) -> Result<Response, Problem> {
-    if request.scopes.is_empty() || request.scopes.len() > scope::ALL.len() {
-        return Err(INVALID.detail("Name the scopes that the client may use, for example device:read."));
+    if request.scopes.is_empty() && request.roles.is_empty() || request.scopes.len() > scope::ALL.len() {
+        return Err(INVALID.detail(
+            "Name the scopes that the client may use, for example device:read, or its roles, for example read_only.",
+        ));
     }
     if let Some(unknown) = request.scopes.iter().find(|name| !scope::exists(name)) {
         return Err(INVALID.detail(format!(
@@ -332,17 +362,18 @@ async fn create_client(
         )));
     }
     permit.require_held(request.scopes.iter().map(String::as_str))?;
-    // In the order of the list and each once, so that equal sets are equal texts.
-    let wanted = |name: &&str| request.scopes.iter().any(|wanted| wanted == name);
-    let names = scope::ALL.iter().map(|(name, _)| *name);
-    let scopes = names.filter(wanted).collect::<Vec<_>>().join(" ");
-    let tenant = permit.tenant();
+    let scopes = scope::union(request.scopes.iter().map(String::as_str));
+    let (tenant, author) = (permit.tenant(), permit.author().clone());
     // No idempotency key: its stored answer would be a second copy of the secret.
-    let client = audit::commit(&app, permit.author(), move |tx| {
+    let client = audit::commit(&app, &author, move |tx| {
         if store::client_by_name(tx, tenant, request.name.as_str())?.is_some() {
             return Err(NAME_TAKEN.detail("A client of this tenant has this name. Choose another."));
         }
-        super::insert_client(tx, tenant, request.name.as_str(), &scopes)
+        let client = super::insert_client(tx, tenant, request.name.as_str(), &scopes)?;
+        for role in &request.roles {
+            people::grant(tx, &permit, people::Subject::Client(client.id), role, None)?;
+        }
+        Ok(client)
     })
     .await?;
     let view = NewClientView {
@@ -361,13 +392,17 @@ async fn delete_client(
     State(app): State<App>,
     PathOf(id): PathOf<ClientId>,
 ) -> Result<StatusCode, Problem> {
-    let tenant = permit.tenant();
-    audit::commit(&app, permit.author(), move |tx| {
+    let (tenant, author) = (permit.tenant(), permit.author().clone());
+    audit::commit(&app, &author, move |tx| {
         let client =
             store::client(tx, id)?.filter(|client| client.tenant == tenant && client.disabled_at.is_none());
         let Some(client) = client else {
             return Err(NOT_FOUND.detail("There is no client with this id."));
         };
+        // Nobody takes away what they could not give.
+        let at = tx.at();
+        let held = people::of_client(tx, &client, at)?;
+        permit.require_held(held.scopes.split(' '))?;
         let every = scope::every();
         // Of two removals at once, the second one waits here and then counts what the first one left.
         store::hold_administrators(tx, tenant, &every)?;
@@ -376,8 +411,8 @@ async fn delete_client(
                 LAST_CLIENT.detail("This is the last client that holds every scope. Make another one first.")
             );
         }
-        let at = tx.at();
         store::disable_client(tx, tenant, id, at)?;
+        people::store::delete_grants_of(tx, tenant, &people::Subject::Client(id))?;
         tx.record(
             "client.removed",
             ("client", id.to_string()),
@@ -396,6 +431,9 @@ struct ConsoleLinkRequest {
     /// The person, as the log will name them.
     #[schema(value_type = String)]
     person: Name,
+    /// What the person may do, never more than the account that makes the link. Without roles: whatever that account may do.
+    #[serde(default)]
+    roles: Vec<String>,
 }
 
 /// A one-time link to the console.
@@ -414,16 +452,54 @@ async fn create_console_link(
     State(app): State<App>,
     Body(request): Body<ConsoleLinkRequest>,
 ) -> Result<Response, Problem> {
-    // A signed-in person may do everything, so only who may do everything lets one in.
-    permit.require_held(scope::ALL.iter().map(|(name, _)| *name))?;
+    let roles = link_roles(&app, &permit, request.roles).await?;
     let (secret, expires_at) =
-        super::create_signin_link(&app, permit.author(), request.person.as_str()).await?;
+        super::create_signin_link(&app, permit.author(), request.person.as_str(), &roles).await?;
     let url = format!("{}/signin#{secret}", app.settings.admin_url);
     let view = ConsoleLinkView {
         url,
         expires_at: expires_at.to_string(),
     };
     Ok(uncached((StatusCode::CREATED, Json(view)).into_response()))
+}
+
+/// The roles of a link that the caller may make. A link never does more than what made it: a token that holds less than its
+/// account names the roles.
+async fn link_roles(
+    app: &App,
+    permit: &Permit<ClientWrite>,
+    mut roles: Vec<String>,
+) -> Result<Vec<String>, Problem> {
+    if roles.len() > people::ROLES_OF_ONE_MAX {
+        return Err(INVALID.detail("A link has at most 16 roles."));
+    }
+    roles.sort_unstable();
+    roles.dedup();
+    let (tenant, actor, now) = (permit.tenant(), permit.author().actor.id.clone(), app.clock.now());
+    let named = roles.clone();
+    let most = app.db.read(permit.storage(), move |tx| {
+        if named.is_empty() {
+            let client = actor
+                .parse()
+                .ok()
+                .map(|id| store::client(tx, id))
+                .transpose()?
+                .flatten();
+            let client = client.ok_or_else(|| NOT_FOUND.detail("The client of this token was removed."))?;
+            return Ok(people::of_client(tx, &client, now)?.scopes);
+        }
+        let mut lists = Vec::new();
+        for name in &named {
+            lists.push(people::role(tx, tenant, name)?.scopes);
+        }
+        Ok::<_, Problem>(scope::union(lists.iter().map(String::as_str)))
+    });
+    permit.require_held(most.await?.split(' '))?;
+    Ok(roles)
+}
+
+fn permit_storage(tenant: TenantId) -> muster_storage::Scope {
+    muster_storage::Scope::Tenant(tenant.uuid())
 }
 
 async fn form<T: serde::de::DeserializeOwned>(request: Request) -> Result<T, Response> {

@@ -25,8 +25,8 @@ pub fn bar(tx: &mut Tx, tenant: TenantId, person: &str, now: Timestamp) -> Resul
     let key = name_key(person);
     store::bar(tx, tenant, digest(tenant, &key).as_bytes(), now)?;
     let mut ended = Ended::default();
-    for (hash, actor) in store::sessions_of_tenant(tx, tenant)? {
-        if name_key(&actor) == key {
+    for (hash, actor, username) in store::sessions_of_tenant(tx, tenant)? {
+        if name_key(&actor) == key || name_key(&username) == key {
             store::delete_session(tx, &hash)?;
             ended.sessions += 1;
         }

@@ -2,13 +2,19 @@
 
 mod api;
 mod barred;
+mod explain;
 pub mod idempotency;
+pub mod oidc;
+pub mod outside;
 mod passkeys;
+pub mod people;
 pub mod problem;
 pub mod request;
+pub mod roles;
 mod scim_tokens;
 pub mod scope;
 mod session;
+mod step_up;
 mod store;
 pub mod tokens;
 
@@ -36,9 +42,14 @@ use problem::{FORBIDDEN, INVALID_CLIENT, Problem, UNAUTHENTICATED};
 pub use scim_tokens::{SCIM_TOKENS_MAX, ScimToken, ScimTokenView, scim_token_expiries, scim_tokens};
 use scope::Scopes;
 pub use session::{PagePermit, SESSION_COOKIE, create_signin_link, end_session, sign_in};
+pub use step_up::{ask_passkey, step_up_by_link, step_up_by_passkey};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;
+/// As [`STATEMENTS`], of roles, people and sessions.
+pub const PEOPLE_STATEMENTS: &[Statement] = people::store::ALL;
+/// As [`STATEMENTS`], of connections to identity providers.
+pub const CONNECTION_STATEMENTS: &[Statement] = oidc::store::ALL;
 /// The name of the service account that the first run makes.
 pub const FIRST_CLIENT: &str = "admin";
 
@@ -131,6 +142,8 @@ impl Author {
 pub struct Permit<S> {
     author: Author,
     held: String,
+    /// The roles behind `held`, as an explanation names them.
+    roles: Vec<String>,
     scope: PhantomData<S>,
 }
 
@@ -154,9 +167,14 @@ impl<S> Permit<S> {
         T::NAMES.iter().all(holds)
     }
 
+    /// Refuses what needs more than the handler's signature says, such as a kind of command.
+    pub fn require<T: Scopes>(&self) -> Result<(), Problem> {
+        explain::check(T::NAMES, &self.held, &self.roles)
+    }
+
     /// Refuses to hand on a scope that the caller does not hold: a credential never makes a stronger one.
     fn require_held<'a>(&self, mut wanted: impl Iterator<Item = &'a str>) -> Result<(), Problem> {
-        match wanted.find(|wanted| !self.held.split(' ').any(|held| held == *wanted)) {
+        match wanted.find(|wanted| !wanted.is_empty() && !scope::holds(&self.held, wanted)) {
             None => Ok(()),
             Some(missing) => Err(FORBIDDEN.detail(format!(
                 "This would hand on the scope {missing}, which the caller does not hold."
@@ -164,10 +182,11 @@ impl<S> Permit<S> {
         }
     }
 
-    fn new(author: Author, held: String) -> Permit<S> {
+    fn new(author: Author, held: String, roles: Vec<String>) -> Permit<S> {
         Permit {
             author,
             held,
+            roles,
             scope: PhantomData,
         }
     }
@@ -178,13 +197,10 @@ impl<S: Scopes> FromRequestParts<App> for Permit<S> {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let caller = authenticate(app, &parts.headers).await?;
-        let is_held = |wanted: &str| caller.scopes.split(' ').any(|scope| scope == wanted);
-        if let Some(missing) = S::NAMES.iter().find(|wanted| !is_held(wanted)) {
-            return Err(FORBIDDEN.detail(format!(
-                "This call needs the scope {missing}. Ask for a token of a client that holds it."
-            )));
+        match explain::check(S::NAMES, &caller.scopes, &caller.roles) {
+            Ok(()) => Ok(Permit::new(caller.author, caller.scopes, caller.roles)),
+            Err(problem) => Err(explain::with_helpers(app, caller.author.tenant, problem).await),
         }
-        Ok(Permit::new(caller.author, caller.scopes))
     }
 }
 
@@ -193,6 +209,29 @@ pub struct Caller {
     pub author: Author,
     pub client: ClientId,
     pub scopes: String,
+    /// The client's roles.
+    pub roles: Vec<String>,
+}
+
+/// When this process last noted that a service account was used, so that not every token costs a write.
+#[derive(Debug, Default)]
+pub struct NotedClients(std::sync::Mutex<std::collections::HashMap<ClientId, Timestamp>>);
+
+impl NotedClients {
+    /// Accounts that are remembered; above that all are forgotten, which costs a write each.
+    const ACCOUNTS_MAX: usize = 10_000;
+
+    fn is_due(&self, id: ClientId, now: Timestamp, noted_before: Timestamp) -> bool {
+        let mut noted = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if noted.get(&id).is_some_and(|at| *at >= noted_before) {
+            return false;
+        }
+        if noted.len() >= Self::ACCOUNTS_MAX {
+            noted.clear();
+        }
+        noted.insert(id, now);
+        true
+    }
 }
 
 /// Authenticates the bearer token of a request. Tokens come in the `Authorization` header and nowhere else.
@@ -201,17 +240,13 @@ pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller, Prob
     if scim_tokens::is_one(token) {
         return scim_tokens::authenticate(app, token).await;
     }
-    let claims = tokens::verify_access(&app.keys, token, app.clock.now())?;
-    let client = app
-        .db
-        .read(TenantScope::System, {
-            let id = claims.client_id;
-            move |tx| store::client(tx, id).map_err(Problem::from)
-        })
+    let now = app.clock.now();
+    let claims = tokens::verify_access(&app.keys, token, now)?;
+    let (client, held) = client_with_roles(app, claims.client_id)
         .await?
-        .filter(|client| client.tenant == claims.tid && client.disabled_at.is_none())
+        .filter(|(client, _)| client.tenant == claims.tid && client.disabled_at.is_none())
         .ok_or_else(|| UNAUTHENTICATED.detail("The client of this token was removed."))?;
-    let scopes = shared_scopes(&claims.scope, &client.scopes);
+    let scopes = shared_scopes(&claims.scope, &held.scopes);
     let author = Author {
         tenant: client.tenant,
         actor: Actor {
@@ -224,7 +259,22 @@ pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller, Prob
         author,
         client: client.id,
         scopes,
+        roles: held.roles(),
     })
+}
+
+/// A client with what it holds now: its own scopes and those of its roles.
+async fn client_with_roles(app: &App, id: ClientId) -> Result<Option<(Client, people::Held)>, Problem> {
+    let now = app.clock.now();
+    app.db
+        .read(TenantScope::System, move |tx| {
+            let Some(client) = store::client(tx, id)? else {
+                return Ok(None);
+            };
+            let held = people::of_client(tx, &client, now)?;
+            Ok::<_, Problem>(Some((client, held)))
+        })
+        .await
 }
 
 /// Checks a client's secret.
@@ -350,16 +400,41 @@ pub fn account_since(tx: &mut Tx, tenant: TenantId, actor: &Actor) -> Result<Opt
             let client = id.map(|id| store::client(tx, id)).transpose()?.flatten();
             match client.filter(|client| client.tenant == tenant) {
                 // Only the first client of a tenant is made with it; another of its hour is another account.
-                Some(client) if client.name != FIRST_CLIENT => return Ok(Some(client.created_at)),
+                Some(client) if client.name != FIRST_CLIENT => {
+                    let subject = people::Subject::Client(client.id);
+                    let grants = people::store::grants_of(tx, tenant, &subject)?;
+                    let granted = grants.into_iter().map(|grant| grant.granted_at).max();
+                    return Ok(granted.max(Some(client.created_at)));
+                }
                 client => client.map(|client| client.created_at),
             }
         }
-        ActorKind::User => store::person_since(tx, tenant, &actor.id)?,
+        ActorKind::User => person_since(tx, tenant, &actor.id)?,
         ActorKind::Device | ActorKind::System => None,
     };
     let begun = store::tenant_since(tx, tenant)?;
     let is_first = |since: &Timestamp| begun.is_some_and(|begun| *since <= begun.plus(FIRST_RUN));
     Ok(since.filter(|since| !is_first(since)))
+}
+
+/// Since when a person has been what they are: known, and able to do as much as now. Whoever stole an administrator would let
+/// somebody in, or give somebody more, and act through them.
+fn person_since(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Timestamp>, Problem> {
+    let Some(person) = people::person(tx, tenant, name)? else {
+        return Ok(None);
+    };
+    let mut since = person.raised_at.max(Some(person.since));
+    if person.outside.is_some() {
+        let subject = people::Subject::Person(person.name);
+        let mut grants = people::store::grants_of(tx, tenant, &subject)?;
+        if let Some(connection) = person.connection {
+            let of_groups = people::store::grants_from(tx, tenant, &connection.to_string())?;
+            let is_in = |grant: &people::Grant| person.member_of.contains(&grant.subject.name());
+            grants.extend(of_groups.into_iter().filter(is_in));
+        }
+        since = since.max(grants.into_iter().map(|grant| grant.granted_at).max());
+    }
+    Ok(since)
 }
 
 /// Removes what has expired: sessions, sign-in links, old idempotency keys. A reconciler's step.
@@ -368,7 +443,10 @@ pub async fn forget_expired(app: &App) -> Result<u64, Problem> {
     let now = app.clock.now();
     let keys_before = now.minus(std::time::Duration::from_secs(IDEMPOTENCY_KEY_HOURS * 3600));
     audit::housekeeping(app, TenantScope::System, move |tx| {
-        Ok(store::forget(tx, now, keys_before)? + scim_tokens::forget(tx, now)?)
+        Ok(store::forget(tx, now, keys_before)?
+            + scim_tokens::forget(tx, now)?
+            + people::store::forget_grants(tx, now)?
+            + oidc::store::forget_replays(tx, now)?)
     })
     .await
 }
@@ -416,7 +494,8 @@ mod tests {
     #[test]
     fn m3_a_client_hands_on_no_scope_that_it_does_not_hold() {
         let author = Author::system(TenantId::from_uuid(uuid::Uuid::nil()));
-        let permit = Permit::<scope::ClientWrite>::new(author, "client:write log:read".to_owned());
+        let permit =
+            Permit::<scope::ClientWrite>::new(author, "client:write log:read".to_owned(), Vec::new());
         assert!(permit.require_held(["log:read"].into_iter()).is_ok());
         let refused = permit.require_held(["log:read", "command:write"].into_iter());
         assert!(refused.is_err_and(|problem| problem.kind == FORBIDDEN));

@@ -23,6 +23,7 @@ impl ProblemKind {
             kind: self,
             detail: detail.into(),
             errors: Box::default(),
+            explanation: None,
             retry_after_seconds: None,
             internal: None,
         }
@@ -51,6 +52,9 @@ problems! {
     TOKEN_EXPIRED = "token_expired", 401, "The token has expired";
     INVALID_CLIENT = "invalid_client", 401, "The client is not known or its secret is wrong";
     CERTIFICATE_REQUIRED = "certificate_required", 401, "A device certificate is required";
+    STEP_UP = "step_up_required", 401, "Prove again who you are";
+    SIGN_IN_REFUSED = "sign_in_refused", 403, "The sign-in was refused";
+    NO_ROLE = "no_role", 403, "You have no role here";
     FORBIDDEN = "insufficient_scope", 403, "The credentials do not allow this";
     CSRF = "csrf", 403, "The form is not from this session";
     ORDER_NOT_READY = "order_not_ready", 403, "The order is not ready for this";
@@ -103,6 +107,7 @@ problems! {
     OVER_BUDGET = "over_budget", 429, "The root document's budget is used up";
     RATE_LIMITED = "rate_limited", 429, "Too many requests";
     INTERNAL = "internal", 500, "Something broke on our side";
+    IDENTITY_PROVIDER_UNAVAILABLE = "identity_provider_unavailable", 503, "The identity provider cannot be used now";
     UNAVAILABLE = "unavailable", 503, "The service cannot answer now";
     CA_UNAVAILABLE = "ca_unavailable", 503, "The certificate authority cannot sign now";
     ATTESTATION_UNAVAILABLE = "attestation_unavailable", 503, "The proof of the hardware cannot be checked now";
@@ -115,6 +120,8 @@ pub struct Problem {
     pub kind: ProblemKind,
     pub detail: String,
     pub errors: Box<[FieldError]>,
+    /// Of what is not permitted: what would permit it.
+    pub explanation: Option<Box<Explanation>>,
     pub retry_after_seconds: Option<u64>,
     internal: Option<String>,
 }
@@ -126,6 +133,21 @@ pub struct FieldError {
     pub field: String,
     pub code: String,
     pub detail: String,
+}
+
+/// Why something is not permitted, and what would permit it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Explanation {
+    /// The scopes that it needs.
+    pub needs: Vec<String>,
+    /// Those of them that the caller does not hold.
+    pub missing: Vec<String>,
+    /// The caller's roles.
+    pub roles: Vec<String>,
+    /// The built-in roles that give everything that is missing.
+    pub given_by: Vec<String>,
+    /// Some of those who can give it.
+    pub ask: Vec<String>,
 }
 
 /// The body of every refusal (RFC 9457, media type `application/problem+json`).
@@ -142,6 +164,9 @@ pub struct ProblemBody {
     pub request_id: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// Of `insufficient_scope`: what would permit it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
 }
 
 impl Problem {
@@ -189,6 +214,7 @@ impl Problem {
             code: self.kind.code.to_owned(),
             request_id,
             errors: self.errors.to_vec(),
+            explanation: self.explanation.as_deref().cloned(),
         }
     }
 }

@@ -117,6 +117,7 @@ pub(super) async fn authenticate(app: &App, token: &str) -> Result<Caller, Probl
         author,
         client: token.client,
         scopes: super::shared_scopes(ScimWrite::NAME, &scopes),
+        roles: Vec::new(),
     })
 }
 

@@ -46,7 +46,9 @@ scopes! {
     OutputRead = "output:read", "Read what commands printed and collected: logs, files, outputs of scripts.";
     ScriptRead = "script:read", "See scripts.";
     ScriptWrite = "script:write", "Add and remove scripts that devices may run.";
-    CommandWrite = "command:write", "Send commands and cancel them.";
+    CommandWrite = "command:write", "Send commands and cancel them; what is destructive, and scripts, need more.";
+    CommandWipe = "command:wipe", "Ask for what destroys: wipe and unenroll. People still approve it.";
+    ScriptRun = "script:run", "Run scripts on devices.";
     ApprovalWrite = "approval:write", "Hand in approvals of what is destructive, reject it, and release what was held.";
     HaltWrite = "halt:write", "Stop the delivery of commands, and let it go on.";
     TokenRead = "token:read", "See enrollment tokens (never their secret).";
@@ -71,6 +73,10 @@ scopes! {
     ConfigWrite = "config:write", "Apply a planned configuration: make policies and versions, and start their rollouts.";
     RootRead = "root:read", "See the root document: whose keys devices obey.";
     RootWrite = "root:write", "Publish root documents that the root keys signed.";
+    AccessRead = "access:read", "See who may do what: people, roles, grants, sessions.";
+    AccessWrite = "access:write", "Give and take roles that one holds oneself, define roles, disable people, set the limits of sessions.";
+    SessionWrite = "session:write", "End the sessions of others.";
+    SsoWrite = "sso:write", "Connect identity providers, and change and remove their connections.";
 }
 
 /// Whether `name` is a scope that exists.
@@ -81,6 +87,30 @@ pub fn exists(name: &str) -> bool {
 /// Every scope, as an OAuth `scope` value.
 pub fn every() -> String {
     ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
+}
+
+/// The scopes of these lists in the order of the list and each once, so that equal sets are equal texts. What does not exist is
+/// left out.
+pub fn union<'a>(lists: impl IntoIterator<Item = &'a str>) -> String {
+    let held: std::collections::BTreeSet<&str> = lists.into_iter().flat_map(str::split_whitespace).collect();
+    let names = ALL.iter().map(|(name, _)| *name);
+    names
+        .filter(|name| held.contains(name))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Whether a list of scopes holds one.
+pub fn holds(list: &str, name: &str) -> bool {
+    list.split(' ').any(|held| held == name)
+}
+
+/// The scopes of `wanted` that `list` does not hold.
+pub fn missing<'a>(wanted: &'a str, list: &str) -> Vec<&'a str> {
+    wanted
+        .split_whitespace()
+        .filter(|name| !holds(list, name))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,8 @@
-//! Console sessions: a one-time link, then a cookie. The API never accepts the cookie.
+//! Console sessions: a one-time link or a sign-in elsewhere, then a cookie. The API never accepts the cookie.
+//!
+//! What a session may do is read at each request: of a link, the roles that it was made with, never more than its maker may do
+//! now; of a person from outside, the roles that they and their groups have now. When the maker is removed, the connection is
+//! switched off, or the person is disabled, the session is over.
 
 use std::time::Duration;
 
@@ -6,28 +10,31 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
-use muster_model::{TenantId, Timestamp};
+use muster_model::{ConnectionId, SessionId, TenantId, Timestamp};
 use muster_storage::{Scope, Tx};
 use muster_trust::{
     entry::{Actor, ActorKind},
-    key::sha256,
+    key::{Digest, sha256},
 };
 use subtle::ConstantTimeEq;
 
 use super::{
-    Author, Permit, is_barred,
-    problem::{CSRF, FORBIDDEN, INVALID, Problem, UNAUTHENTICATED},
-    store,
+    Author, Permit, explain, is_barred, oidc,
+    people::{self, Held, SessionSettings, Through},
+    problem::{CONFLICT, CSRF, FORBIDDEN, INVALID, Problem, STEP_UP, UNAUTHENTICATED},
+    scope, store,
 };
-use crate::{App, audit, clock};
+use crate::{
+    App,
+    audit::{self, LoggedTx},
+    clock,
+};
 
 /// The name of the session cookie; the prefix binds it to this origin (RFC 6265bis).
 pub const SESSION_COOKIE: &str = "__Host-muster";
-/// People of one tenant that are remembered.
-const PEOPLE_MAX: u64 = 10_000;
+/// How a person came who used a link.
+pub const BY_LINK: &str = "link";
 const SIGNIN_LINK_MINUTES: u64 = 60;
-const SESSION_HOURS_MAX: u64 = 8;
-const SESSION_IDLE_MINUTES_MAX: u64 = 15;
 /// A session's last use is stored at most this often.
 const TOUCH_SECONDS: u64 = 60;
 
@@ -36,6 +43,15 @@ const TOUCH_SECONDS: u64 = 60;
 pub struct PagePermit {
     author: Author,
     csrf: String,
+    held: Held,
+    id: Option<SessionId>,
+    pub(super) hash: Digest,
+    connection: Option<ConnectionId>,
+    /// As pages name the person.
+    display_name: String,
+    authenticated_at: Timestamp,
+    settings: SessionSettings,
+    pub(super) challenge: Option<Vec<u8>>,
 }
 
 impl PagePermit {
@@ -52,9 +68,31 @@ impl PagePermit {
         &self.csrf
     }
 
-    /// The permit for an action of this page. The first service account's link holds every scope of its tenant.
-    pub fn permit<S: super::scope::Scopes>(&self) -> Permit<S> {
-        Permit::new(self.author.clone(), super::scope::every())
+    /// The scopes of the session, with spaces between, and the roles behind them.
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// The id of this session in lists.
+    pub fn session(&self) -> Option<SessionId> {
+        self.id
+    }
+
+    /// By which connection the person came; nothing for a link.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        self.connection
+    }
+
+    /// The person's name as they know it.
+    pub fn display_name(&self) -> &str {
+        &self.display_name
+    }
+
+    /// The permit for an action of this page.
+    pub fn permit<S: super::scope::Scopes>(&self) -> Result<Permit<S>, Problem> {
+        let roles = self.held.roles();
+        explain::check(S::NAMES, &self.held.scopes, &roles)?;
+        Ok(Permit::new(self.author.clone(), self.held.scopes.clone(), roles))
     }
 
     /// Refuses a form that was not made by this session.
@@ -65,6 +103,19 @@ impl PagePermit {
             Err(CSRF.detail("The form has expired. Load the page again and repeat."))
         }
     }
+
+    /// Refuses what a person does only shortly after they proved who they are: a session that was left open, or stolen, is not
+    /// enough.
+    pub fn require_fresh(&self, now: Timestamp) -> Result<(), Problem> {
+        let allowed = Duration::from_secs(self.settings.step_up_seconds);
+        if now.since(self.authenticated_at) <= allowed {
+            return Ok(());
+        }
+        Err(STEP_UP.detail(format!(
+            "This is done only within {} minutes after proving who you are.",
+            self.settings.step_up_seconds.div_ceil(60)
+        )))
+    }
 }
 
 impl FromRequestParts<App> for PagePermit {
@@ -74,28 +125,27 @@ impl FromRequestParts<App> for PagePermit {
         let secret = session_secret(&parts.headers).ok_or_else(signed_out)?.to_owned();
         let hash = sha256(secret.as_bytes());
         let now = app.clock.now();
-        let row = app
+        let found = app
             .db
-            .read(Scope::System, move |tx| {
-                let row = store::session(tx, hash.as_bytes())?;
-                // A bar ends sessions; one that began in the same moment is found here.
-                let Some(row) = row else { return Ok(None) };
-                let is_barred = is_barred(tx, row.tenant, &row.actor)?;
-                Ok::<_, Problem>((!is_barred).then_some(row))
-            })
+            .read(Scope::System, move |tx| standing(tx, &hash, now))
             .await?
             .ok_or_else(signed_out)?;
+        let Standing {
+            row,
+            held,
+            settings,
+            display_name,
+        } = found;
         let idle = now.since(row.seen_at);
-        if row.expires_at <= now || idle > Duration::from_secs(SESSION_IDLE_MINUTES_MAX * 60) {
-            return Err(signed_out());
-        }
-        if idle > Duration::from_secs(TOUCH_SECONDS) {
+        if idle > Duration::from_secs(TOUCH_SECONDS.min(settings.idle_seconds / 2)) {
             audit::housekeeping(app, Scope::System, move |tx| {
                 Ok(store::touch_session(tx, hash.as_bytes(), now)?)
             })
             .await?;
         }
         let csrf = sha256(format!("csrf:{secret}").as_bytes()).to_string();
+        // Whoever came from outside has no account behind them: they answer for themselves.
+        let voucher = (row.method == BY_LINK).then(|| super::actor_of(&row.made_by));
         Ok(PagePermit {
             author: Author {
                 tenant: row.tenant,
@@ -103,23 +153,130 @@ impl FromRequestParts<App> for PagePermit {
                     kind: ActorKind::User,
                     id: row.actor,
                 },
-                voucher: Some(super::actor_of(&row.made_by)),
+                voucher,
             },
             csrf,
+            held,
+            id: row.id,
+            hash,
+            connection: row.connection,
+            display_name,
+            authenticated_at: row.authenticated_at,
+            settings,
+            challenge: row.challenge,
         })
     }
 }
 
-/// Makes a one-time sign-in link's secret for the console.
+/// A session that stands, and what it may do.
+struct Standing {
+    row: store::SessionRow,
+    held: Held,
+    settings: SessionSettings,
+    display_name: String,
+}
+
+/// The session of a cookie, if it stands.
+fn standing(tx: &mut Tx, hash: &Digest, now: Timestamp) -> Result<Option<Standing>, Problem> {
+    let Some(row) = store::session(tx, hash.as_bytes())? else {
+        return Ok(None);
+    };
+    let settings = people::session_settings(tx, row.tenant)?;
+    let idle = row
+        .idle_seconds
+        .map_or(settings.idle_seconds, |own| own.min(settings.idle_seconds));
+    if row.expires_at <= now || now.since(row.seen_at) > Duration::from_secs(idle) {
+        return Ok(None);
+    }
+    let person = people::person(tx, row.tenant, &row.actor)?;
+    if person.as_ref().is_some_and(|person| person.disabled_at.is_some()) {
+        return Ok(None);
+    }
+    // A bar ends sessions; one that began in the same moment is found here.
+    let outside = person.as_ref().map_or("", |person| person.username.as_str());
+    if is_barred(tx, row.tenant, &row.actor)? || is_barred(tx, row.tenant, outside)? {
+        return Ok(None);
+    }
+    let held = if row.method == BY_LINK {
+        of_link(tx, &row, now)?
+    } else {
+        of_outside(tx, &row, now)?
+    };
+    let name = person
+        .map(|person| person.display_name)
+        .filter(|name| !name.is_empty());
+    Ok(held.map(|held| Standing {
+        display_name: name.unwrap_or_else(|| row.actor.clone()),
+        row,
+        held,
+        settings,
+    }))
+}
+
+/// What the session of a link may do: its roles, and never more than its maker. Nothing where the maker is gone.
+fn of_link(tx: &mut Tx, row: &store::SessionRow, now: Timestamp) -> Result<Option<Held>, Problem> {
+    let maker = super::actor_of(&row.made_by);
+    let most = match maker.kind {
+        ActorKind::Client => {
+            let client = maker
+                .id
+                .parse()
+                .ok()
+                .map(|id| store::client(tx, id))
+                .transpose()?
+                .flatten();
+            let client = client.filter(|client| client.tenant == row.tenant && client.disabled_at.is_none());
+            let Some(client) = client else {
+                return Ok(None);
+            };
+            people::of_client(tx, &client, now)?.scopes
+        }
+        // The first run, on the machine itself.
+        ActorKind::System => scope::every(),
+        ActorKind::User | ActorKind::Device => return Ok(None),
+    };
+    if row.roles.is_empty() {
+        let through = Through {
+            role: "everything that the link's maker may do".to_owned(),
+            by: BY_LINK.to_owned(),
+            granted_by: Some(row.made_by.clone()),
+            granted_at: None,
+            expires_at: None,
+        };
+        return Ok(Some(Held {
+            scopes: most,
+            through: vec![through],
+        }));
+    }
+    let mut held = people::of_roles(tx, row.tenant, row.roles.split(' '))?;
+    held.scopes = super::shared_scopes(&held.scopes, &most);
+    Ok(Some(held))
+}
+
+/// What the session of a person from outside may do now.
+fn of_outside(tx: &mut Tx, row: &store::SessionRow, now: Timestamp) -> Result<Option<Held>, Problem> {
+    let Some(connection) = row.connection else {
+        return Ok(None);
+    };
+    if !oidc::is_open(tx, row.tenant, connection)? {
+        return Ok(None);
+    }
+    let source = connection.to_string();
+    let groups = (source.as_str(), row.member_of.as_slice());
+    people::of_groups(tx, row.tenant, Some(&row.actor), groups, now).map(Some)
+}
+
+/// Makes a one-time sign-in link's secret for the console. Without roles the person may do whatever `author` may do.
 pub async fn create_signin_link(
     app: &App,
     author: &Author,
     person: &str,
+    roles: &[String],
 ) -> Result<(String, Timestamp), Problem> {
     let secret = clock::random_secret();
     let hash = sha256(secret.as_bytes());
     let tenant = author.tenant;
-    let person = person.to_owned();
+    let (person, roles) = (person.to_owned(), roles.join(" "));
     let expires_at = app
         .clock
         .now()
@@ -127,14 +284,33 @@ pub async fn create_signin_link(
     audit::commit(app, author, move |tx| {
         let (made_by, at) = (tx.account(), tx.at());
         refuse_barred(tx, tenant, &person)?;
-        if store::note_person(tx, tenant, &person, at)? > PEOPLE_MAX {
-            return Err(INVALID.detail("More than 10,000 people were signed in to this tenant by links."));
+        match people::person(tx, tenant, &person)? {
+            // A link says who somebody is: it must not say that they are somebody whom an identity provider knows.
+            Some(known) if known.outside.is_some() => {
+                return Err(
+                    CONFLICT.detail("This person signs in with an identity provider. Choose another name.")
+                );
+            }
+            Some(known) if known.disabled_at.is_some() => {
+                return Err(
+                    CONFLICT.detail("This person is disabled. `muster access enable` lets them in again.")
+                );
+            }
+            _ => {}
         }
-        store::insert_signin(tx, tenant, hash.as_bytes(), (&person, &made_by), expires_at)?;
+        if store::note_person(tx, tenant, &person, at)? > people::PEOPLE_MAX.unsigned_abs() {
+            return Err(INVALID.detail("More than 10,000 people of this tenant are known."));
+        }
+        let link = store::SigninRow {
+            person: person.clone(),
+            made_by,
+            roles: roles.clone(),
+        };
+        store::insert_signin(tx, tenant, hash.as_bytes(), &link, expires_at)?;
         tx.record(
             "signin.link_created",
             ("user", person.clone()),
-            serde_json::json!({}),
+            serde_json::json!({"roles": roles}),
         )?;
         Ok(())
     })
@@ -142,36 +318,113 @@ pub async fn create_signin_link(
     Ok((secret, expires_at))
 }
 
-/// Exchanges a one-time link for a session; answers the cookie's value.
-pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
+/// A link that was used now; nothing where it was used before, has expired, or never was.
+pub(super) async fn use_link(
+    app: &App,
+    link_secret: &str,
+) -> Result<Option<(TenantId, store::SigninRow)>, Problem> {
     let link = sha256(link_secret.as_bytes());
     let now = app.clock.now();
-    let used = audit::housekeeping(app, Scope::System, move |tx| {
+    audit::housekeeping(app, Scope::System, move |tx| {
         Ok(store::use_signin(tx, link.as_bytes(), now)?)
     })
-    .await?;
-    let (tenant, person, made_by) = used.ok_or_else(|| {
+    .await
+}
+
+/// Exchanges a one-time link for a session; answers the cookie's value.
+pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
+    let (tenant, link) = use_link(app, link_secret).await?.ok_or_else(|| {
         UNAUTHENTICATED.detail("The link was used or has expired. `muster console-link` makes a new one.")
     })?;
-    let secret = clock::random_secret();
-    let hash = sha256(secret.as_bytes());
     let author = Author {
         tenant,
         actor: Actor {
             kind: ActorKind::User,
-            id: person.clone(),
+            id: link.person.clone(),
         },
-        voucher: Some(super::actor_of(&made_by)),
+        voucher: Some(super::actor_of(&link.made_by)),
     };
     audit::commit(app, &author, move |tx| {
         let at = tx.at();
-        refuse_barred(tx, tenant, &person)?;
-        let until = at.plus(Duration::from_secs(SESSION_HOURS_MAX * 3600));
-        store::insert_session(tx, tenant, hash.as_bytes(), (&person, &made_by), at, until)?;
-        tx.record("session.started", ("user", person.clone()), serde_json::json!({}))?;
-        Ok(())
+        let person = people::person(tx, tenant, &link.person)?;
+        if person.is_some_and(|person| person.disabled_at.is_some()) {
+            return Err(UNAUTHENTICATED.detail("This person is disabled."));
+        }
+        people::store::seen(tx, tenant, &link.person, at)?;
+        start(
+            tx,
+            NewSession {
+                method: BY_LINK,
+                made_by: link.made_by.clone(),
+                roles: link.roles.clone(),
+                connection: None,
+                provider_session: None,
+                member_of: Vec::new(),
+                authenticated_at: at,
+                idle_seconds: None,
+                session_seconds: None,
+            },
+        )
     })
-    .await?;
+    .await
+}
+
+/// A session that begins.
+pub(super) struct NewSession {
+    pub method: &'static str,
+    pub made_by: String,
+    pub roles: String,
+    pub connection: Option<ConnectionId>,
+    pub provider_session: Option<String>,
+    pub member_of: Vec<String>,
+    pub authenticated_at: Timestamp,
+    /// Limits below those of the tenant.
+    pub idle_seconds: Option<u64>,
+    pub session_seconds: Option<u64>,
+}
+
+/// Begins a session of the transaction's author; answers the cookie's value. One session more than a person may have ends the
+/// oldest.
+pub(super) fn start(tx: &mut LoggedTx<'_>, new: NewSession) -> Result<String, Problem> {
+    let (tenant, at, person) = (tx.tenant(), tx.at(), tx.author().actor.id.clone());
+    let settings = people::session_settings(tx, tenant)?;
+    let length = new
+        .session_seconds
+        .map_or(settings.session_seconds, |own| own.min(settings.session_seconds));
+    let secret = clock::random_secret();
+    let hash = sha256(secret.as_bytes());
+    let id = SessionId::generate(at, clock::random());
+    let row = store::SessionRow {
+        tenant,
+        id: Some(id),
+        actor: person.clone(),
+        made_by: new.made_by,
+        method: new.method.to_owned(),
+        roles: new.roles,
+        connection: new.connection,
+        provider_session: new.provider_session,
+        member_of: new.member_of,
+        seen_at: at,
+        expires_at: at.plus(Duration::from_secs(length)),
+        authenticated_at: new.authenticated_at,
+        idle_seconds: new.idle_seconds,
+        challenge: None,
+    };
+    store::insert_session(tx, hash.as_bytes(), &row)?;
+    tx.record(
+        "session.started",
+        ("user", person.clone()),
+        serde_json::json!({"session": id.to_string(), "method": new.method, "connection": new.connection}),
+    )?;
+    // Newest first; of those that begin at one time, this one is kept.
+    let mut others = people::store::sessions_of(tx, tenant, &person, 500)?;
+    others.retain(|other| other.id != id);
+    let kept = usize::try_from(settings.sessions_per_person)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(1);
+    for surplus in others.into_iter().skip(kept) {
+        people::end_session(tx, surplus.id)?;
+    }
     Ok(secret)
 }
 
@@ -184,15 +437,17 @@ fn refuse_barred(tx: &mut Tx, tenant: TenantId, person: &str) -> Result<(), Prob
 }
 
 /// Ends the session of a request on the server's side.
-pub async fn end_session(app: &App, permit: &PagePermit, headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(secret) = session_secret(headers) else {
-        return Ok(());
-    };
-    let hash = sha256(secret.as_bytes());
+pub async fn end_session(app: &App, permit: &PagePermit) -> Result<(), Problem> {
+    let hash = permit.hash;
     let person = permit.author.actor.id.clone();
+    let id = permit.id;
     audit::commit(app, permit.author(), move |tx| {
         store::delete_session(tx, hash.as_bytes())?;
-        tx.record("session.ended", ("user", person.clone()), serde_json::json!({}))?;
+        tx.record(
+            "session.ended",
+            ("user", person.clone()),
+            serde_json::json!({"session": id.map(|id| id.to_string())}),
+        )?;
         Ok(())
     })
     .await

@@ -1,11 +1,12 @@
 //! SQL of the `access_` tables.
 
-use muster_model::{ClientId, ScimTokenId, TenantId, Timestamp};
+use muster_model::{ClientId, ConnectionId, ScimTokenId, SessionId, TenantId, Timestamp};
 use muster_storage::{Row, StorageError, Tx, statements};
 use muster_trust::{
     key::{KeyId, PublicKey},
     root::RelyingParty,
 };
+use uuid::Uuid;
 
 use super::{Client, ScimToken, passkeys::Passkey};
 
@@ -27,17 +28,22 @@ statements! {
         WHERE tenant_id = $1 AND client_id <> $2 AND disabled_at IS NULL AND scopes = $3";
     HOLD_ADMINISTRATORS = "UPDATE access_client SET disabled_at = NULL \
         WHERE tenant_id = $1 AND disabled_at IS NULL AND scopes = $2";
-    INSERT_SIGNIN = "INSERT INTO access_signin (tenant_id, token_sha256, actor, made_by, expires_at) \
-        VALUES ($1, $2, $3, $4, $5)";
+    INSERT_SIGNIN = "INSERT INTO access_signin (tenant_id, token_sha256, actor, made_by, roles, expires_at) \
+        VALUES ($1, $2, $3, $4, $5, $6)";
     PEOPLE = "SELECT COUNT(*) FROM access_person WHERE tenant_id = $1";
     NOTE_PERSON = "INSERT INTO access_person (tenant_id, person, since) VALUES ($1, $2, $3) \
         ON CONFLICT (tenant_id, person) DO NOTHING";
-    PERSON_SINCE = "SELECT since FROM access_person WHERE tenant_id = $1 AND person = $2";
     USE_SIGNIN = "UPDATE access_signin SET used_at = $2 \
-        WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > $2 RETURNING tenant_id, actor, made_by";
+        WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > $2 \
+        RETURNING tenant_id, actor, made_by, roles";
     INSERT_SESSION = "INSERT INTO access_session (tenant_id, session_sha256, actor, made_by, created_at, seen_at, \
-        expires_at) VALUES ($1, $2, $3, $4, $5, $5, $6)";
-    SESSION = "SELECT tenant_id, actor, made_by, seen_at, expires_at FROM access_session WHERE session_sha256 = $1";
+        expires_at, session_id, method, roles, connection_id, provider_session, member_of, authenticated_at, idle_seconds) \
+        VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+    SESSION = "SELECT tenant_id, actor, made_by, seen_at, expires_at, session_id, method, roles, connection_id, member_of, \
+        authenticated_at, idle_seconds, challenge FROM access_session WHERE session_sha256 = $1";
+    AUTHENTICATED = "UPDATE access_session SET authenticated_at = $2, challenge = NULL WHERE session_sha256 = $1";
+    CHALLENGE = "UPDATE access_session SET challenge = $2 WHERE session_sha256 = $1";
+    TAKE_CHALLENGE = "UPDATE access_session SET challenge = NULL WHERE session_sha256 = $1 AND challenge = $2";
     TOUCH_SESSION = "UPDATE access_session SET seen_at = $2 WHERE session_sha256 = $1";
     DELETE_SESSION = "DELETE FROM access_session WHERE session_sha256 = $1";
     FORGET_SESSIONS = "DELETE FROM access_session WHERE expires_at < $1";
@@ -55,7 +61,8 @@ statements! {
     IS_BARRED = "SELECT COUNT(*) FROM access_barred WHERE tenant_id = $1 AND person_sha256 = $2";
     TRIM_BARRED = "DELETE FROM access_barred WHERE tenant_id = $1 AND since < (SELECT since FROM access_barred \
         WHERE tenant_id = $1 ORDER BY since DESC LIMIT 1 OFFSET $2)";
-    SESSIONS_OF_TENANT = "SELECT session_sha256, actor FROM access_session WHERE tenant_id = $1";
+    SESSIONS_OF_TENANT = "SELECT s.session_sha256, s.actor, COALESCE(p.username, '') FROM access_session s \
+        LEFT JOIN access_person p ON p.tenant_id = s.tenant_id AND p.person = s.actor WHERE s.tenant_id = $1";
     OPEN_LINKS = "SELECT token_sha256, actor FROM access_signin WHERE tenant_id = $1 AND used_at IS NULL";
     DELETE_LINK = "DELETE FROM access_signin WHERE tenant_id = $1 AND token_sha256 = $2";
     INSERT_SCIM_TOKEN = "INSERT INTO access_scim_token (tenant_id, token_id, client_id, secret_sha256, created_by, \
@@ -161,14 +168,31 @@ pub fn insert_signin(
     tx: &mut Tx,
     tenant: TenantId,
     sha256: &[u8],
-    (actor, made_by): (&str, &str),
+    link: &SigninRow,
     expires_at: Timestamp,
 ) -> Result<(), StorageError> {
     tx.execute(
         &INSERT_SIGNIN,
-        &[&tenant.uuid(), &sha256, &actor, &made_by, &expires_at.as_micros()],
+        &[
+            &tenant.uuid(),
+            &sha256,
+            &link.person.as_str(),
+            &link.made_by.as_str(),
+            &link.roles.as_str(),
+            &expires_at.as_micros(),
+        ],
     )
     .map(drop)
+}
+
+/// What a one-time link says.
+#[derive(Debug, Clone)]
+pub struct SigninRow {
+    pub person: String,
+    /// The account that made it: kind and id.
+    pub made_by: String,
+    /// With spaces between; empty for whatever the maker may do.
+    pub roles: String,
 }
 
 /// Remembers a person from now on, if they are not known; answers how many are known.
@@ -177,63 +201,92 @@ pub fn note_person(tx: &mut Tx, tenant: TenantId, person: &str, now: Timestamp) 
     tx.query_one(&PEOPLE, &[&tenant.uuid()], |row| row.get(0))
 }
 
-pub fn person_since(tx: &mut Tx, tenant: TenantId, person: &str) -> Result<Option<Timestamp>, StorageError> {
-    tx.query_opt(&PERSON_SINCE, &[&tenant.uuid(), &person], |row| {
-        Ok(Timestamp::from_micros(row.get(0)?))
-    })
-}
-
 /// Marks a one-time link as used, and answers whom it signs in and who made it; `None` when it was used, has expired or never was.
 pub fn use_signin(
     tx: &mut Tx,
     sha256: &[u8],
     now: Timestamp,
-) -> Result<Option<(TenantId, String, String)>, StorageError> {
+) -> Result<Option<(TenantId, SigninRow)>, StorageError> {
     tx.query_opt(&USE_SIGNIN, &[&sha256, &now.as_micros()], |row| {
-        Ok((TenantId::from_uuid(row.get(0)?), row.get(1)?, row.get(2)?))
+        let link = SigninRow {
+            person: row.get(1)?,
+            made_by: row.get(2)?,
+            roles: row.get(3)?,
+        };
+        Ok((TenantId::from_uuid(row.get(0)?), link))
     })
 }
 
-pub fn insert_session(
-    tx: &mut Tx,
-    tenant: TenantId,
-    sha256: &[u8],
-    (actor, made_by): (&str, &str),
-    now: Timestamp,
-    expires_at: Timestamp,
-) -> Result<(), StorageError> {
+/// A console session as stored.
+#[derive(Debug, Clone)]
+pub struct SessionRow {
+    pub tenant: TenantId,
+    /// Nothing for sessions of before there were ids.
+    pub id: Option<SessionId>,
+    pub actor: String,
+    /// The account that made the sign-in link: kind and id.
+    pub made_by: String,
+    /// `link`, or how the person came otherwise.
+    pub method: String,
+    /// The roles of the link.
+    pub roles: String,
+    pub connection: Option<ConnectionId>,
+    /// The session at the identity provider.
+    pub provider_session: Option<String>,
+    pub member_of: Vec<String>,
+    pub seen_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub authenticated_at: Timestamp,
+    pub idle_seconds: Option<u64>,
+    pub challenge: Option<Vec<u8>>,
+}
+
+/// Stores a session that begins when it was last seen.
+pub fn insert_session(tx: &mut Tx, sha256: &[u8], row: &SessionRow) -> Result<(), StorageError> {
+    let groups = serde_json::to_string(&row.member_of).unwrap_or_default();
     tx.execute(
         &INSERT_SESSION,
         &[
-            &tenant.uuid(),
+            &row.tenant.uuid(),
             &sha256,
-            &actor,
-            &made_by,
-            &now.as_micros(),
-            &expires_at.as_micros(),
+            &row.actor.as_str(),
+            &row.made_by.as_str(),
+            &row.seen_at.as_micros(),
+            &row.expires_at.as_micros(),
+            &row.id.map(SessionId::uuid),
+            &row.method.as_str(),
+            &row.roles.as_str(),
+            &row.connection.map(ConnectionId::uuid),
+            &row.provider_session.as_deref(),
+            &groups.as_str(),
+            &row.authenticated_at.as_micros(),
+            &row.idle_seconds
+                .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
         ],
     )
     .map(drop)
 }
 
-/// A console session as stored.
-pub struct SessionRow {
-    pub tenant: TenantId,
-    pub actor: String,
-    /// The account that made the sign-in link: kind and id.
-    pub made_by: String,
-    pub seen_at: Timestamp,
-    pub expires_at: Timestamp,
-}
-
 pub fn session(tx: &mut Tx, sha256: &[u8]) -> Result<Option<SessionRow>, StorageError> {
     tx.query_opt(&SESSION, &[&sha256], |row| {
+        let member_of: String = row.get(9)?;
         Ok(SessionRow {
             tenant: TenantId::from_uuid(row.get(0)?),
             actor: row.get(1)?,
             made_by: row.get(2)?,
             seen_at: Timestamp::from_micros(row.get(3)?),
             expires_at: Timestamp::from_micros(row.get(4)?),
+            id: row.get::<Option<Uuid>>(5)?.map(SessionId::from_uuid),
+            method: row.get(6)?,
+            roles: row.get(7)?,
+            connection: row.get::<Option<Uuid>>(8)?.map(ConnectionId::from_uuid),
+            provider_session: None,
+            member_of: serde_json::from_str(&member_of).unwrap_or_default(),
+            authenticated_at: Timestamp::from_micros(row.get(10)?),
+            idle_seconds: row
+                .get::<Option<i64>>(11)?
+                .and_then(|seconds| u64::try_from(seconds).ok()),
+            challenge: row.get(12)?,
         })
     })
 }
@@ -258,10 +311,13 @@ pub fn trim_barred(tx: &mut Tx, tenant: TenantId, kept: i64) -> Result<u64, Stor
     tx.execute(&TRIM_BARRED, &[&tenant.uuid(), &(kept - 1)])
 }
 
-/// Digests of sessions with whom they are of.
-pub fn sessions_of_tenant(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(Vec<u8>, String)>, StorageError> {
+/// Digests of sessions with whom they are of, and what these sign in with elsewhere.
+pub fn sessions_of_tenant(
+    tx: &mut Tx,
+    tenant: TenantId,
+) -> Result<Vec<(Vec<u8>, String, String)>, StorageError> {
     tx.query(&SESSIONS_OF_TENANT, &[&tenant.uuid()], |row| {
-        Ok((row.get(0)?, row.get(1)?))
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
     })
 }
 
@@ -350,6 +406,21 @@ fn scim_token_of(row: &Row<'_>) -> Result<ScimToken, StorageError> {
         used_at: row.get::<Option<i64>>(6)?.map(Timestamp::from_micros),
         revoked_at: row.get::<Option<i64>>(7)?.map(Timestamp::from_micros),
     })
+}
+
+/// Notes that a person has proven who they are.
+pub fn authenticated(tx: &mut Tx, sha256: &[u8], at: Timestamp) -> Result<(), StorageError> {
+    tx.execute(&AUTHENTICATED, &[&sha256, &at.as_micros()]).map(drop)
+}
+
+/// Writes what a passkey is asked to sign; an earlier question is forgotten.
+pub fn set_challenge(tx: &mut Tx, sha256: &[u8], challenge: &[u8]) -> Result<(), StorageError> {
+    tx.execute(&CHALLENGE, &[&sha256, &challenge]).map(drop)
+}
+
+/// Takes the question that was asked; answers 0 where it was another, or was answered.
+pub fn take_challenge(tx: &mut Tx, sha256: &[u8], challenge: &[u8]) -> Result<u64, StorageError> {
+    tx.execute(&TAKE_CHALLENGE, &[&sha256, &challenge])
 }
 
 pub fn touch_session(tx: &mut Tx, sha256: &[u8], now: Timestamp) -> Result<(), StorageError> {

@@ -19,7 +19,7 @@ use crate::{
         idempotency::{IdempotencyKey, commit_once},
         problem::{ACCOUNT_TOO_NEW, INVALID, OVER_BUDGET, Problem},
         request::{Body, Params, PathOf},
-        scope::{CommandRead, CommandWrite},
+        scope::{CommandRead, CommandWipe, CommandWrite, ScriptRun},
     },
     audit::{self, LoggedTx},
     devices::{self, Device, DeviceFilter},
@@ -207,6 +207,7 @@ async fn create_for_device(
         return Err(INVALID.detail("The path names the device. For many devices use POST /commands."));
     }
     let wanted = parse(&app, &request)?;
+    require_scopes(&permit, &wanted.kind)?;
     let (tenant, identified) = (permit.tenant(), (id.clone(), &request));
     let answer = commit_once(
         &app,
@@ -298,6 +299,7 @@ async fn create_bulk(
     Body(request): Body<CommandRequest>,
 ) -> Result<Response, Problem> {
     let wanted = parse(&app, &request)?;
+    require_scopes(&permit, &wanted.kind)?;
     let target = BulkTarget::of(&request)?;
     let answer = commit_once(&app, &permit, key, "POST /commands", &request, move |tx| {
         let tenant = tx.tenant();
@@ -317,6 +319,17 @@ async fn create_bulk(
     .await;
     app.nudges.operations.notify_one();
     alarmed(&app, permit.author(), answer).await
+}
+
+/// Refuses a kind of command that needs more than sending commands: what destroys, and what runs a script.
+pub fn require_scopes<S>(permit: &Permit<S>, kind: &CommandKind) -> Result<(), Problem> {
+    if kind.is_destructive() {
+        permit.require::<CommandWipe>()?;
+    }
+    if matches!(kind, CommandKind::RunScript { .. }) {
+        permit.require::<ScriptRun>()?;
+    }
+    Ok(())
 }
 
 /// The filter of a command list.

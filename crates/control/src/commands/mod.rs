@@ -37,7 +37,7 @@ use crate::{
     devices::Device,
     secrets::TenantKeys,
 };
-pub use api::{BulkTarget, CommandView, Wanted, alarmed, ask_device, ask_devices, router};
+pub use api::{BulkTarget, CommandView, Wanted, alarmed, ask_device, ask_devices, require_scopes, router};
 pub use metrics::CommandMetrics;
 pub use operation::{
     Asked, Evidence, Halt, Lists, OPERATION_STATEMENTS, Operation, OperationState, OperationView,

@@ -162,7 +162,35 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
     api.put(&format!("/queries/{name}-query"), &question).await.ok();
     let refresh = api.post("/query-refreshes", &question).await.expect(202);
     let text = |value: &Value| value.as_str().expect("an id is text").to_owned();
+    let link = api
+        .post(
+            "/console-links",
+            &json!({"person": format!("{name}-person"), "roles": ["read_only"]}),
+        )
+        .await
+        .expect(201);
+    let secret = text(&link["url"])
+        .rsplit_once('#')
+        .expect("the secret is behind the #")
+        .1
+        .to_owned();
+    let signed_in = answer(
+        api.http
+            .post(format!("{}/signin", api.origin))
+            .form(&[("secret", secret.as_str()), ("next", "/")]),
+    )
+    .await;
+    assert!(
+        signed_in.status < 400,
+        "the person is signed in: {}",
+        signed_in.status
+    );
+    let sessions = api
+        .get(&format!("/access/sessions?person={name}-person"))
+        .await
+        .ok();
     let ids = BTreeMap::from([
+        ("access", vec![text(&sessions["items"][0]["id"])]),
         ("alert-deliveries", vec![text(&tested["items"][0]["id"])]),
         ("alert-silences", vec![text(&silence["id"])]),
         ("clients", vec![text(&client["client_id"])]),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use self::output::{Reader, Tally};
 use crate::workspace::{Profile, Programs, Scope};
-use crate::{peers, postgres, process, python, tidy};
+use crate::{node, peers, postgres, process, python, tidy};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -166,6 +166,9 @@ fn cargo_test(options: &Options, programs: &Programs, server: Option<&postgres::
     }
     if python::find("moto_server").is_some() {
         cargo.env("MUSTER_TEST_PYTHON_TOOLS", python::programs());
+    }
+    if let Some(folder) = node::find("oidc-provider") {
+        cargo.env("MUSTER_TEST_NODE_TOOLS", folder);
     }
     if let Some(chromium) = peers::find_chromium() {
         cargo.env("MUSTER_TEST_CHROMIUM", chromium);

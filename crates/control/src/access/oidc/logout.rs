@@ -1,0 +1,89 @@
+//! The end of a session there ends it here (Back-Channel Logout 1.0), and the way to end it there too (RP-Initiated Logout 1.0).
+
+use std::time::Duration;
+
+use muster_model::ConnectionId;
+use muster_trust::key::sha256;
+
+use super::{claims, flow, provider, store};
+use crate::{
+    App,
+    access::{
+        Author,
+        people::{self, Outside},
+        problem::{INVALID, Problem},
+    },
+    audit,
+};
+
+const LOGOUT_TOKEN_TYPES: &[&str] = &["logout+jwt", "jwt"];
+/// For longer than a token is taken, so that it counts once.
+const REMEMBERED: Duration = Duration::from_secs(900);
+
+/// Takes a logout token; answers how many sessions ended. A token that was taken before ends nothing more.
+pub async fn logged_out(app: &App, id: ConnectionId, token: &str) -> Result<u64, Problem> {
+    let connection = super::open_connection(app, id).await?;
+    let spec = connection.spec()?;
+    let metadata = provider::metadata(app, id, &spec)
+        .await
+        .map_err(flow::unavailable)?;
+    let signed = flow::signed(app, &connection, &spec, &metadata, token, LOGOUT_TOKEN_TYPES).await?;
+    let logout = claims::judge_logout(&spec, &signed, app.clock.now().as_unix_seconds())
+        .map_err(|why| INVALID.detail(format!("The logout token is refused: {why}.")))?;
+    let tenant = connection.tenant;
+    audit::commit(app, &Author::system(tenant), move |tx| {
+        let until = tx.at().plus(REMEMBERED);
+        let hash = sha256(logout.id.as_bytes());
+        tx.excuse(1);
+        if store::count_once(tx, tenant, ("logout", hash.as_bytes()), until)? == 0 {
+            return Err(INVALID.detail("The logout token was taken before."));
+        }
+        let person = match &logout.subject {
+            Some(subject) => {
+                let outside = Outside {
+                    issuer: spec.issuer.clone(),
+                    subject: subject.clone(),
+                };
+                people::store::person_of_subject(tx, tenant, &outside)?
+            }
+            None => None,
+        };
+        // With both, the session is meant; without one, everything of the person.
+        let ended = match (&logout.provider_session, &person) {
+            (Some(session), _) => store::end_provider_session(tx, tenant, id, session)?,
+            (None, Some(person)) => store::end_persons_sessions(tx, tenant, id, &person.name)?,
+            (None, None) => 0,
+        };
+        if ended > 0 {
+            tx.record(
+                "session.ended",
+                ("connection", id.to_string()),
+                serde_json::json!({"sessions": ended, "because": "logout at the identity provider",
+                    "person": person.map(|person| person.name)}),
+            )?;
+        }
+        Ok(ended)
+    })
+    .await
+}
+
+/// Where a person ends their session at the provider, if it has such a place.
+pub async fn end_at_provider(app: &App, id: ConnectionId) -> Result<Option<String>, Problem> {
+    let connection = super::open_connection(app, id).await?;
+    let spec = connection.spec()?;
+    let metadata = provider::metadata(app, id, &spec)
+        .await
+        .map_err(flow::unavailable)?;
+    let Some(endpoint) = &metadata.end_session_endpoint else {
+        return Ok(None);
+    };
+    let mut location = reqwest::Url::parse(endpoint).map_err(Problem::internal)?;
+    location
+        .query_pairs_mut()
+        .append_pair("client_id", &spec.client_id)
+        .append_pair(
+            "post_logout_redirect_uri",
+            &super::addresses(app, id).post_logout_redirect_uri,
+        );
+    Ok(Some(location.into()))
+}

@@ -1,0 +1,519 @@
+//! Who may do what: roles of a tenant, who has them, the people that are known, and the limits of their sessions.
+//!
+//! What somebody may do is read at each request, so a role that is taken away is gone at once. Nobody gives a role that can do
+//! more than they can, takes one away that they could not give, or makes one with scopes that they do not hold.
+
+mod api;
+mod held;
+mod review;
+pub(super) mod store;
+
+use muster_model::{ClientId, ConnectionId, SessionId, TenantId, Timestamp};
+use muster_storage::Tx;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    Permit, oidc,
+    problem::{CONFLICT, INVALID, NAME_TAKEN, NOT_FOUND, Problem},
+    roles, scope,
+};
+use crate::audit::LoggedTx;
+pub use api::router;
+pub use held::{Held, Through, of_client, of_groups, of_roles, who_can_give};
+pub use review::{Reviewed, ReviewedSubject, review};
+pub use store::ListedSession;
+
+/// Roles that a tenant defines.
+pub const ROLES_MAX: usize = 100;
+/// Grants of one tenant, and roles of one subject.
+pub const GRANTS_MAX: i64 = 2_000;
+pub const ROLES_OF_ONE_MAX: usize = 16;
+/// People of one tenant that are remembered.
+pub const PEOPLE_MAX: i64 = 10_000;
+const NAME_CHARS_MAX: usize = 64;
+const DESCRIPTION_CHARS_MAX: usize = 200;
+const SUBJECT_CHARS_MAX: usize = 256;
+/// A name that no connection has: the directory that is kept up to date from outside.
+pub const DIRECTORY: &str = "directory";
+
+/// A role: a name for scopes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    pub name: String,
+    pub description: String,
+    /// With spaces between, in the order of the list.
+    pub scopes: String,
+    pub is_built_in: bool,
+    pub updated_by: Option<String>,
+    pub updated_at: Option<Timestamp>,
+}
+
+/// Who can have a role.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    Person(String),
+    Client(ClientId),
+    /// A group, as `source` names it: the id of a connection.
+    Group {
+        source: String,
+        name: String,
+    },
+}
+
+impl Subject {
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Subject::Person(_) => "person",
+            Subject::Client(_) => "client",
+            Subject::Group { .. } => "group",
+        }
+    }
+
+    pub fn source(&self) -> &str {
+        match self {
+            Subject::Person(_) | Subject::Client(_) => "",
+            Subject::Group { source, .. } => source,
+        }
+    }
+
+    pub fn name(&self) -> String {
+        match self {
+            Subject::Person(name) | Subject::Group { name, .. } => name.clone(),
+            Subject::Client(id) => id.to_string(),
+        }
+    }
+
+    fn read(kind: &str, source: String, name: String) -> Option<Subject> {
+        match kind {
+            "person" => Some(Subject::Person(name)),
+            "client" => name.parse().ok().map(Subject::Client),
+            "group" => Some(Subject::Group { source, name }),
+            _ => None,
+        }
+    }
+}
+
+/// That somebody has a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    pub subject: Subject,
+    pub role: String,
+    pub granted_by: String,
+    pub granted_at: Timestamp,
+    /// From when it counts no more.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Grant {
+    pub fn counts(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
+/// Who a person is outside: OpenID Connect Core, section 5.7, and the subject of a SAML assertion. Never an address of mail, which
+/// may belong to somebody else tomorrow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outside {
+    pub issuer: String,
+    pub subject: String,
+}
+
+/// A person that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// As the log names them, for ever.
+    pub name: String,
+    pub since: Timestamp,
+    /// Nothing for people of sign-in links.
+    pub outside: Option<Outside>,
+    /// The connection by which they came last.
+    pub connection: Option<ConnectionId>,
+    /// What they last signed in with there: as the directory knows them. Empty for people of links.
+    pub username: String,
+    pub display_name: String,
+    /// The groups that the connection named then.
+    pub member_of: Vec<String>,
+    /// What they could do when they last came, and since when that much.
+    pub scopes: String,
+    pub raised_at: Option<Timestamp>,
+    pub seen_at: Option<Timestamp>,
+    pub disabled_at: Option<Timestamp>,
+}
+
+/// The limits of a tenant's sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SessionSettings {
+    /// A session without a request for this long ends: 60 to 28800.
+    pub idle_seconds: u64,
+    /// A session ends after this long whatever happens: 300 to 86400.
+    pub session_seconds: u64,
+    /// For how long after proving who they are a person may do what is destructive: 60 to 3600.
+    pub step_up_seconds: u64,
+    /// Sessions that one person has at once, 1 to 20: one more ends the oldest.
+    pub sessions_per_person: u64,
+}
+
+impl Default for SessionSettings {
+    fn default() -> SessionSettings {
+        SessionSettings {
+            idle_seconds: 15 * 60,
+            session_seconds: 8 * 3600,
+            step_up_seconds: 15 * 60,
+            sessions_per_person: 3,
+        }
+    }
+}
+
+impl SessionSettings {
+    fn check(&self) -> Result<(), Problem> {
+        let within = [
+            ("idle_seconds", self.idle_seconds, 60..=28_800),
+            ("session_seconds", self.session_seconds, 300..=86_400),
+            ("step_up_seconds", self.step_up_seconds, 60..=3600),
+            ("sessions_per_person", self.sessions_per_person, 1..=20),
+        ];
+        for (name, value, range) in within {
+            if !range.contains(&value) {
+                return Err(INVALID.detail(format!(
+                    "{name} is {} to {}, not {value}.",
+                    range.start(),
+                    range.end()
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The limits of a tenant's sessions, as set or as the program has them.
+pub fn session_settings(tx: &mut Tx, tenant: TenantId) -> Result<SessionSettings, Problem> {
+    Ok(store::settings(tx, tenant)?.unwrap_or_default())
+}
+
+pub fn set_session_settings(tx: &mut LoggedTx<'_>, settings: &SessionSettings) -> Result<(), Problem> {
+    settings.check()?;
+    let (tenant, by, at) = (tx.tenant(), tx.actor(), tx.at());
+    store::put_settings(tx, tenant, settings, (&by, at))?;
+    tx.record(
+        "access.session_settings_changed",
+        ("tenant", tenant.to_string()),
+        serde_json::to_value(settings).map_err(Problem::internal)?,
+    )
+    .map(drop)
+}
+
+/// The roles of a tenant: those of the program, then its own.
+pub fn all_roles(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Role>, Problem> {
+    let built_in = roles::built_in().iter().map(Role::of);
+    Ok(built_in.chain(store::roles(tx, tenant)?).collect())
+}
+
+/// A role by its name.
+pub fn role(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Role, Problem> {
+    find_role(tx, tenant, name)?.ok_or_else(|| {
+        NOT_FOUND.detail(format!(
+            "There is no role {name:?}. `muster access roles` lists them."
+        ))
+    })
+}
+
+fn find_role(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Role>, Problem> {
+    match roles::find(name) {
+        Some(role) => Ok(Some(Role::of(role))),
+        None => Ok(store::role(tx, tenant, name)?),
+    }
+}
+
+impl Role {
+    fn of(role: &roles::BuiltIn) -> Role {
+        Role {
+            name: role.name.to_owned(),
+            description: role.description.to_owned(),
+            scopes: role.scopes.clone(),
+            is_built_in: true,
+            updated_by: None,
+            updated_at: None,
+        }
+    }
+}
+
+/// Defines a role of the tenant, or defines it anew.
+pub fn put_role<S>(
+    tx: &mut LoggedTx<'_>,
+    permit: &Permit<S>,
+    (name, description): (&str, &str),
+    scopes: &[String],
+) -> Result<Role, Problem> {
+    let (tenant, by, at) = (tx.tenant(), tx.actor(), tx.at());
+    let is_name =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
+    if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.bytes().all(is_name) {
+        return Err(INVALID.detail("The name of a role has 1 to 64 of the characters a-z, 0-9, - and _."));
+    }
+    if roles::find(name).is_some() {
+        return Err(NAME_TAKEN.detail("That is a role of the program. Choose another name."));
+    }
+    if description.chars().count() > DESCRIPTION_CHARS_MAX {
+        return Err(INVALID.detail("A description has at most 200 characters."));
+    }
+    if let Some(unknown) = scopes.iter().find(|name| !scope::exists(name)) {
+        return Err(INVALID.detail(format!(
+            "There is no scope {unknown}. The OAuth metadata lists them."
+        )));
+    }
+    let scopes = scope::union(scopes.iter().map(String::as_str));
+    if scopes.is_empty() {
+        return Err(INVALID.detail("Name the scopes that the role gives, for example device:read."));
+    }
+    let before = store::role(tx, tenant, name)?;
+    // What it gave is taken from those who have it: nobody does that to people who may do more.
+    let touched = before
+        .iter()
+        .map(|role| role.scopes.as_str())
+        .chain([scopes.as_str()]);
+    permit.require_held(scope::union(touched).split(' '))?;
+    if before.is_none() && store::roles(tx, tenant)?.len() >= ROLES_MAX {
+        return Err(INVALID.detail("A tenant defines at most 100 roles. Remove one first."));
+    }
+    store::put_role(tx, tenant, (name, description, &scopes), (&by, at))?;
+    tx.record(
+        "access.role_defined",
+        ("role", name.to_owned()),
+        serde_json::json!({"scopes": scopes, "scopes_before": before.map(|role| role.scopes)}),
+    )?;
+    role(tx, tenant, name)
+}
+
+/// Removes a role that nobody has.
+pub fn delete_role<S>(tx: &mut LoggedTx<'_>, permit: &Permit<S>, name: &str) -> Result<(), Problem> {
+    let tenant = tx.tenant();
+    let Some(found) = store::role(tx, tenant, name)? else {
+        return Err(NOT_FOUND.detail("The tenant has no role of this name. Those of the program stay."));
+    };
+    permit.require_held(found.scopes.split(' '))?;
+    let granted = store::role_grants(tx, tenant, name)?;
+    if granted > 0 {
+        return Err(CONFLICT.detail(format!(
+            "The role is granted {granted} times. `muster access grants` shows to whom; take it away first."
+        )));
+    }
+    store::delete_role(tx, tenant, name)?;
+    tx.record(
+        "access.role_removed",
+        ("role", name.to_owned()),
+        serde_json::json!({}),
+    )
+    .map(drop)
+}
+
+/// Gives a role.
+pub fn grant<S>(
+    tx: &mut LoggedTx<'_>,
+    permit: &Permit<S>,
+    subject: Subject,
+    name: &str,
+    expires_at: Option<Timestamp>,
+) -> Result<Grant, Problem> {
+    let (tenant, granted_by, at) = (tx.tenant(), tx.actor(), tx.at());
+    let found = role(tx, tenant, name)?;
+    permit.require_held(found.scopes.split(' '))?;
+    if expires_at.is_some_and(|end| end <= at) {
+        return Err(INVALID.detail("The grant would have ended already."));
+    }
+    check_subject(tx, &subject)?;
+    let others = store::grants_of(tx, tenant, &subject)?;
+    let is_new = !others.iter().any(|grant| grant.role == name);
+    if is_new && (others.len() >= ROLES_OF_ONE_MAX || store::grant_count(tx, tenant)? >= GRANTS_MAX) {
+        return Err(INVALID.detail("One subject has at most 16 roles, and a tenant 2,000 grants."));
+    }
+    let grant = Grant {
+        subject,
+        role: found.name,
+        granted_by,
+        granted_at: at,
+        expires_at,
+    };
+    store::insert_grant(tx, tenant, &grant)?;
+    tx.record(
+        "access.role_granted",
+        (grant.subject.kind(), grant.subject.name()),
+        serde_json::json!({"role": name, "source": grant.subject.source(), "expires_at": expires_at, "scopes": found.scopes}),
+    )?;
+    Ok(grant)
+}
+
+/// Takes a role away; it is gone with the next request.
+pub fn revoke<S>(
+    tx: &mut LoggedTx<'_>,
+    permit: &Permit<S>,
+    subject: &Subject,
+    name: &str,
+) -> Result<(), Problem> {
+    let tenant = tx.tenant();
+    // A role that is no more can be taken away by anybody who takes roles away.
+    let scopes = find_role(tx, tenant, name)?
+        .map(|role| role.scopes)
+        .unwrap_or_default();
+    permit.require_held(scopes.split_whitespace())?;
+    if store::delete_grant(tx, tenant, subject, name)? == 0 {
+        return Err(NOT_FOUND.detail(format!("The {} does not have the role {name}.", subject.kind())));
+    }
+    tx.record(
+        "access.role_revoked",
+        (subject.kind(), subject.name()),
+        serde_json::json!({"role": name, "source": subject.source()}),
+    )
+    .map(drop)
+}
+
+/// A subject that exists, or a group that may.
+fn check_subject(tx: &mut LoggedTx<'_>, subject: &Subject) -> Result<(), Problem> {
+    let tenant = tx.tenant();
+    match subject {
+        Subject::Person(name) => match store::person(tx, tenant, name)? {
+            Some(person) if person.outside.is_some() => Ok(()),
+            Some(_) => Err(INVALID.detail(
+                "This person comes by links: what they may do is decided where the link is made, with --role.",
+            )),
+            None => Err(NOT_FOUND.detail(
+                "Nobody of this name has come yet. A person who signs in without a role is listed by `muster access people`.",
+            )),
+        },
+        Subject::Client(id) => {
+            let client = super::store::client(tx, *id)?;
+            let is_ours = |client: super::Client| client.tenant == tenant && client.disabled_at.is_none();
+            if client.is_some_and(is_ours) {
+                Ok(())
+            } else {
+                Err(NOT_FOUND.detail("There is no client with this id."))
+            }
+        }
+        Subject::Group { source, name } => {
+            if source.is_empty() || source.len() > NAME_CHARS_MAX {
+                return Err(INVALID.detail("Say by which connection the group comes."));
+            }
+            if name.is_empty() || name.chars().count() > SUBJECT_CHARS_MAX || name.chars().any(char::is_control) {
+                return Err(INVALID.detail("The name of a group has 1 to 256 characters."));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Lets a person in no more, and ends their sessions.
+pub fn disable_person(tx: &mut LoggedTx<'_>, name: &str) -> Result<u64, Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    if store::disable(tx, tenant, name, at)? == 0 {
+        return Err(NOT_FOUND.detail("There is no such person, or they are disabled already."));
+    }
+    let ended = store::end_sessions_of(tx, tenant, name)?;
+    tx.record(
+        "access.person_disabled",
+        ("user", name.to_owned()),
+        serde_json::json!({"sessions_ended": ended}),
+    )?;
+    Ok(ended)
+}
+
+/// Lets a person in again.
+pub fn enable_person(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
+    let tenant = tx.tenant();
+    if store::enable(tx, tenant, name)? == 0 {
+        return Err(NOT_FOUND.detail("There is no such person, or they are not disabled."));
+    }
+    tx.record(
+        "access.person_enabled",
+        ("user", name.to_owned()),
+        serde_json::json!({}),
+    )
+    .map(drop)
+}
+
+/// Ends a session of anybody.
+pub fn end_session(tx: &mut LoggedTx<'_>, id: SessionId) -> Result<String, Problem> {
+    let tenant = tx.tenant();
+    let Some(person) = store::end_session(tx, tenant, id)? else {
+        return Err(NOT_FOUND.detail("The session has ended, or never was."));
+    };
+    tx.record(
+        "session.ended",
+        ("user", person.clone()),
+        serde_json::json!({"session": id.to_string()}),
+    )?;
+    Ok(person)
+}
+
+/// Ends every session of a person; answers how many there were.
+pub fn end_sessions_of(tx: &mut LoggedTx<'_>, person: &str) -> Result<u64, Problem> {
+    let tenant = tx.tenant();
+    let ended = store::end_sessions_of(tx, tenant, person)?;
+    if ended > 0 {
+        tx.record(
+            "session.ended",
+            ("user", person.to_owned()),
+            serde_json::json!({"sessions": ended}),
+        )?;
+    }
+    Ok(ended)
+}
+
+/// The people of a tenant by name.
+pub fn people(tx: &mut Tx, tenant: TenantId, after: &str, limit: usize) -> Result<Vec<Person>, Problem> {
+    Ok(store::persons(
+        tx,
+        tenant,
+        after,
+        i64::try_from(limit).unwrap_or(i64::MAX),
+    )?)
+}
+
+pub fn person(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Person>, Problem> {
+    Ok(store::person(tx, tenant, name)?)
+}
+
+pub fn grants(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Grant>, Problem> {
+    Ok(store::grants(tx, tenant, GRANTS_MAX + 1)?)
+}
+
+/// The sessions of a tenant, or of a person.
+pub fn sessions(tx: &mut Tx, tenant: TenantId, of: Option<&str>) -> Result<Vec<ListedSession>, Problem> {
+    const ROWS_MAX: i64 = 500;
+    Ok(match of {
+        Some(person) => store::sessions_of(tx, tenant, person, ROWS_MAX)?,
+        None => store::sessions(tx, tenant, SessionId::from_uuid(uuid::Uuid::nil()), ROWS_MAX)?,
+    })
+}
+
+/// A subject as grants name it: of a group, the connection by its id.
+pub fn resolve(tx: &mut LoggedTx<'_>, subject: Subject) -> Result<Subject, Problem> {
+    let tenant = tx.tenant();
+    match subject {
+        // A name that a connection says is no proof of being the person of that name in the directory.
+        Subject::Group { source, .. } if source == DIRECTORY => Err(INVALID.detail(
+            "Groups of the directory give no roles. Name the connection whose sign-ins say who is in the group.",
+        )),
+        Subject::Group { source, name } => Ok(Subject::Group {
+            source: oidc::named(tx, tenant, &source)?.id.to_string(),
+            name,
+        }),
+        other => Ok(other),
+    }
+}
+
+/// A service account of the tenant.
+pub fn client(tx: &mut Tx, tenant: TenantId, id: ClientId) -> Result<super::Client, Problem> {
+    let client = super::store::client(tx, id)?;
+    client
+        .filter(|client| client.tenant == tenant && client.disabled_at.is_none())
+        .ok_or_else(|| NOT_FOUND.detail("There is no client with this id."))
+}
+
+/// Who names groups of this tenant, with the names that people know them by.
+pub fn sources(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(String, String)>, Problem> {
+    let connections = oidc::connections(tx, tenant)?.into_iter();
+    Ok(connections
+        .map(|connection| (connection.id.to_string(), connection.name))
+        .collect())
+}
