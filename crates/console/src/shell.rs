@@ -32,6 +32,7 @@ pub enum Section {
     Approvals,
     Alerts,
     Log,
+    Secrets,
     Tokens,
     /// Pages that stand beside the navigation.
     Other,
@@ -125,6 +126,12 @@ pub const NAVIGATION: &[NavEntry] = &[
         href: "/log",
         label: "Log",
         icon: "M4 4h12M4 8h12M4 12h8M4 16h5M13.5 15l1.5 1.5 2.5-3",
+    },
+    NavEntry {
+        section: Section::Secrets,
+        href: "/secrets",
+        label: "Secrets",
+        icon: "M4.5 9h11v8h-11zM7 9V6a3 3 0 0 1 6 0v3M10 12v2",
     },
     NavEntry {
         section: Section::Settings,

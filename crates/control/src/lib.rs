@@ -160,6 +160,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "traces",
         sql: include_str!("../migrations/0023_traces.sql"),
     },
+    Migration {
+        version: 24,
+        name: "secrets",
+        sql: include_str!("../migrations/0024_secrets.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -201,6 +206,8 @@ pub struct Control {
     pub db: Database,
     pub clock: Clock,
     pub keys: secrets::Keyring,
+    /// The stores of secrets.
+    pub stores: secrets::Stores,
     pub nudges: Nudges,
     pub heads: audit::LogHeads,
     pub own_entries: audit::OwnEntries,
@@ -265,6 +272,8 @@ pub struct Settings {
     pub telemetry_merge_after: std::time::Duration,
     /// How many tenants metrics name.
     pub metrics_tenants: usize,
+    /// How long secrets of an external store are used after it was last heard of.
+    pub secret_cache: std::time::Duration,
     /// Who is asked to cosign every checkpoint.
     pub witnesses: Vec<audit::Witness>,
     /// What goes wrong on purpose.
@@ -285,6 +294,7 @@ impl Default for Settings {
             telemetry_retention_days: 400,
             telemetry_merge_after: std::time::Duration::from_secs(1800),
             metrics_tenants: 0,
+            secret_cache: secrets::CACHE,
             witnesses: Vec::new(),
             #[cfg(debug_assertions)]
             fault: None,
@@ -304,6 +314,7 @@ pub struct Nudges {
     pub alerts: Notify,
     pub sinks: Notify,
     pub queries: Notify,
+    pub secrets: Notify,
 }
 
 impl Control {
@@ -323,6 +334,7 @@ impl Control {
                 clock.clone(),
                 settings.telemetry_retention_days,
             ),
+            stores: secrets::Stores::new(db.clone(), clock.clone(), &keys, settings.secret_cache),
             db,
             clock,
             keys,

@@ -7,12 +7,14 @@ mod log_archive;
 mod otlp;
 mod protobuf;
 mod sinks;
+mod secrets;
 mod timeseries;
 
 pub use alerts::Couriers;
 pub use log_archive::ObjectArchive;
 pub use otlp::{Otlp, OtlpError, OtlpHeaders, OtlpOptions, OtlpProtocol};
 pub use sinks::Carriers;
+pub use secrets::{SecretStoreError, open_secret_store};
 pub use timeseries::{RemoteError, RemoteOptions, RemoteStore};
 
 pub use artifacts::{ObjectArtifacts, OpenError};

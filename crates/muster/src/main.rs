@@ -24,6 +24,7 @@ mod otlp;
 mod policy_test;
 mod proxy_certificate;
 mod seed;
+mod secrets;
 mod serve;
 mod witness;
 

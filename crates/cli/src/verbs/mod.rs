@@ -31,6 +31,7 @@ pub mod rollout;
 pub mod root;
 pub mod script;
 pub mod sink;
+pub mod secret;
 pub mod system;
 pub mod telemetry;
 pub mod token;

@@ -27,6 +27,7 @@ mod policy_forms;
 mod quarantine;
 mod query;
 mod rollouts;
+mod secrets;
 mod signin;
 mod sinks;
 mod token_forms;
@@ -70,6 +71,7 @@ pub fn router() -> Router<App> {
         .merge(passkeys::router())
         .merge(halt::router())
         .merge(log::router())
+        .merge(secrets::router())
         .merge(tokens::router())
         .merge(token_forms::router())
         .merge(token_table::router())

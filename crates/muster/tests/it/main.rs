@@ -64,6 +64,8 @@ mod root;
 mod routes;
 mod scep;
 mod scripts;
+mod secret_rotation;
+mod secret_stores;
 mod secrets;
 mod sinks;
 mod split_view;
