@@ -668,6 +668,8 @@ fn delivery_of(row: &Row<'_>) -> Result<Delivery, StorageError> {
             succeeded_at: None,
             failed_at: None,
             error: None,
+            previous_secret: None,
+            previous_until: None,
         })),
         None => None,
     };
