@@ -76,8 +76,8 @@ impl Load {
                     let fresh = Api::anonymous(admin);
                     let fields = [
                         ("grant_type", "client_credentials"),
-                        ("client_id", &admins[0].client_id),
-                        ("client_secret", &admins[0].client_secret),
+                        ("client_id", admins[0].client_id.as_str()),
+                        ("client_secret", admins[0].client_secret.as_str()),
                     ];
                     let answer = fresh.form("/oauth2/token", &fields).await;
                     if answer.status != 200 {
@@ -248,8 +248,8 @@ async fn a_client_has_two_secrets_while_it_changes_from_one_to_the_other() {
     for gone in [&first, &second] {
         let fields = [
             ("grant_type", "client_credentials"),
-            ("client_id", &id),
-            ("client_secret", gone),
+            ("client_id", id.as_str()),
+            ("client_secret", gone.as_str()),
         ];
         let refused = Api::anonymous(&server.admin).form("/oauth2/token", &fields).await;
         assert_eq!(refused.status, 401);
