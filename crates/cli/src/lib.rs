@@ -33,7 +33,7 @@ use output::Printer;
 use verbs::{
     access, alert, approver, bundle, client, command, compliance, configuration, console_link,
     context as contexts, device, directory, enrollment, group, halt, key, label, login, operation, policy,
-    policy_compile, query, rollout, root, script, sink, sso, system, telemetry, token,
+    policy_compile, query, rollout, root, script, secret, sink, sso, system, telemetry, token,
 };
 
 /// Flags that every verb takes.
@@ -153,6 +153,9 @@ pub enum Command {
     /// Scripts that devices may run: add, sign, push, list, show and run them
     #[command(subcommand)]
     Script(script::ScriptCommand),
+    /// Secrets: which there are, how old they are, their rotation, the store that keeps them
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
     /// One-time enrollment tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -264,6 +267,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         }
         Command::Root(command) => root::run(command, globals, printer).await,
         Command::Script(command) => script::run(command, globals, printer).await,
+        Command::Secret(command) => secret::run(command, &Api::connect(globals)?, printer).await,
         Command::Token(command) => token::run(command, &Api::connect(globals)?, printer).await,
         Command::Enrollment(command) => enrollment::run(command, &Api::connect(globals)?, printer).await,
         Command::Log(command) => verbs::log::run(command, globals, printer).await,

@@ -113,6 +113,10 @@ const NOTICES: &[(&str, &str)] = &[
     ),
     ("halt-lifted", "Commands are delivered again."),
     (
+        "rotation-asked",
+        "The server rotates it within seconds. What is in use stays good meanwhile.",
+    ),
+    (
         "passkey-made",
         "The passkey is made. Hand its public key to whoever holds the root key.",
     ),

@@ -36,6 +36,7 @@ pub enum Section {
     Approvals,
     Alerts,
     Log,
+    Secrets,
     Tokens,
     Users,
     Access,
@@ -160,6 +161,13 @@ pub const NAVIGATION: &[NavEntry] = &[
         label: "Access",
         needs: "access:read",
         icon: "M7 4a3 3 0 1 0 .01 0M2.5 16c0-3.5 2-5.5 4.5-5.5 1.2 0 2.3.5 3.1 1.3M12.5 9.5h5v4.5l-2.5 2-2.5-2z",
+    },
+    NavEntry {
+        section: Section::Secrets,
+        href: "/secrets",
+        label: "Secrets",
+        needs: "secret:read",
+        icon: "M4.5 9h11v8h-11zM7 9V6a3 3 0 0 1 6 0v3M10 12v2",
     },
     NavEntry {
         section: Section::Settings,

@@ -176,6 +176,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "connections",
         sql: include_str!("../migrations/0026_connections.sql"),
     },
+    Migration {
+        version: 27,
+        name: "secrets",
+        sql: include_str!("../migrations/0027_secrets.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -221,6 +226,8 @@ pub struct Control {
     pub db: Database,
     pub clock: Clock,
     pub keys: secrets::Keyring,
+    /// The stores of secrets.
+    pub stores: secrets::Stores,
     pub nudges: Nudges,
     pub heads: audit::LogHeads,
     pub own_entries: audit::OwnEntries,
@@ -293,6 +300,8 @@ pub struct Settings {
     pub scim_requests_per_second: u32,
     /// How many tenants metrics name.
     pub metrics_tenants: usize,
+    /// How long secrets of an external store are used after it was last heard of.
+    pub secret_cache: std::time::Duration,
     /// Who is asked to cosign every checkpoint.
     pub witnesses: Vec<audit::Witness>,
     /// What goes wrong on purpose.
@@ -314,6 +323,7 @@ impl Default for Settings {
             telemetry_merge_after: std::time::Duration::from_secs(1800),
             scim_requests_per_second: 100,
             metrics_tenants: 0,
+            secret_cache: secrets::CACHE,
             witnesses: Vec::new(),
             #[cfg(debug_assertions)]
             fault: None,
@@ -334,6 +344,7 @@ pub struct Nudges {
     pub owners: Notify,
     pub sinks: Notify,
     pub queries: Notify,
+    pub secrets: Notify,
 }
 
 impl Control {
@@ -353,6 +364,7 @@ impl Control {
                 clock.clone(),
                 settings.telemetry_retention_days,
             ),
+            stores: secrets::Stores::new(db.clone(), clock.clone(), &keys, settings.secret_cache),
             db,
             clock,
             keys,

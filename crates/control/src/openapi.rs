@@ -59,6 +59,7 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(scripts::router())
         .merge(secrets::router())
         .merge(sinks::router())
+        .merge(secrets::records_router())
         .merge(telemetry::router())
         .merge(whatif::router())
         .routes(routes!(version));

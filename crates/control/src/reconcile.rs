@@ -37,6 +37,10 @@ const AUTHORITIES_EVERY: Duration = Duration::from_secs(2);
 const ROOTS_EVERY: Duration = Duration::from_secs(5);
 /// How often a node keeps the newest heads of logs, and looks for the entries that it committed.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often a node reads which versions of keys there are; a new one signs only several such times after it was made.
+const RINGS_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked whether a secret is due.
+const ROTATION_EVERY: Duration = Duration::from_secs(2);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
 /// Counting rollouts rests this many times as long as it took: it may cost a tenth of the time.
@@ -94,6 +98,14 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
         QUERIES_EVERY,
         "devices that are asked for facts",
         |app| async move { query::follow(&app).await },
+    ));
+    tasks.spawn(rotate_secrets(app.clone(), stop.clone()));
+    tasks.spawn(every(
+        app.clone(),
+        stop.clone(),
+        RINGS_EVERY,
+        "keys that are rotated",
+        |app| async move { secrets::follow(&app).await },
     ));
     tasks.spawn(every(
         app.clone(),
@@ -465,6 +477,11 @@ async fn sweep(
         directory::forget_expired(app).await?;
         sinks::forget_expired(app).await?;
         query::forget_expired(app).await?;
+        access::note_old_clients(app).await?;
+        alerts::note_old_secrets(app).await?;
+        sinks::note_old_secrets(app).await?;
+        access::oidc::note_old_secrets(app).await?;
+        secrets::forget_retired(app).await?;
     }
     Ok(())
 }
@@ -613,6 +630,32 @@ async fn keep_queries(app: App, stop: watch::Receiver<bool>) {
         // No nudge hurries a refresh: what it asks in one step is its pace.
         sleep(QUERIES_EVERY / 2).await;
         wait(&stop, &app.nudges.queries, QUERIES_EVERY / 2).await;
+    }
+    if let Some(held) = held {
+        let _ = app.db.release_lease(held.lease).await;
+    }
+}
+
+/// Rotates the keys that all nodes share, and seals anew what earlier keys sealed: one node at a time.
+async fn rotate_secrets(app: App, stop: watch::Receiver<bool>) {
+    let mut held: Option<Held> = None;
+    while !*stop.borrow() {
+        let step = async {
+            let Some(lease) = hold(&app, &mut held, secrets::ROTATION_LEASE).await? else {
+                return Ok(());
+            };
+            secrets::rotate_due(&app, &lease).await?;
+            if alerts::reseal(&app).await? && sinks::reseal(&app).await? && access::oidc::reseal(&app).await?
+            {
+                secrets::retire_sealing(&app, &lease).await?;
+            }
+            Ok::<_, Problem>(())
+        };
+        if let Err(problem) = step.await {
+            tracing::warn!(%problem, "secrets were not rotated; trying again");
+            held = None;
+        }
+        wait(&stop, &app.nudges.secrets, ROTATION_EVERY).await;
     }
     if let Some(held) = held {
         let _ = app.db.release_lease(held.lease).await;

@@ -5,14 +5,16 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     server::{
-        NoServerSessionStorage,
+        ClientHello, NoServerSessionStorage, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    sign::CertifiedKey,
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
@@ -33,6 +35,37 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
+/// The listeners' own certificate, which is replaced while they listen: a handshake takes the newest one, and connections that are
+/// open go on.
+#[derive(Debug, Clone)]
+pub struct LiveIdentity(Arc<ArcSwap<CertifiedKey>>);
+
+impl LiveIdentity {
+    pub fn new(identity: Identity) -> Result<LiveIdentity, TlsError> {
+        Ok(LiveIdentity(Arc::new(ArcSwap::from_pointee(certified(
+            identity,
+        )?))))
+    }
+
+    /// Takes another certificate with its key for every handshake from now on.
+    pub fn replace(&self, identity: Identity) -> Result<(), TlsError> {
+        self.0.store(Arc::new(certified(identity)?));
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for LiveIdentity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+fn certified(identity: Identity) -> Result<CertifiedKey, TlsError> {
+    let provider = aws_lc_rs::default_provider();
+    let certified = CertifiedKey::from_der(identity.0, pkcs8(identity.1), &provider)?;
+    Ok(certified)
+}
+
 /// TLS of the device listener. A client certificate that `verifier` accepts is optional here and required by the routes that
 /// need one.
 pub struct DeviceTls {
@@ -42,11 +75,14 @@ pub struct DeviceTls {
 
 impl DeviceTls {
     /// With the listener's own certificate, and what decides about those of devices.
-    pub fn new(identity: Identity, verifier: Arc<dyn ClientCertVerifier>) -> Result<DeviceTls, TlsError> {
+    pub fn new(
+        identity: &LiveIdentity,
+        verifier: Arc<dyn ClientCertVerifier>,
+    ) -> Result<DeviceTls, TlsError> {
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::clone(&verifier))
-            .with_single_cert(identity.0, pkcs8(identity.1))?;
+            .with_cert_resolver(Arc::new(identity.clone()));
         Ok(DeviceTls {
             config: Arc::new(without_resumption(config)),
             verifier,
@@ -68,7 +104,7 @@ impl DeviceTls {
 
 /// The listener of proxies: who has none of these certificates does not get through the handshake. A certificate is named by
 /// its SHA-256 or by that of its public key (SPKI).
-pub fn proxy_config(identity: Identity, proxies: &[Digest]) -> Result<ServerConfig, TlsError> {
+pub fn proxy_config(identity: &LiveIdentity, proxies: &[Digest]) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = KnownProxies {
         proxies: proxies.to_vec(),
@@ -77,16 +113,16 @@ pub fn proxy_config(identity: Identity, proxies: &[Digest]) -> Result<ServerConf
     let config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(identity.0, pkcs8(identity.1))?;
+        .with_cert_resolver(Arc::new(identity.clone()));
     Ok(without_resumption(config))
 }
 
 /// A listener without client certificates.
-pub fn server_config(identity: Identity) -> Result<ServerConfig, TlsError> {
+pub fn server_config(identity: &LiveIdentity) -> Result<ServerConfig, TlsError> {
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&TLS13])?
         .with_no_client_auth()
-        .with_single_cert(identity.0, pkcs8(identity.1))?;
+        .with_cert_resolver(Arc::new(identity.clone()));
     Ok(with_protocols(config))
 }
 
@@ -194,6 +230,10 @@ mod tests {
         }
     }
 
+    fn live(own: &Authority) -> LiveIdentity {
+        LiveIdentity::new(own.server()).expect("it is a certificate with its key")
+    }
+
     impl Authority {
         fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
             let key = KeyPair::generate().expect("a key");
@@ -267,7 +307,7 @@ mod tests {
     #[test]
     fn a_certificate_in_a_header_is_checked_as_one_in_a_handshake_is() {
         let (own, other) = (authority(), authority());
-        let tls = DeviceTls::new(own.server(), accepting(&own)).expect("it can be set up");
+        let tls = DeviceTls::new(&live(&own), accepting(&own)).expect("it can be set up");
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000));
         let verdict = |identity: Identity| tls.verify(&identity.0[0], now);
         verdict(own.issue(|_| {})).expect("it is good");
@@ -308,7 +348,7 @@ mod tests {
             sha256(&expired.0[0]),
             sha256(&early.0[0]),
         ];
-        let config = Arc::new(proxy_config(own.server(), &names).expect("it can be set up"));
+        let config = Arc::new(proxy_config(&live(&own), &names).expect("it can be set up"));
         let outcome = |client: Option<Identity>| shake(Arc::clone(&config), &own, client).map(drop);
         outcome(Some(copy(&listed))).expect("it is listed");
         outcome(Some(by_key)).expect("its key is listed");
@@ -323,7 +363,7 @@ mod tests {
     fn both_ends_know_one_exporter_value_and_no_other_connection_has_it() {
         use muster_channel_agent::enroll::EXPORTER_LABEL;
         let own = authority();
-        let tls = DeviceTls::new(own.server(), accepting(&own)).expect("it can be set up");
+        let tls = DeviceTls::new(&live(&own), accepting(&own)).expect("it can be set up");
         let values = || {
             let (server, client) = shake(tls.config(), &own, None).expect("they agree");
             let of_client = client.export_keying_material([0; 32], EXPORTER_LABEL, None);

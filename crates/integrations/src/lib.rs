@@ -7,12 +7,14 @@ mod identity_provider;
 mod log_archive;
 mod otlp;
 mod protobuf;
+mod secrets;
 mod sinks;
 mod timeseries;
 
 pub use alerts::Couriers;
 pub use log_archive::ObjectArchive;
 pub use otlp::{Otlp, OtlpError, OtlpHeaders, OtlpOptions, OtlpProtocol};
+pub use secrets::{SecretStoreError, open_secret_store};
 pub use sinks::Carriers;
 pub use timeseries::{RemoteError, RemoteOptions, RemoteStore};
 

@@ -76,6 +76,28 @@ pub struct Options {
     /// PEM file of the authority that Vault's certificate comes from, where the system does not know it
     #[arg(long, env = "MUSTER_VAULT_CA_FILE", value_name = "FILE")]
     pub vault_ca_file: Option<PathBuf>,
+    /// Namespace of Vault, where it has any
+    #[arg(long, env = "MUSTER_VAULT_NAMESPACE", value_name = "NAME")]
+    pub vault_namespace: Option<String>,
+    /// Role of Vault's Kubernetes login, instead of a token or an AppRole
+    #[arg(long, env = "MUSTER_VAULT_KUBERNETES_ROLE", value_name = "ROLE")]
+    pub vault_kubernetes_role: Option<String>,
+    /// Token of the service account for that login [default: where Kubernetes puts it]
+    #[arg(long, env = "MUSTER_VAULT_KUBERNETES_TOKEN_FILE", value_name = "FILE")]
+    pub vault_kubernetes_token_file: Option<PathBuf>,
+    /// Where new values of secrets are kept: embedded, vault:MOUNT/PATH, azure:https://NAME.vault.azure.net or aws:REGION/PREFIX
+    /// [default: embedded]
+    #[arg(long, env = "MUSTER_SECRET_STORE", value_name = "PLACE")]
+    pub secret_store: Option<String>,
+    /// PEM file of the authority that an Azure or AWS store has its certificate from, besides those that the system knows
+    #[arg(long, env = "MUSTER_SECRET_STORE_CA_FILE", value_name = "FILE")]
+    pub secret_store_ca_file: Option<PathBuf>,
+    /// Seconds that values of a store outside are used after it was last heard of [default: 86400]
+    #[arg(long, env = "MUSTER_SECRET_CACHE_SECONDS", value_name = "SECONDS")]
+    pub secret_cache_seconds: Option<u64>,
+    /// File with the key that seals what is stored, such as a systemd credential [default: keys/sealing.key in the data folder]
+    #[arg(long, env = "MUSTER_SEALING_KEY_FILE", value_name = "FILE")]
+    pub sealing_key_file: Option<PathBuf>,
     /// Plain HTTP for revocation lists and OCSP, for Wi-Fi and VPN servers; off unless given
     #[arg(long, env = "MUSTER_PKI_LISTEN", value_name = "ADDRESS")]
     pub pki_listen: Option<SocketAddr>,
@@ -232,6 +254,15 @@ impl Options {
             vault_role_id: self.vault_role_id.or(stored.vault_role_id),
             vault_secret_id_file: self.vault_secret_id_file.or(stored.vault_secret_id_file),
             vault_ca_file: self.vault_ca_file.or(stored.vault_ca_file),
+            vault_namespace: self.vault_namespace.or(stored.vault_namespace),
+            vault_kubernetes_role: self.vault_kubernetes_role.or(stored.vault_kubernetes_role),
+            vault_kubernetes_token_file: self
+                .vault_kubernetes_token_file
+                .or(stored.vault_kubernetes_token_file),
+            secret_store: self.secret_store.or(stored.secret_store),
+            secret_store_ca_file: self.secret_store_ca_file.or(stored.secret_store_ca_file),
+            secret_cache_seconds: self.secret_cache_seconds.or(stored.secret_cache_seconds),
+            sealing_key_file: self.sealing_key_file.or(stored.sealing_key_file),
             pki_listen: self.pki_listen.or(stored.pki_listen),
             pki_url: self.pki_url.or(stored.pki_url),
             checkin_interval_seconds: self.checkin_interval_seconds.or(stored.checkin_interval_seconds),
@@ -404,6 +435,9 @@ impl Options {
                 .scim_requests_per_second
                 .unwrap_or(defaults.scim_requests_per_second),
             metrics_tenants: self.metrics_tenants.unwrap_or(METRICS_TENANTS),
+            secret_cache: self
+                .secret_cache_seconds
+                .map_or(defaults.secret_cache, Duration::from_secs),
             witnesses: self.witnesses()?,
             ..defaults
         };
@@ -422,6 +456,10 @@ impl Options {
         ensure!(
             settings.metrics_tenants <= METRICS_TENANTS_MAX,
             "metrics name at most {METRICS_TENANTS_MAX} tenants"
+        );
+        ensure!(
+            (4..=30 * 86_400).contains(&settings.secret_cache.as_secs()),
+            "secrets of a store outside are used for 4 seconds to 30 days after it was last heard of"
         );
         ensure!(
             settings.checkin_interval_seconds > 0,

@@ -5,6 +5,8 @@ use muster_control::secrets::{Custody, KeyPlace, Pkcs11Settings, VaultLogin, Vau
 
 use crate::config::Options;
 
+/// Where Kubernetes puts the token of a pod's service account.
+const KUBERNETES_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 const VAULT_MOUNT: &str = "transit";
 
 /// The custody that the settings describe. Half a description is an error now, not when a key is needed.
@@ -16,6 +18,7 @@ pub fn of(options: &Options) -> Result<Custody> {
     let custody = Custody {
         pkcs11: pkcs11(options)?,
         vault: vault(options)?,
+        sealing_key_file: options.sealing_key_file.clone(),
         device_ca_key,
     };
     check_place(&custody, &custody.device_ca_key)?;
@@ -54,7 +57,8 @@ fn pkcs11(options: &Options) -> Result<Option<Pkcs11Settings>> {
     }
 }
 
-fn vault(options: &Options) -> Result<Option<VaultSettings>> {
+/// The Vault server that the settings describe.
+pub fn vault(options: &Options) -> Result<Option<VaultSettings>> {
     let Some(url) = &options.vault_url else {
         let rest = [
             options.vault_token_file.is_some(),
@@ -62,6 +66,9 @@ fn vault(options: &Options) -> Result<Option<VaultSettings>> {
             options.vault_secret_id_file.is_some(),
             options.vault_ca_file.is_some(),
             options.vault_mount.is_some(),
+            options.vault_namespace.is_some(),
+            options.vault_kubernetes_role.is_some(),
+            options.vault_kubernetes_token_file.is_some(),
         ];
         ensure!(!rest.contains(&true), "the settings of Vault need --vault-url");
         return Ok(None);
@@ -89,13 +96,23 @@ fn vault(options: &Options) -> Result<Option<VaultSettings>> {
         &options.vault_token_file,
         &options.vault_role_id,
         &options.vault_secret_id_file,
+        &options.vault_kubernetes_role,
     ) {
-        (Some(path), None, None) => VaultLogin::TokenFile(path.clone()),
-        (None, Some(role_id), Some(secret_id_file)) => VaultLogin::AppRole {
+        (None, None, None, Some(role)) => VaultLogin::Kubernetes {
+            role: role.clone(),
+            token_file: options
+                .vault_kubernetes_token_file
+                .clone()
+                .unwrap_or_else(|| KUBERNETES_TOKEN.into()),
+        },
+        (Some(path), None, None, None) => VaultLogin::TokenFile(path.clone()),
+        (None, Some(role_id), Some(secret_id_file), None) => VaultLogin::AppRole {
             role_id: role_id.clone(),
             secret_id_file: secret_id_file.clone(),
         },
-        _ => bail!("Vault needs either --vault-token-file, or --vault-role-id with --vault-secret-id-file"),
+        _ => bail!(
+            "Vault needs one of --vault-token-file, --vault-role-id with --vault-secret-id-file, and --vault-kubernetes-role"
+        ),
     };
     let mount = options
         .vault_mount
@@ -111,6 +128,7 @@ fn vault(options: &Options) -> Result<Option<VaultSettings>> {
         url,
         mount: mount.to_owned(),
         login,
+        namespace: options.vault_namespace.clone(),
         ca_file: options.vault_ca_file.clone(),
     }))
 }

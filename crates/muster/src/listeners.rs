@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use muster_gateway::{
-    Sources, TlsIdentity,
+    LiveIdentity, Sources,
     listener::{self, Socket, Tls},
     proxy_config,
 };
@@ -105,7 +105,7 @@ impl ProxyListener {
     }
 
     /// The socket with what its connections are admitted by; `identity` is the listener's own certificate with its key.
-    pub fn socket(self, identity: TlsIdentity) -> Result<Socket> {
+    pub fn socket(self, identity: &LiveIdentity) -> Result<Socket> {
         Ok(match self {
             ProxyListener::Tcp(listener, identities) => Socket::Tcp {
                 listener,

@@ -104,7 +104,8 @@ pub fn router(app: App, metrics: &Metrics) -> Router {
         })
 }
 
-/// Ready when the database answers and every tenant's keys are here. It never depends on anything outside.
+/// Ready when the database answers, every tenant's keys are here, and tokens can be signed. A store of secrets outside that is away
+/// counts only when what was read from it may not be used any more.
 async fn ready(State(ops): State<Ops>) -> Response {
     let tenants = match ops.app.db.read(Scope::System, access::tenants).await {
         Ok(tenants) => tenants,
@@ -117,7 +118,13 @@ async fn ready(State(ops): State<Ops>) -> Response {
         .find_map(|(tenant, _)| ops.app.keys.tenant(*tenant).err())
     {
         Some(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("keys: {error}\n")).into_response(),
-        None => "ready\n".into_response(),
+        None => match secrets::readiness(&ops.app) {
+            Ok(()) => "ready\n".into_response(),
+            Err(problem) => {
+                let why = format!("secrets: {}\n", problem.detail);
+                (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+            }
+        },
     }
 }
 

@@ -16,7 +16,6 @@ use muster_control::{
     commands,
     policy::ArtifactStore as _,
     reconcile,
-    secrets::SERVER_CERTIFICATE_DAYS,
     telemetry::SeriesStore as _,
 };
 use muster_gateway::{
@@ -39,7 +38,9 @@ use crate::{
     install::{self, FirstRun},
     listeners::{Listeners, ProxyListener},
     logging::LogFormat,
-    ops, otlp, seed,
+    ops, otlp,
+    secrets::{self, OwnCertificate},
+    seed,
 };
 
 const DRAIN: Duration = Duration::from_secs(7);
@@ -135,7 +136,9 @@ impl ControlPlane {
         open_telemetry_store(&app, options)?;
         open_courier(&app, options)?;
         otlp::turn_on(&app, options, &environment())?;
+        open_secret_store(&app, options)?;
         let (tenant, first) = install::first_tenant(&app, data_dir).await?;
+        muster_control::secrets::take_up(&app).await?;
         if options.begin_halted == Some(true) {
             halt_every_tenant(&app).await?;
         }
@@ -164,7 +167,7 @@ impl ControlPlane {
         let loops = reconcile::start(&app, &stopping);
         let proxy = listeners.proxy.as_ref().map(ProxyListener::place).transpose()?;
         let pki = listeners.pki.as_ref().map(TcpListener::local_addr).transpose()?;
-        let served = serve(&app, options, listeners, &stopping)?;
+        let served = serve(&app, data_dir, options, listeners, &stopping)?;
         Ok(ControlPlane {
             app,
             tenant,
@@ -246,6 +249,22 @@ fn open_courier(app: &App, options: &Options) -> Result<()> {
         .map_err(|_| anyhow::anyhow!("the courier of alerts was opened twice"))
 }
 
+/// Opens the store of secrets, where another one than the embedded is named. It is not asked yet: it may be away.
+fn open_secret_store(app: &App, options: &Options) -> Result<()> {
+    let Some(place) = &options.secret_store else {
+        return Ok(());
+    };
+    let vault = crate::custody::vault(options)?;
+    let ca_file = options.secret_store_ca_file.as_deref();
+    let store = muster_integrations::open_secret_store(place, vault.as_ref(), &environment(), ca_file)
+        .context("--secret-store cannot be used")?;
+    let Some(store) = store else { return Ok(()) };
+    tracing::info!(place = store.place(), "new secrets are kept in a store outside");
+    app.stores
+        .take_external(store)
+        .map_err(|_| anyhow::anyhow!("the store of secrets was opened twice"))
+}
+
 /// Prepares the file of security events, where one is named; that it cannot be written to is an error now.
 /// Stops every delivery before anybody is served: what a restored database holds may have been taken back after the backup.
 async fn halt_every_tenant(app: &App) -> Result<()> {
@@ -307,6 +326,7 @@ fn fault() -> Result<Option<std::sync::Arc<muster_control::fault::Fault>>> {
 
 fn serve(
     app: &App,
+    data_dir: &Path,
     options: &Options,
     listeners: Listeners,
     stopping: &watch::Receiver<bool>,
@@ -314,14 +334,10 @@ fn serve(
     let mut names = vec!["localhost".to_owned()];
     names.extend(options.public_names.clone().unwrap_or_default());
     let addresses = listeners.addresses()?;
-    let identity = || {
-        app.keys
-            .authority
-            .server_certificate(&names, &addresses, app.clock.now())
-    };
-    say_certificate(app);
+    let certificate = OwnCertificate::new(app.clone(), names, addresses, listeners.admin.local_addr()?)?;
+    let identity = certificate.identity().clone();
     let verifier = Arc::new(AcceptedDevices::new(app.clone()));
-    let device_tls = Arc::new(DeviceTls::new(identity()?, verifier)?);
+    let device_tls = Arc::new(DeviceTls::new(&identity, verifier)?);
     let gateway = Gateway {
         app: app.clone(),
         metrics: Arc::default(),
@@ -341,7 +357,7 @@ fn serve(
     serve_devices(&mut served, &gateway, devices, Arrival::Direct);
     if let Some(proxy) = listeners.proxy {
         let proxies = Listener {
-            socket: proxy.socket(identity()?)?,
+            socket: proxy.socket(&identity)?,
             relays: listeners.relays,
             limits: Limits::of_devices(),
         };
@@ -349,7 +365,7 @@ fn serve(
     }
     let socket = Socket::Tcp {
         listener: listeners.admin,
-        tls: Tls::Server(Arc::new(server_config(identity()?)?)),
+        tls: Tls::Server(Arc::new(server_config(&identity)?)),
     };
     let admins = Listener {
         socket,
@@ -368,19 +384,12 @@ fn serve(
     }
     let ops = ops::router(app.clone(), &gateway.metrics);
     served.spawn(serve_ops(listeners.ops, ops, stopping.clone()));
+    served.spawn(secrets::rotate_own(
+        certificate,
+        data_dir.to_owned(),
+        stopping.clone(),
+    ));
     Ok(served)
-}
-
-/// Says when the listeners' certificate of this start ends: alerts watch it.
-fn say_certificate(app: &App) {
-    let lifetime = Duration::from_secs(SERVER_CERTIFICATE_DAYS * 86_400);
-    let authority = app.keys.authority.set().listener_ends_at();
-    let ends_at = app.clock.now().plus(lifetime).min(authority);
-    // Every node behind one origin has a certificate of its own.
-    let machine = rustix::system::uname();
-    let machine = machine.nodename().to_string_lossy();
-    let name = format!("TLS certificate of {} on {machine}", app.settings.admin_url);
-    app.own_expiries.say(name, ends_at);
 }
 
 fn serve_devices(served: &mut JoinSet<()>, gateway: &Gateway, listener: Listener, arrival: Arrival) {

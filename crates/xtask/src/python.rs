@@ -18,6 +18,8 @@ const REQUIREMENTS: &[&str] = &[
     "ocsf-json-schema==1.2.0",
     "elasticsearch==9.5.1",
     // The vendors' clients, which judge the stand-ins of their services.
+    "azure-identity==1.27.0",
+    "azure-keyvault-secrets==4.12.0",
     "opsgenie-sdk==2.1.5",
     "pagerduty==7.2.0",
     "scim2-cli==0.6.0",

@@ -31,6 +31,16 @@ pub enum ClientCommand {
         #[arg(long = "role", value_name = "ROLE")]
         roles: Vec<String>,
     },
+    /// Make a new secret for a client, shown this once; the old one is good meanwhile
+    #[command(
+        after_help = "Examples:\n  muster client rotate cli_…\n  muster client rotate cli_… --overlap-seconds 604800"
+    )]
+    Rotate {
+        id: String,
+        /// How long the old secret is good as well
+        #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+        overlap_seconds: u64,
+    },
     /// Remove a client; its tokens end at once
     #[command(after_help = "Examples:\n  muster client delete cli_…")]
     Delete {
@@ -64,20 +74,15 @@ pub async fn run(command: ClientCommand, api: &Api, printer: &Printer) -> Result
         ClientCommand::Create { name, scopes, roles } => {
             // Without an idempotency key: a kept answer would be a second copy of the secret.
             let call = Call::post(&["clients"]).body(json!({"name": name, "scopes": scopes, "roles": roles}));
-            let answer: Answer<Client> = api.send(call).await?;
-            printer.answer(&answer.value, |_| {
-                let Client {
-                    client_id,
-                    client_secret,
-                    ..
-                } = answer.known.clone();
-                Sheet::new().fields(vec![
-                    ("client_id", Some(client_id)),
-                    ("client_secret", client_secret),
-                ])
-            })?;
-            printer.note("The secret is not shown again.");
-            Ok(())
+            show_secret(api.send(call).await?, printer)
+        }
+        ClientCommand::Rotate { id, overlap_seconds } => {
+            let body = json!({"overlap_seconds": overlap_seconds});
+            show_secret(
+                api.send(Call::post(&["clients", &id, "secret"]).body(body))
+                    .await?,
+                printer,
+            )
         }
         ClientCommand::Delete { id, yes } => {
             printer.confirm(yes, "Whatever uses this client stops working.", &id)?;
@@ -86,6 +91,22 @@ pub async fn run(command: ClientCommand, api: &Api, printer: &Printer) -> Result
             Ok(())
         }
     }
+}
+
+fn show_secret(answer: Answer<Client>, printer: &Printer) -> Result<(), CliError> {
+    printer.answer(&answer.value, |_| {
+        let Client {
+            client_id,
+            client_secret,
+            ..
+        } = answer.known.clone();
+        Sheet::new().fields(vec![
+            ("client_id", Some(client_id)),
+            ("client_secret", client_secret),
+        ])
+    })?;
+    printer.note("The secret is not shown again.");
+    Ok(())
 }
 
 fn clients(printer: &Printer, clients: &[Client]) -> Sheet {

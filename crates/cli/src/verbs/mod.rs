@@ -32,6 +32,7 @@ pub mod query;
 pub mod rollout;
 pub mod root;
 pub mod script;
+pub mod secret;
 pub mod sink;
 pub mod sso;
 pub mod system;

@@ -31,6 +31,7 @@ mod policy_forms;
 mod quarantine;
 mod query;
 mod rollouts;
+mod secrets;
 mod signin;
 mod sinks;
 mod step_up;
@@ -81,6 +82,7 @@ pub fn router() -> Router<App> {
         .merge(passkeys::router())
         .merge(halt::router())
         .merge(log::router())
+        .merge(secrets::router())
         .merge(tokens::router())
         .merge(users::router())
         .merge(token_forms::router())

@@ -180,6 +180,7 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
             "/query?q=SELECT+*+FROM+devices",
             "/query?q=SELECT+devise+FROM+devices",
             "/health",
+            "/secrets",
             "/health?metric=crashes_total",
             "/health?metric=uptime_seconds",
             "/labels/table",

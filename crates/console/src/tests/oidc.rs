@@ -11,8 +11,13 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, jwk::Jwk};
-use muster_control::access::{SESSION_COOKIE, oidc::FLOW_COOKIE, scope};
+use muster_control::{
+    access::{self, SESSION_COOKIE, oidc::FLOW_COOKIE, scope},
+    audit,
+};
 use muster_integrations::Egress;
+use muster_model::Timestamp;
+use muster_storage::Scope;
 use muster_trust::key::SigningKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -518,6 +523,40 @@ async fn a13_a_logout_at_the_provider_ends_the_session_at_once() {
         "the session is over"
     );
     assert_eq!(send(sound).await, StatusCode::BAD_REQUEST, "it counts once");
+}
+
+#[tokio::test]
+async fn whom_the_directory_deactivates_is_signed_out_and_does_not_come_back() {
+    let mut stage = Stage::new().await;
+    stage.grant("helpdesk", "mdm-admins").await;
+    stage.sign_in().await;
+    let tenant = stage.scene.tenant;
+    let bar = |is_barred: bool| {
+        let app = stage.scene.app.clone();
+        async move {
+            audit::housekeeping(&app, Scope::Tenant(tenant.uuid()), move |tx| {
+                // As the directory writes the name: capitals do not count.
+                let (person, at) = ("Ada@Example.com", Timestamp::from_unix_seconds(1_800_000_000));
+                if is_barred {
+                    access::bar(tx, tenant, person, at).map(|ended| ended.sessions)
+                } else {
+                    access::unbar(tx, tenant, person).map(|()| 0)
+                }
+            })
+            .await
+            .expect("it is written")
+        }
+    };
+    assert_eq!(bar(true).await, 1, "the session of the identity provider ends");
+    assert_eq!(
+        stage.scene.get("/devices").await.status,
+        StatusCode::SEE_OTHER,
+        "signed out"
+    );
+    stage.refused("inactive in the directory").await;
+    bar(false).await;
+    stage.sign_in().await;
+    assert_eq!(stage.scene.get("/devices").await.status, StatusCode::OK);
 }
 
 #[tokio::test]

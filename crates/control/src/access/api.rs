@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     Client, Permit, authenticate_client, people,
-    problem::{INVALID, INVALID_CLIENT, LAST_CLIENT, NAME_TAKEN, NOT_FOUND, Problem},
+    problem::{ILLEGAL_STATE, INVALID, INVALID_CLIENT, LAST_CLIENT, NAME_TAKEN, NOT_FOUND, Problem},
     request::{Body, Params, PathOf},
     scope::{self, ClientRead, ClientWrite},
     store, tokens,
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     App, audit,
     page::{Page, PageQuery, cursor, page_limit},
+    secrets,
 };
 
 /// Routes under `/api/v1`.
@@ -30,6 +31,7 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list_clients, create_client))
         .routes(routes!(delete_client))
+        .routes(routes!(rotate_client_secret))
         .routes(routes!(create_console_link))
         .merge(super::scim_tokens::router())
         .merge(people::router())
@@ -215,7 +217,7 @@ async fn introspect(
 }
 
 async fn describe(app: &App, tenant: TenantId, token: &str) -> Result<Introspection, Problem> {
-    let Ok(claims) = tokens::verify_access(&app.keys, token, app.clock.now()) else {
+    let Ok(claims) = super::verify_access(app, token).await else {
         return Ok(Introspection::default());
     };
     let client = super::client_with_roles(app, claims.client_id)
@@ -413,6 +415,7 @@ async fn delete_client(
         }
         store::disable_client(tx, tenant, id, at)?;
         people::store::delete_grants_of(tx, tenant, &people::Subject::Client(id))?;
+        secrets::forget(tx, tenant, &secrets::client_record_name(id))?;
         tx.record(
             "client.removed",
             ("client", id.to_string()),
@@ -422,6 +425,69 @@ async fn delete_client(
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// How a client's secret is replaced.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewSecretRequest {
+    /// Seconds that the old secret is good as well, 0 to 2592000.
+    #[serde(default = "overlap_seconds")]
+    overlap_seconds: u64,
+}
+
+const fn overlap_seconds() -> u64 {
+    super::SECRET_OVERLAP.as_secs()
+}
+
+/// Makes a new secret for a client. The old one is good as well for a while, and an older one no more.
+#[utoipa::path(
+    post, path = "/clients/{id}/secret", tag = "clients", params(("id" = String, Path)),
+    security(("oauth2" = ["client:write"])),
+    request_body = NewSecretRequest, responses((status = 201, body = NewClientView)),
+)]
+async fn rotate_client_secret(
+    permit: Permit<ClientWrite>,
+    State(app): State<App>,
+    PathOf(id): PathOf<ClientId>,
+    Body(request): Body<NewSecretRequest>,
+) -> Result<Response, Problem> {
+    let overlap = std::time::Duration::from_secs(request.overlap_seconds);
+    if overlap > super::SECRET_OVERLAP_MAX {
+        return Err(INVALID.detail("The old secret is good for 30 days more at most."));
+    }
+    let tenant = permit.tenant();
+    let client = app
+        .db
+        .read(permit.storage(), move |tx| super::client(tx, id))
+        .await?
+        .filter(|client| client.tenant == tenant && client.disabled_at.is_none())
+        .ok_or_else(|| NOT_FOUND.detail("There is no client with this id."))?;
+    let name = secrets::client_record_name(id);
+    let record = app
+        .db
+        .read(permit.storage(), move |tx| secrets::record(tx, tenant, &name))
+        .await?;
+    if record.is_some_and(|record| record.rotated_by == secrets::RotatedBy::Server) {
+        return Err(ILLEGAL_STATE.detail(format!(
+            "A node keeps this secret in its admin.json and rotates it by itself: `muster secret rotate {}`.",
+            secrets::client_record_name(id)
+        )));
+    }
+    // Whoever reads the new secret is this client from now on.
+    permit.require_held(client.scopes.split(' '))?;
+    let fresh = audit::commit(&app, permit.author(), move |tx| {
+        let client = store::client(tx, id)?.filter(|client| client.disabled_at.is_none());
+        let client = client.ok_or_else(|| NOT_FOUND.detail("There is no client with this id."))?;
+        let kept = client.secret_sha256.clone();
+        super::rotate_client(tx, &client, &kept, overlap)
+    })
+    .await?;
+    let view = NewClientView {
+        client_id: fresh.id,
+        client_secret: fresh.secret,
+    };
+    Ok(uncached((StatusCode::CREATED, Json(view)).into_response()))
 }
 
 /// Whom a sign-in link is for.

@@ -32,13 +32,13 @@ use muster_trust::{
 };
 use subtle::ConstantTimeEq;
 
-use crate::{App, audit, clock, secrets::Keyring};
+use crate::{App, audit, clock, secrets};
 pub use api::{oauth_router, router};
 pub use barred::{BARRED_MAX, Ended, bar, is_barred, unbar};
 pub use passkeys::{
     PASSKEYS_MAX, PASSKEYS_PER_ACCOUNT_MAX, Passkey, add_passkey, passkeys_of, remove_passkey,
 };
-use problem::{FORBIDDEN, INVALID_CLIENT, Problem, UNAUTHENTICATED};
+use problem::{FORBIDDEN, INVALID_CLIENT, Problem, TOKEN_INVALID, UNAUTHENTICATED};
 pub use scim_tokens::{SCIM_TOKENS_MAX, ScimToken, ScimTokenView, scim_token_expiries, scim_tokens};
 use scope::Scopes;
 pub use session::{PagePermit, SESSION_COOKIE, create_signin_link, end_session, sign_in};
@@ -63,6 +63,22 @@ pub struct Client {
     pub scopes: String,
     pub created_at: Timestamp,
     pub disabled_at: Option<Timestamp>,
+    /// The secret before, and until when it is good as well.
+    pub previous_sha256: Option<Vec<u8>>,
+    pub previous_until: Option<Timestamp>,
+}
+
+impl Client {
+    /// Whether a secret is this client's now.
+    fn accepts(&self, secret: &str, now: Timestamp) -> bool {
+        let presented = sha256(secret.as_bytes());
+        let is = |stored: &[u8]| bool::from(presented.as_bytes().ct_eq(stored));
+        let previous = self
+            .previous_sha256
+            .as_deref()
+            .filter(|_| self.previous_until.is_some_and(|until| now < until));
+        is(&self.secret_sha256) || previous.is_some_and(is)
+    }
 }
 
 fn text_of(actor: &Actor) -> String {
@@ -240,8 +256,7 @@ pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller, Prob
     if scim_tokens::is_one(token) {
         return scim_tokens::authenticate(app, token).await;
     }
-    let now = app.clock.now();
-    let claims = tokens::verify_access(&app.keys, token, now)?;
+    let claims = verify_access(app, token).await?;
     let (client, held) = client_with_roles(app, claims.client_id)
         .await?
         .filter(|(client, _)| client.tenant == claims.tid && client.disabled_at.is_none())
@@ -277,6 +292,15 @@ async fn client_with_roles(app: &App, id: ClientId) -> Result<Option<(Client, pe
         .await
 }
 
+/// Checks an access token. One that names a key which is not known here may be another node's that rotated just now.
+async fn verify_access(app: &App, token: &str) -> Result<tokens::Verified<tokens::AccessClaims>, Problem> {
+    let verify = || tokens::verify_access(&app.keys, token, app.clock.now());
+    match verify() {
+        Err(problem) if problem.kind == TOKEN_INVALID && secrets::look_again(app).await => verify(),
+        other => other,
+    }
+}
+
 /// Checks a client's secret.
 pub async fn authenticate_client(app: &App, client_id: &str, secret: &str) -> Result<Client, Problem> {
     let refused = || INVALID_CLIENT.detail("The client is not known or the secret is wrong.");
@@ -289,8 +313,7 @@ pub async fn authenticate_client(app: &App, client_id: &str, secret: &str) -> Re
         .await?
         .filter(|client| client.disabled_at.is_none())
         .ok_or_else(refused)?;
-    let presented = sha256(secret.as_bytes());
-    if bool::from(presented.as_bytes().ct_eq(&client.secret_sha256)) {
+    if client.accepts(secret, app.clock.now()) {
         Ok(client)
     } else {
         Err(refused())
@@ -378,14 +401,117 @@ pub(crate) fn insert_client(
         scopes: scopes.to_owned(),
         created_at: tx.at(),
         disabled_at: None,
+        previous_sha256: None,
+        previous_until: None,
     };
     store::insert_client(tx, &client)?;
+    secrets::note(tx, tenant, &client_record(&client))?;
     tx.record(
         "client.created",
         ("client", id.to_string()),
         serde_json::json!({"name": name, "scopes": scopes}),
     )?;
     Ok(NewClient { id, secret })
+}
+
+/// How long a client's old secret is good beside the new one, unless asked otherwise, and at most.
+pub const SECRET_OVERLAP: Duration = Duration::from_secs(86_400);
+pub const SECRET_OVERLAP_MAX: Duration = Duration::from_secs(30 * 86_400);
+
+/// The client with this id, in whatever tenant.
+pub(crate) fn client(tx: &mut Tx, id: ClientId) -> Result<Option<Client>, Problem> {
+    Ok(store::client(tx, id)?)
+}
+
+fn client_record(client: &Client) -> secrets::Record {
+    secrets::Record::new(
+        secrets::client_record_name(client.id),
+        (secrets::Kind::ClientSecret, secrets::RotatedBy::Holder),
+        client.name.clone(),
+        "holder",
+        client.created_at,
+    )
+}
+
+/// Makes a new secret for a client. The one whose digest is `kept` is good for `overlap` more, no other.
+fn rotate_client(
+    tx: &mut audit::LoggedTx<'_>,
+    client: &Client,
+    kept_sha256: &[u8],
+    overlap: Duration,
+) -> Result<NewClient, Problem> {
+    let (tenant, at, secret) = (client.tenant, tx.at(), clock::random_secret());
+    let until = at.plus(overlap);
+    let digest = sha256(secret.as_bytes());
+    store::rotate_client(tx, (tenant, client.id), digest.as_bytes(), kept_sha256, until)?;
+    let name = secrets::client_record_name(client.id);
+    let before = secrets::record(tx, tenant, &name)?;
+    let mut record = before.unwrap_or_else(|| client_record(client));
+    (record.version, record.rotated_at) = (record.version + 1, at);
+    record.overlap_until = (!overlap.is_zero()).then_some(until);
+    secrets::note(tx, tenant, &record)?;
+    tx.record(
+        secrets::ROTATED,
+        ("secret", name),
+        serde_json::json!({
+            "client": client.id.to_string(),
+            "name": client.name,
+            "version": record.version,
+            "before_good_until": until.to_string(),
+        }),
+    )?;
+    Ok(NewClient {
+        id: client.id,
+        secret,
+    })
+}
+
+/// What a node does with the secret that it has of its own service account.
+pub enum OwnSecret {
+    /// It is not due, and the newest one.
+    Kept,
+    Rotated(NewClient),
+}
+
+/// Rotates the secret of a node's own service account, if it is due, or if the node does not have the newest one: then a rotation
+/// did not end, or somebody else rotated it. The one that the node presents stays good meanwhile.
+pub async fn rotate_own(app: &App, id: &str, secret: &str) -> Result<OwnSecret, Problem> {
+    let client = authenticate_client(app, id, secret).await?;
+    let (tenant, presented, now) = (client.tenant, sha256(secret.as_bytes()), app.clock.now());
+    let name = secrets::client_record_name(client.id);
+    let record = app
+        .db
+        .read(TenantScope::Tenant(tenant.uuid()), move |tx| {
+            secrets::record(tx, tenant, &name)
+        })
+        .await?;
+    let is_newest = presented.as_bytes().as_slice() == client.secret_sha256;
+    if is_newest && !record.is_some_and(|record| record.is_due(now)) {
+        return Ok(OwnSecret::Kept);
+    }
+    let fresh = audit::commit(app, &Author::system(tenant), move |tx| {
+        rotate_client(tx, &client, presented.as_bytes(), SECRET_OVERLAP)
+    })
+    .await?;
+    Ok(OwnSecret::Rotated(fresh))
+}
+
+/// Writes records for clients that were made before there were any.
+pub async fn note_old_clients(app: &App) -> Result<(), Problem> {
+    let tenants = app.db.read(TenantScope::System, tenants).await?;
+    for (tenant, _) in tenants {
+        audit::housekeeping(app, TenantScope::Tenant(tenant.uuid()), move |tx| {
+            let first = ClientId::from_uuid(uuid::Uuid::nil());
+            for client in store::clients(tx, tenant, first, secrets::SECRETS_MAX)? {
+                if client.disabled_at.is_none() {
+                    secrets::note_old(tx, tenant, &client_record(&client))?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// How long after its tenant the first account may have been made.
@@ -478,13 +604,18 @@ fn shared_scopes(token: &str, client: &str) -> String {
         .join(" ")
 }
 
-/// A keyring is what tokens are checked against; kept here so that `gateway` need not know the token module's path.
-pub fn verify_enrollment_token(
-    keys: &Keyring,
+/// Checks an enrollment token. One that names a key which is not known here may be another node's that rotated just now.
+pub async fn verify_enrollment_token(
+    app: &App,
     token: &str,
     now: Timestamp,
 ) -> Result<tokens::Verified<tokens::EnrollmentClaims>, Problem> {
-    tokens::verify_enrollment(keys, token, now)
+    match tokens::verify_enrollment(&app.keys, token, now) {
+        Err(problem) if problem.kind == TOKEN_INVALID && secrets::look_again(app).await => {
+            tokens::verify_enrollment(&app.keys, token, now)
+        }
+        other => other,
+    }
 }
 
 #[cfg(test)]

@@ -69,6 +69,8 @@ scopes! {
     LogRead = "log:read", "Read the transparency log and its proofs.";
     ClientRead = "client:read", "See API clients and their scopes.";
     ClientWrite = "client:write", "Make and remove API clients, make sign-in links, ask about tokens.";
+    SecretRead = "secret:read", "See which secrets the installation and the tenant have and how old they are (never a value).";
+    SecretWrite = "secret:write", "Rotate secrets, set how often they are rotated, test the store of secrets.";
     ConfigRead = "config:read", "Export the configuration, with the secrets in its settings, and plan changes to it.";
     ConfigWrite = "config:write", "Apply a planned configuration: make policies and versions, and start their rollouts.";
     RootRead = "root:read", "See the root document: whose keys devices obey.";

@@ -16,13 +16,18 @@ statements! {
     TENANT_SINCE = "SELECT created_at FROM access_tenant WHERE tenant_id = $1";
     INSERT_CLIENT = "INSERT INTO access_client (tenant_id, client_id, name, secret_sha256, scopes, created_at) \
         VALUES ($1, $2, $3, $4, $5, $6)";
-    CLIENT_BY_ID = "SELECT tenant_id, client_id, name, secret_sha256, scopes, created_at, disabled_at \
+    CLIENT_BY_ID = "SELECT tenant_id, client_id, name, secret_sha256, scopes, created_at, disabled_at, \
+        previous_sha256, previous_until \
         FROM access_client WHERE client_id = $1";
-    CLIENT_BY_NAME = "SELECT tenant_id, client_id, name, secret_sha256, scopes, created_at, disabled_at \
+    CLIENT_BY_NAME = "SELECT tenant_id, client_id, name, secret_sha256, scopes, created_at, disabled_at, \
+        previous_sha256, previous_until \
         FROM access_client WHERE tenant_id = $1 AND name = $2";
-    CLIENTS = "SELECT tenant_id, client_id, name, secret_sha256, scopes, created_at, disabled_at \
+    CLIENTS = "SELECT tenant_id, client_id, name, secret_sha256, scopes, created_at, disabled_at, \
+        previous_sha256, previous_until \
         FROM access_client WHERE tenant_id = $1 AND client_id > $2 ORDER BY client_id LIMIT $3";
     DISABLE_CLIENT = "UPDATE access_client SET disabled_at = $3 \
+        WHERE tenant_id = $1 AND client_id = $2 AND disabled_at IS NULL";
+    ROTATE_CLIENT = "UPDATE access_client SET secret_sha256 = $3, previous_sha256 = $4, previous_until = $5 \
         WHERE tenant_id = $1 AND client_id = $2 AND disabled_at IS NULL";
     OTHER_ADMINISTRATORS = "SELECT COUNT(*) FROM access_client \
         WHERE tenant_id = $1 AND client_id <> $2 AND disabled_at IS NULL AND scopes = $3";
@@ -144,6 +149,26 @@ pub fn disable_client(
     at: Timestamp,
 ) -> Result<u64, StorageError> {
     tx.execute(&DISABLE_CLIENT, &[&tenant.uuid(), &id.uuid(), &at.as_micros()])
+}
+
+/// Writes a client's new secret; the one before is good until a time as well.
+pub fn rotate_client(
+    tx: &mut Tx,
+    (tenant, id): (TenantId, ClientId),
+    secret_sha256: &[u8],
+    previous_sha256: &[u8],
+    until: Timestamp,
+) -> Result<u64, StorageError> {
+    tx.execute(
+        &ROTATE_CLIENT,
+        &[
+            &tenant.uuid(),
+            &id.uuid(),
+            &secret_sha256,
+            &previous_sha256,
+            &until.as_micros(),
+        ],
+    )
 }
 
 pub fn other_administrators(
@@ -588,5 +613,7 @@ fn client_of(row: &Row<'_>) -> Result<Client, StorageError> {
         scopes: row.get(4)?,
         created_at: Timestamp::from_micros(row.get(5)?),
         disabled_at: row.get::<Option<i64>>(6)?.map(Timestamp::from_micros),
+        previous_sha256: row.get(7)?,
+        previous_until: row.get::<Option<i64>>(8)?.map(Timestamp::from_micros),
     })
 }

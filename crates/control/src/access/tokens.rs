@@ -6,12 +6,12 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use muster_model::{ClientId, TenantId, Timestamp, TokenId};
-use muster_trust::key::SigningKey;
+use muster_trust::key::KeyId;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::problem::{Problem, TOKEN_EXPIRED, TOKEN_INVALID};
-use crate::secrets::Keyring;
+use super::problem::{Problem, TOKEN_EXPIRED, TOKEN_INVALID, UNAVAILABLE};
+use crate::secrets::{Keyring, TokenRing};
 
 /// Access tokens live this long at most (DESIGN §7).
 pub const ACCESS_TOKEN_SECONDS: i64 = 3600;
@@ -99,12 +99,12 @@ pub fn issue_access(
         exp: iat + ACCESS_TOKEN_SECONDS,
         jti: TokenId::generate(now, crate::clock::random()).uuid(),
     };
-    Ok((sign(&keys.access_tokens, ACCESS_TYPE, &claims)?, claims))
+    Ok((sign(&keys.access_tokens, ACCESS_TYPE, &claims, now)?, claims))
 }
 
 /// Checks an access token. Whether its client still exists is for the caller to ask.
 pub fn verify_access(keys: &Keyring, token: &str, now: Timestamp) -> Result<Verified<AccessClaims>, Problem> {
-    let claims: AccessClaims = open(&keys.access_tokens, ACCESS_TYPE, token)?;
+    let claims: AccessClaims = open(&keys.access_tokens, ACCESS_TYPE, token, now)?;
     let expected =
         claims.iss == keys.issuer() && claims.aud == ACCESS_AUDIENCE && claims.sub == claims.client_id;
     let times = Times {
@@ -138,7 +138,8 @@ pub fn issue_enrollment(
         nbf: iat,
         tid: tenant,
     };
-    Ok((sign(&keys.enrollment_tokens, ENROLLMENT_TYPE, &claims)?, claims))
+    let token = sign(&keys.enrollment_tokens, ENROLLMENT_TYPE, &claims, now)?;
+    Ok((token, claims))
 }
 
 /// Checks an enrollment token. Whether it was redeemed is for the database to say.
@@ -147,7 +148,7 @@ pub fn verify_enrollment(
     token: &str,
     now: Timestamp,
 ) -> Result<Verified<EnrollmentClaims>, Problem> {
-    let claims: EnrollmentClaims = open(&keys.enrollment_tokens, ENROLLMENT_TYPE, token)?;
+    let claims: EnrollmentClaims = open(&keys.enrollment_tokens, ENROLLMENT_TYPE, token, now)?;
     let expected =
         claims.iss == keys.issuer() && claims.sub == ENROLLMENT_SUBJECT && claims.aud == ENROLLMENT_AUDIENCE;
     let times = Times {
@@ -182,7 +183,12 @@ fn check(expected: bool, times: &Times, now: Timestamp) -> Result<(), Problem> {
     Ok(())
 }
 
-fn sign<T: Serialize>(key: &SigningKey, typ: &str, claims: &T) -> Result<String, Problem> {
+fn sign<T: Serialize>(ring: &TokenRing, typ: &str, claims: &T, now: Timestamp) -> Result<String, Problem> {
+    let key = ring.current(now).map_err(|error| {
+        UNAVAILABLE
+            .detail("No token can be signed now. Try again later.")
+            .caused_by(error)
+    })?;
     let mut header = Header::new(Algorithm::ES256);
     header.typ = Some(typ.to_owned());
     header.kid = Some(key.key_id().to_string());
@@ -191,17 +197,23 @@ fn sign<T: Serialize>(key: &SigningKey, typ: &str, claims: &T) -> Result<String,
     jsonwebtoken::encode(&header, claims, &signer).map_err(Problem::internal)
 }
 
-fn open<T: DeserializeOwned>(key: &SigningKey, typ: &str, token: &str) -> Result<T, Problem> {
+fn open<T: DeserializeOwned>(ring: &TokenRing, typ: &str, token: &str, now: Timestamp) -> Result<T, Problem> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(invalid());
     }
     let head = token.split('.').next().unwrap_or_default();
     let head = URL_SAFE_NO_PAD.decode(head).map_err(|_| invalid())?;
     let head: StrictHeader = serde_json::from_slice(&head).map_err(|_| invalid())?;
-    if head.alg != "ES256" || head.typ != typ || head.kid != key.key_id().to_string() {
+    if head.alg != "ES256" || head.typ != typ {
         return Err(invalid());
     }
-    let verifier = DecodingKey::from_ec_pem(key.public().to_pem().as_bytes()).map_err(Problem::internal)?;
+    // The id chooses among the keys of this one purpose alone, and each of them says which id it has.
+    let id: KeyId = head.kid.parse().map_err(|_| invalid())?;
+    let key = ring
+        .public(&id, now)
+        .filter(|key| key.key_id().to_string() == head.kid)
+        .ok_or_else(invalid)?;
+    let verifier = DecodingKey::from_ec_pem(key.to_pem().as_bytes()).map_err(Problem::internal)?;
     let mut validation = Validation::new(Algorithm::ES256);
     validation.validate_exp = false;
     validation.validate_nbf = false;

@@ -32,7 +32,10 @@ impl KeyType for Length {
 impl AcmeKeys {
     /// Derives the secrets of a tenant (RFC 5869), each for its one purpose.
     pub fn of(keys: &Keyring, tenant: TenantId) -> Result<AcmeKeys, Problem> {
-        let source = keys.enrollment_tokens.to_pkcs8_der().map_err(Problem::internal)?;
+        let source = keys
+            .first_enrollment_key
+            .to_pkcs8_der()
+            .map_err(Problem::internal)?;
         Self::derive(&source, tenant)
     }
 

@@ -259,6 +259,34 @@ const BUILT_IN: &[BuiltIn] = &[
         destination: "pagerduty",
     },
     BuiltIn {
+        name: "secret_overdue",
+        title: "A secret was not rotated in time",
+        meaning: "A secret is older than its period, 30 days unless it was set. What the server rotates by itself is six hours late \
+                  already; what people rotate waits for them.",
+        remedy: "Open Secrets in the console, or `muster secret list`: each says what to do. `muster client rotate` makes a new \
+                 secret of a service account; the old one is good meanwhile.",
+        severity: Severity::Warning,
+        when: Condition::Expression("secret_overdue >= 1s"),
+        for_seconds: 0,
+        keep_seconds: 0,
+        no_data: NoData::Resolve,
+        destination: "email",
+    },
+    BuiltIn {
+        name: "secret_store_away",
+        title: "The store of secrets does not answer",
+        meaning: "For ten minutes the store has been sealed, throttled or away, or has refused this installation. What is in memory is \
+                  used meanwhile, for a day unless it was set; nothing is rotated.",
+        remedy: "See why with `muster secret stores`. Unseal the store, renew what this installation shows it, or allow its policy. \
+                 The runbook says what goes on meanwhile, and what stops when the time is over.",
+        severity: Severity::Error,
+        when: Condition::Expression("secret_store_silent >= 10m"),
+        for_seconds: 0,
+        keep_seconds: 60,
+        no_data: NoData::Resolve,
+        destination: "pagerduty",
+    },
+    BuiltIn {
         name: "destination_failing",
         title: "Messages to a destination were given up",
         meaning: "A destination of alerts refused messages, or did not take them for hours.",

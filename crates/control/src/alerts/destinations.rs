@@ -9,7 +9,7 @@ use super::rules::is_name;
 use crate::{
     access::problem::{INVALID, Problem},
     outbound::check_url,
-    secrets::{SealingKey, SecretText, UnsealError},
+    secrets::{SealingRing, SecretText, UnsealError},
 };
 
 const SECRET_BYTES_MAX: usize = 2048;
@@ -19,6 +19,8 @@ const ADDRESS_BYTES_MAX: usize = 254;
 const HEARTBEAT_SECONDS: std::ops::RangeInclusive<u64> = 10..=86_400;
 /// What the secret of a signed webhook begins with (Standard Webhooks 1.0).
 pub const WEBHOOK_SECRET_PREFIX: &str = "whsec_";
+/// How long a webhook is signed with the secret before as well, so that its receiver may learn the new one meanwhile.
+const WEBHOOK_OVERLAP: std::time::Duration = std::time::Duration::from_secs(86_400);
 const WEBHOOK_SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// How a connection to a mail server is protected.
@@ -249,6 +251,9 @@ pub struct Destination {
     pub failed_at: Option<Timestamp>,
     /// Why the last attempt failed, where it did.
     pub error: Option<String>,
+    /// Sealed: the secret before, with which a webhook is signed as well until a time.
+    pub previous_secret: Option<Vec<u8>>,
+    pub previous_until: Option<Timestamp>,
 }
 
 impl Destination {
@@ -273,15 +278,27 @@ impl Destination {
     /// same place: nobody gets hold of a secret by having it sent somewhere else.
     pub fn take_secret(
         &mut self,
-        key: &SealingKey,
+        key: &SealingRing,
         tenant: TenantId,
         given: Option<&SecretText>,
         before: Option<&Destination>,
     ) -> Result<(), Problem> {
+        let (same_place, at) = (
+            before.filter(|before| before.place == self.place),
+            self.updated_at,
+        );
+        (self.previous_secret, self.previous_until) = match (given, same_place, &self.place) {
+            (Some(_), Some(before), Place::Webhook { .. }) => {
+                (before.secret.clone(), Some(at.plus(WEBHOOK_OVERLAP)))
+            }
+            (None, Some(before), _) => (before.previous_secret.clone(), before.previous_until),
+            _ => (None, None),
+        };
         self.secret = match (given, before) {
             (Some(secret), _) => {
                 self.place.check_secret(secret)?;
-                Some(key.seal(tenant, &context(&self.name), secret))
+                let sealed = key.seal(tenant, &context(&self.name), secret, self.updated_at);
+                Some(sealed?)
             }
             (None, Some(before)) if before.place == self.place => before.secret.clone(),
             (None, Some(before)) if before.secret.is_some() => {
@@ -300,8 +317,26 @@ impl Destination {
         }
     }
 
+    /// The secret before, as long as it signs as well.
+    pub fn open_previous(
+        &self,
+        key: &SealingRing,
+        tenant: TenantId,
+        now: Timestamp,
+    ) -> Result<Option<SecretText>, UnsealError> {
+        let is_in_use = self.previous_until.is_some_and(|until| now < until);
+        let sealed = self.previous_secret.as_deref().filter(|_| is_in_use);
+        sealed
+            .map(|sealed| key.unseal(tenant, &context(&self.name), sealed))
+            .transpose()
+    }
+
     /// The secret, where there is one.
-    pub fn open_secret(&self, key: &SealingKey, tenant: TenantId) -> Result<Option<SecretText>, UnsealError> {
+    pub fn open_secret(
+        &self,
+        key: &SealingRing,
+        tenant: TenantId,
+    ) -> Result<Option<SecretText>, UnsealError> {
         let sealed = self.secret.as_deref();
         sealed
             .map(|sealed| key.unseal(tenant, &context(&self.name), sealed))
@@ -309,7 +344,7 @@ impl Destination {
     }
 }
 
-fn context(name: &str) -> String {
+pub(super) fn context(name: &str) -> String {
     format!("alerts/destination/{name}")
 }
 
@@ -349,7 +384,8 @@ mod tests {
     #[test]
     fn a_secret_does_not_follow_a_destination_to_another_place() {
         let folder = tempfile::tempdir().expect("a folder");
-        let key = SealingKey::open(folder.path()).expect("a key");
+        let keys = crate::secrets::Keyring::open(folder.path(), Timestamp::from_unix_seconds(0));
+        let key = keys.expect("keys are made").sealing;
         let tenant = TenantId::from_uuid(uuid::Uuid::nil());
         let at = |url: &str| Destination {
             name: "hook".to_owned(),
@@ -364,6 +400,8 @@ mod tests {
             succeeded_at: None,
             failed_at: None,
             error: None,
+            previous_secret: None,
+            previous_until: None,
         };
         let mut first = at("https://one.example");
         let secret = SecretText::new("token".to_owned());

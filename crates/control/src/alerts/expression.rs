@@ -227,7 +227,10 @@ impl<'a> Parser<'a> {
             (_, Of::Tenant) => {}
             (Of::Tenant, of) => self.of = of,
             (one, other) if one == other => {}
-            (Of::Expiring | Of::Destination | Of::Sink, Of::Expiring | Of::Destination | Of::Sink) => {
+            (
+                Of::Expiring | Of::Destination | Of::Secret | Of::Sink,
+                Of::Expiring | Of::Destination | Of::Secret | Of::Sink,
+            ) => {
                 self.at -= name.len();
                 return Err(self.error("signals of two kinds of objects cannot be mixed"));
             }

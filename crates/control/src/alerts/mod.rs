@@ -17,6 +17,7 @@ mod people;
 mod readings;
 mod reconcile;
 mod rules;
+mod secrets;
 mod signal;
 mod silences;
 mod store;
@@ -46,6 +47,7 @@ pub use people::{
 pub use readings::OwnExpiries;
 pub use reconcile::Engine;
 pub use rules::{Alert, AlertState, Definition, Severity};
+pub use secrets::{note_old_secrets, reseal};
 pub use silences::{Matcher, Silence};
 pub use view::{
     AlertView, DeliveryView, DestinationView, ExpiryView, ObjectView, RuleView, SignalView, SilenceView,

@@ -119,6 +119,8 @@ impl Notice {
 pub struct Address<'a> {
     pub place: &'a Place,
     pub secret: Option<&'a SecretText>,
+    /// The secret before, where what is sent is signed with it as well.
+    pub previous: Option<&'a SecretText>,
     /// The delivery: the same for every attempt.
     pub delivery: &'a str,
     pub now: Timestamp,

@@ -220,10 +220,14 @@ async fn hand_over(
     let secret = destination
         .open_secret(&app.keys.sealing, tenant)
         .map_err(|error| later(&format!("the secret of the destination does not open: {error}")))?;
+    // One that does not open any more only ends the overlap early.
+    let previous = destination.open_previous(&app.keys.sealing, tenant, app.clock.now());
+    let previous = previous.ok().flatten();
     let id = delivery.id.to_string();
     let address = Address {
         place: &destination.place,
         secret: secret.as_ref(),
+        previous: previous.as_ref(),
         delivery: &id,
         now: app.clock.now(),
     };

@@ -12,7 +12,7 @@ use super::{
     notice::Event,
     reconcile::{enqueue, message, notice, shortened, test_notice},
     rules::{Alert, AlertState, Definition, Rule, Trigger},
-    rules_of,
+    rules_of, secrets as own_secrets,
     silences::{Matcher, Silence},
     store,
 };
@@ -21,7 +21,7 @@ use crate::{
     access::problem::{CONFLICT, ILLEGAL_STATE, INVALID, NOT_FOUND, Problem},
     audit::LoggedTx,
     clock,
-    secrets::SecretText,
+    secrets::{self, SecretText},
 };
 
 const NOTE_CHARS_MAX: usize = 500;
@@ -278,6 +278,8 @@ pub fn put_destination(
         succeeded_at: before.as_ref().and_then(|before| before.succeeded_at),
         failed_at: before.as_ref().and_then(|before| before.failed_at),
         error: None,
+        previous_secret: None,
+        previous_until: None,
     };
     destination.check()?;
     let given = change.secret.clone().map(SecretText::new);
@@ -294,6 +296,9 @@ pub fn put_destination(
         }
     }
     store::put_destination(tx, tenant, &destination)?;
+    if given.is_some() {
+        own_secrets::note(tx, tenant, &destination, at)?;
+    }
     tx.record(
         "alert.destination_changed",
         ("alert_destination", name.to_owned()),
@@ -316,6 +321,7 @@ pub fn remove_destination(app: &App, tx: &mut LoggedTx<'_>, name: &str) -> Resul
     };
     changes::tell(app, tx, &before, &format!("The destination {name} was removed"))?;
     store::delete_destination(tx, tenant, name)?;
+    secrets::forget(tx, tenant, &own_secrets::record_name(name))?;
     let given_up = store::end_waiting_for(tx, tenant, name, at, "the destination was removed")?;
     tx.record(
         "alert.destination_removed",

@@ -16,7 +16,7 @@ use crate::{
     access::{self, problem::Problem},
     audit, commands, compliance, devices,
     devices::DeviceState,
-    sinks,
+    secrets, sinks,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -60,11 +60,15 @@ pub fn read(
     if let Some(violations) = violations {
         violations.put(&mut values);
     }
+    if let Some(silent) = app.stores.silent_for(now) {
+        values.insert(Signal::SecretStoreSilent, count(silent.as_secs()));
+    }
     Ok(Readings {
         tenant: values,
         expiring: expiring(app, tx, tenant, now)?,
         destinations: destinations(tx, tenant, now)?,
         sinks: sinks(app, tx, tenant)?,
+        secrets: overdue(tx, tenant, now)?,
     })
 }
 
@@ -206,6 +210,15 @@ fn sinks(app: &App, tx: &mut Tx, tenant: TenantId) -> Result<Vec<ObjectReadings>
         object: behind.sink,
     };
     Ok(running.map(reading).collect())
+}
+
+/// How late the tenant's secrets are; those of the installation are its first tenant's.
+fn overdue(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<ObjectReadings>, Problem> {
+    let late = |record: secrets::Record| ObjectReadings {
+        values: [(Signal::SecretOverdue, count(record.overdue(now).as_secs()))].into(),
+        object: record.name,
+    };
+    Ok(secrets::records(tx, tenant)?.into_iter().map(late).collect())
 }
 
 fn destinations(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<ObjectReadings>, Problem> {

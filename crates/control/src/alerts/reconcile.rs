@@ -406,7 +406,7 @@ impl Pass {
         };
         let mut instances: Vec<Instance> = match expression.of() {
             Of::Tenant => next(None, "").into_iter().collect(),
-            of @ (Of::Expiring | Of::Destination | Of::Sink) => {
+            of @ (Of::Expiring | Of::Destination | Of::Secret | Of::Sink) => {
                 let objects = readings.objects(of);
                 objects
                     .iter()
@@ -417,7 +417,7 @@ impl Pass {
         // An object that is gone holds nothing any more.
         let is_known = |instance: &&Instance| match expression.of() {
             Of::Tenant => true,
-            of @ (Of::Expiring | Of::Destination | Of::Sink) => readings
+            of @ (Of::Expiring | Of::Destination | Of::Secret | Of::Sink) => readings
                 .objects(of)
                 .iter()
                 .any(|object| object.object == instance.object),

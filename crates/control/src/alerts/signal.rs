@@ -28,6 +28,8 @@ pub enum Of {
     Destination,
     /// Sinks of events that are not paused.
     Sink,
+    /// Secrets of the tenant and of the installation.
+    Secret,
 }
 
 macro_rules! signals {
@@ -76,6 +78,8 @@ signals! {
     Quarantined = "devices_quarantined", Count, Tenant, "Devices in quarantine.";
     Halted = "delivery_halted", Count, Tenant, "1 while the delivery of commands is halted, otherwise 0.";
     ExpiresIn = "expires_in", Seconds, Expiring, "How long a certificate, token or root document is still valid; 0 afterward.";
+    SecretOverdue = "secret_overdue", Seconds, Secret, "How long a secret should have been rotated; 0 while it is on time.";
+    SecretStoreSilent = "secret_store_silent", Seconds, Tenant, "For how long the store of secrets outside of the database has not answered as it should; absent where there is none.";
     DeadLetters = "dead_letters_24h", Count, Destination, "Messages to a destination that were given up in the last day and not sent again.";
     SinkLag = "sink_lag", Seconds, Sink, "How long the oldest event waits for a sink; 0 where none does.";
     SinkLagEvents = "sink_lag_events", Count, Sink, "Events that wait for a sink.";
@@ -120,6 +124,7 @@ pub struct Readings {
     pub expiring: Vec<ObjectReadings>,
     pub destinations: Vec<ObjectReadings>,
     pub sinks: Vec<ObjectReadings>,
+    pub secrets: Vec<ObjectReadings>,
 }
 
 impl Readings {
@@ -130,6 +135,7 @@ impl Readings {
             Of::Expiring => &self.expiring,
             Of::Destination => &self.destinations,
             Of::Sink => &self.sinks,
+            Of::Secret => &self.secrets,
         }
     }
 
@@ -137,7 +143,7 @@ impl Readings {
     pub fn value(&self, signal: Signal, object: Option<&ObjectReadings>) -> Option<f64> {
         match signal.of() {
             Of::Tenant => self.tenant.get(&signal).copied(),
-            Of::Expiring | Of::Destination | Of::Sink => object?.values.get(&signal).copied(),
+            Of::Expiring | Of::Destination | Of::Secret | Of::Sink => object?.values.get(&signal).copied(),
         }
     }
 }

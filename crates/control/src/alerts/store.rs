@@ -20,7 +20,7 @@ macro_rules! alert_columns {
 macro_rules! destination_columns {
     () => {
         "name, place, secret, is_default, is_enabled, heartbeat_seconds, heartbeat_at, updated_by, updated_at, succeeded_at, \
-         failed_at, error"
+         failed_at, error, previous_secret, previous_until"
     };
 }
 macro_rules! silence_columns {
@@ -44,9 +44,11 @@ statements! {
     DESTINATIONS = concat!("SELECT ", destination_columns!(), " FROM alerts_destination WHERE tenant_id = $1 ORDER BY name");
     DESTINATION = concat!("SELECT ", destination_columns!(), " FROM alerts_destination WHERE tenant_id = $1 AND name = $2");
     PUT_DESTINATION = concat!("INSERT INTO alerts_destination (tenant_id, ", destination_columns!(), ") \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (tenant_id, name) DO UPDATE SET place = $3, \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (tenant_id, name) DO UPDATE SET place = $3, \
         secret = $4, is_default = $5, is_enabled = $6, heartbeat_seconds = $7, heartbeat_at = $8, updated_by = $9, \
-        updated_at = $10, succeeded_at = $11, failed_at = $12, error = $13");
+        updated_at = $10, succeeded_at = $11, failed_at = $12, error = $13, previous_secret = $14, previous_until = $15");
+    RESEAL_DESTINATION = "UPDATE alerts_destination SET secret = $4, previous_secret = $5 \
+        WHERE tenant_id = $1 AND name = $2 AND secret = $3";
     DELETE_DESTINATION = "DELETE FROM alerts_destination WHERE tenant_id = $1 AND name = $2";
     DESTINATION_WORKED = "UPDATE alerts_destination SET succeeded_at = $3, error = NULL WHERE tenant_id = $1 AND name = $2";
     DESTINATION_FAILED = "UPDATE alerts_destination SET failed_at = $3, error = $4 WHERE tenant_id = $1 AND name = $2";
@@ -215,9 +217,25 @@ pub fn put_destination(tx: &mut Tx, tenant: TenantId, destination: &Destination)
             &destination.succeeded_at.map(Timestamp::as_micros),
             &destination.failed_at.map(Timestamp::as_micros),
             &destination.error,
+            &destination.previous_secret,
+            &destination.previous_until.map(Timestamp::as_micros),
         ],
     )
     .map(drop)
+}
+
+/// Replaces sealed secrets by the same ones under another seal; answers 0 when the secret was changed meanwhile.
+pub fn reseal_destination(
+    tx: &mut Tx,
+    tenant: TenantId,
+    name: &str,
+    before: Option<&[u8]>,
+    (secret, previous): (&[u8], Option<&[u8]>),
+) -> Result<u64, StorageError> {
+    tx.execute(
+        &RESEAL_DESTINATION,
+        &[&tenant.uuid(), &name, &before, &secret, &previous],
+    )
 }
 
 pub fn delete_destination(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<u64, StorageError> {
@@ -591,6 +609,8 @@ fn destination_of(row: &Row<'_>) -> Result<Destination, StorageError> {
         succeeded_at: maybe_time(row, 9)?,
         failed_at: maybe_time(row, 10)?,
         error: row.get(11)?,
+        previous_secret: row.get(12)?,
+        previous_until: maybe_time(row, 13)?,
     })
 }
 
@@ -648,6 +668,8 @@ fn delivery_of(row: &Row<'_>) -> Result<Delivery, StorageError> {
             succeeded_at: None,
             failed_at: None,
             error: None,
+            previous_secret: None,
+            previous_until: None,
         })),
         None => None,
     };

@@ -76,7 +76,7 @@ pub async fn begin(
         .check_limits()
         .map_err(|limit| MALFORMED.detail(limit.to_string()))?;
     let now = app.clock.now();
-    let claims = verify_enrollment_token(&app.keys, &request.token, now)?;
+    let claims = verify_enrollment_token(app, &request.token, now).await?;
     if app.keys.tenant(claims.tid).is_err() {
         // Without a tenant there is no log that could take the refusal.
         return Err(TOKEN_INVALID.detail("This installation has no such tenant."));

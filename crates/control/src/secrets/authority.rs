@@ -167,6 +167,11 @@ impl Authority {
         })
     }
 
+    /// Where keys are kept, as the settings say.
+    pub(super) fn custody(&self) -> &Custody {
+        &self.custody
+    }
+
     /// Makes device certificates say where their revocation is published: an origin without a final slash.
     pub fn publish_at(&mut self, pki_url: Option<String>) {
         self.pki_url = pki_url;

@@ -11,14 +11,23 @@ mod custody;
 mod der;
 mod files;
 mod first_run;
+mod keeper;
 mod log_head;
+mod node_own;
+mod places;
 mod profile;
 mod publish;
+mod records;
+mod records_api;
+mod records_view;
 mod register;
+mod ring;
 mod roots;
+mod rotation;
 mod scep_ra;
 mod sealed;
 mod store;
+mod vault_client;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -40,10 +49,23 @@ use uuid::Uuid;
 pub use api::router;
 pub use authority::{Authority, AuthoritySet, PreparedCertificate};
 pub use concerns::{Concern, Urgency, concerns, days_left};
-pub use custody::{
-    CaKey, Custody, KeyPlace, Pkcs11Settings, SIGNATURE_TIMEOUT, Unavailable, UnknownPlace, VaultLogin,
-    VaultSettings,
+pub use custody::{CaKey, Custody, KeyPlace, Pkcs11Settings, SIGNATURE_TIMEOUT, Unavailable, UnknownPlace};
+pub use keeper::{CACHE, StoreStatus, Stores, follow, forget_retired, look_again, readiness, take_up};
+pub use node_own::{
+    certificate_renewed, client_record_name, is_certificate_due, say_certificate, say_present,
 };
+use places::FILE;
+pub use places::{EMBEDDED, SecretStore, StoreError, VALUE_BYTES_MAX, is_store_name};
+pub use records::{
+    Kind, PERIOD_DAYS, PERIODS_DAYS, Record, RotatedBy, SECRETS_MAX, forget, note, note_old, record, records,
+};
+pub use records_api::router as records_router;
+pub use records_view::{
+    SecretView, all as secret_views, ask as ask_rotation, set_period, visible as visible_records,
+};
+use ring::Link;
+pub use ring::{NoKey, Ring, RingName, SETTLE, SealingRing, TokenRing, Version};
+pub use rotation::{ROTATED, ROTATION_LEASE, retire_sealing, rotate_due};
 #[cfg(test)]
 pub(crate) fn der_value(tag: u8, content: &[u8]) -> Vec<u8> {
     der::value(tag, &[content])
@@ -56,10 +78,11 @@ pub(crate) use profile::{offset, responder};
 pub use publish::{
     PUBLISHED, Published, follow_roots, of as root_concerns, publish, published_at, settle_roots, watch_roots,
 };
-pub use register::{AuthorityState, Member, Record};
+pub use register::{AuthorityState, Member, Record as AuthorityRecord};
 pub use roots::{Learned, RefusedRow, RootRow, broken_roots, read_roots};
 pub use scep_ra::{KeyTransport, ScepRa};
 pub use sealed::{SealingKey, SecretText, UnsealError};
+pub use vault_client::{Refused as VaultRefused, VaultClient, VaultLogin, VaultSettings, secret_in};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;
@@ -105,12 +128,35 @@ pub struct Keyring {
     pub install: Uuid,
     pub authority: Authority,
     pub scep_ra: ScepRa,
-    pub access_tokens: SigningKey,
-    pub enrollment_tokens: SigningKey,
+    pub access_tokens: TokenRing,
+    pub enrollment_tokens: TokenRing,
+    /// The key of enrollment tokens that the first run made. Other secrets are derived from it: see `acme`.
+    pub(crate) first_enrollment_key: SigningKey,
     /// Seals the secrets of other services that the operator hands over.
-    pub sealing: SealingKey,
+    pub sealing: SealingRing,
+    /// Seals the values of the embedded store.
+    master: Arc<SealingKey>,
+    /// When the rings were last read again for an unknown key, by the clock that nobody sets.
+    looked_at: parking_lot::Mutex<std::time::Duration>,
     tenants: RwLock<HashMap<TenantId, Arc<TenantKeys>>>,
     refused_roots: RwLock<HashMap<TenantId, RefusedRow>>,
+}
+
+/// The first version of a ring, before the database was asked.
+fn first<K>(key: Arc<K>, now: Timestamp) -> Link<K> {
+    let version = Version {
+        number: 1,
+        place: FILE.to_owned(),
+        store_version: String::new(),
+        public_key: None,
+        created_at: now,
+        activates_at: Timestamp::from_micros(0),
+        retires_at: None,
+    };
+    Link {
+        version,
+        key: Some(key),
+    }
 }
 
 /// Where the keys of an install are.
@@ -153,16 +199,22 @@ impl Keyring {
         let take_away = data_dir.join("take-away");
         let authority = Authority::open(&folder, &take_away, custody, device_key, now)?;
         let install = files::install_id(&folder.join("install-id"), now)?;
+        let key_in = |name: &str| files::signing_key(&folder.join(name), SigningKey::generate_p256);
+        let master = Arc::new(match &authority.custody().sealing_key_file {
+            Some(path) => SealingKey::open_at(path)?,
+            None => SealingKey::open(&folder)?,
+        });
+        let (access, enrollment) = (key_in("access-tokens.pem")?, key_in("enrollment-tokens.pem")?);
         Ok(Keyring {
             install,
             scep_ra: ScepRa::open(&folder, &authority, now)?,
             authority,
-            access_tokens: files::signing_key(&folder.join("access-tokens.pem"), SigningKey::generate_p256)?,
-            enrollment_tokens: files::signing_key(
-                &folder.join("enrollment-tokens.pem"),
-                SigningKey::generate_p256,
-            )?,
-            sealing: SealingKey::open(&folder)?,
+            access_tokens: Ring::new(RingName::AccessTokens, vec![first(Arc::new(access), now)]),
+            enrollment_tokens: Ring::new(RingName::EnrollmentTokens, vec![first(Arc::new(enrollment), now)]),
+            first_enrollment_key: key_in("enrollment-tokens.pem")?,
+            sealing: Ring::new(RingName::Sealing, vec![first(Arc::clone(&master), now)]),
+            master,
+            looked_at: parking_lot::Mutex::default(),
             folder,
             tenants: RwLock::default(),
             refused_roots: RwLock::default(),

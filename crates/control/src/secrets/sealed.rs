@@ -54,9 +54,11 @@ pub enum UnsealError {
     OtherKey,
     #[error("it is damaged, or belongs to something else: set the secret again")]
     Damaged,
+    #[error("no key is at hand that could open it: the store of secrets is away")]
+    Away,
 }
 
-/// The key that seals, as the key folder holds it.
+/// A key that seals: that of the key folder, or a version of the ring that is kept under it or in another store.
 pub struct SealingKey {
     key: LessSafeKey,
     id: [u8; KEY_ID_BYTES],
@@ -67,19 +69,30 @@ impl SealingKey {
     pub fn open(folder: &Path) -> Result<SealingKey, SecretsError> {
         let path = folder.join(FILE);
         if !path.exists() {
-            let fresh = Zeroizing::new(clock::random::<KEY_BYTES>());
-            files::write_private(&path, hex::encode(*fresh).as_bytes())?;
+            files::write_private(&path, SealingKey::generate_hex().reveal().as_bytes())?;
         }
-        let unreadable = |why: &str| SecretsError::Unreadable {
-            path: path.clone(),
+        SealingKey::open_at(&path)
+    }
+
+    /// Opens the key in a file, which must be there.
+    pub fn open_at(path: &Path) -> Result<SealingKey, SecretsError> {
+        let text = Zeroizing::new(files::read(path)?);
+        SealingKey::from_hex(&text).map_err(|why| SecretsError::Unreadable {
+            path: path.to_owned(),
             why: why.to_owned(),
-        };
-        let text = Zeroizing::new(files::read(&path)?);
-        let bytes = Zeroizing::new(
-            hex::decode(text.trim_ascii_end()).map_err(|_| unreadable("it is not hexadecimal"))?,
-        );
-        let key =
-            UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| unreadable("it is not a key of 256 bits"))?;
+        })
+    }
+
+    /// A new key as text: 64 hexadecimal digits.
+    pub fn generate_hex() -> SecretText {
+        let fresh = Zeroizing::new(clock::random::<KEY_BYTES>());
+        SecretText::new(hex::encode(*fresh))
+    }
+
+    /// A key from its text, with or without white space behind it.
+    pub fn from_hex(text: &[u8]) -> Result<SealingKey, &'static str> {
+        let bytes = Zeroizing::new(hex::decode(text.trim_ascii_end()).map_err(|_| "it is not hexadecimal")?);
+        let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| "it is not a key of 256 bits")?;
         // A name for the key that says nothing about it.
         let name = hmac::sign(
             &hmac::Key::new(hmac::HMAC_SHA256, &bytes),
@@ -91,6 +104,11 @@ impl SealingKey {
             key: LessSafeKey::new(key),
             id,
         })
+    }
+
+    /// Whether this key sealed it, as far as its head says.
+    pub fn sealed(&self, sealed: &[u8]) -> bool {
+        sealed.len() > HEAD_BYTES && sealed[0] == FORM && sealed[1..HEAD_BYTES] == self.id
     }
 
     /// Seals a secret for one use of one tenant. `context` names the use, such as `alerts/destination/pager`.

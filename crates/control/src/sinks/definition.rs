@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::{
     access::problem::{INVALID, Problem},
     outbound::check_url,
-    secrets::{SealingKey, SecretText, UnsealError},
+    secrets::{SealingRing, SecretText, UnsealError},
 };
 
 const NAME_CHARS_MAX: usize = 64;
@@ -262,7 +262,7 @@ impl Sink {
     /// place: nobody gets hold of a secret by having it sent somewhere else.
     pub fn take_secret(
         &mut self,
-        key: &SealingKey,
+        key: &SealingRing,
         tenant: TenantId,
         given: Option<&SecretText>,
         before: Option<&Sink>,
@@ -271,7 +271,8 @@ impl Sink {
         self.secret = match (given, before) {
             (Some(secret), _) => {
                 place.check_secret(secret)?;
-                Some(key.seal(tenant, &context(&self.name), secret))
+                let sealed = key.seal(tenant, &context(&self.name), secret, self.updated_at);
+                Some(sealed?)
             }
             (None, Some(before)) if before.definition.place == *place => before.secret.clone(),
             (None, Some(before)) if before.secret.is_some() => {
@@ -288,7 +289,11 @@ impl Sink {
     }
 
     /// The secret, where there is one.
-    pub fn open_secret(&self, key: &SealingKey, tenant: TenantId) -> Result<Option<SecretText>, UnsealError> {
+    pub fn open_secret(
+        &self,
+        key: &SealingRing,
+        tenant: TenantId,
+    ) -> Result<Option<SecretText>, UnsealError> {
         let sealed = self.secret.as_deref();
         sealed
             .map(|sealed| key.unseal(tenant, &context(&self.name), sealed))
@@ -296,7 +301,7 @@ impl Sink {
     }
 }
 
-fn context(name: &str) -> String {
+pub(super) fn context(name: &str) -> String {
     format!("sinks/sink/{name}")
 }
 

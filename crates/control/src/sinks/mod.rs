@@ -12,6 +12,7 @@ mod formats;
 mod metrics;
 mod people;
 mod rules;
+mod secrets;
 mod sender;
 mod store;
 mod streams;
@@ -35,6 +36,7 @@ pub use people::{
     SinkChange, Start, discard_letters, pause, put_sink, remove_sink, replay, replay_letters, resume,
     test_event, tested,
 };
+pub use secrets::{note_old_secrets, reseal};
 pub use sender::Sender;
 pub use view::{Behind, LetterView, SinkStreamView, SinkView, behind, letters_page, sink_view, sink_views};
 

@@ -9,7 +9,7 @@ use super::{
     Cursor, SINKS_MAX,
     carrier::{Item, Probe, TestEvent},
     definition::{Sink, SinkDefinition, SinkFormat, SinkPlace, StreamKind, every_stream},
-    store, streams,
+    secrets as own_secrets, store, streams,
     view::sink,
 };
 use crate::{
@@ -119,6 +119,9 @@ pub fn put_sink(app: &App, tx: &mut LoggedTx<'_>, name: &str, change: &SinkChang
     let given = change.secret.clone().map(SecretText::new);
     sink.take_secret(&app.keys.sealing, tenant, given.as_ref(), before.as_ref())?;
     store::put_sink(tx, tenant, &sink)?;
+    if given.is_some() {
+        own_secrets::note(tx, tenant, &sink, at)?;
+    }
     let known = store::cursors(tx, tenant, name)?;
     for stream in StreamKind::ALL {
         let is_known = known.iter().any(|cursor| cursor.stream == stream);
@@ -160,6 +163,7 @@ pub fn remove_sink(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     if store::delete_sink(tx, tenant, name)? == 0 {
         return Err(NOT_FOUND.detail("There is no such sink."));
     }
+    crate::secrets::forget(tx, tenant, &own_secrets::record_name(name))?;
     tx.record(
         "sink.removed",
         ("sink", name.to_owned()),

@@ -32,6 +32,7 @@ statements! {
     PUT_SINK = concat!("INSERT INTO sinks_sink (tenant_id, ", sink_columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
         ON CONFLICT (tenant_id, name) DO UPDATE SET definition = $3, secret = $4, is_paused = $5, revision = $6, \
         updated_by = $7, updated_at = $8");
+    RESEAL_SINK = "UPDATE sinks_sink SET secret = $4 WHERE tenant_id = $1 AND name = $2 AND secret = $3";
     DELETE_SINK = "DELETE FROM sinks_sink WHERE tenant_id = $1 AND name = $2";
 
     CURSORS = concat!("SELECT ", cursor_columns!(), " FROM sinks_cursor WHERE tenant_id = $1 AND sink = $2 ORDER BY stream DESC");
@@ -119,6 +120,17 @@ pub fn put_sink(tx: &mut Tx, tenant: TenantId, sink: &Sink) -> Result<(), Storag
         ],
     )
     .map(drop)
+}
+
+/// Replaces a sealed secret by the same one under another seal; answers 0 when the secret was changed meanwhile.
+pub fn reseal(
+    tx: &mut Tx,
+    tenant: TenantId,
+    name: &str,
+    before: &[u8],
+    secret: &[u8],
+) -> Result<u64, StorageError> {
+    tx.execute(&RESEAL_SINK, &[&tenant.uuid(), &name, &before, &secret])
 }
 
 /// Removes a sink with its cursors and what was set aside for it; answers how many sinks there were.

@@ -16,13 +16,18 @@ pub async fn deliver(
 ) -> Result<Option<u16>, NotDelivered> {
     let body = body(notice).to_string();
     let at = to.now.as_unix_seconds();
-    let signature = signature(secret(to)?, to.delivery, at, &body)?;
+    let mut signatures = signature(secret(to)?, to.delivery, at, &body)?;
+    // Of several signatures one has to be right: a receiver that knows only the secret before verifies as well.
+    if let Some(previous) = to.previous {
+        let second = signature(previous.reveal(), to.delivery, at, &body)?;
+        signatures = format!("{signatures} {second}");
+    }
     let sent = egress.exchange(url, |http, url| {
         http.post(url)
             .header("content-type", "application/json")
             .header("webhook-id", to.delivery)
             .header("webhook-timestamp", at.to_string())
-            .header("webhook-signature", signature)
+            .header("webhook-signature", signatures)
             .body(body)
     });
     judge(&sent.await.map_err(failed)?)

@@ -185,15 +185,20 @@ async fn is_judged(vault: &Vault) -> bool {
     if !peer_is_installed("hvac", "/usr/bin/python3 -c 'import hvac'").await {
         return false;
     }
-    let output = tool_with(
+    say_judged(
         "/usr/bin/python3",
         &["-c", HVAC, &vault.url, ROLE_ID, SECRET_ID],
         &[],
     )
     .await;
+    true
+}
+
+/// Asserts that a vendor's client, in Python, is content with a stand-in.
+pub async fn say_judged(python: &str, arguments: &[&str], environment: &[(&str, &str)]) {
+    let output = tool_with(python, arguments, environment).await;
     let said = everything(&output);
     assert!(output.status.success() && said.contains("judged"), "{said}");
-    true
 }
 
 #[tokio::test(flavor = "multi_thread")]

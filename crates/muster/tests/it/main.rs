@@ -66,6 +66,8 @@ mod routes;
 mod scep;
 mod scim;
 mod scripts;
+mod secret_rotation;
+mod secret_stores;
 mod secrets;
 mod sinks;
 mod split_view;

@@ -503,6 +503,8 @@ async fn t4_lists_counts_and_searches_show_nothing_foreign() {
                 )
                 .await
                 .text(),
+            two.b.get("/secrets").await.text(),
+            two.b.get("/secret-stores").await.text(),
         ] {
             assert!(
                 !text.contains(&foreign_id)

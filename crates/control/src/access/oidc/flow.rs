@@ -124,7 +124,7 @@ pub async fn depart(
     let sealed = app
         .keys
         .sealing
-        .seal(connection.tenant, &bound(id, &cookie), &text);
+        .seal(connection.tenant, &bound(id, &cookie), &text, app.clock.now())?;
     let (nonce, verifier) = (
         derived("nonce", &cookie, state.id),
         derived("pkce", &cookie, state.id),

@@ -11,6 +11,7 @@ mod jose;
 mod logout;
 mod probe;
 mod provider;
+mod secrets;
 pub(super) mod store;
 mod web;
 
@@ -29,13 +30,14 @@ use crate::{
     App,
     audit::LoggedTx,
     clock,
-    secrets::{SealingKey, SecretText},
+    secrets::{self as all_secrets, SealingRing, SecretText},
 };
 pub use api::router;
 pub use flow::{Answer, Arrival, Departure, FLOW_COOKIE, Purpose, arrive, depart};
 pub use logout::{end_at_provider, logged_out};
 pub use probe::{Checked, Outcome, probe};
 pub use provider::Providers;
+pub use secrets::{note_old_secrets, reseal};
 pub use web::{Web, WebAnswer, WebError, WebRequest};
 
 /// How a person came who was signed in by OpenID Connect.
@@ -220,14 +222,14 @@ impl Connection {
         self.secret.is_some()
     }
 
-    fn secret(&self, key: &SealingKey) -> Result<Option<SecretText>, Problem> {
+    fn secret(&self, key: &SealingRing) -> Result<Option<SecretText>, Problem> {
         let sealed = self.secret.as_deref();
         let open = |sealed| key.unseal(self.tenant, &context(self.id), sealed);
         sealed.map(open).transpose().map_err(Problem::internal)
     }
 
     /// The key with which this client proves who it is, where it has one.
-    fn signing_key(&self, key: &SealingKey) -> Result<Option<SigningKey>, Problem> {
+    fn signing_key(&self, key: &SealingRing) -> Result<Option<SigningKey>, Problem> {
         let pem = self.secret(key)?;
         pem.map(|pem| SigningKey::from_pkcs8_pem(pem.reveal()))
             .transpose()
@@ -251,7 +253,7 @@ pub struct ConnectionChange {
 /// those roles themselves.
 pub fn put<S>(
     tx: &mut LoggedTx<'_>,
-    sealing: &SealingKey,
+    sealing: &SealingRing,
     permit: &Permit<S>,
     name: &str,
     change: &ConnectionChange,
@@ -286,7 +288,7 @@ pub fn put<S>(
         name: name.to_owned(),
         kind: BY_OIDC.to_owned(),
         definition: serde_json::to_string(&change.spec).map_err(Problem::internal)?,
-        secret: secret_of(sealing, tenant, id, change, before.as_ref())?,
+        secret: secret_of(sealing, (tenant, id, at), change, before.as_ref())?,
         disabled_at: (!change.enabled).then_some(at),
         created_at: before.as_ref().map_or(at, |before| before.created_at),
         updated_by: by,
@@ -296,6 +298,9 @@ pub fn put<S>(
         error: None,
     };
     store::put_connection(tx, &connection)?;
+    if connection.secret != before.as_ref().and_then(|before| before.secret.clone()) {
+        secrets::note(tx, &connection, at)?;
+    }
     let ended = if change.enabled {
         0
     } else {
@@ -311,9 +316,8 @@ pub fn put<S>(
 }
 
 fn secret_of(
-    sealing: &SealingKey,
-    tenant: TenantId,
-    id: ConnectionId,
+    sealing: &SealingRing,
+    (tenant, id, at): (TenantId, ConnectionId, Timestamp),
     change: &ConnectionChange,
     before: Option<&Connection>,
 ) -> Result<Option<Vec<u8>>, Problem> {
@@ -324,7 +328,7 @@ fn secret_of(
     let kept = before
         .filter(|_| is_same)
         .and_then(|before| before.secret.clone());
-    let seal = |secret: &SecretText| Some(sealing.seal(tenant, &context(id), secret));
+    let seal = |secret: &SecretText| Ok(Some(sealing.seal(tenant, &context(id), secret, at)?));
     match (change.spec.client_auth, &change.secret) {
         (ClientAuth::PrivateKeyJwt, Some(_)) => {
             Err(INVALID.detail("With private_key_jwt this server makes the key itself: send no secret."))
@@ -334,13 +338,13 @@ fn secret_of(
             None => {
                 let key = SigningKey::generate_p256().map_err(Problem::internal)?;
                 let pem = key.to_pkcs8_pem().map_err(Problem::internal)?;
-                Ok(seal(&SecretText::new(pem.to_string())))
+                seal(&SecretText::new(pem.to_string()))
             }
         },
         (_, Some(secret)) if secret.reveal().is_empty() || secret.reveal().len() > SECRET_CHARS_MAX => {
             Err(INVALID.detail("The client's secret has 1 to 4096 characters."))
         }
-        (_, Some(secret)) => Ok(seal(secret)),
+        (_, Some(secret)) => seal(secret),
         (_, None) => kept.map(Some).ok_or_else(|| {
             INVALID.detail(
                 "Send the client's secret. It is also sent again when client_id or client_auth changes.",
@@ -369,6 +373,7 @@ pub fn delete<S>(tx: &mut LoggedTx<'_>, permit: &Permit<S>, name: &str) -> Resul
     let ended = store::end_sessions_by(tx, tenant, connection.id)?;
     people_store::delete_grants_from(tx, tenant, &connection.id.to_string())?;
     store::delete_connection(tx, tenant, connection.id)?;
+    all_secrets::forget(tx, tenant, &secrets::record_name(name))?;
     tx.record(
         "access.connection_removed",
         ("connection", connection.id.to_string()),

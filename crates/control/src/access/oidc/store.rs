@@ -16,6 +16,8 @@ statements! {
         created_at, updated_by, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
         ON CONFLICT (tenant_id, connection_id) DO UPDATE SET definition = excluded.definition, secret = excluded.secret, \
         disabled_at = excluded.disabled_at, updated_by = excluded.updated_by, updated_at = excluded.updated_at";
+    RESEAL_CONNECTION = "UPDATE access_connection SET secret = $4 \
+        WHERE tenant_id = $1 AND connection_id = $2 AND secret = $3";
     DELETE_CONNECTION = "DELETE FROM access_connection WHERE tenant_id = $1 AND connection_id = $2";
     WENT_WELL = "UPDATE access_connection SET succeeded_at = $3, error = NULL WHERE tenant_id = $1 AND connection_id = $2";
     WENT_WRONG = "UPDATE access_connection SET failed_at = $3, error = $4 WHERE tenant_id = $1 AND connection_id = $2";
@@ -82,6 +84,16 @@ pub fn put_connection(tx: &mut Tx, connection: &Connection) -> Result<(), Storag
         ],
     )
     .map(drop)
+}
+
+/// Replaces a sealed secret by the same one under another seal; answers 0 when the secret was changed meanwhile.
+pub fn reseal(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: ConnectionId,
+    (before, anew): (&[u8], &[u8]),
+) -> Result<u64, StorageError> {
+    tx.execute(&RESEAL_CONNECTION, &[&tenant.uuid(), &id.uuid(), &before, &anew])
 }
 
 pub fn delete_connection(tx: &mut Tx, tenant: TenantId, id: ConnectionId) -> Result<u64, StorageError> {

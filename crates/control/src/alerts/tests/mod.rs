@@ -17,6 +17,7 @@ use crate::{
 
 mod changes;
 mod rules;
+mod secrets;
 
 impl Scene {
     /// Places what was recorded, then evaluates once.

@@ -17,7 +17,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{SecretsError, files};
+use super::{
+    SecretsError, files,
+    vault_client::{VaultSettings, secret_in},
+};
 use pkcs11::Pkcs11Key;
 use vault::VaultKey;
 
@@ -33,7 +36,6 @@ const SPARED_AFTER_FAILURE: Duration = Duration::from_secs(1);
 const RETRY_AFTER_SECONDS: u64 = 5;
 /// The longest wait that a keeper may ask of our callers.
 const RETRY_AFTER_SECONDS_MAX: u64 = 300;
-const SECRET_FILE_BYTES_MAX: u64 = 4096;
 const NAME_BYTES_MAX: usize = 128;
 
 /// Where a key is. Its text is what settings and the register of authorities hold: `file`, `pkcs11:LABEL`,
@@ -110,35 +112,14 @@ pub struct Pkcs11Settings {
     pub pin_file: PathBuf,
 }
 
-/// A Vault server.
-#[derive(Debug, Clone)]
-pub struct VaultSettings {
-    /// Its origin, without a final slash.
-    pub url: String,
-    /// Where its transit engine is mounted.
-    pub mount: String,
-    pub login: VaultLogin,
-    /// The authority of its certificate (PEM), where the system does not know it.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// How this process proves to Vault who it is. Both read their file again whenever Vault refuses.
-#[derive(Debug, Clone)]
-pub enum VaultLogin {
-    /// A token that somebody else renews, such as Vault Agent.
-    TokenFile(PathBuf),
-    AppRole {
-        role_id: String,
-        secret_id_file: PathBuf,
-    },
-}
-
 /// Where new keys of the device CA are made, and how the places outside this process are reached.
 #[derive(Debug, Clone, Default)]
 pub struct Custody {
     pub device_ca_key: KeyPlace,
     pub pkcs11: Option<Pkcs11Settings>,
     pub vault: Option<VaultSettings>,
+    /// The key that seals what is stored, where it is not in the key folder: 64 hexadecimal digits.
+    pub sealing_key_file: Option<PathBuf>,
 }
 
 /// A key that cannot sign now. `why` is for the log.
@@ -361,24 +342,6 @@ fn gone(place: &KeyPlace, why: String) -> SecretsError {
         why,
         retry_after_seconds: RETRY_AFTER_SECONDS,
     })
-}
-
-/// A short secret from a file, without the line end that editors add.
-fn secret_in(path: &std::path::Path) -> Result<zeroize::Zeroizing<String>, String> {
-    use std::io::Read;
-    let read = || -> std::io::Result<String> {
-        let mut text = String::new();
-        std::fs::File::open(path)?
-            .take(SECRET_FILE_BYTES_MAX)
-            .read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let text = zeroize::Zeroizing::new(read().map_err(|error| format!("{}: {error}", path.display()))?);
-    let trimmed = text.trim_end_matches(['\r', '\n']);
-    if trimmed.is_empty() {
-        return Err(format!("{} is empty", path.display()));
-    }
-    Ok(zeroize::Zeroizing::new(trimmed.to_owned()))
 }
 
 #[cfg(test)]

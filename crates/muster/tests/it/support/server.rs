@@ -83,6 +83,13 @@ impl Options {
     }
 }
 
+/// How far a start has to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IsUp {
+    Ready,
+    Unready,
+}
+
 /// A running `muster serve`. It is killed when the test ends.
 pub struct Server {
     folder: Arc<TempDir>,
@@ -238,7 +245,18 @@ impl Server {
         kill_process(id, signal).expect("the server runs");
     }
 
+    /// As `restart`, for a start that is up and not ready.
+    pub async fn restart_unready(&mut self) {
+        let status = self.stop().await;
+        assert!(status.success(), "SIGTERM is an orderly end: {status}");
+        self.start_until(IsUp::Unready).await;
+    }
+
     async fn start_again(&mut self) {
+        self.start_until(IsUp::Ready).await;
+    }
+
+    async fn start_until(&mut self, wanted: IsUp) {
         let before = fs::metadata(self.admin_file())
             .and_then(|meta| meta.modified())
             .ok();
@@ -255,7 +273,8 @@ impl Server {
             let admin = AdminFile::read(&data.join("admin.json"));
             let answer = reqwest::get(format!("{}/readyz", admin.ops_url)).await.ok()?;
             // The sign-in link of the first run is the last thing that a start writes.
-            (answer.status().is_success() && self.banner().contains("Sign in")).then_some(admin)
+            let is_ready = answer.status().is_success() || wanted == IsUp::Unready;
+            (is_ready && self.banner().contains("Sign in")).then_some(admin)
         });
         self.admin = ready.await;
     }

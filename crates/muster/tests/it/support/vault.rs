@@ -1,4 +1,5 @@
-//! A stand-in for HashiCorp Vault: AppRole login and the transit engine for ECDSA P-256, with the faults that tests ask
+//! A stand-in for HashiCorp Vault: AppRole and Kubernetes login, renewal, the transit engine for ECDSA P-256 and the KV engine
+//! (version 2, mounted at `secret`), with the faults that tests ask
 //! for. It counts only as long as `hvac`, the usual client of the real one, works with it too.
 
 use std::{
@@ -54,6 +55,10 @@ struct Inside {
     fault: Fault,
     tokens: BTreeSet<String>,
     keys: BTreeMap<String, EcdsaKeyPair>,
+    /// Versions of secrets, oldest first.
+    secrets: BTreeMap<String, Vec<Value>>,
+    renewals: u64,
+    lease_seconds: u64,
     signatures: u64,
 }
 
@@ -78,6 +83,9 @@ impl Vault {
             fault: Fault::None,
             tokens: BTreeSet::from([token.clone()]),
             keys: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            renewals: 0,
+            lease_seconds: 60,
             signatures: 0,
         }));
         let tcp = tokio::net::TcpListener::bind("127.0.0.1:0")
@@ -103,6 +111,26 @@ impl Vault {
     /// Forgets every token, as when they expire.
     pub async fn forget_tokens(&self) {
         self.inside.lock().await.tokens.clear();
+    }
+
+    /// How long tokens live from now on.
+    pub async fn lease(&self, seconds: u64) {
+        self.inside.lock().await.lease_seconds = seconds;
+    }
+
+    pub async fn renewals(&self) -> u64 {
+        self.inside.lock().await.renewals
+    }
+
+    /// The versions of a secret.
+    pub async fn versions(&self, path: &str) -> Vec<Value> {
+        self.inside
+            .lock()
+            .await
+            .secrets
+            .get(path)
+            .cloned()
+            .unwrap_or_default()
     }
 
     pub async fn signatures(&self) -> u64 {
@@ -134,21 +162,72 @@ async fn answer(State(inside): State<Arc<Mutex<Inside>>>, request: Request) -> R
         Fault::Endless => return (StatusCode::OK, vec![b' '; 1 << 20]).into_response(),
     }
     let path = parts.uri.path().trim_start_matches("/v1/").to_owned();
-    if path == "auth/approle/login" {
-        if body["role_id"] != ROLE_ID || body["secret_id"] != SECRET_ID {
+    if path == "sys/health" {
+        return say(json!({"initialized": true, "sealed": false, "standby": false}));
+    }
+    if path == "auth/approle/login" || path == "auth/kubernetes/login" {
+        let is_role =
+            path.contains("approle") && body["role_id"] == ROLE_ID && body["secret_id"] == SECRET_ID;
+        let is_pod = path.contains("kubernetes") && body["role"] == ROLE_ID && body["jwt"] == SECRET_ID;
+        if !is_role && !is_pod {
             return refuse(400, "invalid role or secret ID");
         }
+        let seconds = inside.lease_seconds;
         let token = format!("hvs.{}", Uuid::new_v4().simple());
         inside.tokens.insert(token.clone());
         return say(
-            json!({"auth": {"client_token": token, "lease_duration": 60, "renewable": true, "policies": []}}),
+            json!({"auth": {"client_token": token, "lease_duration": seconds, "renewable": true, "policies": []}}),
         );
     }
     let is_known = token_of(&parts.headers).is_some_and(|token| inside.tokens.contains(token));
     if !is_known || inside.fault == Fault::Denied {
         return refuse(403, "permission denied");
     }
+    if path == "auth/token/renew-self" {
+        inside.renewals += 1;
+        let (token, seconds) = (token_of(&parts.headers).unwrap_or_default(), inside.lease_seconds);
+        return say(json!({"auth": {"client_token": token, "lease_duration": seconds, "renewable": true}}));
+    }
+    if let Some(rest) = path.strip_prefix("secret/") {
+        let query = parts.uri.query().unwrap_or_default();
+        return key_value(&mut inside, &parts.method, rest, query, &body);
+    }
     transit(&mut inside, &parts.method, &path, &body)
+}
+
+fn key_value(inside: &mut Inside, method: &Method, rest: &str, query: &str, body: &Value) -> Response {
+    let Some((of, name)) = rest.split_once('/') else {
+        return refuse(404, "");
+    };
+    let about = |version: usize| json!({"version": version, "created_time": "2026-01-01T00:00:00Z", "deletion_time": "", "destroyed": false});
+    match (method.as_str(), of) {
+        ("POST" | "PUT", "data") => {
+            let versions = inside.secrets.entry(name.to_owned()).or_default();
+            if let Some(after) = body["options"]["cas"].as_u64()
+                && after != versions.len() as u64
+            {
+                return refuse(400, "check-and-set parameter did not match the current version");
+            }
+            versions.push(body["data"].clone());
+            say(json!({"data": about(versions.len())}))
+        }
+        ("GET", "data") => {
+            let versions = inside.secrets.get(name).map(Vec::as_slice).unwrap_or_default();
+            let asked = query
+                .strip_prefix("version=")
+                .and_then(|number| number.parse().ok());
+            let number = asked.filter(|number| *number > 0).unwrap_or(versions.len());
+            match number.checked_sub(1).and_then(|place| versions.get(place)) {
+                Some(data) => say(json!({"data": {"data": data, "metadata": about(number)}})),
+                None => refuse(404, ""),
+            }
+        }
+        ("GET", "metadata") => match inside.secrets.get(name) {
+            Some(versions) => say(json!({"data": {"current_version": versions.len(), "versions": {}}})),
+            None => refuse(404, ""),
+        },
+        _ => refuse(404, "no handler for route"),
+    }
 }
 
 fn token_of(headers: &HeaderMap) -> Option<&str> {

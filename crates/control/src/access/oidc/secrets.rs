@@ -1,0 +1,97 @@
+//! The secrets of connections among the secrets of the installation: their records, and sealing them anew under a new key.
+
+use muster_model::Timestamp;
+use muster_storage::{Scope, Tx};
+
+use super::{BY_OIDC, ClientAuth, Connection, context, store};
+use crate::{
+    App,
+    access::{self, problem::Problem},
+    audit,
+    secrets::{self, Kind, Record, RotatedBy},
+};
+
+/// The record of a connection's secret.
+pub fn record_name(connection: &str) -> String {
+    format!("connection:{connection}")
+}
+
+/// Remembers that a connection was given a new secret, or made a new key. One that has none keeps no record.
+pub fn note(tx: &mut Tx, connection: &Connection, at: Timestamp) -> Result<(), Problem> {
+    let tenant = connection.tenant;
+    if connection.secret.is_none() {
+        return secrets::forget(tx, tenant, &record_name(&connection.name));
+    }
+    let before = secrets::record(tx, tenant, &record_name(&connection.name))?;
+    let mut record = record(connection, at)?;
+    record.version = before.map_or(0, |before| before.version) + 1;
+    secrets::note(tx, tenant, &record)
+}
+
+fn record(connection: &Connection, at: Timestamp) -> Result<Record, Problem> {
+    let is_key = connection.kind != BY_OIDC || connection.spec()?.client_auth == ClientAuth::PrivateKeyJwt;
+    let what = if is_key {
+        "key of this server"
+    } else {
+        "client secret"
+    };
+    let owner = format!("sign-in by {} ({what})", connection.name);
+    let made = (Kind::ProviderSecret, RotatedBy::Holder);
+    Ok(Record::new(
+        record_name(&connection.name),
+        made,
+        owner,
+        "database",
+        at,
+    ))
+}
+
+/// Writes records for secrets that were given before there were any.
+pub async fn note_old_secrets(app: &App) -> Result<(), Problem> {
+    for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
+        audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+            for connection in store::connections(tx, tenant)? {
+                if connection.secret.is_some() {
+                    secrets::note_old(tx, tenant, &record(&connection, connection.updated_at)?)?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Seals what an earlier key sealed with the newest one; answers whether everything is. It may stop anywhere and begin again.
+pub async fn reseal(app: &App) -> Result<bool, Problem> {
+    let (mut is_done, ring) = (true, &app.keys.sealing);
+    for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
+        let scope = Scope::Tenant(tenant.uuid());
+        let found = app
+            .db
+            .read(scope, move |tx| Ok::<_, Problem>(store::connections(tx, tenant)?))
+            .await?;
+        for connection in found {
+            let (id, now) = (connection.id, app.clock.now());
+            let Some(before) = connection
+                .secret
+                .clone()
+                .filter(|sealed| ring.is_old(sealed, now))
+            else {
+                continue;
+            };
+            let open = connection.secret(ring).ok().flatten();
+            let anew = open.and_then(|open| ring.seal(tenant, &context(id), &open, now).ok());
+            let Some(anew) = anew else {
+                // What does not open holds the old key back, which might still open it.
+                is_done = false;
+                continue;
+            };
+            let changed = audit::housekeeping(app, scope, move |tx| {
+                Ok(store::reseal(tx, tenant, id, (&before, &anew))?)
+            });
+            is_done &= changed.await? == 1;
+        }
+    }
+    Ok(is_done)
+}

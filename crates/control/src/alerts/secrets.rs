@@ -1,0 +1,112 @@
+//! The secrets of destinations among the secrets of the installation: their records, and sealing them anew under a new key.
+
+use muster_model::{TenantId, Timestamp};
+use muster_storage::{Scope, Tx};
+
+use super::{Destination, destinations::context, store};
+use crate::{
+    App,
+    access::{self, problem::Problem},
+    audit,
+    secrets::{self, Kind, Record, RotatedBy},
+};
+
+/// The record of a destination's secret.
+pub fn record_name(destination: &str) -> String {
+    format!("destination:{destination}")
+}
+
+/// Remembers that a destination was given a new secret.
+pub fn note(tx: &mut Tx, tenant: TenantId, destination: &Destination, at: Timestamp) -> Result<(), Problem> {
+    let before = secrets::record(tx, tenant, &record_name(&destination.name))?;
+    let mut record = record(destination, at);
+    record.version = before.map_or(0, |before| before.version) + 1;
+    record.overlap_until = destination.previous_until.filter(|until| *until > at);
+    secrets::note(tx, tenant, &record)
+}
+
+fn record(destination: &Destination, at: Timestamp) -> Record {
+    let owner = format!("alerts to {} ({})", destination.name, destination.place.kind());
+    let made = (Kind::DestinationSecret, RotatedBy::Holder);
+    Record::new(record_name(&destination.name), made, owner, "database", at)
+}
+
+/// Writes records for secrets that were given before there were any.
+pub async fn note_old_secrets(app: &App) -> Result<(), Problem> {
+    for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
+        audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+            for destination in store::destinations(tx, tenant)? {
+                if destination.secret.is_some() {
+                    secrets::note_old(tx, tenant, &record(&destination, destination.updated_at))?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Seals what an earlier key sealed with the newest one, and drops secrets whose overlap is over. Answers whether everything is
+/// sealed with the newest key now. It may stop anywhere and begin again: each row changes by itself, and only if nobody changed it
+/// meanwhile.
+pub async fn reseal(app: &App) -> Result<bool, Problem> {
+    let mut is_done = true;
+    for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
+        let scope = Scope::Tenant(tenant.uuid());
+        let found = app
+            .db
+            .read(scope, move |tx| {
+                Ok::<_, Problem>(store::destinations(tx, tenant)?)
+            })
+            .await?;
+        for destination in found {
+            let Some(change) = resealed(app, tenant, &destination) else {
+                continue;
+            };
+            let Some((secret, previous)) = change else {
+                // A secret that does not open is said when it is used; it holds the old key back, which might still open it.
+                is_done = false;
+                continue;
+            };
+            let (name, before) = (destination.name.clone(), destination.secret.clone());
+            let changed = audit::housekeeping(app, scope, move |tx| {
+                Ok(store::reseal_destination(
+                    tx,
+                    tenant,
+                    &name,
+                    before.as_deref(),
+                    (&secret, previous.as_deref()),
+                )?)
+            });
+            is_done &= changed.await? == 1;
+        }
+    }
+    Ok(is_done)
+}
+
+type Sealed = (Vec<u8>, Option<Vec<u8>>);
+
+/// Nothing where nothing is to be done; within, nothing where it cannot be done.
+fn resealed(app: &App, tenant: TenantId, destination: &Destination) -> Option<Option<Sealed>> {
+    let now = app.clock.now();
+    let (ring, context) = (&app.keys.sealing, context(&destination.name));
+    let secret = destination.secret.as_ref()?;
+    let is_over = destination.previous_until.is_some_and(|until| until <= now);
+    let previous = destination.previous_secret.as_ref();
+    let is_old = |sealed: &Vec<u8>| ring.is_old(sealed, now);
+    if !is_old(secret) && !previous.is_some_and(|previous| is_over || is_old(previous)) {
+        return None;
+    }
+    let anew = |sealed: &Vec<u8>| {
+        let open = ring.unseal(tenant, &context, sealed).ok()?;
+        ring.seal(tenant, &context, &open, now).ok()
+    };
+    let kept = previous.filter(|_| !is_over);
+    let previous = match kept.map(anew) {
+        Some(None) => return Some(None),
+        Some(sealed) => sealed,
+        None => None,
+    };
+    Some(anew(secret).map(|secret| (secret, previous)))
+}

@@ -1,0 +1,472 @@
+//! Keeps the rings in memory: reads which versions there are from the database, and their values from the store that holds each.
+//!
+//! A value is fetched once and stays in memory that is wiped. Where its store cannot be asked any more, it is used for as long as the
+//! operator allows and then forgotten: a store from which this node was shut out takes its keys away in the end.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use muster_model::{TenantId, Timestamp};
+use muster_storage::{Database, Scope};
+use muster_trust::key::SigningKey;
+use parking_lot::Mutex;
+
+use super::{
+    Keyring, SealingKey, SecretText, files,
+    places::{EMBEDDED, Embedded, FILE, SecretStore, StoreError},
+    records::{self, Kind, Record, RotatedBy},
+    ring::{Link, Ring, RingName, SETTLE, Version},
+    store,
+};
+use crate::{
+    App, Clock,
+    access::{self, problem::Problem},
+    audit, clock,
+};
+
+/// How long values are used after their store was last heard of, unless the operator sets it.
+pub const CACHE: Duration = Duration::from_secs(24 * 3600);
+/// How often a store is asked whether it is there.
+const CONFIRMED_EVERY: Duration = Duration::from_secs(30);
+/// How long a store that failed is left alone, at first and at most.
+const REST_FIRST: Duration = Duration::from_secs(2);
+const REST_MAX: Duration = Duration::from_secs(60);
+/// The longest wait that a store may ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+/// Versions are forgotten so long after they were retired, values of the embedded store at once.
+const VERSIONS_KEPT: Duration = Duration::from_secs(90 * 86_400);
+/// A value without a version is what a rotation left that did not end.
+const STRAYS_KEPT: Duration = Duration::from_secs(86_400);
+/// A node that has not said for this long that it has a certificate is gone.
+const NODES_KEPT: Duration = Duration::from_secs(3 * 86_400);
+
+/// How the store outside fares, as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreStatus {
+    pub place: String,
+    /// When it last answered as it should.
+    pub confirmed_at: Option<Timestamp>,
+    /// Why it did not, where it did not last.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    confirmed_at: Option<Timestamp>,
+    error: Option<String>,
+    failures: u32,
+    /// Of the clock that nobody sets: the first of the failures in a row.
+    first_failed_at: Duration,
+    /// Of the clock that nobody sets.
+    rest_until: Duration,
+    asked_at: Duration,
+}
+
+/// The stores of this process.
+#[derive(Debug)]
+pub struct Stores {
+    embedded: Embedded,
+    external: OnceLock<Box<dyn SecretStore>>,
+    /// How long values of the external store are used after it was last heard of.
+    cache: Duration,
+    state: Mutex<State>,
+    /// After a rotation that failed: under which holding of the lease, and until when nothing is tried (by the clock that nobody sets).
+    pub(super) rotation_rest: Mutex<(i64, Duration)>,
+}
+
+impl Stores {
+    pub(crate) fn new(db: Database, clock: Clock, keys: &Keyring, cache: Duration) -> Stores {
+        Stores {
+            embedded: Embedded::new(db, clock, Arc::clone(&keys.master)),
+            external: OnceLock::new(),
+            cache,
+            state: Mutex::default(),
+            rotation_rest: Mutex::default(),
+        }
+    }
+
+    /// Takes the store that the operator named, before the loops start. It is not asked yet: it may be away.
+    pub fn take_external(&self, store: Box<dyn SecretStore>) -> Result<(), Box<dyn SecretStore>> {
+        self.external.set(store)
+    }
+
+    /// Where new values go.
+    pub fn newest(&self) -> &dyn SecretStore {
+        match self.external.get() {
+            Some(external) => external.as_ref(),
+            None => &self.embedded,
+        }
+    }
+
+    fn at(&self, place: &str) -> Option<&dyn SecretStore> {
+        if place == EMBEDDED {
+            return Some(&self.embedded);
+        }
+        let external = self.external.get()?;
+        (external.place() == place).then_some(external.as_ref())
+    }
+
+    /// How the store outside fares; none where everything is in the database.
+    pub fn status(&self) -> Option<StoreStatus> {
+        let external = self.external.get()?;
+        let state = self.state.lock();
+        Some(StoreStatus {
+            place: external.place().to_owned(),
+            confirmed_at: state.confirmed_at,
+            error: state.error.clone(),
+        })
+    }
+
+    /// For how long the external store has not answered as it should; nothing where there is none, or it is asked for the first time.
+    pub fn silent_for(&self, now: Timestamp) -> Option<Duration> {
+        self.external.get()?;
+        let state = self.state.lock();
+        match (&state.error, state.confirmed_at) {
+            (None, _) => Some(Duration::ZERO),
+            (Some(_), Some(at)) => Some(now.since(at)),
+            (Some(_), None) => Some(clock::uptime() - state.first_failed_at.min(clock::uptime())),
+        }
+    }
+
+    /// Whether the external store may be asked now.
+    fn may_ask(&self) -> bool {
+        self.state.lock().rest_until <= clock::uptime()
+    }
+
+    /// Remembers how an exchange with the external store ended.
+    pub(super) fn heard<T>(&self, answer: &Result<T, StoreError>, now: Timestamp) {
+        let mut state = self.state.lock();
+        match answer {
+            Ok(_) | Err(StoreError::Missing | StoreError::Conflict) => {
+                if state.error.take().is_some() {
+                    tracing::info!("the store of secrets answers again");
+                }
+                (state.confirmed_at, state.failures) = (Some(now), 0);
+            }
+            Err(error) => {
+                if state.error.is_none() {
+                    state.first_failed_at = clock::uptime();
+                    tracing::warn!(%error, "the store of secrets cannot be used; what is in memory is used meanwhile");
+                }
+                state.error = Some(error.to_string());
+                state.failures = state.failures.saturating_add(1);
+                let pause = REST_FIRST * 2_u32.saturating_pow(state.failures.min(6) - 1);
+                let asked = match error {
+                    StoreError::Away { retry_after, .. } => *retry_after,
+                    _ => None,
+                };
+                let rest = asked.map_or(pause.min(REST_MAX), |asked| asked.min(RETRY_AFTER_MAX));
+                state.rest_until = clock::uptime() + rest;
+            }
+        }
+    }
+
+    /// Whether values of the external store are still to be used.
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        let confirmed = self.state.lock().confirmed_at;
+        confirmed.is_some_and(|at| now.since(at) <= self.cache)
+    }
+}
+
+/// The tenant whose rows the installation's secrets are: its first one.
+pub async fn operator(app: &App) -> Result<Option<TenantId>, Problem> {
+    let tenants = app.db.read(Scope::System, access::tenants).await?;
+    Ok(tenants.first().map(|(tenant, _)| *tenant))
+}
+
+/// Brings the rings up to what the database says, and fetches values that are missing. Runs at the start, on a timer, and when a
+/// token names a key that this node does not know.
+pub async fn follow(app: &App) -> Result<(), Problem> {
+    let Some(tenant) = operator(app).await? else {
+        return Ok(());
+    };
+    app.stores.embedded.belongs_to(tenant);
+    confirm(app).await;
+    let rows = app
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            let of = |name: RingName, tx: &mut _| store::versions(tx, tenant, name.as_str());
+            Ok::<_, Problem>((
+                of(RingName::AccessTokens, tx)?,
+                of(RingName::EnrollmentTokens, tx)?,
+                of(RingName::Sealing, tx)?,
+            ))
+        })
+        .await?;
+    let token_key =
+        |text: &SecretText| SigningKey::from_pkcs8_pem(text.reveal()).map_err(|error| error.to_string());
+    let sealing_key =
+        |text: &SecretText| SealingKey::from_hex(text.reveal().as_bytes()).map_err(str::to_owned);
+    fill(
+        app,
+        &app.keys.access_tokens,
+        RingName::AccessTokens,
+        rows.0,
+        token_key,
+    )
+    .await;
+    fill(
+        app,
+        &app.keys.enrollment_tokens,
+        RingName::EnrollmentTokens,
+        rows.1,
+        token_key,
+    )
+    .await;
+    fill(app, &app.keys.sealing, RingName::Sealing, rows.2, sealing_key).await;
+    Ok(())
+}
+
+/// Asks the external store whether it is there, where that was not asked for a while.
+async fn confirm(app: &App) {
+    let Some(external) = app.stores.external.get() else {
+        return;
+    };
+    let is_due = {
+        let mut state = app.stores.state.lock();
+        let is_due = clock::uptime() >= state.asked_at + CONFIRMED_EVERY.min(app.stores.cache / 4)
+            || state.error.is_some();
+        let is_due = is_due && state.rest_until <= clock::uptime();
+        if is_due {
+            state.asked_at = clock::uptime();
+        }
+        is_due
+    };
+    if is_due {
+        // A store may answer that it is well and refuse us all the same, so something of ours is asked for.
+        let asked = match external.health().await {
+            Ok(()) => external.newest(RingName::AccessTokens.as_str()).await.map(drop),
+            Err(error) => Err(error),
+        };
+        app.stores.heard(&asked, app.clock.now());
+    }
+}
+
+async fn fill<K>(
+    app: &App,
+    ring: &Ring<K>,
+    name: RingName,
+    rows: Vec<Version>,
+    parse: impl Fn(&SecretText) -> Result<K, String>,
+) {
+    // Without rows the ring is what the key folder holds.
+    if rows.is_empty() {
+        return;
+    }
+    let (known, now) = (ring.links(), app.clock.now());
+    let mut links = Vec::with_capacity(rows.len());
+    for version in rows {
+        // What a retired version signed is refused, and its value may be gone.
+        if !version.is_accepted(now) {
+            continue;
+        }
+        let held = known
+            .iter()
+            .find(|link| link.version.number == version.number && link.version.place == version.place)
+            .and_then(|link| link.key.clone());
+        let is_external = version.place != FILE && version.place != EMBEDDED;
+        let key = match held {
+            Some(_) if is_external && !app.stores.is_fresh(now) => None,
+            Some(key) => Some(key),
+            None => fetch(app, name, &version, &parse).await.map(Arc::new),
+        };
+        links.push(Link { version, key });
+    }
+    ring.set(links);
+}
+
+async fn fetch<K>(
+    app: &App,
+    name: RingName,
+    version: &Version,
+    parse: impl Fn(&SecretText) -> Result<K, String>,
+) -> Option<K> {
+    let fail = |why: String| {
+        tracing::error!(
+            secret = name.as_str(),
+            version = version.number,
+            why,
+            "a key cannot be read"
+        )
+    };
+    let text = if version.place == FILE {
+        match app.keys.first_of(name) {
+            Ok(text) => text,
+            Err(error) => {
+                fail(error.to_string());
+                return None;
+            }
+        }
+    } else {
+        let Some(store) = app.stores.at(&version.place) else {
+            fail(format!(
+                "it is kept at {}, which the settings do not name",
+                version.place
+            ));
+            return None;
+        };
+        let is_external = version.place != EMBEDDED;
+        if is_external && !app.stores.may_ask() {
+            return None;
+        }
+        let read = store.read(name.as_str(), &version.store_version).await;
+        if is_external {
+            app.stores.heard(&read, app.clock.now());
+        }
+        match read {
+            Ok(text) => text,
+            Err(StoreError::Away { .. }) => return None,
+            Err(error) => {
+                fail(error.to_string());
+                return None;
+            }
+        }
+    };
+    parse(&text).map_err(fail).ok()
+}
+
+impl Keyring {
+    /// The first version of a ring, as the key folder holds it.
+    fn first_of(&self, name: RingName) -> Result<SecretText, super::SecretsError> {
+        let path = match name {
+            RingName::AccessTokens => self.folder.join("access-tokens.pem"),
+            RingName::EnrollmentTokens => self.folder.join("enrollment-tokens.pem"),
+            RingName::Sealing => match &self.authority.custody().sealing_key_file {
+                Some(path) => path.clone(),
+                None => self.folder.join("sealing.key"),
+            },
+        };
+        let text = files::read(&path)?;
+        let text = String::from_utf8(text).map_err(|_| super::SecretsError::Unreadable {
+            path,
+            why: "it is not text".to_owned(),
+        })?;
+        Ok(SecretText::new(text))
+    }
+}
+
+/// Takes up the keys of the key folder as the first versions, where the database knows none. It changes nothing of them: they sign
+/// as before.
+pub async fn take_up(app: &App) -> Result<(), Problem> {
+    let Some(tenant) = operator(app).await? else {
+        return Ok(());
+    };
+    let now = app.clock.now();
+    let publics = [
+        Some(app.keys.access_tokens.current(now)),
+        Some(app.keys.enrollment_tokens.current(now)),
+        None,
+    ];
+    let mut rows = Vec::new();
+    for (name, key) in RingName::ALL.into_iter().zip(publics) {
+        let key = key.transpose().map_err(Problem::internal)?;
+        let version = Version {
+            number: 1,
+            place: FILE.to_owned(),
+            store_version: String::new(),
+            public_key: key.map(|key| key.public().spki_der()),
+            created_at: now,
+            activates_at: now,
+            retires_at: None,
+        };
+        rows.push((name, version));
+    }
+    audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+        for (name, version) in &rows {
+            if !store::versions(tx, tenant, name.as_str())?.is_empty() {
+                continue;
+            }
+            store::insert_version(tx, tenant, name.as_str(), version)?;
+            records::note_old(tx, tenant, &record_of(*name, version, FILE))?;
+        }
+        Ok(())
+    })
+    .await?;
+    follow(app).await
+}
+
+/// The record of a version of a ring.
+pub(super) fn record_of(name: RingName, version: &Version, place: &str) -> Record {
+    let (kind, owner) = match name {
+        RingName::AccessTokens => (
+            Kind::SigningKey,
+            "access tokens of people's and programs' clients",
+        ),
+        RingName::EnrollmentTokens => (Kind::SigningKey, "enrollment tokens of devices"),
+        RingName::Sealing => (Kind::SealingKey, "secrets of other services in the database"),
+    };
+    let made = (kind, RotatedBy::Server);
+    let mut record = Record::new(
+        name.as_str().to_owned(),
+        made,
+        owner.to_owned(),
+        place,
+        version.created_at,
+    );
+    record.version = version.number;
+    record
+}
+
+/// Why this node cannot sign tokens, where it cannot.
+pub fn readiness(app: &App) -> Result<(), Problem> {
+    let now = app.clock.now();
+    let unavailable = |error: super::NoKey| crate::access::problem::UNAVAILABLE.detail(error.to_string());
+    app.keys
+        .access_tokens
+        .current(now)
+        .map(drop)
+        .map_err(unavailable)?;
+    app.keys
+        .enrollment_tokens
+        .current(now)
+        .map(drop)
+        .map_err(unavailable)
+}
+
+/// Follows at most once a second, for tokens that name a key which is not known here: another node may have made it just now.
+pub async fn look_again(app: &App) -> bool {
+    const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+    {
+        let mut looked = app.keys.looked_at.lock();
+        let now = clock::uptime();
+        if *looked + AT_MOST_EVERY > now {
+            return false;
+        }
+        *looked = now;
+    }
+    follow(app).await.is_ok()
+}
+
+/// Deletes versions that are long retired, and values that no version names any more.
+pub async fn forget_retired(app: &App) -> Result<(), Problem> {
+    let Some(tenant) = operator(app).await? else {
+        return Ok(());
+    };
+    let now = app.clock.now();
+    audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+        for name in RingName::ALL.map(RingName::as_str) {
+            let versions = store::versions(tx, tenant, name)?;
+            let is_used = |number: i64| {
+                let number = number.to_string();
+                let named = |version: &&Version| version.place == EMBEDDED && version.store_version == number;
+                // A little later than nodes with a clock behind ours.
+                let until = now.minus(SETTLE * 4);
+                versions
+                    .iter()
+                    .find(named)
+                    .is_some_and(|version| version.is_accepted(until))
+            };
+            for value in store::values_of(tx, tenant, name, now.minus(STRAYS_KEPT))? {
+                if !is_used(value) {
+                    store::delete_value(tx, tenant, name, value)?;
+                }
+            }
+            store::forget_versions(tx, tenant, name, now.minus(VERSIONS_KEPT))?;
+        }
+        store::forget_unseen(tx, tenant, now.minus(NODES_KEPT))?;
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,252 @@
+//! What people read of secrets, and what they may ask for.
+
+use std::time::Duration;
+
+use muster_model::{TenantId, Timestamp};
+use muster_storage::Scope;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    keeper,
+    records::{self, Kind, PERIODS_DAYS, Record, RotatedBy},
+    ring::RingName,
+    store,
+};
+use crate::{
+    App,
+    access::problem::{FORBIDDEN, ILLEGAL_STATE, INVALID, NOT_FOUND, Problem, RATE_LIMITED},
+    audit::LoggedTx,
+};
+
+/// A rotation may be asked for this long after the one before.
+const ASKED_EVERY: Duration = Duration::from_secs(60);
+
+/// A secret, without its value.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct SecretView {
+    pub name: String,
+    pub kind: Kind,
+    /// Who has it or uses it.
+    pub owner: String,
+    /// `installation`: all tenants share it, and the first tenant rotates it. `tenant`: this tenant's own.
+    pub belongs_to: &'static str,
+    pub rotated_by: RotatedBy,
+    /// Where its newest value is kept.
+    pub place: String,
+    pub version: i64,
+    pub rotated_at: String,
+    pub period_days: u32,
+    pub due_at: String,
+    /// How long it should have been rotated; 0 while it is on time.
+    pub overdue_seconds: u64,
+    /// How much of its period is over, in percent; more than 100 when it is late.
+    pub age_percent: u64,
+    /// Until when the value before is good as well.
+    pub overlap_until: Option<String>,
+    /// When somebody asked for a rotation that was not done yet.
+    pub asked_at: Option<String>,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+    /// What happens at the next rotation, or what somebody has to do.
+    pub next: String,
+}
+
+fn view(record: &Record, belongs_to: &'static str, now: Timestamp) -> SecretView {
+    let period = u64::from(record.period_days.max(1)) * 86_400;
+    SecretView {
+        name: record.name.clone(),
+        kind: record.kind,
+        owner: record.owner.clone(),
+        belongs_to,
+        rotated_by: record.rotated_by,
+        place: record.place.clone(),
+        version: record.version,
+        rotated_at: record.rotated_at.to_string(),
+        period_days: record.period_days,
+        due_at: record.due_at().to_string(),
+        overdue_seconds: record.overdue(now).as_secs(),
+        age_percent: now.since(record.rotated_at).as_secs().saturating_mul(100) / period,
+        overlap_until: record
+            .overlap_until
+            .filter(|until| *until > now)
+            .map(|until| until.to_string()),
+        asked_at: record.asked_at.map(|at| at.to_string()),
+        error: record.error.clone(),
+        next: next(record).to_owned(),
+    }
+}
+
+fn next(record: &Record) -> &'static str {
+    match (record.kind, record.rotated_by) {
+        (Kind::SigningKey, _) => {
+            "The server makes a new key. It signs after 15 seconds; the old one is accepted until the last token that it signed is over."
+        }
+        (Kind::SealingKey, _) => {
+            "The server makes a new key, seals everything anew with it, and retires the old one when nothing needs it."
+        }
+        (Kind::TlsCertificate, _) => {
+            "The node takes a new certificate and key for new connections. Open connections go on."
+        }
+        (Kind::ClientSecret, RotatedBy::Server) => {
+            "The node takes a new secret into its admin.json. The old one is good for a day as well."
+        }
+        (Kind::ClientSecret, RotatedBy::Holder | RotatedBy::Operator) => {
+            "Make a new secret with `muster client rotate`, and bring it to whoever uses it. The old one is good meanwhile."
+        }
+        (Kind::DestinationSecret, _) => {
+            "Make a new secret at the service, and give it here by changing the destination. A webhook is signed with both for a day."
+        }
+        (Kind::ProviderSecret, _) => {
+            "Make a second secret at the identity provider, give it here with `muster sso put`, and remove the first there. A key of this server's own is made anew when the connection is."
+        }
+    }
+}
+
+/// Whether all tenants share it.
+fn is_shared(record: &Record) -> bool {
+    match record.kind {
+        Kind::SigningKey | Kind::SealingKey | Kind::TlsCertificate => true,
+        Kind::ClientSecret | Kind::DestinationSecret | Kind::ProviderSecret => false,
+    }
+}
+
+/// The records that a tenant may see: its own and the installation's.
+pub async fn visible(app: &App, tenant: TenantId) -> Result<Vec<Record>, Problem> {
+    let operator = keeper::operator(app).await?;
+    app.db
+        .read(Scope::System, move |tx| {
+            let mut found = records::records(tx, tenant)?;
+            match operator {
+                Some(operator) if operator != tenant => {
+                    let of_operator = records::records(tx, operator)?;
+                    found.extend(of_operator.into_iter().filter(is_shared));
+                }
+                _ => {}
+            }
+            Ok(found)
+        })
+        .await
+}
+
+/// Every secret that a tenant may see, the most overdue first, then the next that is due.
+pub async fn all(app: &App, tenant: TenantId) -> Result<Vec<SecretView>, Problem> {
+    let now = app.clock.now();
+    let mut found = visible(app, tenant).await?;
+    found.sort_by_key(|record| {
+        (
+            std::cmp::Reverse(record.overdue(now)),
+            record.due_at(),
+            record.name.clone(),
+        )
+    });
+    let shown = |record: &Record| {
+        let belongs_to = if is_shared(record) {
+            "installation"
+        } else {
+            "tenant"
+        };
+        view(record, belongs_to, now)
+    };
+    Ok(found.iter().map(shown).collect())
+}
+
+/// One of them.
+pub async fn one(app: &App, tenant: TenantId, name: &str) -> Result<SecretView, Problem> {
+    let found = all(app, tenant).await?;
+    found
+        .into_iter()
+        .find(|secret| secret.name == name)
+        .ok_or_else(|| NOT_FOUND.detail("There is no such secret."))
+}
+
+/// Refuses tenants that do not rotate what all share.
+pub async fn only_operator(app: &App, tenant: TenantId) -> Result<(), Problem> {
+    if keeper::operator(app).await? == Some(tenant) {
+        Ok(())
+    } else {
+        Err(not_yours())
+    }
+}
+
+fn not_yours() -> Problem {
+    FORBIDDEN.detail("All tenants of the installation share this: its first tenant decides about it.")
+}
+
+fn own(tx: &mut LoggedTx<'_>, name: &str) -> Result<Record, Problem> {
+    let tenant = tx.tenant();
+    match records::record(tx, tenant, name)? {
+        Some(record) => Ok(record),
+        // It is another tenant's to see and not to change, or it is not there.
+        None if RingName::parse(name).is_some() || name.starts_with("tls:") => Err(not_yours()),
+        None => Err(NOT_FOUND.detail("There is no such secret.")),
+    }
+}
+
+/// Sets how often a secret is rotated.
+pub fn set_period(tx: &mut LoggedTx<'_>, name: &str, days: u32) -> Result<(), Problem> {
+    if !PERIODS_DAYS.contains(&days) {
+        return Err(INVALID.detail("A secret is rotated every 1 to 90 days."));
+    }
+    let (tenant, record) = (tx.tenant(), own(tx, name)?);
+    store::set_period(tx, tenant, name, days)?;
+    tx.record(
+        "secret.period_set",
+        ("secret", name.to_owned()),
+        serde_json::json!({"period_days": days, "before": record.period_days}),
+    )?;
+    Ok(())
+}
+
+/// Ends at once what earlier versions of a key signed, for a key that somebody else has.
+pub fn revoke(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    own(tx, name)?;
+    match RingName::parse(name) {
+        Some(RingName::AccessTokens | RingName::EnrollmentTokens) => {}
+        Some(RingName::Sealing) | None => {
+            return Err(
+                ILLEGAL_STATE.detail("Only keys that sign tokens have earlier versions that can be ended.")
+            );
+        }
+    }
+    let versions = store::versions(tx, tenant, name)?;
+    let newest = versions.last().map_or(0, |version| version.number);
+    let is_used = versions.last().is_some_and(|version| version.activates_at <= at);
+    if newest < 2 || !is_used {
+        return Err(
+            ILLEGAL_STATE.detail("Rotate the key first, and wait 15 seconds until the new one signs.")
+        );
+    }
+    let ended = store::revoke_before(tx, tenant, (name, newest), at)?;
+    tx.record(
+        "secret.revoked",
+        ("secret", name.to_owned()),
+        serde_json::json!({"before_version": newest, "versions_ended": ended}),
+    )?;
+    Ok(())
+}
+
+/// Asks the server to rotate a secret now.
+pub fn ask(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
+    let (tenant, at, record) = (tx.tenant(), tx.at(), own(tx, name)?);
+    match record.rotated_by {
+        RotatedBy::Server => {}
+        RotatedBy::Holder | RotatedBy::Operator => {
+            return Err(ILLEGAL_STATE.detail(format!(
+                "The server cannot bring a new secret to where this one is used. {}",
+                next(&record)
+            )));
+        }
+    }
+    if at < record.rotated_at.plus(ASKED_EVERY) && record.version > 1 {
+        return Err(RATE_LIMITED.detail("It was rotated less than a minute ago."));
+    }
+    store::ask(tx, tenant, name, at)?;
+    tx.record(
+        "secret.rotation_asked",
+        ("secret", name.to_owned()),
+        serde_json::json!({"version": record.version}),
+    )?;
+    Ok(())
+}

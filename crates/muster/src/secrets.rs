@@ -1,0 +1,154 @@
+//! What this node alone has and rotates by itself: the certificate of its listeners, and the secret in its `admin.json`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Result;
+use muster_control::{
+    App,
+    access::{self, OwnSecret},
+    secrets::{self, SERVER_CERTIFICATE_DAYS},
+};
+use muster_gateway::{LiveIdentity, TlsIdentity};
+use muster_model::{ClientId, Timestamp};
+use tokio::sync::watch;
+
+use crate::admin_file::AdminFile;
+
+/// How often it is looked whether something is due.
+const EVERY: Duration = Duration::from_secs(2);
+/// How often the node says that it is there: its records go when it says nothing for days.
+const PRESENT_EVERY: u32 = 150;
+
+/// The certificate of this node's listeners, with what is needed to make another one.
+pub struct OwnCertificate {
+    app: App,
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+    identity: LiveIdentity,
+    /// How people call this node.
+    node: String,
+    /// The record of the certificate.
+    record: String,
+}
+
+impl OwnCertificate {
+    /// Makes the certificate of this start.
+    pub fn new(
+        app: App,
+        names: Vec<String>,
+        addresses: Vec<IpAddr>,
+        admin: SocketAddr,
+    ) -> Result<OwnCertificate> {
+        let machine = rustix::system::uname();
+        let machine = machine.nodename().to_string_lossy().into_owned();
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        let plain: String = machine.chars().filter(|c| is_plain(*c)).take(100).collect();
+        let identity = LiveIdentity::new(made(&app, &names, &addresses)?)?;
+        let own = OwnCertificate {
+            record: format!("tls:{plain}:{}", admin.port()),
+            node: format!("{machine} ({})", app.settings.admin_url),
+            app,
+            names,
+            addresses,
+            identity,
+        };
+        own.say_end();
+        Ok(own)
+    }
+
+    /// What listeners take their certificate from.
+    pub fn identity(&self) -> &LiveIdentity {
+        &self.identity
+    }
+
+    /// Says when the certificate ends: alerts watch it.
+    fn say_end(&self) -> Timestamp {
+        let app = &self.app;
+        let lifetime = Duration::from_secs(SERVER_CERTIFICATE_DAYS * 86_400);
+        let authority = app.keys.authority.set().listener_ends_at();
+        let ends_at = app.clock.now().plus(lifetime).min(authority);
+        // Every node behind one origin has a certificate of its own.
+        let machine = rustix::system::uname();
+        let machine = machine.nodename().to_string_lossy();
+        let name = format!("TLS certificate of {} on {machine}", app.settings.admin_url);
+        app.own_expiries.say(name, ends_at);
+        ends_at
+    }
+
+    async fn renew_if_due(&self) -> Result<()> {
+        if !secrets::is_certificate_due(&self.app, &self.record).await? {
+            return Ok(());
+        }
+        self.identity
+            .replace(made(&self.app, &self.names, &self.addresses)?)?;
+        // A process that dies before the entry takes another certificate at its next start.
+        secrets::certificate_renewed(&self.app, &self.record, &self.node, self.say_end()).await?;
+        tracing::info!("the listeners have another certificate");
+        Ok(())
+    }
+}
+
+fn made(app: &App, names: &[String], addresses: &[IpAddr]) -> Result<TlsIdentity> {
+    let now = app.clock.now();
+    Ok(app.keys.authority.server_certificate(names, addresses, now)?)
+}
+
+/// Rotates what this node alone has, until `stop` becomes true.
+pub async fn rotate_own(certificate: OwnCertificate, data_dir: PathBuf, mut stop: watch::Receiver<bool>) {
+    let app = &certificate.app;
+    if let Err(problem) = secrets::say_certificate(app, &certificate.record, &certificate.node).await {
+        tracing::warn!(%problem, "the record of the listeners' certificate was not written");
+    }
+    let mut rounds = 0_u32;
+    while !*stop.borrow() {
+        if let Err(error) = certificate.renew_if_due().await {
+            tracing::warn!(%error, "the listeners' certificate was not renewed; trying again");
+        }
+        if let Err(error) = rotate_admin_file(app, &data_dir).await {
+            tracing::warn!(%error, "the secret of admin.json was not rotated; trying again");
+        }
+        if rounds.is_multiple_of(PRESENT_EVERY)
+            && let Err(error) = say_present(&certificate, &data_dir).await
+        {
+            tracing::warn!(%error, "the records of this node were not kept");
+        }
+        rounds = rounds.wrapping_add(1);
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            _ = stop.changed() => {}
+        }
+    }
+}
+
+async fn say_present(certificate: &OwnCertificate, data_dir: &Path) -> Result<()> {
+    let Some(file) = AdminFile::read(data_dir)? else {
+        return Ok(());
+    };
+    let client: ClientId = file.client_id.parse()?;
+    secrets::say_present(&certificate.app, &certificate.record, &certificate.node, client).await?;
+    Ok(())
+}
+
+/// Takes a new secret into `admin.json` when it is due. Between the commit and the file both secrets are good: a process that dies
+/// there finds that the file's is not the newest one, and rotates once more.
+async fn rotate_admin_file(app: &App, data_dir: &Path) -> Result<()> {
+    let Some(file) = AdminFile::read(data_dir)? else {
+        return Ok(());
+    };
+    match access::rotate_own(app, &file.client_id, &file.client_secret).await? {
+        OwnSecret::Kept => {}
+        OwnSecret::Rotated(fresh) => {
+            let file = AdminFile {
+                client_secret: fresh.secret,
+                ..file
+            };
+            file.write(data_dir)?;
+            tracing::info!("admin.json has another secret");
+        }
+    }
+    Ok(())
+}
