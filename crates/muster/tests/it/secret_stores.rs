@@ -35,7 +35,7 @@ try:
 except hvac.exceptions.InvalidRequest:
     pass
 kv.create_or_update_secret("judged/x", secret={"value": "two"}, cas=1, mount_point="secret")
-got = kv.read_secret_version("judged/x", version=1, mount_point="secret", raise_on_deleted_version=True)
+got = kv.read_secret_version("judged/x", version=1, mount_point="secret")
 assert got["data"]["data"]["value"] == "one", got
 assert kv.read_secret_metadata("judged/x", mount_point="secret")["data"]["current_version"] == 2
 client.auth.token.renew_self()
