@@ -123,7 +123,7 @@ pub struct Problem {
     /// Of what is not permitted: what would permit it.
     pub explanation: Option<Box<Explanation>>,
     pub retry_after_seconds: Option<u64>,
-    internal: Option<String>,
+    internal: Option<Box<str>>,
 }
 
 /// One wrong field of a request.
@@ -175,7 +175,7 @@ impl Problem {
         let mut problem = INTERNAL.detail(
             "The request was not carried out. Try again; the log has the cause under this request id.",
         );
-        problem.internal = Some(cause.to_string());
+        problem.internal = Some(cause.to_string().into());
         problem
     }
 
@@ -191,7 +191,7 @@ impl Problem {
 
     /// With the cause for the log, which is never sent.
     pub fn caused_by(mut self, cause: impl std::fmt::Display) -> Problem {
-        self.internal = Some(cause.to_string());
+        self.internal = Some(cause.to_string().into());
         self
     }
 
@@ -239,7 +239,7 @@ impl From<StorageError> for Problem {
                 .retry_after(1),
             other if other.is_transient() || matches!(other, StorageError::Closed) => {
                 let mut problem = UNAVAILABLE.detail("The database does not answer. Nothing was changed; try again shortly.").retry_after(2);
-                problem.internal = Some(other.to_string());
+                problem.internal = Some(other.to_string().into());
                 problem
             }
             other => Problem::internal(other),
