@@ -36,7 +36,8 @@ use crate::{
     audit,
 };
 pub use api::router;
-pub use destinations::{Destination, MailSecurity, Place, WEBHOOK_SECRET_PREFIX};
+pub use crate::outbound::WEBHOOK_SECRET_PREFIX;
+pub use destinations::{Destination, MailSecurity, Place};
 pub use metrics::AlertMetrics;
 pub use notice::{Address, Courier, Event, NotDelivered, Notice, NoticeObject};
 pub use outbox::Outbox;

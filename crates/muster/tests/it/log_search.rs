@@ -271,7 +271,7 @@ async fn l8_events_in_ocsf_are_valid_by_the_schema() {
 }
 
 /// Asserts that every line is an event that the schema allows.
-async fn judged_valid(python: &std::path::Path, lines: &str) {
+pub async fn judged_valid(python: &std::path::Path, lines: &str) {
     let mut command = program(python);
     command
         .args(["-c", JUDGE])
