@@ -508,7 +508,10 @@ fn rows(sinks: &[Sink]) -> Sheet {
 fn sheet(printer: &Printer, sink: &Sink) -> Sheet {
     let some = |names: &[String]| (!names.is_empty()).then(|| names.join(", "));
     // A certificate has no end on a terminal.
-    let shown = sink.place.iter().filter(|(name, _)| *name != "client_certificate");
+    let shown = sink
+        .place
+        .iter()
+        .filter(|(name, _)| *name != "client_certificate");
     let place = shown.map(|(name, value)| match value {
         Value::String(text) => format!("{name}={text}"),
         other => format!("{name}={other}"),

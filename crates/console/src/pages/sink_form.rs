@@ -476,9 +476,9 @@ fn no_kind() -> Refusal {
 
 async fn known(app: &App, session: &Session, name: String) -> Result<SinkView, Refusal> {
     let (permit, tenant, shared) = (session.permit::<SinkRead>(), session.tenant(), app.clone());
-    let found = app
-        .db
-        .read(permit.storage(), move |tx| sinks::sink_view(&shared, tx, tenant, &name));
+    let found = app.db.read(permit.storage(), move |tx| {
+        sinks::sink_view(&shared, tx, tenant, &name)
+    });
     Ok(found.await?)
 }
 
@@ -507,7 +507,10 @@ async fn put(app: &App, sent: Sent, kind: &'static Kind, known: Option<String>) 
     if let Some(name) = known {
         draft.name = name;
     }
-    let secret = sent.fields.optional("secret").map(|secret| secret.replace("\r\n", "\n").trim().to_owned());
+    let secret = sent
+        .fields
+        .optional("secret")
+        .map(|secret| secret.replace("\r\n", "\n").trim().to_owned());
     let stored = match draft.change(kind, secret) {
         Ok(change) => {
             let (shared, name) = (app.clone(), draft.name.clone());

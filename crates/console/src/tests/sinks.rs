@@ -36,8 +36,20 @@ async fn every_kind_of_sink_has_a_form_that_makes_changes_and_removes_one() {
     let pem = |label: &str| format!("-----BEGIN {label}-----\r\nAAAA\r\n-----END {label}-----\r\n");
     let (certificate, key) = (pem("CERTIFICATE"), pem("PRIVATE KEY"));
     let made: [(&str, &[(&str, &str)], &str); 7] = [
-        ("elastic", &[("url", "https://es.example.com:9200"), ("secret", "QVBJS0VZ")], "ecs"),
-        ("splunk", &[("url", "https://splunk.example.com:8088"), ("acknowledge", "true"), ("secret", "QVBJS0VZ")], "ocsf"),
+        (
+            "elastic",
+            &[("url", "https://es.example.com:9200"), ("secret", "QVBJS0VZ")],
+            "ecs",
+        ),
+        (
+            "splunk",
+            &[
+                ("url", "https://splunk.example.com:8088"),
+                ("acknowledge", "true"),
+                ("secret", "QVBJS0VZ"),
+            ],
+            "ocsf",
+        ),
         (
             "sentinel",
             &[
@@ -76,7 +88,15 @@ async fn every_kind_of_sink_has_a_form_that_makes_changes_and_removes_one() {
             ],
             "ocsf",
         ),
-        ("nats", &[("url", "tls://nats.example.com:4222"), ("subject", "mdm"), ("secret", "QVBJS0VZ")], "json"),
+        (
+            "nats",
+            &[
+                ("url", "tls://nats.example.com:4222"),
+                ("subject", "mdm"),
+                ("secret", "QVBJS0VZ"),
+            ],
+            "json",
+        ),
         (
             "webhook",
             &[
@@ -105,19 +125,40 @@ async fn every_kind_of_sink_has_a_form_that_makes_changes_and_removes_one() {
         let twice = scene.post("/sinks", &all).await;
         assert!(twice.body.contains("already"), "{kind}: {twice:?}");
         let known = scene.page(&format!("/sinks/{kind}/edit")).await;
-        assert!(known.contains("security.*") && !known.contains("QVBJS0VZ"), "{kind}");
+        assert!(
+            known.contains("security.*") && !known.contains("QVBJS0VZ"),
+            "{kind}"
+        );
         // The secret stays where the place does.
-        let kept: Vec<_> = all.iter().filter(|(name, _)| *name != "secret").copied().collect();
+        let kept: Vec<_> = all
+            .iter()
+            .filter(|(name, _)| *name != "secret")
+            .copied()
+            .collect();
         let changed = scene.post(&format!("/sinks/{kind}/edit"), &kept).await;
         assert_eq!(changed.status, StatusCode::SEE_OTHER, "{kind}: {changed:?}");
     }
     let page = scene.page("/sinks").await;
-    assert!(page.contains("logs.example.com:6514") && page.contains("https://s3.example.com/b/muster"), "{page}");
+    assert!(
+        page.contains("logs.example.com:6514") && page.contains("https://s3.example.com/b/muster"),
+        "{page}"
+    );
     assert!(!page.contains("QVBJS0VZ") && !page.contains("PRIVATE KEY"));
     let refused = scene
-        .post("/sinks", &[("kind", "syslog"), ("name", "x"), ("host", HOSTILE), ("port", "nine")])
+        .post(
+            "/sinks",
+            &[
+                ("kind", "syslog"),
+                ("name", "x"),
+                ("host", HOSTILE),
+                ("port", "nine"),
+            ],
+        )
         .await;
-    assert!(refused.body.contains("no number") && !refused.body.contains(HOSTILE), "{refused:?}");
+    assert!(
+        refused.body.contains("no number") && !refused.body.contains(HOSTILE),
+        "{refused:?}"
+    );
     let removed = scene.post("/sinks/nats/remove", &[]).await;
     assert_eq!(removed.status, StatusCode::SEE_OTHER, "{removed:?}");
     assert!(!scene.page("/sinks").await.contains("nats.example.com"));

@@ -34,8 +34,7 @@ pub use carrier::{
 pub use definition::{Sink, SinkDefinition, SinkFormat, StreamKind};
 pub use metrics::SinkMetrics;
 pub use people::{
-    SinkChange, Start, discard_letters, pause, put_sink, remove_sink, replay, replay_letters, resume,
-    tested,
+    SinkChange, Start, discard_letters, pause, put_sink, remove_sink, replay, replay_letters, resume, tested,
 };
 pub use place::{LockMode, ObjectLock, SinkPlace, SyslogSecurity, WebhookBody};
 pub use secrets::{note_old_secrets, reseal};

@@ -85,13 +85,7 @@ impl std::fmt::Debug for SinkChange {
     }
 }
 
-fn place(
-    app: &App,
-    tx: &mut Tx,
-    tenant: TenantId,
-    stream: StreamKind,
-    from: &Start,
-) -> Result<u64, Problem> {
+fn place(app: &App, tx: &mut Tx, tenant: TenantId, stream: StreamKind, from: &Start) -> Result<u64, Problem> {
     let end = streams::end(app, tx, tenant, stream)?;
     match from {
         Start::Now => Ok(end),

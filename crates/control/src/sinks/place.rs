@@ -239,9 +239,9 @@ impl SinkPlace {
     /// Where it is, for people.
     pub fn target(&self) -> String {
         match self {
-            SinkPlace::Elastic { url, .. } | SinkPlace::Splunk { url, .. } | SinkPlace::Webhook { url, .. } => {
-                url.clone()
-            }
+            SinkPlace::Elastic { url, .. }
+            | SinkPlace::Splunk { url, .. }
+            | SinkPlace::Webhook { url, .. } => url.clone(),
             SinkPlace::Syslog { host, port, .. } => format!("{host}:{port}"),
             SinkPlace::S3 {
                 url, bucket, prefix, ..
@@ -388,7 +388,9 @@ impl SinkPlace {
             } => {
                 check_nats_url(url)?;
                 if !is_subject(subject) {
-                    return refuse("A subject is like muster or security.mdm: parts of letters, digits, - and _.");
+                    return refuse(
+                        "A subject is like muster or security.mdm: parts of letters, digits, - and _.",
+                    );
                 }
                 check_username(username.as_deref())
             }
@@ -402,7 +404,10 @@ impl SinkPlace {
             } => {
                 check_origin(url)?;
                 check_origin(authority)?;
-                if ![rule, stream, directory, client_id].into_iter().all(|name| is_name(name)) {
+                if ![rule, stream, directory, client_id]
+                    .into_iter()
+                    .all(|name| is_name(name))
+                {
                     return refuse(
                         "The rule, the stream, the directory and the client id have 1 to 128 letters, digits and the \
                          characters . - and _.",
@@ -479,7 +484,9 @@ impl SinkPlace {
         if let SinkPlace::Syslog { .. } = self {
             return match is_pem(text, "PRIVATE KEY") {
                 true => Ok(()),
-                false => refuse("The secret is the private key of the certificate, PEM of at most 8192 bytes."),
+                false => {
+                    refuse("The secret is the private key of the certificate, PEM of at most 8192 bytes.")
+                }
             };
         }
         if text.is_empty() || text.len() > SECRET_BYTES_MAX || text.chars().any(char::is_control) {
@@ -508,13 +515,23 @@ impl SinkPlace {
     /// Whether it works with a secret, or without one.
     pub fn check_has_secret(&self, has_secret: bool) -> Result<(), Problem> {
         match (self, has_secret) {
-            (SinkPlace::Elastic { username: Some(_), .. } | SinkPlace::Nats { username: Some(_), .. }, false) => {
-                refuse("A user name needs its password.")
+            (
+                SinkPlace::Elastic {
+                    username: Some(_), ..
+                }
+                | SinkPlace::Nats {
+                    username: Some(_), ..
+                },
+                false,
+            ) => refuse("A user name needs its password."),
+            (SinkPlace::Splunk { .. }, false) => {
+                refuse("Splunk needs the token of its HTTP Event Collector.")
             }
-            (SinkPlace::Splunk { .. }, false) => refuse("Splunk needs the token of its HTTP Event Collector."),
             (SinkPlace::Webhook { .. }, false) => refuse("A webhook needs the secret that signs it."),
             (SinkPlace::S3 { .. }, false) => refuse("S3 needs the secret access key."),
-            (SinkPlace::Sentinel { .. }, false) => refuse("Sentinel needs the client secret of the app registration."),
+            (SinkPlace::Sentinel { .. }, false) => {
+                refuse("Sentinel needs the client secret of the app registration.")
+            }
             (
                 SinkPlace::Syslog {
                     client_certificate: Some(_),
@@ -564,7 +581,9 @@ fn check_nats_url(text: &str) -> Result<(), Problem> {
     };
     match text.len() <= HOST_BYTES_MAX + 16 && Url::parse(text).is_ok_and(|url| is_plain(&url)) {
         true => Ok(()),
-        false => refuse("The URL of NATS is like tls://nats.example.com:4222, without a user name or password."),
+        false => {
+            refuse("The URL of NATS is like tls://nats.example.com:4222, without a user name or password.")
+        }
     }
 }
 

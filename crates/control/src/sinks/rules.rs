@@ -73,12 +73,7 @@ pub fn fitting(reads: &[Read], batch_max: u64, bytes_max: usize) -> usize {
 
 /// Until when events wait for others to come along, where they do: there are fewer than fit, and the first of them is not old
 /// enough. What the sink does not take waits for nobody.
-pub fn lingers(
-    reads: &[Read],
-    is_full: bool,
-    linger: Duration,
-    now: Timestamp,
-) -> Option<Timestamp> {
+pub fn lingers(reads: &[Read], is_full: bool, linger: Duration, now: Timestamp) -> Option<Timestamp> {
     if is_full || linger.is_zero() {
         return None;
     }

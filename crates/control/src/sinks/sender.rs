@@ -399,7 +399,12 @@ async fn send(app: &App, tenant: TenantId, sink: &Sink, reads: &[Read]) -> Resul
         now: app.clock.now(),
     };
     let batch = Batch { items };
-    match timeout(sink.definition.place.batch_time_max(), carrier.send(address, &batch)).await {
+    match timeout(
+        sink.definition.place.batch_time_max(),
+        carrier.send(address, &batch),
+    )
+    .await
+    {
         Ok(said) => said,
         Err(_) => Err(later("it took too long".to_owned())),
     }

@@ -117,7 +117,9 @@ async fn post(
 /// Where events of a stream go.
 fn index(place: &SinkPlace, stream: StreamKind) -> String {
     match place {
-        SinkPlace::Elastic { index: Some(index), .. } => index.clone(),
+        SinkPlace::Elastic {
+            index: Some(index), ..
+        } => index.clone(),
         SinkPlace::Elastic { namespace, .. } => format!("logs-muster.{}-{namespace}", stream.as_str()),
         _ => String::new(),
     }

@@ -13,7 +13,10 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split},
+    io::{
+        AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf,
+        split,
+    },
     net::TcpStream,
     time::timeout,
 };
@@ -90,7 +93,10 @@ struct Shut {
 }
 
 fn shut(step: ProbeStep, why: impl Into<String>) -> Shut {
-    Shut { step, why: why.into() }
+    Shut {
+        step,
+        why: why.into(),
+    }
 }
 
 fn parts<'a>(to: &SinkAddress<'a>) -> Result<(Url, &'a str), NotSent> {
@@ -189,14 +195,19 @@ async fn hello(
         _ => return Err(shut(ProbeStep::Connect, "it does not speak NATS")),
     };
     if !info.headers {
-        return Err(shut(ProbeStep::Connect, "it is older than NATS 2.2, and takes no ids of messages"));
+        return Err(shut(
+            ProbeStep::Connect,
+            "it is older than NATS 2.2, and takes no ids of messages",
+        ));
     }
     let (version, stream): (_, Box<dyn Duplex>) = match protection(url) {
         Protection::Tls if !info.tls_required && !info.tls_available => {
             return Err(shut(ProbeStep::Tls, "it offers no TLS"));
         }
         Protection::Tls => {
-            let tls = egress.secure(url.host_str().unwrap_or_default(), stream, None).await;
+            let tls = egress
+                .secure(url.host_str().unwrap_or_default(), stream, None)
+                .await;
             let tls = tls.map_err(|why| shut(ProbeStep::Tls, why))?;
             (Some(tls_version(&tls)), Box::new(tls))
         }
@@ -207,8 +218,16 @@ async fn hello(
     };
     let (reader, mut writer) = split(stream);
     let mut reader = BufReader::new(reader);
-    let broke = |error: io::Error| shut(ProbeStep::Authenticate, format!("the connection broke: {}", error.kind()));
-    writer.write_all(connect(to, version.is_some()).as_bytes()).await.map_err(broke)?;
+    let broke = |error: io::Error| {
+        shut(
+            ProbeStep::Authenticate,
+            format!("the connection broke: {}", error.kind()),
+        )
+    };
+    writer
+        .write_all(connect(to, version.is_some()).as_bytes())
+        .await
+        .map_err(broke)?;
     writer.flush().await.map_err(broke)?;
     for _ in 0..LINES_MAX {
         match line(&mut reader).await.map_err(broke)? {
@@ -353,7 +372,12 @@ fn verdict(content: &[u8], headers: usize) -> Verdict {
         None if answer.seq > 0 => Verdict::Taken,
         None => Verdict::Later("its answer is not that of JetStream".to_owned()),
         Some(error) => {
-            let why = format!("{} ({}): {}", error.code, error.err_code, shortened(&error.description));
+            let why = format!(
+                "{} ({}): {}",
+                error.code,
+                error.err_code,
+                shortened(&error.description)
+            );
             match error.err_code {
                 TOO_LARGE => Verdict::Refused(why),
                 // No room, no leader, sealed: people or time mend it.
@@ -445,7 +469,13 @@ mod tests {
         assert_eq!(answer, Some(Line::Message("_INBOX.a.3".to_owned(), 0, 30)));
         let answer = parsed("HMSG _INBOX.a.3 1 16 16\r\n");
         assert_eq!(answer, Some(Line::Message("_INBOX.a.3".to_owned(), 16, 16)));
-        for wrong in ["MSG a 1\r\n", "MSG a 1 99999999\r\n", "HMSG a 1 17 16\r\n", "HTTP/1.1 400\r\n", "PONG"] {
+        for wrong in [
+            "MSG a 1\r\n",
+            "MSG a 1 99999999\r\n",
+            "HMSG a 1 17 16\r\n",
+            "HTTP/1.1 400\r\n",
+            "PONG",
+        ] {
             assert_eq!(parsed(wrong), None, "{wrong}");
         }
     }
@@ -453,7 +483,10 @@ mod tests {
     #[test]
     fn only_a_place_in_a_stream_is_taken() {
         assert_eq!(verdict(br#"{"stream":"MUSTER","seq":7}"#, 0), Verdict::Taken);
-        assert_eq!(verdict(br#"{"stream":"MUSTER","seq":7,"duplicate":true}"#, 0), Verdict::Taken);
+        assert_eq!(
+            verdict(br#"{"stream":"MUSTER","seq":7,"duplicate":true}"#, 0),
+            Verdict::Taken
+        );
         for later in [
             &br#"{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"}}"#[..],
             b"+ACK",
@@ -461,8 +494,13 @@ mod tests {
         ] {
             assert!(matches!(verdict(later, 0), Verdict::Later(_)));
         }
-        assert!(matches!(verdict(b"NATS/1.0 503\r\n\r\n", 16), Verdict::Later(why) if why.contains("no stream")));
-        let refused = verdict(br#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds"}}"#, 0);
+        assert!(
+            matches!(verdict(b"NATS/1.0 503\r\n\r\n", 16), Verdict::Later(why) if why.contains("no stream"))
+        );
+        let refused = verdict(
+            br#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds"}}"#,
+            0,
+        );
         assert!(matches!(refused, Verdict::Refused(_)));
     }
 

@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use aws_lc_rs::{digest, hmac};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use muster_control::sinks::{
-    Item, LockMode, NotSent, Refusal, SinkAddress, SinkFormat, SinkPlace, Verdict,
-};
+use muster_control::sinks::{Item, LockMode, NotSent, Refusal, SinkAddress, SinkFormat, SinkPlace, Verdict};
 use muster_model::Timestamp;
 use reqwest::{Method, Url};
 
@@ -157,7 +155,16 @@ async fn put(egress: &Egress, to: &SinkAddress<'_>, object: &Object, bounds: Bou
         headers.push(("x-amz-object-lock-mode", mode.to_owned()));
         headers.push(("x-amz-object-lock-retain-until-date", until.to_string()));
     }
-    let answer = ask(egress, to, Method::PUT, &object.key, headers, object.body.clone(), bounds).await?;
+    let answer = ask(
+        egress,
+        to,
+        Method::PUT,
+        &object.key,
+        headers,
+        object.body.clone(),
+        bounds,
+    )
+    .await?;
     match answer.status {
         200..=299 => Ok(Put::Written),
         412 => Ok(Put::Present),
@@ -403,7 +410,11 @@ mod tests {
             body: body.to_vec(),
         };
         let judged = judged(&answer);
-        assert!(judged.why.contains("SignatureDoesNotMatch") && !judged.why.contains("AWS4"), "{}", judged.why);
+        assert!(
+            judged.why.contains("SignatureDoesNotMatch") && !judged.why.contains("AWS4"),
+            "{}",
+            judged.why
+        );
         assert_eq!(judged.refusal, Refusal::Later);
     }
 

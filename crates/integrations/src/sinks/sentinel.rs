@@ -181,7 +181,10 @@ async fn token(
     else {
         return Err(misplaced());
     };
-    let url = format!("{}/{directory}/oauth2/v2.0/token", authority.trim_end_matches('/'));
+    let url = format!(
+        "{}/{directory}/oauth2/v2.0/token",
+        authority.trim_end_matches('/')
+    );
     let form = [
         ("grant_type", "client_credentials"),
         ("client_id", client_id),
@@ -238,7 +241,10 @@ async fn post(
     token: &str,
     bounds: Bounds,
 ) -> Result<Answer, NotSent> {
-    let SinkPlace::Sentinel { url, rule, stream, .. } = to.place else {
+    let SinkPlace::Sentinel {
+        url, rule, stream, ..
+    } = to.place
+    else {
         return Err(misplaced());
     };
     let url = format!(
@@ -307,13 +313,19 @@ mod tests {
 
     #[test]
     fn a_token_is_believed_where_it_is_one() {
-        let good = granted(&answer(200, br#"{"token_type":"Bearer","expires_in":3599,"access_token":"abc"}"#));
+        let good = granted(&answer(
+            200,
+            br#"{"token_type":"Bearer","expires_in":3599,"access_token":"abc"}"#,
+        ));
         assert_eq!(good.ok(), Some(("abc".to_owned(), Duration::from_secs(3599))));
         for (status, body) in [
             (200, &b"{}"[..]),
             (200, br#"{"expires_in":1,"access_token":"a b"}"#),
             (400, br#"{"access_token":"abc","expires_in":1}"#),
-            (401, br#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret"}"#),
+            (
+                401,
+                br#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret"}"#,
+            ),
         ] {
             let failed = granted(&answer(status, body)).err().expect("no token");
             assert_eq!(failed.refusal, Refusal::Later);
@@ -322,8 +334,14 @@ mod tests {
 
     #[test]
     fn each_cloud_has_its_audience() {
-        assert_eq!(scope("https://login.microsoftonline.com"), "https://monitor.azure.com/.default");
-        assert_eq!(scope("https://login.microsoftonline.us/"), "https://monitor.azure.us/.default");
+        assert_eq!(
+            scope("https://login.microsoftonline.com"),
+            "https://monitor.azure.com/.default"
+        );
+        assert_eq!(
+            scope("https://login.microsoftonline.us/"),
+            "https://monitor.azure.us/.default"
+        );
     }
 
     #[test]
@@ -331,8 +349,14 @@ mod tests {
         assert_eq!(judged(&answer(413, b"")).refusal, Refusal::TooMuch);
         assert_eq!(judged(&answer(429, b"")).refusal, Refusal::Later);
         assert_eq!(judged(&answer(400, b"{}")).refusal, Refusal::Refused);
-        let said = judged(&answer(403, br#"{"error":{"code":"OperationFailed","message":"no right"}}"#));
-        assert_eq!((said.refusal, said.why.contains("no right")), (Refusal::Later, true));
+        let said = judged(&answer(
+            403,
+            br#"{"error":{"code":"OperationFailed","message":"no right"}}"#,
+        ));
+        assert_eq!(
+            (said.refusal, said.why.contains("no right")),
+            (Refusal::Later, true)
+        );
     }
 
     proptest::proptest! {

@@ -90,7 +90,9 @@ pub async fn send(
 /// What a test says when it worked.
 pub fn wrote(place: &SinkPlace) -> String {
     match place {
-        SinkPlace::Splunk { acknowledge: true, .. } => "an indexer has a test event".to_owned(),
+        SinkPlace::Splunk {
+            acknowledge: true, ..
+        } => "an indexer has a test event".to_owned(),
         _ => "the collector took a test event".to_owned(),
     }
 }
@@ -103,7 +105,10 @@ fn verdicts(count: usize, invalid: &mut BTreeMap<usize, String>) -> Vec<Verdict>
 
 /// One event with its envelope.
 fn event(to: &SinkAddress<'_>, item: &Item) -> String {
-    let SinkPlace::Splunk { index, sourcetype, .. } = to.place else {
+    let SinkPlace::Splunk {
+        index, sourcetype, ..
+    } = to.place
+    else {
         return String::new();
     };
     let micros = item.at.as_micros();
@@ -199,12 +204,19 @@ async fn wait(
     ack: Option<u64>,
     headers: &HeaderMap,
 ) -> Result<(), NotSent> {
-    let must = matches!(to.place, SinkPlace::Splunk { acknowledge: true, .. });
+    let must = matches!(
+        to.place,
+        SinkPlace::Splunk {
+            acknowledge: true,
+            ..
+        }
+    );
     let Some(ack) = ack else {
         return match must {
             false => Ok(()),
             true => Err(not_sent(
-                "the token has no indexer acknowledgment: enable it in Splunk, or set acknowledge to false".to_owned(),
+                "the token has no indexer acknowledgment: enable it in Splunk, or set acknowledge to false"
+                    .to_owned(),
                 Refusal::Later,
             )),
         };
@@ -267,7 +279,11 @@ fn judged(answer: &Answer) -> Result<Came, NotSent> {
         }
         return Err(refused);
     };
-    let why = format!("it answered {status}, code {}: {}", said.code, shortened(&said.text));
+    let why = format!(
+        "it answered {status}, code {}: {}",
+        said.code,
+        shortened(&said.text)
+    );
     let refusal = match (said.code, said.invalid) {
         (0, _) if (200..300).contains(&status) => return Ok(Came::Taken(said.ack)),
         // No data, not of the format, no event, a blank event, indexed fields that are none: about one event.
@@ -321,10 +337,26 @@ mod tests {
         for (status, body, expected) in [
             (503, r#"{"text":"Server is busy","code":9}"#, Refusal::Later),
             (403, r#"{"text":"Invalid token","code":4}"#, Refusal::Later),
-            (400, r#"{"text":"Incorrect index","code":7,"invalid-event-number":0}"#, Refusal::Later),
-            (400, r#"{"text":"Data channel is missing","code":10}"#, Refusal::Later),
-            (400, r#"{"text":"Event field is required","code":12}"#, Refusal::Refused),
-            (413, r#"{"text":"Request entity too large","code":27}"#, Refusal::TooMuch),
+            (
+                400,
+                r#"{"text":"Incorrect index","code":7,"invalid-event-number":0}"#,
+                Refusal::Later,
+            ),
+            (
+                400,
+                r#"{"text":"Data channel is missing","code":10}"#,
+                Refusal::Later,
+            ),
+            (
+                400,
+                r#"{"text":"Event field is required","code":12}"#,
+                Refusal::Refused,
+            ),
+            (
+                413,
+                r#"{"text":"Request entity too large","code":27}"#,
+                Refusal::TooMuch,
+            ),
             (413, "<html>", Refusal::TooMuch),
             (400, "<html>", Refusal::Later),
             (200, "<html>", Refusal::Later),
@@ -366,7 +398,10 @@ mod tests {
             let written: Value = serde_json::from_str(&event(&to, &item)).expect("it is JSON");
             assert_eq!(written["event"], expected);
             assert_eq!(written["time"], json!(1_800_000_000.25));
-            assert_eq!((&written["index"], &written["fields"]["muster_id"]), (&json!("mdm"), &json!("ent_1")));
+            assert_eq!(
+                (&written["index"], &written["fields"]["muster_id"]),
+                (&json!("mdm"), &json!("ent_1"))
+            );
             assert!(uuid::Uuid::parse_str(&channel(&to)).is_ok());
         }
     }

@@ -11,6 +11,7 @@ use std::{io, time::Duration};
 use muster_control::sinks::{
     Item, NotSent, Probe, ProbeStep, Refusal, SinkAddress, SinkPlace, SyslogSecurity, Verdict,
 };
+use rustls::AlertDescription;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::timeout,
@@ -23,6 +24,8 @@ use crate::egress::{Egress, Identity, Protection, tls_version};
 const WRITE_TIME: Duration = Duration::from_secs(30);
 /// How long the receiver may take to answer the end of the stream.
 const CLOSE_TIME: Duration = Duration::from_secs(15);
+/// How long is listened for a refusal where no answer is asked for.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// What is read of a receiver that talks, which none should.
 const TALK_BYTES_MAX: usize = 4096;
 /// "log audit" of RFC 5424 section 6.2.1.
@@ -157,7 +160,10 @@ pub async fn probe(egress: &Egress, to: &SinkAddress<'_>, items: &[Item], probe:
                             return drop(probe.note(ProbeStep::Authenticate, Err(failed.why.clone())));
                         }
                         _ if shows => {
-                            probe.note(ProbeStep::Authenticate, Ok("the certificate is not refused".to_owned()));
+                            probe.note(
+                                ProbeStep::Authenticate,
+                                Ok("the certificate is not refused".to_owned()),
+                            );
                         }
                         _ => {}
                     }
@@ -188,7 +194,12 @@ where
         stream.shutdown().await
     };
     match timeout(WRITE_TIME, writing).await {
-        Err(_) => return Err(not_sent("it does not read what is sent".to_owned(), Refusal::Later)),
+        Err(_) => {
+            return Err(not_sent(
+                "it does not read what is sent".to_owned(),
+                Refusal::Later,
+            ));
+        }
         Ok(Err(error)) => {
             // Why it went away stands in what it sent before.
             let why = match timeout(CLOSE_TIME, read_to_end(&mut stream)).await {
@@ -200,13 +211,18 @@ where
         Ok(Ok(())) => {}
     }
     let End::Confirmed(within) = end else {
-        return Ok(());
+        // Nothing is asked for; but whoever says no is heard.
+        return match timeout(REFUSAL_TIME, read_to_end(&mut stream)).await {
+            Ok(Err(error)) if is_refusal(&error) => Err(not_sent(broken(&error), Refusal::Later)),
+            Ok(_) | Err(_) => Ok(()),
+        };
     };
     match timeout(within, read_to_end(&mut stream)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(not_sent(broken(&error), Refusal::Later)),
         Err(_) => Err(not_sent(
-            "it does not answer the end of the connection: nobody knows whether it read everything (confirm)".to_owned(),
+            "it does not answer the end of the connection: nobody knows whether it read everything (confirm)"
+                .to_owned(),
             Refusal::Later,
         )),
     }
@@ -225,15 +241,20 @@ async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     }
 }
 
+/// The alert with which the receiver ended TLS (RFC 8446 section 6.2), if it did.
+fn alert(error: &io::Error) -> Option<AlertDescription> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    alert(error).is_some() || error.kind() == io::ErrorKind::ConnectionReset
+}
+
 fn broken(error: &io::Error) -> String {
-    let alert = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-        .and_then(|error| match error {
-            rustls::Error::AlertReceived(alert) => Some(*alert),
-            _ => None,
-        });
-    match alert {
+    match alert(error) {
         Some(alert) => format!("{ALERT}: {alert:?}"),
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
             "the connection ended before the receiver said that it is done".to_owned()
@@ -257,7 +278,9 @@ fn framed(receiver: &Receiver<'_>, to: &SinkAddress<'_>, items: &[Item]) -> Fram
             )));
             continue;
         }
-        framed.bytes.extend_from_slice(format!("{} ", message.len()).as_bytes());
+        framed
+            .bytes
+            .extend_from_slice(format!("{} ", message.len()).as_bytes());
         framed.bytes.extend_from_slice(message.as_bytes());
         framed.verdicts.push(Verdict::Taken);
     }
@@ -286,7 +309,10 @@ fn message(enterprise_id: u32, to: &SinkAddress<'_>, item: &Item) -> String {
         true => ascii(&item.document),
         false => item.document.clone(),
     };
-    format!("<{priority}>1 {} muster muster - {kind} {data} {document}", time(item))
+    format!(
+        "<{priority}>1 {} muster muster - {kind} {data} {document}",
+        time(item)
+    )
 }
 
 /// At most six digits behind the second (RFC 5424 section 6.2.3).
@@ -382,8 +408,14 @@ mod tests {
         let written = message(32_473, &address(&place), &item("{\"name\":\"ü𝄞\"}"));
         let (head, rest) = written.split_once(" [").expect("structured data");
         assert_eq!(head, "<107>1 2027-01-15T08:00:00.25Z muster muster - crash");
-        assert!(rest.starts_with(r#"muster@32473 id="a\"\]\\b" tenant="tnt_"#), "{rest}");
-        assert!(rest.ends_with(r#" stream="events" place="9"] {"name":"\u00fc\ud834\udd1e"}"#), "{rest}");
+        assert!(
+            rest.starts_with(r#"muster@32473 id="a\"\]\\b" tenant="tnt_"#),
+            "{rest}"
+        );
+        assert!(
+            rest.ends_with(r#" stream="events" place="9"] {"name":"\u00fc\ud834\udd1e"}"#),
+            "{rest}"
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Batches to a program of the tenant's own, signed as alerts are (Standard Webhooks), with an `Idempotency-Key`
 //! (draft-ietf-httpapi-idempotency-key-header) that is the same whenever the same events are sent.
 
-use muster_control::sinks::{Item, NotSent, Refusal, SinkAddress, SinkFormat, SinkPlace, Verdict, WebhookBody};
+use muster_control::sinks::{
+    Item, NotSent, Refusal, SinkAddress, SinkFormat, SinkPlace, Verdict, WebhookBody,
+};
 
 use super::{digest_of, failed, misplaced, not_sent, refused, secret};
 use crate::{

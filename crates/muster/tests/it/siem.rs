@@ -174,7 +174,9 @@ impl Bucket {
             let mut text = String::new();
             let mut unpacked = flate2::read::GzDecoder::new(&packed[..]);
             std::io::Read::read_to_string(&mut unpacked, &mut text).expect("it is gzip");
-            let lines = text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON"));
+            let lines = text
+                .lines()
+                .map(|line| serde_json::from_str(line).expect("a line is JSON"));
             arrived.extend(lines.map(|document: Value| Arrived::of_document(&document)));
         }
         arrived
@@ -246,7 +248,11 @@ impl Scene {
 
     /// Tests a sink; answers whether it works, and the last step with what was found.
     async fn tested(&self, name: &str) -> (bool, String, String) {
-        let probe = self.api.post(&format!("/sinks/{name}/test"), &json!({})).await.ok();
+        let probe = self
+            .api
+            .post(&format!("/sinks/{name}/test"), &json!({}))
+            .await
+            .ok();
         let steps = probe["steps"].as_array().expect("steps");
         let last = steps.last().expect("a step");
         (
@@ -291,9 +297,17 @@ async fn upload(device: &Device, sequence: u64, events: &[(&str, &str, &str)]) {
 fn assert_whole(arrived: &[Arrived], events: u64) -> usize {
     let log = first_places(arrived, "log");
     assert!(!log.is_empty());
-    assert_eq!(log, (0..log.len() as u64).collect::<Vec<u64>>(), "the log, whole and in order");
+    assert_eq!(
+        log,
+        (0..log.len() as u64).collect::<Vec<u64>>(),
+        "the log, whole and in order"
+    );
     let of_devices = first_places(arrived, "events");
-    assert_eq!(of_devices, (0..events).collect::<Vec<u64>>(), "events, whole and in order");
+    assert_eq!(
+        of_devices,
+        (0..events).collect::<Vec<u64>>(),
+        "events, whole and in order"
+    );
     arrived.len() - log.len() - of_devices.len()
 }
 
@@ -333,7 +347,13 @@ async fn a_day_away(options: Options, peer: &mut impl Peer, authority: Option<Pa
     .await;
     assert_whole(&peer.arrived().await, 900);
     let shown = scene.api.get("/sinks").await.text() + &scene.server.log();
-    for secret in [HEC_TOKEN, CLIENT_SECRET, NATS_TOKEN, "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "PRIVATE KEY"] {
+    for secret in [
+        HEC_TOKEN,
+        CLIENT_SECRET,
+        NATS_TOKEN,
+        "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "PRIVATE KEY",
+    ] {
         assert!(!shown.contains(secret), "{secret}");
     }
     assert_healthy(&scene.server).await;
@@ -342,12 +362,21 @@ async fn a_day_away(options: Options, peer: &mut impl Peer, authority: Option<Pa
 #[tokio::test(flavor = "multi_thread")]
 async fn l5_splunk_down_for_a_simulated_day_then_caught_up_lost_0_order_kept() {
     each_database(async |options| {
-        let Some(mut splunk) = Vendor::start("splunk").await else { return };
+        let Some(mut splunk) = Vendor::start("splunk").await else {
+            return;
+        };
         a_day_away(options, &mut splunk, None).await;
         let indexed = splunk.vendors.indexed();
-        assert!(indexed.iter().all(|event| event["sourcetype"] == "muster:ocsf" && event["index"] == "mdm"));
+        assert!(
+            indexed
+                .iter()
+                .all(|event| event["sourcetype"] == "muster:ocsf" && event["index"] == "mdm")
+        );
         let Some(python) = python() else { return };
-        let lines: Vec<String> = indexed.iter().map(|event| event["event"].to_string() + "\n").collect();
+        let lines: Vec<String> = indexed
+            .iter()
+            .map(|event| event["event"].to_string() + "\n")
+            .collect();
         judged_valid(&python, &lines.concat()).await;
     })
     .await;
@@ -355,7 +384,9 @@ async fn l5_splunk_down_for_a_simulated_day_then_caught_up_lost_0_order_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn l5_sentinel_down_for_a_simulated_day_then_caught_up_lost_0_order_kept() {
-    let Some(mut sentinel) = Vendor::start("sentinel").await else { return };
+    let Some(mut sentinel) = Vendor::start("sentinel").await else {
+        return;
+    };
     a_day_away(Options::default(), &mut sentinel, None).await;
     assert!(sentinel.vendors.tokens() <= 3, "a token is kept while it is good");
 }
@@ -363,7 +394,9 @@ async fn l5_sentinel_down_for_a_simulated_day_then_caught_up_lost_0_order_kept()
 #[tokio::test(flavor = "multi_thread")]
 async fn l5_a_webhook_down_for_a_simulated_day_then_caught_up_lost_0_order_kept() {
     each_database(async |options| {
-        let Some(mut hook) = Vendor::start("webhook").await else { return };
+        let Some(mut hook) = Vendor::start("webhook").await else {
+            return;
+        };
         a_day_away(options, &mut hook, None).await;
         let folder = tempfile::tempdir().expect("a folder can be made");
         hook.vendors.signatures_are_judged(folder.path()).await;
@@ -374,14 +407,25 @@ async fn l5_a_webhook_down_for_a_simulated_day_then_caught_up_lost_0_order_kept(
 #[tokio::test(flavor = "multi_thread")]
 async fn l5_syslog_down_for_a_simulated_day_then_caught_up_lost_0_order_kept() {
     each_database(async |options| {
-        let Some(mut syslog) = Syslog::start("ossl").await else { return };
+        let Some(mut syslog) = Syslog::start("ossl").await else {
+            return;
+        };
         let authority = syslog.certificates.authority();
         a_day_away(options, &mut syslog, Some(authority)).await;
         let messages = syslog.rsyslog.messages();
-        let login = messages.iter().find(|message| message["msgid"] == "device.enrolled");
+        let login = messages
+            .iter()
+            .find(|message| message["msgid"] == "device.enrolled");
         let login = login.expect("the enrollment is there");
-        assert_eq!((&login["app-name"], &login["protocol-version"]), (&json!("muster"), &json!("1")));
-        assert!(login["msg"].as_str().is_some_and(|text| text.trim_start().starts_with("CEF:0|Muster|Muster|")));
+        assert_eq!(
+            (&login["app-name"], &login["protocol-version"]),
+            (&json!("muster"), &json!("1"))
+        );
+        assert!(
+            login["msg"]
+                .as_str()
+                .is_some_and(|text| text.trim_start().starts_with("CEF:0|Muster|Muster|"))
+        );
     })
     .await;
 }
@@ -389,7 +433,9 @@ async fn l5_syslog_down_for_a_simulated_day_then_caught_up_lost_0_order_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn l5_nats_down_for_a_simulated_day_then_caught_up_lost_0_order_kept() {
     each_database(async |options| {
-        let Some(mut stream) = Stream::start(1024 * 1024).await else { return };
+        let Some(mut stream) = Stream::start(1024 * 1024).await else {
+            return;
+        };
         let authority = stream.certificates.authority();
         a_day_away(options, &mut stream, Some(authority)).await;
         // Within its window of duplicates, the stream keeps one of each.
@@ -401,10 +447,14 @@ async fn l5_nats_down_for_a_simulated_day_then_caught_up_lost_0_order_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_in_s3_hold_everything_once_under_retention_and_a_replay_writes_nothing_twice() {
     each_database(async |options| {
-        let Some(bucket) = Bucket::start().await else { return };
+        let Some(bucket) = Bucket::start().await else {
+            return;
+        };
         let mut scene = Scene::start(options, None).await;
         let device = Device::enroll(&scene.api, &scene.server.admin).await;
-        scene.put("lake", bucket.sink(), json!({"from": "beginning"})).await;
+        scene
+            .put("lake", bucket.sink(), json!({"from": "beginning"}))
+            .await;
         let crash: Vec<_> = (0..30).map(|_| ("crash", "program", "vi")).collect();
         for sequence in 1..=20 {
             upload(&device, sequence, &crash).await;
@@ -419,7 +469,12 @@ async fn objects_in_s3_hold_everything_once_under_retention_and_a_replay_writes_
         assert_eq!(assert_whole(&bucket.arrived().await, 600), 0);
         let names = bucket.s3.names_in(BUCKET).await;
         let tenant = scene.server.admin.tenant.as_str();
-        assert!(names.iter().all(|name| name.starts_with(&format!("muster/{tenant}/"))), "{names:?}");
+        assert!(
+            names
+                .iter()
+                .all(|name| name.starts_with(&format!("muster/{tenant}/"))),
+            "{names:?}"
+        );
         let held = bucket.s3.headers_of(BUCKET, &names[0]).await;
         assert_eq!(held["x-amz-object-lock-mode"], "GOVERNANCE");
         assert!(held.contains_key("x-amz-object-lock-retain-until-date"));
@@ -431,7 +486,14 @@ async fn objects_in_s3_hold_everything_once_under_retention_and_a_replay_writes_
         assert_eq!(assert_whole(&bucket.arrived().await, 600), 0);
         // In another format it stands beside.
         scene.put("lake", bucket.sink(), json!({"format": "json"})).await;
-        scene.api.post("/sinks/lake/replay", &json!({"from": "beginning", "stream": "events"})).await.ok();
+        scene
+            .api
+            .post(
+                "/sinks/lake/replay",
+                &json!({"from": "beginning", "stream": "events"}),
+            )
+            .await
+            .ok();
         scene.drained("lake").await;
         assert!(assert_whole(&bucket.arrived().await, 600) >= 600);
         let (ok, step, said) = scene.tested("lake").await;
@@ -446,12 +508,18 @@ async fn objects_in_s3_hold_everything_once_under_retention_and_a_replay_writes_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn splunk_counts_nothing_before_an_indexer_acknowledged_it_and_gets_it_again() {
-    let Some(mut splunk) = Vendor::start("splunk").await else { return };
+    let Some(mut splunk) = Vendor::start("splunk").await else {
+        return;
+    };
     splunk.vendors.hold(true);
     splunk.vendors.busy(2);
     let scene = Scene::start(Options::default(), None).await;
     scene
-        .put("siem", splunk.sink(), json!({"streams": ["log"], "from": "beginning"}))
+        .put(
+            "siem",
+            splunk.sink(),
+            json!({"streams": ["log"], "from": "beginning"}),
+        )
         .await;
     eventually("the collector has events", ARRIVAL, async || {
         (splunk.vendors.pending() > 0).then_some(())
@@ -469,25 +537,41 @@ async fn splunk_counts_nothing_before_an_indexer_acknowledged_it_and_gets_it_aga
     // A token that acknowledges nothing is not enough, unless that is wanted.
     let mut plain = splunk.sink();
     plain["secret"] = HEC_PLAIN_TOKEN.into();
-    scene.put("plain", plain.clone(), json!({"streams": ["log"]})).await;
+    scene
+        .put("plain", plain.clone(), json!({"streams": ["log"]}))
+        .await;
     let (ok, step, said) = scene.tested("plain").await;
-    assert!(!ok && step == "write" && said.contains("acknowledgment"), "{said}");
+    assert!(
+        !ok && step == "write" && said.contains("acknowledgment"),
+        "{said}"
+    );
     plain["place"]["acknowledge"] = false.into();
-    scene.put("plain", plain, json!({"streams": ["log"], "format": "cef"})).await;
+    scene
+        .put("plain", plain, json!({"streams": ["log"], "format": "cef"}))
+        .await;
     let (ok, _, said) = scene.tested("plain").await;
     assert!(ok, "{said}");
     let last = splunk.vendors.indexed().pop().expect("the test");
-    assert!(last["event"].as_str().is_some_and(|line| line.starts_with("CEF:0|Muster|")), "{last}");
+    assert!(
+        last["event"]
+            .as_str()
+            .is_some_and(|line| line.starts_with("CEF:0|Muster|")),
+        "{last}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn l5_poison_is_set_aside_alone_by_every_kind_and_arrives_when_it_is_mended() {
     for kind in ["splunk", "sentinel", "webhook"] {
-        let Some(vendor) = Vendor::start(kind).await else { return };
+        let Some(vendor) = Vendor::start(kind).await else {
+            return;
+        };
         let scene = Scene::start(Options::default(), None).await;
         let device = Device::enroll(&scene.api, &scene.server.admin).await;
         vendor.vendors.poison(Some("badapp"));
-        scene.put("siem", vendor.sink(), json!({"streams": ["events"]})).await;
+        scene
+            .put("siem", vendor.sink(), json!({"streams": ["events"]}))
+            .await;
         let events = [
             ("crash", "program", "good1"),
             ("crash", "program", "badapp"),
@@ -497,9 +581,16 @@ async fn l5_poison_is_set_aside_alone_by_every_kind_and_arrives_when_it_is_mende
         upload(&device, 1, &events).await;
         let sink = scene.drained("siem").await;
         assert_eq!(sink["dead_letters"], 1, "{kind}: {sink}");
-        assert_eq!(first_places(&vendor.arrived().await, "events"), [0, 2, 3], "{kind}");
+        assert_eq!(
+            first_places(&vendor.arrived().await, "events"),
+            [0, 2, 3],
+            "{kind}"
+        );
         let dead = scene.api.list("/sinks/siem/dead-letters").await;
-        assert_eq!((&dead[0]["place"], &dead[0]["event_name"]), (&json!(1), &json!("crash")));
+        assert_eq!(
+            (&dead[0]["place"], &dead[0]["event_name"]),
+            (&json!(1), &json!("crash"))
+        );
         vendor.vendors.poison(None);
         scene
             .api
@@ -517,12 +608,18 @@ async fn l5_poison_is_set_aside_alone_by_every_kind_and_arrives_when_it_is_mende
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_busy_is_waited_for() {
     for kind in ["splunk", "sentinel", "webhook"] {
-        let Some(vendor) = Vendor::start(kind).await else { return };
+        let Some(vendor) = Vendor::start(kind).await else {
+            return;
+        };
         let scene = Scene::start(Options::default(), None).await;
         vendor.vendors.busy(2);
         vendor.vendors.statuses(&[503, 429]);
         scene
-            .put("siem", vendor.sink(), json!({"streams": ["log"], "from": "beginning"}))
+            .put(
+                "siem",
+                vendor.sink(),
+                json!({"streams": ["log"], "from": "beginning"}),
+            )
             .await;
         let sink = scene.drained("siem").await;
         assert_eq!(sink["dead_letters"], 0, "{kind}: {sink}");
@@ -532,7 +629,9 @@ async fn whoever_is_busy_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_test_says_at_which_step_each_kind_fails() {
-    let Some(mut vendor) = Vendor::start("splunk").await else { return };
+    let Some(mut vendor) = Vendor::start("splunk").await else {
+        return;
+    };
     let scene = Scene::start(Options::default(), None).await;
     for kind in ["splunk", "sentinel", "webhook"] {
         scene.put(kind, vendor.vendors.sink(kind), json!({})).await;
@@ -555,7 +654,10 @@ async fn the_test_says_at_which_step_each_kind_fails() {
     sink["place"]["index"] = "another".into();
     scene.put("splunk", sink, json!({})).await;
     let (ok, step, said) = scene.tested("splunk").await;
-    assert!(!ok && step == "write" && said.contains("Incorrect index"), "{said}");
+    assert!(
+        !ok && step == "write" && said.contains("Incorrect index"),
+        "{said}"
+    );
     vendor.vendors.statuses(&[403]);
     let (ok, step, said) = scene.tested("webhook").await;
     assert!(!ok && step == "authenticate", "{said}");
@@ -569,15 +671,27 @@ async fn the_test_says_at_which_step_each_kind_fails() {
     let metadata = "169.254.169.254";
     let hook = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     for sink in [
-        to(json!({"kind": "splunk", "url": format!("https://{metadata}")}), "x".into()),
-        to(json!({"kind": "webhook", "url": format!("https://{metadata}/latest")}), hook.into()),
+        to(
+            json!({"kind": "splunk", "url": format!("https://{metadata}")}),
+            "x".into(),
+        ),
+        to(
+            json!({"kind": "webhook", "url": format!("https://{metadata}/latest")}),
+            hook.into(),
+        ),
         to(json!({"kind": "syslog", "host": metadata}), Value::Null),
-        to(json!({"kind": "nats", "url": format!("tls://{metadata}:4222")}), Value::Null),
+        to(
+            json!({"kind": "nats", "url": format!("tls://{metadata}:4222")}),
+            Value::Null,
+        ),
         to(
             json!({"kind": "s3", "url": format!("https://{metadata}"), "region": "r", "access_key_id": "AK"}),
             "x".into(),
         ),
-        to(json!({"kind": "syslog", "host": "8.8.8.8", "port": 601, "security": "plain"}), Value::Null),
+        to(
+            json!({"kind": "syslog", "host": "8.8.8.8", "port": 601, "security": "plain"}),
+            Value::Null,
+        ),
         to(json!({"kind": "nats", "url": "nats://8.8.8.8:4222"}), Value::Null),
     ] {
         scene.api.put("/sinks/inside", &sink).await.ok();
@@ -588,16 +702,29 @@ async fn the_test_says_at_which_step_each_kind_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rsyslog_takes_events_from_the_certificate_that_it_knows_alone() {
-    let Some(syslog) = Syslog::start("ossl").await else { return };
+    let Some(syslog) = Syslog::start("ossl").await else {
+        return;
+    };
     let scene = Scene::start(Options::default(), Some(syslog.certificates.authority())).await;
-    scene.put("siem", syslog.sink(), json!({"streams": ["log"], "format": "ocsf"})).await;
+    scene
+        .put(
+            "siem",
+            syslog.sink(),
+            json!({"streams": ["log"], "format": "ocsf"}),
+        )
+        .await;
     let (ok, step, said) = scene.tested("siem").await;
     assert!(ok && step == "write", "{said}");
     let test = eventually("the test arrives", PATIENCE, async || {
-        syslog.rsyslog.messages().into_iter().find(|message| message["msgid"] == "sink.test")
+        syslog
+            .rsyslog
+            .messages()
+            .into_iter()
+            .find(|message| message["msgid"] == "sink.test")
     })
     .await;
-    let document: Value = serde_json::from_str(test["msg"].as_str().expect("text").trim_start()).expect("it is JSON");
+    let document: Value =
+        serde_json::from_str(test["msg"].as_str().expect("text").trim_start()).expect("it is JSON");
     assert_eq!(document["metadata"]["event_code"], "sink.test");
     // Nobody's certificate, and one that it does not know.
     let mut sink = syslog.sink();
@@ -606,7 +733,9 @@ async fn rsyslog_takes_events_from_the_certificate_that_it_knows_alone() {
         .as_object_mut()
         .expect("members")
         .remove("client_certificate");
-    scene.put("nobody", sink, json!({"streams": ["log"], "from": "beginning"})).await;
+    scene
+        .put("nobody", sink, json!({"streams": ["log"], "from": "beginning"}))
+        .await;
     let (ok, _, said) = scene.tested("nobody").await;
     assert!(!ok, "{said}");
     scene.failing("nobody").await;
@@ -616,10 +745,16 @@ async fn rsyslog_takes_events_from_the_certificate_that_it_knows_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_does_not_answer_the_end_confirms_nothing_unless_that_is_wanted() {
     // rsyslog with GnuTLS ends connections without saying so.
-    let Some(syslog) = Syslog::start("gtls").await else { return };
+    let Some(syslog) = Syslog::start("gtls").await else {
+        return;
+    };
     let scene = Scene::start(Options::default(), Some(syslog.certificates.authority())).await;
     scene
-        .put("siem", syslog.sink(), json!({"streams": ["log"], "from": "beginning"}))
+        .put(
+            "siem",
+            syslog.sink(),
+            json!({"streams": ["log"], "from": "beginning"}),
+        )
         .await;
     let why = scene.failing("siem").await;
     assert!(why.contains("before the receiver said that it is done"), "{why}");
@@ -636,13 +771,21 @@ async fn a_receiver_that_does_not_answer_the_end_confirms_nothing_unless_that_is
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_sets_aside_what_its_stream_refuses_and_says_at_which_step_it_fails() {
-    let Some(mut stream) = Stream::start(500).await else { return };
+    let Some(mut stream) = Stream::start(500).await else {
+        return;
+    };
     let scene = Scene::start(Options::default(), Some(stream.certificates.authority())).await;
     let device = Device::enroll(&scene.api, &scene.server.admin).await;
-    scene.put("bus", stream.sink(), json!({"streams": ["events"]})).await;
+    scene
+        .put("bus", stream.sink(), json!({"streams": ["events"]}))
+        .await;
     // The stream takes messages of 500 bytes.
     let long = "x".repeat(200);
-    let events = [("crash", "program", "vi"), ("crash", "program", &*long), ("crash", "program", "ed")];
+    let events = [
+        ("crash", "program", "vi"),
+        ("crash", "program", &*long),
+        ("crash", "program", "ed"),
+    ];
     upload(&device, 1, &events).await;
     let sink = scene.drained("bus").await;
     assert_eq!(sink["dead_letters"], 1, "{sink}");
@@ -653,7 +796,10 @@ async fn nats_sets_aside_what_its_stream_refuses_and_says_at_which_step_it_fails
     sink["secret"] = "wrong".into();
     scene.put("bus", sink, json!({})).await;
     let (ok, step, said) = scene.tested("bus").await;
-    assert!(!ok && step == "authenticate" && said.contains("Authorization"), "{said}");
+    assert!(
+        !ok && step == "authenticate" && said.contains("Authorization"),
+        "{said}"
+    );
     let mut sink = stream.sink();
     sink["place"]["subject"] = "elsewhere".into();
     scene.put("bus", sink, json!({})).await;

@@ -141,11 +141,10 @@ fn fields(
         }
         Family::Configuration => json!({"device": device}),
         Family::Application(_) => {
-            let name = match kind {
-                Some(EventKind::AgentStarted) => Some("muster-agent"),
-                _ => text("app").or_else(|| text("program")),
+            let mut app = match kind {
+                Some(EventKind::AgentStarted) => json!({"name": "muster-agent", "vendor_name": "Muster"}),
+                _ => json!({"name": text("app").or_else(|| text("program")).unwrap_or("unknown")}),
             };
-            let mut app = json!({"name": name.unwrap_or("unknown"), "vendor_name": "unknown"});
             if let Some(version) = text("version") {
                 app["version"] = version.into();
             }

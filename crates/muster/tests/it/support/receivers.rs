@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, process::Child};
 
@@ -71,7 +74,10 @@ impl Certificates {
 
 async fn answers(port: u16) {
     eventually("it listens", PATIENCE, async || {
-        TcpStream::connect(("127.0.0.1", port)).await.is_ok().then_some(())
+        TcpStream::connect(("127.0.0.1", port))
+            .await
+            .is_ok()
+            .then_some(())
     })
     .await;
 }
@@ -162,7 +168,11 @@ fn arrived(message: &Value) -> Arrived {
         stream: value("stream"),
         place: value("place").parse().expect("a number"),
         id: value("id"),
-        document: message["msg"].as_str().expect("a message").trim_start().to_owned(),
+        document: message["msg"]
+            .as_str()
+            .expect("a message")
+            .trim_start()
+            .to_owned(),
     }
 }
 
@@ -221,7 +231,11 @@ impl Nats {
         let file = self.folder.join("nats.conf");
         fs::write(&file, configuration).expect("it can be written");
         let file = file.display().to_string();
-        self.child = Some(start_tool("/usr/sbin/nats-server", &["-c", &file], &self.folder.join("nats.log")));
+        self.child = Some(start_tool(
+            "/usr/sbin/nats-server",
+            &["-c", &file],
+            &self.folder.join("nats.log"),
+        ));
         answers(port).await;
     }
 

@@ -122,7 +122,9 @@ impl Drop for Vendors {
 
 impl Vendors {
     pub async fn start() -> Vendors {
-        let tcp = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+        let tcp = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("there is a free port");
         let port = tcp.local_addr().expect("it is bound").port();
         let mut vendors = Vendors {
             port,
@@ -187,7 +189,9 @@ impl Vendors {
                 },
                 "secret": CLIENT_SECRET,
             }),
-            "webhook" => json!({"place": {"kind": kind, "url": format!("{url}/hook")}, "secret": HOOK_SECRET}),
+            "webhook" => {
+                json!({"place": {"kind": kind, "url": format!("{url}/hook")}, "secret": HOOK_SECRET})
+            }
             other => panic!("no stand-in is a {other}"),
         }
     }
@@ -239,7 +243,11 @@ impl Vendors {
     pub fn arrived(&self, kind: &str) -> Vec<Arrived> {
         let inside = self.inside();
         let documents: Vec<Value> = match kind {
-            "splunk" => inside.indexed.iter().map(|event| event["event"].clone()).collect(),
+            "splunk" => inside
+                .indexed
+                .iter()
+                .map(|event| event["event"].clone())
+                .collect(),
             "sentinel" => inside.rows.iter().map(|row| row["Event"].clone()).collect(),
             _ => {
                 let bodies = inside.heard.iter().map(|[.., body]| body);
@@ -271,7 +279,10 @@ impl Vendors {
         let file = folder.join("heard.json");
         std::fs::write(&file, heard).expect("it can be written");
         let mut command = program(&python);
-        command.args(["-c", VERIFY, HOOK_SECRET]).arg(&file).kill_on_drop(true);
+        command
+            .args(["-c", VERIFY, HOOK_SECRET])
+            .arg(&file)
+            .kill_on_drop(true);
         let output = command.output().await.expect("python starts");
         let said = everything(&output);
         assert!(output.status.success() && said.contains("verified"), "{said}");
@@ -339,7 +350,9 @@ async fn answer(State(inside): State<Shared>, request: Request) -> Response {
     let plain = match parts.headers.get(header::CONTENT_ENCODING) {
         Some(encoding) if encoding == "gzip" => {
             let mut plain = Vec::new();
-            GzDecoder::new(&raw[..]).read_to_end(&mut plain).expect("it is gzip");
+            GzDecoder::new(&raw[..])
+                .read_to_end(&mut plain)
+                .expect("it is gzip");
             plain
         }
         Some(encoding) => panic!("an encoding that was not agreed on: {encoding:?}"),
@@ -364,7 +377,10 @@ fn said(status: u16, body: Value) -> Response {
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }
 
 fn code(status: u16, code: u32, text: &str) -> Response {
@@ -391,7 +407,10 @@ fn door(headers: &HeaderMap) -> Result<Option<String>, Response> {
 }
 
 fn invalid(number: usize, code: u32, text: &str) -> Response {
-    said(400, json!({"text": text, "code": code, "invalid-event-number": number}))
+    said(
+        400,
+        json!({"text": text, "code": code, "invalid-event-number": number}),
+    )
 }
 
 fn collect(inside: &mut Inside, headers: &HeaderMap, body: &[u8]) -> Response {
@@ -404,7 +423,10 @@ fn collect(inside: &mut Inside, headers: &HeaderMap, body: &[u8]) -> Response {
         return code(503, 9, "Server is busy");
     }
     let mut events = Vec::new();
-    for (number, event) in serde_json::Deserializer::from_slice(body).into_iter::<Value>().enumerate() {
+    for (number, event) in serde_json::Deserializer::from_slice(body)
+        .into_iter::<Value>()
+        .enumerate()
+    {
         let Ok(event) = event else {
             return invalid(number, 6, "Invalid data format");
         };
@@ -469,21 +491,28 @@ fn acknowledge(inside: &mut Inside, headers: &HeaderMap, body: &[u8]) -> Respons
 }
 
 fn grant(inside: &mut Inside, body: &[u8]) -> Response {
-    let fields: BTreeMap<String, String> = reqwest::Url::parse(&format!("x:?{}", String::from_utf8_lossy(body)))
-        .expect("a form")
-        .query_pairs()
-        .into_owned()
-        .collect();
+    let fields: BTreeMap<String, String> =
+        reqwest::Url::parse(&format!("x:?{}", String::from_utf8_lossy(body)))
+            .expect("a form")
+            .query_pairs()
+            .into_owned()
+            .collect();
     let is = |name: &str, value: &str| fields.get(name).is_some_and(|found| found == value);
     if !is("grant_type", "client_credentials") || !is("scope", "https://monitor.azure.com/.default") {
-        return said(400, json!({"error": "invalid_request", "error_description": "AADSTS900144"}));
+        return said(
+            400,
+            json!({"error": "invalid_request", "error_description": "AADSTS900144"}),
+        );
     }
     if !is("client_id", "app-1") || !is("client_secret", CLIENT_SECRET) {
         let why = "AADSTS7000215: Invalid client secret provided.";
         return said(401, json!({"error": "invalid_client", "error_description": why}));
     }
     inside.tokens += 1;
-    said(200, json!({"token_type": "Bearer", "expires_in": 3599, "access_token": "token-of-the-stand-in"}))
+    said(
+        200,
+        json!({"token_type": "Bearer", "expires_in": 3599, "access_token": "token-of-the-stand-in"}),
+    )
 }
 
 fn ingest(
@@ -493,7 +522,12 @@ fn ingest(
     headers: &HeaderMap,
     (raw, plain): (&[u8], &[u8]),
 ) -> Response {
-    let failed = |status: u16, code: &str| said(status, json!({"error": {"code": code, "message": "as documented"}}));
+    let failed = |status: u16, code: &str| {
+        said(
+            status,
+            json!({"error": {"code": code, "message": "as documented"}}),
+        )
+    };
     if text(headers, "authorization") != "Bearer token-of-the-stand-in" {
         return failed(401, "AuthenticationFailed");
     }
@@ -518,7 +552,10 @@ fn ingest(
     for row in &rows {
         let columns = ["EventId", "Name", "Stream", "Tenant", "TimeGenerated"];
         assert!(columns.iter().all(|column| row[*column].is_string()), "{row}");
-        if poison.as_ref().is_some_and(|poison| row.to_string().contains(poison.as_str())) {
+        if poison
+            .as_ref()
+            .is_some_and(|poison| row.to_string().contains(poison.as_str()))
+        {
             return failed(400, "InvalidPayload");
         }
     }
@@ -532,15 +569,24 @@ fn hear(inside: &mut Inside, headers: &HeaderMap, body: &[u8]) -> Response {
         return (status, "as told").into_response();
     }
     let body = String::from_utf8(body.to_vec()).expect("it is text");
-    if inside.poison.as_ref().is_some_and(|poison| body.contains(poison.as_str())) {
+    if inside
+        .poison
+        .as_ref()
+        .is_some_and(|poison| body.contains(poison.as_str()))
+    {
         return (StatusCode::UNPROCESSABLE_ENTITY, "no such event").into_response();
     }
     let id = text(headers, "webhook-id").to_owned();
     assert_eq!(id, text(headers, "idempotency-key"));
     // Whoever keeps keys takes a request once.
     if inside.heard.iter().all(|[known, ..]| *known != id) {
-        let (time, signature) = (text(headers, "webhook-timestamp"), text(headers, "webhook-signature"));
-        inside.heard.push([id, time.to_owned(), signature.to_owned(), body]);
+        let (time, signature) = (
+            text(headers, "webhook-timestamp"),
+            text(headers, "webhook-signature"),
+        );
+        inside
+            .heard
+            .push([id, time.to_owned(), signature.to_owned(), body]);
     }
     StatusCode::ACCEPTED.into_response()
 }
