@@ -407,7 +407,7 @@ mod tests {
         let place = place(8192);
         let written = message(32_473, &address(&place), &item("{\"name\":\"ü𝄞\"}"));
         let (head, rest) = written.split_once(" [").expect("structured data");
-        assert_eq!(head, "<107>1 2027-01-15T08:00:00.25Z muster muster - crash");
+        assert_eq!(head, "<107>1 2027-01-15T08:00:00.250000Z muster muster - crash");
         assert!(
             rest.starts_with(r#"muster@32473 id="a\"\]\\b" tenant="tnt_"#),
             "{rest}"
