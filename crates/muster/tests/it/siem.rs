@@ -120,15 +120,12 @@ async fn l5_sentinel_down_for_a_simulated_day_then_caught_up_lost_0_order_kept()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn l5_a_webhook_down_for_a_simulated_day_then_caught_up_lost_0_order_kept() {
-    each_database(async |options| {
-        let Some(mut hook) = Vendor::start("webhook").await else {
-            return;
-        };
-        a_day_away(options, &mut hook, None).await;
-        let folder = tempfile::tempdir().expect("a folder can be made");
-        hook.vendors.signatures_are_judged(folder.path()).await;
-    })
-    .await;
+    let Some(mut hook) = Vendor::start("webhook").await else {
+        return;
+    };
+    a_day_away(Options::default(), &mut hook, None).await;
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    hook.vendors.signatures_are_judged(folder.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,16 +156,13 @@ async fn l5_syslog_down_for_a_simulated_day_then_caught_up_lost_0_order_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn l5_nats_down_for_a_simulated_day_then_caught_up_lost_0_order_kept() {
-    each_database(async |options| {
-        let Some(mut stream) = Stream::start(1024 * 1024).await else {
-            return;
-        };
-        let authority = stream.certificates.authority();
-        a_day_away(options, &mut stream, Some(authority)).await;
-        // Within its window of duplicates, the stream keeps one of each.
-        assert_eq!(assert_whole(&stream.arrived().await, 900), 0);
-    })
-    .await;
+    let Some(mut stream) = Stream::start(1024 * 1024).await else {
+        return;
+    };
+    let authority = stream.certificates.authority();
+    a_day_away(Options::default(), &mut stream, Some(authority)).await;
+    // Within its window of duplicates, the stream keeps one of each.
+    assert_eq!(assert_whole(&stream.arrived().await, 900), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,13 +272,11 @@ async fn splunk_counts_nothing_before_an_indexer_acknowledged_it_and_gets_it_aga
         .await;
     let (ok, _, said) = scene.tested("plain").await;
     assert!(ok, "{said}");
-    let last = splunk.vendors.indexed().pop().expect("the test");
-    assert!(
-        last["event"]
-            .as_str()
-            .is_some_and(|line| line.starts_with("CEF:0|Muster|")),
-        "{last}"
-    );
+    let is_test = |event: &Value| {
+        let line = event["event"].as_str().unwrap_or_default();
+        line.starts_with("CEF:0|Muster|") && line.contains("act=sink.test ")
+    };
+    assert!(splunk.vendors.indexed().iter().any(is_test));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,7 +377,8 @@ async fn the_test_says_at_which_step_each_kind_fails() {
         !ok && step == "write" && said.contains("Incorrect index"),
         "{said}"
     );
-    vendor.vendors.statuses(&[403]);
+    // What is new is sent meanwhile, and gets some of them.
+    vendor.vendors.statuses(&[403; 20]);
     let (ok, step, said) = scene.tested("webhook").await;
     assert!(!ok && step == "authenticate", "{said}");
     vendor.close().await;
@@ -397,7 +390,7 @@ async fn the_test_says_at_which_step_each_kind_fails() {
     let to = |place: Value, secret: Value| json!({"place": place, "secret": secret, "streams": ["log"]});
     let metadata = "169.254.169.254";
     let hook = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-    for sink in [
+    let nowhere = [
         to(
             json!({"kind": "splunk", "url": format!("https://{metadata}")}),
             "x".into(),
@@ -420,9 +413,11 @@ async fn the_test_says_at_which_step_each_kind_fails() {
             Value::Null,
         ),
         to(json!({"kind": "nats", "url": "nats://8.8.8.8:4222"}), Value::Null),
-    ] {
-        scene.api.put("/sinks/inside", &sink).await.ok();
-        let (ok, step, said) = scene.tested("inside").await;
+    ];
+    for (number, sink) in nowhere.iter().enumerate() {
+        let name = format!("inside-{number}");
+        scene.api.put(&format!("/sinks/{name}"), sink).await.ok();
+        let (ok, step, said) = scene.tested(&name).await;
         assert!(!ok && step == "resolve", "{sink}: {said}");
     }
 }

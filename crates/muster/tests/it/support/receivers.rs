@@ -17,7 +17,7 @@ use super::{
     haproxy::free_port,
     objects::python,
     pki::peer_is_installed,
-    server::{everything, program, start_tool},
+    server::{everything, program, start_tool, tool},
     siem::Arrived,
 };
 
@@ -128,10 +128,14 @@ ruleset(name="all") {{ action(type="omfile" file="{folder}/{driver}.out" templat
         answers(port).await;
     }
 
+    /// Ends it in order: what it has read it writes down first.
     pub async fn close(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().await.expect("a child can be killed");
-        }
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        let process = child.id().expect("it runs").to_string();
+        tool("kill", &["-TERM", &process]).await;
+        child.wait().await.expect("it ends");
     }
 
     /// The body that names it as a sink.

@@ -268,7 +268,13 @@ impl Vendors {
         let output = command.output().await.expect("python starts");
         let said = everything(&output);
         assert!(output.status.success() && said.contains("judged"), "{said}");
-        *self.inside() = Inside::default();
+        let heard = std::mem::take(&mut *self.inside());
+        assert_eq!(
+            (heard.indexed.len(), heard.rows.len()),
+            (1, 3),
+            "{:?}",
+            heard.indexed
+        );
         true
     }
 
