@@ -189,6 +189,11 @@ fn conclude(probe: &mut Probe, said: Result<Vec<Verdict>, NotSent>, wrote: Strin
     probe.note(ProbeStep::Write, written);
 }
 
+/// The last step of a test that failed.
+fn failed_at(probe: &mut Probe, step: ProbeStep, why: String) {
+    probe.note(step, Err(why));
+}
+
 /// Compressed (RFC 1952), the same bytes every time.
 fn packed(body: &[u8]) -> Result<Vec<u8>, NotSent> {
     let mut packer = GzEncoder::new(Vec::new(), Compression::fast());

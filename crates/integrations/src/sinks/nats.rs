@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{failed, hex, misplaced, not_sent, reach_host, shortened};
+use super::{failed, failed_at, hex, misplaced, not_sent, reach_host, shortened};
 use crate::egress::{Egress, Protection, tls_version};
 
 const PORT: u16 = 4222;
@@ -132,7 +132,7 @@ pub async fn send(egress: &Egress, to: &SinkAddress<'_>, items: &[Item]) -> Resu
 pub async fn probe(egress: &Egress, to: &SinkAddress<'_>, items: &[Item], probe: &mut Probe) {
     let (url, subject) = match parts(to) {
         Ok(parts) => parts,
-        Err(failed) => return drop(probe.note(ProbeStep::Resolve, Err(failed.why))),
+        Err(failed) => return failed_at(probe, ProbeStep::Resolve, failed.why),
     };
     let address = (url.host_str().unwrap_or_default(), url.port().unwrap_or(PORT));
     let Some(stream) = reach_host(egress, address, protection(&url), probe).await else {
@@ -150,7 +150,7 @@ pub async fn probe(egress: &Egress, to: &SinkAddress<'_>, items: &[Item], probe:
             if shut.step == ProbeStep::Authenticate && protection(&url) == Protection::Tls {
                 probe.note(ProbeStep::Tls, Ok("TLS".to_owned()));
             }
-            return drop(probe.note(shut.step, Err(shut.why)));
+            return failed_at(probe, shut.step, shut.why);
         }
     };
     let said = match publish_within(session, subject, items).await.as_deref() {

@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{failed, misplaced, not_sent, reach_host, secret};
+use super::{failed, failed_at, misplaced, not_sent, reach_host, secret};
 use crate::egress::{Egress, Identity, Protection, tls_version};
 
 /// How long writing a batch may take.
@@ -135,7 +135,7 @@ pub async fn send(egress: &Egress, to: &SinkAddress<'_>, items: &[Item]) -> Resu
 pub async fn probe(egress: &Egress, to: &SinkAddress<'_>, items: &[Item], probe: &mut Probe) {
     let receiver = match receiver(to) {
         Ok(receiver) => receiver,
-        Err(failed) => return drop(probe.note(ProbeStep::Resolve, Err(failed.why))),
+        Err(failed) => return failed_at(probe, ProbeStep::Resolve, failed.why),
     };
     let address = (receiver.host, receiver.port);
     let Some(stream) = reach_host(egress, address, receiver.protection(), probe).await else {
@@ -147,17 +147,17 @@ pub async fn probe(egress: &Egress, to: &SinkAddress<'_>, items: &[Item], probe:
         SyslogSecurity::Tls => {
             let identity = match receiver.identity(to) {
                 Ok(identity) => identity,
-                Err(failed) => return drop(probe.note(ProbeStep::Tls, Err(failed.why))),
+                Err(failed) => return failed_at(probe, ProbeStep::Tls, failed.why),
             };
             let shows = identity.is_some();
             match egress.secure(receiver.host, stream, identity).await {
-                Err(why) => return drop(probe.note(ProbeStep::Tls, Err(why))),
+                Err(why) => return failed_at(probe, ProbeStep::Tls, why),
                 Ok(tls) => {
                     probe.note(ProbeStep::Tls, Ok(tls_version(&tls)));
                     let handed = hand_over(tls, &framed.bytes, receiver.end()).await;
                     match &handed {
                         Err(failed) if failed.why.starts_with(ALERT) => {
-                            return drop(probe.note(ProbeStep::Authenticate, Err(failed.why.clone())));
+                            return failed_at(probe, ProbeStep::Authenticate, failed.why.clone());
                         }
                         _ if shows => {
                             probe.note(
