@@ -442,7 +442,7 @@ struct Wanted {
 }
 
 async fn new(session: Session, Ask(wanted): Ask<Wanted>) -> Result<Response, Refusal> {
-    let _permit = session.permit::<(LogRead, SinkWrite, TelemetryRead)>();
+    let _permit = session.permit::<(LogRead, SinkWrite, TelemetryRead)>()?;
     match kind(&wanted.kind) {
         Some(kind) => page(&form(&session, kind, Draft::new(kind), false)),
         None => page(&KindsPage {
@@ -475,7 +475,7 @@ fn no_kind() -> Refusal {
 }
 
 async fn known(app: &App, session: &Session, name: String) -> Result<SinkView, Refusal> {
-    let (permit, tenant, shared) = (session.permit::<SinkRead>(), session.tenant(), app.clone());
+    let (permit, tenant, shared) = (session.permit::<SinkRead>()?, session.tenant(), app.clone());
     let found = app.db.read(permit.storage(), move |tx| {
         sinks::sink_view(&shared, tx, tenant, &name)
     });
@@ -501,7 +501,9 @@ async fn change(State(app): State<App>, At(name): At<String>, sent: Sent) -> Res
 }
 
 async fn put(app: &App, sent: Sent, kind: &'static Kind, known: Option<String>) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<(LogRead, SinkWrite, TelemetryRead)>();
+    let permit = sent.session.permit::<(LogRead, SinkWrite, TelemetryRead)>()?;
+    // Where everything that happens is sent decides who can read it.
+    sent.session.require_fresh(app)?;
     let mut draft = Draft::of_fields(kind, &sent.fields);
     let is_known = known.is_some();
     if let Some(name) = known {
@@ -541,7 +543,8 @@ async fn put(app: &App, sent: Sent, kind: &'static Kind, known: Option<String>) 
 }
 
 async fn remove(State(app): State<App>, At(name): At<String>, sent: Sent) -> Result<Response, Refusal> {
-    let permit = sent.session.permit::<SinkWrite>();
+    let permit = sent.session.permit::<SinkWrite>()?;
+    sent.session.require_fresh(&app)?;
     audit::commit(&app, permit.author(), move |tx| sinks::remove_sink(tx, &name)).await?;
     Ok(see_other("/sinks?notice=sink-removed"))
 }

@@ -4,19 +4,26 @@
 //! places and which events it holds: if they are ours, it was written before, by us, and what is behind it goes on from there. So
 //! a batch that is sent again makes nothing twice, and nothing is ever written over.
 //!
-//! Requests are signed by hand (AWS Signature Version 4,
-//! <https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>): the library that the archive of the log uses
-//! finds its own way out, and sends no headers of Object Lock.
+//! Of the library that the archive of the log uses only the signature is taken (AWS Signature Version 4,
+//! <https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>): otherwise it finds its own way out, and sends no
+//! headers of Object Lock.
 
 use std::time::Duration;
 
-use aws_lc_rs::{digest, hmac};
+use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use muster_control::sinks::{Item, LockMode, NotSent, Refusal, SinkAddress, SinkFormat, SinkPlace, Verdict};
 use muster_model::Timestamp;
-use reqwest::{Method, Url};
+use object_store::{
+    aws::{AwsAuthorizer, AwsCredential},
+    client::{HttpRequest, HttpRequestBody},
+};
+use reqwest::{
+    Method,
+    header::{HeaderMap, HeaderValue},
+};
 
-use super::{PROBE_BOUNDS, digest_of, failed, hex, misplaced, not_sent, packed, secret, shortened};
+use super::{PROBE_BOUNDS, digest_of, failed, misplaced, not_sent, packed, secret, shortened};
 use crate::egress::{Answer, Bounds, Egress};
 
 /// Objects that one batch may run into, because other batches were cut elsewhere before.
@@ -212,86 +219,48 @@ async fn ask(
         Some(bucket) => format!("{base}/{bucket}/{key}"),
         None => format!("{base}/{key}"),
     };
-    let parsed = Url::parse(&url).map_err(|_| not_sent("that is no URL".to_owned(), Refusal::Later))?;
-    let request = Request {
-        method: method.as_str(),
-        url: &parsed,
+    let signed = signed(
+        method.clone(),
+        &url,
         headers,
-        payload: hex(digest::digest(&digest::SHA256, &body).as_ref()),
-    };
-    let signed = request.signed((access_key_id, secret(to)?), region, to.now);
+        &body,
+        (access_key_id, secret(to)?),
+        region,
+    )?;
     let sent = egress.exchange_within(bounds, &url, |http, url| {
-        let mut request = http.request(method, url);
-        for (name, value) in signed {
-            request = request.header(name, value);
-        }
-        request.body(body)
+        http.request(method, url).headers(signed).body(body)
     });
     sent.await.map_err(failed)
 }
 
-/// A request before it is signed.
-struct Request<'a> {
-    method: &'a str,
-    url: &'a Url,
+/// Every header to be sent, with the signature among them.
+fn signed(
+    method: Method,
+    url: &str,
     headers: Vec<(&'static str, String)>,
-    /// SHA-256 of the body, in hexadecimal digits.
-    payload: String,
-}
-
-impl Request<'_> {
-    /// Every header to be sent, with the signature among them. The path holds nothing that is written in more than one way.
-    fn signed(self, (id, key): (&str, &str), region: &str, now: Timestamp) -> Vec<(&'static str, String)> {
-        let time = basic(now);
-        let day = time.get(..8).unwrap_or_default();
-        let host = self.url.host_str().unwrap_or_default();
-        let host = match self.url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
-        };
-        let mut headers = self.headers;
-        headers.push(("host", host));
-        headers.push(("x-amz-content-sha256", self.payload.clone()));
-        headers.push(("x-amz-date", time.clone()));
-        headers.sort_unstable_by_key(|(name, _)| *name);
-        let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
-        let names = names.join(";");
-        let lines: String = headers
-            .iter()
-            .map(|(name, value)| format!("{name}:{}\n", value.trim()))
-            .collect();
-        let canonical = format!(
-            "{}\n{}\n\n{lines}\n{names}\n{}",
-            self.method,
-            self.url.path(),
-            self.payload
-        );
-        let scope = format!("{day}/{region}/s3/aws4_request");
-        let hashed = hex(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
-        let text = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{hashed}");
-        let mut tag = tagged(format!("AWS4{key}").as_bytes(), day);
-        for part in [region, "s3", "aws4_request"] {
-            tag = tagged(tag.as_ref(), part);
-        }
-        let signature = hex(tagged(tag.as_ref(), &text).as_ref());
-        headers.push((
-            "authorization",
-            format!("AWS4-HMAC-SHA256 Credential={id}/{scope},SignedHeaders={names},Signature={signature}"),
-        ));
-        // The client writes it from the URL.
-        headers.retain(|(name, _)| *name != "host");
-        headers
+    body: &[u8],
+    (id, key): (&str, &str),
+    region: &str,
+) -> Result<HeaderMap, NotSent> {
+    let unsigned = || not_sent("the request cannot be signed".to_owned(), Refusal::Later);
+    // The body itself is not looked at: its digest is.
+    let mut request = HttpRequest::new(HttpRequestBody::empty());
+    *request.method_mut() = method;
+    *request.uri_mut() = url.parse().map_err(|_| unsigned())?;
+    for (name, value) in headers {
+        let value = HeaderValue::from_str(&value).map_err(|_| unsigned())?;
+        request.headers_mut().insert(name, value);
     }
-}
-
-fn tagged(key: &[u8], text: &str) -> hmac::Tag {
-    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes())
-}
-
-/// `20270115T080000Z`.
-fn basic(at: Timestamp) -> String {
-    let text = Timestamp::from_unix_seconds(at.as_unix_seconds()).to_string();
-    text.chars().filter(|c| !matches!(c, '-' | ':')).collect()
+    let credential = AwsCredential {
+        key_id: id.to_owned(),
+        secret_key: key.to_owned(),
+        token: None,
+    };
+    let digest = digest::digest(&digest::SHA256, body);
+    AwsAuthorizer::new(&credential, "s3", region)
+        .try_authorize(&mut request, Some(digest.as_ref()))
+        .map_err(|_| unsigned())?;
+    Ok(request.headers().clone())
 }
 
 /// Nothing that S3 refuses is an event's fault, unless there is too much of it.
@@ -333,28 +302,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_of_the_documentation_is_signed_alike() {
-        // "Authenticating Requests: Using the Authorization Header", example GET Object.
-        let url = Url::parse("https://examplebucket.s3.amazonaws.com/test.txt").expect("a URL");
-        let request = Request {
-            method: "GET",
-            url: &url,
-            headers: vec![("range", "bytes=0-9".to_owned())],
-            payload: hex(digest::digest(&digest::SHA256, b"").as_ref()),
-        };
-        let credentials = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
-        let at = Timestamp::from_unix_seconds(1_369_353_600);
-        let signed = request.signed(credentials, "us-east-1", at);
-        let (_, value) = signed
-            .iter()
-            .find(|(name, _)| *name == "authorization")
-            .expect("it is signed");
-        assert_eq!(
-            value,
-            "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,\
-             SignedHeaders=host;range;x-amz-content-sha256;x-amz-date,\
-             Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
+    fn whatever_goes_out_is_signed() {
+        let headers = vec![
+            ("x-amz-object-lock-mode", "COMPLIANCE".to_owned()),
+            ("if-none-match", "*".to_owned()),
+        ];
+        let url = "https://s3.example.com/audit/muster/1.ndjson.gz";
+        let signed = signed(Method::PUT, url, headers, b"x", ("AK", "secret"), "eu-1").expect("it is signed");
+        let value = signed["authorization"].to_str().expect("it is text");
+        let names = "if-none-match;x-amz-content-sha256;x-amz-date;x-amz-object-lock-mode";
+        assert!(
+            value.starts_with("AWS4-HMAC-SHA256 Credential=AK/") && value.contains(names),
+            "{value}"
         );
+        assert!(!value.contains("secret"));
     }
 
     #[test]
@@ -406,7 +367,7 @@ mod tests {
             status: 403,
             retry_after: None,
             location: None,
-            headers: reqwest::header::HeaderMap::new(),
+            headers: HeaderMap::new(),
             body: body.to_vec(),
         };
         let judged = judged(&answer);
@@ -421,7 +382,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400), status in 100_u16..600) {
-            let _ = judged(&Answer { status, retry_after: None, location: None, headers: reqwest::header::HeaderMap::new(), body: bytes });
+            let _ = judged(&Answer { status, retry_after: None, location: None, headers: HeaderMap::new(), body: bytes });
         }
     }
 }
