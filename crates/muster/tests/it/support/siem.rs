@@ -313,7 +313,7 @@ log.info({"metadata": {"uid": "1"}})
 handler.force_flush()
 class Credential:
     def get_token(self, *scopes, **more):
-        assert scopes == ("https://monitor.azure.com//.default",), scopes
+        assert scopes == ("https://monitor.azure.com/.default",), scopes
         return AccessToken("token-of-the-stand-in", int(time.time()) + 3600)
 client = LogsIngestionClient(endpoint=origin, credential=Credential(), retry_total=0)
 rows = [{"TimeGenerated": "2027-01-15T08:00:00Z", "EventId": str(n), "Tenant": "t", "Stream": "log", "Place": n, "Name": "x",
