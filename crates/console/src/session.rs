@@ -70,6 +70,8 @@ const NOTICES: &[(&str, &str)] = &[
         "It is removed. Nothing is sent there any more.",
     ),
     ("message-replayed", "The message is sent again."),
+    ("sink-saved", "It is saved. Test it to see whether events arrive."),
+    ("sink-removed", "It is removed. Nothing is sent there any more."),
     ("sink-paused", "Nothing is sent to the sink. Events wait."),
     ("sink-resumed", "The sink goes on where it was paused."),
     ("sink-letters-replayed", "What was set aside is sent again."),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Url;
 
 use crate::access::problem::{INVALID, Problem};
@@ -29,6 +30,21 @@ pub fn check_url(text: &str) -> Result<(), Problem> {
         return refuse("The URL holds no user name, no password and no fragment.");
     }
     Ok(())
+}
+
+/// What the secret of a webhook begins with, as Standard Webhooks says; base64 follows.
+pub const WEBHOOK_SECRET_PREFIX: &str = "whsec_";
+const WEBHOOK_SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// Whether a text can sign webhooks.
+pub fn check_webhook_secret(text: &str) -> Result<(), Problem> {
+    let key = text
+        .strip_prefix(WEBHOOK_SECRET_PREFIX)
+        .and_then(|key| STANDARD.decode(key).ok());
+    if key.is_some_and(|key| WEBHOOK_SECRET_BYTES.contains(&key.len())) {
+        return Ok(());
+    }
+    Err(INVALID.detail("The secret of a webhook is whsec_ and 24 to 64 bytes in base64."))
 }
 
 /// How long to wait after the try of this number, from 1: drawn evenly between nothing and a bound that doubles ("full jitter",

@@ -276,6 +276,11 @@ impl Admin {
         self.call::<Value>(Method::GET, path, None).await.map(drop)
     }
 
+    /// One call of the API, with its answer as it is.
+    pub async fn api(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, FarmError> {
+        self.call(method, path, body).await
+    }
+
     /// One SCIM request, which is not repeated; an answer without a body is null.
     pub async fn scim(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, FarmError> {
         let url = format!("{}/scim/v2{path}", self.file.admin_url);

@@ -6,12 +6,15 @@ use std::time::Duration;
 use crate::admin::read_file;
 use crate::faults::{Conditions, Disorder, ModelFault};
 use crate::load::{
-    self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, QueueLoad, RolloutLoad, ScimLoad, Target,
-    TelemetryLoad,
+    self, CommandLoad, EnrollLoad, Enrollment, LoadOptions, QueueLoad, RolloutLoad, ScimLoad, SiemLoad,
+    Target, TelemetryLoad,
 };
 use crate::scenario::Scenario;
 use crate::telemetry::{HISTORY_DAYS_MAX, Pace};
 use crate::{FarmError, FarmOptions};
+
+/// Connections that make entries of the log.
+const SIEM_CONNECTIONS: u32 = 16;
 
 /// `muster farm …`
 #[derive(Clone, Debug, clap::Args)]
@@ -121,6 +124,8 @@ pub enum LoadKind {
     Queue,
     /// People by SCIM: made, looked for, put in a group, deactivated, on `--devices` connections.
     Scim,
+    /// `--devices` thousand entries of the log, sent to one sink after the other, each with its other side here.
+    Siem,
     /// Batches of telemetry, as fast as they are taken, until all are merged.
     Telemetry,
     /// Enrollments with a key in a simulated TPM; the tenant is told to trust the TPMs of this load.
@@ -256,6 +261,14 @@ pub async fn run_load(arguments: LoadArgs) -> Result<(), FarmError> {
                 duration,
             };
             serde_json::to_string(&load::load_scim(options, measuring).await?)
+        }
+        LoadKind::Siem => {
+            let options = SiemLoad {
+                admin_file,
+                entries: u64::from(arguments.devices) * 1000,
+                connections: SIEM_CONNECTIONS,
+            };
+            serde_json::to_string(&load::load_siem(options, measuring).await?)
         }
         LoadKind::Telemetry => {
             let options = TelemetryLoad {

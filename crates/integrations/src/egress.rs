@@ -17,11 +17,13 @@ use futures_util::FutureExt;
 use reqwest::{
     Client, Response, Url,
     dns::{Addrs, Name, Resolve, Resolving},
+    header::HeaderMap,
     redirect,
 };
 use rustls::RootCertStore;
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use url::Host;
 
 /// Networks that one server allows.
@@ -102,6 +104,8 @@ pub enum Refused {
     Address,
     #[error("plain HTTP goes to networks that the operator allowed; use https://")]
     Plain,
+    #[error("what is not encrypted goes to networks that the operator allowed; use TLS")]
+    PlainTcp,
     #[error("that is not a URL of http or https")]
     Url,
 }
@@ -133,6 +137,7 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
     /// Where a redirect leads; it is not followed.
     pub location: Option<String>,
+    pub headers: HeaderMap,
     pub body: Vec<u8>,
 }
 
@@ -360,24 +365,35 @@ impl Egress {
         if url.scheme() == "http" {
             return Ok(None);
         }
-        let host = url.host_str().unwrap_or_default();
+        let tls = self
+            .secure(url.host_str().unwrap_or_default(), stream, None)
+            .await?;
+        Ok(Some(tls_version(&tls)))
+    }
+
+    /// Speaks TLS to a host, which may ask for a certificate of ours.
+    pub(crate) async fn secure(
+        &self,
+        host: &str,
+        stream: TcpStream,
+        identity: Option<Identity>,
+    ) -> Result<TlsStream<TcpStream>, String> {
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host).map_err(|_| "its name is none of a server".to_owned())?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|_| "TLS cannot be spoken".to_owned())?
-            .with_root_certificates(Arc::clone(&self.roots))
-            .with_no_client_auth();
+            .with_root_certificates(Arc::clone(&self.roots));
+        let config = match identity {
+            None => config.with_no_client_auth(),
+            Some(identity) => config
+                .with_client_auth_cert(identity.chain, identity.key)
+                .map_err(|_| "the client certificate and its private key do not fit together".to_owned())?,
+        };
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let greeted = tokio::time::timeout(CONNECT_TIME, connector.connect(name, stream)).await;
-        match greeted {
-            Ok(Ok(tls)) => {
-                let version = tls.get_ref().1.protocol_version();
-                Ok(Some(
-                    version.map_or("TLS".to_owned(), |version| format!("{version:?}")),
-                ))
-            }
+        match tokio::time::timeout(CONNECT_TIME, connector.connect(name, stream)).await {
+            Ok(Ok(tls)) => Ok(tls),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("it took too long".to_owned()),
         }
@@ -421,6 +437,57 @@ impl Egress {
         let found = self.fence.resolve(host, port).await?;
         self.connect_to(&found).await
     }
+
+    /// The addresses of a host that is no HTTP server, all of which may be reached; without TLS only in allowed networks.
+    pub(crate) async fn look_up_host(
+        &self,
+        host: &str,
+        port: u16,
+        protection: Protection,
+    ) -> Result<Vec<SocketAddr>, ExchangeError> {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let found = self.fence.resolve(host, port).await?;
+        match protection {
+            Protection::Plain if !found.iter().all(|address| self.fence.is_named(address.ip())) => {
+                Err(Refused::PlainTcp.into())
+            }
+            Protection::Plain | Protection::Tls => Ok(found),
+        }
+    }
+}
+
+/// Whether what is sent can be read on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protection {
+    Tls,
+    Plain,
+}
+
+/// A certificate that is shown to whoever asks, with its private key.
+pub(crate) struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// Reads both from PEM.
+    pub(crate) fn read(chain_pem: &str, key_pem: &str) -> Result<Identity, &'static str> {
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|_| "the client certificate cannot be read")?;
+        if chain.is_empty() {
+            return Err("the client certificate cannot be read");
+        }
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
+            .map_err(|_| "the private key of the client certificate cannot be read")?;
+        Ok(Identity { chain, key })
+    }
+}
+
+/// The version that was agreed on, for people.
+pub(crate) fn tls_version(tls: &TlsStream<TcpStream>) -> String {
+    let version = tls.get_ref().1.protocol_version();
+    version.map_or("TLS".to_owned(), |version| format!("{version:?}"))
 }
 
 async fn read(mut response: Response, bytes_max: usize) -> Result<Answer, ExchangeError> {
@@ -435,6 +502,7 @@ async fn read(mut response: Response, bytes_max: usize) -> Result<Answer, Exchan
         .get(reqwest::header::LOCATION)
         .and_then(|value| value.to_str().ok())
         .map(str::to_owned);
+    let headers = response.headers().clone();
     let mut body = Vec::new();
     while let Some(part) = response.chunk().await.map_err(|error| unreachable(&error))? {
         if body.len() + part.len() > bytes_max {
@@ -446,6 +514,7 @@ async fn read(mut response: Response, bytes_max: usize) -> Result<Answer, Exchan
         status,
         retry_after,
         location,
+        headers,
         body,
     })
 }

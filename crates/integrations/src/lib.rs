@@ -8,6 +8,7 @@ mod log_archive;
 mod otlp;
 mod protobuf;
 mod secrets;
+mod signature;
 mod sinks;
 mod timeseries;
 

@@ -128,6 +128,18 @@ pub const PEERS: &[Peer] = &[
         find: || python::find_in_library("rotel/rotel-agent"),
     },
     Peer {
+        name: "rsyslog",
+        packages: &["rsyslog", "rsyslog-openssl", "rsyslog-gnutls"],
+        purpose: "events are taken by a receiver of syslog over TLS that is not ours",
+        find: || find_administrative("rsyslogd").filter(|_| has_library("rsyslog/lmnsd_ossl.so")),
+    },
+    Peer {
+        name: "nats-server",
+        packages: &["nats-server"],
+        purpose: "events are stored by a JetStream that is not ours",
+        find: || find_administrative("nats-server"),
+    },
+    Peer {
         name: "openssh-server",
         packages: &["openssh-server", "openssh-client"],
         purpose: "sshd says which of its settings count",
@@ -278,12 +290,21 @@ fn find_administrative(name: &str) -> Option<PathBuf> {
     })
 }
 
-/// OpenSSL's provider of keys in a TPM, where Debian puts it on any architecture.
+/// OpenSSL's provider of keys in a TPM.
 fn find_tpm2_provider() -> Option<PathBuf> {
+    find_library("ossl-modules/tpm2.so")
+}
+
+fn has_library(name: &str) -> bool {
+    find_library(name).is_some()
+}
+
+/// A library, where Debian puts it on any architecture.
+fn find_library(name: &str) -> Option<PathBuf> {
     let libraries = std::fs::read_dir("/usr/lib").ok()?;
     libraries
         .filter_map(Result::ok)
-        .map(|folder| folder.path().join("ossl-modules/tpm2.so"))
+        .map(|folder| folder.path().join(name))
         .find(|path| path.is_file())
 }
 

@@ -17,6 +17,10 @@ const REQUIREMENTS: &[&str] = &[
     // Schemas of OCSF as its authors publish them, inside the package.
     "ocsf-json-schema==1.2.0",
     "elasticsearch==9.5.1",
+    // Clients that judge what stands in for Sentinel and Splunk, and that read what NATS stored.
+    "azure-monitor-ingestion==1.1.0",
+    "nats-py==2.16.0",
+    "splunk-handler==3.0.0",
     // The vendors' clients, which judge the stand-ins of their services.
     "azure-identity==1.27.0",
     "azure-keyvault-secrets==4.12.0",

@@ -21,12 +21,7 @@ pub enum SinkCommand {
     #[command(after_help = "Examples:\n  muster sink show siem")]
     Show { sink: String },
     /// Make or change a sink
-    #[command(
-        after_help = "Examples:\n  muster sink put siem --kind elastic --url https://es.example.com:9200 --secret-file api-key\n  muster \
-        sink put siem --kind elastic --url https://opensearch.example.com:9200 --username muster --secret-file password --stream log\n  \
-        muster sink put alarms --kind elastic --url https://es.example.com:9200 --index muster-alarms --secret-file api-key --only \
-        'security.*' --only tamper --from beginning"
-    )]
+    #[command(alias = "create", after_help = PUT_HELP)]
     Put {
         sink: String,
         #[command(flatten)]
@@ -68,27 +63,35 @@ pub enum SinkCommand {
     Dead(DeadCommand),
 }
 
+const PUT_HELP: &str = "Examples:
+  muster sink put siem --kind elastic --url https://es.example.com:9200 --secret-file api-key
+  muster sink put siem --kind elastic --url https://opensearch.example.com:9200 --username muster --secret-file password
+  muster sink put siem --kind splunk --url https://splunk.example.com:8088 --index mdm --secret-file hec-token
+  muster sink put siem --kind sentinel --url https://muster-a1b2.westeurope-1.ingest.monitor.azure.com --rule dcr-0123 \\
+    --table-stream Custom-Muster_CL --directory contoso.example --client-id 00000000-0000-0000-0000-000000000000 \\
+    --secret-file client-secret
+  muster sink put siem --kind syslog --host logs.example.com --certificate-file muster.pem --secret-file muster.key
+  muster sink put lake --kind s3 --url https://s3.eu-central-1.amazonaws.com --region eu-central-1 --bucket audit \\
+    --access-key-id AKIA0123456789 --secret-file secret-key --lock compliance --lock-days 400
+  muster sink put bus --kind nats --url tls://nats.example.com:4222 --subject security.mdm --secret-file token
+  muster sink put alarms --kind webhook --url https://soar.example.com/muster --secret-file whsec --only 'security.*' \\
+    --only tamper --from beginning";
+
 /// What a sink is.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SinkOptions {
-    /// elastic
+    /// elastic, splunk, sentinel, syslog, s3, nats or webhook
     #[arg(long)]
     kind: String,
-    /// Where it is, such as https://es.example.com:9200
+    /// Where it is, such as https://es.example.com:9200; syslog takes --host instead
     #[arg(long)]
-    url: String,
-    /// File that holds the API key or password
+    url: Option<String>,
+    /// File that holds the API key, token, password, secret key or private key
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// Sign in with this name and the secret as its password
+    /// Sign in with this name and the secret as its password (elastic, nats)
     #[arg(long)]
     username: Option<String>,
-    /// Namespace of the data streams logs-muster.log-NAMESPACE and logs-muster.events-NAMESPACE [default: default]
-    #[arg(long)]
-    namespace: Option<String>,
-    /// One index, alias or data stream for everything
-    #[arg(long)]
-    index: Option<String>,
     /// log or events; may be repeated; both where it is left out
     #[arg(long)]
     stream: Vec<String>,
@@ -98,12 +101,87 @@ pub struct SinkOptions {
     /// Nothing that is called so; may be repeated
     #[arg(long, value_name = "NAME")]
     except: Vec<String>,
-    /// ecs or json [default: ecs]
+    /// ecs, ocsf, cef or json [default: what the kind reads without further ado]
     #[arg(long)]
     format: Option<String>,
     /// Where a new sink begins: a time (RFC 3339), a place, `beginning` or `now` [default: now]
     #[arg(long)]
     from: Option<String>,
+    /// One index, alias or data stream for everything; the index of Splunk
+    #[arg(long, help_heading = "Elasticsearch and Splunk")]
+    index: Option<String>,
+    /// Namespace of the data streams logs-muster.log-NAMESPACE and logs-muster.events-NAMESPACE [default: default]
+    #[arg(long, help_heading = "Elasticsearch and Splunk")]
+    namespace: Option<String>,
+    /// Source type in Splunk [default: muster:FORMAT]
+    #[arg(long, help_heading = "Elasticsearch and Splunk")]
+    sourcetype: Option<String>,
+    /// Count an event as taken when the collector has it, and no indexer yet
+    #[arg(long, help_heading = "Elasticsearch and Splunk")]
+    no_acknowledge: bool,
+    /// Immutable id of the data collection rule
+    #[arg(long, help_heading = "Sentinel")]
+    rule: Option<String>,
+    /// Stream of the rule, such as Custom-Muster_CL
+    #[arg(long, help_heading = "Sentinel")]
+    table_stream: Option<String>,
+    /// Id or domain of the Entra tenant
+    #[arg(long, help_heading = "Sentinel")]
+    directory: Option<String>,
+    /// Id of the app registration
+    #[arg(long, help_heading = "Sentinel")]
+    client_id: Option<String>,
+    /// Where tokens come from [default: https://login.microsoftonline.com]
+    #[arg(long, help_heading = "Sentinel")]
+    authority: Option<String>,
+    /// Host of the receiver
+    #[arg(long, help_heading = "Syslog")]
+    host: Option<String>,
+    /// Port of the receiver [default: 6514]
+    #[arg(long, help_heading = "Syslog")]
+    port: Option<u16>,
+    /// Without TLS, in a network that the operator allowed
+    #[arg(long, help_heading = "Syslog")]
+    plain: bool,
+    /// File with the certificate that is shown to the receiver, PEM; the secret is its private key
+    #[arg(long, value_name = "FILE", help_heading = "Syslog")]
+    certificate_file: Option<PathBuf>,
+    /// Private enterprise number of your organization [default: 32473, that of examples]
+    #[arg(long, help_heading = "Syslog")]
+    enterprise_id: Option<u32>,
+    /// Longest message that the receiver takes whole [default: 8192]
+    #[arg(long, help_heading = "Syslog")]
+    message_bytes_max: Option<u32>,
+    /// Count a batch as taken when it was written, whether or not the receiver read it
+    #[arg(long, help_heading = "Syslog")]
+    no_confirm: bool,
+    /// Region, as requests are signed for it
+    #[arg(long, help_heading = "S3")]
+    region: Option<String>,
+    /// Bucket; left out where the host of the URL names it
+    #[arg(long, help_heading = "S3")]
+    bucket: Option<String>,
+    /// What every name begins with [default: muster]
+    #[arg(long, help_heading = "S3")]
+    prefix: Option<String>,
+    /// Id of the access key; the secret is its secret key
+    #[arg(long, help_heading = "S3")]
+    access_key_id: Option<String>,
+    /// Retention of every object: governance or compliance
+    #[arg(long, requires = "lock_days", help_heading = "S3")]
+    lock: Option<String>,
+    /// Days of retention
+    #[arg(long, requires = "lock", help_heading = "S3")]
+    lock_days: Option<u32>,
+    /// How long events wait for others, so that objects are not too small [default: 60]
+    #[arg(long, help_heading = "S3")]
+    flush_seconds: Option<u32>,
+    /// Events go to SUBJECT.log and SUBJECT.events [default: muster]
+    #[arg(long, help_heading = "NATS and webhooks")]
+    subject: Option<String>,
+    /// array or lines [default: array]
+    #[arg(long, help_heading = "NATS and webhooks")]
+    body: Option<String>,
 }
 
 /// Verbs of what was set aside.
@@ -301,20 +379,74 @@ fn start(text: &str) -> Value {
     }
 }
 
-/// The body of a sink; the secret is read from its file and shown nowhere.
-fn body_of(options: &SinkOptions) -> Result<Value, CliError> {
-    let mut place = json!({"kind": options.kind, "url": options.url});
-    let parts = [
+/// The text of a file; a secret is shown nowhere.
+fn text_of(path: &std::path::Path) -> Result<String, CliError> {
+    let text = String::from_utf8(read_file(path)?).map_err(|_| CliError::Content {
+        path: path.to_owned(),
+        detail: "it is UTF-8 text".to_owned(),
+    })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// The place of a sink, as the API reads it: it refuses what the kind does not have.
+fn place_of(options: &SinkOptions) -> Result<Value, CliError> {
+    let mut place = json!({"kind": options.kind});
+    let texts = [
+        ("url", &options.url),
         ("username", &options.username),
         ("namespace", &options.namespace),
         ("index", &options.index),
+        ("sourcetype", &options.sourcetype),
+        ("rule", &options.rule),
+        ("stream", &options.table_stream),
+        ("directory", &options.directory),
+        ("client_id", &options.client_id),
+        ("authority", &options.authority),
+        ("host", &options.host),
+        ("region", &options.region),
+        ("bucket", &options.bucket),
+        ("prefix", &options.prefix),
+        ("access_key_id", &options.access_key_id),
+        ("subject", &options.subject),
+        ("body", &options.body),
     ];
-    for (name, value) in parts {
+    for (name, value) in texts {
         if let Some(value) = value {
             place[name] = value.clone().into();
         }
     }
-    let mut body = json!({"place": place});
+    let numbers = [
+        ("port", options.port.map(u32::from)),
+        ("enterprise_id", options.enterprise_id),
+        ("message_bytes_max", options.message_bytes_max),
+        ("flush_seconds", options.flush_seconds),
+    ];
+    for (name, value) in numbers {
+        if let Some(value) = value {
+            place[name] = value.into();
+        }
+    }
+    if options.no_acknowledge {
+        place["acknowledge"] = false.into();
+    }
+    if options.no_confirm {
+        place["confirm"] = false.into();
+    }
+    if options.plain {
+        place["security"] = "plain".into();
+    }
+    if let (Some(mode), Some(days)) = (&options.lock, options.lock_days) {
+        place["lock"] = json!({"mode": mode, "days": days});
+    }
+    if let Some(path) = &options.certificate_file {
+        place["client_certificate"] = text_of(path)?.into();
+    }
+    Ok(place)
+}
+
+/// The body of a sink.
+fn body_of(options: &SinkOptions) -> Result<Value, CliError> {
+    let mut body = json!({"place": place_of(options)?});
     let lists = [
         ("streams", &options.stream),
         ("only", &options.only),
@@ -332,11 +464,7 @@ fn body_of(options: &SinkOptions) -> Result<Value, CliError> {
         body["from"] = start(from);
     }
     if let Some(path) = &options.secret_file {
-        let text = String::from_utf8(read_file(path)?).map_err(|_| CliError::Content {
-            path: path.clone(),
-            detail: "a secret is UTF-8 text".to_owned(),
-        })?;
-        body["secret"] = text.trim_end_matches(['\r', '\n']).into();
+        body["secret"] = text_of(path)?.into();
     }
     Ok(body)
 }
@@ -379,10 +507,15 @@ fn rows(sinks: &[Sink]) -> Sheet {
 
 fn sheet(printer: &Printer, sink: &Sink) -> Sheet {
     let some = |names: &[String]| (!names.is_empty()).then(|| names.join(", "));
-    let place = sink
+    // A certificate has no end on a terminal.
+    let shown = sink
         .place
         .iter()
-        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()));
+        .filter(|(name, _)| *name != "client_certificate");
+    let place = shown.map(|(name, value)| match value {
+        Value::String(text) => format!("{name}={text}"),
+        other => format!("{name}={other}"),
+    });
     let row = |stream: &Progress| {
         vec![
             stream.stream.clone(),

@@ -33,6 +33,7 @@ mod query;
 mod rollouts;
 mod secrets;
 mod signin;
+mod sink_form;
 mod sinks;
 mod step_up;
 mod token_forms;
@@ -60,6 +61,7 @@ pub fn router() -> Router<App> {
         .merge(alert_destination::router())
         .merge(alerts::router())
         .merge(sinks::router())
+        .merge(sink_form::router())
         .merge(devices::router())
         .merge(compliance::router())
         .merge(device::router())

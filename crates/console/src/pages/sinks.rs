@@ -11,7 +11,7 @@ use muster_control::{
     App,
     access::scope::{SinkRead, SinkWrite},
     audit,
-    sinks::{self, Probe, SinkPlace, SinkView},
+    sinks::{self, Probe, SinkView},
 };
 use muster_model::Timestamp;
 
@@ -126,9 +126,7 @@ fn card(view: SinkView, letters: Vec<sinks::LetterView>, now: Timestamp) -> Card
             (false, None, false) => Badge::new("never used", Tone::Wait),
         },
         kind: view.definition.place.kind(),
-        place: match &view.definition.place {
-            SinkPlace::Elastic { url, .. } => url.clone(),
-        },
+        place: view.definition.place.target(),
         streams: streams.collect(),
         error: error.unwrap_or_default(),
         more: view.dead_letters.saturating_sub(letters.len() as u64),

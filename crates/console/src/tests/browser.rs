@@ -196,6 +196,8 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
             "/alerts/destinations/new",
             "/alerts/destinations/new?kind=email",
             "/sinks",
+            "/sinks/new",
+            "/sinks/new?kind=s3",
             "/log",
             "/log/0",
             "/tokens",

@@ -1,6 +1,5 @@
 //! Where alerts go: kinds of destinations, what each needs, and how its secret is kept.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use muster_model::{TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,7 +7,7 @@ use utoipa::ToSchema;
 use super::rules::is_name;
 use crate::{
     access::problem::{INVALID, Problem},
-    outbound::check_url,
+    outbound::{check_url, check_webhook_secret},
     secrets::{SealingRing, SecretText, UnsealError},
 };
 
@@ -17,11 +16,8 @@ const ADDRESSES_MAX: usize = 20;
 const ADDRESS_BYTES_MAX: usize = 254;
 /// A heartbeat is sent this often at most, and at least.
 const HEARTBEAT_SECONDS: std::ops::RangeInclusive<u64> = 10..=86_400;
-/// What the secret of a signed webhook begins with (Standard Webhooks 1.0).
-pub const WEBHOOK_SECRET_PREFIX: &str = "whsec_";
 /// How long a webhook is signed with the secret before as well, so that its receiver may learn the new one meanwhile.
 const WEBHOOK_OVERLAP: std::time::Duration = std::time::Duration::from_secs(86_400);
-const WEBHOOK_SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// How a connection to a mail server is protected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -183,15 +179,7 @@ impl Place {
         }
         match self {
             Place::Slack {} | Place::Teams {} => check_url(text),
-            Place::Webhook { .. } => {
-                let key = text
-                    .strip_prefix(WEBHOOK_SECRET_PREFIX)
-                    .and_then(|key| STANDARD.decode(key).ok());
-                if key.is_some_and(|key| WEBHOOK_SECRET_BYTES.contains(&key.len())) {
-                    return Ok(());
-                }
-                Err(INVALID.detail("The secret of a webhook is whsec_ and 24 to 64 bytes in base64."))
-            }
+            Place::Webhook { .. } => check_webhook_secret(text),
             Place::Pagerduty { .. } | Place::Opsgenie { .. } | Place::Alertmanager { .. } => {
                 // It goes into a header or a field as it is.
                 if text.bytes().all(|byte| byte.is_ascii_graphic()) {

@@ -30,13 +30,14 @@ use std::time::Duration;
 use muster_model::{AlertId, DeliveryId, TenantId, Timestamp};
 use muster_storage::{Scope, Statement, Tx};
 
+pub use crate::outbound::WEBHOOK_SECRET_PREFIX;
 use crate::{
     App,
     access::problem::{NOT_FOUND, Problem},
     audit,
 };
 pub use api::router;
-pub use destinations::{Destination, MailSecurity, Place, WEBHOOK_SECRET_PREFIX};
+pub use destinations::{Destination, MailSecurity, Place};
 pub use metrics::AlertMetrics;
 pub use notice::{Address, Courier, Event, NotDelivered, Notice, NoticeObject};
 pub use outbox::Outbox;

@@ -45,7 +45,7 @@ pub use anchor::{Anchor, keep_heads, kept as kept_head};
 pub use api::{EntryView, router};
 pub use archive::{ARCHIVE_LEASE, ArchiveError, Archived, LogArchive, Retention, archive, compare_archive};
 pub use events::{EventSink, Priority, SecurityEvent, SecurityEvents, security_event};
-pub use export::{LineFormat, line, without_strange_ends};
+pub use export::{LineFormat, cef, line, ocsf, severity, without_strange_ends};
 pub use follow::{Followed, News, follow};
 pub use metrics::LogMetrics;
 pub use own::{OwnEntries, alarms, look_for_entries};

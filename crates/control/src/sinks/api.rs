@@ -135,10 +135,12 @@ pub async fn probe(app: &App, permit: &Permit<SinkWrite>, name: String) -> Resul
     let secret = sink
         .open_secret(&app.keys.sealing, tenant)
         .map_err(Problem::internal)?;
-    let event = people::test_event(app, tenant, &permit.author().text());
+    let event = people::test_event(app, tenant, &sink, &permit.author().actor)?;
     let address = SinkAddress {
         tenant,
+        name: &sink.name,
         place: &sink.definition.place,
+        format: sink.definition.format,
         secret: secret.as_ref(),
         now: app.clock.now(),
     };

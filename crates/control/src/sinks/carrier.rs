@@ -7,7 +7,10 @@ use muster_model::{TenantId, Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::definition::{SinkPlace, StreamKind};
+use super::{
+    definition::{SinkFormat, StreamKind},
+    place::SinkPlace,
+};
 use crate::secrets::SecretText;
 
 /// One event, as it is sent.
@@ -21,6 +24,8 @@ pub struct Item {
     pub at: Timestamp,
     /// What happened, such as `device.enrolled` or `crash`.
     pub name: String,
+    /// How much it matters, from 1 to 5.
+    pub severity: u8,
     /// One line in the sink's format, without its end.
     pub document: String,
 }
@@ -35,7 +40,10 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct SinkAddress<'a> {
     pub tenant: TenantId,
+    /// The sink's name; together with the tenant there is no other.
+    pub name: &'a str,
     pub place: &'a SinkPlace,
+    pub format: SinkFormat,
     pub secret: Option<&'a SecretText>,
     pub now: Timestamp,
 }

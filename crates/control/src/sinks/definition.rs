@@ -4,18 +4,13 @@ use muster_model::{TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::place::SinkPlace;
 use crate::{
     access::problem::{INVALID, Problem},
-    outbound::check_url,
     secrets::{SealingRing, SecretText, UnsealError},
 };
 
 const NAME_CHARS_MAX: usize = 64;
-const SECRET_BYTES_MAX: usize = 2048;
-const USERNAME_BYTES_MAX: usize = 256;
-/// The longest name of an index or data stream, in bytes.
-const INDEX_BYTES_MAX: usize = 255;
-const NAMESPACE_BYTES_MAX: usize = 100;
 /// Patterns of one list.
 const PATTERNS_MAX: usize = 50;
 const PATTERN_CHARS_MAX: usize = 64;
@@ -45,106 +40,6 @@ impl StreamKind {
     }
 }
 
-/// A kind of sink with its settings. The secret is kept elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum SinkPlace {
-    /// Elasticsearch, OpenSearch, or what speaks their bulk interface. The secret is an API key in its encoded form, or the
-    /// password of `username`.
-    Elastic {
-        /// The origin, such as `https://es.example.com:9200`, with a path where it is behind a proxy.
-        url: String,
-        /// The namespace of the data streams `logs-muster.log-NAMESPACE` and `logs-muster.events-NAMESPACE`.
-        #[serde(default = "namespace")]
-        namespace: String,
-        /// One index, alias or data stream for everything, in place of those.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        index: Option<String>,
-        /// Basic authentication with this name; without one the secret is an API key.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        username: Option<String>,
-    },
-}
-
-fn namespace() -> String {
-    "default".to_owned()
-}
-
-impl SinkPlace {
-    /// The word of the kind.
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            SinkPlace::Elastic { .. } => "elastic",
-        }
-    }
-
-    fn check(&self) -> Result<(), Problem> {
-        match self {
-            SinkPlace::Elastic {
-                url,
-                namespace,
-                index,
-                username,
-            } => {
-                check_url(url)?;
-                if url.contains('?') {
-                    return Err(INVALID.detail("The URL of an Elasticsearch holds no query."));
-                }
-                if namespace.contains('-') || !is_index(namespace, NAMESPACE_BYTES_MAX) {
-                    return Err(INVALID.detail(
-                        "A namespace has 1 to 100 lower-case letters, digits, dots and underscores.",
-                    ));
-                }
-                if index
-                    .as_ref()
-                    .is_some_and(|index| !is_index(index, INDEX_BYTES_MAX))
-                {
-                    return Err(INVALID.detail(
-                        "An index has 1 to 255 lower-case letters, digits, dots, hyphens and underscores, and begins with a \
-                         letter or digit.",
-                    ));
-                }
-                let is_name = |name: &String| {
-                    !name.is_empty()
-                        && name.len() <= USERNAME_BYTES_MAX
-                        && !name.contains(':')
-                        && !name.chars().any(char::is_control)
-                };
-                if username.as_ref().is_some_and(|name| !is_name(name)) {
-                    return Err(INVALID.detail("A user name has 1 to 256 bytes and no colon."));
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn check_secret(&self, secret: &SecretText) -> Result<(), Problem> {
-        let text = secret.reveal();
-        if text.is_empty() || text.len() > SECRET_BYTES_MAX || text.chars().any(char::is_control) {
-            return Err(INVALID.detail("The secret is one line of 1 to 2048 bytes."));
-        }
-        match self {
-            // It goes into a header as it is.
-            SinkPlace::Elastic { username: None, .. }
-                if !text.bytes().all(|byte| byte.is_ascii_graphic()) =>
-            {
-                Err(INVALID.detail("An API key holds printable ASCII characters without spaces."))
-            }
-            SinkPlace::Elastic { .. } => Ok(()),
-        }
-    }
-}
-
-fn is_index(name: &str, bytes_max: usize) -> bool {
-    let is_plain =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_');
-    let begins = name
-        .bytes()
-        .next()
-        .is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    begins && name.len() <= bytes_max && name.bytes().all(is_plain)
-}
-
 /// How an event is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -154,13 +49,34 @@ pub enum SinkFormat {
     Ecs,
     /// The entry or event as the API shows it.
     Json,
+    /// Events of the Open Cybersecurity Schema Framework.
+    Ocsf,
+    /// ArcSight Common Event Format, version 0: a line of text.
+    Cef,
 }
 
 impl SinkFormat {
+    pub const ALL: [SinkFormat; 4] = [
+        SinkFormat::Ecs,
+        SinkFormat::Json,
+        SinkFormat::Ocsf,
+        SinkFormat::Cef,
+    ];
+
+    /// Whether a document in it is JSON.
+    pub const fn is_json(self) -> bool {
+        match self {
+            SinkFormat::Ecs | SinkFormat::Json | SinkFormat::Ocsf => true,
+            SinkFormat::Cef => false,
+        }
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             SinkFormat::Ecs => "ecs",
             SinkFormat::Json => "json",
+            SinkFormat::Ocsf => "ocsf",
+            SinkFormat::Cef => "cef",
         }
     }
 }
@@ -198,13 +114,7 @@ impl SinkDefinition {
         if streams.is_empty() || streams.len() != self.streams.len() {
             return Err(INVALID.detail("A sink takes one or both of the streams log and events."));
         }
-        match &self.place {
-            // A data stream takes nothing without the time of the schema.
-            SinkPlace::Elastic { index: None, .. } if self.format != SinkFormat::Ecs => {
-                return Err(INVALID.detail("Data streams take the format ecs; another one needs an index."));
-            }
-            SinkPlace::Elastic { .. } => {}
-        }
+        self.place.check_format(self.format)?;
         for list in [&self.only, &self.except] {
             if list.len() > PATTERNS_MAX || !list.iter().all(|pattern| is_pattern(pattern)) {
                 return Err(INVALID.detail(
@@ -280,12 +190,7 @@ impl Sink {
             }
             (None, _) => None,
         };
-        match place {
-            SinkPlace::Elastic {
-                username: Some(_), ..
-            } if self.secret.is_none() => Err(INVALID.detail("A user name needs its password.")),
-            SinkPlace::Elastic { .. } => Ok(()),
-        }
+        place.check_has_secret(self.secret.is_some())
     }
 
     /// The secret, where there is one.
@@ -323,6 +228,14 @@ mod tests {
             r#"{"place":{"kind":"elastic","url":"https://es.example.com:9200"}}"#,
             r#"{"place":{"kind":"elastic","url":"https://es.example.com","namespace":"prod_1","username":"muster"}}"#,
             r#"{"place":{"kind":"elastic","url":"https://es.example.com"},"streams":["log"],"only":["security.*"]}"#,
+            r#"{"place":{"kind":"elastic","url":"https://es.example.com","index":"muster"},"format":"ocsf"}"#,
+            r#"{"place":{"kind":"splunk","url":"https://splunk.example.com:8088","index":"mdm"},"format":"cef"}"#,
+            r#"{"place":{"kind":"webhook","url":"https://hooks.example.com/x?y=1","body":"lines"},"format":"cef"}"#,
+            r#"{"place":{"kind":"syslog","host":"logs.example.com"},"format":"cef"}"#,
+            r#"{"place":{"kind":"syslog","host":"10.0.0.7","port":601,"security":"plain","confirm":false},"format":"ocsf"}"#,
+            r#"{"place":{"kind":"s3","url":"https://s3.example.com","region":"eu-1","bucket":"b","access_key_id":"AK","lock":{"mode":"compliance","days":400}}}"#,
+            r#"{"place":{"kind":"nats","url":"tls://nats.example.com:4222","subject":"sec.mdm"},"format":"json"}"#,
+            r#"{"place":{"kind":"sentinel","url":"https://x.ingest.monitor.azure.com","rule":"dcr-1","stream":"Custom-Muster_CL","directory":"d","client_id":"c"},"format":"ocsf"}"#,
         ] {
             assert!(read(good).is_ok(), "{good}: {:?}", read(good));
         }
@@ -339,6 +252,19 @@ mod tests {
             r#"{"place":{"kind":"elastic","url":"https://es.example.com"},"only":["a*b"]}"#,
             r#"{"place":{"kind":"elastic","url":"https://es.example.com"},"extra":1}"#,
             r#"{"place":{"kind":"elastic","url":"https://es.example.com"},"format":"json"}"#,
+            r#"{"place":{"kind":"elastic","url":"https://es.example.com","index":"muster"},"format":"cef"}"#,
+            r#"{"place":{"kind":"splunk","url":"https://splunk.example.com:8088","index":"a b"}}"#,
+            r#"{"place":{"kind":"webhook","url":"https://hooks.example.com"},"format":"cef"}"#,
+            r#"{"place":{"kind":"syslog","host":"logs example"}}"#,
+            r#"{"place":{"kind":"syslog","host":"logs.example.com","message_bytes_max":100}}"#,
+            r#"{"place":{"kind":"syslog","host":"logs.example.com","client_certificate":"x"}}"#,
+            r#"{"place":{"kind":"s3","url":"https://s3.example.com","region":"eu-1","prefix":"a/../b","access_key_id":"AK"}}"#,
+            r#"{"place":{"kind":"s3","url":"https://s3.example.com","region":"eu-1","access_key_id":"AK","flush_seconds":0}}"#,
+            r#"{"place":{"kind":"nats","url":"tls://u:p@nats.example.com"}}"#,
+            r#"{"place":{"kind":"nats","url":"https://nats.example.com"}}"#,
+            r#"{"place":{"kind":"nats","url":"tls://nats.example.com","subject":"a.*"}}"#,
+            r#"{"place":{"kind":"sentinel","url":"https://x.azure.com","rule":"a/b","stream":"s","directory":"d","client_id":"c"}}"#,
+            r#"{"place":{"kind":"sentinel","url":"https://x.azure.com","rule":"r","stream":"s","directory":"d","client_id":"c"},"format":"cef"}"#,
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }

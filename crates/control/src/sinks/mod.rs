@@ -11,6 +11,7 @@ mod definition;
 mod formats;
 mod metrics;
 mod people;
+mod place;
 mod rules;
 mod secrets;
 mod sender;
@@ -30,12 +31,12 @@ pub use api::{probe, router};
 pub use carrier::{
     Batch, Carrier, Item, NotSent, Probe, ProbeStep, ProbeStepView, Refusal, SinkAddress, TestEvent, Verdict,
 };
-pub use definition::{Sink, SinkDefinition, SinkFormat, SinkPlace, StreamKind};
+pub use definition::{Sink, SinkDefinition, SinkFormat, StreamKind};
 pub use metrics::SinkMetrics;
 pub use people::{
-    SinkChange, Start, discard_letters, pause, put_sink, remove_sink, replay, replay_letters, resume,
-    test_event, tested,
+    SinkChange, Start, discard_letters, pause, put_sink, remove_sink, replay, replay_letters, resume, tested,
 };
+pub use place::{LockMode, ObjectLock, SinkPlace, SyslogSecurity, WebhookBody};
 pub use secrets::{note_old_secrets, reseal};
 pub use sender::Sender;
 pub use view::{Behind, LetterView, SinkStreamView, SinkView, behind, letters_page, sink_view, sink_views};

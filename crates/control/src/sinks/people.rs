@@ -1,14 +1,17 @@
 //! What people decide about sinks. Everything here is in the log.
 
-use muster_model::{EntryId, Timestamp};
+use muster_model::{EntryId, TenantId, Timestamp};
 use muster_storage::Tx;
+use muster_trust::entry::{Actor, LogEntry, Object};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
     Cursor, SINKS_MAX,
     carrier::{Item, Probe, TestEvent},
-    definition::{Sink, SinkDefinition, SinkFormat, SinkPlace, StreamKind, every_stream},
+    definition::{Sink, SinkDefinition, SinkFormat, StreamKind, every_stream},
+    formats,
+    place::SinkPlace,
     secrets as own_secrets, store, streams,
     view::sink,
 };
@@ -49,8 +52,10 @@ pub struct SinkChange {
     /// Nothing that is called so.
     #[serde(default)]
     pub except: Vec<String>,
+    /// How it is written; left out, what the place reads without further ado: `ecs` in Elasticsearch, `cef` in syslog, `ocsf` in
+    /// Splunk, Sentinel and S3, `json` elsewhere.
     #[serde(default)]
-    pub format: SinkFormat,
+    pub format: Option<SinkFormat>,
     /// What opens the door there; left out, the one that is known stays, if the place does.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -67,7 +72,7 @@ impl SinkChange {
             streams: self.streams.clone(),
             only: self.only.clone(),
             except: self.except.clone(),
-            format: self.format,
+            format: self.format.unwrap_or(self.place.format_default()),
         }
     }
 }
@@ -80,13 +85,7 @@ impl std::fmt::Debug for SinkChange {
     }
 }
 
-fn place(
-    app: &App,
-    tx: &mut Tx,
-    tenant: muster_model::TenantId,
-    stream: StreamKind,
-    from: &Start,
-) -> Result<u64, Problem> {
+fn place(app: &App, tx: &mut Tx, tenant: TenantId, stream: StreamKind, from: &Start) -> Result<u64, Problem> {
     let end = streams::end(app, tx, tenant, stream)?;
     match from {
         Start::Now => Ok(end),
@@ -296,29 +295,33 @@ pub fn discard_letters(
     Ok(letters)
 }
 
-/// The event that a test sends: it looks like an entry of the log, and says that it is none.
-pub fn test_event(app: &App, tenant: muster_model::TenantId, by: &str) -> TestEvent {
+/// The event that a test sends, in the sink's format: it looks like an entry of the log, and says that it is none.
+pub fn test_event(app: &App, tenant: TenantId, sink: &Sink, by: &Actor) -> Result<TestEvent, Problem> {
     let now = app.clock.now();
-    let id = EntryId::generate(now, clock::random()).to_string();
-    let document = serde_json::json!({
-        "@timestamp": now.to_string(),
-        "message": "Somebody pressed Test in Muster. Nothing happened.",
-        "event": {
-            "id": id, "kind": "event", "action": "sink.test", "module": "muster", "dataset": "muster.log",
+    let detail = serde_json::json!({"note": "Somebody pressed Test in Muster. Nothing happened."});
+    let entry = LogEntry {
+        id: EntryId::generate(now, clock::random()),
+        at: now,
+        tenant,
+        actor: by.clone(),
+        action: "sink.test".to_owned(),
+        object: Object {
+            kind: "sink".to_owned(),
+            id: sink.name.clone(),
         },
-        "organization": {"id": tenant.to_string()},
-        "user": {"id": by},
-    });
-    TestEvent {
+        detail: detail.as_object().cloned().unwrap_or_default(),
+    };
+    Ok(TestEvent {
         item: Item {
             stream: StreamKind::Log,
             place: 0,
-            id,
+            id: entry.id.to_string(),
             at: now,
-            name: "sink.test".to_owned(),
-            document: document.to_string(),
+            severity: formats::severity_of_entry(&entry),
+            document: formats::of_entry(sink.definition.format, 0, &entry)?,
+            name: entry.action,
         },
-    }
+    })
 }
 
 /// Records what a test found.

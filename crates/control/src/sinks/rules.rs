@@ -12,8 +12,6 @@ use crate::outbound;
 
 /// Events of one batch, at most.
 pub const BATCH_EVENTS_MAX: u64 = 500;
-/// Bytes of their documents, at most, unless a single one has more.
-pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The bound of the first pause, and of all.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
@@ -58,18 +56,34 @@ pub fn shortened(text: &str) -> String {
     text.chars().take(ERROR_CHARS_MAX).collect()
 }
 
-/// How many of the events that were read go into one batch.
-pub fn fitting(reads: &[Read], batch_max: u64) -> usize {
+/// How many of the events that were read go into one batch of so many events and so many bytes of documents; one goes however
+/// large it is.
+pub fn fitting(reads: &[Read], batch_max: u64, bytes_max: usize) -> usize {
     let (mut events, mut bytes) = (0, 0);
     for (number, read) in reads.iter().enumerate() {
         let What::Sent(item) = &read.what else { continue };
         events += 1;
         bytes += item.document.len();
-        if events > batch_max.max(1) || (events > 1 && bytes > BATCH_BYTES_MAX) {
+        if events > batch_max.max(1) || (events > 1 && bytes > bytes_max) {
             return number;
         }
     }
     reads.len()
+}
+
+/// Until when events wait for others to come along, where they do: there are fewer than fit, and the first of them is not old
+/// enough. What the sink does not take waits for nobody.
+pub fn lingers(reads: &[Read], is_full: bool, linger: Duration, now: Timestamp) -> Option<Timestamp> {
+    if is_full || linger.is_zero() {
+        return None;
+    }
+    let first = reads.iter().find_map(|read| match &read.what {
+        What::Sent(item) => Some(item.at),
+        What::Skipped | What::Unreadable(_) => None,
+    })?;
+    let until = first.plus(linger);
+    // A clock that was ahead holds nothing up for longer.
+    (until > now && first <= now).then_some(until)
 }
 
 /// Judges what was said of the events of `reads`, in their order. `room` is how many more events can be set aside.
@@ -232,6 +246,7 @@ mod tests {
     use super::{super::definition::StreamKind, *};
 
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
+    const BYTES: usize = 1024 * 1024;
 
     fn item(place: u64) -> Read {
         Read {
@@ -242,6 +257,7 @@ mod tests {
                 id: format!("e{place}"),
                 at: NOW,
                 name: "device.enrolled".to_owned(),
+                severity: 1,
                 document: "x".repeat(10),
             }),
         }
@@ -306,7 +322,7 @@ mod tests {
             tries += 1;
             assert!(tries < 100, "it comes to its end");
             let rest = &reads[usize::try_from(cursor.place).expect("small")..];
-            let batch = &rest[..fitting(rest, cursor.batch_max)];
+            let batch = &rest[..fitting(rest, cursor.batch_max, BYTES)];
             let said = match batch.iter().any(|read| read.place == 123) {
                 true => Err(failed(Refusal::Refused)),
                 false => Ok(vec![Verdict::Taken; batch.len()]),
@@ -342,7 +358,7 @@ mod tests {
         let mut cursor = Cursor::at(StreamKind::Log, 0);
         let reads: Vec<Read> = (0..500).map(item).collect();
         for _ in 0..9 {
-            let batch = &reads[..fitting(&reads, cursor.batch_max)];
+            let batch = &reads[..fitting(&reads, cursor.batch_max, BYTES)];
             cursor = judged(&cursor, batch, Err(failed(Refusal::AnswerTooLong))).cursor;
         }
         let after = judged(&cursor, &reads[..1], Err(failed(Refusal::AnswerTooLong)));
@@ -366,16 +382,27 @@ mod tests {
     }
 
     #[test]
+    fn events_wait_for_others_until_there_are_enough_or_they_are_old() {
+        let (reads, minute) = ([skipped(1), item(2)], Duration::from_secs(60));
+        assert_eq!(lingers(&reads, false, minute, NOW), Some(NOW.plus(minute)));
+        assert_eq!(lingers(&reads, false, minute, NOW.plus(minute)), None);
+        assert_eq!(lingers(&reads, true, minute, NOW), None);
+        assert_eq!(lingers(&reads, false, Duration::ZERO, NOW), None);
+        assert_eq!(lingers(&reads, false, minute, NOW.minus(minute)), None);
+        assert_eq!(lingers(&reads[..1], false, minute, NOW), None);
+    }
+
+    #[test]
     fn a_batch_is_bounded_by_events_and_by_bytes() {
         let reads: Vec<Read> = (0..600).map(item).collect();
-        assert_eq!(fitting(&reads, 500), 500);
-        assert_eq!(fitting(&reads, 0), 1);
+        assert_eq!(fitting(&reads, 500, BYTES), 500);
+        assert_eq!(fitting(&reads, 0, BYTES), 1);
         let mut large = reads.clone();
         for read in &mut large {
             if let What::Sent(item) = &mut read.what {
-                item.document = "x".repeat(BATCH_BYTES_MAX / 4);
+                item.document = "x".repeat(BYTES / 4);
             }
         }
-        assert_eq!(fitting(&large, 500), 4);
+        assert_eq!(fitting(&large, 500, BYTES), 4);
     }
 }

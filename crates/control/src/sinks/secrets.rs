@@ -4,7 +4,7 @@ use muster_model::{TenantId, Timestamp};
 use muster_storage::{Scope, Tx};
 
 use super::{
-    definition::{Sink, SinkPlace, context},
+    definition::{Sink, context},
     store,
 };
 use crate::{
@@ -28,9 +28,7 @@ pub fn note(tx: &mut Tx, tenant: TenantId, sink: &Sink, at: Timestamp) -> Result
 }
 
 fn record(sink: &Sink, at: Timestamp) -> Record {
-    let kind = match &sink.definition.place {
-        SinkPlace::Elastic { .. } => "elastic",
-    };
+    let kind = sink.definition.place.kind();
     let owner = format!("events to {} ({kind})", sink.name);
     let made = (Kind::DestinationSecret, RotatedBy::Holder);
     Record::new(record_name(&sink.name), made, owner, "database", at)

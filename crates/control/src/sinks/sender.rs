@@ -22,8 +22,6 @@ use crate::{App, access::problem::Problem, audit, clock, outbound};
 const SINKS_AT_A_TIME_MAX: usize = 16;
 /// Batches that one turn of a sink sends.
 const BATCHES_PER_TURN_MAX: usize = 20;
-/// How long one batch may take, whatever the other side does.
-const BATCH_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often lags are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long a sink is left alone of which a stream waits.
@@ -277,8 +275,13 @@ async fn step(
         end,
         ..
     } = waiting;
-    let fits = rules::fitting(&fresh, cursor.batch_max);
+    let place = &sink.definition.place;
+    let fits = rules::fitting(&fresh, cursor.batch_max, place.batch_bytes_max());
     let reads = &fresh[..fits];
+    let is_full = fits < fresh.len() || fresh.len() as i64 == READS_MAX;
+    if let Some(until) = rules::lingers(reads, is_full, place.linger(), now) {
+        return Ok(Step::Rests(until));
+    }
     if reads.is_empty() {
         // What was at the end is not kept any more. The log keeps everything: what is missing there comes later.
         if stream == StreamKind::Events && cursor.place < end {
@@ -389,12 +392,19 @@ async fn send(app: &App, tenant: TenantId, sink: &Sink, reads: &[Read]) -> Resul
         .map_err(|error| later(format!("the secret of the sink does not open: {error}")))?;
     let address = SinkAddress {
         tenant,
+        name: &sink.name,
         place: &sink.definition.place,
+        format: sink.definition.format,
         secret: secret.as_ref(),
         now: app.clock.now(),
     };
     let batch = Batch { items };
-    match timeout(BATCH_TIME_MAX, carrier.send(address, &batch)).await {
+    match timeout(
+        sink.definition.place.batch_time_max(),
+        carrier.send(address, &batch),
+    )
+    .await
+    {
         Ok(said) => said,
         Err(_) => Err(later("it took too long".to_owned())),
     }
@@ -430,7 +440,12 @@ async fn send_again(
     sink: &Sink,
     waiting: Waiting,
 ) -> Result<Step, Problem> {
-    let reads = &waiting.again[..rules::fitting(&waiting.again, waiting.cursor.batch_max)];
+    let reads = rules::fitting(
+        &waiting.again,
+        waiting.cursor.batch_max,
+        sink.definition.place.batch_bytes_max(),
+    );
+    let reads = &waiting.again[..reads];
     let said = send(app, tenant, sink, reads).await;
     count(app, sink, said.as_ref());
     // As if the cursor stood there; where it stands is left alone.

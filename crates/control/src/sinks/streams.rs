@@ -79,6 +79,7 @@ pub fn read(
                         place: row.place,
                         id: entry.id.to_string(),
                         at: entry.at,
+                        severity: formats::severity_of_entry(&entry),
                         name: entry.action,
                         document,
                     }),
@@ -100,6 +101,7 @@ pub fn read(
                     place,
                     id: event.id.to_string(),
                     at: event.at,
+                    severity: formats::severity_of_event(&event),
                     name: event.name,
                     document,
                 };

@@ -10,6 +10,7 @@ mod enroll;
 mod queue;
 mod rollout;
 mod scim;
+mod siem;
 mod telemetry;
 
 use std::path::PathBuf;
@@ -39,6 +40,7 @@ pub use enroll::{EnrollLoad, EnrollReport, Enrollment, load_enrollments};
 pub use queue::{OperationLife, OperationProgress, QueueLoad, QueueReport, load_queue};
 pub use rollout::{RolloutCounts, RolloutLoad, RolloutReport, StageCounts, load_rollout};
 pub use scim::{ScimLoad, ScimReport, load_scim};
+pub use siem::{SiemLoad, SiemReport, load_siem};
 pub use telemetry::{TelemetryLoad, TelemetryReport, load_telemetry};
 
 /// The listener's cheapest answer.

@@ -1,12 +1,10 @@
 //! A webhook, signed as Standard Webhooks says (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
 
-use aws_lc_rs::hmac;
-use base64::{Engine, engine::general_purpose::STANDARD};
-use muster_control::alerts::{Address, NotDelivered, Notice, WEBHOOK_SECRET_PREFIX};
+use muster_control::alerts::{Address, NotDelivered, Notice};
 use serde_json::json;
 
 use super::{failed, given_up, judge, secret};
-use crate::egress::Egress;
+use crate::{egress::Egress, signature};
 
 pub async fn deliver(
     egress: &Egress,
@@ -16,11 +14,14 @@ pub async fn deliver(
 ) -> Result<Option<u16>, NotDelivered> {
     let body = body(notice).to_string();
     let at = to.now.as_unix_seconds();
-    let mut signatures = signature(secret(to)?, to.delivery, at, &body)?;
+    let signed = |secret: &str| {
+        let signature = signature::sign(secret, to.delivery, at, body.as_bytes());
+        signature.ok_or_else(|| given_up("the secret is not whsec_ and base64".to_owned()))
+    };
+    let mut signatures = signed(secret(to)?)?;
     // Of several signatures one has to be right: a receiver that knows only the secret before verifies as well.
     if let Some(previous) = to.previous {
-        let second = signature(previous.reveal(), to.delivery, at, &body)?;
-        signatures = format!("{signatures} {second}");
+        signatures = format!("{signatures} {}", signed(previous.reveal())?);
     }
     let sent = egress.exchange(url, |http, url| {
         http.post(url)
@@ -40,35 +41,4 @@ fn body(notice: &Notice) -> serde_json::Value {
         _ => format!("alert.{event}"),
     };
     json!({"type": kind, "timestamp": notice.at.to_string(), "data": notice})
-}
-
-/// `v1,` and the HMAC-SHA-256 of id, time and body.
-fn signature(secret: &str, id: &str, at: i64, body: &str) -> Result<String, NotDelivered> {
-    let key = secret
-        .strip_prefix(WEBHOOK_SECRET_PREFIX)
-        .and_then(|key| STANDARD.decode(key).ok());
-    let key = key.ok_or_else(|| given_up("the secret is not whsec_ and base64".to_owned()))?;
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
-    let tag = hmac::sign(&key, format!("{id}.{at}.{body}").as_bytes());
-    Ok(format!("v1,{}", STANDARD.encode(tag.as_ref())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_example_of_the_specification_s_libraries_is_signed_alike() {
-        // The vector of the reference libraries' tests.
-        let signed = signature(
-            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-            "msg_p5jXN8AQM9LWM0D4loKWxJek",
-            1_614_265_330,
-            r#"{"test": 2432232314}"#,
-        );
-        assert_eq!(
-            signed.as_deref(),
-            Ok("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=")
-        );
-    }
 }

@@ -3,17 +3,14 @@
 //! Every event is a `create` under its own id: one that comes a second time is a conflict, which says that it is there. Data streams
 //! take nothing but `create`. Within one backing index an event is there once, however often it was sent.
 
-use std::io::Write;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
-use flate2::{Compression, write::GzEncoder};
 use muster_control::sinks::{
     Batch, Item, NotSent, Probe, ProbeStep, Refusal, SinkAddress, SinkPlace, StreamKind, TestEvent, Verdict,
 };
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{BOUNDS, PROBE_BOUNDS, failed, not_sent, refused};
+use super::{BOUNDS, PROBE_BOUNDS, failed, misplaced, not_sent, packed, refused};
 use crate::egress::{Answer, Bounds, Egress};
 
 /// What is asked to be in an answer: enough to judge, and little for each event.
@@ -90,7 +87,9 @@ async fn post(
     items: &[Item],
     bounds: Bounds,
 ) -> Result<Answer, NotSent> {
-    let SinkPlace::Elastic { url, username, .. } = to.place;
+    let SinkPlace::Elastic { url, username, .. } = to.place else {
+        return Err(misplaced());
+    };
     let url = format!("{}/_bulk?filter_path={ANSWER_FIELDS}", url.trim_end_matches('/'));
     let secret = to.secret.map(|secret| secret.reveal());
     let authorization = match (username, secret) {
@@ -100,8 +99,7 @@ async fn post(
         (None, Some(key)) => Some(format!("ApiKey {key}")),
         (_, None) => None,
     };
-    let body = packed(&body(to.place, items))
-        .map_err(|error| not_sent(format!("the batch cannot be packed: {error}"), Refusal::Later))?;
+    let body = packed(&body(to.place, items))?;
     let sent = egress.exchange_within(bounds, &url, |http, url| {
         let request = http
             .post(url)
@@ -118,10 +116,12 @@ async fn post(
 
 /// Where events of a stream go.
 fn index(place: &SinkPlace, stream: StreamKind) -> String {
-    let SinkPlace::Elastic { namespace, index, .. } = place;
-    match index {
-        Some(index) => index.clone(),
-        None => format!("logs-muster.{}-{namespace}", stream.as_str()),
+    match place {
+        SinkPlace::Elastic {
+            index: Some(index), ..
+        } => index.clone(),
+        SinkPlace::Elastic { namespace, .. } => format!("logs-muster.{}-{namespace}", stream.as_str()),
+        _ => String::new(),
     }
 }
 
@@ -136,12 +136,6 @@ fn body(place: &SinkPlace, items: &[Item]) -> Vec<u8> {
         body.push(b'\n');
     }
     body
-}
-
-fn packed(body: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
-    packer.write_all(body)?;
-    packer.finish()
 }
 
 /// What an answer says of `count` events; nothing if it is not about them.
@@ -199,6 +193,7 @@ mod tests {
             id: "ent_1".to_owned(),
             at: Timestamp::from_unix_seconds(1_800_000_000),
             name: "device.enrolled".to_owned(),
+            severity: 1,
             document: r#"{"@timestamp":"2027-01-15T08:00:00Z"}"#.to_owned(),
         }
     }

@@ -1,15 +1,25 @@
 //! Events to sinks: each kind has its own wire, and all of them leave by [`Egress`].
 
 mod elastic;
+mod nats;
+mod s3;
+mod sentinel;
+mod splunk;
+mod syslog;
+mod webhook;
 
-use std::time::Duration;
+use std::{io::Write, net::SocketAddr, time::Duration};
 
+use aws_lc_rs::digest;
+use flate2::{Compression, write::GzEncoder};
 use futures_util::{FutureExt, future::BoxFuture};
 use muster_control::sinks::{
     Batch, Carrier, NotSent, Probe, ProbeStep, Refusal, SinkAddress, SinkPlace, TestEvent, Verdict,
 };
 
-use crate::egress::{Answer, Bounds, Egress, ExchangeError};
+use tokio::net::TcpStream;
+
+use crate::egress::{Answer, Bounds, Egress, ExchangeError, Protection};
 
 /// What is read of an answer to a batch, and how long one may take.
 const BOUNDS: Bounds = Bounds {
@@ -28,11 +38,16 @@ const ANSWER_CHARS_MAX: usize = 200;
 #[derive(Debug)]
 pub struct Carriers {
     egress: Egress,
+    /// What Entra gave for a while.
+    tokens: sentinel::Tokens,
 }
 
 impl Carriers {
     pub fn new(egress: Egress) -> Carriers {
-        Carriers { egress }
+        Carriers {
+            egress,
+            tokens: sentinel::Tokens::default(),
+        }
     }
 }
 
@@ -43,8 +58,17 @@ impl Carrier for Carriers {
         batch: &'a Batch,
     ) -> BoxFuture<'a, Result<Vec<Verdict>, NotSent>> {
         async move {
+            let egress = &self.egress;
             match to.place {
-                SinkPlace::Elastic { .. } => elastic::send(&self.egress, &to, batch).await,
+                SinkPlace::Elastic { .. } => elastic::send(egress, &to, batch).await,
+                SinkPlace::Splunk { .. } => splunk::send(egress, &to, &batch.items, BOUNDS).await,
+                SinkPlace::Webhook { .. } => webhook::send(egress, &to, &batch.items, BOUNDS).await,
+                SinkPlace::Syslog { .. } => syslog::send(egress, &to, &batch.items).await,
+                SinkPlace::S3 { .. } => s3::send(egress, &to, &batch.items, BOUNDS).await,
+                SinkPlace::Nats { .. } => nats::send(egress, &to, &batch.items).await,
+                SinkPlace::Sentinel { .. } => {
+                    sentinel::send(egress, &self.tokens, &to, &batch.items, BOUNDS).await
+                }
             }
         }
         .boxed()
@@ -52,15 +76,41 @@ impl Carrier for Carriers {
 
     fn probe<'a>(&'a self, to: SinkAddress<'a>, event: &'a TestEvent) -> BoxFuture<'a, Probe> {
         async move {
+            let (egress, items) = (&self.egress, std::slice::from_ref(&event.item));
+            let mut probe = Probe::begin();
             match to.place {
                 SinkPlace::Elastic { url, .. } => {
-                    let mut probe = Probe::begin();
-                    if reach(&self.egress, url, &mut probe).await {
-                        elastic::probe(&self.egress, &to, event, &mut probe).await;
+                    if reach(egress, url, &mut probe).await {
+                        elastic::probe(egress, &to, event, &mut probe).await;
                     }
-                    probe
+                }
+                SinkPlace::Splunk { url, .. } => {
+                    if reach(egress, url, &mut probe).await {
+                        let said = splunk::send(egress, &to, items, PROBE_BOUNDS).await;
+                        conclude(&mut probe, said, splunk::wrote(to.place));
+                    }
+                }
+                SinkPlace::Webhook { url, .. } => {
+                    if reach(egress, url, &mut probe).await {
+                        let said = webhook::send(egress, &to, items, PROBE_BOUNDS).await;
+                        conclude(&mut probe, said, "it took a test event".to_owned());
+                    }
+                }
+                SinkPlace::Syslog { .. } => syslog::probe(egress, &to, items, &mut probe).await,
+                SinkPlace::S3 { url, .. } => {
+                    if reach(egress, url, &mut probe).await {
+                        let (said, wrote) = s3::probe(egress, &to, &event.item).await;
+                        conclude(&mut probe, said, wrote);
+                    }
+                }
+                SinkPlace::Nats { .. } => nats::probe(egress, &to, items, &mut probe).await,
+                SinkPlace::Sentinel { url, .. } => {
+                    if reach(egress, url, &mut probe).await {
+                        sentinel::probe(egress, &self.tokens, &to, items, &mut probe).await;
+                    }
                 }
             }
+            probe
         }
         .boxed()
     }
@@ -88,6 +138,100 @@ async fn reach(egress: &Egress, url: &str, probe: &mut Probe) -> bool {
         Ok(None) => true,
         Err(why) => probe.note(ProbeStep::Tls, Err(why)),
     }
+}
+
+/// As `reach`, for what is no URL: an address that may be reached, and a connection to it.
+async fn reach_host(
+    egress: &Egress,
+    (host, port): (&str, u16),
+    protection: Protection,
+    probe: &mut Probe,
+) -> Option<TcpStream> {
+    let addresses: Vec<SocketAddr> = match egress.look_up_host(host, port, protection).await {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            probe.note(ProbeStep::Resolve, Err(error.to_string()));
+            return None;
+        }
+    };
+    probe.note(ProbeStep::Resolve, Ok(format!("{} addresses", addresses.len())));
+    match egress.connect_to(&addresses).await {
+        Ok(stream) => {
+            probe.note(ProbeStep::Connect, Ok("connected".to_owned()));
+            Some(stream)
+        }
+        Err(error) => {
+            probe.note(ProbeStep::Connect, Err(error.to_string()));
+            None
+        }
+    }
+}
+
+/// The last steps of a test of what answers with a status: whether the secret opens the door, and whether an event is taken.
+fn conclude(probe: &mut Probe, said: Result<Vec<Verdict>, NotSent>, wrote: String) {
+    let written = match said {
+        Err(NotSent {
+            status: Some(401 | 403),
+            why,
+            ..
+        }) => {
+            probe.note(ProbeStep::Authenticate, Err(why));
+            return;
+        }
+        Err(failed) => Err(failed.why),
+        Ok(verdicts) => match verdicts.into_iter().next() {
+            Some(Verdict::Taken) => Ok(wrote),
+            Some(Verdict::Later(why) | Verdict::Refused(why)) => Err(why),
+            None => Err("it said nothing of the event".to_owned()),
+        },
+    };
+    probe.note(ProbeStep::Authenticate, Ok("not refused".to_owned()));
+    probe.note(ProbeStep::Write, written);
+}
+
+/// The last step of a test that failed.
+fn failed_at(probe: &mut Probe, step: ProbeStep, why: String) {
+    probe.note(step, Err(why));
+}
+
+/// Compressed (RFC 1952), the same bytes every time.
+fn packed(body: &[u8]) -> Result<Vec<u8>, NotSent> {
+    let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+    let done = packer.write_all(body).and_then(|()| packer.finish());
+    done.map_err(|_| not_sent("the batch cannot be packed".to_owned(), Refusal::Later))
+}
+
+/// SHA-256, in hexadecimal digits.
+fn digest_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    hex(context.finish().as_ref())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The secret, which `control` only leaves out where the kind allows it.
+fn secret<'a>(to: &'a SinkAddress<'_>) -> Result<&'a str, NotSent> {
+    let secret = to.secret.map(|secret| secret.reveal());
+    secret.ok_or_else(|| not_sent("the sink has no secret".to_owned(), Refusal::Later))
+}
+
+/// A place of another kind.
+fn misplaced() -> NotSent {
+    not_sent("the sink is of another kind".to_owned(), Refusal::Later)
+}
+
+/// A text of the other side, short and on one line.
+fn shortened(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(ANSWER_CHARS_MAX)
+        .collect()
 }
 
 fn not_sent(why: String, refusal: Refusal) -> NotSent {

@@ -267,11 +267,12 @@ async fn l8_events_in_ocsf_are_valid_by_the_schema() {
     let answer = api.get("/log/entries?format=ocsf&limit=500").await;
     assert!(answer.header("content-type").starts_with("application/x-ndjson"));
     let golden = include_str!("../../../control/src/audit/export/golden/entries.ocsf.jsonl");
-    judged_valid(&python, &(answer.text() + golden)).await;
+    let of_devices = include_str!("../../../control/src/sinks/formats/golden/events.ocsf.jsonl");
+    judged_valid(&python, &(answer.text() + golden + of_devices)).await;
 }
 
 /// Asserts that every line is an event that the schema allows.
-async fn judged_valid(python: &std::path::Path, lines: &str) {
+pub async fn judged_valid(python: &std::path::Path, lines: &str) {
     let mut command = program(python);
     command
         .args(["-c", JUDGE])

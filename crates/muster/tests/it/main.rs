@@ -69,6 +69,7 @@ mod scripts;
 mod secret_rotation;
 mod secret_stores;
 mod secrets;
+mod siem;
 mod sinks;
 mod split_view;
 mod telemetry;

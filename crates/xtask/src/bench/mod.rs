@@ -19,6 +19,7 @@ mod report;
 mod rollout;
 mod scim;
 mod server;
+mod siem;
 mod telemetry;
 
 use anyhow::Result;
@@ -73,6 +74,8 @@ enum Name {
     Scim,
     /// Questions over 100,000 devices, beside SQLite asking the same over the same rows
     Query,
+    /// Events of the log that leave for each kind of sink per second
+    Siem,
     /// All of them
     All,
 }
@@ -118,6 +121,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if wants(Name::Scim) {
         scim::run(&programs, options)?;
+    }
+    if wants(Name::Siem) {
+        siem::run(&programs, options)?;
     }
     if wants(Name::Telemetry) {
         telemetry::run(&programs, options)?;

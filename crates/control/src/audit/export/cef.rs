@@ -13,14 +13,6 @@ const CUSTOM_STRING_CHARS_MAX: usize = 4000;
 const TEXT_CHARS_MAX: usize = 1023;
 
 pub fn event(place: u64, entry: &LogEntry) -> Result<String, Problem> {
-    // Of the five steps to the eleven of CEF, where 9 and 10 are very high.
-    let severity = severity(&entry.action) * 2;
-    let mut line = format!("CEF:0|Muster|Muster|{}", product_version());
-    for field in [entry.action.clone(), title(&entry.action), severity.to_string()] {
-        line.push('|');
-        line.push_str(&header(&field));
-    }
-    line.push('|');
     let kind = actor_kind(entry.actor.kind);
     let outcome = match entry.action.ends_with("refused") {
         true => "failure",
@@ -41,16 +33,29 @@ pub fn event(place: u64, entry: &LogEntry) -> Result<String, Problem> {
         ("cs2Label", "objectKind".to_owned()),
         ("cs2", entry.object.kind.clone()),
         ("cs3Label", "detail".to_owned()),
-        ("cs3", cut(&detail, CUSTOM_STRING_CHARS_MAX)),
+        ("cs3", detail),
         ("cn1Label", "logPlace".to_owned()),
         ("cn1", place.to_string()),
     ];
+    Ok(write(&entry.action, severity(&entry.action), &pairs))
+}
+
+/// One event: its header, with a severity from 1 to 5, and its pairs in their order. Long values are cut.
+pub fn write(name: &str, severity: u8, pairs: &[(&str, String)]) -> String {
+    // Of the five steps to the eleven of CEF, where 9 and 10 are very high.
+    let severity = severity * 2;
+    let mut line = format!("CEF:0|Muster|Muster|{}", product_version());
+    for field in [name.to_owned(), title(name), severity.to_string()] {
+        line.push('|');
+        line.push_str(&header(&field));
+    }
+    line.push('|');
     let pairs: Vec<_> = pairs
         .iter()
         .map(|(key, value)| format!("{key}={}", extension(&cut(value, CUSTOM_STRING_CHARS_MAX))))
         .collect();
     line.push_str(&pairs.join(" "));
-    Ok(line)
+    line
 }
 
 fn category(action: &str) -> &'static str {

@@ -1,7 +1,7 @@
 //! Entries as other systems read them: one line each, always in the order of the tree, always with the entry's own id.
 
-mod cef;
-mod ocsf;
+pub mod cef;
+pub mod ocsf;
 #[cfg(test)]
 mod tests;
 
@@ -99,7 +99,7 @@ impl Family {
 }
 
 /// How much an action matters, from 1 to 5.
-fn severity(action: &str) -> u8 {
+pub fn severity(action: &str) -> u8 {
     match (Family::of(action), action) {
         (Family::Alarm, action) if action.ends_with("refused") => 3,
         (Family::Alarm, "security.split_view" | "security.witness_conflict") => 5,

@@ -1,6 +1,7 @@
 //! Events of the Open Cybersecurity Schema Framework (<https://schema.ocsf.io/1.5.0>): the class follows from the action, the
 //! entry's own id is `metadata.uid`, its place in the tree `metadata.sequence`, and its detail stays whole in `unmapped`.
 
+use muster_model::{TenantId, Timestamp};
 use muster_trust::entry::{ActorKind, LogEntry};
 use serde_json::{Value, json};
 
@@ -9,39 +10,78 @@ use super::{Family, actor_kind, product_version, severity, title};
 const SCHEMA_VERSION: &str = "1.5.0";
 
 /// A class and an activity of it.
-struct Class {
-    category: u32,
-    class: u32,
-    activity: u32,
+#[derive(Debug, Clone, Copy)]
+pub struct Class {
+    pub category: u32,
+    pub class: u32,
+    pub activity: u32,
+}
+
+/// What every event says of itself, whatever its class.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    pub class: Class,
+    pub at: Timestamp,
+    /// From 1 to 5.
+    pub severity: u8,
+    pub failed: bool,
+    /// Such as `device.enrolled` or `crash`.
+    pub code: &'a str,
+    pub uid: String,
+    /// Its place in its stream.
+    pub place: u64,
+    pub tenant: TenantId,
+    pub log_name: &'a str,
+    /// What has no field of its own.
+    pub unmapped: Value,
+}
+
+impl Frame<'_> {
+    /// The event, without the fields of its class.
+    pub fn event(self) -> Value {
+        let class = self.class;
+        json!({
+            "category_uid": class.category,
+            "class_uid": class.class,
+            "activity_id": class.activity,
+            "type_uid": class.class * 100 + class.activity,
+            "time": self.at.as_micros() / 1000,
+            "severity_id": self.severity,
+            "status_id": if self.failed { 2 } else { 1 },
+            "message": title(self.code),
+            "metadata": {
+                "version": SCHEMA_VERSION,
+                "uid": self.uid,
+                "sequence": self.place,
+                "event_code": self.code,
+                "log_name": self.log_name,
+                "tenant_uid": self.tenant.to_string(),
+                "product": {"name": "Muster", "vendor_name": "Muster", "version": product_version()},
+            },
+            "unmapped": self.unmapped,
+        })
+    }
 }
 
 pub fn event(place: u64, entry: &LogEntry) -> Value {
     let family = Family::of(&entry.action);
     let class = class_of(family, &entry.action);
-    let is_refused = entry.action.ends_with("refused");
-    let mut event = json!({
-        "category_uid": class.category,
-        "class_uid": class.class,
-        "activity_id": class.activity,
-        "type_uid": class.class * 100 + class.activity,
-        "time": entry.at.as_micros() / 1000,
-        "severity_id": severity(&entry.action),
-        "status_id": if is_refused { 2 } else { 1 },
-        "message": title(&entry.action),
-        "metadata": {
-            "version": SCHEMA_VERSION,
-            "uid": entry.id.to_string(),
-            "sequence": place,
-            "event_code": entry.action,
-            "log_name": "muster",
-            "tenant_uid": entry.tenant.to_string(),
-            "product": {"name": "Muster", "vendor_name": "Muster", "version": product_version()},
-        },
-        "unmapped": {
+    let mut event = Frame {
+        class,
+        at: entry.at,
+        severity: severity(&entry.action),
+        failed: entry.action.ends_with("refused"),
+        code: &entry.action,
+        uid: entry.id.to_string(),
+        place,
+        tenant: entry.tenant,
+        log_name: "muster",
+        unmapped: json!({
             "object": {"kind": entry.object.kind, "id": entry.object.id},
             "detail": entry.detail,
-        },
-    });
+        }),
+    }
+    .event();
     let more = match family {
         Family::Account => json!({
             "user": {"uid": entry.object.id, "name": named(entry), "type_id": 3},

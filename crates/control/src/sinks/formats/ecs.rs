@@ -74,10 +74,7 @@ pub fn of_event(tenant: TenantId, place: u64, event: &Event) -> Value {
     let kind = EventKind::parse(&event.name);
     let words = of_kind(kind);
     let (known, other) = split(kind, attributes(event));
-    let failed = matches!(
-        kind,
-        Some(EventKind::LoginFailed | EventKind::PolicyFailed | EventKind::PolicyReverted)
-    );
+    let failed = has_failed(kind);
     let mut document = json!({
         "@timestamp": event.at.to_string(),
         "ecs": {"version": VERSION},
@@ -198,6 +195,19 @@ fn of_action(action: &str) -> Words {
             _ => 1,
         },
     }
+}
+
+/// How much an event of a device matters, from 1 to 5.
+pub fn severity(kind: Option<EventKind>) -> u8 {
+    of_kind(kind).severity
+}
+
+/// Whether an event of a device tells of something that did not succeed.
+pub fn has_failed(kind: Option<EventKind>) -> bool {
+    matches!(
+        kind,
+        Some(EventKind::LoginFailed | EventKind::PolicyFailed | EventKind::PolicyReverted)
+    )
 }
 
 fn of_kind(kind: Option<EventKind>) -> Words {

@@ -20,9 +20,12 @@ pub mod objects;
 pub mod pagers;
 pub mod pki;
 pub mod raw;
+pub mod receivers;
 pub mod routes;
 pub mod scim;
 pub mod server;
+pub mod siem;
+pub mod sinks;
 #[path = "../../../../agent/src/tpm/swtpm.rs"]
 #[expect(dead_code, reason = "the agent's own tests use the rest of it")]
 pub mod swtpm;

@@ -103,6 +103,25 @@ impl S3 {
         Some(answer.bytes().await.ok()?.to_vec())
     }
 
+    /// The names of everything in a bucket, in their order; at most a thousand.
+    pub async fn names_in(&self, bucket: &str) -> Vec<String> {
+        let url = format!("http://{}/{bucket}?list-type=2", self.address());
+        let listed = self.client.get(url).send().await.expect("it answers");
+        let text = listed.text().await.expect("it is text");
+        let names = text.split("<Key>").skip(1);
+        names
+            .filter_map(|rest| Some(rest.split_once("</Key>")?.0.to_owned()))
+            .collect()
+    }
+
+    /// The headers of an object.
+    pub async fn headers_of(&self, bucket: &str, name: &str) -> HeaderMap {
+        let url = format!("http://{}/{bucket}/{name}", self.address());
+        let asked = self.client.head(url).send().await;
+        let answer = asked.and_then(reqwest::Response::error_for_status);
+        answer.expect("it is there").headers().clone()
+    }
+
     /// Puts an object there as the bucket's administrator would.
     pub async fn put(&self, name: &str, bytes: &'static [u8]) {
         let answer = self.client.put(self.url(name)).body(bytes).send().await;
