@@ -12,7 +12,9 @@ use muster_trust::{
 use subtle::ConstantTimeEq;
 
 use super::{
-    PagePermit, outside::Session, passkeys,
+    PagePermit,
+    outside::Session,
+    passkeys,
     problem::{INVALID, Problem, UNAUTHENTICATED},
     session, store,
 };

@@ -367,6 +367,15 @@ impl Provider {
     }
 }
 
+/// The message in an address of the redirect binding, whoever signed it.
+pub fn message_of(url: &str, parameter: &str) -> String {
+    let query = url.split_once('?').expect("there is a query").1;
+    let value = crate::redirect::only(query, parameter).expect("it is there once");
+    let packed = crate::redirect::decoded(value.expect("it is there")).expect("it is encoded");
+    let packed = STANDARD.decode(packed).expect("it is base64");
+    String::from_utf8(crate::redirect::inflate(&packed).expect("it unpacks")).expect("it is text")
+}
+
 /// Encrypts the octets of an assertion: AES-256-GCM, its key under RSA-OAEP.
 pub fn encrypt(assertion: &[u8], recipient: &Certificate) -> String {
     // One message per key and process: neither repeats.

@@ -222,7 +222,13 @@ pub async fn save<S: Send + 'static>(
     };
     let (author, shared) = (permit.author().clone(), app.clone());
     audit::commit(app, &author, move |tx| {
-        put(tx, &shared.keys.sealing, &permit, &name, (&change, fresh.as_ref()))
+        put(
+            tx,
+            &shared.keys.sealing,
+            &permit,
+            &name,
+            (&change, fresh.as_ref()),
+        )
     })
     .await
 }
@@ -258,7 +264,9 @@ fn put<S>(
             })
         }
         Definition::Saml(_) if change.secret.is_some() => {
-            return Err(INVALID.detail("SAML shares no secret: this server makes keys of its own. Send none."));
+            return Err(
+                INVALID.detail("SAML shares no secret: this server makes keys of its own. Send none.")
+            );
         }
         Definition::Saml(_) => match (before.as_ref().and_then(|before| before.secret.clone()), fresh) {
             (Some(kept), _) => Some(kept),
@@ -479,7 +487,10 @@ mod tests {
         let oidc = read(r#"{"issuer":"https://idp.example","client_id":"c"}"#).expect("it is one");
         assert_eq!(oidc.kind(), "oidc");
         let text = serde_json::to_string(&oidc).expect("it is JSON");
-        assert!(!text.contains("kind"), "what was written before reads the same: {text}");
+        assert!(
+            !text.contains("kind"),
+            "what was written before reads the same: {text}"
+        );
         assert_eq!(read(&text).expect("it is one"), oidc);
         let saml = read(r#"{"kind":"saml","metadata":"<x/>"}"#).expect("it is one");
         assert_eq!(saml.kind(), "saml");

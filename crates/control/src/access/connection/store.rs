@@ -157,11 +157,17 @@ pub fn provider_session(
     tx: &mut Tx,
     sha256: &[u8],
 ) -> Result<Option<(Option<String>, Option<String>)>, StorageError> {
-    tx.query_opt(&PROVIDER_SESSION, &[&sha256], |row| Ok((row.get(0)?, row.get(1)?)))
+    tx.query_opt(&PROVIDER_SESSION, &[&sha256], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
 }
 
 /// The sessions of whoever came by a connection whose provider names people.
-pub fn sessions_by(tx: &mut Tx, tenant: TenantId, id: ConnectionId) -> Result<Vec<ProviderSession>, StorageError> {
+pub fn sessions_by(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: ConnectionId,
+) -> Result<Vec<ProviderSession>, StorageError> {
     tx.query(
         &SESSIONS_BY,
         &[&tenant.uuid(), &id.uuid(), &SESSIONS_MAX],

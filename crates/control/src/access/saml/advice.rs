@@ -16,7 +16,10 @@ pub(super) fn sentence(reject: Reject, places: &SamlAddresses) -> String {
 fn advice(reject: Reject, places: &SamlAddresses) -> Option<String> {
     let text = match reject {
         Reject::Destination | Reject::Recipient => {
-            return Some(format!("The address for answers there (ACS) must be {}.", places.acs_url));
+            return Some(format!(
+                "The address for answers there (ACS) must be {}.",
+                places.acs_url
+            ));
         }
         Reject::Audience => {
             return Some(format!(
@@ -25,18 +28,26 @@ fn advice(reject: Reject, places: &SamlAddresses) -> Option<String> {
             ));
         }
         Reject::SignatureInvalid => "Bring its newest metadata, in which its newest certificates are.",
-        Reject::AssertionUnsigned => "Let it sign assertions; or set must_be_signed to response, if it signs that.",
-        Reject::ResponseUnsigned => "Let it sign responses; or set must_be_signed to assertion, if it signs that.",
+        Reject::AssertionUnsigned => {
+            "Let it sign assertions; or set must_be_signed to response, if it signs that."
+        }
+        Reject::ResponseUnsigned => {
+            "Let it sign responses; or set must_be_signed to assertion, if it signs that."
+        }
         Reject::SignatureAlgorithm => "Let it sign with RSA and SHA-256.",
         Reject::EncryptionAlgorithm => {
             "Let it encrypt with AES-GCM and RSA-OAEP; a provider that knows CBC alone sends assertions signed and not encrypted."
         }
-        Reject::Decryption => "Give it this server's newest metadata, in which the certificate for encryption is.",
+        Reject::Decryption => {
+            "Give it this server's newest metadata, in which the certificate for encryption is."
+        }
         Reject::EncryptionMissing => "Let it encrypt assertions, or set must_be_encrypted to false.",
         Reject::Unsolicited => {
             "People begin at this server's sign-in page. allow_idp_initiated lets them come from the provider's portal."
         }
-        Reject::Issuer => "Another provider answered, or its entity id changed: make another connection for that.",
+        Reject::Issuer => {
+            "Another provider answered, or its entity id changed: make another connection for that."
+        }
         Reject::IssueInstant | Reject::Expired | Reject::NotYetValid => {
             "Compare the clocks there and here: a minute of difference is allowed."
         }

@@ -1,7 +1,9 @@
 //! A SAML identity provider as a tenant defines it.
 
 use muster_model::Timestamp;
-use muster_saml::{Certificate, Endpoint, IdentityProvider, METADATA_BYTES_MAX, MustBeSigned, Profile, Reject};
+use muster_saml::{
+    Certificate, Endpoint, IdentityProvider, METADATA_BYTES_MAX, MustBeSigned, Profile, Reject,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -135,19 +137,24 @@ impl SamlSpec {
         let Some(metadata) = self.metadata.take() else {
             return Ok(());
         };
-        let has_more = !self.entity_id.is_empty() || !self.sso_url.is_empty() || !self.certificates.is_empty();
+        let has_more =
+            !self.entity_id.is_empty() || !self.sso_url.is_empty() || !self.certificates.is_empty();
         if has_more || self.slo_url.is_some() || self.valid_until.is_some() {
             return Err(INVALID.detail(
                 "Send the provider's metadata, or entity_id, sso_url, slo_url, certificates and valid_until, but not both.",
             ));
         }
         if metadata.len() > METADATA_BYTES_MAX {
-            return Err(INVALID.detail("Metadata has at most 256 KiB. Ask for that of one identity provider."));
+            return Err(
+                INVALID.detail("Metadata has at most 256 KiB. Ask for that of one identity provider.")
+            );
         }
         let provider = IdentityProvider::from_metadata(metadata.as_bytes(), now)
             .map_err(|reject| wrong("The metadata cannot be used", reject))?;
         if provider.wants_signed_requests() && !self.sign_requests {
-            return Err(INVALID.detail("The provider's metadata says that requests must be signed: leave sign_requests on."));
+            return Err(INVALID.detail(
+                "The provider's metadata says that requests must be signed: leave sign_requests on.",
+            ));
         }
         provider.entity_id().clone_into(&mut self.entity_id);
         provider.single_sign_on().as_str().clone_into(&mut self.sso_url);
@@ -162,7 +169,9 @@ impl SamlSpec {
             return Err(Problem::internal("metadata is taken apart before it is checked"));
         }
         if self.entity_id.is_empty() || self.sso_url.is_empty() || self.certificates.is_empty() {
-            return Err(INVALID.detail("Send the provider's metadata, or entity_id, sso_url and certificates."));
+            return Err(
+                INVALID.detail("Send the provider's metadata, or entity_id, sso_url and certificates.")
+            );
         }
         if !is_text(&self.entity_id) {
             return Err(INVALID.detail("entity_id has 1 to 512 characters."));
@@ -178,7 +187,8 @@ impl SamlSpec {
         if attributes.into_iter().flatten().any(|name| !is_text(name)) {
             return Err(INVALID.detail("The name of an attribute has 1 to 512 characters."));
         }
-        let is_uri = |text: &String| is_text(text) && text.contains(':') && !text.contains(char::is_whitespace);
+        let is_uri =
+            |text: &String| is_text(text) && text.contains(':') && !text.contains(char::is_whitespace);
         let contexts = &self.required_authn_contexts;
         if contexts.len() > CONTEXTS_MAX || !contexts.iter().chain(&self.name_id_format).all(is_uri) {
             return Err(INVALID.detail(
@@ -279,7 +289,13 @@ mod tests {
             ..SamlSpec::new()
         };
         assert!(taken(&mut both).is_err_and(|problem| problem.detail.contains("not both")));
-        for wrong in ["", "no XML", "<x/>", "<!DOCTYPE x><x/>", &"x".repeat(METADATA_BYTES_MAX + 1)] {
+        for wrong in [
+            "",
+            "no XML",
+            "<x/>",
+            "<!DOCTYPE x><x/>",
+            &"x".repeat(METADATA_BYTES_MAX + 1),
+        ] {
             let mut spec = SamlSpec {
                 metadata: Some(wrong.to_owned()),
                 ..SamlSpec::new()

@@ -81,7 +81,8 @@ pub(super) fn opened(app: &App, connection: &Connection) -> Result<OwnKeys, Prob
     let text = connection
         .opened_secret(&app.keys.sealing)?
         .ok_or_else(|| Problem::internal("a SAML connection has no keys"))?;
-    serde_json::from_str(text.reveal()).map_err(|_| Problem::internal("the keys of a SAML connection cannot be read"))
+    serde_json::from_str(text.reveal())
+        .map_err(|_| Problem::internal("the keys of a SAML connection cannot be read"))
 }
 
 /// New keys for the connection of this name, unless it has some: making them takes a moment, which no transaction waits for.
@@ -100,14 +101,18 @@ pub(in crate::access) async fn keys_for(
     {
         return Ok(None);
     }
-    let now = OffsetDateTime::from_unix_timestamp(app.clock.now().as_unix_seconds()).map_err(Problem::internal)?;
+    let now =
+        OffsetDateTime::from_unix_timestamp(app.clock.now().as_unix_seconds()).map_err(Problem::internal)?;
     let made = tokio::task::spawn_blocking(move || {
         Ok::<_, rcgen::Error>(OwnKeys {
             signing: OwnKey::generate("signing", now)?,
             encryption: OwnKey::generate("encryption", now)?,
         })
     });
-    let keys = made.await.map_err(Problem::internal)?.map_err(Problem::internal)?;
+    let keys = made
+        .await
+        .map_err(Problem::internal)?
+        .map_err(Problem::internal)?;
     let text = serde_json::to_string(&keys).map_err(Problem::internal)?;
     Ok(Some(SecretText::new(text)))
 }

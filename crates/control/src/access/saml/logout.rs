@@ -42,13 +42,6 @@ struct Left {
     request: Option<String>,
 }
 
-/// What a browser keeps of a session that ends.
-#[derive(Debug)]
-pub struct Farewell {
-    pub connection: ConnectionId,
-    pub cookie: String,
-}
-
 /// What came about signing out.
 #[derive(Debug)]
 pub enum SignedOut {
@@ -86,7 +79,7 @@ fn opened(app: &App, connection: &Connection, kept: Option<&str>) -> Option<Left
 }
 
 /// What a browser keeps to sign out there as well, before its session ends here; nothing where that is not possible.
-pub async fn farewell(app: &App, permit: &PagePermit) -> Result<Option<Farewell>, Problem> {
+pub async fn farewell(app: &App, permit: &PagePermit) -> Result<Option<String>, Problem> {
     let Some(id) = permit.connection().filter(|_| permit.method() == BY_SAML) else {
         return Ok(None);
     };
@@ -110,10 +103,7 @@ pub async fn farewell(app: &App, permit: &PagePermit) -> Result<Option<Farewell>
         session,
         request: None,
     };
-    Ok(Some(Farewell {
-        connection: id,
-        cookie: sealed(app, &connection, &left)?,
-    }))
+    sealed(app, &connection, &left).map(Some)
 }
 
 /// Where a person ends their session at the provider, and what the browser keeps meanwhile.
@@ -160,7 +150,8 @@ pub async fn single_logout(
                 .retry_after(seconds)
         })?;
     let parties = Parties::of(app, &connection, &spec, Signs::Always)?;
-    let verifier = Verifier::new(&parties.here, &parties.there, &parties.profile).map_err(Problem::internal)?;
+    let verifier =
+        Verifier::new(&parties.here, &parties.there, &parties.profile).map_err(Problem::internal)?;
     let (message, now) = (LogoutQuery(query), app.clock.now());
     if query.split('&').any(|pair| pair.starts_with("SAMLResponse=")) {
         let request = opened(app, &connection, kept).and_then(|left| left.request);
@@ -179,7 +170,10 @@ pub async fn single_logout(
         .filter(|state| state.len() <= RELAY_STATE_BYTES_MAX);
     let answer = LogoutAnswer { to: &logout };
     let entropy = clock::random::<ENTROPY_BYTES>();
-    match parties.here.logout_response(&parties.there, &answer, now, entropy) {
+    match parties
+        .here
+        .logout_response(&parties.there, &answer, now, entropy)
+    {
         Ok(redirect) => Ok(SignedOut::Answer(redirect.url)),
         Err(Reject::MetadataNoEndpoint) => Ok(SignedOut::Here),
         Err(reject) => Err(Problem::internal(reject)),

@@ -25,11 +25,9 @@ use super::{
 };
 use crate::{App, limit::Limit};
 pub use definition::{MustSign, SamlKind, SamlSpec};
-pub use flow::{
-    ANSWER_BYTES_MAX, Departure, FLOW_COOKIE_PREFIX, FLOWS_MAX, Posted, arrive, depart, is_flow,
-};
+pub use flow::{ANSWER_BYTES_MAX, Departure, FLOW_COOKIE_PREFIX, FLOWS_MAX, Posted, arrive, depart, is_flow};
 pub(super) use keys::keys_for;
-pub use logout::{FAREWELL_COOKIE, Farewell, SignedOut, farewell, leave, single_logout};
+pub use logout::{FAREWELL_COOKIE, SignedOut, farewell, leave, single_logout};
 pub(super) use probe::probe;
 
 /// How a person came who was signed in by SAML.
@@ -82,7 +80,9 @@ pub fn addresses(app: &App, id: ConnectionId) -> SamlAddresses {
 pub(super) fn check_here(app: &App) -> Result<(), Problem> {
     let here = format!("{}/auth/saml", app.settings.admin_url);
     Endpoint::parse(&here).map(drop).map_err(|_| {
-        INVALID.detail("SAML needs this server to be reached by https: set the address of the admin listener first.")
+        INVALID.detail(
+            "SAML needs this server to be reached by https: set the address of the admin listener first.",
+        )
     })
 }
 
@@ -119,7 +119,10 @@ impl Parties {
         };
         // The definition was checked when it was saved; what fails here is our own address: SAML needs https.
         build().map_err(|reject| {
-            Problem::internal(format!("the SAML connection {} cannot be used: {reject}", connection.id))
+            Problem::internal(format!(
+                "the SAML connection {} cannot be used: {reject}",
+                connection.id
+            ))
         })
     }
 }

@@ -3,7 +3,7 @@
 use muster_saml::{Identity, NameId};
 use serde::{Deserialize, Serialize};
 
-use super::{SamlSpec, BY_SAML};
+use super::{BY_SAML, SamlSpec};
 use crate::access::{connection::Connection, outside::OutsideIdentity};
 
 /// The format of names that are others at each sign-in (SAML Core, section 8.3.8).
@@ -79,8 +79,12 @@ impl ProviderName {
 
     /// Without qualifiers that say what holds without them: the provider's own name, and ours (SAML Core, section 8.3.7).
     pub fn plain(mut self, provider: &str, here: &str) -> ProviderName {
-        self.name_qualifier = self.name_qualifier.filter(|name| name != provider && !name.is_empty());
-        self.sp_name_qualifier = self.sp_name_qualifier.filter(|name| name != here && !name.is_empty());
+        self.name_qualifier = self
+            .name_qualifier
+            .filter(|name| name != provider && !name.is_empty());
+        self.sp_name_qualifier = self
+            .sp_name_qualifier
+            .filter(|name| name != here && !name.is_empty());
         self
     }
 }
@@ -103,7 +107,9 @@ pub(super) struct Named {
 /// Why nothing can be made of an assertion that was judged to be sound, for whoever looks after the connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unusable {
-    #[error("the NameID is transient, so nobody would be known again: let the provider send a persistent one, or name a subject_attribute")]
+    #[error(
+        "the NameID is transient, so nobody would be known again: let the provider send a persistent one, or name a subject_attribute"
+    )]
     Transient,
     #[error("the attribute {0}, by which people are known, is not there or has not exactly one value")]
     NoSubject(String),
@@ -169,7 +175,10 @@ fn all<'a>(saml: &'a Identity, named: Option<&str>, usual: &[&str]) -> &'a [Stri
         Some(name) => saml.values(name),
         None => {
             let found = usual.iter().map(|name| saml.values(name));
-            found.into_iter().find(|values| !values.is_empty()).unwrap_or_default()
+            found
+                .into_iter()
+                .find(|values| !values.is_empty())
+                .unwrap_or_default()
         }
     }
 }
@@ -258,7 +267,10 @@ mod tests {
             &[
                 (&address, &["ada.lovelace@example.com"]),
                 (&name, &["ada@example.com"]),
-                ("http://schemas.microsoft.com/identity/claims/displayname", &["Ada Lovelace"]),
+                (
+                    "http://schemas.microsoft.com/identity/claims/displayname",
+                    &["Ada Lovelace"],
+                ),
                 (
                     "http://schemas.microsoft.com/ws/2008/06/identity/claims/groups",
                     &["6f3c", "77aa"],
@@ -367,7 +379,10 @@ mod tests {
 
     #[test]
     fn groups_that_entra_left_out_are_told() {
-        let found = read(&spec(), &said(&[(GROUPS_ELSEWHERE, &["https://graph.example/groups"])]));
+        let found = read(
+            &spec(),
+            &said(&[(GROUPS_ELSEWHERE, &["https://graph.example/groups"])]),
+        );
         assert!(found.expect("it is usable").has_more_groups);
     }
 }

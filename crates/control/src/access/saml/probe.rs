@@ -64,14 +64,21 @@ fn metadata(app: &App, spec: &SamlSpec) -> Checked {
             Outcome::Ok,
             format!("{} is described, until {until} by its own word.", spec.entity_id),
         ),
-        None => checked("metadata", Outcome::Ok, format!("{} is described.", spec.entity_id)),
+        None => checked(
+            "metadata",
+            Outcome::Ok,
+            format!("{} is described.", spec.entity_id),
+        ),
     }
 }
 
 /// That a certificate ends refuses nobody; it says that its owner means to use another.
 fn certificates(app: &App, spec: &SamlSpec) -> Checked {
     let read = spec.certificates.iter().map(|text| Certificate::from_text(text));
-    let ends: Vec<_> = read.flatten().map(|certificate| certificate.not_after()).collect();
+    let ends: Vec<_> = read
+        .flatten()
+        .map(|certificate| certificate.not_after())
+        .collect();
     let (count, last) = (ends.len(), ends.iter().max());
     match last {
         Some(last) if *last > app.clock.now() => checked(
