@@ -143,6 +143,9 @@ pub struct PutSamlArgs {
     /// End sessions after so many seconds
     #[arg(long, value_name = "SECONDS")]
     session_seconds: Option<u64>,
+    /// Make new keys of this server's; give the provider the new metadata at once
+    #[arg(long)]
+    new_keys: bool,
     /// Keep the connection and let nobody sign in by it
     #[arg(long)]
     disabled: bool,
@@ -312,7 +315,9 @@ fn saml_definition(arguments: &PutSamlArgs) -> Result<serde_json::Value, CliErro
 }
 
 async fn put_saml(arguments: PutSamlArgs, api: &Api, printer: &Printer) -> Result<(), CliError> {
-    let body = json!({"definition": saml_definition(&arguments)?, "enabled": !arguments.disabled});
+    let body = json!({
+        "definition": saml_definition(&arguments)?, "enabled": !arguments.disabled, "new_keys": arguments.new_keys,
+    });
     let call = Call::put(&["access", "connections", &arguments.name], body);
     let answer: Answer<Connection> = api.send(call).await?;
     printer.answer(&answer.value, |_| {
@@ -363,4 +368,60 @@ fn steps(items: &[Step]) -> Sheet {
         &["step", "outcome", "what was found"],
         items.iter().map(row).collect(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: SsoCommand,
+    }
+
+    fn read(line: &str) -> Option<PutSamlArgs> {
+        match Line::try_parse_from(std::iter::once("sso").chain(line.split(' '))) {
+            Ok(Line {
+                command: SsoCommand::PutSaml(arguments),
+            }) => Some(*arguments),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_provider_is_its_metadata_or_what_is_in_it() {
+        let by_hand = "put-saml corp --entity-id https://idp.example --sso-url https://idp.example/sso --certificate a.pem";
+        assert!(read("put-saml corp --metadata idp.xml --must-be-signed both").is_some());
+        assert!(read(by_hand).is_some());
+        for wrong in [
+            "put-saml corp".to_owned(),
+            "put-saml corp --entity-id https://idp.example".to_owned(),
+            format!("{by_hand} --metadata idp.xml"),
+        ] {
+            assert!(read(&wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_is_left_to_the_server() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let file = folder.path().join("idp.xml");
+        std::fs::write(&file, "<x/>").expect("it can be written");
+        let arguments = read(&format!(
+            "put-saml corp --metadata {} --subject-attribute oid",
+            file.display()
+        ));
+        let definition = saml_definition(&arguments.expect("it parses")).expect("the file is there");
+        assert_eq!(
+            definition,
+            json!({
+                "kind": "saml", "metadata": "<x/>", "subject_attribute": "oid", "required_authn_contexts": [],
+                "must_be_signed": "assertion", "must_be_encrypted": false, "sign_requests": true,
+                "allow_idp_initiated": false,
+            })
+        );
+    }
 }

@@ -343,6 +343,7 @@ async fn put(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
             .optional("client_secret")
             .map(|secret| SecretText::new(secret.to_owned())),
         enabled: sent.fields.has("enabled", "yes"),
+        new_keys: sent.fields.has("new_keys", "yes"),
     };
     let made = connection::save(&app, permit, name, change).await?;
     Ok(see_other(&format!(

@@ -945,6 +945,15 @@ async fn a_connection_is_changed_only_by_whoever_can_do_what_its_people_can() {
         .get(&format!("/auth/saml/{}/metadata", stage.id))
         .await;
     assert_eq!(before.body, after.body);
+    let mut anew: Value = serde_json::from_str(&definition(&stage.idp, &json!({}))).expect("it is JSON");
+    anew["new_keys"] = json!(true);
+    stage.scene.call(Method::PUT, PATH, &anew.to_string()).await;
+    let replaced = stage
+        .scene
+        .get(&format!("/auth/saml/{}/metadata", stage.id))
+        .await;
+    assert_ne!(before.body, replaced.body);
+    assert_eq!(stage.visit_as(|_| {}).await.status, StatusCode::SEE_OTHER);
     stage.scene.call(Method::DELETE, PATH, "").await;
     let gone = stage.scene.get(&format!("/auth/saml/{}/start", stage.id)).await;
     assert_eq!(gone.status, StatusCode::NOT_FOUND);

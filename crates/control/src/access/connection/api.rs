@@ -98,6 +98,9 @@ struct ConnectionRequest {
     /// Whether people sign in by it.
     #[serde(default = "yes")]
     enabled: bool,
+    /// Whether this server makes new keys of its own. Of SAML alone; the provider has to be given the new metadata at once.
+    #[serde(default)]
+    new_keys: bool,
 }
 
 const fn yes() -> bool {
@@ -120,6 +123,7 @@ async fn put_connection(
         definition: request.definition,
         secret: request.client_secret.map(SecretText::new),
         enabled: request.enabled,
+        new_keys: request.new_keys,
     };
     let made = super::save(&app, permit, name, change).await?;
     view(&app, made).map(Json)

@@ -202,6 +202,8 @@ pub struct ConnectionChange {
     /// The client's secret; without one, the one that is known stays. SAML has none.
     pub secret: Option<SecretText>,
     pub enabled: bool,
+    /// Whether this server makes new keys of its own, for SAML.
+    pub new_keys: bool,
 }
 
 /// Connects a provider, or changes how. Whoever changes what is believed of people decides what those may do, so they hold all of it
@@ -213,11 +215,14 @@ pub async fn save<S: Send + 'static>(
     mut change: ConnectionChange,
 ) -> Result<Connection, Problem> {
     let fresh = match &mut change.definition {
+        Definition::Oidc(_) if change.new_keys => {
+            return Err(INVALID.detail("new_keys is for SAML. With OpenID Connect send a new secret."));
+        }
         Definition::Oidc(_) => None,
         Definition::Saml(spec) => {
             saml::check_here(app)?;
             spec.take_metadata(app.clock.now())?;
-            saml::keys_for(app, permit.tenant(), &name).await?
+            saml::keys_for(app, permit.tenant(), &name, change.new_keys).await?
         }
     };
     let (author, shared) = (permit.author().clone(), app.clone());
@@ -269,8 +274,8 @@ fn put<S>(
             );
         }
         Definition::Saml(_) => match (before.as_ref().and_then(|before| before.secret.clone()), fresh) {
-            (Some(kept), _) => Some(kept),
-            (None, Some(fresh)) => Some(seal(sealing, tenant, id, fresh)),
+            (_, Some(fresh)) => Some(seal(sealing, tenant, id, fresh)),
+            (Some(kept), None) => Some(kept),
             (None, None) => {
                 return Err(INVALID.detail("The connection was removed at the same moment. Save it again."));
             }
@@ -301,7 +306,7 @@ fn put<S>(
         if before.is_some() { "access.connection_changed" } else { "access.connection_made" },
         ("connection", id.to_string()),
         serde_json::json!({"name": name, "definition": change.definition.recorded()?, "enabled": change.enabled,
-            "sessions_ended": ended, "secret_changed": change.secret.is_some()}),
+            "sessions_ended": ended, "secret_changed": change.secret.is_some() || fresh.is_some()}),
     )?;
     Ok(connection)
 }

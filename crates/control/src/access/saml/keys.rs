@@ -85,20 +85,20 @@ pub(super) fn opened(app: &App, connection: &Connection) -> Result<OwnKeys, Prob
         .map_err(|_| Problem::internal("the keys of a SAML connection cannot be read"))
 }
 
-/// New keys for the connection of this name, unless it has some: making them takes a moment, which no transaction waits for.
+/// New keys for the connection of this name, where they are wanted or it has none that open: making them takes a moment, which no
+/// transaction waits for.
 pub(in crate::access) async fn keys_for(
     app: &App,
     tenant: TenantId,
     name: &str,
+    wanted: bool,
 ) -> Result<Option<SecretText>, Problem> {
     let (scope, name) = (muster_storage::Scope::Tenant(tenant.uuid()), name.to_owned());
     let known = app.db.read(scope, move |tx| {
         Ok::<_, Problem>(store::connection_named(tx, tenant, &name)?)
     });
-    if known
-        .await?
-        .is_some_and(|known| known.kind == BY_SAML && known.has_secret())
-    {
+    let known = known.await?.filter(|known| known.kind == BY_SAML);
+    if !wanted && known.is_some_and(|known| opened(app, &known).is_ok()) {
         return Ok(None);
     }
     let now =
