@@ -10,7 +10,7 @@ use axum::{
 use muster_control::{
     App,
     access::{
-        problem::{BODY_TOO_LARGE, MALFORMED, Problem},
+        problem::{BODY_TOO_LARGE, MALFORMED, Problem, RATE_LIMITED},
         saml::{
             self, ANSWER_BYTES_MAX, FAREWELL_COOKIE, FLOW_COOKIE_PREFIX, FLOWS_MAX, Posted, SignedOut,
             is_flow,
@@ -64,9 +64,11 @@ async fn start(
     let (purpose, session) = wanted.purpose(&mut parts, &app, id).await?;
     let away = saml::depart(&app, id, (purpose, session.as_ref()), wanted.next()).await?;
     let begun = cookies(&parts.headers).filter_map(|(name, _)| name.strip_prefix(FLOW_COOKIE_PREFIX));
-    // What a browser began many times and never ended is forgotten, so that its requests do not grow.
-    let forgotten = begun.filter(|flow| is_flow(flow)).skip(FLOWS_MAX - 1);
-    let mut set: Vec<_> = forgotten
+    // What a browser began many times and never ended is forgotten, so that its requests do not grow; it names the oldest first.
+    let begun: Vec<&str> = begun.filter(|flow| is_flow(flow)).collect();
+    let forgotten = begun.len().saturating_sub(FLOWS_MAX - 1);
+    let mut set: Vec<_> = begun[..forgotten]
+        .iter()
         .map(|flow| (header::SET_COOKIE, flow_cookie(flow, "", 0)))
         .collect();
     set.push((
@@ -89,9 +91,15 @@ async fn acs(
     let kept = flow
         .as_ref()
         .and_then(|flow| cookie(&headers, &format!("{FLOW_COOKIE_PREFIX}{flow}")));
-    let response = arrived(saml::arrive(&app, id, posted, kept).await?)?;
+    let arrival = saml::arrive(&app, id, posted, kept).await;
+    // Whatever came of it, the way is at its end; who came too often tries again.
+    let is_over = kept.is_some() && !matches!(&arrival, Err(problem) if problem.kind == RATE_LIMITED);
+    let response = match arrival {
+        Ok(arrival) => arrived(arrival).into_response(),
+        Err(problem) => Refusal(problem).into_response(),
+    };
     let gone = flow
-        .filter(|_| kept.is_some())
+        .filter(|_| is_over)
         .map(|flow| (header::SET_COOKIE, flow_cookie(&flow, "", 0)));
     Ok((AppendHeaders(gone), response).into_response())
 }

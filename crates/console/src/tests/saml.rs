@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::{
     session::encode,
-    testing::{Answer, Scene},
+    testing::{Answer, HOSTILE, Scene},
 };
 
 const PATH: &str = "/api/v1/access/connections/corp";
@@ -55,6 +55,18 @@ fn definition(idp: &Provider, change: &Value) -> String {
         definition[name] = value.clone();
     }
     json!({"definition": definition}).to_string()
+}
+
+/// Connects a provider of which everything that can looks like markup.
+pub async fn connect_hostile(scene: &Scene, name: &str) {
+    let idp = Provider::new(KeyKind::P256);
+    let change = json!({
+        "entity_id": HOSTILE, "groups_attribute": HOSTILE, "username_attribute": HOSTILE, "subject_attribute": HOSTILE,
+        "display_name_attribute": HOSTILE, "valid_until": "2027-01-01T00:00:00Z",
+    });
+    let path = format!("/api/v1/access/connections/{name}");
+    let made = scene.call(Method::PUT, &path, &definition(&idp, &change)).await;
+    assert_eq!(made["definition"]["entity_id"], HOSTILE, "{made}");
 }
 
 /// What is between two texts.
@@ -500,6 +512,8 @@ async fn a_browser_keeps_few_ways_that_it_never_ended() {
         .collect();
     let gone = set.iter().filter(|line| line.ends_with("Max-Age=0")).count();
     assert_eq!((set.len(), gone), (4, 3), "{set:?}");
+    let (oldest, _) = kept[0].split_once('=').expect("it has a value");
+    assert!(set[0].starts_with(oldest), "{set:?}");
 }
 
 #[tokio::test]

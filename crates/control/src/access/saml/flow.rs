@@ -149,7 +149,7 @@ pub async fn arrive(
         _ => return Err(foreign()),
     };
     app.assertions
-        .limit
+        .answers
         .take(id, clock::uptime())
         .map_err(|seconds| {
             RATE_LIMITED
@@ -230,19 +230,19 @@ async fn judge(
 ) -> Result<Result<(Identity, String), Reject>, Problem> {
     let place = app.assertions.at_once.clone().acquire_owned();
     let place = place.await.map_err(Problem::internal)?;
-    let parties = Parties::of(app, connection, spec, Signs::AsDefined)?;
-    let now = app.clock.now();
+    let (app, connection, spec) = (app.clone(), connection.clone(), spec.clone());
     let judged = tokio::task::spawn_blocking(move || {
         let _place = place;
+        let parties = Parties::of(&app, &connection, &spec, Signs::AsDefined)?;
         let expected = match &request {
             Some(request) => Expected::AnswerTo(request),
             None => Expected::Unsolicited,
         };
-        let verifier = Verifier::new(&parties.here, &parties.there, &parties.profile)?;
-        let identity = verifier.response(&response, expected, now)?;
-        Ok((identity, parties.here.entity_id().to_owned()))
+        let verdict = Verifier::new(&parties.here, &parties.there, &parties.profile)
+            .and_then(|verifier| verifier.response(&response, expected, app.clock.now()));
+        Ok(verdict.map(|identity| (identity, parties.here.entity_id().to_owned())))
     });
-    judged.await.map_err(Problem::internal)
+    judged.await.map_err(Problem::internal)?
 }
 
 /// Who came; otherwise why nobody did, for whoever looks after the connection.

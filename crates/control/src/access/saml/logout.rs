@@ -142,7 +142,7 @@ pub async fn single_logout(
     let connection = connection::open(app, id, BY_SAML).await?;
     let spec = connection.saml()?;
     app.assertions
-        .limit
+        .logouts
         .take(id, clock::uptime())
         .map_err(|seconds| {
             RATE_LIMITED

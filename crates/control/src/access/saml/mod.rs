@@ -32,7 +32,7 @@ pub(super) use probe::probe;
 
 /// How a person came who was signed in by SAML.
 pub const BY_SAML: &str = "saml";
-/// Answers of one connection that are looked at in a second; five times as many may come at once.
+/// Answers of one connection, and messages about logout, that are looked at in a second; five times as many may come at once.
 const ANSWERS_PER_SECOND: u32 = 20;
 /// Answers that are looked at at one time: the largest that is read takes a few hundredths of a second.
 const ANSWERS_AT_ONCE: usize = 2;
@@ -40,14 +40,17 @@ const ANSWERS_AT_ONCE: usize = 2;
 /// What bounds the work on answers that anybody may post.
 #[derive(Debug)]
 pub struct Assertions {
-    limit: Limit<ConnectionId>,
+    answers: Limit<ConnectionId>,
+    /// Apart from answers: whoever floods the one keeps nobody from the other.
+    logouts: Limit<ConnectionId>,
     at_once: Arc<Semaphore>,
 }
 
 impl Default for Assertions {
     fn default() -> Assertions {
         Assertions {
-            limit: Limit::new(ANSWERS_PER_SECOND),
+            answers: Limit::new(ANSWERS_PER_SECOND),
+            logouts: Limit::new(ANSWERS_PER_SECOND),
             at_once: Arc::new(Semaphore::new(ANSWERS_AT_ONCE)),
         }
     }
