@@ -5,6 +5,7 @@
 
 mod api;
 mod probe;
+mod secrets;
 pub(super) mod store;
 
 use muster_model::{ConnectionId, TenantId, Timestamp};
@@ -23,11 +24,12 @@ use crate::{
     App,
     audit::{self, LoggedTx},
     clock,
-    secrets::{SealingKey, SecretText},
+    secrets::{self as all_secrets, SealingRing, SecretText},
 };
 pub use api::router;
 pub use probe::{Checked, Outcome, probe};
 pub(super) use probe::{checked, last_sign_in, sentence};
+pub use secrets::{note_old_secrets, reseal};
 
 /// Connections of one tenant.
 pub const CONNECTIONS_MAX: usize = 16;
@@ -180,7 +182,7 @@ impl Connection {
     }
 
     /// What is kept sealed.
-    pub(super) fn opened_secret(&self, key: &SealingKey) -> Result<Option<SecretText>, Problem> {
+    pub(super) fn opened_secret(&self, key: &SealingRing) -> Result<Option<SecretText>, Problem> {
         let sealed = self.secret.as_deref();
         let open = |sealed| key.unseal(self.tenant, &context(self.id), sealed);
         sealed.map(open).transpose().map_err(Problem::internal)
@@ -189,11 +191,6 @@ impl Connection {
 
 fn context(id: ConnectionId) -> String {
     format!("access/connection/{id}")
-}
-
-/// Seals the secret of a connection.
-fn seal(sealing: &SealingKey, tenant: TenantId, id: ConnectionId, secret: &SecretText) -> Vec<u8> {
-    sealing.seal(tenant, &context(id), secret)
 }
 
 /// What a change of a connection brings.
@@ -240,7 +237,7 @@ pub async fn save<S: Send + 'static>(
 
 fn put<S>(
     tx: &mut LoggedTx<'_>,
-    sealing: &SealingKey,
+    sealing: &SealingRing,
     permit: &Permit<S>,
     name: &str,
     (change, fresh): (&ConnectionChange, Option<&SecretText>),
@@ -260,13 +257,14 @@ fn put<S>(
     let id = before
         .as_ref()
         .map_or_else(|| ConnectionId::generate(at, clock::random()), |before| before.id);
+    let seal = |secret: &SecretText| sealing.seal(tenant, &context(id), secret, at);
     let secret = match &change.definition {
         Definition::Oidc(spec) => {
             let given = change.secret.as_ref();
-            oidc::secret_of(spec, given, before.as_ref())?.map(|kept| match kept {
-                oidc::Kept::Sealed(sealed) => sealed,
-                oidc::Kept::New(secret) => seal(sealing, tenant, id, &secret),
-            })
+            match oidc::secret_of(spec, given, before.as_ref())? {
+                oidc::Kept::Sealed(sealed) => Some(sealed),
+                oidc::Kept::New(secret) => Some(seal(&secret)?),
+            }
         }
         Definition::Saml(_) if change.secret.is_some() => {
             return Err(
@@ -274,7 +272,7 @@ fn put<S>(
             );
         }
         Definition::Saml(_) => match (before.as_ref().and_then(|before| before.secret.clone()), fresh) {
-            (_, Some(fresh)) => Some(seal(sealing, tenant, id, fresh)),
+            (_, Some(fresh)) => Some(seal(fresh)?),
             (Some(kept), None) => Some(kept),
             (None, None) => {
                 return Err(INVALID.detail("The connection was removed at the same moment. Save it again."));
@@ -297,6 +295,9 @@ fn put<S>(
         error: None,
     };
     store::put_connection(tx, &connection)?;
+    if connection.secret != before.as_ref().and_then(|before| before.secret.clone()) {
+        secrets::note(tx, &connection, at)?;
+    }
     let ended = if change.enabled {
         0
     } else {
@@ -375,6 +376,7 @@ pub fn delete<S>(tx: &mut LoggedTx<'_>, permit: &Permit<S>, name: &str) -> Resul
     let ended = store::end_sessions_by(tx, tenant, connection.id)?;
     people_store::delete_grants_from(tx, tenant, &connection.id.to_string())?;
     store::delete_connection(tx, tenant, connection.id)?;
+    all_secrets::forget(tx, tenant, &secrets::record_name(&connection.name))?;
     tx.record(
         "access.connection_removed",
         ("connection", connection.id.to_string()),

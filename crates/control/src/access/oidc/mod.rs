@@ -175,7 +175,7 @@ pub(super) fn secret_of(
     spec: &ConnectionSpec,
     given: Option<&SecretText>,
     before: Option<&Connection>,
-) -> Result<Option<Kept>, Problem> {
+) -> Result<Kept, Problem> {
     let spec_before = before.map(Connection::oidc).transpose()?;
     let is_same = spec_before
         .is_some_and(|before| before.client_auth == spec.client_auth && before.client_id == spec.client_id);
@@ -188,18 +188,18 @@ pub(super) fn secret_of(
             Err(INVALID.detail("With private_key_jwt this server makes the key itself: send no secret."))
         }
         (ClientAuth::PrivateKeyJwt, None) => match kept {
-            Some(kept) => Ok(Some(kept)),
+            Some(kept) => Ok(kept),
             None => {
                 let key = SigningKey::generate_p256().map_err(Problem::internal)?;
                 let pem = key.to_pkcs8_pem().map_err(Problem::internal)?;
-                Ok(Some(Kept::New(SecretText::new(pem.to_string()))))
+                Ok(Kept::New(SecretText::new(pem.to_string())))
             }
         },
         (_, Some(secret)) if secret.reveal().is_empty() || secret.reveal().len() > SECRET_CHARS_MAX => {
             Err(INVALID.detail("The client's secret has 1 to 4096 characters."))
         }
-        (_, Some(secret)) => Ok(Some(Kept::New(secret.clone()))),
-        (_, None) => kept.map(Some).ok_or_else(|| {
+        (_, Some(secret)) => Ok(Kept::New(secret.clone())),
+        (_, None) => kept.ok_or_else(|| {
             INVALID.detail(
                 "Send the client's secret. It is also sent again when client_id or client_auth changes.",
             )

@@ -126,7 +126,10 @@ pub async fn depart(
         session: session.map(|session| session.hash.to_string()),
     };
     let text = SecretText::new(serde_json::to_string(&kept).map_err(Problem::internal)?);
-    let sealed = app.keys.sealing.seal(connection.tenant, &bound(id, &flow), &text);
+    let sealed = app
+        .keys
+        .sealing
+        .seal(connection.tenant, &bound(id, &flow), &text, now)?;
     Ok(Departure {
         location: redirect.url,
         flow,

@@ -85,7 +85,7 @@ pub(super) fn opened(app: &App, connection: &Connection) -> Result<OwnKeys, Prob
         .map_err(|_| Problem::internal("the keys of a SAML connection cannot be read"))
 }
 
-/// New keys for the connection of this name, where they are wanted or it has none that open: making them takes a moment, which no
+/// New keys for the connection of this name, where they are wanted or it has none: making them takes a moment, which no
 /// transaction waits for.
 pub(in crate::access) async fn keys_for(
     app: &App,
@@ -98,7 +98,7 @@ pub(in crate::access) async fn keys_for(
         Ok::<_, Problem>(store::connection_named(tx, tenant, &name)?)
     });
     let known = known.await?.filter(|known| known.kind == BY_SAML);
-    if !wanted && known.is_some_and(|known| opened(app, &known).is_ok()) {
+    if !wanted && known.is_some_and(|known| known.has_secret()) {
         return Ok(None);
     }
     let now =

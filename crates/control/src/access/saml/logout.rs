@@ -62,7 +62,7 @@ fn sealed(app: &App, connection: &Connection, left: &Left) -> Result<String, Pro
     let sealed = app
         .keys
         .sealing
-        .seal(connection.tenant, &bound(connection.id), &text);
+        .seal(connection.tenant, &bound(connection.id), &text, app.clock.now())?;
     Ok(URL_SAFE_NO_PAD.encode(sealed))
 }
 

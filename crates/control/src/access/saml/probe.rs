@@ -29,7 +29,7 @@ pub(in crate::access) async fn probe(app: &App, connection: &Connection) -> Resu
             steps.push(checked(
                 "keys",
                 Outcome::Failed,
-                format!("This server's own keys cannot be opened: {cause}. Save the connection again, which makes new ones, and give the provider the new metadata."),
+                format!("This server's own keys cannot be opened: {cause}. If that lasts, save it with new keys, and give the provider the new metadata."),
             ));
             return Ok(steps);
         }
