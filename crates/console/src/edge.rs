@@ -12,7 +12,7 @@ use muster_control::{
     trace::{with_request, with_work},
 };
 
-use crate::{requests::Begun, shell::Refusal};
+use crate::{pages::is_posted_by_providers, requests::Begun, shell::Refusal};
 
 /// Everything is ours and from here; nothing runs or is styled inline; no string becomes script.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
@@ -120,7 +120,8 @@ fn is_api(path: &str) -> bool {
 fn is_foreign_form(request: &Request) -> bool {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     let site = request.headers().get(FETCH_SITE);
-    changes && site.is_some_and(|site| site != "same-origin" && site != "none")
+    let is_meant = is_posted_by_providers(request.uri().path());
+    changes && !is_meant && site.is_some_and(|site| site != "same-origin" && site != "none")
 }
 
 fn set_headers(response: &mut Response, id: &str) {

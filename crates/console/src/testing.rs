@@ -489,12 +489,21 @@ impl Scene {
     }
 
     /// Connects an identity provider in that tenant; answers the connection's id.
-    pub async fn connect_in(
+    pub async fn connect_in(&self, of: (TenantId, ClientId), name: &str, issuer: &str) -> String {
+        let body = serde_json::json!({"definition": {"issuer": issuer, "client_id": "muster"}, "client_secret": "x"});
+        let path = format!("/api/v1/access/connections/{name}");
+        let made = self.call_in(of, Method::PUT, &path, &body.to_string()).await;
+        made["id"].as_str().expect("it has an id").to_owned()
+    }
+
+    /// Calls the API as a service account of that tenant.
+    pub async fn call_in(
         &self,
         (tenant, client): (TenantId, ClientId),
-        name: &str,
-        issuer: &str,
-    ) -> String {
+        method: Method,
+        path: &str,
+        body: &str,
+    ) -> serde_json::Value {
         let now = self.app.clock.now();
         let every = access::scope::every();
         let (token, _) = access::tokens::issue_access(&self.app.keys, tenant, client, &every, now)
@@ -504,10 +513,7 @@ impl Scene {
             ("authorization", bearer.as_str()),
             ("content-type", "application/json"),
         ];
-        let body = serde_json::json!({"definition": {"issuer": issuer, "client_id": "muster"}, "client_secret": "x"});
-        let path = format!("/api/v1/access/connections/{name}");
-        let made = self.send(Method::PUT, &path, &headers, &body.to_string()).await;
-        made.json()["id"].as_str().expect("it has an id").to_owned()
+        self.send(method, path, &headers, body).await.json()
     }
 
     /// A policy with a version and a running rollout; answers their ids.

@@ -22,6 +22,7 @@ pub mod fault;
 pub mod fleet;
 pub mod groups;
 pub mod invariants;
+mod limit;
 pub mod openapi;
 pub mod outbound;
 pub mod outputs;
@@ -181,6 +182,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "secrets",
         sql: include_str!("../migrations/0027_secrets.sql"),
     },
+    Migration {
+        version: 28,
+        name: "saml",
+        sql: include_str!("../migrations/0028_saml.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -270,6 +276,8 @@ pub struct Control {
     /// The way to identity providers. Set by the composition root, before requests come.
     pub web: OnceLock<Box<dyn access::oidc::Web>>,
     pub providers: access::oidc::Providers,
+    /// Answers of SAML identity providers that are taken.
+    pub assertions: access::saml::Assertions,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -394,6 +402,7 @@ impl Control {
             noted_clients: access::NotedClients::default(),
             web: OnceLock::new(),
             providers: access::oidc::Providers::default(),
+            assertions: access::saml::Assertions::default(),
             settings,
             node,
         })

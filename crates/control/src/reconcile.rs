@@ -480,7 +480,7 @@ async fn sweep(
         access::note_old_clients(app).await?;
         alerts::note_old_secrets(app).await?;
         sinks::note_old_secrets(app).await?;
-        access::oidc::note_old_secrets(app).await?;
+        access::connection::note_old_secrets(app).await?;
         secrets::forget_retired(app).await?;
     }
     Ok(())
@@ -645,7 +645,9 @@ async fn rotate_secrets(app: App, stop: watch::Receiver<bool>) {
                 return Ok(());
             };
             secrets::rotate_due(&app, &lease).await?;
-            if alerts::reseal(&app).await? && sinks::reseal(&app).await? && access::oidc::reseal(&app).await?
+            if alerts::reseal(&app).await?
+                && sinks::reseal(&app).await?
+                && access::connection::reseal(&app).await?
             {
                 secrets::retire_sealing(&app, &lease).await?;
             }

@@ -141,6 +141,13 @@ impl IdentityProvider {
         self
     }
 
+    /// With the time until which its metadata is valid by its own word.
+    #[must_use]
+    pub fn with_valid_until(mut self, until: Timestamp) -> Self {
+        self.valid_until = Some(until);
+        self
+    }
+
     /// The name of the entity, which is the issuer of its messages.
     pub fn entity_id(&self) -> &str {
         &self.entity_id

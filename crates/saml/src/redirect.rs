@@ -117,7 +117,7 @@ pub(crate) fn read(kind: Kind, query: &str, certificates: &[Certificate]) -> Res
 }
 
 /// The value of a parameter as it came; twice is refused.
-fn only<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, Reject> {
+pub(crate) fn only<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, Reject> {
     let mut values = query
         .split('&')
         .filter_map(|pair| pair.split_once('='))
@@ -130,7 +130,7 @@ fn only<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, Reject> {
     }
 }
 
-fn decoded(value: &str) -> Result<String, Reject> {
+pub(crate) fn decoded(value: &str) -> Result<String, Reject> {
     parse(format!("v={value}").as_bytes())
         .next()
         .map(|(_, value)| value.into_owned())
@@ -138,7 +138,7 @@ fn decoded(value: &str) -> Result<String, Reject> {
 }
 
 /// Unpacks at most as much as a document may have, with line feeds.
-fn inflate(packed: &[u8]) -> Result<Vec<u8>, Reject> {
+pub(crate) fn inflate(packed: &[u8]) -> Result<Vec<u8>, Reject> {
     let mut message = Vec::new();
     DeflateDecoder::new(packed)
         .take(DOCUMENT_BYTES_MAX as u64 + 1)

@@ -51,6 +51,8 @@ pub struct Profile {
     pub groups_attribute: Option<String>,
     /// The authentication context classes that are asked for and accepted; any, if there are none.
     pub authn_contexts: Vec<String>,
+    /// The format of names that is asked for; what the identity provider likes, if there is none.
+    pub name_id_format: Option<String>,
 }
 
 impl Profile {
@@ -63,6 +65,7 @@ impl Profile {
             age_seconds_max: 300,
             groups_attribute: None,
             authn_contexts: Vec::new(),
+            name_id_format: None,
         }
     }
 }

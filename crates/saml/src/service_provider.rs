@@ -132,9 +132,13 @@ impl ServiceProvider {
                 "<samlp:RequestedAuthnContext Comparison=\"exact\">{contexts}</samlp:RequestedAuthnContext>"
             )
         };
+        let format = profile
+            .name_id_format
+            .as_deref()
+            .map_or_else(String::new, |format| format!(" Format=\"{}\"", escape(format)));
         let message = format!(
             "{attributes}{force} AssertionConsumerServiceURL=\"{consumer}\" ProtocolBinding=\"{HTTP_POST}\">{issuer}\
-             <samlp:NameIDPolicy AllowCreate=\"true\"/>{contexts}</samlp:AuthnRequest>",
+             <samlp:NameIDPolicy{format} AllowCreate=\"true\"/>{contexts}</samlp:AuthnRequest>",
             attributes = head.attributes,
             consumer = escape(self.assertion_consumer.as_str()),
             issuer = head.issuer,

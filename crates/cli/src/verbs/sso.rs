@@ -24,6 +24,15 @@ pub enum SsoCommand {
         muster access grant administrator --group mdm-admins --source corp"
     )]
     Put(Box<PutArgs>),
+    /// Connect a provider that speaks SAML alone, by its metadata, or change how it is connected
+    #[command(
+        after_help = "Examples:\n  muster sso put-saml corp --metadata idp.xml\n  muster sso put-saml corp --metadata idp.xml --subject-attribute \
+        http://schemas.microsoft.com/identity/claims/objectidentifier\n  muster sso put-saml corp --entity-id https://idp.example.com \
+        --sso-url https://idp.example.com/sso --certificate now.pem --certificate next.pem\n\nThe answer has the addresses to enter at the \
+        provider; its metadata address has all of them. Then: muster sso test corp; muster access grant administrator --group \
+        mdm-admins --source corp"
+    )]
+    PutSaml(Box<PutSamlArgs>),
     /// Try a connection step by step, and say at which one it fails
     #[command(after_help = "Examples:\n  muster sso test corp")]
     Test { name: String },
@@ -77,6 +86,71 @@ pub struct PutArgs {
     disabled: bool,
 }
 
+/// A connection of SAML. Each setting that is not given is the usual one.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PutSamlArgs {
+    /// As people see it at sign-in
+    name: String,
+    /// The file with the provider's metadata, `-` for standard input
+    #[arg(long, value_name = "FILE", required_unless_present = "entity_id",
+        conflicts_with_all = ["entity_id", "sso_url", "slo_url", "certificates"])]
+    metadata: Option<PathBuf>,
+    /// Who the provider is by its own word, where there is no metadata
+    #[arg(long, value_name = "URI", requires = "sso_url", requires = "certificates")]
+    entity_id: Option<String>,
+    /// Where people are sent to sign in, by HTTP-Redirect
+    #[arg(long, value_name = "URL")]
+    sso_url: Option<String>,
+    /// Where they are sent to sign out, by HTTP-Redirect
+    #[arg(long, value_name = "URL")]
+    slo_url: Option<String>,
+    /// A file with a certificate by which it signs; may be repeated, for the next one
+    #[arg(long = "certificate", id = "certificates", value_name = "FILE")]
+    certificates: Vec<PathBuf>,
+    /// The format of names that is asked for
+    #[arg(long, value_name = "URI")]
+    name_id_format: Option<String>,
+    /// The attribute by which people are known for ever, instead of the NameID
+    #[arg(long, value_name = "NAME")]
+    subject_attribute: Option<String>,
+    /// The attribute by which people are called
+    #[arg(long, value_name = "NAME")]
+    username_attribute: Option<String>,
+    /// The attribute with the name that pages show
+    #[arg(long, value_name = "NAME")]
+    display_name_attribute: Option<String>,
+    /// The attribute that lists groups
+    #[arg(long, value_name = "NAME")]
+    groups_attribute: Option<String>,
+    /// One of these authentication context classes must be how people signed in there; may be repeated
+    #[arg(long, value_name = "URI")]
+    require_authn_context: Vec<String>,
+    /// What must be signed: assertion, response or both
+    #[arg(long, value_name = "WHAT", default_value = "assertion")]
+    must_be_signed: String,
+    /// Refuse assertions that are not encrypted for this server
+    #[arg(long)]
+    must_be_encrypted: bool,
+    /// Do not sign requests for a sign-in
+    #[arg(long)]
+    unsigned_requests: bool,
+    /// Let people come from the provider's own portal, unasked
+    #[arg(long)]
+    allow_idp_initiated: bool,
+    /// End sessions after so many seconds without a click
+    #[arg(long, value_name = "SECONDS")]
+    idle_seconds: Option<u64>,
+    /// End sessions after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    session_seconds: Option<u64>,
+    /// Make new keys of this server's; give the provider the new metadata at once
+    #[arg(long)]
+    new_keys: bool,
+    /// Keep the connection and let nobody sign in by it
+    #[arg(long)]
+    disabled: bool,
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Items<T> {
@@ -90,6 +164,10 @@ struct Addresses {
     backchannel_logout_uri: String,
     post_logout_redirect_uri: String,
     jwks_uri: String,
+    entity_id: String,
+    acs_url: String,
+    slo_url: String,
+    metadata_url: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -97,12 +175,14 @@ struct Addresses {
 struct Definition {
     issuer: String,
     client_auth: String,
+    entity_id: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Connection {
     name: String,
+    kind: String,
     enabled: bool,
     definition: Definition,
     addresses: Addresses,
@@ -126,6 +206,7 @@ pub async fn run(command: SsoCommand, api: &Api, printer: &Printer) -> Result<()
             printer.answer(&answer.value, |printer| connections(printer, &answer.known.items))
         }
         SsoCommand::Put(arguments) => put(*arguments, api, printer).await,
+        SsoCommand::PutSaml(arguments) => put_saml(*arguments, api, printer).await,
         SsoCommand::Test { name } => {
             let call = Call::post(&["access", "connections", &name, "test"]);
             let answer: Answer<Items<Step>> = api.send(call).await?;
@@ -191,6 +272,67 @@ async fn put(arguments: PutArgs, api: &Api, printer: &Printer) -> Result<(), Cli
     Ok(())
 }
 
+/// The definition as the API takes it: what was not said is left out.
+fn saml_definition(arguments: &PutSamlArgs) -> Result<serde_json::Value, CliError> {
+    let text = |path: &PathBuf| -> Result<String, CliError> {
+        Ok(String::from_utf8_lossy(&read_input(path)?).into_owned())
+    };
+    let mut definition = json!({
+        "kind": "saml", "required_authn_contexts": arguments.require_authn_context,
+        "must_be_signed": arguments.must_be_signed, "must_be_encrypted": arguments.must_be_encrypted,
+        "sign_requests": !arguments.unsigned_requests, "allow_idp_initiated": arguments.allow_idp_initiated,
+    });
+    if let Some(path) = &arguments.metadata {
+        definition["metadata"] = json!(text(path)?);
+    } else {
+        let certificates = arguments.certificates.iter().map(text);
+        definition["certificates"] = json!(certificates.collect::<Result<Vec<_>, _>>()?);
+    }
+    let texts = [
+        ("entity_id", &arguments.entity_id),
+        ("sso_url", &arguments.sso_url),
+        ("slo_url", &arguments.slo_url),
+        ("name_id_format", &arguments.name_id_format),
+        ("subject_attribute", &arguments.subject_attribute),
+        ("username_attribute", &arguments.username_attribute),
+        ("display_name_attribute", &arguments.display_name_attribute),
+        ("groups_attribute", &arguments.groups_attribute),
+    ];
+    for (name, value) in texts {
+        if let Some(value) = value {
+            definition[name] = json!(value);
+        }
+    }
+    for (name, seconds) in [
+        ("idle_seconds", arguments.idle_seconds),
+        ("session_seconds", arguments.session_seconds),
+    ] {
+        if let Some(seconds) = seconds {
+            definition[name] = json!(seconds);
+        }
+    }
+    Ok(definition)
+}
+
+async fn put_saml(arguments: PutSamlArgs, api: &Api, printer: &Printer) -> Result<(), CliError> {
+    let body = json!({
+        "definition": saml_definition(&arguments)?, "enabled": !arguments.disabled, "new_keys": arguments.new_keys,
+    });
+    let call = Call::put(&["access", "connections", &arguments.name], body);
+    let answer: Answer<Connection> = api.send(call).await?;
+    printer.answer(&answer.value, |_| {
+        let addresses = answer.known.addresses.clone();
+        Sheet::new().fields(vec![
+            ("metadata of this server", Some(addresses.metadata_url)),
+            ("identifier (entity id)", Some(addresses.entity_id)),
+            ("address for answers (ACS)", Some(addresses.acs_url)),
+            ("address for logout (SLO)", Some(addresses.slo_url)),
+        ])
+    })?;
+    printer.note("Give the provider the metadata, or enter the rest there, then: muster sso test");
+    Ok(())
+}
+
 fn connections(printer: &Printer, items: &[Connection]) -> Sheet {
     let row = |one: &Connection| {
         let state = match (one.enabled, &one.error, &one.succeeded_at) {
@@ -201,15 +343,20 @@ fn connections(printer: &Printer, items: &[Connection]) -> Sheet {
         };
         vec![
             one.name.clone(),
+            one.kind.clone(),
             state.to_owned(),
-            one.definition.issuer.clone(),
+            if one.kind == "saml" {
+                one.definition.entity_id.clone()
+            } else {
+                one.definition.issuer.clone()
+            },
             printer.ago(one.succeeded_at.as_deref()),
             or_dash(one.error.as_deref()),
         ]
     };
     Sheet::new().rows(
-        "connections; muster sso put --help says how to make one",
-        &["name", "state", "issuer", "last sign-in", "error"],
+        "connections; muster sso put --help and put-saml --help say how to make one",
+        &["name", "kind", "state", "issuer", "last sign-in", "error"],
         items.iter().map(row).collect(),
     )
 }
@@ -221,4 +368,60 @@ fn steps(items: &[Step]) -> Sheet {
         &["step", "outcome", "what was found"],
         items.iter().map(row).collect(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: SsoCommand,
+    }
+
+    fn read(line: &str) -> Option<PutSamlArgs> {
+        match Line::try_parse_from(std::iter::once("sso").chain(line.split(' '))) {
+            Ok(Line {
+                command: SsoCommand::PutSaml(arguments),
+            }) => Some(*arguments),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_provider_is_its_metadata_or_what_is_in_it() {
+        let by_hand = "put-saml corp --entity-id https://idp.example --sso-url https://idp.example/sso --certificate a.pem";
+        assert!(read("put-saml corp --metadata idp.xml --must-be-signed both").is_some());
+        assert!(read(by_hand).is_some());
+        for wrong in [
+            "put-saml corp".to_owned(),
+            "put-saml corp --entity-id https://idp.example".to_owned(),
+            format!("{by_hand} --metadata idp.xml"),
+        ] {
+            assert!(read(&wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_is_left_to_the_server() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let file = folder.path().join("idp.xml");
+        std::fs::write(&file, "<x/>").expect("it can be written");
+        let arguments = read(&format!(
+            "put-saml corp --metadata {} --subject-attribute oid",
+            file.display()
+        ));
+        let definition = saml_definition(&arguments.expect("it parses")).expect("the file is there");
+        assert_eq!(
+            definition,
+            json!({
+                "kind": "saml", "metadata": "<x/>", "subject_attribute": "oid", "required_authn_contexts": [],
+                "must_be_signed": "assertion", "must_be_encrypted": false, "sign_requests": true,
+                "allow_idp_initiated": false,
+            })
+        );
+    }
 }

@@ -10,8 +10,10 @@ use axum::{
 use muster_control::{
     App,
     access::{
-        oidc::{self, Addresses, Checked, ClientAuth, Connection, ConnectionChange, ConnectionSpec, Outcome},
+        connection::{self, Addresses, Checked, Connection, ConnectionChange, Definition, Outcome},
+        oidc::{self, ClientAuth, ConnectionSpec},
         problem::{INVALID, Problem},
+        saml::{self, MustSign, SamlAddresses, SamlSpec},
         scope::{AccessRead, SsoWrite},
     },
     audit,
@@ -35,38 +37,28 @@ pub fn router() -> Router<App> {
         .route("/access/connections/{name}/delete", post(delete))
 }
 
-/// A connection as a row, and as its own page shows it.
+/// A connection as a row, and what is the same on the page of each kind.
 #[derive(Debug)]
 struct Row {
     name: String,
-    spec: ConnectionSpec,
-    auth: String,
-    scopes: String,
-    acr: String,
-    amr: String,
+    issuer: String,
+    kind: &'static str,
     state: Badge,
     is_enabled: bool,
     worked: Option<When>,
     error: String,
-    addresses: Addresses,
-}
-
-const fn word_of(auth: ClientAuth) -> &'static str {
-    match auth {
-        ClientAuth::SecretBasic => "secret_basic",
-        ClientAuth::SecretPost => "secret_post",
-        ClientAuth::PrivateKeyJwt => "private_key_jwt",
-    }
 }
 
 impl Row {
-    fn of(app: &App, connection: Connection, now: Timestamp) -> Result<Row, Problem> {
-        let spec = connection.spec()?;
+    fn of(connection: &Connection, now: Timestamp) -> Result<Row, Problem> {
+        let definition = connection.definition()?;
         Ok(Row {
-            auth: word_of(spec.client_auth).to_owned(),
-            scopes: spec.scopes.join(" "),
-            acr: spec.required_acr.join(" "),
-            amr: spec.required_amr.join(" "),
+            name: connection.name.clone(),
+            issuer: definition.issuer().to_owned(),
+            kind: match definition {
+                Definition::Oidc(_) => "OpenID Connect",
+                Definition::Saml(_) => "SAML",
+            },
             state: match (connection.disabled_at, &connection.error, connection.succeeded_at) {
                 (Some(_), _, _) => Badge::new("switched off", Tone::Off),
                 (None, Some(_), _) => Badge::new("failing", Tone::Bad),
@@ -76,9 +68,6 @@ impl Row {
             is_enabled: connection.disabled_at.is_none(),
             worked: connection.succeeded_at.map(|at| When::new(at, now)),
             error: connection.error.clone().unwrap_or_default(),
-            addresses: oidc::addresses(app, connection.id),
-            name: connection.name,
-            spec,
         })
     }
 }
@@ -88,6 +77,8 @@ impl Row {
 struct ListPage {
     shell: Shell,
     rows: Vec<Row>,
+    /// What the form for a new one of SAML begins with.
+    saml: SamlFields,
 }
 
 async fn list(State(app): State<App>, session: Session) -> Result<Response, Refusal> {
@@ -95,14 +86,15 @@ async fn list(State(app): State<App>, session: Session) -> Result<Response, Refu
     let (tenant, now) = (session.tenant(), app.clock.now());
     let found = app
         .db
-        .read(permit.storage(), move |tx| oidc::connections(tx, tenant));
+        .read(permit.storage(), move |tx| connection::connections(tx, tenant));
     let rows = found
         .await?
         .into_iter()
-        .map(|connection| Row::of(&app, connection, now));
+        .map(|connection| Row::of(&connection, now));
     page(&ListPage {
         shell: session.shell("Identity providers", Section::Access),
         rows: rows.collect::<Result<_, _>>()?,
+        saml: SamlFields::of(&SamlSpec::new()),
     })
 }
 
@@ -128,45 +120,136 @@ impl StepRow {
     }
 }
 
+/// What the form of OpenID Connect shows.
+#[derive(Debug)]
+struct OidcFields {
+    spec: ConnectionSpec,
+    auth: String,
+    scopes: String,
+    acr: String,
+    amr: String,
+    addresses: oidc::Addresses,
+}
+
 #[derive(Template)]
 #[template(path = "connection.html")]
-struct ConnectionPage {
+struct OidcPage {
     shell: Shell,
     row: Row,
     steps: Vec<StepRow>,
+    oidc: OidcFields,
+}
+
+/// What the form of SAML shows.
+#[derive(Debug)]
+struct SamlFields {
+    spec: SamlSpec,
+    certificates: String,
+    contexts: String,
+    must_be_signed: String,
+    idle_seconds: String,
+    session_seconds: String,
+}
+
+impl SamlFields {
+    fn of(spec: &SamlSpec) -> SamlFields {
+        let number = |seconds: Option<u64>| seconds.map(|seconds| seconds.to_string()).unwrap_or_default();
+        SamlFields {
+            certificates: spec.certificates.join("\n\n"),
+            contexts: spec.required_authn_contexts.join(" "),
+            must_be_signed: match spec.must_be_signed {
+                MustSign::Assertion => "assertion",
+                MustSign::Response => "response",
+                MustSign::Both => "both",
+            }
+            .to_owned(),
+            idle_seconds: number(spec.idle_seconds),
+            session_seconds: number(spec.session_seconds),
+            spec: spec.clone(),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "connection_saml.html")]
+struct SamlPage {
+    shell: Shell,
+    row: Row,
+    steps: Vec<StepRow>,
+    saml: SamlFields,
+    fingerprints: Vec<String>,
+    addresses: SamlAddresses,
+}
+
+/// The page of a connection, with what a test of it found.
+fn connection_page(
+    app: &App,
+    session: &Session,
+    connection: &Connection,
+    steps: Vec<Checked>,
+) -> Result<Response, Refusal> {
+    let row = Row::of(connection, app.clock.now())?;
+    let shell = session.shell(row.name.clone(), Section::Access);
+    let steps = steps.into_iter().map(StepRow::of).collect();
+    match (connection.definition()?, connection::addresses(app, connection)) {
+        (Definition::Oidc(spec), Addresses::Oidc(addresses)) => page(&OidcPage {
+            shell,
+            row,
+            steps,
+            oidc: OidcFields {
+                auth: word_of(spec.client_auth).to_owned(),
+                scopes: spec.scopes.join(" "),
+                acr: spec.required_acr.join(" "),
+                amr: spec.required_amr.join(" "),
+                spec: *spec,
+                addresses,
+            },
+        }),
+        (Definition::Saml(spec), Addresses::Saml(addresses)) => page(&SamlPage {
+            shell,
+            row,
+            steps,
+            saml: SamlFields::of(&spec),
+            fingerprints: spec.fingerprints(),
+            addresses,
+        }),
+        (Definition::Oidc(_), Addresses::Saml(_)) | (Definition::Saml(_), Addresses::Oidc(_)) => {
+            Err(Refusal(Problem::internal(
+                "a connection is of another kind than its definition",
+            )))
+        }
+    }
+}
+
+const fn word_of(auth: ClientAuth) -> &'static str {
+    match auth {
+        ClientAuth::SecretBasic => "secret_basic",
+        ClientAuth::SecretPost => "secret_post",
+        ClientAuth::PrivateKeyJwt => "private_key_jwt",
+    }
 }
 
 async fn show(State(app): State<App>, session: Session, At(name): At<String>) -> Result<Response, Refusal> {
     let permit = session.permit::<AccessRead>()?;
-    let (tenant, now) = (session.tenant(), app.clock.now());
+    let tenant = session.tenant();
     let found = app
         .db
-        .read(permit.storage(), move |tx| oidc::named(tx, tenant, &name));
-    let row = Row::of(&app, found.await?, now)?;
-    page(&ConnectionPage {
-        shell: session.shell(row.name.clone(), Section::Access),
-        row,
-        steps: Vec::new(),
-    })
+        .read(permit.storage(), move |tx| connection::named(tx, tenant, &name));
+    connection_page(&app, &session, &found.await?, Vec::new())
 }
 
 async fn test(State(app): State<App>, At(name): At<String>, sent: Sent) -> Result<Response, Refusal> {
     let permit = sent.session.permit::<SsoWrite>()?;
-    let (tenant, now) = (sent.session.tenant(), app.clock.now());
+    let tenant = sent.session.tenant();
     let found = app
         .db
-        .read(permit.storage(), move |tx| oidc::named(tx, tenant, &name));
-    let connection = found.await?;
-    let steps = oidc::probe(&app, &connection).await?;
-    let row = Row::of(&app, connection, now)?;
-    page(&ConnectionPage {
-        shell: sent.session.shell(row.name.clone(), Section::Access),
-        row,
-        steps: steps.into_iter().map(StepRow::of).collect(),
-    })
+        .read(permit.storage(), move |tx| connection::named(tx, tenant, &name));
+    let found = found.await?;
+    let steps = connection::probe(&app, &found).await?;
+    connection_page(&app, &sent.session, &found, steps)
 }
 
-fn spec_of(fields: &Fields) -> Result<ConnectionSpec, Problem> {
+fn oidc_of(fields: &Fields) -> Result<ConnectionSpec, Problem> {
     let words = |name: &str| fields.text(name).split_whitespace().map(str::to_owned).collect();
     let optional = |name: &str| fields.optional(name).map(str::to_owned);
     Ok(ConnectionSpec {
@@ -186,25 +269,86 @@ fn spec_of(fields: &Fields) -> Result<ConnectionSpec, Problem> {
     })
 }
 
+/// A provider of SAML: by the metadata that was chosen, otherwise by what stands in the fields.
+fn saml_of(fields: &Fields) -> Result<SamlSpec, Problem> {
+    let optional = |name: &str| fields.optional(name).map(str::to_owned);
+    let seconds = |name: &str| match fields.optional(name) {
+        None => Ok(None),
+        Some(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| INVALID.detail("The limits of sessions are numbers of seconds.")),
+    };
+    let mut spec = SamlSpec {
+        metadata: optional("metadata"),
+        name_id_format: optional("name_id_format"),
+        subject_attribute: optional("subject_attribute"),
+        username_attribute: optional("username_attribute"),
+        display_name_attribute: optional("display_name_attribute"),
+        groups_attribute: optional("groups_attribute"),
+        required_authn_contexts: fields
+            .text("required_authn_contexts")
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect(),
+        must_be_signed: match fields.text("must_be_signed") {
+            "assertion" => MustSign::Assertion,
+            "response" => MustSign::Response,
+            "both" => MustSign::Both,
+            _ => return Err(INVALID.detail("Choose what the provider must sign.")),
+        },
+        must_be_encrypted: fields.has("must_be_encrypted", "yes"),
+        sign_requests: fields.has("sign_requests", "yes"),
+        allow_idp_initiated: fields.has("allow_idp_initiated", "yes"),
+        idle_seconds: seconds("idle_seconds")?,
+        session_seconds: seconds("session_seconds")?,
+        ..SamlSpec::new()
+    };
+    if spec.metadata.is_none() {
+        fields.text("entity_id").clone_into(&mut spec.entity_id);
+        fields.text("sso_url").clone_into(&mut spec.sso_url);
+        spec.slo_url = optional("slo_url");
+        spec.certificates = certificates_of(fields.text("certificates"));
+        spec.valid_until = optional("valid_until");
+    }
+    Ok(spec)
+}
+
+/// Certificates in PEM one after the other, or base64 with an empty line between two.
+fn certificates_of(text: &str) -> Vec<String> {
+    const END: &str = "-----END CERTIFICATE-----";
+    let text = text.replace("\r\n", "\n");
+    let parts: Vec<String> = if text.contains(END) {
+        text.split_inclusive(END).map(str::to_owned).collect()
+    } else {
+        text.split("\n\n").map(str::to_owned).collect()
+    };
+    let parts = parts.into_iter().map(|part| part.trim().to_owned());
+    parts.filter(|part| !part.is_empty()).collect()
+}
+
 async fn put(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
     let permit = sent.session.permit::<SsoWrite>()?;
     sent.session.require_fresh(&app)?;
     let name = sent.fields.text("name").to_owned();
+    let is_saml = sent.fields.text("kind") == saml::BY_SAML;
     let change = ConnectionChange {
-        spec: spec_of(&sent.fields)?,
+        definition: if is_saml {
+            Definition::Saml(Box::new(saml_of(&sent.fields)?))
+        } else {
+            Definition::Oidc(Box::new(oidc_of(&sent.fields)?))
+        },
         secret: sent
             .fields
             .optional("client_secret")
             .map(|secret| SecretText::new(secret.to_owned())),
         enabled: sent.fields.has("enabled", "yes"),
+        new_keys: sent.fields.has("new_keys", "yes"),
     };
-    let (author, shared) = (permit.author().clone(), app.clone());
-    let made = audit::commit(&app, &author, move |tx| {
-        oidc::put(tx, &shared.keys.sealing, &permit, &name, &change)
-    });
+    let made = connection::save(&app, permit, name, change).await?;
     Ok(see_other(&format!(
         "/access/connections/{}?notice=connection-saved",
-        made.await?.name
+        made.name
     )))
 }
 
@@ -212,6 +356,23 @@ async fn delete(State(app): State<App>, At(name): At<String>, sent: Sent) -> Res
     let permit = sent.session.permit::<SsoWrite>()?;
     sent.session.require_fresh(&app)?;
     let author = permit.author().clone();
-    audit::commit(&app, &author, move |tx| oidc::delete(tx, &permit, &name)).await?;
+    audit::commit(&app, &author, move |tx| connection::delete(tx, &permit, &name)).await?;
     Ok(see_other("/access/connections?notice=connection-removed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_certificates_are_read_however_they_are_pasted() {
+        let pem = "-----BEGIN CERTIFICATE-----\r\nAA\r\nBB\r\n-----END CERTIFICATE-----\r\n";
+        let two = certificates_of(&format!("{pem}{pem}"));
+        assert_eq!(
+            two,
+            ["-----BEGIN CERTIFICATE-----\nAA\nBB\n-----END CERTIFICATE-----"; 2]
+        );
+        assert_eq!(certificates_of("AA\nBB\n\nCC\n"), ["AA\nBB", "CC"]);
+        assert!(certificates_of(" \n\n ").is_empty());
+    }
 }

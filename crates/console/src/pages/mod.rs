@@ -31,6 +31,7 @@ mod policy_forms;
 mod quarantine;
 mod query;
 mod rollouts;
+mod saml;
 mod secrets;
 mod signin;
 mod sink_form;
@@ -40,10 +41,12 @@ mod token_forms;
 mod token_table;
 mod tokens;
 mod users;
+mod ways_in;
 mod what_if;
 
 use axum::Router;
 use muster_control::App;
+pub use saml::is_posted_by_providers;
 
 /// Rows of a list's page.
 const ROWS: usize = 50;
@@ -53,6 +56,7 @@ pub fn router() -> Router<App> {
     Router::new()
         .merge(signin::router())
         .merge(oidc::router())
+        .merge(saml::router())
         .merge(connections::router())
         .merge(step_up::router())
         .merge(access::router())

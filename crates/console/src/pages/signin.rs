@@ -8,17 +8,20 @@ use axum::{
     Router,
     extract::State,
     http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{AppendHeaders, IntoResponse, Response},
     routing::{get, post},
 };
 use muster_control::{
     App,
-    access::{self, SESSION_COOKIE, problem::UNAUTHENTICATED},
+    access::{self, SESSION_COOKIE, oidc, problem::UNAUTHENTICATED, saml},
 };
 use muster_model::ConnectionId;
 use serde::Deserialize;
 
-use super::oidc::{Offer, offer};
+use super::{
+    saml::farewell_cookie,
+    ways_in::{Offer, offer},
+};
 use crate::{
     form::{Fields, Sent},
     session::{Ask, local_path},
@@ -38,9 +41,12 @@ struct Wanted {
     /// The company whose identity providers are offered.
     #[serde(default)]
     company: String,
-    /// The connection by which somebody came who has just signed out.
+    /// The connection by which somebody came who has just signed out, or that they did so `everywhere`.
     #[serde(default)]
     left: String,
+    /// What the connection speaks.
+    #[serde(default)]
+    by: String,
 }
 
 #[derive(Template)]
@@ -54,6 +60,8 @@ struct SigninPage {
     company: String,
     /// Where the session at the identity provider is ended.
     left: Option<String>,
+    /// They signed out there as well.
+    is_out: bool,
 }
 
 async fn show(State(app): State<App>, Ask(wanted): Ask<Wanted>) -> Result<Response, Refusal> {
@@ -77,15 +85,17 @@ async fn sign_in(State(app): State<App>, fields: Fields) -> Result<Response, Ref
 
 async fn sign_out(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
     let permit = sent.session.page_permit();
-    let next = permit
-        .connection()
-        .map_or_else(|| "/signin".to_owned(), |id| format!("/signin?left={id}"));
+    // Whatever is wrong there, people sign out here.
+    let farewell = saml::farewell(&app, permit).await.ok().flatten();
+    let next = match (permit.connection(), permit.method()) {
+        (Some(_), saml::BY_SAML) if farewell.is_none() => "/signin".to_owned(),
+        (Some(id), kind) => format!("/signin?left={id}&by={kind}"),
+        (None, _) => "/signin".to_owned(),
+    };
     access::end_session(&app, permit).await?;
-    Ok((
-        [(header::SET_COOKIE, cookie("", "; Max-Age=0"))],
-        see_other(&next),
-    )
-        .into_response())
+    let mut set = vec![(header::SET_COOKIE, cookie("", "; Max-Age=0"))];
+    set.extend(farewell.map(|kept| (header::SET_COOKIE, farewell_cookie(&kept))));
+    Ok((AppendHeaders(set), see_other(&next)).into_response())
 }
 
 async fn sign_in_page(
@@ -97,13 +107,19 @@ async fn sign_in_page(
     let shell = Shell::new("Sign in", Section::Other, None);
     let next = local_path(&wanted.next).to_owned();
     let left = wanted.left.parse::<ConnectionId>().ok();
+    let kind = if wanted.by == saml::BY_SAML {
+        saml::BY_SAML
+    } else {
+        oidc::BY_OIDC
+    };
     page_with(
         status,
         &SigninPage {
             shell,
             offer: offer(app, wanted.company.trim(), &next).await?,
             company: wanted.company,
-            left: left.map(|id| format!("/auth/oidc/{id}/logout")),
+            left: left.map(|id| format!("/auth/{kind}/{id}/logout")),
+            is_out: wanted.left == "everywhere",
             next,
             is_refused,
         },

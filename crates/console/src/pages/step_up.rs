@@ -10,14 +10,13 @@ use muster_control::{
         problem::{INVALID, UNAUTHENTICATED},
     },
 };
-use muster_model::ConnectionId;
 use muster_trust::{approval::Assertion, root::RelyingParty};
 use serde::Deserialize;
 
-use super::{passkeys::bytes, signin::secret_of};
+use super::{passkeys::bytes, signin::secret_of, ways_in::start_of};
 use crate::{
     form::Sent,
-    session::{Ask, Session, encode, local_path},
+    session::{Ask, Session, local_path},
     shell::{Refusal, Section, Shell, page, see_other},
 };
 
@@ -82,19 +81,15 @@ async fn show(
     let next = local_path(&wanted.next).to_owned();
     let connection = session.page_permit().connection();
     page(&StepUpPage {
-        provider: connection.map(|id| at_provider(id, &next)),
+        provider: connection.map(|id| {
+            let start = start_of(session.page_permit().method(), id, &next);
+            format!("{start}&purpose=step-up")
+        }),
         by_link: connection.is_none(),
         shell: session.shell("Prove who you are", Section::Other),
         next,
         asking,
     })
-}
-
-fn at_provider(connection: ConnectionId, next: &str) -> String {
-    format!(
-        "/auth/oidc/{connection}/start?purpose=step-up&next={}",
-        encode(next)
-    )
 }
 
 async fn prove(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {

@@ -152,6 +152,7 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
             &connection.to_string(),
         )
         .await;
+    super::saml::connect_hostile(&stage.scene, "portal").await;
     let grant = json!({"role": "security", "group": HOSTILE, "source": "corp"}).to_string();
     stage
         .scene
@@ -242,6 +243,7 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
         "/access/sessions".to_owned(),
         "/access/connections".to_owned(),
         "/access/connections/corp".to_owned(),
+        "/access/connections/portal".to_owned(),
         "/access/me".to_owned(),
         "/access/explain?needs=command:wipe,script:run".to_owned(),
         "/step-up?next=/devices".to_owned(),

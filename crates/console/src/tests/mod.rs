@@ -14,6 +14,8 @@ mod oidc_provider;
 mod pages;
 mod passkeys;
 mod query;
+mod saml;
+mod saml_provider;
 mod security;
 mod sinks;
 mod users;

@@ -35,7 +35,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(create_console_link))
         .merge(super::scim_tokens::router())
         .merge(people::router())
-        .merge(super::oidc::router())
+        .merge(super::connection::router())
 }
 
 /// Routes of the authorization server, beside `/api/v1`.

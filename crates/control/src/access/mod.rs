@@ -2,6 +2,7 @@
 
 mod api;
 mod barred;
+pub mod connection;
 mod explain;
 pub mod idempotency;
 pub mod oidc;
@@ -11,6 +12,7 @@ pub mod people;
 pub mod problem;
 pub mod request;
 pub mod roles;
+pub mod saml;
 mod scim_tokens;
 pub mod scope;
 mod session;
@@ -49,7 +51,7 @@ pub const STATEMENTS: &[Statement] = store::ALL;
 /// As [`STATEMENTS`], of roles, people and sessions.
 pub const PEOPLE_STATEMENTS: &[Statement] = people::store::ALL;
 /// As [`STATEMENTS`], of connections to identity providers.
-pub const CONNECTION_STATEMENTS: &[Statement] = oidc::store::ALL;
+pub const CONNECTION_STATEMENTS: &[Statement] = connection::store::ALL;
 /// The name of the service account that the first run makes.
 pub const FIRST_CLIENT: &str = "admin";
 
@@ -572,7 +574,7 @@ pub async fn forget_expired(app: &App) -> Result<u64, Problem> {
         Ok(store::forget(tx, now, keys_before)?
             + scim_tokens::forget(tx, now)?
             + people::store::forget_grants(tx, now)?
-            + oidc::store::forget_replays(tx, now)?)
+            + connection::store::forget_replays(tx, now)?)
     })
     .await
 }

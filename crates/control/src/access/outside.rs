@@ -6,20 +6,43 @@
 //! and gets no session.
 
 use muster_model::{ConnectionId, TenantId, Timestamp};
-use muster_trust::entry::{Actor, ActorKind};
+use muster_trust::{
+    entry::{Actor, ActorKind},
+    key::Digest,
+};
+use serde::{Deserialize, Serialize};
 
 use super::{
-    Author, is_barred,
+    Author, PagePermit,
+    connection::{Connection, refused},
+    is_barred,
     people::{self, Outside, Person, store},
     problem::{CONFLICT, INVALID, Problem},
     scope,
     session::{self, NewSession},
+    step_up,
 };
 use crate::{App, audit};
 
 /// Names that are tried before a person is called by their subject.
 const NAMES_TRIED: usize = 20;
 const NAME_CHARS_MAX: usize = 100;
+
+/// What somebody is sent to an identity provider for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    SignIn,
+    /// To prove again who they are, in the session that they have.
+    StepUp,
+}
+
+/// How a way to a provider and back ended, and where to go on.
+#[derive(Debug)]
+pub enum Arrival {
+    Admitted { admission: Admission, next: String },
+    SteppedUp { next: String },
+}
 
 /// What another has proven about a person.
 #[derive(Debug, Clone)]
@@ -39,6 +62,8 @@ pub struct OutsideIdentity {
     pub authenticated_at: Option<Timestamp>,
     /// The session at the provider, so that its end ends ours.
     pub provider_session: Option<String>,
+    /// As the provider names the person when it ends sessions, where that is more than the subject.
+    pub provider_name: Option<String>,
     /// Limits below those of the tenant.
     pub idle_seconds: Option<u64>,
     pub session_seconds: Option<u64>,
@@ -131,6 +156,7 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
             roles: String::new(),
             connection: Some(identity.connection),
             provider_session: identity.provider_session.clone(),
+            provider_name: identity.provider_name.clone(),
             member_of: identity.groups.clone(),
             // A provider that does not say when it asked may have asked long ago.
             authenticated_at: identity
@@ -142,6 +168,42 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
         session::start(tx, new).map(Admission::Session)
     })
     .await
+}
+
+/// The session that asked for a proof.
+pub(super) struct Session {
+    pub author: Author,
+    pub hash: Digest,
+}
+
+impl Session {
+    pub fn of(permit: &PagePermit) -> Session {
+        Session {
+            author: permit.author().clone(),
+            hash: permit.hash,
+        }
+    }
+}
+
+/// Takes a proof for the session that asked for it: the same session, the same person.
+pub(super) async fn prove(
+    app: &App,
+    connection: &Connection,
+    session: Option<Session>,
+    identity: &OutsideIdentity,
+) -> Result<(), Problem> {
+    let session = session
+        .filter(|session| session.author.tenant == connection.tenant)
+        .ok_or_else(|| refused("the session that asked for this is over. Sign in again"))?;
+    let person = find(app, connection.tenant, identity).await?;
+    if person.map(|person| person.name).as_deref() != Some(session.author.actor.id.as_str()) {
+        return Err(refused("somebody else signed in there than is signed in here"));
+    }
+    let said = identity
+        .authenticated_at
+        .unwrap_or_else(|| Timestamp::from_micros(0));
+    let at = said.min(app.clock.now());
+    step_up::proven(app, &session, identity.method, at).await
 }
 
 /// The person whom a provider names, if they came before.

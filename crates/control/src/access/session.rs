@@ -19,7 +19,8 @@ use muster_trust::{
 use subtle::ConstantTimeEq;
 
 use super::{
-    Author, Permit, explain, is_barred, oidc,
+    Author, Permit, connection, explain, is_barred,
+    outside::Session,
     people::{self, Held, SessionSettings, Through},
     problem::{CONFLICT, CSRF, FORBIDDEN, INVALID, Problem, STEP_UP, UNAUTHENTICATED},
     scope, store,
@@ -46,6 +47,7 @@ pub struct PagePermit {
     held: Held,
     id: Option<SessionId>,
     pub(super) hash: Digest,
+    method: String,
     connection: Option<ConnectionId>,
     /// As pages name the person.
     display_name: String,
@@ -81,6 +83,11 @@ impl PagePermit {
     /// By which connection the person came; nothing for a link.
     pub fn connection(&self) -> Option<ConnectionId> {
         self.connection
+    }
+
+    /// How the person came: `link`, or the kind of the connection.
+    pub fn method(&self) -> &str {
+        &self.method
     }
 
     /// The person's name as they know it.
@@ -159,6 +166,7 @@ impl FromRequestParts<App> for PagePermit {
             held,
             id: row.id,
             hash,
+            method: row.method,
             connection: row.connection,
             display_name,
             authenticated_at: row.authenticated_at,
@@ -166,6 +174,28 @@ impl FromRequestParts<App> for PagePermit {
             challenge: row.challenge,
         })
     }
+}
+
+/// The session of this hash, if it stands and its person came from outside: for an answer that a browser brings without its cookie,
+/// because another site sends it.
+pub(super) async fn of_hash(app: &App, hash: Digest) -> Result<Option<Session>, Problem> {
+    let now = app.clock.now();
+    let found = app
+        .db
+        .read(Scope::System, move |tx| standing(tx, &hash, now))
+        .await?;
+    let from_outside = found.filter(|found| found.row.connection.is_some());
+    Ok(from_outside.map(|found| Session {
+        author: Author {
+            tenant: found.row.tenant,
+            actor: Actor {
+                kind: ActorKind::User,
+                id: found.row.actor,
+            },
+            voucher: None,
+        },
+        hash,
+    }))
 }
 
 /// A session that stands, and what it may do.
@@ -255,13 +285,13 @@ fn of_link(tx: &mut Tx, row: &store::SessionRow, now: Timestamp) -> Result<Optio
 
 /// What the session of a person from outside may do now.
 fn of_outside(tx: &mut Tx, row: &store::SessionRow, now: Timestamp) -> Result<Option<Held>, Problem> {
-    let Some(connection) = row.connection else {
+    let Some(id) = row.connection else {
         return Ok(None);
     };
-    if !oidc::is_open(tx, row.tenant, connection)? {
+    if !connection::is_open(tx, row.tenant, id)? {
         return Ok(None);
     }
-    let source = connection.to_string();
+    let source = id.to_string();
     let groups = (source.as_str(), row.member_of.as_slice());
     people::of_groups(tx, row.tenant, Some(&row.actor), groups, now).map(Some)
 }
@@ -359,6 +389,7 @@ pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
                 roles: link.roles.clone(),
                 connection: None,
                 provider_session: None,
+                provider_name: None,
                 member_of: Vec::new(),
                 authenticated_at: at,
                 idle_seconds: None,
@@ -376,6 +407,7 @@ pub(super) struct NewSession {
     pub roles: String,
     pub connection: Option<ConnectionId>,
     pub provider_session: Option<String>,
+    pub provider_name: Option<String>,
     pub member_of: Vec<String>,
     pub authenticated_at: Timestamp,
     /// Limits below those of the tenant.
@@ -403,6 +435,7 @@ pub(super) fn start(tx: &mut LoggedTx<'_>, new: NewSession) -> Result<String, Pr
         roles: new.roles,
         connection: new.connection,
         provider_session: new.provider_session,
+        provider_name: new.provider_name,
         member_of: new.member_of,
         seen_at: at,
         expires_at: at.plus(Duration::from_secs(length)),

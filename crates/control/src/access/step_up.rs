@@ -12,7 +12,9 @@ use muster_trust::{
 use subtle::ConstantTimeEq;
 
 use super::{
-    PagePermit, passkeys,
+    PagePermit,
+    outside::Session,
+    passkeys,
     problem::{INVALID, Problem, UNAUTHENTICATED},
     session, store,
 };
@@ -75,7 +77,7 @@ pub async fn step_up_by_passkey(
     if taken.await? == 0 {
         return Err(refused("it was given already"));
     }
-    proven(app, permit, "passkey", app.clock.now()).await
+    proven(app, &Session::of(permit), "passkey", app.clock.now()).await
 }
 
 /// Takes a fresh one-time link of the same person.
@@ -87,18 +89,18 @@ pub async fn step_up_by_link(app: &App, permit: &PagePermit, link_secret: &str) 
     if !is_theirs {
         return Err(UNAUTHENTICATED.detail("The link was used, has expired, or is for somebody else."));
     }
-    proven(app, permit, session::BY_LINK, app.clock.now()).await
+    proven(app, &Session::of(permit), session::BY_LINK, app.clock.now()).await
 }
 
 /// Notes that the person of a session has proven who they are.
 pub(super) async fn proven(
     app: &App,
-    permit: &PagePermit,
+    session: &Session,
     by: &'static str,
     at: Timestamp,
 ) -> Result<(), Problem> {
-    let (hash, person) = (permit.hash, permit.author().actor.id.clone());
-    audit::commit(app, permit.author(), move |tx| {
+    let (hash, person) = (session.hash, session.author.actor.id.clone());
+    audit::commit(app, &session.author, move |tx| {
         store::authenticated(tx, hash.as_bytes(), at)?;
         tx.record(
             "session.stepped_up",

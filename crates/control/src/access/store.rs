@@ -42,8 +42,8 @@ statements! {
         WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > $2 \
         RETURNING tenant_id, actor, made_by, roles";
     INSERT_SESSION = "INSERT INTO access_session (tenant_id, session_sha256, actor, made_by, created_at, seen_at, \
-        expires_at, session_id, method, roles, connection_id, provider_session, member_of, authenticated_at, idle_seconds) \
-        VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+        expires_at, session_id, method, roles, connection_id, provider_session, member_of, authenticated_at, \
+        idle_seconds, provider_name) VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
     SESSION = "SELECT tenant_id, actor, made_by, seen_at, expires_at, session_id, method, roles, connection_id, member_of, \
         authenticated_at, idle_seconds, challenge FROM access_session WHERE session_sha256 = $1";
     AUTHENTICATED = "UPDATE access_session SET authenticated_at = $2, challenge = NULL WHERE session_sha256 = $1";
@@ -256,8 +256,9 @@ pub struct SessionRow {
     /// The roles of the link.
     pub roles: String,
     pub connection: Option<ConnectionId>,
-    /// The session at the identity provider.
+    /// The session at the identity provider, and how it names the person in it.
     pub provider_session: Option<String>,
+    pub provider_name: Option<String>,
     pub member_of: Vec<String>,
     pub seen_at: Timestamp,
     pub expires_at: Timestamp,
@@ -287,6 +288,7 @@ pub fn insert_session(tx: &mut Tx, sha256: &[u8], row: &SessionRow) -> Result<()
             &row.authenticated_at.as_micros(),
             &row.idle_seconds
                 .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
+            &row.provider_name.as_deref(),
         ],
     )
     .map(drop)
@@ -306,6 +308,7 @@ pub fn session(tx: &mut Tx, sha256: &[u8]) -> Result<Option<SessionRow>, Storage
             roles: row.get(7)?,
             connection: row.get::<Option<Uuid>>(8)?.map(ConnectionId::from_uuid),
             provider_session: None,
+            provider_name: None,
             member_of: serde_json::from_str(&member_of).unwrap_or_default(),
             authenticated_at: Timestamp::from_micros(row.get(10)?),
             idle_seconds: row

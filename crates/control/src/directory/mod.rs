@@ -10,7 +10,6 @@
 mod answer;
 mod api;
 mod bulk;
-mod limit;
 mod list;
 mod reconcile;
 mod refusal;
@@ -27,7 +26,7 @@ use muster_scim::{Resource, name_key};
 use muster_storage::{Statement, Tx};
 use tokio::sync::Semaphore;
 
-use crate::{access, access::problem::Problem, devices::Device};
+use crate::{access, access::problem::Problem, devices::Device, limit::Limit};
 pub use api::router;
 pub use reconcile::{Touched, forget_expired, touched, untouch, walk};
 pub use scim::router as scim_router;
@@ -60,7 +59,7 @@ const SCANS_AT_ONCE: usize = 2;
 /// What this node keeps of the directory in memory.
 #[derive(Debug)]
 pub struct Directory {
-    limit: limit::Limit,
+    limit: Limit<ClientId>,
     requests: Semaphore,
     scans: Semaphore,
 }
@@ -69,7 +68,7 @@ impl Directory {
     /// With the requests that one connector may send in a second.
     pub fn new(requests_per_second: u32) -> Directory {
         Directory {
-            limit: limit::Limit::new(requests_per_second),
+            limit: Limit::new(requests_per_second),
             requests: Semaphore::new(REQUESTS_AT_ONCE),
             scans: Semaphore::new(SCANS_AT_ONCE),
         }

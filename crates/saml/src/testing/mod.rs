@@ -9,7 +9,7 @@ mod provider;
 pub use attacks::{Attack, GENUINE, attacks};
 pub use provider::{
     Answer, IDENTITY_PROVIDER, KeyKind, Provider, SERVICE_PROVIDER, Sign, decryption_pair, encrypt,
-    signing_pair,
+    message_of, signing_pair,
 };
 
 /// The exclusive canonical form of a whole document, for those that compare it with somebody else's; none where the document is

@@ -102,6 +102,9 @@ pub struct Answer {
     pub authn_context: String,
     pub conditions: String,
     pub attributes: Vec<(String, Vec<String>)>,
+    pub assertion_id: String,
+    pub session_index: String,
+    pub name_id_format: String,
 }
 
 impl Answer {
@@ -134,6 +137,9 @@ impl Answer {
                     vec!["mdm-admins".to_owned(), "tenant:finance".to_owned()],
                 ),
             ],
+            assertion_id: "_assertion".to_owned(),
+            session_index: "_session".to_owned(),
+            name_id_format: "urn:oasis:names:tc:SAML:2.0:nameid-format:persistent".to_owned(),
         }
     }
 
@@ -158,17 +164,20 @@ impl Answer {
             .collect();
         format!(
             "<saml:Assertion xmlns:saml=\"{ASSERTION}\" xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" \
-             xmlns:xs=\"http://www.w3.org/2001/XMLSchema\" ID=\"_assertion\" Version=\"{version}\" IssueInstant=\"{issued}\">\
+             xmlns:xs=\"http://www.w3.org/2001/XMLSchema\" ID=\"{id}\" Version=\"{version}\" IssueInstant=\"{issued}\">\
              <saml:Issuer>{issuer}</saml:Issuer>\
-             <saml:Subject><saml:NameID Format=\"urn:oasis:names:tc:SAML:2.0:nameid-format:persistent\" \
+             <saml:Subject><saml:NameID Format=\"{format}\" \
              SPNameQualifier=\"{SERVICE_PROVIDER}\">{name_id}</saml:NameID>\
              <saml:SubjectConfirmation Method=\"{method}\"><saml:SubjectConfirmationData NotOnOrAfter=\"{confirmed}\" \
              Recipient=\"{recipient}\"{in_response_to}/></saml:SubjectConfirmation></saml:Subject>\
              <saml:Conditions NotBefore=\"{not_before}\" NotOnOrAfter=\"{not_on_or_after}\">\
              <saml:AudienceRestriction>{audiences}</saml:AudienceRestriction>{conditions}</saml:Conditions>\
-             <saml:AuthnStatement AuthnInstant=\"{authn}\"{session_until} SessionIndex=\"_session\"><saml:AuthnContext>\
+             <saml:AuthnStatement AuthnInstant=\"{authn}\"{session_until} SessionIndex=\"{session}\"><saml:AuthnContext>\
              <saml:AuthnContextClassRef>{context}</saml:AuthnContextClassRef></saml:AuthnContext></saml:AuthnStatement>\
              <saml:AttributeStatement>{attributes}</saml:AttributeStatement></saml:Assertion>",
+            id = self.assertion_id,
+            format = self.name_id_format,
+            session = self.session_index,
             version = self.version,
             issued = self.issued,
             issuer = self.issuer,
@@ -269,7 +278,7 @@ impl Provider {
     /// An assertion in XML.
     pub fn assertion(&self, answer: &Answer, sign: Sign) -> String {
         match sign {
-            Sign::Assertion | Sign::Both => self.sign_element(&answer.assertion(), "_assertion"),
+            Sign::Assertion | Sign::Both => self.sign_element(&answer.assertion(), &answer.assertion_id),
             Sign::Nothing | Sign::Response => answer.assertion(),
         }
     }
@@ -356,6 +365,15 @@ impl Provider {
         let address = address.expect("the message fits");
         address.split_once('?').expect("there is a query").1.to_owned()
     }
+}
+
+/// The message in an address of the redirect binding, whoever signed it.
+pub fn message_of(url: &str, parameter: &str) -> String {
+    let query = url.split_once('?').expect("there is a query").1;
+    let value = crate::redirect::only(query, parameter).expect("it is there once");
+    let packed = crate::redirect::decoded(value.expect("it is there")).expect("it is encoded");
+    let packed = STANDARD.decode(packed).expect("it is base64");
+    String::from_utf8(crate::redirect::inflate(&packed).expect("it unpacks")).expect("it is text")
 }
 
 /// Encrypts the octets of an assertion: AES-256-GCM, its key under RSA-OAEP.

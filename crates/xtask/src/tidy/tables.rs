@@ -27,6 +27,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
             "muster-channel-apple",
             "muster-channel-windows",
             "muster-model",
+            "muster-saml",
             "muster-scim",
             "muster-storage",
             "muster-trust",

@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use muster_model::{ConnectionId, Timestamp};
 use muster_storage::Scope;
-use muster_trust::key::{Digest, SigningKey, sha256};
+use muster_trust::key::{SigningKey, sha256};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -18,16 +18,15 @@ use super::{
     claims::{self, Asked, Identity},
     jose::{self, JoseError},
     provider::{self, Metadata, Want},
-    store,
     web::WebRequest,
 };
 use crate::{
     App,
     access::{
         PagePermit,
-        outside::{self, Admission, OutsideIdentity},
-        problem::{IDENTITY_PROVIDER_UNAVAILABLE, Problem, SIGN_IN_REFUSED},
-        step_up,
+        connection::{self, refused, store},
+        outside::{self, Admission, Arrival, OutsideIdentity, Purpose, Session},
+        problem::{IDENTITY_PROVIDER_UNAVAILABLE, Problem},
     },
     audit, clock,
     secrets::SecretText,
@@ -44,15 +43,6 @@ const SECRET_CHARS: usize = 43;
 const ID_TOKEN_TYPES: &[&str] = &["jwt"];
 /// A proof that this client is itself lives this long.
 const ASSERTION_SECONDS: i64 = 60;
-
-/// What somebody is sent away for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Purpose {
-    SignIn,
-    /// To prove again who they are, in the session that they have.
-    StepUp,
-}
 
 /// What comes back unchanged.
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,13 +73,6 @@ pub struct Answer {
     pub error_description: Option<String>,
 }
 
-/// How it ended, and where to go on.
-#[derive(Debug)]
-pub enum Arrival {
-    Admitted { admission: Admission, next: String },
-    SteppedUp { next: String },
-}
-
 /// Sends a browser to the provider. `browser` is the cookie that it has, `session` the session that is to be proven.
 pub async fn depart(
     app: &App,
@@ -99,7 +82,7 @@ pub async fn depart(
     next: &str,
 ) -> Result<Departure, Problem> {
     let connection = super::open_connection(app, id).await?;
-    let spec = connection.spec()?;
+    let spec = connection.oidc()?;
     let metadata = provider::metadata(app, id, &spec).await.map_err(unavailable)?;
     let cookie = match browser {
         // One cookie serves several windows: each has a state of its own.
@@ -178,7 +161,7 @@ pub async fn arrive(
     answer: Answer,
 ) -> Result<Arrival, Problem> {
     let connection = super::open_connection(app, id).await?;
-    let spec = connection.spec()?;
+    let spec = connection.oidc()?;
     let (cookie, state) = opened_state(app, &connection, browser, answer.state.as_deref())?;
     let metadata = provider::metadata(app, id, &spec).await.map_err(unavailable)?;
     check_answerer(&spec, &metadata, answer.iss.as_deref())?;
@@ -193,7 +176,8 @@ pub async fn arrive(
         .filter(|code| !code.is_empty() && code.len() <= CODE_BYTES_MAX);
     let code = code.ok_or_else(|| refused("the provider sent no code".to_owned()))?;
     let found = identify(app, &connection, &spec, &metadata, &code, (&cookie, &state)).await;
-    note(app, &connection, found.as_ref().err()).await;
+    let error = found.as_ref().err().map(|problem| problem.detail.as_str());
+    connection::note(app, &connection, error).await;
     let found = found?;
     take_state(app, &connection, &state).await?;
     let identity = OutsideIdentity {
@@ -207,22 +191,16 @@ pub async fn arrive(
         groups: found.groups,
         authenticated_at: found.authenticated_at.map(Timestamp::from_unix_seconds),
         provider_session: found.provider_session,
+        provider_name: None,
         idle_seconds: spec.idle_seconds,
         session_seconds: spec.session_seconds,
     };
     if state.purpose == Purpose::StepUp {
-        let at = identity
-            .authenticated_at
-            .unwrap_or_else(|| Timestamp::from_micros(0));
-        prove(
-            app,
-            &connection,
-            session,
-            &state,
-            &identity,
-            at.min(app.clock.now()),
-        )
-        .await?;
+        // The session that asked is the one of this browser.
+        let session = session
+            .map(Session::of)
+            .filter(|session| state.session.as_deref() == Some(session.hash.to_string().as_str()));
+        outside::prove(app, &connection, session, &identity).await?;
         return Ok(Arrival::SteppedUp { next: state.next });
     }
     let admission = outside::admit(app, connection.tenant, identity).await?;
@@ -363,7 +341,7 @@ pub(super) fn token_request(
 ) -> Result<WebRequest, Problem> {
     let mut authorization = None;
     let secret = || {
-        let secret = connection.secret(&app.keys.sealing)?;
+        let secret = connection.opened_secret(&app.keys.sealing)?;
         secret.ok_or_else(|| refused("the connection has no secret".to_owned()))
     };
     match spec.client_auth {
@@ -382,7 +360,7 @@ pub(super) fn token_request(
             form.push(("client_secret", secret()?.reveal().to_owned()));
         }
         ClientAuth::PrivateKeyJwt => {
-            let key = connection.signing_key(&app.keys.sealing)?;
+            let key = super::signing_key(app, connection)?;
             let key = key.ok_or_else(|| refused("the connection has no key".to_owned()))?;
             form.push(("client_id", spec.client_id.clone()));
             form.push((
@@ -468,45 +446,6 @@ async fn take_state(app: &App, connection: &Connection, state: &State) -> Result
     }
 }
 
-/// Takes a proof for the session that asked for it: the same browser, the same session, the same person.
-async fn prove(
-    app: &App,
-    connection: &Connection,
-    session: Option<&PagePermit>,
-    state: &State,
-    identity: &OutsideIdentity,
-    at: Timestamp,
-) -> Result<(), Problem> {
-    let session = session.filter(|session| {
-        let asked = state
-            .session
-            .as_deref()
-            .and_then(|text| text.parse::<Digest>().ok());
-        asked == Some(session.hash) && session.tenant() == connection.tenant
-    });
-    let session = session
-        .ok_or_else(|| refused("the session that asked for this is over. Sign in again".to_owned()))?;
-    let person = outside::find(app, connection.tenant, identity).await?;
-    if person.map(|person| person.name).as_deref() != Some(session.author().actor.id.as_str()) {
-        return Err(refused(
-            "somebody else signed in there than is signed in here".to_owned(),
-        ));
-    }
-    step_up::proven(app, session, BY_OIDC, at).await
-}
-
-/// Remembers how it went, for whoever looks after the connection.
-async fn note(app: &App, connection: &Connection, error: Option<&Problem>) {
-    let (tenant, id, now) = (connection.tenant, connection.id, app.clock.now());
-    let error = error.map(|problem| problem.detail.chars().take(400).collect::<String>());
-    let noted = audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
-        Ok(store::went(tx, tenant, id, now, error.as_deref())?)
-    });
-    if let Err(problem) = noted.await {
-        tracing::warn!(%problem, "how a sign-in went is not noted");
-    }
-}
-
 /// A word of the provider's, and what it says about it; both cut, and without what cannot be seen.
 fn said(error: &str, description: Option<&str>) -> String {
     const CHARS_MAX: usize = 200;
@@ -520,10 +459,6 @@ fn said(error: &str, description: Option<&str>) -> String {
         Some(description) if !description.is_empty() => format!("{} ({})", seen(error), seen(description)),
         _ => seen(error),
     }
-}
-
-pub(super) fn refused(why: String) -> Problem {
-    SIGN_IN_REFUSED.detail(format!("You are not signed in: {why}."))
 }
 
 pub(super) fn unavailable(error: impl std::fmt::Display) -> Problem {

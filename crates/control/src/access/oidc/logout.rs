@@ -5,11 +5,12 @@ use std::time::Duration;
 use muster_model::ConnectionId;
 use muster_trust::key::sha256;
 
-use super::{claims, flow, provider, store};
+use super::{claims, flow, provider};
 use crate::{
     App,
     access::{
         Author,
+        connection::store,
         people::{self, Outside},
         problem::{INVALID, Problem},
     },
@@ -23,7 +24,7 @@ const REMEMBERED: Duration = Duration::from_secs(900);
 /// Takes a logout token; answers how many sessions ended. A token that was taken before ends nothing more.
 pub async fn logged_out(app: &App, id: ConnectionId, token: &str) -> Result<u64, Problem> {
     let connection = super::open_connection(app, id).await?;
-    let spec = connection.spec()?;
+    let spec = connection.oidc()?;
     let metadata = provider::metadata(app, id, &spec)
         .await
         .map_err(flow::unavailable)?;
@@ -70,7 +71,7 @@ pub async fn logged_out(app: &App, id: ConnectionId, token: &str) -> Result<u64,
 /// Where a person ends their session at the provider, if it has such a place.
 pub async fn end_at_provider(app: &App, id: ConnectionId) -> Result<Option<String>, Problem> {
     let connection = super::open_connection(app, id).await?;
-    let spec = connection.spec()?;
+    let spec = connection.oidc()?;
     let metadata = provider::metadata(app, id, &spec)
         .await
         .map_err(flow::unavailable)?;

@@ -1,46 +1,21 @@
 //! Trying a connection step by step, and saying at which one it fails and what to do.
 
-use serde::Serialize;
-use utoipa::ToSchema;
-
 use super::{
     Connection, ConnectionSpec, flow, jose,
     provider::{self, Metadata, ProviderError},
     web::{WebError, WebRequest},
 };
-use crate::{App, access::problem::Problem};
-
-/// How a step went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    Ok,
-    Failed,
-    /// It cannot be seen from here, or an earlier step failed.
-    Unknown,
-}
-
-/// A step of the test.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Checked {
-    /// `reach`, `metadata`, `issuer`, `logout`, `keys`, `client`, `redirect_uri` or `claims`.
-    pub step: &'static str,
-    pub outcome: Outcome,
-    /// What was found, and what to do about it.
-    pub detail: String,
-}
-
-fn checked(step: &'static str, outcome: Outcome, detail: impl Into<String>) -> Checked {
-    Checked {
-        step,
-        outcome,
-        detail: detail.into(),
-    }
-}
+use crate::{
+    App,
+    access::{
+        connection::{Checked, Outcome, checked, last_sign_in, sentence},
+        problem::Problem,
+    },
+};
 
 /// Tries a connection as far as that is possible without a person.
 pub async fn probe(app: &App, connection: &Connection) -> Result<Vec<Checked>, Problem> {
-    let spec = connection.spec()?;
+    let spec = connection.oidc()?;
     let mut steps = Vec::new();
     let Some(metadata) = probe_metadata(app, &spec, &mut steps).await else {
         return Ok(steps);
@@ -64,23 +39,7 @@ pub async fn probe(app: &App, connection: &Connection) -> Result<Vec<Checked>, P
     }
     steps.push(probe_client(app, connection, &spec, &metadata).await?);
     steps.push(probe_redirect(app, connection, &spec, &metadata).await?);
-    steps.push(match (&connection.error, connection.succeeded_at) {
-        (Some(error), _) => checked(
-            "claims",
-            Outcome::Failed,
-            format!("The last sign-in failed. {error}"),
-        ),
-        (None, Some(at)) => checked(
-            "claims",
-            Outcome::Ok,
-            format!("The last sign-in went well, {at}."),
-        ),
-        (None, None) => checked(
-            "claims",
-            Outcome::Unknown,
-            "Nobody has signed in yet: what the provider says of people is seen when somebody does.",
-        ),
-    });
+    steps.push(last_sign_in(connection));
     Ok(steps)
 }
 
@@ -242,10 +201,4 @@ async fn probe_redirect(
         ),
         Err(error) => checked("redirect_uri", Outcome::Failed, sentence(&error.to_string())),
     })
-}
-
-fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
-    format!("{first}{}.", chars.as_str().trim_end_matches('.'))
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    Permit, oidc,
+    Permit, connection,
     problem::{CONFLICT, INVALID, NAME_TAKEN, NOT_FOUND, Problem},
     roles, scope,
 };
@@ -495,7 +495,7 @@ pub fn resolve(tx: &mut LoggedTx<'_>, subject: Subject) -> Result<Subject, Probl
             "Groups of the directory give no roles. Name the connection whose sign-ins say who is in the group.",
         )),
         Subject::Group { source, name } => Ok(Subject::Group {
-            source: oidc::named(tx, tenant, &source)?.id.to_string(),
+            source: connection::named(tx, tenant, &source)?.id.to_string(),
             name,
         }),
         other => Ok(other),
@@ -512,7 +512,7 @@ pub fn client(tx: &mut Tx, tenant: TenantId, id: ClientId) -> Result<super::Clie
 
 /// Who names groups of this tenant, with the names that people know them by.
 pub fn sources(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(String, String)>, Problem> {
-    let connections = oidc::connections(tx, tenant)?.into_iter();
+    let connections = connection::connections(tx, tenant)?.into_iter();
     Ok(connections
         .map(|connection| (connection.id.to_string(), connection.name))
         .collect())

@@ -28,6 +28,8 @@ statements! {
         WHERE tenant_id = $1 AND kind = $2 AND source = $3 AND subject = $4 ORDER BY role";
     GRANTS_FROM = "SELECT kind, source, subject, role, granted_by, granted_at, expires_at FROM access_grant \
         WHERE tenant_id = $1 AND kind = $2 AND source = $3 ORDER BY subject, role";
+    ROLES_OF_PEOPLE_OF = "SELECT DISTINCT g.role FROM access_person p JOIN access_grant g ON g.tenant_id = p.tenant_id \
+        AND g.kind = $3 AND g.source = $4 AND g.subject = p.person WHERE p.tenant_id = $1 AND p.issuer = $2";
     FORGET_GRANTS = "DELETE FROM access_grant WHERE expires_at < $1";
     PERSON = "SELECT person, since, issuer, subject, connection_id, display_name, member_of, scopes, raised_at, seen_at, \
         disabled_at, username FROM access_person WHERE tenant_id = $1 AND person = $2";
@@ -189,6 +191,15 @@ pub fn grants_of(tx: &mut Tx, tenant: TenantId, subject: &Subject) -> Result<Vec
 pub fn grants_from(tx: &mut Tx, tenant: TenantId, source: &str) -> Result<Vec<Grant>, StorageError> {
     let rows = tx.query(&GRANTS_FROM, &[&tenant.uuid(), &"group", &source], grant_of)?;
     Ok(rows.into_iter().flatten().collect())
+}
+
+/// The roles that were given to people whom this issuer names.
+pub fn roles_of_people_of(tx: &mut Tx, tenant: TenantId, issuer: &str) -> Result<Vec<String>, StorageError> {
+    tx.query(
+        &ROLES_OF_PEOPLE_OF,
+        &[&tenant.uuid(), &issuer, &"person", &""],
+        |row| row.get(0),
+    )
 }
 
 pub fn forget_grants(tx: &mut Tx, now: Timestamp) -> Result<u64, StorageError> {

@@ -3,10 +3,10 @@
 use muster_model::Timestamp;
 use muster_storage::{Scope, Tx};
 
-use super::{BY_OIDC, ClientAuth, Connection, context, store};
+use super::{Connection, Definition, context, store};
 use crate::{
     App,
-    access::{self, problem::Problem},
+    access::{self, oidc::ClientAuth, problem::Problem},
     audit,
     secrets::{self, Kind, Record, RotatedBy},
 };
@@ -29,7 +29,10 @@ pub fn note(tx: &mut Tx, connection: &Connection, at: Timestamp) -> Result<(), P
 }
 
 fn record(connection: &Connection, at: Timestamp) -> Result<Record, Problem> {
-    let is_key = connection.kind != BY_OIDC || connection.spec()?.client_auth == ClientAuth::PrivateKeyJwt;
+    let is_key = match connection.definition()? {
+        Definition::Oidc(spec) => spec.client_auth == ClientAuth::PrivateKeyJwt,
+        Definition::Saml(_) => true,
+    };
     let what = if is_key {
         "key of this server"
     } else {
@@ -80,7 +83,7 @@ pub async fn reseal(app: &App) -> Result<bool, Problem> {
             else {
                 continue;
             };
-            let open = connection.secret(ring).ok().flatten();
+            let open = connection.opened_secret(ring).ok().flatten();
             let anew = open.and_then(|open| ring.seal(tenant, &context(id), &open, now).ok());
             let Some(anew) = anew else {
                 // What does not open holds the old key back, which might still open it.

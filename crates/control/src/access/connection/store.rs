@@ -22,6 +22,12 @@ statements! {
     WENT_WELL = "UPDATE access_connection SET succeeded_at = $3, error = NULL WHERE tenant_id = $1 AND connection_id = $2";
     WENT_WRONG = "UPDATE access_connection SET failed_at = $3, error = $4 WHERE tenant_id = $1 AND connection_id = $2";
     END_PROVIDER_SESSION = "DELETE FROM access_session WHERE tenant_id = $1 AND connection_id = $2 AND provider_session = $3";
+    PROVIDER_SESSION = "SELECT provider_session, provider_name FROM access_session WHERE session_sha256 = $1";
+    SESSIONS_BY = "SELECT session_sha256, actor, provider_name FROM access_session \
+        WHERE tenant_id = $1 AND connection_id = $2 AND provider_name IS NOT NULL LIMIT $3";
+    SESSIONS_THERE = "SELECT session_sha256, actor, provider_name FROM access_session \
+        WHERE tenant_id = $1 AND connection_id = $2 AND provider_session = $3 AND provider_name IS NOT NULL LIMIT $4";
+    END_SESSION = "DELETE FROM access_session WHERE session_sha256 = $1";
     END_SESSIONS_BY = "DELETE FROM access_session WHERE tenant_id = $1 AND connection_id = $2";
     END_PERSONS_SESSIONS = "DELETE FROM access_session WHERE tenant_id = $1 AND connection_id = $2 AND actor = $3";
     COUNT_ONCE = "INSERT INTO access_replay (tenant_id, kind, value_sha256, expires_at) VALUES ($1, $2, $3, $4) \
@@ -125,6 +131,66 @@ pub fn end_provider_session(
     session: &str,
 ) -> Result<u64, StorageError> {
     tx.execute(&END_PROVIDER_SESSION, &[&tenant.uuid(), &id.uuid(), &session])
+}
+
+/// A session with the name that the provider gave its person.
+#[derive(Debug)]
+pub struct ProviderSession {
+    pub sha256: Vec<u8>,
+    pub actor: String,
+    pub provider_name: String,
+}
+
+/// Sessions of one connection that are looked at: as many as its people may have.
+const SESSIONS_MAX: i64 = 50_000;
+
+fn provider_session_of(row: &Row<'_>) -> Result<ProviderSession, StorageError> {
+    Ok(ProviderSession {
+        sha256: row.get(0)?,
+        actor: row.get(1)?,
+        provider_name: row.get(2)?,
+    })
+}
+
+/// What a session is called at its provider, and its person there.
+pub fn provider_session(
+    tx: &mut Tx,
+    sha256: &[u8],
+) -> Result<Option<(Option<String>, Option<String>)>, StorageError> {
+    tx.query_opt(&PROVIDER_SESSION, &[&sha256], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
+}
+
+/// The sessions of whoever came by a connection whose provider names people.
+pub fn sessions_by(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: ConnectionId,
+) -> Result<Vec<ProviderSession>, StorageError> {
+    tx.query(
+        &SESSIONS_BY,
+        &[&tenant.uuid(), &id.uuid(), &SESSIONS_MAX],
+        provider_session_of,
+    )
+}
+
+/// As [`sessions_by`], of one session at the provider.
+pub fn sessions_there(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: ConnectionId,
+    session: &str,
+) -> Result<Vec<ProviderSession>, StorageError> {
+    tx.query(
+        &SESSIONS_THERE,
+        &[&tenant.uuid(), &id.uuid(), &session, &SESSIONS_MAX],
+        provider_session_of,
+    )
+}
+
+pub fn end_session(tx: &mut Tx, sha256: &[u8]) -> Result<u64, StorageError> {
+    tx.execute(&END_SESSION, &[&sha256])
 }
 
 pub fn end_sessions_by(tx: &mut Tx, tenant: TenantId, id: ConnectionId) -> Result<u64, StorageError> {

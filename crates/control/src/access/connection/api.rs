@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Addresses, Checked, Connection, ConnectionChange, ConnectionSpec, addresses, probe};
+use super::{Addresses, Checked, Connection, ConnectionChange, Definition, addresses, probe};
 use crate::{
     App,
     access::{
@@ -41,7 +41,7 @@ struct ConnectionView {
     name: String,
     kind: String,
     enabled: bool,
-    definition: ConnectionSpec,
+    definition: Definition,
     has_secret: bool,
     /// What is entered at the provider.
     addresses: Addresses,
@@ -55,9 +55,9 @@ struct ConnectionView {
 
 fn view(app: &App, connection: Connection) -> Result<ConnectionView, Problem> {
     Ok(ConnectionView {
-        definition: connection.spec()?,
+        definition: connection.definition()?,
         has_secret: connection.has_secret(),
-        addresses: addresses(app, connection.id),
+        addresses: addresses(app, &connection),
         id: connection.id,
         name: connection.name,
         kind: connection.kind,
@@ -92,12 +92,15 @@ async fn list_connections(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ConnectionRequest {
-    definition: ConnectionSpec,
-    /// The client's secret at the provider; without one, the one that is known stays. `private_key_jwt` has none.
+    definition: Definition,
+    /// The client's secret at the provider; without one, the one that is known stays. `private_key_jwt` and SAML have none.
     client_secret: Option<String>,
     /// Whether people sign in by it.
     #[serde(default = "yes")]
     enabled: bool,
+    /// Whether this server makes new keys of its own. Of SAML alone; the provider has to be given the new metadata at once.
+    #[serde(default)]
+    new_keys: bool,
 }
 
 const fn yes() -> bool {
@@ -116,16 +119,14 @@ async fn put_connection(
     PathOf(name): PathOf<String>,
     Body(request): Body<ConnectionRequest>,
 ) -> Result<Json<ConnectionView>, Problem> {
-    let (author, shared) = (permit.author().clone(), app.clone());
     let change = ConnectionChange {
-        spec: request.definition,
+        definition: request.definition,
         secret: request.client_secret.map(SecretText::new),
         enabled: request.enabled,
+        new_keys: request.new_keys,
     };
-    let made = audit::commit(&app, &author, move |tx| {
-        super::put(tx, &shared.keys.sealing, &permit, &name, &change)
-    });
-    view(&app, made.await?).map(Json)
+    let made = super::save(&app, permit, name, change).await?;
+    view(&app, made).map(Json)
 }
 
 /// Removes a connection, the roles of its groups, and the sessions of whoever came by it.

@@ -1,20 +1,19 @@
-//! How many requests one connector may send.
+//! How many requests one of many may send: an identity provider, a source of signals.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, hash::Hash, time::Duration};
 
-use muster_model::ClientId;
 use parking_lot::Mutex;
 
-/// Connectors that are counted; with more, all begin anew.
-const CONNECTORS_MAX: usize = 4096;
+/// Senders that are counted; with more, all begin anew.
+const SENDERS_MAX: usize = 4096;
 /// So many seconds' requests may come at once.
 const BURST_SECONDS: u32 = 5;
 
-/// A bucket of requests for each connector, filled again by time.
+/// A bucket of requests for each sender, filled again by time.
 #[derive(Debug)]
-pub struct Limit {
+pub struct Limit<K> {
     per_second: u32,
-    buckets: Mutex<HashMap<ClientId, Bucket>>,
+    buckets: Mutex<HashMap<K, Bucket>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -23,8 +22,8 @@ struct Bucket {
     at: Duration,
 }
 
-impl Limit {
-    pub fn new(per_second: u32) -> Limit {
+impl<K: Copy + Eq + Hash> Limit<K> {
+    pub fn new(per_second: u32) -> Limit<K> {
         Limit {
             per_second: per_second.max(1),
             buckets: Mutex::default(),
@@ -32,16 +31,16 @@ impl Limit {
     }
 
     /// Takes one request; after how many seconds to come again, where there is none left.
-    pub fn take(&self, connector: ClientId, now: Duration) -> Result<(), u64> {
+    pub fn take(&self, sender: K, now: Duration) -> Result<(), u64> {
         let (rate, most) = (
             f64::from(self.per_second),
             f64::from(self.per_second * BURST_SECONDS),
         );
         let mut buckets = self.buckets.lock();
-        if buckets.len() >= CONNECTORS_MAX && !buckets.contains_key(&connector) {
+        if buckets.len() >= SENDERS_MAX && !buckets.contains_key(&sender) {
             buckets.clear();
         }
-        let bucket = buckets.entry(connector).or_insert(Bucket { left: most, at: now });
+        let bucket = buckets.entry(sender).or_insert(Bucket { left: most, at: now });
         let filled = now.saturating_sub(bucket.at).as_secs_f64() * rate;
         *bucket = Bucket {
             left: (bucket.left + filled).min(most),
@@ -57,20 +56,17 @@ impl Limit {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
 
     #[test]
-    fn a_connector_waits_when_it_has_sent_too_much() {
-        let limit = Limit::new(2);
-        let connector = |number| ClientId::from_uuid(Uuid::from_u128(number));
+    fn a_sender_waits_when_it_has_sent_too_much() {
+        let limit: Limit<u8> = Limit::new(2);
         let at = Duration::from_secs;
         for _ in 0..10 {
-            assert_eq!(limit.take(connector(1), at(1)), Ok(()));
+            assert_eq!(limit.take(1, at(1)), Ok(()));
         }
-        assert_eq!(limit.take(connector(1), at(1)), Err(1));
-        assert_eq!(limit.take(connector(2), at(1)), Ok(()));
-        assert_eq!(limit.take(connector(1), at(2)), Ok(()));
+        assert_eq!(limit.take(1, at(1)), Err(1));
+        assert_eq!(limit.take(2, at(1)), Ok(()));
+        assert_eq!(limit.take(1, at(2)), Ok(()));
     }
 }
