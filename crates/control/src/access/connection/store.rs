@@ -153,10 +153,9 @@ fn provider_session_of(row: &Row<'_>) -> Result<ProviderSession, StorageError> {
 }
 
 /// What a session is called at its provider, and its person there.
-pub fn provider_session(
-    tx: &mut Tx,
-    sha256: &[u8],
-) -> Result<Option<(Option<String>, Option<String>)>, StorageError> {
+pub type NamesThere = (Option<String>, Option<String>);
+
+pub fn provider_session(tx: &mut Tx, sha256: &[u8]) -> Result<Option<NamesThere>, StorageError> {
     tx.query_opt(&PROVIDER_SESSION, &[&sha256], |row| {
         Ok((row.get(0)?, row.get(1)?))
     })
