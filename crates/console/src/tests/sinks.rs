@@ -29,13 +29,16 @@ async fn sinks_are_shown_paused_and_resumed_and_their_secrets_are_on_no_page() {
     assert_eq!(nothing.status, StatusCode::NOT_FOUND, "nothing is set aside");
 }
 
+/// A kind, the fields of its form, and the format that it has when none is named.
+type Made<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+
 #[tokio::test]
 async fn every_kind_of_sink_has_a_form_that_makes_changes_and_removes_one() {
     let scene = Scene::new().await;
     let kinds = scene.page("/sinks/new").await;
     let pem = |label: &str| format!("-----BEGIN {label}-----\r\nAAAA\r\n-----END {label}-----\r\n");
     let (certificate, key) = (pem("CERTIFICATE"), pem("PRIVATE KEY"));
-    let made: [(&str, &[(&str, &str)], &str); 7] = [
+    let made: [Made<'_>; 7] = [
         (
             "elastic",
             &[("url", "https://es.example.com:9200"), ("secret", "QVBJS0VZ")],
