@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use muster_saml::testing::{Answer, KeyKind, Provider, Sign, decryption_pair, signing_pair};
+use muster_saml::testing::{Answer, KeyKind, Provider, Sign, decryption_pair, message_of, signing_pair};
 use muster_saml::{
-    Certificate, Endpoint, Expected, IdentityProvider, MustBeSigned, Profile, Reject, SigningKey, Verifier,
+    Ask, Certificate, Endpoint, Expected, IdentityProvider, MustBeSigned, Profile, Reject, SigningKey, Verifier,
 };
 
 use crate::peers::NOW;
@@ -237,4 +237,41 @@ fn our_metadata_says_what_we_are() {
         here.metadata(&response_alone)
             .contains("WantAssertionsSigned=\"false\"")
     );
+}
+
+#[test]
+fn a_request_asks_for_the_format_of_names_that_the_profile_names() {
+    let ask = Ask {
+        relay_state: None,
+        force_authn: false,
+    };
+    let there = Provider::new(KeyKind::P256).known();
+    let asked = |format: Option<&str>| {
+        let profile = Profile {
+            name_id_format: format.map(str::to_owned),
+            ..Profile::usual()
+        };
+        let request = Provider::service_provider().authn_request(&there, &profile, &ask, NOW, [1; 20]);
+        message_of(&request.expect("the request is made").url, "SAMLRequest")
+    };
+    assert!(asked(None).contains("<samlp:NameIDPolicy AllowCreate=\"true\"/>"));
+    let persistent = "urn:oasis:names:tc:SAML:2.0:nameid-format:persistent";
+    let policy = format!("<samlp:NameIDPolicy Format=\"{persistent}\" AllowCreate=\"true\"/>");
+    assert!(asked(Some(persistent)).contains(&policy));
+    assert!(asked(Some("x:\"/><y")).contains("Format=\"x:&quot;/&gt;&lt;y\""));
+}
+
+#[test]
+fn a_provider_that_was_typed_in_can_have_an_end_as_well() {
+    let provider = Provider::new(KeyKind::P256);
+    let (here, profile) = (Provider::service_provider(), Profile::usual());
+    let message = provider.respond(&Answer::to("_r", NOW), Sign::Assertion);
+    let judge = |until| {
+        let there = provider.known().with_valid_until(until);
+        let verifier = Verifier::new(&here, &there, &profile).expect("the profile is usable");
+        let verdict = verifier.document(message.as_bytes(), Expected::AnswerTo("_r"), NOW);
+        verdict.map(|_| ())
+    };
+    assert_eq!(judge(NOW.plus(Duration::from_secs(1))), Ok(()));
+    assert_eq!(judge(NOW), Err(Reject::MetadataExpired));
 }
