@@ -9,6 +9,7 @@ mod enrollment;
 mod enrollment_policy;
 mod forms;
 mod groups;
+mod oauth;
 mod oidc;
 mod oidc_provider;
 mod pages;
