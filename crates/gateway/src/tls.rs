@@ -128,7 +128,7 @@ pub fn server_config(identity: &LiveIdentity) -> Result<ServerConfig, TlsError> 
 
 /// The listener of programs: whoever has a certificate shows it, and any will do. What one is good for is decided by whoever
 /// knows which certificates an account registered (RFC 8705, section 2.2).
-pub fn program_config(identity: Identity) -> Result<ServerConfig, TlsError> {
+pub fn program_config(identity: &LiveIdentity) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = AnyCertificate {
         provider: Arc::clone(&provider),
@@ -136,7 +136,7 @@ pub fn program_config(identity: Identity) -> Result<ServerConfig, TlsError> {
     let config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(identity.0, pkcs8(identity.1))?;
+        .with_cert_resolver(Arc::new(identity.clone()));
     Ok(without_resumption(config))
 }
 

@@ -383,7 +383,7 @@ fn serve(
     if let Some(tcp) = listeners.api {
         let socket = Socket::Tcp {
             listener: tcp,
-            tls: Tls::Programs(Arc::new(program_config(identity()?)?)),
+            tls: Tls::Programs(Arc::new(program_config(&identity)?)),
         };
         let programs = Listener {
             socket,
