@@ -10,6 +10,7 @@ mod enrollment_policy;
 mod forms;
 mod groups;
 mod oauth;
+mod oauth_people;
 mod oidc;
 mod oidc_provider;
 mod pages;
