@@ -46,13 +46,7 @@ pub struct LoginArgs {
     #[arg(long = "scope", value_name = "SCOPE", requires = "device")]
     scopes: Vec<String>,
     /// With --device: what the console calls this machine
-    #[arg(
-        long,
-        value_name = "TEXT",
-        env = "HOSTNAME",
-        requires = "device",
-        default_value_if("device", "true", "muster")
-    )]
+    #[arg(long, value_name = "TEXT", env = "HOSTNAME", hide_env_values = true)]
     label: Option<String>,
     /// The API client
     #[arg(long, value_name = "ID", env = "MUSTER_CLIENT_ID")]
@@ -192,7 +186,7 @@ struct LetIn {
 /// Shows a code and waits until the person has decided about it (RFC 8628).
 async fn ask_person(api: &Api, arguments: &LoginArgs, printer: &Printer) -> Result<String, CliError> {
     let scopes = arguments.scopes.join(" ");
-    let label = arguments.label.as_deref().unwrap_or_default();
+    let label = arguments.label.as_deref().unwrap_or("muster");
     let form = [("client_id", PROGRAM), ("scope", &scopes), ("label", label)];
     let codes: Codes = api.post_form("device_authorization", &form).await?;
     printer.note(&format!(
