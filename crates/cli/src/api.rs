@@ -11,7 +11,8 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use url::Url;
 
-use crate::context::{self, Context};
+use crate::assertion;
+use crate::context::{self, Context, Credentials};
 use crate::error::Problem;
 use crate::{CliError, Globals};
 
@@ -185,7 +186,17 @@ impl Api {
         if anchors.is_empty() {
             return Err(CliError::Usage("the CA file holds no certificate".to_owned()));
         }
-        let http = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder();
+        if let (Some(certificate), Some(key)) = (&context.certificate_file, &context.key_file) {
+            let pem = [context::read_file(certificate)?, context::read_file(key)?].concat();
+            let identity = reqwest::Identity::from_pem(&pem).map_err(|_| {
+                CliError::Usage(
+                    "the certificate and its key are no PEM files of one certificate and its key".to_owned(),
+                )
+            })?;
+            builder = builder.identity(identity);
+        }
+        let http = builder
             .tls_certs_only(anchors)
             .https_only(true)
             .redirect(reqwest::redirect::Policy::none())
@@ -336,12 +347,67 @@ impl Api {
         }
     }
 
-    /// Gets an access token (RFC 6749 section 4.4).
+    /// Gets an access token by what the context holds.
     async fn fetch_token(&self) -> Result<String, CliError> {
         #[derive(Deserialize)]
         struct Granted {
             access_token: String,
         }
+        let client = self.context.client_id.as_str();
+        let granted: Granted = match self.context.credentials() {
+            Credentials::Token(token) => return Ok(token.to_owned()),
+            Credentials::Secret(secret) => {
+                let form = [
+                    ("grant_type", "client_credentials"),
+                    ("client_id", client),
+                    ("client_secret", secret),
+                ];
+                self.post_form("token", &form).await?
+            }
+            Credentials::Key(file) => {
+                let assertion = assertion::sign(file, client, &self.context.admin_url)?;
+                let form = [
+                    ("grant_type", "client_credentials"),
+                    ("client_id", client),
+                    ("client_assertion_type", assertion::TYPE),
+                    ("client_assertion", &assertion),
+                ];
+                self.post_form("token", &form).await?
+            }
+            Credentials::Certificate => {
+                let form = [("grant_type", "client_credentials"), ("client_id", client)];
+                self.post_form("token", &form).await?
+            }
+            Credentials::Exchange(file) => {
+                let token = context::read_file(file)?;
+                return self.exchange(&String::from_utf8_lossy(&token)).await;
+            }
+        };
+        Ok(granted.access_token)
+    }
+
+    /// Exchanges a workload's token (RFC 8693).
+    pub async fn exchange(&self, token: &str) -> Result<String, CliError> {
+        #[derive(Deserialize)]
+        struct Granted {
+            access_token: String,
+        }
+        let form = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("client_id", self.context.client_id.as_str()),
+            ("subject_token", token.trim()),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+        ];
+        let granted: Granted = self.post_form("token", &form).await?;
+        Ok(granted.access_token)
+    }
+
+    /// Asks the authorization server; a refusal of its kind is [`CliError::SignIn`].
+    pub async fn post_form<T: DeserializeOwned>(
+        &self,
+        endpoint: &str,
+        form: &[(&str, &str)],
+    ) -> Result<T, CliError> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
         struct Refusal {
@@ -350,17 +416,12 @@ impl Api {
         }
         let url = self
             .base
-            .join("/oauth2/token")
+            .join(&format!("/oauth2/{endpoint}"))
             .map_err(|error| CliError::Usage(error.to_string()))?;
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_id", &self.context.client_id),
-            ("client_secret", &self.context.client_secret),
-        ];
         let response = self
             .http
             .post(url)
-            .form(&form)
+            .form(form)
             .send()
             .await
             .map_err(|error| self.unreachable(&error))?;
@@ -371,8 +432,7 @@ impl Api {
             Err(ReadError::Broken(error)) => return Err(self.unreachable(&error)),
         };
         if status.is_success() {
-            let granted: Granted = serde_json::from_slice(&bytes).map_err(not_understood)?;
-            return Ok(granted.access_token);
+            return serde_json::from_slice(&bytes).map_err(not_understood);
         }
         match serde_json::from_slice::<Refusal>(&bytes) {
             Ok(Refusal {

@@ -71,10 +71,60 @@ pub struct Context {
     pub admin_url: String,
     /// The only certificates that are trusted, PEM.
     pub ca_pem: String,
-    /// The client's id.
+    /// The client's id; of a person, the program's.
     pub client_id: String,
-    /// The client's secret.
+    /// The client's secret; empty where there is another way.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub client_secret: String,
+    /// The file of the key with which the client signs who it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// The file of the certificate that the client shows with that key, instead of signing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_file: Option<PathBuf>,
+    /// The file in which the platform keeps the workload's token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange_token_file: Option<PathBuf>,
+    /// A token that `login` got: it ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// How an install is told who asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Credentials<'a> {
+    Secret(&'a str),
+    /// The file of a private key.
+    Key(&'a Path),
+    /// The certificate of the handshake.
+    Certificate,
+    /// The file of a workload's token.
+    Exchange(&'a Path),
+    Token(&'a str),
+}
+
+impl Context {
+    /// The first way of those that are there.
+    pub fn credentials(&self) -> Credentials<'_> {
+        match (&self.token, &self.key_file, &self.exchange_token_file) {
+            (Some(token), _, _) => Credentials::Token(token),
+            (None, Some(_), _) if self.certificate_file.is_some() => Credentials::Certificate,
+            (None, Some(file), _) => Credentials::Key(file),
+            (None, None, Some(file)) => Credentials::Exchange(file),
+            (None, None, None) => Credentials::Secret(&self.client_secret),
+        }
+    }
+
+    /// In a word, for a list.
+    pub fn way(&self) -> &'static str {
+        match self.credentials() {
+            Credentials::Secret(_) => "secret",
+            Credentials::Key(_) => "key",
+            Credentials::Certificate => "certificate",
+            Credentials::Exchange(_) => "exchange",
+            Credentials::Token(_) => "token",
+        }
+    }
 }
 
 impl std::fmt::Debug for Context {
@@ -124,6 +174,10 @@ impl Context {
             ca_pem,
             client_id,
             client_secret,
+            key_file: None,
+            certificate_file: None,
+            exchange_token_file: None,
+            token: None,
         })
     }
 }
@@ -296,7 +350,27 @@ mod tests {
             ca_pem: "-----BEGIN CERTIFICATE-----\n\"quoted\"\n".to_owned(),
             client_id: "cli_1".to_owned(),
             client_secret: "s3cret".to_owned(),
+            key_file: None,
+            certificate_file: None,
+            exchange_token_file: None,
+            token: None,
         }
+    }
+
+    #[test]
+    fn contexts_of_before_are_read_and_every_way_is_kept() {
+        let old = "[contexts.a]\nadmin_url = \"https://a\"\nca_pem = \"x\"\nclient_id = \"c\"\nclient_secret = \"s\"\n";
+        let read: Contexts = toml::from_str(old).expect("it is read");
+        assert!(read.contexts["a"].credentials() == Credentials::Secret("s"));
+        let mut one = context("https://a");
+        one.client_secret.clear();
+        one.key_file = Some("/k.pem".into());
+        let text = toml::to_string(&one).expect("it is written");
+        assert!(!text.contains("client_secret"), "{text}");
+        let read: Context = toml::from_str(&text).expect("it is read");
+        assert_eq!((read.way(), &read), ("key", &one));
+        one.token = Some("t".to_owned());
+        assert_eq!(one.way(), "token");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! 2 usage, 3 drift where it was asked for. Answers go to standard output, as tables or as the server's JSON; everything else goes to standard error.
 
 mod api;
+mod assertion;
 mod clock;
 mod context;
 mod error;
@@ -33,7 +34,7 @@ use output::Printer;
 use verbs::{
     access, alert, approver, bundle, client, command, compliance, configuration, console_link,
     context as contexts, device, directory, enrollment, group, halt, key, label, login, operation, policy,
-    policy_compile, query, rollout, root, script, secret, sink, sso, system, telemetry, token,
+    policy_compile, query, rollout, root, script, secret, sink, sso, system, telemetry, token, trust,
 };
 
 /// Flags that every verb takes.
@@ -171,9 +172,12 @@ pub enum Command {
     /// Signing in with a company's identity: connections to identity providers
     #[command(subcommand)]
     Sso(sso::SsoCommand),
-    /// API clients and their scopes
+    /// API clients, their scopes and keys
     #[command(subcommand)]
     Client(client::ClientCommand),
+    /// Trusts: whose tokens are taken instead of a secret (pipelines, pods, your identity provider)
+    #[command(subcommand)]
+    Trust(trust::TrustCommand),
     /// Make a link that signs a person in to the console, once
     #[command(after_help = console_link::HELP)]
     ConsoleLink(console_link::ConsoleLinkArgs),
@@ -274,6 +278,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Access(command) => access::run(command, &Api::connect(globals)?, printer).await,
         Command::Sso(command) => sso::run(command, &Api::connect(globals)?, printer).await,
         Command::Client(command) => client::run(command, &Api::connect(globals)?, printer).await,
+        Command::Trust(command) => trust::run(command, &Api::connect(globals)?, printer).await,
         Command::ConsoleLink(arguments) => {
             console_link::run(arguments, &Api::connect(globals)?, printer).await
         }
@@ -325,6 +330,24 @@ mod tests {
     #[test]
     fn the_lines_of_the_documentation_parse() {
         for line in [
+            "login --device --admin-url https://m:1 --ca-file ca.pem",
+            "login --device --admin-file a.json --scope device:read",
+            "login --admin-url https://m:1 --ca-file ca.pem --client-id cli_1 --key k.pem",
+            "login --admin-url https://m:1 --ca-file ca.pem --client-id cli_1 --exchange-token-file t.jwt",
+            "login --admin-url https://m:1 --ca-file ca.pem --client-id cli_1 --exchange-token x",
+            "client create ci --scope policy:read --no-secret",
+            "client key add cli_1 --generate ci.pem",
+            "client key add cli_1 ci.pub",
+            "client key add cli_1 --certificate ci-cert.pem",
+            "login --admin-url https://m:1 --ca-file ca.pem --client-id cli_1 --key k.pem --certificate c.pem",
+            "client key list cli_1",
+            "client key remove cli_1 thumb --yes",
+            "client key address cli_1 https://ci.example/jwks.json",
+            "trust put gh --issuer https://token.actions.githubusercontent.com --audience https://m --client-id cli_1 --require \
+             repository=octo/app --require-like sub=repo:octo/app:* --scope policy:write",
+            "trust people corp-api --connection corp --audience api://muster --required-scope muster.use",
+            "trust list",
+            "trust delete gh --yes",
             "alert",
             "alert list --ended --all",
             "alert ack alr_1 --note x",

@@ -30,6 +30,16 @@ use muster_control::{App, directory, openapi};
 /// The largest body that a call or a form may have.
 const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// The routes of the API and the authorization server without pages and SCIM: for the listener of programs.
+pub fn api_router(app: App) -> Router {
+    let (api, _) = openapi::api_router().split_for_parts();
+    api.fallback(edge::not_found)
+        .method_not_allowed_fallback(edge::method_not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(app.clone(), edge::guard))
+        .with_state(app)
+}
+
 /// Every route of the admin listener.
 pub fn router(app: App) -> Router {
     let (api, _) = openapi::api_router().split_for_parts();

@@ -46,6 +46,11 @@ const NOTICES: &[(&str, &str)] = &[
     ),
     ("person-enabled", "The person may sign in again."),
     ("session-ended", "The session is ended."),
+    (
+        "program-let-in",
+        "The program is let in. Go back to it. Your sessions are under Access, where it can be ended.",
+    ),
+    ("program-refused", "The program is refused. It gets nothing."),
     ("settings-changed", "The limits are changed."),
     (
         "proven",

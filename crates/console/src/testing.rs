@@ -437,11 +437,23 @@ impl Scene {
         serde_json::from_str(&answer.body).unwrap_or_default()
     }
 
+    /// What a token of a service account is to be.
+    pub fn issue<'a>(&self, client: ClientId, scope: &'a str) -> access::tokens::Issue<'a> {
+        access::tokens::Issue {
+            tenant: self.tenant,
+            client,
+            scope,
+            via: None,
+            cnf: None,
+            seconds: access::tokens::ACCESS_TOKEN_SECONDS,
+        }
+    }
+
     /// As `call`, whatever the answer.
     pub async fn try_call(&self, method: Method, path: &str, body: &str) -> Answer {
         let now = self.app.clock.now();
         let every = access::scope::every();
-        let (token, _) = access::tokens::issue_access(&self.app.keys, self.tenant, self.client, &every, now)
+        let (token, _) = access::tokens::issue_access(&self.app.keys, &self.issue(self.client, &every), now)
             .expect("a token can be issued");
         let bearer = format!("Bearer {token}");
         let headers = [
@@ -456,6 +468,23 @@ impl Scene {
         self.ask_as(self.client, scopes, method, path, body).await
     }
 
+    /// A call of the API with a token that something else gave.
+    pub async fn with_token(&self, token: &str, method: Method, path: &str) -> Answer {
+        let bearer = format!("Bearer {token}");
+        self.send(method, path, &[("authorization", &bearer)], "").await
+    }
+
+    /// A form that a program sends to the authorization server.
+    pub async fn ask_oauth(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let encoded = |text: &str| crate::session::encode(text);
+        let pairs = fields
+            .iter()
+            .map(|(name, value)| format!("{name}={}", encoded(value)));
+        let body = pairs.collect::<Vec<_>>().join("&");
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        self.send(Method::POST, path, &headers, &body).await
+    }
+
     /// As `ask`, by another service account.
     pub async fn ask_as(
         &self,
@@ -466,7 +495,7 @@ impl Scene {
         body: &str,
     ) -> Answer {
         let now = self.app.clock.now();
-        let (token, _) = access::tokens::issue_access(&self.app.keys, self.tenant, client, scopes, now)
+        let (token, _) = access::tokens::issue_access(&self.app.keys, &self.issue(client, scopes), now)
             .expect("a token can be issued");
         let bearer = format!("Bearer {token}");
         let headers = [
@@ -499,21 +528,36 @@ impl Scene {
     /// Calls the API as a service account of that tenant.
     pub async fn call_in(
         &self,
-        (tenant, client): (TenantId, ClientId),
+        of: (TenantId, ClientId),
         method: Method,
         path: &str,
         body: &str,
     ) -> serde_json::Value {
+        self.in_tenant(of, method, path, body).await.json()
+    }
+
+    /// As `call_in`, whatever the answer.
+    pub async fn in_tenant(
+        &self,
+        (tenant, client): (TenantId, ClientId),
+        method: Method,
+        path: &str,
+        body: &str,
+    ) -> Answer {
         let now = self.app.clock.now();
         let every = access::scope::every();
-        let (token, _) = access::tokens::issue_access(&self.app.keys, tenant, client, &every, now)
-            .expect("a token can be issued");
+        let issue = access::tokens::Issue {
+            tenant,
+            ..self.issue(client, &every)
+        };
+        let (token, _) =
+            access::tokens::issue_access(&self.app.keys, &issue, now).expect("a token can be issued");
         let bearer = format!("Bearer {token}");
         let headers = [
             ("authorization", bearer.as_str()),
             ("content-type", "application/json"),
         ];
-        self.send(method, path, &headers, body).await.json()
+        self.send(method, path, &headers, body).await
     }
 
     /// A policy with a version and a running rollout; answers their ids.

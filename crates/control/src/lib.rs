@@ -187,6 +187,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "saml",
         sql: include_str!("../migrations/0028_saml.sql"),
     },
+    Migration {
+        version: 29,
+        name: "api_access",
+        sql: include_str!("../migrations/0029_api_access.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -194,6 +199,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     access::STATEMENTS,
     access::PEOPLE_STATEMENTS,
     access::CONNECTION_STATEMENTS,
+    access::OAUTH_STATEMENTS,
     acme::STATEMENTS,
     alerts::STATEMENTS,
     audit::STATEMENTS,
@@ -278,6 +284,12 @@ pub struct Control {
     pub providers: access::oidc::Providers,
     /// Answers of SAML identity providers that are taken.
     pub assertions: access::saml::Assertions,
+    /// Keys of issuers whose tokens are exchanged, and of service accounts that publish theirs.
+    pub issuers: access::Issuers,
+    /// What identity providers said about tokens that they were asked about.
+    pub answers: access::Answers,
+    /// Codes of devices that people typed wrong.
+    pub mistyped: access::Mistyped,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -288,6 +300,8 @@ pub struct Control {
 pub struct Settings {
     /// The origin of the admin listener as people and clients reach it, without a final slash.
     pub admin_url: String,
+    /// The origin of the listener for programs that show certificates, where there is one, without a final slash.
+    pub api_url: Option<String>,
     /// The origin of the device listener as agents reach it, without a final slash.
     pub device_url: String,
     pub device_certificate_days: u64,
@@ -321,6 +335,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             admin_url: String::new(),
+            api_url: None,
             device_url: String::new(),
             device_certificate_days: 7,
             pki_url: None,
@@ -403,6 +418,9 @@ impl Control {
             web: OnceLock::new(),
             providers: access::oidc::Providers::default(),
             assertions: access::saml::Assertions::default(),
+            issuers: access::Issuers::default(),
+            answers: access::Answers::default(),
+            mistyped: access::Mistyped::default(),
             settings,
             node,
         })

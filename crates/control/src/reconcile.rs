@@ -648,6 +648,7 @@ async fn rotate_secrets(app: App, stop: watch::Receiver<bool>) {
             if alerts::reseal(&app).await?
                 && sinks::reseal(&app).await?
                 && access::connection::reseal(&app).await?
+                && access::reseal_trusts(&app).await?
             {
                 secrets::retire_sealing(&app, &lease).await?;
             }

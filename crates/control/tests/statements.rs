@@ -42,6 +42,8 @@ const MAY_SCAN: &[&str] = &[
     "OPEN_REFRESHES",
     // What it counts is a bounded query by an index.
     "COUNT_ACTION",
+    // At most a thousand programs wait, for ten minutes.
+    "WAITING_FROM",
     // A handful of sinks, and one row for each tenant.
     "SINKS_TO_SERVE",
     "EVENT_ENDS",

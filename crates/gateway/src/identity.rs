@@ -13,6 +13,7 @@ use muster_control::{
 };
 use muster_model::{DeviceId, TenantId, Timestamp};
 use muster_storage::Scope;
+use muster_trust::key::{Digest, sha256};
 use rustls::ServerConnection;
 use x509_parser::{
     extensions::{GeneralName, ParsedExtension},
@@ -25,6 +26,8 @@ pub struct Peer {
     /// The client's address; none when whoever relays the connection does not know it.
     pub remote: Option<SocketAddr>,
     pub device: Option<Arc<DeviceCertificate>>,
+    /// The SHA-256 of a program's certificate, whoever made it.
+    pub certificate: Option<Digest>,
     pub channel_binding: ChannelBinding,
 }
 
@@ -83,7 +86,19 @@ impl Peer {
             device: leaf
                 .and_then(|leaf| DeviceCertificate::read(app, leaf))
                 .map(Arc::new),
+            certificate: None,
             channel_binding: ChannelBinding::Exporter(exporter),
+        })
+    }
+
+    /// The peer of a program's connection: its certificate names no device here.
+    pub(crate) fn of_program(tls: &ServerConnection, remote: Option<SocketAddr>) -> Option<Peer> {
+        let leaf = tls.peer_certificates().and_then(<[_]>::first);
+        Some(Peer {
+            remote,
+            device: None,
+            certificate: leaf.map(|leaf| sha256(leaf)),
+            channel_binding: ChannelBinding::Exporter(exporter(tls)?),
         })
     }
 
@@ -92,6 +107,7 @@ impl Peer {
         Peer {
             remote,
             device: None,
+            certificate: None,
             channel_binding: ChannelBinding::ProxyTerminated,
         }
     }

@@ -33,7 +33,9 @@ pub use client_cert::Arrival;
 pub use identity::{ChannelBinding, EXPORTER_BYTES, Peer};
 pub use metrics::Metrics;
 pub use network::{Network, NetworkError, Sources};
-pub use tls::{DeviceTls, Identity as TlsIdentity, LiveIdentity, TlsError, proxy_config, server_config};
+pub use tls::{
+    DeviceTls, Identity as TlsIdentity, LiveIdentity, TlsError, program_config, proxy_config, server_config,
+};
 
 /// What every handler of the gateway works with.
 #[derive(Clone)]

@@ -28,7 +28,11 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use muster_control::{App, clock};
+use muster_control::{
+    App,
+    access::{ClientAddress, ClientCertificate},
+    clock,
+};
 use rustls::{ServerConfig, ServerConnection, server::Acceptor};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -108,6 +112,8 @@ pub enum Socket {
 pub enum Tls {
     /// For people and programs.
     Server(Arc<ServerConfig>),
+    /// For programs, which may show a certificate of theirs.
+    Programs(Arc<ServerConfig>),
     /// For devices, each with its own certificate.
     Devices(Arc<DeviceTls>),
     /// For proxies, whose requests carry the certificates of devices.
@@ -118,7 +124,7 @@ impl Tls {
     /// The configuration for one more handshake.
     fn config(&self) -> Arc<ServerConfig> {
         match self {
-            Tls::Server(config) | Tls::Proxies(config) => Arc::clone(config),
+            Tls::Server(config) | Tls::Programs(config) | Tls::Proxies(config) => Arc::clone(config),
             Tls::Devices(devices) => devices.config(),
         }
     }
@@ -126,6 +132,7 @@ impl Tls {
     fn peer(&self, app: &App, connection: &ServerConnection, remote: Option<SocketAddr>) -> Option<Peer> {
         match self {
             Tls::Server(_) | Tls::Devices(_) => Peer::of(app, connection, remote),
+            Tls::Programs(_) => Peer::of_program(connection, remote),
             Tls::Proxies(_) => Some(Peer::behind_proxy(remote)),
         }
     }
@@ -359,6 +366,11 @@ where
     let service = service_fn(move |mut request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer.clone());
+        let address = ClientAddress(peer.remote.map(|remote| remote.ip()));
+        request.extensions_mut().insert(address);
+        if let Some(certificate) = peer.certificate {
+            request.extensions_mut().insert(ClientCertificate(certificate));
+        }
         let request = request.map(|body| Body::new(Timed::new(body, body_timeout)));
         router.clone().call(request)
     });

@@ -126,6 +126,20 @@ pub fn server_config(identity: &LiveIdentity) -> Result<ServerConfig, TlsError> 
     Ok(with_protocols(config))
 }
 
+/// The listener of programs: whoever has a certificate shows it, and any will do. What one is good for is decided by whoever
+/// knows which certificates an account registered (RFC 8705, section 2.2).
+pub fn program_config(identity: &LiveIdentity) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = AnyCertificate {
+        provider: Arc::clone(&provider),
+    };
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(identity.clone()));
+    Ok(without_resumption(config))
+}
+
 fn without_resumption(mut config: ServerConfig) -> ServerConfig {
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -139,6 +153,77 @@ fn with_protocols(mut config: ServerConfig) -> ServerConfig {
 
 fn pkcs8(key: Vec<u8>) -> PrivateKeyDer<'static> {
     PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key))
+}
+
+/// Asks for a certificate, takes a handshake without one, and has whoever shows one prove that the key is theirs. No chain is
+/// looked at: who made a certificate says nothing here.
+#[derive(Debug)]
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let refused = |why| Err(Error::InvalidCertificate(why));
+        let Ok((rest, certificate)) = X509Certificate::from_der(leaf) else {
+            return refused(CertificateError::BadEncoding);
+        };
+        if !rest.is_empty() {
+            return refused(CertificateError::BadEncoding);
+        }
+        check_validity(&certificate, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+fn check_validity(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<ClientCertVerified, Error> {
+    let refused = |why| Err(Error::InvalidCertificate(why));
+    let now = i64::try_from(now.as_secs())
+        .ok()
+        .and_then(|seconds| ASN1Time::from_timestamp(seconds).ok());
+    match now {
+        Some(now) if certificate.validity().not_before > now => refused(CertificateError::NotValidYet),
+        Some(now) if certificate.validity().is_valid_at(now) => Ok(ClientCertVerified::assertion()),
+        Some(_) | None => refused(CertificateError::Expired),
+    }
 }
 
 /// Accepts exactly the certificates that the operator listed. No authority can make another one.
@@ -167,14 +252,7 @@ impl ClientCertVerifier for KnownProxies {
         if !rest.is_empty() || !names.iter().any(|name| self.proxies.contains(name)) {
             return refused(CertificateError::ApplicationVerificationFailure);
         }
-        let now = i64::try_from(now.as_secs())
-            .ok()
-            .and_then(|seconds| ASN1Time::from_timestamp(seconds).ok());
-        match now {
-            Some(now) if certificate.validity().not_before > now => refused(CertificateError::NotValidYet),
-            Some(now) if certificate.validity().is_valid_at(now) => Ok(ClientCertVerified::assertion()),
-            Some(_) | None => refused(CertificateError::Expired),
-        }
+        check_validity(&certificate, now)
     }
 
     fn verify_tls12_signature(

@@ -91,6 +91,8 @@ ids! {
     SessionId = "ses";
     /// A connection to an identity provider.
     ConnectionId = "con";
+    /// A trust in an issuer of tokens.
+    TrustId = "tru";
     /// An entry of a tenant's log.
     EntryId = "ent";
     /// An enrollment token.

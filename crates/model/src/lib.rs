@@ -31,8 +31,8 @@ pub use compliance::ComplianceState;
 pub use expression::{Expression, ExpressionError};
 pub use id::{
     AlertId, ClientId, CommandId, ConnectionId, DeliveryId, DeviceId, EntryId, GroupId, PolicyId, QueryRunId,
-    RefreshId, RolloutId, ScimRequestId, ScimTokenId, SessionId, SilenceId, TenantId, TokenId, UserGroupId,
-    UserId, ViolationId,
+    RefreshId, RolloutId, ScimRequestId, ScimTokenId, SessionId, SilenceId, TenantId, TokenId, TrustId,
+    UserGroupId, UserId, ViolationId,
 };
 pub use merge::loosened;
 pub use platform::Platform;

@@ -104,6 +104,12 @@ pub struct Options {
     /// Origin under which device certificates name their revocation list and OCSP, such as http://pki.example.com
     #[arg(long, env = "MUSTER_PKI_URL", value_name = "URL")]
     pub pki_url: Option<String>,
+    /// Where programs reach the API that show a certificate of theirs in the handshake (RFC 8705) [default: off]
+    #[arg(long, env = "MUSTER_API_LISTEN", value_name = "ADDRESS")]
+    pub api_listen: Option<SocketAddr>,
+    /// Origin of that listener as programs reach it, such as https://api.mdm.example.com
+    #[arg(long, env = "MUSTER_API_URL", value_name = "URL")]
+    pub api_url: Option<String>,
     /// Seconds between two check-ins of a device that nobody wakes [default: 60]
     #[arg(long, env = "MUSTER_CHECKIN_INTERVAL_SECONDS", value_name = "SECONDS")]
     pub checkin_interval_seconds: Option<u64>,
@@ -265,6 +271,8 @@ impl Options {
             sealing_key_file: self.sealing_key_file.or(stored.sealing_key_file),
             pki_listen: self.pki_listen.or(stored.pki_listen),
             pki_url: self.pki_url.or(stored.pki_url),
+            api_listen: self.api_listen.or(stored.api_listen),
+            api_url: self.api_url.or(stored.api_url),
             checkin_interval_seconds: self.checkin_interval_seconds.or(stored.checkin_interval_seconds),
             silent_after_seconds: self.silent_after_seconds.or(stored.silent_after_seconds),
             command_ttl_seconds: self.command_ttl_seconds.or(stored.command_ttl_seconds),
@@ -407,7 +415,11 @@ impl Options {
     }
 
     /// The settings that the control plane needs, with the origins of the bound listeners.
-    pub fn settings(&self, admin: SocketAddr, device: SocketAddr) -> Result<muster_control::Settings> {
+    pub fn settings(
+        &self,
+        (admin, device): (SocketAddr, SocketAddr),
+        api: Option<SocketAddr>,
+    ) -> Result<muster_control::Settings> {
         let defaults = muster_control::Settings::default();
         let origin = |given: &Option<String>, bound: SocketAddr| match given {
             Some(url) => url.trim_end_matches('/').to_owned(),
@@ -415,6 +427,7 @@ impl Options {
         };
         let settings = muster_control::Settings {
             admin_url: origin(&self.admin_url, admin),
+            api_url: api.map(|bound| origin(&self.api_url, bound)),
             device_url: origin(&self.device_url, device),
             device_certificate_days: self
                 .device_certificate_days

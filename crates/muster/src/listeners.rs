@@ -25,6 +25,8 @@ pub struct Listeners {
     pub proxy: Option<ProxyListener>,
     /// Plain HTTP for revocation lists and OCSP.
     pub pki: Option<TcpListener>,
+    /// For programs that show certificates.
+    pub api: Option<TcpListener>,
     /// Who relays the connections of devices and proxies.
     pub relays: Sources,
 }
@@ -49,6 +51,10 @@ impl Listeners {
             admin: bind(options.admin_listen, 8440, "--admin-listen").await?,
             device: bind(options.device_listen, 8443, "--device-listen").await?,
             ops: bind(options.ops_listen, 8441, "--ops-listen").await?,
+            api: match options.api_listen {
+                Some(address) => Some(bind(Some(address), 0, "--api-listen").await?),
+                None => None,
+            },
             pki: match options.pki_listen {
                 Some(address) => Some(bind(Some(address), 0, "--pki-listen").await?),
                 None => None,
@@ -63,7 +69,8 @@ impl Listeners {
             Some(ProxyListener::Unix(..)) | None => None,
         };
         let mut addresses: Vec<IpAddr> = vec![[127, 0, 0, 1].into(), Ipv6Addr::LOCALHOST.into()];
-        for listener in [&self.admin, &self.device].into_iter().chain(proxy) {
+        let more = proxy.into_iter().chain(&self.api);
+        for listener in [&self.admin, &self.device].into_iter().chain(more) {
             let ip = listener.local_addr()?.ip();
             if !ip.is_unspecified() && !addresses.contains(&ip) {
                 addresses.push(ip);

@@ -21,7 +21,7 @@ use muster_control::{
 use muster_gateway::{
     AcceptedDevices, Arrival, DeviceTls, Gateway, Sources,
     listener::{self, Limits, Listener, Socket, Tls},
-    pki, server_config,
+    pki, program_config, server_config,
 };
 use muster_integrations::{Carriers, Couriers, ObjectArchive, ObjectArtifacts, RemoteStore};
 use muster_storage::Scope;
@@ -124,7 +124,8 @@ impl ControlPlane {
             not(debug_assertions),
             expect(unused_mut, reason = "faults are of debug builds")
         )]
-        let mut settings = options.settings(admin, device)?;
+        let api = listeners.api.as_ref().map(TcpListener::local_addr).transpose()?;
+        let mut settings = options.settings((admin, device), api)?;
         #[cfg(debug_assertions)]
         {
             settings.fault = fault()?;
@@ -379,6 +380,24 @@ fn serve(
         stopping.clone(),
         || {},
     ));
+    if let Some(tcp) = listeners.api {
+        let socket = Socket::Tcp {
+            listener: tcp,
+            tls: Tls::Programs(Arc::new(program_config(&identity)?)),
+        };
+        let programs = Listener {
+            socket,
+            relays: Sources::default(),
+            limits: Limits::of_admins(),
+        };
+        served.spawn(listener::serve(
+            app.clone(),
+            programs,
+            muster_console::api_router(app.clone()),
+            stopping.clone(),
+            || {},
+        ));
+    }
     if let Some(tcp) = listeners.pki {
         served.spawn(pki::serve_plain(tcp, pki::router(app.clone()), stopping.clone()));
     }

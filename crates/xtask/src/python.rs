@@ -30,6 +30,8 @@ const REQUIREMENTS: &[&str] = &[
     "rotel==0.0.1a15",
     "slack_sdk==3.48.0",
     "standardwebhooks==1.1.0",
+    // A client of RFC 7523 that is not ours.
+    "PyJWT[crypto]==2.15.1",
 ];
 /// The file that says which requirements are installed.
 const STAMP: &str = "muster-requirements";

@@ -31,6 +31,9 @@ pub enum AccessCommand {
         /// The id of a service account
         #[arg(long, value_name = "ID")]
         client: Option<String>,
+        /// A trust in workloads: what their tokens may do
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["client", "person"])]
+        trust: Option<String>,
     },
     /// List roles with what they give
     #[command(after_help = "Examples:\n  muster access roles\n  muster access roles -o json")]
@@ -242,11 +245,13 @@ pub async fn run(command: AccessCommand, api: &Api, printer: &Printer) -> Result
             needs,
             person,
             client,
+            trust,
         } => {
             let call = Call::get(&["access", "explain"])
                 .query("needs", Some(needs))
                 .query("person", person)
-                .query("client", client);
+                .query("client", client)
+                .query("trust", trust);
             let answer: Answer<Explained> = api.send(call).await?;
             printer.answer(&answer.value, |_| explained(&answer.known))
         }

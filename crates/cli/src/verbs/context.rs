@@ -29,7 +29,7 @@ pub fn run(command: ContextCommand, globals: &Globals, printer: &Printer) -> Res
             let items: Vec<_> = stored
                 .contexts
                 .iter()
-                .map(|(name, context)| json!({"name": name, "admin_url": context.admin_url, "current": is_current(name)}))
+                .map(|(name, context)| json!({"name": name, "admin_url": context.admin_url, "way": context.way(), "current": is_current(name)}))
                 .collect();
             printer.answer(&json!({"items": items}), |_| {
                 let row = |(name, context): (&String, &crate::context::Context)| {
@@ -39,11 +39,12 @@ pub fn run(command: ContextCommand, globals: &Globals, printer: &Printer) -> Res
                         name.clone(),
                         context.admin_url.clone(),
                         context.client_id.clone(),
+                        context.way().to_owned(),
                     ]
                 };
                 Sheet::new().rows(
                     "contexts",
-                    &["", "name", "address", "client"],
+                    &["", "name", "address", "client", "by"],
                     stored.contexts.iter().map(row).collect(),
                 )
             })

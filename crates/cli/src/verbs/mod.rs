@@ -39,6 +39,7 @@ pub mod system;
 pub mod telemetry;
 pub mod token;
 pub mod token_table;
+pub mod trust;
 pub mod what_if;
 pub mod why;
 

@@ -209,9 +209,10 @@ fn session_row(listed: ListedSession, own: Option<muster_model::SessionId>, now:
         is_own: own == Some(listed.id),
         id: listed.id.to_string(),
         person: listed.person,
-        how: match listed.method.as_str() {
-            "link" => format!("link of {}", ui::author(&listed.made_by)),
-            other => other.to_owned(),
+        how: match (listed.kind.as_str(), listed.method.as_str()) {
+            ("api", _) => "a program that they let in".to_owned(),
+            (_, "link") => format!("link of {}", ui::author(&listed.made_by)),
+            (_, other) => other.to_owned(),
         },
         began: When::new(listed.created_at, now),
         seen: When::new(listed.seen_at, now),

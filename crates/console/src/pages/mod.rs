@@ -12,6 +12,7 @@ mod compliance;
 mod connections;
 mod device;
 mod device_forms;
+mod device_login;
 mod device_telemetry;
 mod device_why;
 mod devices;
@@ -70,6 +71,7 @@ pub fn router() -> Router<App> {
         .merge(compliance::router())
         .merge(device::router())
         .merge(device_forms::router())
+        .merge(device_login::router())
         .merge(device_telemetry::router())
         .merge(health::router())
         .merge(groups::router())

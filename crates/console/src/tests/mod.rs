@@ -9,6 +9,8 @@ mod enrollment;
 mod enrollment_policy;
 mod forms;
 mod groups;
+mod oauth;
+mod oauth_people;
 mod oidc;
 mod oidc_provider;
 mod pages;

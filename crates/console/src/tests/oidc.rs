@@ -25,30 +25,30 @@ use tokio::net::TcpListener;
 
 use crate::testing::{Answer, Scene};
 
-const CLIENT: &str = "muster";
+pub const CLIENT: &str = "muster";
 
 /// What the provider does next.
 #[derive(Clone)]
-struct Behavior {
-    key: Arc<SigningKey>,
-    kid: String,
+pub struct Behavior {
+    pub key: Arc<SigningKey>,
+    pub kid: String,
     /// Merged over the claims of a sound token; null removes one.
-    claims: Value,
+    pub claims: Value,
     /// Instead of the token that it would sign.
     token: Option<String>,
     header: Value,
     metadata: Value,
-    is_down: bool,
+    pub is_down: bool,
     jwks: Option<Value>,
 }
 
 /// A provider on a port of this machine.
-struct Idp {
-    issuer: String,
+pub struct Idp {
+    pub issuer: String,
     behavior: Arc<Mutex<Behavior>>,
 }
 
-fn jwk(key: &SigningKey, kid: &str) -> Value {
+pub fn jwk(key: &SigningKey, kid: &str) -> Value {
     let pem = key.to_pkcs8_pem().expect("it can be written");
     let signer = EncodingKey::from_ec_pem(pem.as_bytes()).expect("it is a key");
     let jwk = Jwk::from_encoding_key(&signer, Algorithm::ES256).expect("it has a public half");
@@ -58,7 +58,7 @@ fn jwk(key: &SigningKey, kid: &str) -> Value {
     value
 }
 
-fn sign(key: &SigningKey, header: &Value, claims: &Value) -> String {
+pub fn sign(key: &SigningKey, header: &Value, claims: &Value) -> String {
     let pem = key.to_pkcs8_pem().expect("it can be written");
     let signer = EncodingKey::from_ec_pem(pem.as_bytes()).expect("it is a key");
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -69,14 +69,14 @@ fn sign(key: &SigningKey, header: &Value, claims: &Value) -> String {
 }
 
 impl Behavior {
-    fn signed(&self, claims: Value) -> String {
+    pub fn signed(&self, claims: Value) -> String {
         let mut header = json!({"alg": "ES256", "kid": self.kid, "typ": "JWT"});
         merge(&mut header, &self.header);
         sign(&self.key, &header, &claims)
     }
 }
 
-fn merge(into: &mut Value, changes: &Value) {
+pub fn merge(into: &mut Value, changes: &Value) {
     let into = into.as_object_mut().expect("it is an object");
     for (name, value) in changes.as_object().into_iter().flatten() {
         if value.is_null() {
@@ -95,7 +95,7 @@ struct Shared {
 }
 
 impl Idp {
-    async fn start(scene: &Scene) -> Idp {
+    pub async fn start(scene: &Scene) -> Idp {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let issuer = format!("http://{}", listener.local_addr().expect("it has an address"));
         let key = SigningKey::generate_p256().expect("a key can be made");
@@ -124,11 +124,11 @@ impl Idp {
         Idp { issuer, behavior }
     }
 
-    fn set(&self, change: impl FnOnce(&mut Behavior)) {
+    pub fn set(&self, change: impl FnOnce(&mut Behavior)) {
         change(&mut self.behavior.lock().expect("nobody panics with it"));
     }
 
-    fn behavior(&self) -> Behavior {
+    pub fn behavior(&self) -> Behavior {
         self.behavior.lock().expect("nobody panics with it").clone()
     }
 }
@@ -193,10 +193,10 @@ struct Away {
     location: String,
 }
 
-struct Stage {
-    scene: Scene,
-    idp: Idp,
-    id: String,
+pub struct Stage {
+    pub scene: Scene,
+    pub idp: Idp,
+    pub id: String,
 }
 
 fn query(location: &str, name: &str) -> String {
@@ -216,7 +216,7 @@ async fn connect(scene: &Scene, name: &str, issuer: &str) -> String {
 }
 
 impl Stage {
-    async fn new() -> Stage {
+    pub async fn new() -> Stage {
         let scene = Scene::at("https://muster.example:8440").await;
         let network = "127.0.0.0/8".parse().expect("it is a network");
         let egress = Egress::new(&[network], None).expect("a client can be made");
@@ -226,7 +226,7 @@ impl Stage {
         Stage { scene, idp, id }
     }
 
-    async fn grant(&self, role: &str, group: &str) {
+    pub async fn grant(&self, role: &str, group: &str) {
         let body = json!({"role": role, "group": group, "source": "corp"});
         self.scene
             .call(Method::POST, "/api/v1/access/grants", &body.to_string())
@@ -269,7 +269,7 @@ impl Stage {
         self.arrive(&self.id, &away, "").await
     }
 
-    async fn sign_in(&mut self) {
+    pub async fn sign_in(&mut self) {
         let answer = self.visit().await;
         assert_eq!(answer.location(), "/devices", "{}", answer.body);
         let value = answer.cookie(SESSION_COOKIE).expect("a session begins");

@@ -240,9 +240,7 @@ async fn a4_the_api_does_not_accept_the_cookie_and_pages_do_not_accept_tokens() 
     let every = muster_control::access::scope::every();
     let (token, _) = muster_control::access::tokens::issue_access(
         &scene.app.keys,
-        scene.tenant,
-        scene.client,
-        &every,
+        &scene.issue(scene.client, &every),
         scene.app.clock.now(),
     )
     .expect("a token can be issued");

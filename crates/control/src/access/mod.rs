@@ -3,8 +3,12 @@
 mod api;
 mod barred;
 pub mod connection;
+#[cfg(test)]
+mod cost;
 mod explain;
 pub mod idempotency;
+mod jose;
+mod oauth;
 pub mod oidc;
 pub mod outside;
 mod passkeys;
@@ -30,17 +34,21 @@ use muster_model::{ClientId, TenantId, Timestamp};
 use muster_storage::{Scope as TenantScope, Statement, Tx};
 use muster_trust::{
     entry::{Actor, ActorKind},
-    key::sha256,
+    key::{Digest, sha256},
 };
 use subtle::ConstantTimeEq;
 
 use crate::{App, audit, clock, secrets};
-pub use api::{oauth_router, router};
+pub use api::router;
 pub use barred::{BARRED_MAX, Ended, bar, is_barred, unbar};
+pub use oauth::{
+    Answers, Condition, Issuers, KEYS_MAX, Kind, Mistyped, Question, State, TRUSTS_MAX, Trust, TrustSpec,
+    decide, find, oauth_router, reseal as reseal_trusts, trusts,
+};
 pub use passkeys::{
     PASSKEYS_MAX, PASSKEYS_PER_ACCOUNT_MAX, Passkey, add_passkey, passkeys_of, remove_passkey,
 };
-use problem::{FORBIDDEN, INVALID_CLIENT, Problem, TOKEN_INVALID, UNAUTHENTICATED};
+use problem::{FORBIDDEN, INVALID_CLIENT, Problem, STEP_UP, TOKEN_INVALID, UNAUTHENTICATED};
 pub use scim_tokens::{SCIM_TOKENS_MAX, ScimToken, ScimTokenView, scim_token_expiries, scim_tokens};
 use scope::Scopes;
 pub use session::{PagePermit, SESSION_COOKIE, create_signin_link, end_session, sign_in};
@@ -52,6 +60,8 @@ pub const STATEMENTS: &[Statement] = store::ALL;
 pub const PEOPLE_STATEMENTS: &[Statement] = people::store::ALL;
 /// As [`STATEMENTS`], of connections to identity providers.
 pub const CONNECTION_STATEMENTS: &[Statement] = connection::store::ALL;
+/// As [`STATEMENTS`], of access without stored secrets.
+pub const OAUTH_STATEMENTS: &[Statement] = oauth::store::ALL;
 /// The name of the service account that the first run makes.
 pub const FIRST_CLIENT: &str = "admin";
 
@@ -61,10 +71,15 @@ pub struct Client {
     pub tenant: TenantId,
     pub id: ClientId,
     pub name: String,
+    /// Empty for an account without a secret.
     pub secret_sha256: Vec<u8>,
     pub scopes: String,
     pub created_at: Timestamp,
     pub disabled_at: Option<Timestamp>,
+    /// Where the account publishes its keys.
+    pub jwks_uri: Option<String>,
+    /// When a way to act as this account was last added.
+    pub credentials_at: Option<Timestamp>,
     /// The secret before, and until when it is good as well.
     pub previous_sha256: Option<Vec<u8>>,
     pub previous_until: Option<Timestamp>,
@@ -162,6 +177,8 @@ pub struct Permit<S> {
     held: String,
     /// The roles behind `held`, as an explanation names them.
     roles: Vec<String>,
+    /// What would be held after a fresh proof of who the person is.
+    held_back: String,
     scope: PhantomData<S>,
 }
 
@@ -188,6 +205,7 @@ impl<S> Permit<S> {
     /// Refuses what needs more than the handler's signature says, such as a kind of command.
     pub fn require<T: Scopes>(&self) -> Result<(), Problem> {
         explain::check(T::NAMES, &self.held, &self.roles)
+            .map_err(|problem| proof_first(problem, T::NAMES, &self.held, &self.held_back))
     }
 
     /// Refuses to hand on a scope that the caller does not hold: a credential never makes a stronger one.
@@ -205,30 +223,75 @@ impl<S> Permit<S> {
             author,
             held,
             roles,
+            held_back: String::new(),
             scope: PhantomData,
         }
     }
+}
+
+/// Where nothing but a fresh proof is missing, that is what a refusal says.
+fn proof_first(problem: Problem, needs: &[&str], held: &str, held_back: &str) -> Problem {
+    let has = |name: &&str| scope::holds(held, name) || scope::holds(held_back, name);
+    if held_back.is_empty() || !needs.iter().all(has) {
+        return problem;
+    }
+    STEP_UP.detail(
+        "This is done only shortly after proving who you are. `muster login --device` proves it again.",
+    )
 }
 
 impl<S: Scopes> FromRequestParts<App> for Permit<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let caller = authenticate(app, &parts.headers).await?;
+        let certificate = parts.extensions.get::<ClientCertificate>().copied();
+        let caller = authenticate(app, &parts.headers, certificate).await?;
         match explain::check(S::NAMES, &caller.scopes, &caller.roles) {
-            Ok(()) => Ok(Permit::new(caller.author, caller.scopes, caller.roles)),
-            Err(problem) => Err(explain::with_helpers(app, caller.author.tenant, problem).await),
+            Ok(()) => Ok(Permit {
+                held_back: caller.held_back,
+                ..Permit::new(caller.author, caller.scopes, caller.roles)
+            }),
+            Err(problem) => {
+                let problem = proof_first(problem, S::NAMES, &caller.scopes, &caller.held_back);
+                Err(explain::with_helpers(app, caller.author.tenant, problem).await)
+            }
         }
     }
 }
 
-/// Who presented a token, and what the token and its client both allow.
+/// Where a request came from; nothing where whoever relays the connection does not know it. The listener says so.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientAddress(pub Option<std::net::IpAddr>);
+
+/// The SHA-256 of the certificate that a program showed in the handshake, having proven that the key is its own. The listener says so.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientCertificate(pub Digest);
+
+/// Who presented a token, and what it may do now.
 pub struct Caller {
     pub author: Author,
-    pub client: ClientId,
     pub scopes: String,
-    /// The client's roles.
+    /// The roles behind them.
     pub roles: Vec<String>,
+    /// What the person may do besides, shortly after they proved who they are.
+    pub held_back: String,
+}
+
+impl Caller {
+    /// A person, by a program. What needs a fresh proof in the console needs one here.
+    fn of_person(author: Author, held: people::Held, is_fresh: bool) -> Caller {
+        let roles = held.roles();
+        let (held_back, scopes): (Vec<&str>, Vec<&str>) = held
+            .scopes
+            .split_whitespace()
+            .partition(|name| !is_fresh && scope::NEEDS_PROOF.contains(name));
+        Caller {
+            author,
+            scopes: scopes.join(" "),
+            roles,
+            held_back: held_back.join(" "),
+        }
+    }
 }
 
 /// When this process last noted that a service account was used, so that not every token costs a write.
@@ -253,17 +316,38 @@ impl NotedClients {
 }
 
 /// Authenticates the bearer token of a request. Tokens come in the `Authorization` header and nowhere else.
-pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
+pub async fn authenticate(
+    app: &App,
+    headers: &HeaderMap,
+    certificate: Option<ClientCertificate>,
+) -> Result<Caller, Problem> {
     let token = bearer(headers)?;
     if scim_tokens::is_one(token) {
         return scim_tokens::authenticate(app, token).await;
     }
+    if token.starts_with(session::API_PREFIX) {
+        return by_session(app, token).await;
+    }
+    if let Some(trust) = headers.get(oauth::TRUST_HEADER) {
+        return oauth::by_trust(app, trust.to_str().unwrap_or_default(), token).await;
+    }
+    if let Some(issuer) = oauth::issuer_of(app, token)
+        && let Some(caller) = oauth::by_issuer(app, issuer, token).await?
+    {
+        return Ok(caller);
+    }
     let claims = verify_access(app, token).await?;
-    let (client, held) = client_with_roles(app, claims.client_id)
-        .await?
-        .filter(|(client, _)| client.tenant == claims.tid && client.disabled_at.is_none())
-        .ok_or_else(|| UNAUTHENTICATED.detail("The client of this token was removed."))?;
-    let scopes = shared_scopes(&claims.scope, &held.scopes);
+    if let Some(bound) = &claims.cnf {
+        let shown = certificate.map(|ClientCertificate(digest)| tokens::Confirmation::of(&digest));
+        if shown.as_ref() != Some(bound) {
+            return Err(UNAUTHENTICATED.detail(
+                "The token is bound to a certificate: present it over the listener of programs (--api-listen), with that certificate.",
+            ));
+        }
+    }
+    let (client, held, scopes) = standing_client(app, &claims).await?.ok_or_else(|| {
+        UNAUTHENTICATED.detail("The client of this token, or what it was got by, was removed.")
+    })?;
     let author = Author {
         tenant: client.tenant,
         actor: Actor {
@@ -274,22 +358,43 @@ pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller, Prob
     };
     Ok(Caller {
         author,
-        client: client.id,
         scopes,
         roles: held.roles(),
+        held_back: String::new(),
     })
 }
 
-/// A client with what it holds now: its own scopes and those of its roles.
-async fn client_with_roles(app: &App, id: ClientId) -> Result<Option<(Client, people::Held)>, Problem> {
-    let now = app.clock.now();
+/// A person, by the session that a program holds.
+async fn by_session(app: &App, token: &str) -> Result<Caller, Problem> {
+    const TOKEN_BYTES_MAX: usize = 256;
+    let over = || UNAUTHENTICATED.detail("The session is over. `muster login --device` begins another.");
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(over());
+    }
+    let found = session::of_token(app, token).await?.ok_or_else(over)?;
+    let is_fresh = found.is_fresh(app.clock.now());
+    Ok(Caller::of_person(found.author(), found.held, is_fresh))
+}
+
+/// The client of a token while it stands with what the token was got by: what it holds now, and what the token may do of that.
+async fn standing_client(
+    app: &App,
+    claims: &tokens::AccessClaims,
+) -> Result<Option<(Client, people::Held, String)>, Problem> {
+    let (claims, now) = (claims.clone(), app.clock.now());
     app.db
         .read(TenantScope::System, move |tx| {
-            let Some(client) = store::client(tx, id)? else {
+            let client = store::client(tx, claims.client_id)?;
+            let client = client.filter(|client| client.tenant == claims.tid && client.disabled_at.is_none());
+            let Some(client) = client else {
+                return Ok(None);
+            };
+            let Some(most) = oauth::most_of(tx, &client, &claims)? else {
                 return Ok(None);
             };
             let held = people::of_client(tx, &client, now)?;
-            Ok::<_, Problem>(Some((client, held)))
+            let scopes = shared_scopes(&most, &held.scopes);
+            Ok::<_, Problem>(Some((client, held, scopes)))
         })
         .await
 }
@@ -342,6 +447,7 @@ pub fn client_name(tx: &mut Tx, tenant: TenantId, id: ClientId) -> Result<String
 /// A client made now, with the only copy of its secret.
 pub struct NewClient {
     pub id: ClientId,
+    /// Empty for one without.
     pub secret: String,
 }
 
@@ -393,25 +499,50 @@ pub(crate) fn insert_client(
     name: &str,
     scopes: &str,
 ) -> Result<NewClient, Problem> {
+    insert_client_with(tx, (tenant, name, scopes), clock::random_secret())
+}
+
+/// Makes a client that no secret opens.
+fn insert_client_without_secret(
+    tx: &mut audit::LoggedTx<'_>,
+    tenant: TenantId,
+    name: &str,
+    scopes: &str,
+) -> Result<NewClient, Problem> {
+    insert_client_with(tx, (tenant, name, scopes), String::new())
+}
+
+fn insert_client_with(
+    tx: &mut audit::LoggedTx<'_>,
+    (tenant, name, scopes): (TenantId, &str, &str),
+    secret: String,
+) -> Result<NewClient, Problem> {
     let id = ClientId::generate(tx.at(), clock::random());
-    let secret = clock::random_secret();
     let client = Client {
         tenant,
         id,
         name: name.to_owned(),
-        secret_sha256: sha256(secret.as_bytes()).as_bytes().to_vec(),
+        // No secret has an empty digest.
+        secret_sha256: match secret.as_str() {
+            "" => Vec::new(),
+            secret => sha256(secret.as_bytes()).as_bytes().to_vec(),
+        },
         scopes: scopes.to_owned(),
         created_at: tx.at(),
         disabled_at: None,
         previous_sha256: None,
         previous_until: None,
+        jwks_uri: None,
+        credentials_at: None,
     };
     store::insert_client(tx, &client)?;
-    secrets::note(tx, tenant, &client_record(&client))?;
+    if !secret.is_empty() {
+        secrets::note(tx, tenant, &client_record(&client))?;
+    }
     tx.record(
         "client.created",
         ("client", id.to_string()),
-        serde_json::json!({"name": name, "scopes": scopes}),
+        serde_json::json!({"name": name, "scopes": scopes, "has_secret": !secret.is_empty()}),
     )?;
     Ok(NewClient { id, secret })
 }
@@ -505,7 +636,7 @@ pub async fn note_old_clients(app: &App) -> Result<(), Problem> {
         audit::housekeeping(app, TenantScope::Tenant(tenant.uuid()), move |tx| {
             let first = ClientId::from_uuid(uuid::Uuid::nil());
             for client in store::clients(tx, tenant, first, secrets::SECRETS_MAX)? {
-                if client.disabled_at.is_none() {
+                if client.disabled_at.is_none() && !client.secret_sha256.is_empty() {
                     secrets::note_old(tx, tenant, &client_record(&client))?;
                 }
             }
@@ -532,9 +663,15 @@ pub fn account_since(tx: &mut Tx, tenant: TenantId, actor: &Actor) -> Result<Opt
                     let subject = people::Subject::Client(client.id);
                     let grants = people::store::grants_of(tx, tenant, &subject)?;
                     let granted = grants.into_iter().map(|grant| grant.granted_at).max();
-                    return Ok(granted.max(Some(client.created_at)));
+                    return Ok(granted.max(Some(client.created_at)).max(client.credentials_at));
                 }
-                client => client.map(|client| client.created_at),
+                // A new key or trust lets somebody else be the first one.
+                client => client.map(|client| {
+                    client
+                        .credentials_at
+                        .unwrap_or(client.created_at)
+                        .max(client.created_at)
+                }),
             }
         }
         ActorKind::User => person_since(tx, tenant, &actor.id)?,
@@ -574,7 +711,8 @@ pub async fn forget_expired(app: &App) -> Result<u64, Problem> {
         Ok(store::forget(tx, now, keys_before)?
             + scim_tokens::forget(tx, now)?
             + people::store::forget_grants(tx, now)?
-            + connection::store::forget_replays(tx, now)?)
+            + connection::store::forget_replays(tx, now)?
+            + oauth::forget(tx, now)?)
     })
     .await
 }

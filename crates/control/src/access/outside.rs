@@ -21,6 +21,7 @@ use super::{
     scope,
     session::{self, NewSession},
     step_up,
+    store::SessionKind,
 };
 use crate::{App, audit};
 
@@ -151,7 +152,7 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
             });
         }
         let new = NewSession {
-            method: identity.method,
+            method: identity.method.into(),
             made_by: String::new(),
             roles: String::new(),
             connection: Some(identity.connection),
@@ -164,6 +165,8 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
                 .map_or(Timestamp::from_micros(0), |said| said.min(at)),
             idle_seconds: identity.idle_seconds,
             session_seconds: identity.session_seconds,
+            kind: SessionKind::Console,
+            scopes: String::new(),
         };
         session::start(tx, new).map(Admission::Session)
     })

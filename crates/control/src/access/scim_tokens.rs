@@ -115,9 +115,9 @@ pub(super) async fn authenticate(app: &App, token: &str) -> Result<Caller, Probl
     };
     Ok(Caller {
         author,
-        client: token.client,
         scopes: super::shared_scopes(ScimWrite::NAME, &scopes),
         roles: Vec::new(),
+        held_back: String::new(),
     })
 }
 

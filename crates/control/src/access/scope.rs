@@ -81,6 +81,23 @@ scopes! {
     SsoWrite = "sso:write", "Connect identity providers, and change and remove their connections.";
 }
 
+/// What a person does only shortly after proving who they are, and a program for them: what is destructive, and what changes who
+/// may do what.
+pub const NEEDS_PROOF: &[&str] = &[
+    DeviceWrite::NAME,
+    CommandWipe::NAME,
+    ScriptRun::NAME,
+    ScriptWrite::NAME,
+    ApprovalWrite::NAME,
+    ClientWrite::NAME,
+    RootWrite::NAME,
+    AccessWrite::NAME,
+    SessionWrite::NAME,
+    SsoWrite::NAME,
+    ScimWrite::NAME,
+    SecretWrite::NAME,
+];
+
 /// Whether `name` is a scope that exists.
 pub fn exists(name: &str) -> bool {
     ALL.iter().any(|(known, _)| *known == name)
@@ -118,6 +135,55 @@ pub fn missing<'a>(wanted: &'a str, list: &str) -> Vec<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each scope with what it is for and which calls need it, as the book has it.
+    fn catalogue() -> String {
+        let mut text = String::from(
+            "# Scopes\n\nA scope is what one call of the API, or one page, needs. A token holds scopes; [roles](roles.md) are names for \
+             several. This page is held to the program by a test.\n\nWhat is marked *fresh* a person does only shortly after proving who \
+             they are, in the console and by a program that they let in ([access to the API](api-access.md)).\n\n",
+        );
+        for (name, meaning) in ALL {
+            let fresh = if NEEDS_PROOF.contains(name) {
+                " *Fresh.*"
+            } else {
+                ""
+            };
+            text.push_str(&format!("## `{name}`\n\n{meaning}{fresh}\n\n"));
+            let rows = include_str!("routes.tsv")
+                .lines()
+                .filter(|line| !line.starts_with('#'));
+            for row in rows {
+                let cells: Vec<&str> = row.split('\t').collect();
+                if let [method, path, needs] = cells.as_slice()
+                    && holds(needs, name)
+                {
+                    text.push_str(&format!("- `{method} {path}`\n"));
+                }
+            }
+            text.push('\n');
+        }
+        format!("{}\n", text.trim_end())
+    }
+
+    #[test]
+    fn the_book_lists_every_scope_with_its_calls() {
+        let written = include_str!("../../../../docs/reference/scopes.md");
+        let found = catalogue();
+        if found != written {
+            let fresh = std::env::temp_dir().join("scopes.md");
+            std::fs::write(&fresh, &found).expect("it can be written");
+            panic!(
+                "docs/reference/scopes.md is stale; compare with {}",
+                fresh.display()
+            );
+        }
+    }
+
+    #[test]
+    fn what_needs_a_proof_is_a_scope() {
+        assert!(NEEDS_PROOF.iter().all(|name| exists(name)));
+    }
 
     #[test]
     fn whoever_held_every_scope_before_holds_every_scope_after_the_newest_migration() {

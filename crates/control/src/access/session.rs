@@ -4,7 +4,7 @@
 //! now; of a person from outside, the roles that they and their groups have now. When the maker is removed, the connection is
 //! switched off, or the person is disabled, the session is over.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use axum::{
     extract::FromRequestParts,
@@ -23,7 +23,8 @@ use super::{
     outside::Session,
     people::{self, Held, SessionSettings, Through},
     problem::{CONFLICT, CSRF, FORBIDDEN, INVALID, Problem, STEP_UP, UNAUTHENTICATED},
-    scope, store,
+    scope,
+    store::{self, SessionKind},
 };
 use crate::{
     App,
@@ -137,31 +138,21 @@ impl FromRequestParts<App> for PagePermit {
             .read(Scope::System, move |tx| standing(tx, &hash, now))
             .await?
             .ok_or_else(signed_out)?;
+        // What a program holds opens no page.
+        if found.row.kind != SessionKind::Console {
+            return Err(signed_out());
+        }
+        touch(app, &hash, &found, now).await?;
+        let author = found.author();
         let Standing {
             row,
             held,
             settings,
             display_name,
         } = found;
-        let idle = now.since(row.seen_at);
-        if idle > Duration::from_secs(TOUCH_SECONDS.min(settings.idle_seconds / 2)) {
-            audit::housekeeping(app, Scope::System, move |tx| {
-                Ok(store::touch_session(tx, hash.as_bytes(), now)?)
-            })
-            .await?;
-        }
         let csrf = sha256(format!("csrf:{secret}").as_bytes()).to_string();
-        // Whoever came from outside has no account behind them: they answer for themselves.
-        let voucher = (row.method == BY_LINK).then(|| super::actor_of(&row.made_by));
         Ok(PagePermit {
-            author: Author {
-                tenant: row.tenant,
-                actor: Actor {
-                    kind: ActorKind::User,
-                    id: row.actor,
-                },
-                voucher,
-            },
+            author,
             csrf,
             held,
             id: row.id,
@@ -184,7 +175,9 @@ pub(super) async fn of_hash(app: &App, hash: Digest) -> Result<Option<Session>, 
         .db
         .read(Scope::System, move |tx| standing(tx, &hash, now))
         .await?;
-    let from_outside = found.filter(|found| found.row.connection.is_some());
+    // What a program holds comes back in no browser.
+    let from_outside =
+        found.filter(|found| found.row.connection.is_some() && found.row.kind == SessionKind::Console);
     Ok(from_outside.map(|found| Session {
         author: Author {
             tenant: found.row.tenant,
@@ -198,16 +191,67 @@ pub(super) async fn of_hash(app: &App, hash: Digest) -> Result<Option<Session>, 
     }))
 }
 
+/// Notes that a session was used, at most once in a while.
+async fn touch(app: &App, hash: &Digest, found: &Standing, now: Timestamp) -> Result<(), Problem> {
+    let idle = now.since(found.row.seen_at);
+    if idle > Duration::from_secs(TOUCH_SECONDS.min(found.settings.idle_seconds / 2)) {
+        let hash = *hash;
+        audit::housekeeping(app, Scope::System, move |tx| {
+            Ok(store::touch_session(tx, hash.as_bytes(), now)?)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 /// A session that stands, and what it may do.
-struct Standing {
-    row: store::SessionRow,
-    held: Held,
-    settings: SessionSettings,
+pub(super) struct Standing {
+    pub row: store::SessionRow,
+    pub held: Held,
+    pub settings: SessionSettings,
     display_name: String,
 }
 
+impl Standing {
+    /// Whoever acts in the session.
+    pub fn author(&self) -> Author {
+        // Whoever came from outside has no account behind them: they answer for themselves.
+        let voucher = (self.row.method == BY_LINK).then(|| super::actor_of(&self.row.made_by));
+        Author {
+            tenant: self.row.tenant,
+            actor: Actor {
+                kind: ActorKind::User,
+                id: self.row.actor.clone(),
+            },
+            voucher,
+        }
+    }
+
+    /// Whether the person proved who they are so recently that it counts for what needs that.
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        now.since(self.row.authenticated_at) <= Duration::from_secs(self.settings.step_up_seconds)
+    }
+}
+
+/// What the token of a person's session begins with, so that scanners of secrets know it.
+pub const API_PREFIX: &str = "muster_ses_";
+
+/// The session whose token a program holds, if it stands.
+pub(super) async fn of_token(app: &App, token: &str) -> Result<Option<Standing>, Problem> {
+    let (hash, now) = (sha256(token.as_bytes()), app.clock.now());
+    let found = app
+        .db
+        .read(Scope::System, move |tx| standing(tx, &hash, now))
+        .await?
+        .filter(|found| found.row.kind == SessionKind::Api);
+    if let Some(found) = &found {
+        touch(app, &hash, found, now).await?;
+    }
+    Ok(found)
+}
+
 /// The session of a cookie, if it stands.
-fn standing(tx: &mut Tx, hash: &Digest, now: Timestamp) -> Result<Option<Standing>, Problem> {
+pub(super) fn standing(tx: &mut Tx, hash: &Digest, now: Timestamp) -> Result<Option<Standing>, Problem> {
     let Some(row) = store::session(tx, hash.as_bytes())? else {
         return Ok(None);
     };
@@ -215,7 +259,9 @@ fn standing(tx: &mut Tx, hash: &Digest, now: Timestamp) -> Result<Option<Standin
     let idle = row
         .idle_seconds
         .map_or(settings.idle_seconds, |own| own.min(settings.idle_seconds));
-    if row.expires_at <= now || now.since(row.seen_at) > Duration::from_secs(idle) {
+    // Nobody sits before a program: it ends at its time, whether or not it was used.
+    let is_idle = row.kind == SessionKind::Console && now.since(row.seen_at) > Duration::from_secs(idle);
+    if row.expires_at <= now || is_idle {
         return Ok(None);
     }
     let person = people::person(tx, row.tenant, &row.actor)?;
@@ -232,6 +278,7 @@ fn standing(tx: &mut Tx, hash: &Digest, now: Timestamp) -> Result<Option<Standin
     } else {
         of_outside(tx, &row, now)?
     };
+    let held = held.map(|held| limited(held, &row.scopes));
     let name = person
         .map(|person| person.display_name)
         .filter(|name| !name.is_empty());
@@ -241,6 +288,17 @@ fn standing(tx: &mut Tx, hash: &Digest, now: Timestamp) -> Result<Option<Standin
         held,
         settings,
     }))
+}
+
+/// What is held, within the most that a session may do.
+fn limited(held: Held, most: &str) -> Held {
+    if most.is_empty() {
+        return held;
+    }
+    Held {
+        scopes: super::shared_scopes(&held.scopes, most),
+        ..held
+    }
 }
 
 /// What the session of a link may do: its roles, and never more than its maker. Nothing where the maker is gone.
@@ -384,7 +442,7 @@ pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
         start(
             tx,
             NewSession {
-                method: BY_LINK,
+                method: BY_LINK.into(),
                 made_by: link.made_by.clone(),
                 roles: link.roles.clone(),
                 connection: None,
@@ -394,6 +452,8 @@ pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
                 authenticated_at: at,
                 idle_seconds: None,
                 session_seconds: None,
+                kind: SessionKind::Console,
+                scopes: String::new(),
             },
         )
     })
@@ -402,7 +462,7 @@ pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
 
 /// A session that begins.
 pub(super) struct NewSession {
-    pub method: &'static str,
+    pub method: Cow<'static, str>,
     pub made_by: String,
     pub roles: String,
     pub connection: Option<ConnectionId>,
@@ -413,6 +473,9 @@ pub(super) struct NewSession {
     /// Limits below those of the tenant.
     pub idle_seconds: Option<u64>,
     pub session_seconds: Option<u64>,
+    pub kind: SessionKind,
+    /// The most that it may do; empty for no limit of its own.
+    pub scopes: String,
 }
 
 /// Begins a session of the transaction's author; answers the cookie's value. One session more than a person may have ends the
@@ -423,7 +486,11 @@ pub(super) fn start(tx: &mut LoggedTx<'_>, new: NewSession) -> Result<String, Pr
     let length = new
         .session_seconds
         .map_or(settings.session_seconds, |own| own.min(settings.session_seconds));
-    let secret = clock::random_secret();
+    let prefix = match new.kind {
+        SessionKind::Console => "",
+        SessionKind::Api => API_PREFIX,
+    };
+    let secret = format!("{prefix}{}", clock::random_secret());
     let hash = sha256(secret.as_bytes());
     let id = SessionId::generate(at, clock::random());
     let row = store::SessionRow {
@@ -431,7 +498,7 @@ pub(super) fn start(tx: &mut LoggedTx<'_>, new: NewSession) -> Result<String, Pr
         id: Some(id),
         actor: person.clone(),
         made_by: new.made_by,
-        method: new.method.to_owned(),
+        method: new.method.clone().into_owned(),
         roles: new.roles,
         connection: new.connection,
         provider_session: new.provider_session,
@@ -442,12 +509,14 @@ pub(super) fn start(tx: &mut LoggedTx<'_>, new: NewSession) -> Result<String, Pr
         authenticated_at: new.authenticated_at,
         idle_seconds: new.idle_seconds,
         challenge: None,
+        kind: new.kind,
+        scopes: new.scopes,
     };
     store::insert_session(tx, hash.as_bytes(), &row)?;
     tx.record(
         "session.started",
         ("user", person.clone()),
-        serde_json::json!({"session": id.to_string(), "method": new.method, "connection": new.connection}),
+        serde_json::json!({"session": id.to_string(), "method": new.method, "connection": new.connection, "kind": row.kind.word()}),
     )?;
     // Newest first; of those that begin at one time, this one is kept.
     let mut others = people::store::sessions_of(tx, tenant, &person, 500)?;

@@ -17,14 +17,12 @@ statements! {
     INSERT_CLIENT = "INSERT INTO access_client (tenant_id, client_id, name, secret_sha256, scopes, created_at) \
         VALUES ($1, $2, $3, $4, $5, $6)";
     CLIENT_BY_ID = "SELECT tenant_id, client_id, name, secret_sha256, scopes, created_at, disabled_at, \
-        previous_sha256, previous_until \
-        FROM access_client WHERE client_id = $1";
+        previous_sha256, previous_until, jwks_uri, credentials_at FROM access_client WHERE client_id = $1";
     CLIENT_BY_NAME = "SELECT tenant_id, client_id, name, secret_sha256, scopes, created_at, disabled_at, \
-        previous_sha256, previous_until \
-        FROM access_client WHERE tenant_id = $1 AND name = $2";
+        previous_sha256, previous_until, jwks_uri, credentials_at FROM access_client WHERE tenant_id = $1 AND name = $2";
     CLIENTS = "SELECT tenant_id, client_id, name, secret_sha256, scopes, created_at, disabled_at, \
-        previous_sha256, previous_until \
-        FROM access_client WHERE tenant_id = $1 AND client_id > $2 ORDER BY client_id LIMIT $3";
+        previous_sha256, previous_until, jwks_uri, credentials_at FROM access_client \
+        WHERE tenant_id = $1 AND client_id > $2 ORDER BY client_id LIMIT $3";
     DISABLE_CLIENT = "UPDATE access_client SET disabled_at = $3 \
         WHERE tenant_id = $1 AND client_id = $2 AND disabled_at IS NULL";
     ROTATE_CLIENT = "UPDATE access_client SET secret_sha256 = $3, previous_sha256 = $4, previous_until = $5 \
@@ -43,9 +41,11 @@ statements! {
         RETURNING tenant_id, actor, made_by, roles";
     INSERT_SESSION = "INSERT INTO access_session (tenant_id, session_sha256, actor, made_by, created_at, seen_at, \
         expires_at, session_id, method, roles, connection_id, provider_session, member_of, authenticated_at, \
-        idle_seconds, provider_name) VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+        idle_seconds, provider_name, kind, scopes) \
+        VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
     SESSION = "SELECT tenant_id, actor, made_by, seen_at, expires_at, session_id, method, roles, connection_id, member_of, \
-        authenticated_at, idle_seconds, challenge FROM access_session WHERE session_sha256 = $1";
+        authenticated_at, idle_seconds, challenge, kind, scopes, provider_session, \
+        provider_name FROM access_session WHERE session_sha256 = $1";
     AUTHENTICATED = "UPDATE access_session SET authenticated_at = $2, challenge = NULL WHERE session_sha256 = $1";
     CHALLENGE = "UPDATE access_session SET challenge = $2 WHERE session_sha256 = $1";
     TAKE_CHALLENGE = "UPDATE access_session SET challenge = NULL WHERE session_sha256 = $1 AND challenge = $2";
@@ -265,6 +265,27 @@ pub struct SessionRow {
     pub authenticated_at: Timestamp,
     pub idle_seconds: Option<u64>,
     pub challenge: Option<Vec<u8>>,
+    pub kind: SessionKind,
+    /// The most that it may do; empty for no limit of its own.
+    pub scopes: String,
+}
+
+/// Who holds a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionKind {
+    /// A browser, as a cookie.
+    Console,
+    /// A program, as a bearer token.
+    Api,
+}
+
+impl SessionKind {
+    pub const fn word(self) -> &'static str {
+        match self {
+            SessionKind::Console => "console",
+            SessionKind::Api => "api",
+        }
+    }
 }
 
 /// Stores a session that begins when it was last seen.
@@ -289,6 +310,8 @@ pub fn insert_session(tx: &mut Tx, sha256: &[u8], row: &SessionRow) -> Result<()
             &row.idle_seconds
                 .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
             &row.provider_name.as_deref(),
+            &row.kind.word(),
+            &row.scopes.as_str(),
         ],
     )
     .map(drop)
@@ -307,14 +330,19 @@ pub fn session(tx: &mut Tx, sha256: &[u8]) -> Result<Option<SessionRow>, Storage
             method: row.get(6)?,
             roles: row.get(7)?,
             connection: row.get::<Option<Uuid>>(8)?.map(ConnectionId::from_uuid),
-            provider_session: None,
-            provider_name: None,
+            provider_session: row.get(15)?,
+            provider_name: row.get(16)?,
             member_of: serde_json::from_str(&member_of).unwrap_or_default(),
             authenticated_at: Timestamp::from_micros(row.get(10)?),
             idle_seconds: row
                 .get::<Option<i64>>(11)?
                 .and_then(|seconds| u64::try_from(seconds).ok()),
             challenge: row.get(12)?,
+            kind: match row.get::<String>(13)?.as_str() {
+                "console" => SessionKind::Console,
+                _ => SessionKind::Api,
+            },
+            scopes: row.get(14)?,
         })
     })
 }
@@ -618,5 +646,7 @@ fn client_of(row: &Row<'_>) -> Result<Client, StorageError> {
         disabled_at: row.get::<Option<i64>>(6)?.map(Timestamp::from_micros),
         previous_sha256: row.get(7)?,
         previous_until: row.get::<Option<i64>>(8)?.map(Timestamp::from_micros),
+        jwks_uri: row.get(9)?,
+        credentials_at: row.get::<Option<i64>>(10)?.map(Timestamp::from_micros),
     })
 }

@@ -5,8 +5,8 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use muster_model::{ClientId, TenantId, Timestamp, TokenId};
-use muster_trust::key::KeyId;
+use muster_model::{ClientId, TenantId, Timestamp, TokenId, TrustId};
+use muster_trust::key::{Digest, KeyId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
@@ -41,6 +41,80 @@ pub struct AccessClaims {
     pub nbf: i64,
     pub exp: i64,
     pub jti: Uuid,
+    /// By what it was got, where that can be taken away alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Via>,
+    /// The certificate whose holder alone may present it (RFC 8705, section 3.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
+}
+
+/// What a token is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confirmation {
+    /// The SHA-256 of a certificate, base64url.
+    #[serde(rename = "x5t#S256")]
+    pub x5t_s256: String,
+}
+
+impl Confirmation {
+    pub fn of(certificate: &Digest) -> Confirmation {
+        Confirmation {
+            x5t_s256: URL_SAFE_NO_PAD.encode(certificate.as_bytes()),
+        }
+    }
+}
+
+/// By what a token was got. It counts while that stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Via {
+    /// A key of the account: its thumbprint.
+    Key(String),
+    /// Keys that the account publishes: the SHA-256 of their address, in hex.
+    Jwks(String),
+    Trust(TrustId),
+}
+
+impl std::fmt::Display for Via {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Via::Key(thumbprint) => write!(f, "key:{thumbprint}"),
+            Via::Jwks(hash) => write!(f, "jwks:{hash}"),
+            Via::Trust(id) => write!(f, "trust:{id}"),
+        }
+    }
+}
+
+impl Serialize for Via {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Via {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Via, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let via = match text.split_once(':') {
+            Some(("key", thumbprint)) => Some(Via::Key(thumbprint.to_owned())),
+            Some(("jwks", hash)) => Some(Via::Jwks(hash.to_owned())),
+            Some(("trust", id)) => id.parse().ok().map(Via::Trust),
+            _ => None,
+        };
+        via.ok_or_else(|| serde::de::Error::custom("by what the token was got is not known"))
+    }
+}
+
+/// An access token that is to be made.
+#[derive(Debug)]
+pub struct Issue<'a> {
+    pub tenant: TenantId,
+    pub client: ClientId,
+    pub scope: &'a str,
+    pub via: Option<Via>,
+    pub cnf: Option<Confirmation>,
+    /// At most [`ACCESS_TOKEN_SECONDS`].
+    pub seconds: i64,
 }
 
 /// What an enrollment token says (REQUIREMENTS §3).
@@ -81,23 +155,23 @@ struct StrictHeader {
 /// Signs an access token for a client.
 pub fn issue_access(
     keys: &Keyring,
-    tenant: TenantId,
-    client: ClientId,
-    scope: &str,
+    issue: &Issue<'_>,
     now: Timestamp,
 ) -> Result<(String, AccessClaims), Problem> {
     let iat = now.as_unix_seconds();
     let claims = AccessClaims {
         iss: keys.issuer(),
         aud: ACCESS_AUDIENCE.to_owned(),
-        sub: client,
-        client_id: client,
-        tid: tenant,
-        scope: scope.to_owned(),
+        sub: issue.client,
+        client_id: issue.client,
+        tid: issue.tenant,
+        scope: issue.scope.to_owned(),
         iat,
         nbf: iat,
-        exp: iat + ACCESS_TOKEN_SECONDS,
+        exp: iat + issue.seconds.min(ACCESS_TOKEN_SECONDS),
         jti: TokenId::generate(now, crate::clock::random()).uuid(),
+        via: issue.via.clone(),
+        cnf: issue.cnf.clone(),
     };
     Ok((sign(&keys.access_tokens, ACCESS_TYPE, &claims, now)?, claims))
 }

@@ -38,7 +38,7 @@ use crate::{
     App,
     access::{
         Author, Permit,
-        problem::{Problem, RATE_LIMITED},
+        problem::{FORBIDDEN, Problem, RATE_LIMITED},
         scope::ScimWrite,
     },
     audit::{self, LoggedTx},
@@ -102,7 +102,9 @@ impl FromRequestParts<App> for Client {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refused> {
         let permit = Permit::<ScimWrite>::from_request_parts(parts, app).await?;
-        let connector = ClientId::from_str(&permit.author().actor.id).map_err(Problem::internal)?;
+        // A person's token is none of an identity provider, whatever the person may do.
+        let connector = ClientId::from_str(&permit.author().actor.id)
+            .map_err(|_| FORBIDDEN.detail("SCIM is for service accounts of identity providers."))?;
         if let Err(seconds) = app.directory.limit.take(connector, clock::uptime()) {
             let refused = RATE_LIMITED.detail("The identity provider sends more requests than it may.");
             return Err(refused.retry_after(seconds).into());

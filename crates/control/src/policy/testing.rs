@@ -143,9 +143,14 @@ impl Scene {
     ) -> Answer {
         let (token, _) = tokens::issue_access(
             &self.app.keys,
-            self.tenant,
-            self.client,
-            &scope::every(),
+            &tokens::Issue {
+                tenant: self.tenant,
+                client: self.client,
+                scope: &scope::every(),
+                via: None,
+                cnf: None,
+                seconds: tokens::ACCESS_TOKEN_SECONDS,
+            },
             self.app.clock.now(),
         )
         .expect("a token can be issued");

@@ -12,6 +12,7 @@ mod acme_requests;
 mod admin_limits;
 mod agent;
 mod alerts;
+mod api_access;
 mod api_document;
 mod approvals;
 mod artifacts;

@@ -5,6 +5,7 @@
 
 mod agent_telemetry;
 mod attest;
+mod authz;
 mod checkin;
 mod command;
 mod compile;
@@ -76,6 +77,8 @@ enum Name {
     Query,
     /// Events of the log that leave for each kind of sink per second
     Siem,
+    /// Nanoseconds of one decision about scopes, roles and claims
+    Authz,
     /// All of them
     All,
 }
@@ -130,6 +133,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if wants(Name::Query) {
         query::run()?;
+    }
+    if wants(Name::Authz) {
+        authz::run()?;
     }
     Ok(true)
 }

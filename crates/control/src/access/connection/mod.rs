@@ -341,7 +341,7 @@ fn check_change<S>(
 }
 
 /// Refuses to change what decides who is in groups whose roles can do more than the caller.
-fn require_roles_of_groups<S>(
+pub(super) fn require_roles_of_groups<S>(
     tx: &mut Tx,
     permit: &Permit<S>,
     connection: &Connection,
@@ -401,8 +401,17 @@ pub fn connections(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Connection>, Pro
 
 /// Whether a connection of this tenant signs people in.
 pub(super) fn is_open(tx: &mut Tx, tenant: TenantId, id: ConnectionId) -> Result<bool, Problem> {
+    Ok(open_of(tx, tenant, id)?.is_some())
+}
+
+/// A connection of this tenant, while it signs people in.
+pub(super) fn open_of(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: ConnectionId,
+) -> Result<Option<Connection>, Problem> {
     let found = store::connection(tx, id)?;
-    Ok(found.is_some_and(|found| found.tenant == tenant && found.disabled_at.is_none()))
+    Ok(found.filter(|found| found.tenant == tenant && found.disabled_at.is_none()))
 }
 
 /// A connection that a sign-in page offers.

@@ -157,6 +157,16 @@ fn subject(claims: &Members) -> Result<String, String> {
         .ok_or_else(|| "the token does not say who came (sub)".to_owned())
 }
 
+/// Who an access token of the provider is of, and their groups.
+pub fn identity_of(spec: &ConnectionSpec, claims: &Members) -> Result<Identity, String> {
+    Ok(identity(
+        spec,
+        claims,
+        subject(claims)?,
+        claims.seconds("auth_time"),
+    ))
+}
+
 fn identity(spec: &ConnectionSpec, claims: &Members, subject: String, at: Option<i64>) -> Identity {
     let named = |name: &str| claims.text(name).map(tidied).filter(|text| !text.is_empty());
     let own = spec.name_claim.as_deref().and_then(named);

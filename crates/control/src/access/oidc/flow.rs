@@ -378,7 +378,7 @@ pub(super) fn token_request(
     })
 }
 
-fn form_encoded(text: &str) -> String {
+pub fn form_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

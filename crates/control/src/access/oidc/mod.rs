@@ -4,7 +4,6 @@
 
 mod claims;
 mod flow;
-mod jose;
 mod logout;
 mod probe;
 mod provider;
@@ -17,9 +16,12 @@ use utoipa::ToSchema;
 
 use super::{
     connection::{self, Connection, check_limits, is_text},
+    jose,
     problem::{INVALID, Problem},
 };
 use crate::{App, secrets::SecretText};
+pub(super) use claims::identity_of;
+pub(super) use flow::form_encoded;
 pub use flow::{Answer, Departure, FLOW_COOKIE, arrive, depart};
 pub use logout::{end_at_provider, logged_out};
 pub(super) use probe::probe;
@@ -155,7 +157,7 @@ impl ConnectionSpec {
 }
 
 /// Whether a text is an address of the web without credentials in it; a safe one unless plain ones are allowed.
-fn is_web_address(text: &str, allows_plain: bool) -> bool {
+pub(super) fn is_web_address(text: &str, allows_plain: bool) -> bool {
     let Ok(url) = reqwest::Url::parse(text) else {
         return false;
     };

@@ -10,7 +10,7 @@ use super::{Grant, ListedSession, Person, Reviewed, Role, SessionSettings, Subje
 use crate::{
     App,
     access::{
-        Permit, explain, people,
+        Permit, explain, oauth, people,
         problem::{Explanation, INVALID, NOT_FOUND, Problem},
         request::{Body, Params, PathOf},
         scope::{self, AccessRead, AccessWrite, SessionWrite},
@@ -413,6 +413,8 @@ struct ExplainQuery {
     person: Option<String>,
     /// The id of the service account that would do it.
     client: Option<String>,
+    /// The name of a trust in workloads: what their tokens may do.
+    trust: Option<String>,
 }
 
 /// Whether somebody may do something, and why.
@@ -444,21 +446,22 @@ async fn explain_access(
         if let Some(unknown) = needs.iter().find(|name| !scope::exists(name)) {
             return Err(INVALID.detail(format!("There is no scope {unknown}.")));
         }
-        let held = match (&query.person, &query.client) {
-            (Some(name), None) => {
+        let held = match (&query.person, &query.client, &query.trust) {
+            (Some(name), None, None) => {
                 let person = store::person(tx, tenant, name)?
                     .ok_or_else(|| NOT_FOUND.detail("There is no such person."))?;
                 let source = person.connection.map(|id| id.to_string()).unwrap_or_default();
                 held::of_groups(tx, tenant, Some(name), (&source, &person.member_of), now)?
             }
-            (None, Some(id)) => {
+            (None, Some(id), None) => {
                 let id = id
                     .parse()
                     .map_err(|_| INVALID.detail("client is the id of a service account."))?;
                 let client = people::client(tx, tenant, id)?;
                 held::of_client(tx, &client, now)?
             }
-            _ => return Err(INVALID.detail("Send person or client.")),
+            (None, None, Some(name)) => oauth::held_by_trust(tx, tenant, name, now)?,
+            _ => return Err(INVALID.detail("Send person, client or trust.")),
         };
         let missing: Vec<&str> = needs
             .iter()
@@ -505,6 +508,8 @@ struct SessionView {
     expires_at: String,
     /// When the person last proved who they are.
     authenticated_at: String,
+    /// `console`, or `api`: a program holds it for the person.
+    kind: String,
 }
 
 impl From<ListedSession> for SessionView {
@@ -520,6 +525,7 @@ impl From<ListedSession> for SessionView {
             seen_at: session.seen_at.to_string(),
             expires_at: session.expires_at.to_string(),
             authenticated_at: session.authenticated_at.to_string(),
+            kind: session.kind,
         }
     }
 }

@@ -56,9 +56,9 @@ statements! {
         AND (used_at IS NULL OR used_at < $4)";
     CLIENTS_USED = "SELECT client_id, used_at FROM access_client WHERE tenant_id = $1 AND used_at IS NOT NULL";
     SESSIONS = "SELECT session_id, actor, made_by, method, connection_id, created_at, seen_at, expires_at, roles, \
-        authenticated_at FROM access_session WHERE tenant_id = $1 AND session_id > $2 ORDER BY session_id LIMIT $3";
+        authenticated_at, kind FROM access_session WHERE tenant_id = $1 AND session_id > $2 ORDER BY session_id LIMIT $3";
     SESSIONS_OF = "SELECT session_id, actor, made_by, method, connection_id, created_at, seen_at, expires_at, roles, \
-        authenticated_at FROM access_session WHERE tenant_id = $1 AND actor = $2 AND session_id IS NOT NULL \
+        authenticated_at, kind FROM access_session WHERE tenant_id = $1 AND actor = $2 AND session_id IS NOT NULL \
         ORDER BY created_at DESC LIMIT $3";
     END_SESSION = "DELETE FROM access_session WHERE tenant_id = $1 AND session_id = $2 RETURNING actor";
     END_SESSIONS_OF = "DELETE FROM access_session WHERE tenant_id = $1 AND actor = $2";
@@ -399,6 +399,8 @@ pub struct ListedSession {
     pub expires_at: Timestamp,
     pub roles: String,
     pub authenticated_at: Timestamp,
+    /// `console`, or `api`: a program holds it.
+    pub kind: String,
 }
 
 fn session_of(row: &Row<'_>) -> Result<ListedSession, StorageError> {
@@ -413,6 +415,7 @@ fn session_of(row: &Row<'_>) -> Result<ListedSession, StorageError> {
         expires_at: Timestamp::from_micros(row.get(7)?),
         roles: row.get(8)?,
         authenticated_at: Timestamp::from_micros(row.get(9)?),
+        kind: row.get(10)?,
     })
 }
 

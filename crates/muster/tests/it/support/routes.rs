@@ -75,6 +75,7 @@ impl Route {
             .replace("{policy}", "base")
             .replace("{subject}", "rule")
             .replace("{run}", &format!("qrn_{}", "0".repeat(32)))
+            .replace("{key}", &"0".repeat(43))
             .replace("{artifact}", "policy.mobileconfig")
             .replace("{*path}", "0/000");
         if path.contains("/compiled") {
