@@ -152,6 +152,7 @@ async fn put(egress: &Egress, to: &SinkAddress<'_>, object: &Object, bounds: Bou
         (DIGEST, object.digest.clone()),
         // An object under retention is taken only with a checksum.
         ("x-amz-checksum-sha256", checksum),
+        ("x-amz-sdk-checksum-algorithm", "SHA256".to_owned()),
     ];
     if let Some(lock) = lock {
         let mode = match lock.mode {
