@@ -86,7 +86,6 @@ pub fn first_places(arrived: &[Arrived], stream: &str) -> Vec<u64> {
 #[derive(Default)]
 struct Inside {
     is_away: bool,
-    requests: usize,
     /// The next so many requests are answered with "server is busy".
     busy: usize,
     /// Indexers acknowledge nothing.
@@ -215,10 +214,6 @@ impl Vendors {
         self.inside().statuses = statuses.to_vec();
     }
 
-    pub fn requests(&self) -> usize {
-        self.inside().requests
-    }
-
     /// Events that a collector took and no indexer has yet.
     pub fn pending(&self) -> usize {
         self.inside().pending.values().map(Vec::len).sum()
@@ -232,11 +227,6 @@ impl Vendors {
     /// Everything that is in an index.
     pub fn indexed(&self) -> Vec<Value> {
         self.inside().indexed.clone()
-    }
-
-    /// Every row of the table.
-    pub fn rows(&self) -> Vec<Value> {
-        self.inside().rows.clone()
     }
 
     /// Everything that arrived at a kind of sink, in its order.
@@ -352,7 +342,6 @@ async fn answer(State(inside): State<Shared>, request: Request) -> Response {
     if inside.is_away {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::CONNECTION, "close")]).into_response();
     }
-    inside.requests += 1;
     let plain = match parts.headers.get(header::CONTENT_ENCODING) {
         Some(encoding) if encoding == "gzip" => {
             let mut plain = Vec::new();
