@@ -140,8 +140,8 @@ async fn read_by_api(admin: &Admin) -> Result<(u64, f64), FarmError> {
             .api(Method::GET, &format!("/log/entries?limit={PAGE}{cursor}"), None)
             .await?;
         read += page["items"].as_array().map_or(0, Vec::len) as u64;
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
+        match page["next_cursor"].as_i64() {
+            Some(next) => cursor = format!("&after={next}"),
             None => return Ok((read, read as f64 / begun.elapsed().as_secs_f64())),
         }
     }

@@ -2,16 +2,18 @@
 //!
 //! An object is written with "only if it is not there" (`If-None-Match: *`). One that is there already says in its metadata which
 //! places and which events it holds: if they are ours, it was written before, by us, and what is behind it goes on from there. So
-//! a batch that is sent again makes nothing twice, and nothing is ever written over.
+//! a batch that is sent again makes nothing twice, and nothing is ever written over. Only a replay whose batch begins in the middle
+//! of an object repeats the rest of it.
 //!
 //! Of the library that the archive of the log uses only the signature is taken (AWS Signature Version 4,
 //! <https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>): otherwise it finds its own way out, and sends no
 //! headers of Object Lock.
 
-use std::time::Duration;
+use std::{io::Read, time::Duration};
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use flate2::read::GzDecoder;
 use muster_control::sinks::{Item, LockMode, NotSent, Refusal, SinkAddress, SinkFormat, SinkPlace, Verdict};
 use muster_model::Timestamp;
 use object_store::{
@@ -28,6 +30,8 @@ use crate::egress::{Answer, Bounds, Egress};
 
 /// Objects that one batch may run into, because other batches were cut elsewhere before.
 const OBJECTS_PER_BATCH_MAX: usize = 8;
+/// What is read of an object of ours: a batch, which is smaller before it is packed.
+const OBJECT_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LAST_PLACE: &str = "x-amz-meta-muster-last-place";
 const DIGEST: &str = "x-amz-meta-muster-digest";
 const DAY: Duration = Duration::from_secs(86_400);
@@ -64,7 +68,18 @@ pub async fn send(
             break;
         }
         let known = known(egress, to, &object.key, bounds).await?;
-        let held = known.map_or(0, |(last, digest)| held(to, rest, last, &digest));
+        let end = rest.last().map_or(0, |item| item.place);
+        let held = match known {
+            None => 0,
+            // It was cut further on than this batch is: its beginning has to be what ours is.
+            Some((last, _)) if last > end => {
+                match begins_with(egress, to, &object.key, rest, bounds).await? {
+                    true => rest.len(),
+                    false => 0,
+                }
+            }
+            Some((last, digest)) => held(to, rest, last, &digest),
+        };
         if held == 0 {
             // Somebody else's, or ours with other settings: it stays, and ours stands beside it.
             let digest = object.digest.get(..16).unwrap_or_default();
@@ -116,13 +131,17 @@ fn folder(to: &SinkAddress<'_>, first: &Item) -> Result<String, NotSent> {
 }
 
 fn object(to: &SinkAddress<'_>, key: String, items: &[Item]) -> Result<Object, NotSent> {
-    let lines = items.iter().flat_map(|item| [item.document.as_str(), "\n"]);
     Ok(Object {
         key,
-        body: packed(lines.collect::<String>().as_bytes())?,
+        body: packed(lines(items).as_bytes())?,
         last_place: items.last().map_or(0, |item| item.place),
         digest: digest(to, items),
     })
+}
+
+fn lines(items: &[Item]) -> String {
+    let lines = items.iter().flat_map(|item| [item.document.as_str(), "\n"]);
+    lines.collect()
 }
 
 /// What tells these events in this format from others.
@@ -152,6 +171,7 @@ async fn put(egress: &Egress, to: &SinkAddress<'_>, object: &Object, bounds: Bou
         (DIGEST, object.digest.clone()),
         // An object under retention is taken only with a checksum.
         ("x-amz-checksum-sha256", checksum),
+        ("x-amz-sdk-checksum-algorithm", "SHA256".to_owned()),
     ];
     if let Some(lock) = lock {
         let mode = match lock.mode {
@@ -193,6 +213,30 @@ async fn known(
     let header = |name: &str| answer.headers.get(name)?.to_str().ok();
     let last = header(LAST_PLACE).and_then(|text| text.parse().ok());
     Ok(last.zip(header(DIGEST).map(str::to_owned)))
+}
+
+/// Whether an object begins with these events, as they are written.
+async fn begins_with(
+    egress: &Egress,
+    to: &SinkAddress<'_>,
+    key: &str,
+    items: &[Item],
+    bounds: Bounds,
+) -> Result<bool, NotSent> {
+    let bounds = Bounds {
+        answer_bytes_max: OBJECT_BYTES_MAX,
+        ..bounds
+    };
+    let answer = ask(egress, to, Method::GET, key, Vec::new(), Vec::new(), bounds).await?;
+    if !(200..300).contains(&answer.status) {
+        return Err(judged(&answer));
+    }
+    let ours = lines(items);
+    // No more is unpacked than there is to compare.
+    let mut found = Vec::new();
+    let mut unpacked = GzDecoder::new(&answer.body[..]).take(ours.len() as u64);
+    let is_read = unpacked.read_to_end(&mut found).is_ok();
+    Ok(is_read && found == ours.as_bytes())
 }
 
 async fn ask(

@@ -310,11 +310,11 @@ async fn a_busy_index_is_tried_again_and_a_replay_repeats_under_the_same_ids() {
     scene.api.post("/sinks/siem/pause", &reason).await.ok();
     scene.entries(3).await;
     let before = scene.elastic.documents(LOG).len();
-    let behind = scene.shown("siem").await;
-    assert!(
-        behind["progress"][0]["lag_events"].as_u64() >= Some(3),
-        "{behind}"
-    );
+    eventually("they wait", ARRIVAL, async || {
+        let behind = scene.shown("siem").await;
+        (behind["progress"][0]["lag_events"].as_u64() >= Some(3)).then_some(())
+    })
+    .await;
     scene.api.post("/sinks/siem/resume", &json!({})).await.ok();
     scene.drained("siem").await;
     assert!(scene.elastic.documents(LOG).len() >= before + 3);
