@@ -41,6 +41,7 @@ const ERROR_CHARS_MAX: usize = 400;
 /// A connection as a tenant defines it. One of SAML says so in `kind`; without `kind` it is one of OpenID Connect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = ConnectionDefinition)]
 pub enum Definition {
     Oidc(Box<ConnectionSpec>),
     Saml(Box<SamlSpec>),
@@ -470,6 +471,7 @@ pub(super) fn refused(why: impl std::fmt::Display) -> Problem {
 /// What is entered at a provider of OpenID Connect, or of SAML.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = ConnectionAddresses)]
 pub enum Addresses {
     Oidc(oidc::Addresses),
     Saml(saml::SamlAddresses),
