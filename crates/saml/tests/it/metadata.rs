@@ -6,7 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use muster_saml::testing::{Answer, KeyKind, Provider, Sign, decryption_pair, message_of, signing_pair};
 use muster_saml::{
-    Ask, Certificate, Endpoint, Expected, IdentityProvider, MustBeSigned, Profile, Reject, SigningKey, Verifier,
+    Ask, Certificate, Endpoint, Expected, IdentityProvider, MustBeSigned, Profile, Reject, SigningKey,
+    Verifier,
 };
 
 use crate::peers::NOW;

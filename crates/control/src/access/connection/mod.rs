@@ -41,6 +41,7 @@ const ERROR_CHARS_MAX: usize = 400;
 /// A connection as a tenant defines it. One of SAML says so in `kind`; without `kind` it is one of OpenID Connect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = ConnectionDefinition)]
 pub enum Definition {
     Oidc(Box<ConnectionSpec>),
     Saml(Box<SamlSpec>),
@@ -257,28 +258,7 @@ fn put<S>(
     let id = before
         .as_ref()
         .map_or_else(|| ConnectionId::generate(at, clock::random()), |before| before.id);
-    let seal = |secret: &SecretText| sealing.seal(tenant, &context(id), secret, at);
-    let secret = match &change.definition {
-        Definition::Oidc(spec) => {
-            let given = change.secret.as_ref();
-            match oidc::secret_of(spec, given, before.as_ref())? {
-                oidc::Kept::Sealed(sealed) => Some(sealed),
-                oidc::Kept::New(secret) => Some(seal(&secret)?),
-            }
-        }
-        Definition::Saml(_) if change.secret.is_some() => {
-            return Err(
-                INVALID.detail("SAML shares no secret: this server makes keys of its own. Send none.")
-            );
-        }
-        Definition::Saml(_) => match (before.as_ref().and_then(|before| before.secret.clone()), fresh) {
-            (_, Some(fresh)) => Some(seal(fresh)?),
-            (Some(kept), None) => Some(kept),
-            (None, None) => {
-                return Err(INVALID.detail("The connection was removed at the same moment. Save it again."));
-            }
-        },
-    };
+    let secret = secrets::of_change(sealing, (tenant, id, at), (change, fresh), before.as_ref())?;
     let connection = Connection {
         tenant,
         id,
@@ -479,6 +459,7 @@ pub(super) fn refused(why: impl std::fmt::Display) -> Problem {
 /// What is entered at a provider of OpenID Connect, or of SAML.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = ConnectionAddresses)]
 pub enum Addresses {
     Oidc(oidc::Addresses),
     Saml(saml::SamlAddresses),

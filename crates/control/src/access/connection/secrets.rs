@@ -1,19 +1,50 @@
 //! The secrets of connections among the secrets of the installation: their records, and sealing them anew under a new key.
 
-use muster_model::Timestamp;
+use muster_model::{ConnectionId, TenantId, Timestamp};
 use muster_storage::{Scope, Tx};
 
-use super::{Connection, Definition, context, store};
+use super::{Connection, ConnectionChange, Definition, context, store};
 use crate::{
     App,
-    access::{self, oidc::ClientAuth, problem::Problem},
+    access::{
+        self,
+        oidc::{self, ClientAuth},
+        problem::{INVALID, Problem},
+    },
     audit,
-    secrets::{self, Kind, Record, RotatedBy},
+    secrets::{self, Kind, Record, RotatedBy, SealingRing, SecretText},
 };
 
 /// The record of a connection's secret.
 pub fn record_name(connection: &str) -> String {
     format!("connection:{connection}")
+}
+
+/// The secret of a connection after a change, sealed: the one that is given, the one that is known, or keys that were made.
+pub fn of_change(
+    sealing: &SealingRing,
+    (tenant, id, at): (TenantId, ConnectionId, Timestamp),
+    (change, fresh): (&ConnectionChange, Option<&SecretText>),
+    before: Option<&Connection>,
+) -> Result<Option<Vec<u8>>, Problem> {
+    let seal = |secret: &SecretText| sealing.seal(tenant, &context(id), secret, at);
+    let known = before.and_then(|before| before.secret.clone());
+    match &change.definition {
+        Definition::Oidc(spec) => match oidc::secret_of(spec, change.secret.as_ref(), before)? {
+            oidc::Kept::Sealed(sealed) => Ok(Some(sealed)),
+            oidc::Kept::New(secret) => Ok(Some(seal(&secret)?)),
+        },
+        Definition::Saml(_) if change.secret.is_some() => {
+            Err(INVALID.detail("SAML shares no secret: this server makes keys of its own. Send none."))
+        }
+        Definition::Saml(_) => match (known, fresh) {
+            (_, Some(fresh)) => Ok(Some(seal(fresh)?)),
+            (Some(known), None) => Ok(Some(known)),
+            (None, None) => {
+                Err(INVALID.detail("The connection was removed at the same moment. Save it again."))
+            }
+        },
+    }
 }
 
 /// Remembers that a connection was given a new secret, or made a new key. One that has none keeps no record.
