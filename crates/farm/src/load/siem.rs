@@ -69,9 +69,9 @@ pub async fn load_siem(options: SiemLoad, measuring: impl FnOnce()) -> Result<Si
     let admin = Arc::new(Admin::new(AdminFile::read(&options.admin_file)?)?);
     admin.sign_in().await?;
     make_entries(&admin, &options).await?;
-    let http = listen(|stream| serve_http(stream)).await?;
-    let syslog = listen(|stream| drain_stream(stream)).await?;
-    let nats = listen(|stream| serve_nats(stream)).await?;
+    let http = listen(serve_http).await?;
+    let syslog = listen(drain_stream).await?;
+    let nats = listen(serve_nats).await?;
     measuring();
     let (entries, api_per_second) = read_by_api(&admin).await?;
     let url = format!("http://127.0.0.1:{http}");
