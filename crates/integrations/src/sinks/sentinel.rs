@@ -192,13 +192,10 @@ async fn token(
         ("scope", scope(authority)),
     ];
     let sent = egress.exchange_within(bounds, &url, |http, url| http.post(url).form(&form));
-    let answer = sent
-        .await
-        .map_err(|error| failed(error))
-        .map_err(|failed| NotSent {
-            why: format!("no token: {}", failed.why),
-            ..failed
-        })?;
+    let answer = sent.await.map_err(failed).map_err(|failed| NotSent {
+        why: format!("no token: {}", failed.why),
+        ..failed
+    })?;
     let (token, lifetime) = granted(&answer)?;
     let until = to.now.plus(lifetime.saturating_sub(TOKEN_MARGIN));
     tokens.keep(key, &token, until);
