@@ -13,6 +13,7 @@ use muster_control::{
 };
 use muster_model::{DeviceId, TenantId, Timestamp};
 use muster_storage::Scope;
+use muster_trust::key::{Digest, sha256};
 use rustls::ServerConnection;
 use x509_parser::{
     extensions::{GeneralName, ParsedExtension},
@@ -59,6 +60,8 @@ pub struct DeviceCertificate {
     pub epoch: u32,
     /// Lower hex.
     pub serial: String,
+    /// Of the whole certificate, DER.
+    pub sha256: Digest,
     pub seat: Arc<Seat>,
 }
 
@@ -69,6 +72,7 @@ pub struct Known {
     pub identity: Arc<Identity>,
     /// The serial of the certificate that the connection presented.
     pub serial: String,
+    pub certificate_sha256: Digest,
     pub certificate_until: Timestamp,
 }
 
@@ -137,6 +141,7 @@ pub async fn known_certificate(app: &App, certificate: &DeviceCertificate) -> Re
         seat: Arc::clone(&certificate.seat),
         identity,
         serial: certificate.serial.clone(),
+        certificate_sha256: certificate.sha256,
         certificate_until: until,
     })
 }
@@ -202,6 +207,7 @@ async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Re
 impl DeviceCertificate {
     /// Reads a certificate whose chain and validity were checked.
     pub(crate) fn read(app: &App, leaf: &[u8]) -> Option<DeviceCertificate> {
+        let digest = sha256(leaf);
         let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
         let serial = hex::encode(leaf.raw_serial());
         let names = leaf
@@ -227,6 +233,7 @@ impl DeviceCertificate {
             device,
             epoch: epoch.parse().ok()?,
             serial,
+            sha256: digest,
             seat,
         })
     }

@@ -11,12 +11,14 @@ use crate::{reject::Reject, subject::Subject};
 /// The URIs of events.
 pub mod uri {
     pub const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
-    pub const CREDENTIAL_CHANGE: &str = "https://schemas.openid.net/secevent/caep/event-type/credential-change";
+    pub const CREDENTIAL_CHANGE: &str =
+        "https://schemas.openid.net/secevent/caep/event-type/credential-change";
     pub const DEVICE_COMPLIANCE_CHANGE: &str =
         "https://schemas.openid.net/secevent/caep/event-type/device-compliance-change";
     pub const ASSURANCE_LEVEL_CHANGE: &str =
         "https://schemas.openid.net/secevent/caep/event-type/assurance-level-change";
-    pub const RISK_LEVEL_CHANGE: &str = "https://schemas.openid.net/secevent/caep/event-type/risk-level-change";
+    pub const RISK_LEVEL_CHANGE: &str =
+        "https://schemas.openid.net/secevent/caep/event-type/risk-level-change";
     pub const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
     pub const STREAM_UPDATED: &str = "https://schemas.openid.net/secevent/ssf/event-type/stream-updated";
 }
@@ -149,8 +151,8 @@ impl Event {
     /// Reads the payload of an event.
     pub(crate) fn parse(uri: &str, payload: &str) -> Result<Event, Reject> {
         let lacks = Reject::request("an event lacks what its kind must have");
-        let read: EventText<'_> =
-            serde_json::from_str(payload).map_err(|_| Reject::request("the payload of an event cannot be read"))?;
+        let read: EventText<'_> = serde_json::from_str(payload)
+            .map_err(|_| Reject::request("the payload of an event cannot be read"))?;
         let text = |text: &Option<String>| {
             let text = text.as_deref().map(bounded).filter(|text| !text.is_empty());
             text.ok_or(lacks)

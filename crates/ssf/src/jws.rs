@@ -48,7 +48,8 @@ pub fn open<T: DeserializeOwned>(
     keys: &KeySet,
 ) -> Result<T, Reject> {
     let mut parts = token.split('.');
-    let (Some(head), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(head), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(Reject::request("that is no signed token of three parts"));
     };
     if head.len() > HEADER_CHARS_MAX {

@@ -229,7 +229,10 @@ fn usable(text: JwkText) -> Option<Key> {
             if !is_sane {
                 return None;
             }
-            (Shape::Rsa, DecodingKey::from_rsa_raw_components(&modulus, &exponent))
+            (
+                Shape::Rsa,
+                DecodingKey::from_rsa_raw_components(&modulus, &exponent),
+            )
         }
         _ => return None,
     };

@@ -68,7 +68,12 @@ fn verify(keys: &KeySet, token: &str) -> Result<SecurityEvent, RejectCode> {
 
 fn with_header(header: &Value, claims: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    format!("{}.{}.{}", part(header), part(claims), URL_SAFE_NO_PAD.encode([7; 64]))
+    format!(
+        "{}.{}.{}",
+        part(header),
+        part(claims),
+        URL_SAFE_NO_PAD.encode([7; 64])
+    )
 }
 
 #[test]
@@ -81,7 +86,10 @@ fn a_token_of_the_issuer_is_read() {
         principal: Principal::Device,
         current: Level::High,
     };
-    assert_eq!((&event.kind, event.reason.as_deref()), (&expected, Some("malware")));
+    assert_eq!(
+        (&event.kind, event.reason.as_deref()),
+        (&expected, Some("malware"))
+    );
     assert_eq!(read.time_of(event), Timestamp::from_unix_seconds(1_799_999_000));
     let subject = read.subject_of(event).expect("it is about somebody");
     assert_eq!(subject.device_names(), ["SN-1"]);
@@ -199,12 +207,21 @@ fn a8_another_issuer_audience_or_time_is_refused() {
         verify(&keys, &signed(&key, &claims))
     };
     let now = NOW.as_unix_seconds();
-    assert_eq!(changed("iss", json!("https://edr.example.com")), Err(RejectCode::InvalidIssuer));
-    assert_eq!(changed("aud", json!("https://other")), Err(RejectCode::InvalidAudience));
+    assert_eq!(
+        changed("iss", json!("https://edr.example.com")),
+        Err(RejectCode::InvalidIssuer)
+    );
+    assert_eq!(
+        changed("aud", json!("https://other")),
+        Err(RejectCode::InvalidAudience)
+    );
     assert_eq!(changed("aud", json!([])), Err(RejectCode::InvalidAudience));
     assert!(changed("aud", json!(AUDIENCE)).is_ok());
     assert_eq!(changed("iat", json!(now + 121)), Err(RejectCode::InvalidRequest));
-    assert_eq!(changed("iat", json!(now - 86_401)), Err(RejectCode::InvalidRequest));
+    assert_eq!(
+        changed("iat", json!(now - 86_401)),
+        Err(RejectCode::InvalidRequest)
+    );
     assert_eq!(changed("iat", json!("now")), Err(RejectCode::InvalidRequest));
     assert_eq!(changed("iat", json!(1e300)), Err(RejectCode::InvalidRequest));
     assert_eq!(changed("exp", json!(now + 60)), Err(RejectCode::InvalidRequest));
@@ -213,7 +230,11 @@ fn a8_another_issuer_audience_or_time_is_refused() {
     for member in ["iss", "aud", "iat", "jti", "events"] {
         let mut claims = risky();
         claims.as_object_mut().expect("an object").remove(member);
-        assert_eq!(verify(&keys, &signed(&key, &claims)), Err(RejectCode::InvalidRequest), "{member}");
+        assert_eq!(
+            verify(&keys, &signed(&key, &claims)),
+            Err(RejectCode::InvalidRequest),
+            "{member}"
+        );
     }
     // Ahead by what clocks may differ counts as now.
     let ahead = changed("iat", json!(now + 100)).expect("it is close enough");
@@ -222,10 +243,17 @@ fn a8_another_issuer_audience_or_time_is_refused() {
 
 #[test]
 fn every_event_of_caep_is_read() {
-    let read = |event: &str, payload: Value| Event::parse(event, &payload.to_string()).map(|event| event.kind);
-    assert_eq!(read(uri::SESSION_REVOKED, json!({})), Ok(EventKind::SessionRevoked));
+    let read =
+        |event: &str, payload: Value| Event::parse(event, &payload.to_string()).map(|event| event.kind);
     assert_eq!(
-        read(uri::CREDENTIAL_CHANGE, json!({"credential_type": "password", "change_type": "update"})),
+        read(uri::SESSION_REVOKED, json!({})),
+        Ok(EventKind::SessionRevoked)
+    );
+    assert_eq!(
+        read(
+            uri::CREDENTIAL_CHANGE,
+            json!({"credential_type": "password", "change_type": "update"})
+        ),
         Ok(EventKind::CredentialChange {
             credential_type: "password".to_owned(),
             change_type: "update".to_owned()
@@ -250,26 +278,44 @@ fn every_event_of_caep_is_read() {
             current: "nist-aal2".to_owned()
         })
     );
-    assert_eq!(read(uri::VERIFICATION, json!({"state": "x"})), Ok(EventKind::Verification));
+    assert_eq!(
+        read(uri::VERIFICATION, json!({"state": "x"})),
+        Ok(EventKind::Verification)
+    );
     assert_eq!(
         read("https://example.com/unheard-of", json!({"a": [1]})),
         Ok(EventKind::Other("https://example.com/unheard-of".to_owned()))
     );
     for (event, payload) in [
         (uri::DEVICE_COMPLIANCE_CHANGE, json!({"current_status": "maybe"})),
-        (uri::RISK_LEVEL_CHANGE, json!({"principal": "USER", "current_level": "EXTREME"})),
+        (
+            uri::RISK_LEVEL_CHANGE,
+            json!({"principal": "USER", "current_level": "EXTREME"}),
+        ),
         (uri::CREDENTIAL_CHANGE, json!({"credential_type": "password"})),
         (uri::SESSION_REVOKED, json!(7)),
     ] {
         assert!(read(event, payload.clone()).is_err(), "{event} {payload}");
     }
-    let at = |value: Value| Event::parse(uri::SESSION_REVOKED, &json!({"event_timestamp": value}).to_string());
+    let at = |value: Value| {
+        Event::parse(
+            uri::SESSION_REVOKED,
+            &json!({"event_timestamp": value}).to_string(),
+        )
+    };
     let seconds = at(json!(1_799_999_000)).expect("it is read").at;
     assert_eq!(seconds, Some(Timestamp::from_unix_seconds(1_799_999_000)));
-    assert_eq!(at(json!(1_799_999_000_000_i64)).expect("milliseconds are understood").at, seconds);
+    assert_eq!(
+        at(json!(1_799_999_000_000_i64))
+            .expect("milliseconds are understood")
+            .at,
+        seconds
+    );
     assert_eq!(at(json!(-5)).expect("it is read").at, None);
     let reason = json!({"reason_admin": {"de": "Schadcode", "en": "malware"}}).to_string();
-    let reason = Event::parse(uri::SESSION_REVOKED, &reason).expect("it is read").reason;
+    let reason = Event::parse(uri::SESSION_REVOKED, &reason)
+        .expect("it is read")
+        .reason;
     assert_eq!(reason.as_deref(), Some("malware"));
 }
 
@@ -279,17 +325,28 @@ fn subjects_of_rfc_9493_name_devices_and_people() {
     let uuid = read(json!({"format": "uri", "uri": "urn:uuid:0d4f8b1e-0000-4000-8000-000000000001"}));
     assert_eq!(uuid.device_names(), ["0d4f8b1e-0000-4000-8000-000000000001"]);
     let account = read(json!({"format": "account", "uri": "acct:ada@example.com"}));
-    assert_eq!((account.device_names().len(), account.user_names()), (0, vec!["ada@example.com"]));
+    assert_eq!(
+        (account.device_names().len(), account.user_names()),
+        (0, vec!["ada@example.com"])
+    );
     let person = read(json!({"format": "iss_sub", "iss": "https://idp", "sub": "ada"}));
-    assert_eq!((person.device_names().len(), person.user_names()), (0, vec!["ada"]));
-    let aliases = read(json!({"format": "complex", "device": {"format": "aliases", "identifiers": [
-        {"format": "opaque", "id": "SN-1"}, {"format": "phone_number", "phone_number": "+1"},
-        {"format": "iss_sub", "iss": "https://edr", "sub": "agent-7"},
-        {"format": "aliases", "identifiers": [{"format": "opaque", "id": "hidden"}]},
-    ]}}));
+    assert_eq!(
+        (person.device_names().len(), person.user_names()),
+        (0, vec!["ada"])
+    );
+    let aliases = read(
+        json!({"format": "complex", "device": {"format": "aliases", "identifiers": [
+            {"format": "opaque", "id": "SN-1"}, {"format": "phone_number", "phone_number": "+1"},
+            {"format": "iss_sub", "iss": "https://edr", "sub": "agent-7"},
+            {"format": "aliases", "identifiers": [{"format": "opaque", "id": "hidden"}]},
+        ]}}),
+    );
     assert_eq!(aliases.device_names(), ["SN-1", "agent-7"]);
     let draft = read(json!({"user": {"format": "email", "email": "ada@example.com"}}));
-    assert_eq!((draft.device_names().len(), draft.user_names()), (0, vec!["ada@example.com"]));
+    assert_eq!(
+        (draft.device_names().len(), draft.user_names()),
+        (0, vec!["ada@example.com"])
+    );
     assert_eq!(read(json!({"format": "of-tomorrow", "x": 1})), Subject::default());
     let long = read(json!({"format": "opaque", "id": "x".repeat(513)}));
     assert!(long.device_names().is_empty());
@@ -300,8 +357,14 @@ fn key_sets_are_bounded_and_weak_keys_are_left_out() {
     let parse = |value: Value| KeySet::parse(value.to_string().as_bytes()).map(|set| set.len());
     let good = serde_json::to_value(jwk(&p256(), "k1")).expect("it has a text form");
     assert_eq!(parse(json!({"keys": [good]})), Ok(1));
-    assert_eq!(parse(json!({"keys": vec![good.clone(); 65]})), Err(KeySetError::TooMany));
-    assert_eq!(KeySet::parse(&vec![b' '; 128 * 1024 + 1]).map(|set| set.len()), Err(KeySetError::TooLong));
+    assert_eq!(
+        parse(json!({"keys": vec![good.clone(); 65]})),
+        Err(KeySetError::TooMany)
+    );
+    assert_eq!(
+        KeySet::parse(&vec![b' '; 128 * 1024 + 1]).map(|set| set.len()),
+        Err(KeySetError::TooLong)
+    );
     assert_eq!(parse(json!([])), Err(KeySetError::Unreadable));
     let short = URL_SAFE_NO_PAD.encode([0xff; 128]);
     let fine = URL_SAFE_NO_PAD.encode([0xff; 256]);
@@ -350,7 +413,8 @@ fn a_compliance_token_is_for_one_audience_one_certificate_and_some_minutes() {
     let key = p256();
     let keys = set_of(&key);
     let pem = key.to_pkcs8_pem().expect("it has a text form");
-    let made = |claims: &ComplianceClaims| sign(TokenType::Compliance, "k1", &pem, claims).expect("it is signed");
+    let made =
+        |claims: &ComplianceClaims| sign(TokenType::Compliance, "k1", &pem, claims).expect("it is signed");
     let check = |token: &str, audience: &str, certificate: &str, later: i64| {
         let check = Check {
             keys: &keys,
@@ -363,17 +427,32 @@ fn a_compliance_token_is_for_one_audience_one_certificate_and_some_minutes() {
     };
     let token = made(&statement());
     assert_eq!(check(&token, "vpn", "thumb", 0), Ok(statement()));
-    assert_eq!(check(&token, "proxy", "thumb", 0), Err(RejectCode::InvalidAudience));
+    assert_eq!(
+        check(&token, "proxy", "thumb", 0),
+        Err(RejectCode::InvalidAudience)
+    );
     assert_eq!(check(&token, "vpn", "stolen", 0), Err(RejectCode::AccessDenied));
-    assert_eq!(check(&token, "vpn", "thumb", 300), Err(RejectCode::InvalidRequest));
-    assert_eq!(check(&token, "vpn", "thumb", -61), Err(RejectCode::InvalidRequest));
+    assert_eq!(
+        check(&token, "vpn", "thumb", 300),
+        Err(RejectCode::InvalidRequest)
+    );
+    assert_eq!(
+        check(&token, "vpn", "thumb", -61),
+        Err(RejectCode::InvalidRequest)
+    );
     let long = ComplianceClaims {
         exp: statement().iat + 601,
         ..statement()
     };
-    assert_eq!(check(&made(&long), "vpn", "thumb", 0), Err(RejectCode::InvalidRequest));
+    assert_eq!(
+        check(&made(&long), "vpn", "thumb", 0),
+        Err(RejectCode::InvalidRequest)
+    );
     // A token of another purpose by the same key.
-    let event = signed(&key, &serde_json::to_value(statement()).expect("it has a text form"));
+    let event = signed(
+        &key,
+        &serde_json::to_value(statement()).expect("it has a text form"),
+    );
     assert_eq!(check(&event, "vpn", "thumb", 0), Err(RejectCode::InvalidRequest));
     assert_eq!(verify(&keys, &token), Err(RejectCode::InvalidRequest));
 }
@@ -409,5 +488,8 @@ proptest! {
 #[test]
 fn a_token_past_the_limit_is_not_looked_at() {
     let keys = set_of(&p256());
-    assert_eq!(verify(&keys, &"a".repeat(SET_BYTES_MAX + 1)), Err(RejectCode::InvalidRequest));
+    assert_eq!(
+        verify(&keys, &"a".repeat(SET_BYTES_MAX + 1)),
+        Err(RejectCode::InvalidRequest)
+    );
 }

@@ -157,7 +157,10 @@ impl Verifier<'_> {
             return Err(Reject::request("jti has 1 to 512 bytes"));
         }
         let now_seconds = now.as_unix_seconds();
-        #[expect(clippy::cast_possible_truncation, reason = "what is out of range saturates and is refused")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "what is out of range saturates and is refused"
+        )]
         let iat = claims.iat as i64;
         if !claims.iat.is_finite() || iat > now_seconds.saturating_add(SKEW_SECONDS) {
             return Err(Reject::request("the token was issued in the future"));

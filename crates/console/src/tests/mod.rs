@@ -17,5 +17,6 @@ mod query;
 mod saml;
 mod saml_provider;
 mod security;
+mod signals;
 mod sinks;
 mod users;
