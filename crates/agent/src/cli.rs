@@ -67,6 +67,9 @@ pub enum Command {
     /// A day of telemetry as fast as it goes, in an empty folder; prints its figures as JSON.
     #[command(hide = true)]
     BenchTelemetry(BenchTelemetryArgs),
+    /// Ask for a signed statement about this machine's compliance, for a VPN or a proxy.
+    #[command(after_help = COMPLIANCE_TOKEN_EXAMPLES)]
+    ComplianceToken(ComplianceTokenArgs),
     /// Write certificate, key and authorities as files, for Wi-Fi and VPN programs.
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
@@ -152,6 +155,31 @@ pub struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct ComplianceTokenArgs {
+    /// The folder that `enroll` filled.
+    #[arg(long, env = "MUSTER_STATE_DIR", value_name = "DIR")]
+    pub state_dir: PathBuf,
+
+    /// Whom the token is for: what the VPN or proxy asks for, such as vpn.example.com.
+    #[arg(long, env = "MUSTER_AUDIENCE", value_name = "TEXT")]
+    pub audience: String,
+
+    /// How long it is to live; the server may allow less [default: what the server allows].
+    #[arg(long, env = "MUSTER_LIFETIME", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(30..=600))]
+    pub lifetime: Option<u32>,
+
+    /// `text` is the token alone.
+    #[arg(
+        short,
+        long,
+        env = "MUSTER_OUTPUT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub output: OutputFormat,
+}
+
+#[derive(Debug, Args)]
 pub struct ExportArgs {
     /// The folder that `enroll` filled.
     #[arg(long, env = "MUSTER_STATE_DIR", value_name = "DIR")]
@@ -168,6 +196,14 @@ pub enum OutputFormat {
     Text,
     Json,
 }
+
+const COMPLIANCE_TOKEN_EXAMPLES: &str = "\
+Examples:
+  muster-agent compliance-token --state-dir /var/lib/muster-agent --audience vpn.example.com
+  muster-agent compliance-token --state-dir /var/lib/muster-agent --audience proxy -o json
+
+The token says whether this machine complies at this moment. It lives for minutes, is good for this audience alone, and only on
+a connection that shows this machine's certificate.";
 
 const EXPORT_EXAMPLES: &str = "\
 Examples:

@@ -17,6 +17,8 @@ pub enum AgentError {
     Token(#[from] TokenError),
     #[error("enrollment failed: {0}")]
     Link(#[from] LinkError),
+    #[error("no compliance token: {0}")]
+    ComplianceToken(LinkError),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("cannot read the certificate authority {path}: {source}")]

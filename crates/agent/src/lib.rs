@@ -1,12 +1,13 @@
 //! The device agent of Muster: enrolls this machine, keeps it in the state that its organization has signed, and executes
 //! what its organization has signed and logged. It obeys signatures, not servers.
 //!
-//! * [`cli`]: the command line. [`enroll`], [`run`], [`status`], [`export`]: its commands.
+//! * [`cli`]: the command line. [`enroll`], [`run`], [`status`], [`compliance_token`], [`export`]: its commands.
 //! * [`device_key`] and [`tpm`]: what signs.
 //! * [`link`] and [`tls`]: the wire. [`spool`]: the disk. [`telemetry`]: what is measured. `os`: the machine. [`sandbox`]: what the process may touch.
 //! * What is decided is decided in `muster-channel-agent`'s device core, without I/O.
 
 pub mod cli;
+pub mod compliance_token;
 pub mod departure;
 pub mod device_key;
 pub mod enroll;
@@ -84,6 +85,7 @@ fn dispatch(command: Command) -> Result<(), AgentError> {
             println!("{}", serde_json::json!(report));
             Ok(())
         }
+        Command::ComplianceToken(arguments) => block_on(compliance_token::print(&arguments))?,
         Command::Export(arguments) => {
             for path in export::export(&arguments)? {
                 println!("{}", path.display());

@@ -16,6 +16,7 @@ pub mod checkin;
 pub mod clock;
 pub mod codec;
 pub mod command;
+pub mod compliance;
 pub mod device;
 pub mod enroll;
 pub mod inventory;
@@ -51,6 +52,8 @@ pub mod path {
     pub const PING: &str = "/agent/v1/ping";
     /// `POST`: a CSR over the enrolled key → a fresh certificate.
     pub const RENEW: &str = "/agent/v1/renew";
+    /// `POST`: a signed statement about the device's compliance, for somebody else.
+    pub const COMPLIANCE_TOKEN: &str = "/agent/v1/compliance-token";
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub const INVENTORY_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const RENEW_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Largest renewal answer, in bytes.
 pub const RENEW_RESPONSE_BYTES_MAX: usize = 256 * 1024;
+/// Largest request for a compliance token, and its answer, in bytes.
+pub const COMPLIANCE_TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Largest policy bundle, in bytes.
 pub const BUNDLE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest problem+json body that a client reads, in bytes.

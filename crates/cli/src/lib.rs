@@ -32,9 +32,10 @@ pub use verbs::policy_test::{self, PolicyTest, PolicyTestArgs, TestReport};
 
 use output::Printer;
 use verbs::{
-    access, alert, approver, bundle, client, command, compliance, configuration, console_link,
-    context as contexts, device, directory, enrollment, group, halt, key, label, login, operation, policy,
-    policy_compile, query, rollout, root, script, secret, sink, sso, system, telemetry, token, trust,
+    access, alert, approver, bundle, client, command, compliance, compliance_token, configuration,
+    console_link, context as contexts, device, directory, enrollment, group, halt, key, label, login,
+    operation, policy, policy_compile, query, rollout, root, script, secret, signal, sink, sso, system,
+    telemetry, token, trust,
 };
 
 /// Flags that every verb takes.
@@ -134,6 +135,11 @@ pub enum Command {
     Alert {
         #[command(subcommand)]
         command: Option<alert::AlertCommand>,
+    },
+    /// Signals: what security products and identity providers say of devices
+    Signal {
+        #[command(subcommand)]
+        command: Option<signal::SignalCommand>,
     },
     /// Sinks: where the log and events of devices are sent (SIEM), how far they are, what was set aside
     Sink {
@@ -242,6 +248,9 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Completion(arguments) => system::completion(&arguments, globals, printer),
         Command::Version => system::version(globals, printer).await,
         Command::Device(command) => device::run(command, &Api::connect(globals)?, printer).await,
+        Command::Compliance {
+            command: Some(compliance::ComplianceCommand::VerifyToken(arguments)),
+        } => compliance_token::verify(&arguments, printer),
         Command::Compliance { command } => compliance::run(command, &Api::connect(globals)?, printer).await,
         Command::Policy(policy::PolicyCommand::Compile(arguments)) if arguments.is_offline() => {
             policy_compile::offline(&arguments, printer)
@@ -264,6 +273,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Approver(command) => approver::run(command, globals, printer).await,
         Command::User(command) => directory::run_user(command, &Api::connect(globals)?, printer).await,
         Command::Scim(command) => directory::run_scim(command, &Api::connect(globals)?, printer).await,
+        Command::Signal { command } => signal::run(command, &Api::connect(globals)?, printer).await,
         Command::Sink { command } => sink::run(command, &Api::connect(globals)?, printer).await,
         Command::Alert { command } => alert::run(command, &Api::connect(globals)?, printer).await,
         Command::Halt { arguments, command } => {
@@ -364,6 +374,14 @@ mod tests {
             "scim log --refused --limit 20",
             "scim token create entra --days 365",
             "scim token revoke sct_1 --yes",
+            "signal",
+            "signal put okta --kind ssf --issuer https://a.example --jwks-url https://a.example/keys",
+            "signal put edr --kind webhook --authentication hmac --field device=/host --verdict ok=pass --devices-by label:edr",
+            "signal secret edr --overlap-seconds 0",
+            "signal arrivals --limit 5",
+            "signal unmatched edr",
+            "signal device laptop-7",
+            "compliance verify-token t.jwt --jwks k.json --certificate c.pem --audience vpn",
             "sink",
             "sink put siem --kind elastic --url https://es.example.com:9200 --secret-file api-key --only security.*",
             "sink put siem --kind splunk --url https://splunk.example.com:8088 --index mdm --no-acknowledge --secret-file token",

@@ -110,7 +110,7 @@ fn refuse(is_api: bool, problem: Problem) -> Response {
 
 /// Whether programs, not people, ask under this path.
 fn is_api(path: &str) -> bool {
-    ["/api/", "/oauth2/", "/scim/", "/.well-known/"]
+    ["/api/", "/oauth2/", "/scim/", "/signals/", "/.well-known/"]
         .iter()
         .any(|prefix| path.starts_with(prefix))
 }

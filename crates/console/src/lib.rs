@@ -25,7 +25,7 @@ mod testing;
 mod tests;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
-use muster_control::{App, directory, openapi};
+use muster_control::{App, directory, openapi, signals};
 
 /// The largest body that a call or a form may have.
 const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -53,6 +53,7 @@ pub fn router(app: App) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         // It has limits and refusals of its own.
         .merge(directory::scim_router())
+        .merge(signals::inbound_router())
         .layer(middleware::from_fn_with_state(app.clone(), edge::guard))
         .with_state(app)
 }

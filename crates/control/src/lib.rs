@@ -2,8 +2,8 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets, trace ← devices, certificates, directory, scripts ← commands, enrollment, groups, telemetry ← acme, outputs,
-//! policy ← compliance ← rollout, sinks ← alerts, fleet, query ← configuration, whatif`.
+//! `access, audit, secrets, trace ← devices, certificates, directory, scripts, signals ← commands, enrollment, groups, telemetry ← acme, outputs,
+//! policy ← compliance ← rollout, sinks ← alerts, fleet, passes, query ← configuration, whatif`.
 
 pub mod access;
 pub mod acme;
@@ -27,12 +27,14 @@ pub mod openapi;
 pub mod outbound;
 pub mod outputs;
 pub mod page;
+pub mod passes;
 pub mod policy;
 pub mod query;
 pub mod reconcile;
 pub mod rollout;
 pub mod scripts;
 pub mod secrets;
+pub mod signals;
 pub mod sinks;
 pub mod telemetry;
 pub mod trace;
@@ -192,6 +194,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "api_access",
         sql: include_str!("../migrations/0029_api_access.sql"),
     },
+    Migration {
+        version: 30,
+        name: "signals",
+        sql: include_str!("../migrations/0030_signals.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -226,6 +233,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     rollout::STATEMENTS,
     scripts::STATEMENTS,
     secrets::STATEMENTS,
+    signals::STATEMENTS,
     sinks::STATEMENTS,
     telemetry::STATEMENTS,
 ];
@@ -275,6 +283,8 @@ pub struct Control {
     /// Who brings events to sinks. Set by the composition root, before the loops start.
     pub carrier: OnceLock<Box<dyn sinks::Carrier>>,
     pub sink_metrics: sinks::SinkMetrics,
+    pub signals: signals::Signals,
+    pub passes: passes::Passes,
     /// Questions that are being answered, and devices that are being asked.
     pub queries: query::Queries,
     /// When service accounts were last noted as used.
@@ -320,6 +330,8 @@ pub struct Settings {
     pub telemetry_merge_after: std::time::Duration,
     /// SCIM requests that one identity provider may send in a second.
     pub scim_requests_per_second: u32,
+    /// How long a compliance token lives at most, in seconds.
+    pub compliance_token_seconds: u32,
     /// How many tenants metrics name.
     pub metrics_tenants: usize,
     /// How long secrets of an external store are used after it was last heard of.
@@ -345,6 +357,7 @@ impl Default for Settings {
             telemetry_retention_days: 400,
             telemetry_merge_after: std::time::Duration::from_secs(1800),
             scim_requests_per_second: 100,
+            compliance_token_seconds: 300,
             metrics_tenants: 0,
             secret_cache: secrets::CACHE,
             witnesses: Vec::new(),
@@ -365,6 +378,7 @@ pub struct Nudges {
     pub witnesses: Notify,
     pub alerts: Notify,
     pub owners: Notify,
+    pub signals: Notify,
     pub sinks: Notify,
     pub queries: Notify,
     pub secrets: Notify,
@@ -413,6 +427,8 @@ impl Control {
             own_expiries: alerts::OwnExpiries::default(),
             carrier: OnceLock::new(),
             sink_metrics: sinks::SinkMetrics::default(),
+            signals: signals::Signals::default(),
+            passes: passes::Passes::default(),
             queries: query::Queries::default(),
             noted_clients: access::NotedClients::default(),
             web: OnceLock::new(),

@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     App, access, alerts, audit, commands, compliance, configuration, devices, directory, enrollment, fleet,
-    groups, outputs, policy, query, rollout, scripts, secrets, sinks, telemetry, whatif,
+    groups, outputs, policy, query, rollout, scripts, secrets, signals, sinks, telemetry, whatif,
 };
 
 /// Where the API is mounted.
@@ -58,6 +58,7 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(rollout::router())
         .merge(scripts::router())
         .merge(secrets::router())
+        .merge(signals::router())
         .merge(sinks::router())
         .merge(secrets::records_router())
         .merge(telemetry::router())

@@ -20,7 +20,7 @@ use crate::{
     acme, alerts,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
     certificates, clock, commands, compliance, configuration, devices, directory, enrollment, groups,
-    outputs, policy, query, rollout, secrets, sinks, telemetry, trace,
+    outputs, policy, query, rollout, secrets, signals, sinks, telemetry, trace,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -49,6 +49,8 @@ const ROLLOUTS_REST: u32 = 9;
 const OPERATIONS_EVERY: Duration = Duration::from_millis(500);
 /// How often a node looks whether people of the directory changed of which it was not nudged.
 const OWNERS_EVERY: Duration = Duration::from_secs(1);
+/// How often a node looks whether something else is said of devices, or what was said is too old.
+const SIGNALS_EVERY: Duration = Duration::from_secs(1);
 const COMPLIANCE_EVERY: Duration = Duration::from_secs(1);
 /// Entries that wait for another try; more than these are not kept.
 const UNFOLLOWED_MAX: usize = 1000;
@@ -77,6 +79,8 @@ const SWEEPER_LEASE: &str = "control.sweeper";
 const OPERATIONS_LEASE: &str = "commands.operations";
 /// The lease under which one node looks at the devices of people who changed.
 const OWNERS_LEASE: &str = "directory.owners";
+/// The lease under which one node looks at the devices of which something else is said.
+const SIGNALS_LEASE: &str = "signals.follower";
 /// The lease under which one node evaluates what nobody reports and takes the steps of ladders.
 const COMPLIANCE_LEASE: &str = "control.compliance";
 
@@ -89,6 +93,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     tasks.spawn(keep_compliance(app.clone(), stop.clone()));
     tasks.spawn(releaser(app.clone(), stop.clone()));
     tasks.spawn(owners(app.clone(), stop.clone()));
+    tasks.spawn(follow_signals(app.clone(), stop.clone()));
     tasks.spawn(keep_alerts(app.clone(), stop.clone()));
     tasks.spawn(keep_sinks(app.clone(), stop.clone()));
     tasks.spawn(keep_queries(app.clone(), stop.clone()));
@@ -475,6 +480,7 @@ async fn sweep(
         commands::forget_ended(app).await?;
         alerts::forget_expired(app).await?;
         directory::forget_expired(app).await?;
+        signals::forget_expired(app).await?;
         sinks::forget_expired(app).await?;
         query::forget_expired(app).await?;
         access::note_old_clients(app).await?;
@@ -505,6 +511,31 @@ async fn owners(app: App, stop: watch::Receiver<bool>) {
             }
         }
         wait(&stop, &app.nudges.owners, OWNERS_EVERY).await;
+    }
+    if let Some(held) = held {
+        let _ = app.db.release_lease(held.lease).await;
+    }
+}
+
+/// Has devices follow what sources outside say of them: one node at a time, though several would only do it twice.
+async fn follow_signals(app: App, stop: watch::Receiver<bool>) {
+    let mut held: Option<Held> = None;
+    while !*stop.borrow() {
+        let step = async {
+            match hold(&app, &mut held, SIGNALS_LEASE).await? {
+                Some(_) => compliance::follow_signals(&app).await,
+                None => Ok(false),
+            }
+        };
+        match step.await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(problem) => {
+                tracing::warn!(%problem, "devices did not follow what is said of them; trying again");
+                held = None;
+            }
+        }
+        wait(&stop, &app.nudges.signals, SIGNALS_EVERY).await;
     }
     if let Some(held) = held {
         let _ = app.db.release_lease(held.lease).await;
@@ -647,6 +678,7 @@ async fn rotate_secrets(app: App, stop: watch::Receiver<bool>) {
             secrets::rotate_due(&app, &lease).await?;
             if alerts::reseal(&app).await?
                 && sinks::reseal(&app).await?
+                && signals::reseal(&app).await?
                 && access::connection::reseal(&app).await?
                 && access::reseal_trusts(&app).await?
             {

@@ -24,6 +24,8 @@ const MAY_SCAN: &[&str] = &[
     // People whose devices are to be looked at, gone within seconds, and groups whose members are being told.
     "TOUCHED",
     "WALKING",
+    // At most 20 sources of signals for each tenant, and those that were deleted a moment ago.
+    "DELETED",
     // At most 64 rows for each tenant.
     "FORGET_SCIM_TOKENS",
     // The partial index holds only what waits for its place in the log.

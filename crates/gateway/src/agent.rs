@@ -15,11 +15,12 @@ use futures_util::FutureExt;
 use muster_channel_agent::{
     codec::Base64Bytes,
     command::OUTPUT_CONTENT_TYPE,
+    compliance::{ComplianceTokenRequest, ComplianceTokenResponse},
     enroll::{EnrollBeginRequest, EnrollFinishRequest},
     inventory::InventoryRequest,
     limits::{
-        COMMAND_OUTPUT_BYTES_MAX, ENROLL_BODY_BYTES_MAX, ENROLL_FINISH_BODY_BYTES_MAX,
-        INVENTORY_BODY_BYTES_MAX, RENEW_BODY_BYTES_MAX,
+        COMMAND_OUTPUT_BYTES_MAX, COMPLIANCE_TOKEN_BYTES_MAX, ENROLL_BODY_BYTES_MAX,
+        ENROLL_FINISH_BODY_BYTES_MAX, INVENTORY_BODY_BYTES_MAX, RENEW_BODY_BYTES_MAX,
     },
     renew::{RenewRequest, RenewResponse},
 };
@@ -33,7 +34,7 @@ use muster_control::{
     },
     audit, certificates,
     devices::{self, DeviceState},
-    enrollment, groups, outputs, policy, query, rollout,
+    enrollment, groups, outputs, passes, policy, query, rollout,
     trace::with_request,
 };
 use muster_model::CommandId;
@@ -67,6 +68,7 @@ pub fn router(gateway: Gateway, arrival: Arrival) -> Router {
         .route("/agent/v1/commands/{id}/output", post(output))
         .route("/agent/v1/inventory", put(inventory))
         .route("/agent/v1/renew", post(renew))
+        .route("/agent/v1/compliance-token", post(compliance_token))
         .route("/agent/v1/telemetry", post(telemetry::telemetry))
         .route("/agent/v1/wake", get(wake::wake))
         .route("/agent/v1/ping", get(ping))
@@ -262,6 +264,34 @@ async fn renew(State(gateway): State<Gateway>, request: Request) -> Result<Respo
     let chain = certificates::chain(&app, tenant, issued).await?;
     let answer = RenewResponse {
         certificate_chain: chain.into_iter().map(Base64Bytes).collect(),
+    };
+    wire::answer(StatusCode::OK, message.answer_as, &answer)
+}
+
+/// What is found of the device now, signed for somebody else.
+async fn compliance_token(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
+    let app = &gateway.app;
+    let peer = request.extensions().get::<Peer>().cloned();
+    known_peer(app, peer.as_ref()).await?;
+    let message = wire::read::<ComplianceTokenRequest>(request, COMPLIANCE_TOKEN_BYTES_MAX).await?;
+    let known = known_peer(app, peer.as_ref()).await?;
+    if message.value.epoch != known.identity.epoch {
+        return Err(EPOCH_MISMATCH.detail("The message names another enrollment than the certificate."));
+    }
+    let asked = passes::Asked {
+        tenant: known.identity.tenant,
+        device: known.identity.device,
+        epoch: known.identity.epoch,
+        audience: message.value.audience,
+        lifetime_seconds: message.value.lifetime_seconds,
+        certificate_sha256: *known.certificate_sha256.as_bytes(),
+        certificate_until: known.certificate_until,
+    };
+    let issued = passes::issue(app, asked).await?;
+    let answer = ComplianceTokenResponse {
+        token: issued.token,
+        compliant: issued.is_compliant,
+        expires_at: issued.expires_at,
     };
     wire::answer(StatusCode::OK, message.answer_as, &answer)
 }

@@ -62,6 +62,8 @@ pub struct DeviceCertificate {
     pub epoch: u32,
     /// Lower hex.
     pub serial: String,
+    /// Of the whole certificate, DER.
+    pub sha256: Digest,
     pub seat: Arc<Seat>,
 }
 
@@ -72,6 +74,7 @@ pub struct Known {
     pub identity: Arc<Identity>,
     /// The serial of the certificate that the connection presented.
     pub serial: String,
+    pub certificate_sha256: Digest,
     pub certificate_until: Timestamp,
 }
 
@@ -153,6 +156,7 @@ pub async fn known_certificate(app: &App, certificate: &DeviceCertificate) -> Re
         seat: Arc::clone(&certificate.seat),
         identity,
         serial: certificate.serial.clone(),
+        certificate_sha256: certificate.sha256,
         certificate_until: until,
     })
 }
@@ -218,6 +222,7 @@ async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Re
 impl DeviceCertificate {
     /// Reads a certificate whose chain and validity were checked.
     pub(crate) fn read(app: &App, leaf: &[u8]) -> Option<DeviceCertificate> {
+        let digest = sha256(leaf);
         let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
         let serial = hex::encode(leaf.raw_serial());
         let names = leaf
@@ -243,6 +248,7 @@ impl DeviceCertificate {
             device,
             epoch: epoch.parse().ok()?,
             serial,
+            sha256: digest,
             seat,
         })
     }

@@ -8,6 +8,7 @@ mod log_archive;
 mod otlp;
 mod protobuf;
 mod secrets;
+mod signals;
 mod signature;
 mod sinks;
 mod timeseries;
@@ -16,6 +17,7 @@ pub use alerts::Couriers;
 pub use log_archive::ObjectArchive;
 pub use otlp::{Otlp, OtlpError, OtlpHeaders, OtlpOptions, OtlpProtocol};
 pub use secrets::{SecretStoreError, open_secret_store};
+pub use signals::KeySetsOfOthers;
 pub use sinks::Carriers;
 pub use timeseries::{RemoteError, RemoteOptions, RemoteStore};
 

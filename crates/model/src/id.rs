@@ -113,6 +113,10 @@ ids! {
     DeliveryId = "dlv";
     /// A silence: alerts of which nobody is told for a while.
     SilenceId = "sil";
+    /// Who outside says something of devices.
+    SignalSourceId = "sgs";
+    /// A message of such a source.
+    SignalArrivalId = "sga";
     /// One answer to a saved question.
     QueryRunId = "qrn";
     /// Devices being asked for fresh facts.

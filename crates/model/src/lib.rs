@@ -17,6 +17,7 @@ pub mod report;
 pub mod rollout;
 pub mod rules;
 pub mod settings;
+pub mod signal;
 pub mod statistics;
 pub mod subject;
 pub mod telemetry;
@@ -31,8 +32,8 @@ pub use compliance::ComplianceState;
 pub use expression::{Expression, ExpressionError};
 pub use id::{
     AlertId, ClientId, CommandId, ConnectionId, DeliveryId, DeviceId, EntryId, GroupId, PolicyId, QueryRunId,
-    RefreshId, RolloutId, ScimRequestId, ScimTokenId, SessionId, SilenceId, TenantId, TokenId, TrustId,
-    UserGroupId, UserId, ViolationId,
+    RefreshId, RolloutId, ScimRequestId, ScimTokenId, SessionId, SignalArrivalId, SignalSourceId, SilenceId,
+    TenantId, TokenId, TrustId, UserGroupId, UserId, ViolationId,
 };
 pub use merge::loosened;
 pub use platform::Platform;

@@ -8,6 +8,7 @@ use crate::{
     attestation::{AttestationLevel, Ownership},
     facts::Facts,
     platform::Platform,
+    signal::Signals,
     text::{LabelKey, LabelValue},
     time::Timestamp,
 };
@@ -31,6 +32,8 @@ pub struct Subject<'a> {
     pub owner: Option<OwnerAttributes<'a>>,
     /// The groups of the owner, at most [`GROUPS_MAX`].
     pub owner_groups: Option<&'a [String]>,
+    /// What sources outside say of it.
+    pub signals: Option<&'a Signals>,
 }
 
 /// What the directory says of a device's owner; what is `None` here is known to be absent.
@@ -64,6 +67,7 @@ impl<'a> Subject<'a> {
             labels: None,
             owner: None,
             owner_groups: None,
+            signals: None,
         }
     }
 }

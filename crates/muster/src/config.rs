@@ -161,6 +161,9 @@ pub struct Options {
     /// SCIM requests that one identity provider may send in a second, five times as many at once
     #[arg(long, value_name = "N", env = "MUSTER_SCIM_REQUESTS_PER_SECOND")]
     pub scim_requests_per_second: Option<u32>,
+    /// How long a compliance token of a device lives at most, in seconds, from 30 to 600
+    #[arg(long, value_name = "SECONDS", env = "MUSTER_COMPLIANCE_TOKEN_SECONDS")]
+    pub compliance_token_seconds: Option<u32>,
     /// Keep telemetry in a Prometheus, VictoriaMetrics or Mimir: where it takes remote write, such as
     /// http://prometheus:9090/api/v1/write
     #[arg(long, env = "MUSTER_TELEMETRY_WRITE_URL", value_name = "URL")]
@@ -288,6 +291,7 @@ impl Options {
                 .telemetry_merge_after_seconds
                 .or(stored.telemetry_merge_after_seconds),
             scim_requests_per_second: self.scim_requests_per_second.or(stored.scim_requests_per_second),
+            compliance_token_seconds: self.compliance_token_seconds.or(stored.compliance_token_seconds),
             telemetry_write_url: self.telemetry_write_url.or(stored.telemetry_write_url),
             telemetry_query_url: self.telemetry_query_url.or(stored.telemetry_query_url),
             telemetry_token_file: self.telemetry_token_file.or(stored.telemetry_token_file),
@@ -447,6 +451,9 @@ impl Options {
             scim_requests_per_second: self
                 .scim_requests_per_second
                 .unwrap_or(defaults.scim_requests_per_second),
+            compliance_token_seconds: self
+                .compliance_token_seconds
+                .unwrap_or(defaults.compliance_token_seconds),
             metrics_tenants: self.metrics_tenants.unwrap_or(METRICS_TENANTS),
             secret_cache: self
                 .secret_cache_seconds
@@ -461,6 +468,10 @@ impl Options {
         ensure!(
             (1..=10_000).contains(&settings.scim_requests_per_second),
             "scim_requests_per_second is 1 to 10,000"
+        );
+        ensure!(
+            (30..=600).contains(&settings.compliance_token_seconds),
+            "compliance_token_seconds is 30 to 600"
         );
         ensure!(
             (1..=3650).contains(&settings.telemetry_retention_days),

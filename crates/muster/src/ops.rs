@@ -90,6 +90,7 @@ pub fn router(app: App, metrics: &Metrics) -> Router {
     app.command_metrics.register(&mut registry);
     app.alert_metrics.register(&mut registry);
     app.sink_metrics.register(&mut registry);
+    app.signals.metrics.register(&mut registry);
     app.traces.metrics.register(&mut registry);
     app.requests.register(&mut registry);
     Router::new()

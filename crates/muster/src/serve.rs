@@ -23,7 +23,7 @@ use muster_gateway::{
     listener::{self, Limits, Listener, Socket, Tls},
     pki, program_config, server_config,
 };
-use muster_integrations::{Carriers, Couriers, ObjectArchive, ObjectArtifacts, RemoteStore};
+use muster_integrations::{Carriers, Couriers, KeySetsOfOthers, ObjectArchive, ObjectArtifacts, RemoteStore};
 use muster_storage::Scope;
 use tokio::{
     net::TcpListener,
@@ -245,6 +245,11 @@ fn open_courier(app: &App, options: &Options) -> Result<()> {
     app.web
         .set(Box::new(egress.clone()))
         .map_err(|_| anyhow::anyhow!("the way to identity providers was opened twice"))?;
+    app.signals
+        .key_sets
+        .fetcher
+        .set(Box::new(KeySetsOfOthers::new(egress.clone())))
+        .map_err(|_| anyhow::anyhow!("the way to key sets was opened twice"))?;
     app.courier
         .set(Box::new(Couriers::new(egress)))
         .map_err(|_| anyhow::anyhow!("the courier of alerts was opened twice"))

@@ -21,6 +21,8 @@ const REQUIREMENTS: &[&str] = &[
     "azure-monitor-ingestion==1.1.0",
     "nats-py==2.16.0",
     "splunk-handler==3.0.0",
+    // Checks the tokens that we sign.
+    "joserfc==1.8.0",
     // The vendors' clients, which judge the stand-ins of their services.
     "azure-identity==1.27.0",
     "azure-keyvault-secrets==4.12.0",

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::compliance_token::{VerifyTokenArgs, verify};
 use super::{Page, Paging, list};
 use crate::CliError;
 use crate::api::{Answer, Api, Call};
@@ -31,6 +32,12 @@ pub enum ComplianceCommand {
         #[command(flatten)]
         paging: Paging,
     },
+    /// Check a compliance token of a device as a VPN or proxy does, without a network
+    #[command(
+        after_help = "Examples:\n  muster compliance verify-token token.jwt --jwks jwks.json --certificate device.pem --audience \
+        vpn.example.com\n\nExit code 0: the token holds and the device complies."
+    )]
+    VerifyToken(Box<VerifyTokenArgs>),
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -120,6 +127,7 @@ pub async fn run(command: Option<ComplianceCommand>, api: &Api, printer: &Printe
             printer.next_page(answer.known.next_cursor.as_deref());
             Ok(())
         }
+        ComplianceCommand::VerifyToken(arguments) => verify(&arguments, printer),
     }
 }
 

@@ -80,7 +80,8 @@ const PUT_HELP: &str = "Examples:
 /// What a sink is.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SinkOptions {
-    /// elastic, splunk, sentinel, syslog, s3, nats or webhook
+    /// elastic, splunk, sentinel, syslog, s3, nats, webhook, or ssf: a receiver of shared signals, which is told when a device
+    /// stops or begins to comply
     #[arg(long)]
     kind: String,
     /// Where it is, such as https://es.example.com:9200; syslog takes --host instead
@@ -101,7 +102,10 @@ pub struct SinkOptions {
     /// Nothing that is called so; may be repeated
     #[arg(long, value_name = "NAME")]
     except: Vec<String>,
-    /// ecs, ocsf, cef or json [default: what the kind reads without further ado]
+    /// ssf: the `aud` of the tokens [default: the URL]
+    #[arg(long)]
+    audience: Option<String>,
+    /// ecs, ocsf, cef, json or set [default: what the kind reads without further ado]
     #[arg(long)]
     format: Option<String>,
     /// Where a new sink begins: a time (RFC 3339), a place, `beginning` or `now` [default: now]
@@ -409,6 +413,7 @@ fn place_of(options: &SinkOptions) -> Result<Value, CliError> {
         ("access_key_id", &options.access_key_id),
         ("subject", &options.subject),
         ("body", &options.body),
+        ("audience", &options.audience),
     ];
     for (name, value) in texts {
         if let Some(value) = value {
@@ -456,6 +461,11 @@ fn body_of(options: &SinkOptions) -> Result<Value, CliError> {
         if !values.is_empty() {
             body[name] = values.clone().into();
         }
+    }
+    if options.kind == "ssf" {
+        // What else it could take is nothing that such a receiver knows.
+        body["format"] = "set".into();
+        body["streams"] = json!(["log"]);
     }
     if let Some(format) = &options.format {
         body["format"] = format.clone().into();

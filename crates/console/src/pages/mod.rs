@@ -34,6 +34,7 @@ mod query;
 mod rollouts;
 mod saml;
 mod secrets;
+mod signals;
 mod signin;
 mod sink_form;
 mod sinks;
@@ -65,6 +66,7 @@ pub fn router() -> Router<App> {
         .merge(overview::router())
         .merge(alert_destination::router())
         .merge(alerts::router())
+        .merge(signals::router())
         .merge(sinks::router())
         .merge(sink_form::router())
         .merge(devices::router())

@@ -196,6 +196,7 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
             "/alerts/destinations",
             "/alerts/destinations/new",
             "/alerts/destinations/new?kind=email",
+            "/signals",
             "/sinks",
             "/sinks/new",
             "/sinks/new?kind=s3",

@@ -19,5 +19,6 @@ mod query;
 mod saml;
 mod saml_provider;
 mod security;
+mod signals;
 mod sinks;
 mod users;

@@ -18,6 +18,7 @@ const PAGES: &[&str] = &[
     "/alerts/deliveries",
     "/alerts/destinations",
     "/alerts/destinations/new",
+    "/signals",
     "/sinks",
     "/sinks/new",
     "/sinks/new?kind=syslog",

@@ -65,6 +65,8 @@ scopes! {
     AlertWrite = "alert:write", "Acknowledge and silence alerts, change rules and destinations.";
     SinkRead = "sink:read", "See sinks (never a secret), how far they are, and what was set aside.";
     SinkWrite = "sink:write", "Make, change, pause and remove sinks, and send again.";
+    SignalRead = "signal:read", "See who outside says something of devices (never a secret), and what arrived.";
+    SignalWrite = "signal:write", "Make, change and remove sources of signals, and make their secrets.";
     QueryWrite = "query:write", "Save and schedule questions about devices, and ask devices for fresh facts.";
     LogRead = "log:read", "Read the transparency log and its proofs.";
     ClientRead = "client:read", "See API clients and their scopes.";

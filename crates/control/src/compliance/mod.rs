@@ -14,6 +14,7 @@ mod owners;
 mod remedy;
 mod rules;
 mod share;
+mod signals;
 mod standing;
 mod store;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use crate::{
     devices::{self, Device},
     directory,
     groups::Known,
+    signals as outside,
 };
 pub use api::router;
 pub use incremental::is_affected;
@@ -53,6 +55,7 @@ pub use rules::evaluate;
 pub use share::{
     Level, PolicyNames, RuleShare, SharePoint, forget_expired, levels, rule_shares, sample, share_history,
 };
+pub use signals::follow_signals;
 pub use standing::{
     Held, LOGGED_PER_HOUR_MAX, Occasion, begin, end, forget, is_report_wanted, mark_report_asked, refresh,
 };
@@ -105,7 +108,8 @@ pub fn evaluate_device(
     let facts: Option<Facts> = devices::facts(tx, tenant, device.id)?.map(|(facts, _)| facts);
     let labels = devices::labels(tx, tenant, device.id)?;
     let owner = directory::owner_of(tx, tenant, device)?;
-    let known = Known::of(device, facts.as_ref(), Some(&labels), owner);
+    let said = outside::of_device(tx, tenant, device.id)?;
+    let known = Known::of(device, facts.as_ref(), Some(&labels), owner, said);
     Ok(rules::evaluate(policies, &known.subject(), reported, now))
 }
 

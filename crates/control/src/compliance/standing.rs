@@ -26,6 +26,8 @@ pub const LOGGED_PER_HOUR_MAX: i64 = 32;
 pub const RESOLVED_PER_DEVICE_MAX: i64 = 256;
 /// Changes of its state that are kept of one device.
 pub const CHANGES_PER_DEVICE_MAX: i64 = 256;
+/// Changes among which the last certain state is looked for.
+const CERTAIN_WITHIN: i64 = 8;
 /// From this severity on a violation is logged.
 const LOGGED_FROM: Severity = Severity::High;
 
@@ -194,10 +196,11 @@ fn note_change(
         from,
         to,
     };
+    let is_back = to == ComplianceState::Compliant && was_noncompliant(tx, tenant, device)?;
     let id = ViolationId::generate(change.at, clock::random()).uuid();
     store::put_change(tx, tenant, id, device.id, &change)?;
     store::trim_changes(tx, tenant, device.id, CHANGES_PER_DEVICE_MAX)?;
-    let matters = [from, to].contains(&ComplianceState::Noncompliant);
+    let matters = is_back || [from, to].contains(&ComplianceState::Noncompliant);
     if matters && may_log(row, change.at) {
         tx.record(
             "compliance.changed",
@@ -206,6 +209,16 @@ fn note_change(
         )?;
     }
     Ok(())
+}
+
+/// Whether the last that was certain of a device is that it did not comply: whoever was told so waits to hear otherwise.
+fn was_noncompliant(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<bool, Problem> {
+    let changes = store::changes_of(tx, tenant, device.id, CERTAIN_WITHIN)?;
+    let certain = changes
+        .into_iter()
+        .map(|change| change.to)
+        .find(|to| matches!(to, ComplianceState::Compliant | ComplianceState::Noncompliant));
+    Ok(certain == Some(ComplianceState::Noncompliant))
 }
 
 fn log_violation(

@@ -36,7 +36,8 @@ pub use changes::CHANGE_STATEMENTS;
 pub use filter::{DeviceFilter, terms};
 pub use labels::{
     DEPARTMENT, ImportMode, ImportOutcome, LABEL_ROWS_MAX, LABEL_STATEMENTS, LABEL_TABLE_BYTES_MAX,
-    LabelChange, OWNER_GROUPS, change_labels, import as import_labels, labels, labels_of, put_labels,
+    LabelChange, OWNER_GROUPS, change_labels, import as import_labels, labeled, labels, labels_of,
+    put_labels,
 };
 pub use quarantine::{QuarantineDecision, decide, rivals};
 pub use registry::{Connected, Identity, Registry, Seat};
@@ -190,6 +191,20 @@ pub fn of_owner(
 ) -> Result<Vec<Device>, Problem> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     Ok(store::of_owner(tx, tenant, owner_key, limit)?)
+}
+
+/// The device that holds a hardware name: of `kind` `uuid` (with hyphens, lower case), `serial` or `imei`.
+pub fn claimed(
+    tx: &mut Tx,
+    tenant: TenantId,
+    kind: &'static str,
+    value: &str,
+) -> Result<Option<DeviceId>, Problem> {
+    let claim = Claim {
+        kind,
+        value: value.to_owned(),
+    };
+    Ok(store::holder(tx, tenant, &claim)?)
 }
 
 /// How many devices a filter matches.

@@ -5,6 +5,7 @@ use muster_model::{
     expression::{ExpressionError, TEXT_BYTES_MAX, Variable},
     facts::Facts,
     rules::Answer,
+    signal::Signals,
     subject::GROUPS_MAX as OWNER_GROUPS_MAX,
 };
 
@@ -134,9 +135,12 @@ fn changes_of(variable: Variable) -> Changes {
         | Variable::DeviceOwnership
         | Variable::DeviceAttestation
         | Variable::DeviceEnrolledAt => Changes::ATTRIBUTES,
-        Variable::Labels | Variable::OwnerGroups | Variable::OwnerActive | Variable::OwnerDepartment => {
-            Changes::LABELS
-        }
+        // What is said of a device or its owner by others.
+        Variable::Labels
+        | Variable::OwnerGroups
+        | Variable::OwnerActive
+        | Variable::OwnerDepartment
+        | Variable::Signals => Changes::LABELS,
         Variable::OsId
         | Variable::OsName
         | Variable::OsVersion
@@ -165,6 +169,7 @@ pub struct Known<'a> {
     labels: &'a Labels,
     owner: Owner,
     owner_groups: Vec<String>,
+    signals: Signals,
 }
 
 impl<'a> Known<'a> {
@@ -174,6 +179,7 @@ impl<'a> Known<'a> {
         facts: Option<&'a Facts>,
         labels: Option<&'a Labels>,
         mut owner: Owner,
+        signals: Signals,
     ) -> Known<'a> {
         let labels = labels.unwrap_or(Labels::EMPTY);
         let owner_groups = match owner.is_known() {
@@ -186,6 +192,7 @@ impl<'a> Known<'a> {
             labels,
             owner,
             owner_groups,
+            signals,
         }
     }
 
@@ -210,6 +217,7 @@ impl<'a> Known<'a> {
                 department: self.owner.department.as_deref(),
             }),
             owner_groups: Some(&self.owner_groups),
+            signals: Some(&self.signals),
         }
     }
 }

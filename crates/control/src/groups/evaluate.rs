@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use muster_model::{DeviceId, GroupId, Labels, TenantId, Timestamp, facts::Facts};
+use muster_model::{DeviceId, GroupId, Labels, TenantId, Timestamp, facts::Facts, signal::Signals};
 use muster_storage::Tx;
 use uuid::Uuid;
 
@@ -25,6 +25,7 @@ use crate::{
         changes::{self, Changes},
     },
     directory::{self, Owner},
+    signals,
 };
 
 /// Devices that one transaction evaluates.
@@ -104,8 +105,8 @@ fn one(
         true => devices::readable_facts(tx, tenant, id)?,
         false => None,
     };
-    let owner = owner_for(tx, tenant, &touched, &device)?;
-    let wanted = judge(&touched, &device, facts.as_ref(), labels, owner, now);
+    let said = said_for(tx, tenant, &touched, &device)?;
+    let wanted = judge(&touched, &device, facts.as_ref(), labels, said, now);
     change(tx, tenant, id, &held, wanted.into_iter())
 }
 
@@ -132,13 +133,13 @@ pub(super) fn page(
             continue;
         };
         let held: BTreeSet<GroupId> = store::groups_of(tx, tenant, *id)?.into_iter().collect();
-        let owner = owner_for(tx, tenant, groups, &device)?;
+        let said = said_for(tx, tenant, groups, &device)?;
         let wanted = judge(
             groups,
             &device,
             facts.remove(id).as_ref(),
             labels.get(id),
-            owner,
+            said,
             now,
         );
         moves.and(change(tx, tenant, *id, &held, wanted.into_iter())?);
@@ -150,16 +151,19 @@ pub(super) fn page(
     Ok(moves)
 }
 
-/// What the directory says of the owner, where a group may ask.
-fn owner_for(
+/// What the directory says of the owner, and sources outside of the device, where a group may ask.
+fn said_for(
     tx: &mut Tx,
     tenant: TenantId,
     groups: &[Arc<Definition>],
     device: &Device,
-) -> Result<Owner, Problem> {
+) -> Result<(Owner, Signals), Problem> {
     match groups.iter().any(|group| group.reads.touches(Changes::LABELS)) {
-        true => directory::owner_of(tx, tenant, device),
-        false => Ok(Owner::default()),
+        true => Ok((
+            directory::owner_of(tx, tenant, device)?,
+            signals::of_device(tx, tenant, device.id)?,
+        )),
+        false => Ok(Default::default()),
     }
 }
 
@@ -169,10 +173,10 @@ fn judge(
     device: &Device,
     facts: Option<&Facts>,
     labels: Option<&Labels>,
-    owner: Owner,
+    (owner, signals): (Owner, Signals),
     now: Timestamp,
 ) -> Vec<(GroupId, bool)> {
-    let known = Known::of(device, facts, labels, owner);
+    let known = Known::of(device, facts, labels, owner, signals);
     let judged = groups
         .iter()
         .map(|group| (group.id, group.judge(&known.subject(), now) == Judgement::Member));

@@ -16,7 +16,7 @@ use crate::{
     access::problem::Problem,
     clock,
     devices::{self, DeviceFilter, changes::Changes},
-    directory,
+    directory, signals,
 };
 
 /// Devices that one preview looks at.
@@ -100,11 +100,15 @@ pub fn preview(
         };
         looked_at += page.len();
         for device in &page {
-            let owner = match reads.touches(Changes::LABELS) {
-                true => directory::owner_of(tx, tenant, device)?,
-                false => directory::Owner::default(),
+            let (owner, said) = match reads.touches(Changes::LABELS) {
+                true => (
+                    directory::owner_of(tx, tenant, device)?,
+                    signals::of_device(tx, tenant, device.id)?,
+                ),
+                false => Default::default(),
             };
-            let known = Known::of(device, facts.get(&device.id), labels.get(&device.id), owner);
+            let (facts, labels) = (facts.get(&device.id), labels.get(&device.id));
+            let known = Known::of(device, facts, labels, owner, said);
             match pair.judge(&known.subject(), now) {
                 Judgement::Outside => {}
                 Judgement::Member => {

@@ -4,6 +4,7 @@ use muster_model::{
     Expression, GroupId, Subject, TenantId, Timestamp,
     expression::{FactPath, Variable},
     rules::Answer,
+    signal::{Signal, SignalField},
 };
 use muster_storage::Tx;
 use serde::Serialize;
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     access::problem::Problem,
     devices::{self, Device, DeviceState},
-    directory,
+    directory, signals,
 };
 
 /// Users of a group that its view names.
@@ -146,7 +147,8 @@ pub fn explain(
     let facts = devices::readable_facts(tx, tenant, device.id)?;
     let labels = devices::labels(tx, tenant, device.id)?;
     let owner = directory::owner_of(tx, tenant, device)?;
-    let known = Known::of(device, facts.as_ref(), Some(&labels), owner);
+    let said = signals::of_device(tx, tenant, device.id)?;
+    let known = Known::of(device, facts.as_ref(), Some(&labels), owner, said);
     let subject = known.subject();
     let pair = Pair::parse(&group.include, group.exclude.as_deref())
         .map_err(|(_, error)| Problem::internal(error))?;
@@ -205,9 +207,23 @@ fn value(path: &FactPath, subject: &Subject<'_>, now: Timestamp) -> Option<Strin
             let versions: Vec<&str> = versions.map(|package| package.version.as_str()).collect();
             return (!versions.is_empty()).then(|| versions.join(", "));
         }
+        FactPath::Signal(source) => return subject.signals?.get(source).map(said),
         FactPath::Variable(variable) => *variable,
     };
     of_device(variable, subject, now).or_else(|| of_facts(variable, subject))
+}
+
+/// What a source says, as a text.
+fn said(signal: &Signal) -> String {
+    let words = SignalField::ALL.iter().filter_map(|field| {
+        let word = match (signal.said(*field), signal.time(*field)) {
+            (Some(said), _) => said.text.clone(),
+            (None, Some(at)) => at.to_string(),
+            (None, None) => return None,
+        };
+        Some(format!("{}={word}", field.as_str()))
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn of_device(variable: Variable, subject: &Subject<'_>, now: Timestamp) -> Option<String> {

@@ -53,7 +53,7 @@ pub use reconcile::reconcile;
 pub use reevaluate::reevaluate;
 pub use report::{
     Accepted, DevicePolicy, OpenReport, Reporter, accept_report, device_settings, held, last_report,
-    last_reported, policies_of, settings_of, take_facts, traits_of,
+    last_reported, policies_of, settings_of, standing_now, take_facts, traits_of,
 };
 pub use rules::{ReportState, TARGET_GROUPS_MAX, Target};
 pub use view::{

@@ -9,7 +9,7 @@ use muster_model::{
 use muster_storage::Tx;
 use muster_trust::{
     dsse::Envelope,
-    key::PublicKey,
+    key::{Digest, PublicKey},
     statement::{self, PolicyReportStatement, Statement, StatementError},
 };
 
@@ -29,7 +29,7 @@ use crate::{
     devices::{self, Device, Held, Traits},
     directory,
     groups::{self, Known},
-    policy,
+    policy, signals,
 };
 
 /// Who reports, as its certificate and the registry say.
@@ -194,8 +194,16 @@ pub async fn take_facts(
         let set = desired(&work.activations, tenant, &traits, now)?;
         let labels = devices::labels(tx, tenant, learned.id)?;
         let owner = directory::owner_of(tx, tenant, &learned)?;
-        let before = Known::of(&device, facts_before.as_ref(), Some(&labels), owner.clone());
-        let after = Known::of(&learned, Some(&facts), Some(&labels), owner);
+        // Both sides hear the same: whoever changes a signal has the device looked at.
+        let said = signals::of_device(tx, tenant, learned.id)?;
+        let before = Known::of(
+            &device,
+            facts_before.as_ref(),
+            Some(&labels),
+            owner.clone(),
+            said.clone(),
+        );
+        let after = Known::of(&learned, Some(&facts), Some(&labels), owner, said);
         let is_affected = compliance::is_affected(&set.policies, &before.subject(), &after.subject());
         if turn.is_fresh(&set.digest, now) && !is_affected {
             return Ok(moves);
@@ -223,6 +231,21 @@ pub fn refresh_in(
     let (policies, occasion) = (&set.policies, Occasion::Change);
     let standing = compliance::refresh(tx, turn, &device, &set.digest, policies, &reported, occasion)?;
     Ok(standing.state)
+}
+
+/// A device's standing, evaluated now, and the digest of the policies that it was judged by.
+pub fn standing_now(
+    tx: &mut Tx,
+    activations: &Activations,
+    tenant: TenantId,
+    device: &Device,
+    now: Timestamp,
+) -> Result<(ComplianceState, Digest), Problem> {
+    let traits = traits_of(tx, tenant, device)?;
+    let set = desired(activations, tenant, &traits, now)?;
+    let (reported, _) = last_reported(tx, tenant, device, &set)?;
+    let standing = compliance::evaluate_device(tx, tenant, device, &set.policies, &reported, now)?;
+    Ok((standing.state, set.digest))
 }
 
 /// A device's settings and verdicts, evaluated now.

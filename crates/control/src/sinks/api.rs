@@ -9,6 +9,7 @@ use super::{
     carrier::{Probe, SinkAddress},
     definition::StreamKind,
     people::{self, SinkChange, Start},
+    sets,
     view::{self, LetterView, SinkView},
 };
 use crate::{
@@ -135,7 +136,9 @@ pub async fn probe(app: &App, permit: &Permit<SinkWrite>, name: String) -> Resul
     let secret = sink
         .open_secret(&app.keys.sealing, tenant)
         .map_err(Problem::internal)?;
-    let event = people::test_event(app, tenant, &sink, &permit.author().actor)?;
+    let mut event = people::test_event(app, tenant, &sink, &permit.author().actor)?;
+    let signed = sets::signed(app, tenant, &sink.definition.place, vec![event.item.clone()]).await?;
+    event.item = signed.into_iter().next().unwrap_or(event.item);
     let address = SinkAddress {
         tenant,
         name: &sink.name,

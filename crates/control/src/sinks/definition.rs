@@ -53,9 +53,12 @@ pub enum SinkFormat {
     Ocsf,
     /// ArcSight Common Event Format, version 0: a line of text.
     Cef,
+    /// Security event tokens about compliance, for receivers of shared signals.
+    Set,
 }
 
 impl SinkFormat {
+    /// The formats in which any entry and event can be written.
     pub const ALL: [SinkFormat; 4] = [
         SinkFormat::Ecs,
         SinkFormat::Json,
@@ -67,7 +70,8 @@ impl SinkFormat {
     pub const fn is_json(self) -> bool {
         match self {
             SinkFormat::Ecs | SinkFormat::Json | SinkFormat::Ocsf => true,
-            SinkFormat::Cef => false,
+            // Claims, which become a token when they are sent.
+            SinkFormat::Cef | SinkFormat::Set => false,
         }
     }
 
@@ -77,6 +81,7 @@ impl SinkFormat {
             SinkFormat::Json => "json",
             SinkFormat::Ocsf => "ocsf",
             SinkFormat::Cef => "cef",
+            SinkFormat::Set => "set",
         }
     }
 }
@@ -115,6 +120,12 @@ impl SinkDefinition {
             return Err(INVALID.detail("A sink takes one or both of the streams log and events."));
         }
         self.place.check_format(self.format)?;
+        if matches!(self.place, SinkPlace::Ssf { .. })
+            && (self.streams != [StreamKind::Log] || !self.only.is_empty() || !self.except.is_empty())
+        {
+            return Err(INVALID
+                .detail("A receiver of shared signals takes the stream log, and neither only nor except."));
+        }
         for list in [&self.only, &self.except] {
             if list.len() > PATTERNS_MAX || !list.iter().all(|pattern| is_pattern(pattern)) {
                 return Err(INVALID.detail(
@@ -236,6 +247,7 @@ mod tests {
             r#"{"place":{"kind":"s3","url":"https://s3.example.com","region":"eu-1","bucket":"b","access_key_id":"AK","lock":{"mode":"compliance","days":400}}}"#,
             r#"{"place":{"kind":"nats","url":"tls://nats.example.com:4222","subject":"sec.mdm"},"format":"json"}"#,
             r#"{"place":{"kind":"sentinel","url":"https://x.ingest.monitor.azure.com","rule":"dcr-1","stream":"Custom-Muster_CL","directory":"d","client_id":"c"},"format":"ocsf"}"#,
+            r#"{"place":{"kind":"ssf","url":"https://idp.example.com/ssf"},"streams":["log"],"format":"set"}"#,
         ] {
             assert!(read(good).is_ok(), "{good}: {:?}", read(good));
         }
@@ -265,6 +277,10 @@ mod tests {
             r#"{"place":{"kind":"nats","url":"tls://nats.example.com","subject":"a.*"}}"#,
             r#"{"place":{"kind":"sentinel","url":"https://x.azure.com","rule":"a/b","stream":"s","directory":"d","client_id":"c"}}"#,
             r#"{"place":{"kind":"sentinel","url":"https://x.azure.com","rule":"r","stream":"s","directory":"d","client_id":"c"},"format":"cef"}"#,
+            r#"{"place":{"kind":"elastic","url":"https://es.example.com","index":"a"},"format":"set"}"#,
+            r#"{"place":{"kind":"ssf","url":"https://idp.example.com/ssf"},"format":"set"}"#,
+            r#"{"place":{"kind":"ssf","url":"https://idp.example.com/ssf"},"streams":["log"]}"#,
+            r#"{"place":{"kind":"ssf","url":"ftp://idp.example.com"},"streams":["log"],"format":"set"}"#,
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }

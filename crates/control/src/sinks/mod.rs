@@ -15,6 +15,7 @@ mod place;
 mod rules;
 mod secrets;
 mod sender;
+mod sets;
 mod store;
 mod streams;
 #[cfg(test)]

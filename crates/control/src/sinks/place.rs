@@ -17,6 +17,7 @@ const SECRET_BYTES_MAX: usize = 2048;
 /// A private key, or a certificate with those above it, in PEM.
 const PEM_BYTES_MAX: usize = 8192;
 const USERNAME_BYTES_MAX: usize = 256;
+const AUDIENCE_BYTES_MAX: usize = 512;
 /// The longest name of an index or data stream, in bytes.
 const INDEX_BYTES_MAX: usize = 255;
 const NAMESPACE_BYTES_MAX: usize = 100;
@@ -141,6 +142,15 @@ pub enum SinkPlace {
         #[serde(default = "authority")]
         authority: String,
     },
+    /// A receiver of the Shared Signals Framework, which is told when a device stops or begins to comply (CAEP
+    /// `device-compliance-change`, pushed by RFC 8935). The secret, where there is one, is sent as a bearer token.
+    Ssf {
+        /// Where events are posted to.
+        url: String,
+        /// The `aud` of the tokens; the URL, where it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        audience: Option<String>,
+    },
 }
 
 /// How a webhook's body holds events.
@@ -233,6 +243,7 @@ impl SinkPlace {
             SinkPlace::S3 { .. } => "s3",
             SinkPlace::Nats { .. } => "nats",
             SinkPlace::Sentinel { .. } => "sentinel",
+            SinkPlace::Ssf { .. } => "ssf",
         }
     }
 
@@ -241,7 +252,8 @@ impl SinkPlace {
         match self {
             SinkPlace::Elastic { url, .. }
             | SinkPlace::Splunk { url, .. }
-            | SinkPlace::Webhook { url, .. } => url.clone(),
+            | SinkPlace::Webhook { url, .. }
+            | SinkPlace::Ssf { url, .. } => url.clone(),
             SinkPlace::Syslog { host, port, .. } => format!("{host}:{port}"),
             SinkPlace::S3 {
                 url, bucket, prefix, ..
@@ -261,6 +273,7 @@ impl SinkPlace {
             SinkPlace::Splunk { .. } | SinkPlace::S3 { .. } | SinkPlace::Sentinel { .. } => SinkFormat::Ocsf,
             SinkPlace::Webhook { .. } | SinkPlace::Nats { .. } => SinkFormat::Json,
             SinkPlace::Syslog { .. } => SinkFormat::Cef,
+            SinkPlace::Ssf { .. } => SinkFormat::Set,
         }
     }
 
@@ -273,7 +286,8 @@ impl SinkPlace {
             | SinkPlace::Webhook { .. }
             | SinkPlace::Syslog { .. }
             | SinkPlace::S3 { .. }
-            | SinkPlace::Nats { .. } => BATCH_BYTES,
+            | SinkPlace::Nats { .. }
+            | SinkPlace::Ssf { .. } => BATCH_BYTES,
         }
     }
 
@@ -287,7 +301,8 @@ impl SinkPlace {
             | SinkPlace::Syslog { .. }
             | SinkPlace::S3 { .. }
             | SinkPlace::Nats { .. }
-            | SinkPlace::Sentinel { .. } => Duration::from_secs(60),
+            | SinkPlace::Sentinel { .. }
+            | SinkPlace::Ssf { .. } => Duration::from_secs(60),
         }
     }
 
@@ -300,13 +315,19 @@ impl SinkPlace {
             | SinkPlace::Webhook { .. }
             | SinkPlace::Syslog { .. }
             | SinkPlace::Nats { .. }
-            | SinkPlace::Sentinel { .. } => Duration::ZERO,
+            | SinkPlace::Sentinel { .. }
+            | SinkPlace::Ssf { .. } => Duration::ZERO,
         }
     }
 
     /// Why it cannot take a format, where it cannot.
     pub fn check_format(&self, format: SinkFormat) -> Result<(), Problem> {
         match (self, format) {
+            (SinkPlace::Ssf { .. }, SinkFormat::Set) => Ok(()),
+            (SinkPlace::Ssf { .. }, _) => refuse("A receiver of shared signals takes the format set."),
+            (_, SinkFormat::Set) => {
+                refuse("The format set is for receivers of shared signals, of the kind ssf.")
+            }
             // A data stream takes nothing without the time of the schema.
             (SinkPlace::Elastic { index: None, .. }, SinkFormat::Json | SinkFormat::Ocsf) => {
                 refuse("Data streams take the format ecs; another one needs an index.")
@@ -415,6 +436,16 @@ impl SinkPlace {
                 }
                 Ok(())
             }
+            SinkPlace::Ssf { url, audience } => {
+                check_url(url)?;
+                let is_wrong = |text: &String| {
+                    text.is_empty() || text.len() > AUDIENCE_BYTES_MAX || text.chars().any(char::is_control)
+                };
+                if audience.as_ref().is_some_and(is_wrong) {
+                    return refuse("An audience has 1 to 512 bytes.");
+                }
+                Ok(())
+            }
         }
     }
 
@@ -499,6 +530,7 @@ impl SinkPlace {
             | SinkPlace::Splunk { .. }
             | SinkPlace::S3 { .. }
             | SinkPlace::Nats { username: None, .. }
+            | SinkPlace::Ssf { .. }
                 if !text.bytes().all(|byte| byte.is_ascii_graphic()) =>
             {
                 refuse("The key or token holds printable ASCII characters without spaces.")
@@ -508,7 +540,8 @@ impl SinkPlace {
             | SinkPlace::Syslog { .. }
             | SinkPlace::S3 { .. }
             | SinkPlace::Nats { .. }
-            | SinkPlace::Sentinel { .. } => Ok(()),
+            | SinkPlace::Sentinel { .. }
+            | SinkPlace::Ssf { .. } => Ok(()),
         }
     }
 
@@ -553,7 +586,8 @@ impl SinkPlace {
                 | SinkPlace::Syslog { .. }
                 | SinkPlace::S3 { .. }
                 | SinkPlace::Nats { .. }
-                | SinkPlace::Sentinel { .. },
+                | SinkPlace::Sentinel { .. }
+                | SinkPlace::Ssf { .. },
                 _,
             ) => Ok(()),
         }

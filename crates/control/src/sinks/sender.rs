@@ -14,7 +14,7 @@ use super::{
     carrier::{Batch, Item, NotSent, Refusal, SinkAddress, Verdict},
     definition::{Sink, StreamKind},
     rules::{self, Read, What},
-    store, streams, view,
+    sets, store, streams, view,
 };
 use crate::{App, access::problem::Problem, audit, clock, outbound};
 
@@ -398,6 +398,9 @@ async fn send(app: &App, tenant: TenantId, sink: &Sink, reads: &[Read]) -> Resul
         secret: secret.as_ref(),
         now: app.clock.now(),
     };
+    let items = sets::signed(app, tenant, &sink.definition.place, items)
+        .await
+        .map_err(|problem| later(format!("the events were not signed: {problem}")))?;
     let batch = Batch { items };
     match timeout(
         sink.definition.place.batch_time_max(),

@@ -5,7 +5,7 @@ use muster_storage::Tx;
 
 use super::{
     carrier::Item,
-    definition::{Sink, StreamKind},
+    definition::{Sink, SinkFormat, StreamKind},
     formats,
     rules::{Read, What},
 };
@@ -87,6 +87,9 @@ pub fn read(
                 };
                 (row.place, what)
             };
+            if definition.format == SinkFormat::Set {
+                return rows.into_iter().map(|row| set_of(tx, tenant, row)).collect();
+            }
             Ok(rows.into_iter().map(read).map(placed).collect())
         }
         StreamKind::Events => {
@@ -110,6 +113,27 @@ pub fn read(
             Ok(rows.into_iter().map(read).map(placed).collect())
         }
     }
+}
+
+/// The claims of an entry, for a receiver of shared signals.
+fn set_of(tx: &mut Tx, tenant: TenantId, row: audit::EntryRow) -> Result<Read, Problem> {
+    let what = match row.entry() {
+        Err(why) => What::Unreadable(why),
+        Ok(entry) if entry.action != formats::set::ACTION => What::Skipped,
+        Ok(entry) => match formats::set::of_entry(tx, tenant, &entry)? {
+            None => What::Skipped,
+            Some(claims) => What::Sent(Item {
+                stream: StreamKind::Log,
+                place: row.place,
+                id: entry.id.to_string(),
+                at: entry.at,
+                severity: formats::severity_of_entry(&entry),
+                name: entry.action,
+                document: claims.to_string(),
+            }),
+        },
+    };
+    Ok(placed((row.place, what)))
 }
 
 fn placed((place, what): (u64, What)) -> Read {

@@ -22,6 +22,7 @@ use crate::{
     directory,
     groups::Known,
     rollout::{self, DesiredSet, Target},
+    signals,
 };
 
 /// Devices that one read transaction looks at.
@@ -123,7 +124,8 @@ impl Work {
         let (reported, _) = rollout::last_reported(tx, self.tenant, device, &set)?;
         let labels = devices::labels(tx, self.tenant, device.id)?;
         let owner = directory::owner_of(tx, self.tenant, device)?;
-        let known = Known::of(device, facts.as_ref(), Some(&labels), owner);
+        let said = signals::of_device(tx, self.tenant, device.id)?;
+        let known = Known::of(device, facts.as_ref(), Some(&labels), owner, said);
         let judged = case.judge(&known.subject(), &reported, self.at);
         let counted = Counted {
             id: device.id,

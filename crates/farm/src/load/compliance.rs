@@ -229,6 +229,7 @@ impl Drawn {
             labels: Some(&self.labels),
             owner: Some(OwnerAttributes::default()),
             owner_groups: Some(&[]),
+            signals: None,
         }
     }
 }

@@ -5,6 +5,7 @@ mod nats;
 mod s3;
 mod sentinel;
 mod splunk;
+mod ssf;
 mod syslog;
 mod webhook;
 
@@ -69,6 +70,7 @@ impl Carrier for Carriers {
                 SinkPlace::Sentinel { .. } => {
                     sentinel::send(egress, &self.tokens, &to, &batch.items, BOUNDS).await
                 }
+                SinkPlace::Ssf { .. } => ssf::send(egress, &to, batch).await,
             }
         }
         .boxed()
@@ -107,6 +109,11 @@ impl Carrier for Carriers {
                 SinkPlace::Sentinel { url, .. } => {
                     if reach(egress, url, &mut probe).await {
                         sentinel::probe(egress, &self.tokens, &to, items, &mut probe).await;
+                    }
+                }
+                SinkPlace::Ssf { url, .. } => {
+                    if reach(egress, url, &mut probe).await {
+                        ssf::probe(egress, &to, event, &mut probe).await;
                     }
                 }
             }

@@ -195,6 +195,7 @@ impl Checker {
         let (node, cost) = match part.node {
             Node::Label(key) => (Node::HasLabel(key), part.cost),
             Node::Package(name) => (Node::HasPackage(name), part.cost),
+            Node::Signal(source, field) => (Node::HasSignal(source, field), part.cost),
             Node::Read(variable) => (Node::Has(variable), part.cost),
             _ => {
                 let detail = format!(

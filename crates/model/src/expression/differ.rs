@@ -27,6 +27,10 @@ pub fn differs(path: &FactPath, before: &Subject<'_>, after: &Subject<'_>) -> bo
             }
             (None, Some(_)) | (Some(_), None) => true,
         },
+        FactPath::Signal(source) => {
+            before.signals.map(|signals| signals.get(source))
+                != after.signals.map(|signals| signals.get(source))
+        }
     }
 }
 
@@ -58,6 +62,7 @@ fn variable_differs(variable: Variable, before: &Subject<'_>, after: &Subject<'_
         Variable::OwnerDepartment => {
             before.owner.map(|owner| owner.department) != after.owner.map(|owner| owner.department)
         }
+        Variable::Signals => before.signals != after.signals,
         Variable::OsId => fact(left, right, |facts| &facts.os.id),
         Variable::OsName => fact(left, right, |facts| &facts.os.name),
         Variable::OsVersion => fact(left, right, |facts| &facts.os.version),

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     facts::Facts,
     rules::all_encrypted,
+    signal::SignalField,
     subject::{DeviceAttributes, Subject},
     time::Timestamp,
     version::compare_versions,
@@ -35,6 +36,10 @@ pub(super) enum Missing<'a> {
     Absent(Variable),
     NoLabel(&'a str),
     NoPackage(&'a str),
+    /// The source has said nothing of it.
+    NoSignal(&'a str, SignalField),
+    /// What the source said of it is too old to count.
+    OldSignal(&'a str, SignalField),
     TooLarge,
     DivisionByZero,
     NotTime(&'a str),
@@ -85,6 +90,7 @@ impl<'a> World<'a> {
             Node::Has(variable) => is_there(self.read(*variable)),
             Node::HasLabel(key) => is_there(self.label(key.as_str())),
             Node::HasPackage(name) => is_there(self.package(name)),
+            Node::HasSignal(source, field) => is_there(self.signal(source, *field)),
             node => match self.value(node, scope)? {
                 Value::Bool(value) => Ok(value),
                 _ => Err(Missing::Kind),
@@ -103,6 +109,7 @@ impl<'a> World<'a> {
             Node::Read(variable) => self.read(*variable),
             Node::Label(key) => self.label(key.as_str()),
             Node::Package(name) => self.package(name),
+            Node::Signal(source, field) => self.signal(source, *field),
             Node::LabelOf(key) => self.label(self.text(key, scope)?),
             Node::PackageOf(name) => self.package(self.text(name, scope)?),
             Node::Bound(depth, _) => item(scope, *depth),
@@ -146,7 +153,8 @@ impl<'a> World<'a> {
             | Node::Quantify(_)
             | Node::Has(_)
             | Node::HasLabel(_)
-            | Node::HasPackage(_) => self.truth(node, scope).map(Value::Bool),
+            | Node::HasPackage(_)
+            | Node::HasSignal(..) => self.truth(node, scope).map(Value::Bool),
         }
     }
 
@@ -304,6 +312,24 @@ impl<'a> World<'a> {
             .ok_or(Missing::NoPackage(name))
     }
 
+    /// What a source says, while it counts.
+    fn signal(&self, source: &'a str, field: SignalField) -> Found<'a, Value<'a>> {
+        let signals = self.subject.signals.ok_or(Missing::NotSent(Variable::Signals))?;
+        let nothing = Missing::NoSignal(source, field);
+        let signal = signals.get(source).ok_or(nothing)?;
+        if field.is_time() {
+            return signal.time(field).map(Value::Time).ok_or(nothing);
+        }
+        if field == SignalField::Detail {
+            return signal.detail.as_deref().map(Value::Text).ok_or(nothing);
+        }
+        let said = signal.said(field).ok_or(nothing)?;
+        if said.until <= self.now {
+            return Err(Missing::OldSignal(source, field));
+        }
+        Ok(Value::Text(&said.text))
+    }
+
     pub(super) fn read(&self, variable: Variable) -> Found<'a, Value<'a>> {
         let device = || self.subject.device.as_ref().ok_or(Missing::NotSent(variable));
         let attribute = |get: fn(&DeviceAttributes<'a>) -> Option<&'a str>| {
@@ -353,9 +379,11 @@ impl<'a> World<'a> {
             Variable::AgentVersion => fact(|facts| version(&facts.agent_version)),
             Variable::FactsCollectedAt => Ok(Value::Time(self.facts(variable)?.collected_at)),
             // The checker hands these out as lists and by key only.
-            Variable::Labels | Variable::OwnerGroups | Variable::Packages | Variable::Users => {
-                Err(Missing::Kind)
-            }
+            Variable::Labels
+            | Variable::OwnerGroups
+            | Variable::Packages
+            | Variable::Users
+            | Variable::Signals => Err(Missing::Kind),
         }
     }
 }
@@ -399,7 +427,9 @@ fn item<'a>(mut scope: Option<&Scope<'a, '_>>, depth: usize) -> Found<'a, Value<
 fn is_there<'a>(found: Found<'a, Value<'a>>) -> Found<'a, bool> {
     match found {
         Ok(_) => Ok(true),
-        Err(Missing::Absent(_) | Missing::NoLabel(_) | Missing::NoPackage(_)) => Ok(false),
+        Err(Missing::Absent(_) | Missing::NoLabel(_) | Missing::NoPackage(_) | Missing::NoSignal(..)) => {
+            Ok(false)
+        }
         Err(missing) => Err(missing),
     }
 }
@@ -486,6 +516,17 @@ impl fmt::Display for Missing<'_> {
             Missing::Absent(variable) => write!(f, "{variable} is absent"),
             Missing::NoLabel(key) => write!(f, "the device has no label {}", shown(key)),
             Missing::NoPackage(name) => write!(f, "the package {} is not installed", shown(name)),
+            Missing::NoSignal(source, field) => {
+                write!(f, "{} has said nothing about {}", shown(source), field.as_str())
+            }
+            Missing::OldSignal(source, field) => {
+                write!(
+                    f,
+                    "what {} said about {} is too old",
+                    shown(source),
+                    field.as_str()
+                )
+            }
             Missing::TooLarge => f.write_str("a number is larger than can be counted"),
             Missing::DivisionByZero => f.write_str("a number is divided by zero"),
             Missing::NotTime(text) => {

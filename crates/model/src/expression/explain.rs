@@ -118,12 +118,17 @@ impl<'a> Reason<'_, 'a> {
     /// Names the values that a part reads.
     fn values(&mut self, node: &'a Node, scope: Option<&Scope<'a, '_>>) {
         match node {
-            Node::Read(_) | Node::Label(_) | Node::LabelOf(_) | Node::Package(_) | Node::PackageOf(_) => {
+            Node::Read(_)
+            | Node::Label(_)
+            | Node::LabelOf(_)
+            | Node::Package(_)
+            | Node::PackageOf(_)
+            | Node::Signal(..) => {
                 if let Ok(value) = self.world.value(node, scope) {
                     self.add(format!("{} is {}", Written(node), shown(value)));
                 }
             }
-            Node::Has(_) | Node::HasLabel(_) | Node::HasPackage(_) => {
+            Node::Has(_) | Node::HasLabel(_) | Node::HasPackage(_) | Node::HasSignal(..) => {
                 let state = match self.world.truth(node, scope) {
                     Ok(true) => "there",
                     _ => "absent",

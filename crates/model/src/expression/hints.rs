@@ -7,6 +7,7 @@ use super::{
     node::Node,
     variable::{ValueKind, Variable},
 };
+use crate::signal::SignalField;
 
 /// What is called by its name.
 pub(super) const FUNCTIONS: &[&str] = &["has", "size", "version", "timestamp", "duration", "string"];
@@ -71,6 +72,17 @@ pub(super) fn unknown_variable(at: usize, path: &str) -> Fault {
         "texts stand in quotes, labels are written labels.department",
     );
     Fault::new(at, format_args!("there is no {}; {advice}", shown(path)))
+}
+
+/// A source says nothing under that name.
+pub(super) fn unknown_field(at: usize, source: &str, field: &str) -> Fault {
+    let names = SignalField::ALL.iter().map(|field| field.as_str());
+    let all = format!("there is {}", names.clone().collect::<Vec<_>>().join(", "));
+    let advice = did_you_mean(field, names, &all);
+    Fault::new(
+        at,
+        format_args!("signal.{source} has no {}; {advice}", shown(field)),
+    )
 }
 
 pub(super) fn unknown_function(at: usize, name: &str) -> Fault {
@@ -161,16 +173,24 @@ pub(super) fn method_of(at: usize, name: &str, kind: ValueKind) -> Fault {
 
 /// Refuses a word that the other side can never be, such as the platform `Linux`.
 pub(super) fn known_word(at: usize, read: &Node, literal: &Node) -> Result<(), Fault> {
-    let (Node::Read(variable), Node::Text(word)) = (read, literal) else {
+    let Node::Text(word) = literal else {
         return Ok(());
     };
-    let Some(words) = variable.words().filter(|words| !words.contains(&&**word)) else {
+    let (path, words) = match read {
+        Node::Read(variable) => (variable.to_string(), variable.words()),
+        Node::Signal(source, field) => (
+            format!("signal.{source}.{}", field.as_str()),
+            field.words().map(<[&str]>::to_vec),
+        ),
+        _ => return Ok(()),
+    };
+    let Some(words) = words.filter(|words| !words.contains(&&**word)) else {
         return Ok(());
     };
     let all = format!("it is one of {}", words.join(", "));
     let advice = did_you_mean(word, words.iter().copied(), &all);
     Err(Fault::new(
         at,
-        format_args!("{variable} is never {}; {advice}", quoted(word)),
+        format_args!("{path} is never {}; {advice}", quoted(word)),
     ))
 }

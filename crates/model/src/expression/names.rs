@@ -8,7 +8,10 @@ use super::{
     parser::{Ast, AstKind},
     variable::{FactPath, ValueKind, Variable},
 };
-use crate::text::LabelKey;
+use crate::{
+    signal::{SignalField, is_source_name},
+    text::LabelKey,
+};
 
 impl Checker {
     /// `device.owner`, `labels.department`, `packages.openssl`, or the name of a macro's item.
@@ -34,6 +37,11 @@ impl Checker {
         match (root, rest.as_slice()) {
             ("labels", [key]) => self.label(ast.at, key),
             ("packages", [name]) => Ok(self.package(name)),
+            ("signal", [source, field]) => self.signal(ast.at, source, field),
+            ("signal", _) => Err(Fault::new(
+                ast.at,
+                "write what a source says as in signal.defender.verdict",
+            )),
             ("labels", [_, _, ..]) => {
                 let detail = format!(
                     "write labels[\"{}\"] for a key with a dot",
@@ -77,6 +85,26 @@ impl Checker {
         self.reads.insert(FactPath::Package(name.to_owned()));
         let cost = Variable::Packages.items_max() as u64;
         Part::new(Node::Package(name.into()), ValueKind::Version, cost)
+    }
+
+    fn signal(&mut self, at: usize, source: &str, field: &str) -> Result<Part, Fault> {
+        if !is_source_name(source) {
+            let detail = format!(
+                "{} is no name of a source: it has 1 to 48 of a-z, 0-9 and _ and begins with a letter",
+                hints::quoted(source)
+            );
+            return Err(Fault::new(at, detail));
+        }
+        let Some(field) = SignalField::parse(field) else {
+            return Err(hints::unknown_field(at, source, field));
+        };
+        self.reads.insert(FactPath::Signal(source.to_owned()));
+        let kind = if field.is_time() {
+            ValueKind::Time
+        } else {
+            ValueKind::Text
+        };
+        Ok(Part::new(Node::Signal(source.into(), field), kind, 1))
     }
 
     pub(super) fn index(&mut self, at: usize, map: &Ast, key: &Ast) -> Result<Part, Fault> {

@@ -1,7 +1,7 @@
 //! The typed tree: every name is known and every operator fits its operands.
 
 use super::variable::Variable;
-use crate::{text::LabelKey, time::Timestamp};
+use crate::{signal::SignalField, text::LabelKey, time::Timestamp};
 
 /// A part of a checked expression. Which kind of value a part has is decided by the checker; the evaluator relies on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(super) enum Node {
     Read(Variable),
     Label(LabelKey),
     Package(Box<str>),
+    /// `signal.source.field`.
+    Signal(Box<str>, SignalField),
     /// `labels[…]` with a key that is computed.
     LabelOf(Box<Node>),
     /// `packages[…]` with a name that is computed.
@@ -28,6 +30,7 @@ pub(super) enum Node {
     Has(Variable),
     HasLabel(LabelKey),
     HasPackage(Box<str>),
+    HasSignal(Box<str>, SignalField),
     Not(Box<Node>),
     Negate(Box<Node>),
     /// At least two operands of `&&`, which may stand in any order.

@@ -6,7 +6,7 @@ use super::{
     duration::Written,
     lexer::is_deceptive,
     node::{List, Node, Operator},
-    variable::{write_label, write_package},
+    variable::{write_label, write_package, write_signal},
 };
 
 /// How tightly an operator binds; an operand that binds less stands in parentheses.
@@ -34,12 +34,14 @@ pub(super) fn write_node(f: &mut Formatter<'_>, node: &Node) -> fmt::Result {
         Node::Read(variable) => write!(f, "{variable}"),
         Node::Label(key) => write_label(f, key.as_str()),
         Node::Package(name) => write_package(f, name),
+        Node::Signal(source, field) => write_signal(f, source, *field),
         Node::LabelOf(key) => write_index(f, "labels", key),
         Node::PackageOf(name) => write_index(f, "packages", name),
         Node::Bound(_, name) => f.write_str(name),
         Node::Has(variable) => write!(f, "has({variable})"),
         Node::HasLabel(key) => write!(f, "has(labels.{key})"),
         Node::HasPackage(name) => write!(f, "has(packages.{name})"),
+        Node::HasSignal(source, field) => write!(f, "has(signal.{source}.{})", field.as_str()),
         Node::Not(inner) => write_signed(f, "!", inner),
         Node::Negate(inner) => write_signed(f, "-", inner),
         Node::All(operands) => write_chain(f, " && ", Binding::Relation, operands),

@@ -7,6 +7,7 @@ use crate::{
     attestation::{AttestationLevel, Ownership},
     facts::{PACKAGES_MAX, USERS_MAX},
     platform::Platform,
+    signal::{SOURCES_MAX, SignalField},
     subject::{GROUPS_MAX, LABELS_MAX},
 };
 
@@ -108,6 +109,7 @@ variables! {
     UsersAdministrators = "users.administrators", Int, "how many user accounts administer the machine";
     AgentVersion = "agent.version", Version, "the version of the agent";
     FactsCollectedAt = "facts.collected_at", Time, "when the device collected what it says of itself";
+    Signals = "signal", Map, "what sources outside say of the device, as in signal.defender.verdict";
     Now = "now", Time, "when the question is asked";
 }
 
@@ -146,6 +148,7 @@ impl Variable {
             | Variable::OwnerGroups
             | Variable::OwnerActive
             | Variable::OwnerDepartment
+            | Variable::Signals
             | Variable::Now => false,
             Variable::OsId
             | Variable::OsName
@@ -174,6 +177,7 @@ impl Variable {
             Variable::Users | Variable::UsersAdministrators => USERS_MAX,
             Variable::OwnerGroups => GROUPS_MAX,
             Variable::Labels => LABELS_MAX,
+            Variable::Signals => SOURCES_MAX,
             Variable::DisksAllEncrypted => crate::facts::DISKS_MAX,
             _ => 1,
         }
@@ -195,6 +199,8 @@ pub enum FactPath {
     Label(String),
     /// `packages["name"]`.
     Package(String),
+    /// `signal.source`, whatever of it.
+    Signal(String),
 }
 
 impl FactPath {
@@ -204,6 +210,7 @@ impl FactPath {
             FactPath::Variable(variable) => *variable,
             FactPath::Label(_) => Variable::Labels,
             FactPath::Package(_) => Variable::Packages,
+            FactPath::Signal(_) => Variable::Signals,
         }
     }
 }
@@ -214,6 +221,7 @@ impl fmt::Display for FactPath {
             FactPath::Variable(variable) => write!(f, "{variable}"),
             FactPath::Label(key) => write_label(f, key),
             FactPath::Package(name) => write_package(f, name),
+            FactPath::Signal(source) => write!(f, "signal.{source}"),
         }
     }
 }
@@ -233,6 +241,10 @@ pub(super) fn write_package(f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Resu
     f.write_str("packages[")?;
     write_text(f, name)?;
     f.write_str("]")
+}
+
+pub(super) fn write_signal(f: &mut fmt::Formatter<'_>, source: &str, field: SignalField) -> fmt::Result {
+    write!(f, "signal.{source}.{}", field.as_str())
 }
 
 /// Whether a text can stand after a dot (cel-spec, "Syntax": SELECTOR).

@@ -71,6 +71,7 @@ mod secret_rotation;
 mod secret_stores;
 mod secrets;
 mod siem;
+mod signals;
 mod sinks;
 mod split_view;
 mod telemetry;

@@ -136,6 +136,21 @@ async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
         "secret": "VnVhQ2ZHY0JDZGJrUW0=",
     });
     api.put(&format!("/sinks/{name}-siem"), &sink).await.ok();
+    let signals = json!({"from": {"kind": "webhook", "authentication": "bearer"}});
+    let signals = api
+        .put(&format!("/signal-sources/{name}_edr"), &signals)
+        .await
+        .ok();
+    let made = api
+        .post(&format!("/signal-sources/{name}_edr/secret"), &json!({}))
+        .await
+        .ok();
+    let message = api
+        .http
+        .post(signals["address"].as_str().expect("an address"))
+        .bearer_auth(made["secret"].as_str().expect("a secret"))
+        .json(&json!({"device": device.id(), "verdict": "fail"}));
+    answer(message).await.expect(202);
     let tested = api
         .post(&format!("/alert-destinations/{name}-hook/test"), &json!({}))
         .await
@@ -495,6 +510,8 @@ async fn t4_lists_counts_and_searches_show_nothing_foreign() {
             two.b.get("/alert-deliveries").await.text(),
             two.b.get("/expiries").await.text(),
             two.b.get("/sinks").await.text(),
+            two.b.get("/signal-sources").await.text(),
+            two.b.get("/signal-arrivals").await.text(),
             two.b.get("/queries").await.text(),
             two.b
                 .post(

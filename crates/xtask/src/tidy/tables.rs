@@ -17,6 +17,8 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("muster-channel-apple", &["muster-model"]),
     // What identity providers send is read and judged without I/O.
     ("muster-scim", &["muster-model"]),
+    // What sources of signals say is read and judged without I/O.
+    ("muster-ssf", &["muster-model"]),
     ("muster-storage", &[]),
     (
         "muster-control",
@@ -29,6 +31,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
             "muster-model",
             "muster-saml",
             "muster-scim",
+            "muster-ssf",
             "muster-storage",
             "muster-trust",
         ],
@@ -57,6 +60,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
             "muster-channel-apple",
             "muster-channel-windows",
             "muster-model",
+            "muster-ssf",
             "muster-trust",
         ],
     ),
@@ -108,6 +112,7 @@ pub const SLICES: &[(&str, u8)] = &[
     ("certificates", 1),
     ("directory", 1),
     ("scripts", 1),
+    ("signals", 1),
     ("commands", 2),
     ("enrollment", 2),
     ("groups", 2),
@@ -120,6 +125,7 @@ pub const SLICES: &[(&str, u8)] = &[
     ("sinks", 5),
     ("fleet", 6),
     ("alerts", 6),
+    ("passes", 6),
     ("query", 6),
     ("configuration", 7),
     ("whatif", 7),
@@ -144,6 +150,8 @@ pub const SLICE_PAIRS: &[(&str, &str)] = &[
     ("certificates", "devices"),
     // Of a person who left, the devices are told.
     ("directory", "devices"),
+    // What is said is said of a device.
+    ("signals", "devices"),
 ];
 
 /// Tables without a tenant in their primary key, with the reason.

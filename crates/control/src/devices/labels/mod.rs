@@ -109,6 +109,11 @@ pub fn labels_of(
     Ok(found)
 }
 
+/// Devices with this label, at most two: who asks wants the one.
+pub fn labeled(tx: &mut Tx, tenant: TenantId, key: &str, value: &str) -> Result<Vec<DeviceId>, Problem> {
+    Ok(store::labeled(tx, tenant, key, value)?)
+}
+
 /// Changes the labels of a device and records it; answers the labels as they are then, and whether anything changed.
 pub fn change_labels(
     tx: &mut LoggedTx<'_>,

@@ -21,6 +21,7 @@ macro_rules! places {
 statements! {
     LABELS_OF = concat!("SELECT device_id, key, value FROM devices_label WHERE tenant_id = $1 AND device_id IN ",
         places!());
+    LABELED = "SELECT device_id FROM devices_label WHERE tenant_id = $1 AND key = $2 AND value = $3 ORDER BY device_id LIMIT 2";
     PUT_LABEL = "INSERT INTO devices_label (tenant_id, device_id, key, value) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (tenant_id, device_id, key) DO UPDATE SET value = $4";
     REMOVE_LABEL = "DELETE FROM devices_label WHERE tenant_id = $1 AND device_id = $2 AND key = $3";
@@ -34,6 +35,13 @@ statements! {
         AND device_uuid IN ", places!());
     BY_IDS = concat!("SELECT device_id, device_id FROM devices_device WHERE tenant_id = $1 AND state <> 'retired' \
         AND device_id IN ", places!());
+}
+
+/// Devices with this label, at most two.
+pub fn labeled(tx: &mut Tx, tenant: TenantId, key: &str, value: &str) -> Result<Vec<DeviceId>, StorageError> {
+    tx.query(&LABELED, &[&tenant.uuid(), &key, &value], |row| {
+        Ok(DeviceId::from_uuid(row.get(0)?))
+    })
 }
 
 /// The labels of at most `PLACES` devices.

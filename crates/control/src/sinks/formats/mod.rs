@@ -3,6 +3,7 @@
 mod cef;
 mod ecs;
 mod ocsf;
+pub mod set;
 
 use muster_model::{TenantId, telemetry::EventKind};
 use muster_trust::entry::LogEntry;
@@ -22,6 +23,7 @@ pub fn of_entry(format: SinkFormat, place: u64, entry: &LogEntry) -> Result<Stri
         SinkFormat::Json => as_exported(audit::LineFormat::JsonLines),
         SinkFormat::Ocsf => as_exported(audit::LineFormat::Ocsf),
         SinkFormat::Cef => as_exported(audit::LineFormat::Cef),
+        SinkFormat::Set => Err(Problem::internal("claims are made where the device is known")),
     }
 }
 
@@ -32,6 +34,8 @@ pub fn of_event(format: SinkFormat, tenant: TenantId, place: u64, event: &Event)
         SinkFormat::Json => line(&plain(tenant, place, event)),
         SinkFormat::Ocsf => line(&ocsf::of_event(tenant, place, event)),
         SinkFormat::Cef => cef::of_event(tenant, place, event),
+        // No receiver of tokens takes this stream.
+        SinkFormat::Set => line(&plain(tenant, place, event)),
     }
 }
 

@@ -114,6 +114,18 @@ fn every_part_of_the_language_answers() {
         (r#"packages[labels["package-to-check"]] > version("1")"#, '?'),
         (r#"labels.all(key, !(key in packages))"#, '+'),
         (r#"now - facts.collected_at < duration("24h") // fresh"#, '+'),
+        // Signals: what is too old is unknown, what was never said is absent.
+        (r#"signal.edr.verdict == "fail""#, '+'),
+        (r#"signal.edr.verdict != "fail""#, '-'),
+        (r#"signal.edr.risk == "high""#, '?'),
+        ("has(signal.edr.risk)", '?'),
+        ("has(signal.edr.verdict)", '+'),
+        ("has(signal.edr.assurance)", '-'),
+        ("has(signal.dlp.verdict)", '-'),
+        (r#"signal.dlp.verdict == "pass""#, '?'),
+        (r#"!has(signal.dlp.verdict) || signal.dlp.verdict == "pass""#, '+'),
+        (r#"now - signal.edr.observed_at < duration("24h")"#, '+'),
+        ("has(signal.edr.session_revoked_at)", '-'),
     ] {
         assert_eq!(answer(text, &known.subject()), expected, "{text}");
     }
@@ -266,6 +278,12 @@ fn reasons_name_what_was_found_or_what_is_missing() {
             "packages.telnet > version(\"1\")",
             "?the package telnet is not installed",
         ),
+        (r#"signal.edr.verdict == "pass""#, "-signal.edr.verdict is fail"),
+        (
+            r#"signal.edr.risk == "low""#,
+            "?what edr said about risk is too old",
+        ),
+        (r#"signal.dlp.risk == "low""#, "?dlp has said nothing about risk"),
         ("1 / 0 == 1", "?a number is divided by zero"),
         (
             "now < timestamp(labels.department)",
@@ -290,6 +308,7 @@ fn reasons_name_what_was_found_or_what_is_missing() {
             "users.administrators < 2",
             "the device has not sent users.administrators",
         ),
+        (r#"signal.edr.verdict == "pass""#, "signal is not known here"),
     ] {
         assert_eq!(
             parse(text).evaluate(&nothing, NOW),

@@ -10,6 +10,7 @@ use crate::{
     attestation::{AttestationLevel, Ownership},
     facts::{Disk, Facts, Hardware, OsFacts, Package, UserAccount},
     platform::Platform,
+    signal::{Said, Signal, Signals},
     subject::{DeviceAttributes, Labels, OwnerAttributes},
 };
 
@@ -23,6 +24,7 @@ struct Known {
     labels: Labels,
     groups: Vec<String>,
     owner: Option<String>,
+    signals: Signals,
 }
 
 impl Known {
@@ -46,6 +48,7 @@ impl Known {
                 department: Some("sales"),
             }),
             owner_groups: Some(&self.groups),
+            signals: Some(&self.signals),
         }
     }
 }
@@ -95,6 +98,21 @@ fn known() -> Known {
         labels: serde_json::from_str(labels).expect("they are labels"),
         groups: vec!["staff".to_owned(), "vpn".to_owned()],
         owner: Some("ada@example.org".to_owned()),
+        signals: [("edr".to_owned(), signal())].into(),
+    }
+}
+
+fn signal() -> Signal {
+    let said = |text: &str, seconds: i64| Said {
+        text: text.to_owned(),
+        at: Timestamp::from_unix_seconds(1_799_990_000),
+        until: Timestamp::from_unix_seconds(NOW.as_unix_seconds() + seconds),
+    };
+    Signal {
+        verdict: Some(said("fail", 60)),
+        risk: Some(said("high", 0)),
+        observed_at: Some(Timestamp::from_unix_seconds(1_799_990_000)),
+        ..Signal::default()
     }
 }
 

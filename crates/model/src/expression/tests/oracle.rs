@@ -269,6 +269,7 @@ impl Device {
             labels: self.labels.as_ref(),
             owner: None,
             owner_groups: self.groups.as_deref(),
+            signals: None,
         }
     }
 

@@ -30,6 +30,19 @@ fn errors_say_where_and_what_to_write() {
         ),
         ("os.id.x == 1", "column 1: os.id has no field x"),
         (
+            r#"signal.edr.verdict == "bad""#,
+            "signal.edr.verdict is never \"bad\"; it is one of pass, fail",
+        ),
+        (
+            r#"signal.edr.risc == "low""#,
+            "signal.edr has no risc; did you mean risk?",
+        ),
+        (
+            "signal.edr",
+            "write what a source says as in signal.defender.verdict",
+        ),
+        (r#""edr" in signal"#, "after in comes users"),
+        (
             "linux == device.platform",
             "there is no linux; texts stand in quotes",
         ),

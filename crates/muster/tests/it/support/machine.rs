@@ -132,6 +132,18 @@ impl Machine {
         out
     }
 
+    /// Runs `muster-agent compliance-token`; answers the token.
+    pub async fn compliance_token(&self, audience: &str) -> String {
+        let mut command = self.command("compliance-token");
+        let output = command.args(["--audience", audience]).output().await;
+        let output = output.expect("the program muster-agent starts");
+        assert!(output.status.success(), "{}", server::everything(&output));
+        String::from_utf8(output.stdout)
+            .expect("it is text")
+            .trim()
+            .to_owned()
+    }
+
     /// The enrollment token that the newest try used.
     pub fn token(&self) -> String {
         fs::read_to_string(self.folder.path().join("token.jwt")).expect("a token was made")
