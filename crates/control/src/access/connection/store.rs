@@ -155,6 +155,7 @@ fn provider_session_of(row: &Row<'_>) -> Result<ProviderSession, StorageError> {
 /// What a session is called at its provider, and its person there.
 pub type NamesThere = (Option<String>, Option<String>);
 
+/// The names of a session at its provider, where that gave some.
 pub fn provider_session(tx: &mut Tx, sha256: &[u8]) -> Result<Option<NamesThere>, StorageError> {
     tx.query_opt(&PROVIDER_SESSION, &[&sha256], |row| {
         Ok((row.get(0)?, row.get(1)?))
