@@ -513,6 +513,10 @@ mod tests {
             ca_pem: ca.to_owned(),
             client_id: "c".to_owned(),
             client_secret: "s".to_owned(),
+            key_file: None,
+            certificate_file: None,
+            exchange_token_file: None,
+            token: None,
         };
         // The certificate is not read before it is used, so any base64 will do for addresses.
         let base = Url::parse(&context.admin_url).expect("an address");

@@ -124,6 +124,8 @@ mod tests {
         let answer = Answer {
             status,
             retry_after: None,
+            location: None,
+            headers: reqwest::header::HeaderMap::new(),
             body: body.as_bytes().to_vec(),
         };
         judge(answer).map_err(|not_sent| not_sent.refusal)
