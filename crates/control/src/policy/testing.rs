@@ -23,7 +23,7 @@ use crate::{
     policy, query, rollout,
     rollout::Reporter,
     secrets::Keyring,
-    sinks,
+    signals, sinks,
 };
 
 /// When a scene begins.
@@ -90,6 +90,7 @@ impl Scene {
             .merge(alerts::router())
             .merge(sinks::router())
             .merge(query::router())
+            .merge(signals::router())
             .split_for_parts();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");
