@@ -3,11 +3,11 @@ CREATE TABLE access_connection (
     tenant_id UUID NOT NULL,
     connection_id UUID NOT NULL,
     name TEXT NOT NULL,
-    -- oidc; others follow.
+    -- oidc or saml.
     kind TEXT NOT NULL,
     -- As the API takes it, JSON.
     definition TEXT NOT NULL,
-    -- Sealed: the client's secret, or the private key with which it proves who it is.
+    -- Sealed: the secret or the key with which this server proves who it is there.
     secret BYTEA,
     disabled_at BIGINT,
     created_at BIGINT NOT NULL,

@@ -32,6 +32,7 @@ pub mod policy;
 pub mod query;
 pub mod reconcile;
 pub mod rollout;
+mod rotation;
 pub mod scripts;
 pub mod secrets;
 pub mod signals;

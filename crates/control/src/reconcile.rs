@@ -20,7 +20,9 @@ use crate::{
     acme, alerts,
     audit::{self, Followed, LOG_TOPIC, News, PENDING_TOPIC},
     certificates, clock, commands, compliance, configuration, devices, directory, enrollment, groups,
-    outputs, policy, query, rollout, secrets, signals, sinks, telemetry, trace,
+    outputs, policy, query, rollout,
+    rotation::rotate_secrets,
+    secrets, signals, sinks, telemetry, trace,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -39,8 +41,6 @@ const ROOTS_EVERY: Duration = Duration::from_secs(5);
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often a node reads which versions of keys there are; a new one signs only several such times after it was made.
 const RINGS_EVERY: Duration = Duration::from_secs(2);
-/// How often it is looked whether a secret is due.
-const ROTATION_EVERY: Duration = Duration::from_secs(2);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
 /// Counting rollouts rests this many times as long as it took: it may cost a tenth of the time.
@@ -235,13 +235,13 @@ async fn sequence_once(app: &App, held: &mut Option<Held>) -> Result<(), Problem
 }
 
 /// A lease and when it was last taken or renewed.
-struct Held {
+pub(crate) struct Held {
     lease: Lease,
     since: Timestamp,
 }
 
 /// Keeps a lease while it is ours and half of its time is left; takes it when it is free.
-async fn hold(app: &App, held: &mut Option<Held>, name: &str) -> Result<Option<Lease>, Problem> {
+pub(crate) async fn hold(app: &App, held: &mut Option<Held>, name: &str) -> Result<Option<Lease>, Problem> {
     let now = app.clock.now();
     if let Some(kept) = held.as_mut() {
         if now.since(kept.since) < LEASE_TTL / 2 {
@@ -667,36 +667,6 @@ async fn keep_queries(app: App, stop: watch::Receiver<bool>) {
     }
 }
 
-/// Rotates the keys that all nodes share, and seals anew what earlier keys sealed: one node at a time.
-async fn rotate_secrets(app: App, stop: watch::Receiver<bool>) {
-    let mut held: Option<Held> = None;
-    while !*stop.borrow() {
-        let step = async {
-            let Some(lease) = hold(&app, &mut held, secrets::ROTATION_LEASE).await? else {
-                return Ok(());
-            };
-            secrets::rotate_due(&app, &lease).await?;
-            if alerts::reseal(&app).await?
-                && sinks::reseal(&app).await?
-                && signals::reseal(&app).await?
-                && access::connection::reseal(&app).await?
-                && access::reseal_trusts(&app).await?
-            {
-                secrets::retire_sealing(&app, &lease).await?;
-            }
-            Ok::<_, Problem>(())
-        };
-        if let Err(problem) = step.await {
-            tracing::warn!(%problem, "secrets were not rotated; trying again");
-            held = None;
-        }
-        wait(&stop, &app.nudges.secrets, ROTATION_EVERY).await;
-    }
-    if let Some(held) = held {
-        let _ = app.db.release_lease(held.lease).await;
-    }
-}
-
 /// Brings every checkpoint to the witnesses: one node at a time, and nobody waits for it here.
 async fn ask_witnesses(app: App, stop: watch::Receiver<bool>) {
     let mut collector = match audit::Collector::new(&app.settings.witnesses) {
@@ -817,7 +787,7 @@ where
     }
 }
 
-async fn wait(stop: &watch::Receiver<bool>, nudge: &Notify, period: Duration) {
+pub(crate) async fn wait(stop: &watch::Receiver<bool>, nudge: &Notify, period: Duration) {
     let mut stop = stop.clone();
     tokio::select! {
         () = nudge.notified() => {}

@@ -70,7 +70,7 @@ async fn list(State(app): State<App>, session: Session) -> Result<Response, Refu
         .map(|(view, unmatched)| card(view, unmatched, now))
         .collect();
     // What needs somebody stands first.
-    cards.sort_by_key(|card| !(is_wrong(&card.view) || !card.unmatched.is_empty()));
+    cards.sort_by_key(|card| !is_wrong(&card.view) && card.unmatched.is_empty());
     page(&SignalsPage {
         shell: session.shell("Signals", Section::Compliance),
         cards,

@@ -231,7 +231,8 @@ fn judge(spec: &PeopleSpec, connection: &ConnectionSpec, claims: &Members, now: 
     // An answer about a token comes from the provider itself and need not name it.
     let is_answer = claims.0.contains_key("active");
     let issuer = claims.text("iss");
-    if issuer != Some(&connection.issuer) && !(is_answer && !claims.0.contains_key("iss")) {
+    let is_unnamed = is_answer && !claims.0.contains_key("iss");
+    if !is_unnamed && issuer != Some(&connection.issuer) {
         return refuse("its issuer is not the connection's");
     }
     if claims.texts("aud").as_deref() != Some(&[spec.audience.as_str()]) {
