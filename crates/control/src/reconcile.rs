@@ -236,7 +236,7 @@ async fn sequence_once(app: &App, held: &mut Option<Held>) -> Result<(), Problem
 
 /// A lease and when it was last taken or renewed.
 pub(crate) struct Held {
-    lease: Lease,
+    pub lease: Lease,
     since: Timestamp,
 }
 
