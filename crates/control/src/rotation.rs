@@ -24,12 +24,19 @@ pub async fn rotate_secrets(app: App, stop: watch::Receiver<bool>) {
                 return Ok(());
             };
             secrets::rotate_due(&app, &lease).await?;
-            if alerts::reseal(&app).await?
-                && sinks::reseal(&app).await?
-                && signals::reseal(&app).await?
-                && access::connection::reseal(&app).await?
-                && access::reseal_trusts(&app).await?
-            {
+            // Without the newest key nothing can be told of what earlier ones sealed.
+            if !app.keys.sealing.has_newest(app.clock.now()) {
+                return Ok(());
+            }
+            // One that is held up holds up no other.
+            let done = [
+                alerts::reseal(&app).await?,
+                sinks::reseal(&app).await?,
+                signals::reseal(&app).await?,
+                access::connection::reseal(&app).await?,
+                access::reseal_trusts(&app).await?,
+            ];
+            if done.into_iter().all(|is_done| is_done) {
                 secrets::retire_sealing(&app, &lease).await?;
             }
             Ok::<_, Problem>(())

@@ -83,8 +83,9 @@ async fn enable(State(app): State<App>, sent: Sent) -> Result<Response, Refusal>
     let permit = sent.session.permit::<AccessWrite>()?;
     sent.session.require_fresh(&app)?;
     let person = sent.fields.text("subject").to_owned();
-    audit::commit(&app, permit.author(), move |tx| {
-        people::enable_person(tx, &person)
+    let author = permit.author().clone();
+    audit::commit(&app, &author, move |tx| {
+        people::enable_person(tx, &permit, &person)
     })
     .await?;
     Ok(see_other("/access?notice=person-enabled"))

@@ -128,6 +128,8 @@ struct OidcFields {
     scopes: String,
     acr: String,
     amr: String,
+    idle_seconds: String,
+    session_seconds: String,
     addresses: oidc::Addresses,
 }
 
@@ -151,9 +153,13 @@ struct SamlFields {
     session_seconds: String,
 }
 
+/// A number as a field of a form shows it.
+fn number(seconds: Option<u64>) -> String {
+    seconds.map(|seconds| seconds.to_string()).unwrap_or_default()
+}
+
 impl SamlFields {
     fn of(spec: &SamlSpec) -> SamlFields {
-        let number = |seconds: Option<u64>| seconds.map(|seconds| seconds.to_string()).unwrap_or_default();
         SamlFields {
             certificates: spec.certificates.join("\n\n"),
             contexts: spec.required_authn_contexts.join(" "),
@@ -201,6 +207,8 @@ fn connection_page(
                 scopes: spec.scopes.join(" "),
                 acr: spec.required_acr.join(" "),
                 amr: spec.required_amr.join(" "),
+                idle_seconds: number(spec.idle_seconds),
+                session_seconds: number(spec.session_seconds),
                 spec: *spec,
                 addresses,
             },
@@ -249,6 +257,15 @@ async fn test(State(app): State<App>, At(name): At<String>, sent: Sent) -> Resul
     connection_page(&app, &sent.session, &found, steps)
 }
 
+/// A limit of sessions below the tenant's.
+fn seconds(fields: &Fields, name: &str) -> Result<Option<u64>, Problem> {
+    let number = |text: &str| {
+        text.parse()
+            .map_err(|_| INVALID.detail("The limits of sessions are numbers of seconds."))
+    };
+    fields.optional(name).map(number).transpose()
+}
+
 fn oidc_of(fields: &Fields) -> Result<ConnectionSpec, Problem> {
     let words = |name: &str| fields.text(name).split_whitespace().map(str::to_owned).collect();
     let optional = |name: &str| fields.optional(name).map(str::to_owned);
@@ -265,6 +282,8 @@ fn oidc_of(fields: &Fields) -> Result<ConnectionSpec, Problem> {
         required_acr: words("required_acr"),
         required_amr: words("required_amr"),
         tid: optional("tid"),
+        idle_seconds: seconds(fields, "idle_seconds")?,
+        session_seconds: seconds(fields, "session_seconds")?,
         ..ConnectionSpec::new(fields.text("issuer"), fields.text("client_id"))
     })
 }
@@ -272,13 +291,6 @@ fn oidc_of(fields: &Fields) -> Result<ConnectionSpec, Problem> {
 /// A provider of SAML: by the metadata that was chosen, otherwise by what stands in the fields.
 fn saml_of(fields: &Fields) -> Result<SamlSpec, Problem> {
     let optional = |name: &str| fields.optional(name).map(str::to_owned);
-    let seconds = |name: &str| match fields.optional(name) {
-        None => Ok(None),
-        Some(text) => text
-            .parse()
-            .map(Some)
-            .map_err(|_| INVALID.detail("The limits of sessions are numbers of seconds.")),
-    };
     let mut spec = SamlSpec {
         metadata: optional("metadata"),
         name_id_format: optional("name_id_format"),
@@ -300,8 +312,8 @@ fn saml_of(fields: &Fields) -> Result<SamlSpec, Problem> {
         must_be_encrypted: fields.has("must_be_encrypted", "yes"),
         sign_requests: fields.has("sign_requests", "yes"),
         allow_idp_initiated: fields.has("allow_idp_initiated", "yes"),
-        idle_seconds: seconds("idle_seconds")?,
-        session_seconds: seconds("session_seconds")?,
+        idle_seconds: seconds(fields, "idle_seconds")?,
+        session_seconds: seconds(fields, "session_seconds")?,
         ..SamlSpec::new()
     };
     if spec.metadata.is_none() {

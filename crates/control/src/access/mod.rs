@@ -662,7 +662,7 @@ pub fn account_since(tx: &mut Tx, tenant: TenantId, actor: &Actor) -> Result<Opt
                 Some(client) if client.name != FIRST_CLIENT => {
                     let subject = people::Subject::Client(client.id);
                     let grants = people::store::grants_of(tx, tenant, &subject)?;
-                    let granted = grants.into_iter().map(|grant| grant.granted_at).max();
+                    let granted = people::granted_at(tx, tenant, &grants)?;
                     return Ok(granted.max(Some(client.created_at)).max(client.credentials_at));
                 }
                 // A new key or trust lets somebody else be the first one.
@@ -697,7 +697,7 @@ fn person_since(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Time
             let is_in = |grant: &people::Grant| person.member_of.contains(&grant.subject.name());
             grants.extend(of_groups.into_iter().filter(is_in));
         }
-        since = since.max(grants.into_iter().map(|grant| grant.granted_at).max());
+        since = since.max(people::granted_at(tx, tenant, &grants)?);
     }
     Ok(since)
 }

@@ -84,7 +84,7 @@ scopes! {
 }
 
 /// What a person does only shortly after proving who they are, and a program for them: what is destructive, and what changes who
-/// may do what.
+/// may do what, who is told, and whom is believed.
 pub const NEEDS_PROOF: &[&str] = &[
     DeviceWrite::NAME,
     CommandWipe::NAME,
@@ -98,6 +98,9 @@ pub const NEEDS_PROOF: &[&str] = &[
     SsoWrite::NAME,
     ScimWrite::NAME,
     SecretWrite::NAME,
+    AlertWrite::NAME,
+    SinkWrite::NAME,
+    SignalWrite::NAME,
 ];
 
 /// Whether `name` is a scope that exists.

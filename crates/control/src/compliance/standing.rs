@@ -83,8 +83,9 @@ pub fn refresh(
     }
     let verdicts = ladder::verdicts(&standing.evaluation, policies);
     let mut row = held.row.clone();
-    settle(tx, tenant, held.device, &verdicts, &mut row)?;
+    // Before the rules, so that however many break at once leave room for it in the log.
     note_change(tx, device, standing.state, &mut row)?;
+    settle(tx, tenant, held.device, &verdicts, &mut row)?;
     row.policies_sha256 = digest.to_hex();
     row.recheck_at = incremental::recheck_at(policies, now);
     if occasion == Occasion::Report && row.report_asked_at.is_some() {

@@ -453,10 +453,11 @@ pub async fn forget_retired(app: &App) -> Result<(), Problem> {
                 let named = |version: &&Version| version.place == EMBEDDED && version.store_version == number;
                 // A little later than nodes with a clock behind ours.
                 let until = now.minus(SETTLE * 4);
+                // A number may come again, when every value before was forgotten.
                 versions
                     .iter()
-                    .find(named)
-                    .is_some_and(|version| version.is_accepted(until))
+                    .filter(named)
+                    .any(|version| version.is_accepted(until))
             };
             for value in store::values_of(tx, tenant, name, now.minus(STRAYS_KEPT))? {
                 if !is_used(value) {

@@ -126,10 +126,28 @@ impl<K> Ring<K> {
     /// The key that is used now: the newest active one. Where its value is not at hand, an older one that is still accepted does.
     pub fn current(&self, now: Timestamp) -> Result<Arc<K>, NoKey> {
         let links = self.links.load();
-        let mut active = links.iter().rev().filter(|link| link.version.is_active(now));
-        active
+        in_use(&links, now)
+            .into_iter()
             .find_map(|link| link.key.clone())
             .ok_or(NoKey(self.name.as_str()))
+    }
+}
+
+/// The versions that are used now, the newest first. By a clock that stands before all of them, the first one is.
+fn in_use<K>(links: &[Link<K>], now: Timestamp) -> Vec<&Link<K>> {
+    let active: Vec<&Link<K>> = links
+        .iter()
+        .rev()
+        .filter(|link| link.version.is_active(now))
+        .collect();
+    if active.is_empty() {
+        links
+            .iter()
+            .filter(|link| link.version.is_accepted(now))
+            .take(1)
+            .collect()
+    } else {
+        active
     }
 }
 
@@ -164,7 +182,22 @@ impl Ring<SealingKey> {
         secret: &SecretText,
         now: Timestamp,
     ) -> Result<Vec<u8>, NoKey> {
-        Ok(self.current(now)?.seal(tenant, context, secret))
+        let links = self.links.load();
+        // What is sealed stays: a key whose end is known seals nothing any more.
+        let lasting = in_use(&links, now).into_iter();
+        let mut lasting = lasting.filter(|link| link.version.retires_at.is_none());
+        let key = lasting.find_map(|link| link.key.as_ref());
+        Ok(key
+            .ok_or(NoKey(self.name.as_str()))?
+            .seal(tenant, context, secret))
+    }
+
+    /// Whether the value of the newest active version is at hand: only then it can be said what an earlier one sealed.
+    pub fn has_newest(&self, now: Timestamp) -> bool {
+        let links = self.links.load();
+        in_use(&links, now)
+            .first()
+            .is_some_and(|newest| newest.key.is_some())
     }
 
     /// Opens what any key of the ring sealed.
@@ -231,6 +264,17 @@ mod tests {
             assert!(ring.public(&key.key_id(), at(until)).is_some());
         }
         assert!(ring.public(&old.key_id(), at(70)).is_none());
+    }
+
+    #[test]
+    fn l10_a_clock_that_stands_before_the_first_version_uses_it() {
+        let (old, new) = (key(), key());
+        let ring = ring(vec![
+            (version(1, 100, Some(900)), Some(Arc::clone(&old))),
+            (version(2, 200, None), Some(Arc::clone(&new))),
+        ]);
+        assert_eq!(ring.current(at(0)).map(|key| key.key_id()), Ok(old.key_id()));
+        assert_eq!(ring.current(at(200)).map(|key| key.key_id()), Ok(new.key_id()));
     }
 
     #[test]

@@ -216,6 +216,10 @@ async fn serve(app: &App, lease: &Lease, key: &Key, seen: Seen) -> Result<Turn, 
                 is_more = true;
                 break;
             }
+            // Whoever pauses a sink or points it elsewhere does not wait for the end of a turn.
+            if number > 0 && !is_unchanged(app, tenant, &sink).await? {
+                return Ok(Turn::More);
+            }
             match step(app, lease, tenant, &sink, *stream).await? {
                 Step::Moved => {}
                 Step::Nothing => break,
@@ -232,6 +236,18 @@ async fn serve(app: &App, lease: &Lease, key: &Key, seen: Seen) -> Result<Turn, 
         Some(until) => Turn::Rests(until),
         None => Turn::Drained(seen),
     })
+}
+
+/// Whether a sink is what it was when its turn began.
+async fn is_unchanged(app: &App, tenant: TenantId, sink: &Sink) -> Result<bool, Problem> {
+    let name = sink.name.clone();
+    let now = app
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            Ok::<_, Problem>(store::sink(tx, tenant, &name)?)
+        })
+        .await?;
+    Ok(now.is_some_and(|now| !now.is_paused && now.revision == sink.revision))
 }
 
 /// What one batch of one stream came to.

@@ -152,7 +152,10 @@ async fn m3_a_new_account_asks_nothing_destructive_and_that_is_written_down() {
     let api = server.api().await;
     let device = Device::enroll(&api, &server.admin).await;
     let fresh = api
-        .client_with("fresh", &["command:read", "command:write", "approval:write"])
+        .client_with(
+            "fresh",
+            &["command:read", "command:write", "command:wipe", "approval:write"],
+        )
         .await;
     let wipe = json!({"type": "wipe", "mode": "full"});
     for path in [

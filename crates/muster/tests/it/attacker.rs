@@ -155,7 +155,10 @@ impl Attack<'_> {
             "refused",
         );
         let fresh = api
-            .client_with("accomplice", &["command:read", "command:write", "approval:write"])
+            .client_with(
+                "accomplice",
+                &["command:read", "command:write", "command:wipe", "approval:write"],
+            )
             .await;
         let path = format!("/devices/{}/commands", self.device);
         fresh

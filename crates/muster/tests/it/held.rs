@@ -98,7 +98,7 @@ async fn m12_scripts_and_the_like_need_people_above_the_hours_budget_whoever_ask
         let ids = fleet(&server, &api, BUDGET + 2).await;
         let script = json!({"name": "Erase", "interpreter": "sh", "text": "rm -rf /srv\n"});
         let script = api.post("/scripts", &script).await.expect(201)["sha256"].clone();
-        let scopes = ["command:read", "command:write", "script:read"];
+        let scopes = ["command:read", "command:write", "script:read", "script:run"];
         let first = api.client_with("first", &scopes).await;
         let few = json!({"type": "run-script", "sha256": script, "devices": ids[..BUDGET]});
         let asked = first.post("/commands", &few).await.expect(202);

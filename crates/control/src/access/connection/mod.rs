@@ -332,16 +332,12 @@ pub(super) fn require_roles_of_groups<S>(
     permit.require_held(held.scopes.split_whitespace())
 }
 
-/// Refuses to say who people are that can do more than the caller. A provider of OpenID Connect answers at its own address; one of
-/// SAML is whoever holds the key of the certificate that is entered here.
+/// Refuses to say who people are, or how well they are known, that can do more than the caller.
 fn require_roles_of_people<S>(
     tx: &mut LoggedTx<'_>,
     permit: &Permit<S>,
     definition: &Definition,
 ) -> Result<(), Problem> {
-    if let Definition::Oidc(_) = definition {
-        return Ok(());
-    }
     let tenant = tx.tenant();
     let names = people_store::roles_of_people_of(tx, tenant, &definition.known_by())?;
     let held = people::of_roles(tx, tenant, names.iter().map(String::as_str))?;
@@ -353,6 +349,7 @@ pub fn delete<S>(tx: &mut LoggedTx<'_>, permit: &Permit<S>, name: &str) -> Resul
     let tenant = tx.tenant();
     let connection = named(tx, tenant, name)?;
     require_roles_of_groups(tx, permit, &connection)?;
+    require_roles_of_people(tx, permit, &connection.definition()?)?;
     let ended = store::end_sessions_by(tx, tenant, connection.id)?;
     people_store::delete_grants_from(tx, tenant, &connection.id.to_string())?;
     store::delete_connection(tx, tenant, connection.id)?;

@@ -371,7 +371,12 @@ pub async fn poll(app: &App, device_code: &str) -> Result<LetIn, Failure> {
     };
     let row = &standing.row;
     let settings = &standing.settings;
-    let seconds = SESSION_SECONDS_MAX.min(settings.session_seconds);
+    let mut seconds = SESSION_SECONDS_MAX.min(settings.session_seconds);
+    if row.connection.is_some() {
+        // What the connection or the provider said of the length holds for what the person lets in.
+        let left = row.expires_at.since(now).as_secs();
+        seconds = seconds.min(left.max(1));
+    }
     let (method, made_by, roles, member_of) = (
         row.method.clone(),
         row.made_by.clone(),

@@ -262,6 +262,7 @@ fn judge(spec: &PeopleSpec, connection: &ConnectionSpec, claims: &Members, now: 
     if claims.0.contains_key("nonce") || claims.text("idtyp") == Some("app") {
         return refuse("it is no access token of a person");
     }
+    oidc::check_strength(connection, claims)?;
     if let Some(wanted) = &spec.required_scope {
         let said = ["scp", "scope"]
             .into_iter()
@@ -306,7 +307,9 @@ async fn caller(
         if is_out {
             return Ok(None);
         }
-        let held = people::of_groups(tx, tenant, Some(&person.name), (&source, &groups), now)?;
+        let mut held = people::of_groups(tx, tenant, Some(&person.name), (&source, &groups), now)?;
+        // Since when somebody can do how much is written down when they sign in: a token never brings more than that.
+        held.scopes = crate::access::shared_scopes(&held.scopes, &person.scopes);
         let settings = people::session_settings(tx, tenant)?;
         Ok::<_, Problem>(Some((person.name, held, settings)))
     });

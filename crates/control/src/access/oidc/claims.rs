@@ -123,7 +123,7 @@ fn check_times(claims: &Members, now: i64, age_max: i64) -> Result<(), String> {
 }
 
 /// How well the provider knows the person.
-fn check_strength(spec: &ConnectionSpec, claims: &Members) -> Result<(), String> {
+pub fn check_strength(spec: &ConnectionSpec, claims: &Members) -> Result<(), String> {
     if !spec.required_acr.is_empty() {
         let said = claims.text("acr").unwrap_or_default();
         if !spec.required_acr.iter().any(|wanted| wanted == said) {

@@ -20,7 +20,7 @@ use super::{
     problem::{INVALID, Problem},
 };
 use crate::{App, secrets::SecretText};
-pub(super) use claims::identity_of;
+pub(super) use claims::{check_strength, identity_of};
 pub(super) use flow::form_encoded;
 pub use flow::{Answer, Departure, FLOW_COOKIE, arrive, depart};
 pub use logout::{end_at_provider, logged_out};

@@ -369,8 +369,9 @@ async fn enable_person(
     State(app): State<App>,
     Body(request): Body<PersonRequest>,
 ) -> Result<StatusCode, Problem> {
-    audit::commit(&app, permit.author(), move |tx| {
-        super::enable_person(tx, &request.person)
+    let author = permit.author().clone();
+    audit::commit(&app, &author, move |tx| {
+        super::enable_person(tx, &permit, &request.person)
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)

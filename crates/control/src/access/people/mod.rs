@@ -226,6 +226,16 @@ fn find_role(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Role>, 
     }
 }
 
+/// When the newest of these grants was given, or one of their roles changed: what it gives now may be new.
+pub fn granted_at(tx: &mut Tx, tenant: TenantId, grants: &[Grant]) -> Result<Option<Timestamp>, Problem> {
+    let mut newest = None;
+    for grant in grants {
+        let changed = find_role(tx, tenant, &grant.role)?.and_then(|role| role.updated_at);
+        newest = newest.max(Some(grant.granted_at)).max(changed);
+    }
+    Ok(newest)
+}
+
 impl Role {
     fn of(role: &roles::BuiltIn) -> Role {
         Role {
@@ -417,9 +427,14 @@ pub fn disable_person(tx: &mut LoggedTx<'_>, name: &str) -> Result<u64, Problem>
     Ok(ended)
 }
 
-/// Lets a person in again.
-pub fn enable_person(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
-    let tenant = tx.tenant();
+/// Lets a person in again. Their roles come back with them, so whoever does it holds what these give.
+pub fn enable_person<S>(tx: &mut LoggedTx<'_>, permit: &Permit<S>, name: &str) -> Result<(), Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    if let Some(person) = store::person(tx, tenant, name)? {
+        let source = person.connection.map(|id| id.to_string()).unwrap_or_default();
+        let held = of_groups(tx, tenant, Some(name), (&source, &person.member_of), at)?;
+        permit.require_held(held.scopes.split_whitespace())?;
+    }
     if store::enable(tx, tenant, name)? == 0 {
         return Err(NOT_FOUND.detail("There is no such person, or they are not disabled."));
     }
