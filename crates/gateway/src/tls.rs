@@ -105,16 +105,7 @@ impl DeviceTls {
 /// The listener of proxies: who has none of these certificates does not get through the handshake. A certificate is named by
 /// its SHA-256 or by that of its public key (SPKI).
 pub fn proxy_config(identity: &LiveIdentity, proxies: &[Digest]) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = KnownProxies {
-        proxies: proxies.to_vec(),
-        provider: Arc::clone(&provider),
-    };
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])?
-        .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(identity.clone()));
-    Ok(without_resumption(config))
+    shown_config(identity, Some(proxies.to_vec()))
 }
 
 /// A listener without client certificates.
@@ -129,8 +120,13 @@ pub fn server_config(identity: &LiveIdentity) -> Result<ServerConfig, TlsError> 
 /// The listener of programs: whoever has a certificate shows it, and any will do. What one is good for is decided by whoever
 /// knows which certificates an account registered (RFC 8705, section 2.2).
 pub fn program_config(identity: &LiveIdentity) -> Result<ServerConfig, TlsError> {
+    shown_config(identity, None)
+}
+
+fn shown_config(identity: &LiveIdentity, only: Option<Vec<Digest>>) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = AnyCertificate {
+    let verifier = ShownCertificates {
+        only,
         provider: Arc::clone(&provider),
     };
     let config = ServerConfig::builder_with_provider(provider)
@@ -155,16 +151,18 @@ fn pkcs8(key: Vec<u8>) -> PrivateKeyDer<'static> {
     PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key))
 }
 
-/// Asks for a certificate, takes a handshake without one, and has whoever shows one prove that the key is theirs. No chain is
-/// looked at: who made a certificate says nothing here.
+/// Has whoever shows a certificate prove that the key is theirs. No chain is looked at: who made a certificate says nothing here.
 #[derive(Debug)]
-struct AnyCertificate {
+struct ShownCertificates {
+    /// Nobody gets in without one of these, by the SHA-256 of the certificate or of its public key. Without a list any
+    /// certificate will do, and none as well.
+    only: Option<Vec<Digest>>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ClientCertVerifier for AnyCertificate {
+impl ClientCertVerifier for ShownCertificates {
     fn client_auth_mandatory(&self) -> bool {
-        false
+        self.only.is_some()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -183,6 +181,12 @@ impl ClientCertVerifier for AnyCertificate {
         };
         if !rest.is_empty() {
             return refused(CertificateError::BadEncoding);
+        }
+        let names = [sha256(leaf), sha256(certificate.public_key().raw)];
+        if let Some(only) = &self.only
+            && !names.iter().any(|name| only.contains(name))
+        {
+            return refused(CertificateError::ApplicationVerificationFailure);
         }
         check_validity(&certificate, now)
     }
@@ -223,62 +227,6 @@ fn check_validity(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<Cl
         Some(now) if certificate.validity().not_before > now => refused(CertificateError::NotValidYet),
         Some(now) if certificate.validity().is_valid_at(now) => Ok(ClientCertVerified::assertion()),
         Some(_) | None => refused(CertificateError::Expired),
-    }
-}
-
-/// Accepts exactly the certificates that the operator listed. No authority can make another one.
-#[derive(Debug)]
-struct KnownProxies {
-    proxies: Vec<Digest>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ClientCertVerifier for KnownProxies {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let refused = |why| Err(Error::InvalidCertificate(why));
-        let Ok((rest, certificate)) = X509Certificate::from_der(leaf) else {
-            return refused(CertificateError::BadEncoding);
-        };
-        let names = [sha256(leaf), sha256(certificate.public_key().raw)];
-        if !rest.is_empty() || !names.iter().any(|name| self.proxies.contains(name)) {
-            return refused(CertificateError::ApplicationVerificationFailure);
-        }
-        check_validity(&certificate, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
     }
 }
 

@@ -2,20 +2,16 @@
 
 use std::time::Duration;
 
-use muster_channel_agent::{
-    ContentType, encode, path,
-    telemetry::{Accounting, DeviceEvent, TelemetryBatch},
-};
-use muster_model::telemetry::StreamId;
 use serde_json::{Value, json};
 
 use crate::support::{
-    api::{Api, answer},
+    api::Api,
     database::{each_database, on_postgres},
-    device::{Device, now},
+    device::Device,
     elastic::{Elastic, KEY_SECRET, Mood},
     eventually,
     server::{AdminFile, Options, Server, assert_healthy, create_tenant},
+    sinks::upload,
 };
 
 /// How long events may take to arrive: a pause after a failure, and a slow machine.
@@ -100,35 +96,6 @@ impl Scene {
 fn places(documents: &[Value]) -> Vec<u64> {
     let place = |document: &Value| document["event"]["sequence"].as_u64().expect("a place");
     documents.iter().map(place).collect()
-}
-
-/// A batch with events.
-async fn upload(device: &Device, sequence: u64, events: &[(&str, &str, &str)]) {
-    let event = |(place, (kind, name, value)): (usize, &(&str, &str, &str))| DeviceEvent {
-        number: sequence * 1000 + place as u64,
-        kind: kind.parse().expect("it is a name"),
-        at: now(),
-        attributes: [((*name).to_owned(), (*value).to_owned())].into(),
-    };
-    let batch = TelemetryBatch {
-        epoch: device.enrolled.epoch,
-        stream: StreamId::from_bytes([7; 16]).expect("a stream has a name"),
-        sequence,
-        device_time: now(),
-        boot_id: None,
-        series: Vec::new(),
-        events: events.iter().enumerate().map(event).collect(),
-        spans: Vec::new(),
-        accounting: Accounting::default(),
-    };
-    let url = format!("{}{}", device.door.url, path::TELEMETRY);
-    let body = encode(ContentType::Json, &batch).expect("it can be written");
-    let request = device
-        .door
-        .http
-        .post(url)
-        .header("content-type", "application/json");
-    answer(request.body(body)).await.expect(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
