@@ -55,6 +55,7 @@ pub async fn send_command(
 
 async fn decide(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
     let permit = sent.session.permit::<DeviceWrite>()?;
+    sent.session.require_fresh(&app)?;
     let device: DeviceId = parse(&id)?;
     let (decision, notice) = match sent.fields.text("decision") {
         "merge" | "accept" => (QuarantineDecision::Merge, "accepted"),
@@ -84,6 +85,7 @@ async fn retire(State(app): State<App>, At(id): At<String>, sent: Sent) -> Resul
 
 async fn revoke(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
     let permit = sent.session.permit::<DeviceWrite>()?;
+    sent.session.require_fresh(&app)?;
     let device: DeviceId = parse(&id)?;
     fleet::revoke_certificates(&app, &permit, device.to_string()).await?;
     Ok(see_other(&format!(

@@ -68,6 +68,7 @@ fn read(lines: &str) -> Result<Labels, String> {
 
 async fn put(State(app): State<App>, At(id): At<String>, sent: Sent) -> Result<Response, Refusal> {
     let permit = sent.session.permit::<DeviceWrite>()?;
+    sent.session.require_fresh(&app)?;
     let device: DeviceId = parse(&id)?;
     let labels = read(sent.fields.text("labels"))
         .map_err(|why| Refusal(INVALID.detail(format!("No label was changed. {why}"))))?;
@@ -120,6 +121,7 @@ fn table_page(
 /// `POST /labels/table`: the file, or what is pasted where there is no file.
 async fn import(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
     let permit = sent.session.permit::<DeviceWrite>()?;
+    sent.session.require_fresh(&app)?;
     let csv = match sent.fields.text("file") {
         "" => sent.fields.text("csv"),
         file => file,

@@ -103,6 +103,7 @@ async fn show(State(app): State<App>, session: Session) -> Result<Response, Refu
 
 async fn rotate(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
     let permit = sent.session.permit::<SecretWrite>()?;
+    sent.session.require_fresh(&app)?;
     let name = sent.fields.text("name").to_owned();
     audit::commit(&app, permit.author(), move |tx| secrets::ask_rotation(tx, &name)).await?;
     app.nudges.secrets.notify_one();
