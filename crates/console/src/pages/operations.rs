@@ -386,13 +386,13 @@ async fn decide(
         }
         "reject" => {
             let permit = sent.session.permit::<ApprovalWrite>()?;
-    sent.session.require_fresh(&app)?;
+            sent.session.require_fresh(&app)?;
             audit::commit(&app, permit.author(), move |tx| commands::reject(tx, id, &reason)).await?;
             "request-rejected"
         }
         "release" => {
             let permit = sent.session.permit::<ApprovalWrite>()?;
-    sent.session.require_fresh(&app)?;
+            sent.session.require_fresh(&app)?;
             sent.session.require_fresh(&app)?;
             audit::commit(&app, permit.author(), move |tx| commands::let_go(tx, id)).await?;
             "released"
