@@ -393,7 +393,6 @@ async fn decide(
         "release" => {
             let permit = sent.session.permit::<ApprovalWrite>()?;
             sent.session.require_fresh(&app)?;
-            sent.session.require_fresh(&app)?;
             audit::commit(&app, permit.author(), move |tx| commands::let_go(tx, id)).await?;
             "released"
         }
