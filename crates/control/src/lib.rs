@@ -37,6 +37,7 @@ pub mod scripts;
 pub mod secrets;
 pub mod signals;
 pub mod sinks;
+pub mod strangers;
 pub mod telemetry;
 pub mod trace;
 pub mod whatif;
@@ -286,6 +287,8 @@ pub struct Control {
     pub sink_metrics: sinks::SinkMetrics,
     pub signals: signals::Signals,
     pub passes: passes::Passes,
+    /// How often addresses may try that nobody vouches for.
+    pub strangers: strangers::Strangers,
     /// Questions that are being answered, and devices that are being asked.
     pub queries: query::Queries,
     /// When service accounts were last noted as used.
@@ -430,6 +433,7 @@ impl Control {
             sink_metrics: sinks::SinkMetrics::default(),
             signals: signals::Signals::default(),
             passes: passes::Passes::default(),
+            strangers: strangers::Strangers::default(),
             queries: query::Queries::default(),
             noted_clients: access::NotedClients::default(),
             web: OnceLock::new(),

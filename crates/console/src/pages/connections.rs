@@ -248,6 +248,7 @@ async fn show(State(app): State<App>, session: Session, At(name): At<String>) ->
 
 async fn test(State(app): State<App>, At(name): At<String>, sent: Sent) -> Result<Response, Refusal> {
     let permit = sent.session.permit::<SsoWrite>()?;
+    sent.session.require_fresh(&app)?;
     let tenant = sent.session.tenant();
     let found = app
         .db

@@ -83,6 +83,10 @@ pub enum Admission {
     Disabled {
         person: String,
     },
+    /// Another connection speaks for the person.
+    OfAnother {
+        person: String,
+    },
 }
 
 /// Lets a person in, if they have a role.
@@ -108,7 +112,9 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
         }
         let person = store::person(tx, tenant, &name)?
             .ok_or_else(|| Problem::internal("a person who was just written is not there"))?;
-        let because = if person.disabled_at.is_some() {
+        let because = if !person.is_of(identity.connection) {
+            Some("known by another connection")
+        } else if person.disabled_at.is_some() {
             Some("disabled")
         } else if is_barred(tx, tenant, &identity.username)? || is_barred(tx, tenant, &name)? {
             Some("inactive in the directory")
@@ -119,9 +125,14 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
             tx.record(
                 "signin.refused",
                 ("user", name.clone()),
-                serde_json::json!({"because": because}),
+                serde_json::json!({"because": because, "connection": identity.connection}),
             )?;
-            return Ok(Admission::Disabled { person: name.clone() });
+            let person_name = name.clone();
+            return Ok(if person.is_of(identity.connection) {
+                Admission::Disabled { person: person_name }
+            } else {
+                Admission::OfAnother { person: person_name }
+            });
         }
         let source = identity.connection.to_string();
         let held = people::of_groups(tx, tenant, Some(&name), (&source, &identity.groups), at)?;
@@ -199,6 +210,7 @@ pub(super) async fn prove(
         .filter(|session| session.author.tenant == connection.tenant)
         .ok_or_else(|| refused("the session that asked for this is over. Sign in again"))?;
     let person = find(app, connection.tenant, identity).await?;
+    let person = person.filter(|person| person.is_of(connection.id));
     if person.map(|person| person.name).as_deref() != Some(session.author.actor.id.as_str()) {
         return Err(refused("somebody else signed in there than is signed in here"));
     }
@@ -261,9 +273,8 @@ fn insert(
     name: &str,
     identity: &OutsideIdentity,
 ) -> Result<(), Problem> {
-    if store::person_count(tx, tenant)? >= people::PEOPLE_MAX {
-        return Err(INVALID.detail("More than 10,000 people of this tenant are known."));
-    }
+    let full = INVALID.detail("10,000 people of this tenant are known, and each has a role or came today.");
+    people::make_room(tx, full)?;
     let person = Person {
         name: name.to_owned(),
         since: tx.at(),

@@ -118,6 +118,7 @@ pub(super) async fn authenticate(app: &App, token: &str) -> Result<Caller, Probl
         scopes: super::shared_scopes(ScimWrite::NAME, &scopes),
         roles: Vec::new(),
         held_back: String::new(),
+        is_stale: false,
     })
 }
 

@@ -17,7 +17,7 @@ use super::{
     Permit,
     oidc::{self, ConnectionSpec},
     people::{self, store as people_store},
-    problem::{INVALID, NOT_FOUND, Problem, SIGN_IN_REFUSED},
+    problem::{CONFLICT, INVALID, NOT_FOUND, Problem, SIGN_IN_REFUSED},
     saml::{self, SamlSpec},
 };
 use crate::{
@@ -249,10 +249,7 @@ fn put<S>(
     let before = store::connection_named(tx, tenant, name)?;
     match &before {
         Some(before) => check_change(tx, permit, before, &change.definition)?,
-        None if store::connections(tx, tenant)?.len() >= CONNECTIONS_MAX => {
-            return Err(INVALID.detail("A tenant has at most 16 connections. Remove one first."));
-        }
-        None => {}
+        None => check_new(&store::connections(tx, tenant)?, &change.definition)?,
     }
     require_roles_of_people(tx, permit, &change.definition)?;
     let id = before
@@ -275,6 +272,8 @@ fn put<S>(
         error: None,
     };
     store::put_connection(tx, &connection)?;
+    // Whoever saves this holds what its people may do: those whom a connection brought that is gone come by this one now.
+    let taken_over = people_store::take_over(tx, tenant, id, &change.definition.known_by())?;
     if connection.secret != before.as_ref().and_then(|before| before.secret.clone()) {
         secrets::note(tx, &connection, at)?;
     }
@@ -287,7 +286,7 @@ fn put<S>(
         if before.is_some() { "access.connection_changed" } else { "access.connection_made" },
         ("connection", id.to_string()),
         serde_json::json!({"name": name, "definition": change.definition.recorded()?, "enabled": change.enabled,
-            "sessions_ended": ended, "secret_changed": change.secret.is_some() || fresh.is_some()}),
+            "sessions_ended": ended, "people_taken_over": taken_over, "secret_changed": change.secret.is_some() || fresh.is_some()}),
     )?;
     Ok(connection)
 }
@@ -301,6 +300,23 @@ fn check_name(name: &str) -> Result<(), Problem> {
     is_usable.then_some(()).ok_or_else(|| {
         INVALID.detail("The name of a connection has 1 to 32 of the characters a-z, 0-9 and -.")
     })
+}
+
+/// Refuses one connection too many, and a second voice for people of one issuer: what it says of them would count as much as what the
+/// first one says.
+fn check_new(others: &[Connection], definition: &Definition) -> Result<(), Problem> {
+    if others.len() >= CONNECTIONS_MAX {
+        return Err(INVALID.detail("A tenant has at most 16 connections. Remove one first."));
+    }
+    for other in others {
+        if other.definition()?.known_by() == definition.known_by() {
+            return Err(CONFLICT.detail(format!(
+                "The connection {} is of this issuer already, and people are known by it: change that one, or remove it first.",
+                other.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a change by which people would become others, or by somebody who may not.

@@ -6,6 +6,7 @@
 mod api;
 mod held;
 mod review;
+mod room;
 pub(super) mod store;
 
 use muster_model::{ClientId, ConnectionId, SessionId, TenantId, Timestamp};
@@ -22,6 +23,8 @@ use crate::audit::LoggedTx;
 pub use api::router;
 pub use held::{Held, Through, of_client, of_groups, of_roles, who_can_give};
 pub use review::{Reviewed, ReviewedSubject, review};
+pub(super) use room::make_room;
+pub use room::{CROWDED, UNSEEN_DAYS, forget_unseen};
 pub use store::ListedSession;
 
 /// Roles that a tenant defines.
@@ -127,7 +130,7 @@ pub struct Person {
     pub since: Timestamp,
     /// Nothing for people of sign-in links.
     pub outside: Option<Outside>,
-    /// The connection by which they came last.
+    /// The connection that speaks for them; no other one does, whatever issuer it names.
     pub connection: Option<ConnectionId>,
     /// What they last signed in with there: as the directory knows them. Empty for people of links.
     pub username: String,
@@ -139,6 +142,13 @@ pub struct Person {
     pub raised_at: Option<Timestamp>,
     pub seen_at: Option<Timestamp>,
     pub disabled_at: Option<Timestamp>,
+}
+
+impl Person {
+    /// Whether what a connection says is said of this person.
+    pub fn is_of(&self, connection: ConnectionId) -> bool {
+        self.connection == Some(connection)
+    }
 }
 
 /// The limits of a tenant's sessions.

@@ -4,7 +4,7 @@ use muster_model::{ClientId, ConnectionId, SessionId, TenantId, Timestamp};
 use muster_storage::{Row, StorageError, Tx, statements};
 use uuid::Uuid;
 
-use super::{Grant, Outside, Person, Role, SessionSettings, Subject};
+use super::{Grant, Outside, Person, Role, SessionSettings, Subject, room::Strangers};
 
 statements! {
     ROLE = "SELECT name, description, scopes, updated_by, updated_at FROM access_role WHERE tenant_id = $1 AND name = $2";
@@ -38,10 +38,21 @@ statements! {
     PERSONS = "SELECT person, since, issuer, subject, connection_id, display_name, member_of, scopes, raised_at, seen_at, \
         disabled_at, username FROM access_person WHERE tenant_id = $1 AND person > $2 ORDER BY person LIMIT $3";
     PERSON_COUNT = "SELECT COUNT(*) FROM access_person WHERE tenant_id = $1";
+    STRANGERS = "SELECT p.person FROM access_person p WHERE p.tenant_id = $1 AND p.disabled_at IS NULL AND p.scopes = '' \
+        AND (p.issuer IS NOT NULL OR $3) AND COALESCE(p.seen_at, p.since) < $2 \
+        AND NOT EXISTS (SELECT 1 FROM access_grant g WHERE g.tenant_id = $1 AND g.kind = 'person' AND g.source = '' \
+        AND g.subject = p.person) \
+        AND NOT EXISTS (SELECT 1 FROM access_session s WHERE s.tenant_id = $1 AND s.actor = p.person) \
+        AND NOT EXISTS (SELECT 1 FROM access_signin l WHERE l.tenant_id = $1 AND l.actor = p.person) \
+        AND NOT EXISTS (SELECT 1 FROM access_passkey k WHERE k.tenant_id = $1 AND k.actor = p.person) \
+        ORDER BY COALESCE(p.seen_at, p.since), p.person LIMIT $4";
+    DELETE_PERSON = "DELETE FROM access_person WHERE tenant_id = $1 AND person = $2";
     INSERT_PERSON = "INSERT INTO access_person (tenant_id, person, since, issuer, subject, connection_id, display_name, \
         member_of) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
     CAME = "UPDATE access_person SET connection_id = $3, display_name = $4, member_of = $5, scopes = $6, raised_at = $7, \
         seen_at = $8, username = $9 WHERE tenant_id = $1 AND person = $2";
+    TAKE_OVER = "UPDATE access_person SET connection_id = $2 WHERE tenant_id = $1 AND issuer = $3 AND (connection_id IS NULL \
+        OR connection_id NOT IN (SELECT c.connection_id FROM access_connection c WHERE c.tenant_id = $1))";
     SEEN = "UPDATE access_person SET seen_at = $3 WHERE tenant_id = $1 AND person = $2";
     DISABLE = "UPDATE access_person SET disabled_at = $3 WHERE tenant_id = $1 AND person = $2 AND disabled_at IS NULL";
     ENABLE = "UPDATE access_person SET disabled_at = NULL WHERE tenant_id = $1 AND person = $2 AND disabled_at IS NOT NULL";
@@ -270,6 +281,26 @@ pub fn person_count(tx: &mut Tx, tenant: TenantId) -> Result<i64, StorageError> 
     tx.query_one(&PERSON_COUNT, &[&tenant.uuid()], |row| row.get(0))
 }
 
+/// People who were given nothing, are not signed in and were not seen since `before`, the longest unseen first.
+pub fn strangers(
+    tx: &mut Tx,
+    tenant: TenantId,
+    who: Strangers,
+    before: Timestamp,
+    limit: i64,
+) -> Result<Vec<String>, StorageError> {
+    let with_links = who == Strangers::All;
+    tx.query(
+        &STRANGERS,
+        &[&tenant.uuid(), &before.as_micros(), &with_links, &limit],
+        |row| row.get(0),
+    )
+}
+
+pub fn delete_person(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<u64, StorageError> {
+    tx.execute(&DELETE_PERSON, &[&tenant.uuid(), &name])
+}
+
 /// Adds a person; answers 0 where the name or the subject is taken.
 pub fn insert_person(tx: &mut Tx, tenant: TenantId, person: &Person) -> Result<u64, StorageError> {
     let groups = serde_json::to_string(&person.member_of).unwrap_or_default();
@@ -306,6 +337,16 @@ pub fn came(tx: &mut Tx, tenant: TenantId, person: &Person) -> Result<(), Storag
         ],
     )
     .map(drop)
+}
+
+/// Has people of an issuer, whose connection is gone, come by this one; answers how many.
+pub fn take_over(
+    tx: &mut Tx,
+    tenant: TenantId,
+    connection: ConnectionId,
+    issuer: &str,
+) -> Result<u64, StorageError> {
+    tx.execute(&TAKE_OVER, &[&tenant.uuid(), &connection.uuid(), &issuer])
 }
 
 pub fn seen(tx: &mut Tx, tenant: TenantId, name: &str, at: Timestamp) -> Result<(), StorageError> {
