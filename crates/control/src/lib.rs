@@ -201,6 +201,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "signals",
         sql: include_str!("../migrations/0030_signals.sql"),
     },
+    Migration {
+        version: 31,
+        name: "directory_roles",
+        sql: include_str!("../migrations/0031_directory_roles.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.

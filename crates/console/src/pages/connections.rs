@@ -10,7 +10,9 @@ use axum::{
 use muster_control::{
     App,
     access::{
-        connection::{self, Addresses, Checked, Connection, ConnectionChange, Definition, Outcome},
+        connection::{
+            self, Addresses, Checked, Connection, ConnectionChange, Definition, DirectoryMatch, MatchedBy, Outcome,
+        },
         oidc::{self, ClientAuth, ConnectionSpec},
         problem::{INVALID, Problem},
         saml::{self, MustSign, SamlAddresses, SamlSpec},
@@ -130,6 +132,8 @@ struct OidcFields {
     amr: String,
     idle_seconds: String,
     session_seconds: String,
+    directory: String,
+    directory_by: String,
     addresses: oidc::Addresses,
 }
 
@@ -151,6 +155,7 @@ struct SamlFields {
     must_be_signed: String,
     idle_seconds: String,
     session_seconds: String,
+    directory: String,
 }
 
 /// A number as a field of a form shows it.
@@ -171,6 +176,7 @@ impl SamlFields {
             .to_owned(),
             idle_seconds: number(spec.idle_seconds),
             session_seconds: number(spec.session_seconds),
+            directory: connector_of(spec.directory.as_ref()),
             spec: spec.clone(),
         }
     }
@@ -209,6 +215,11 @@ fn connection_page(
                 amr: spec.required_amr.join(" "),
                 idle_seconds: number(spec.idle_seconds),
                 session_seconds: number(spec.session_seconds),
+                directory: connector_of(spec.directory.as_ref()),
+                directory_by: match spec.directory.as_ref().map(|directory| directory.by) {
+                    Some(MatchedBy::Oid) => "oid".to_owned(),
+                    Some(MatchedBy::Subject) | None => "subject".to_owned(),
+                },
                 spec: *spec,
                 addresses,
             },
@@ -258,6 +269,23 @@ async fn test(State(app): State<App>, At(name): At<String>, sent: Sent) -> Resul
     connection_page(&app, &sent.session, &found, steps)
 }
 
+/// The connector that a form shows.
+fn connector_of(directory: Option<&DirectoryMatch>) -> String {
+    directory.map(|directory| directory.connector.clone()).unwrap_or_default()
+}
+
+/// Whose people a form says that a connection's people are.
+fn directory_of(fields: &Fields) -> Option<DirectoryMatch> {
+    fields.optional("directory_connector").map(|connector| DirectoryMatch {
+        connector: connector.to_owned(),
+        by: if fields.has("directory_by", "oid") {
+            MatchedBy::Oid
+        } else {
+            MatchedBy::Subject
+        },
+    })
+}
+
 /// A limit of sessions below the tenant's.
 fn seconds(fields: &Fields, name: &str) -> Result<Option<u64>, Problem> {
     let number = |text: &str| {
@@ -283,6 +311,7 @@ fn oidc_of(fields: &Fields) -> Result<ConnectionSpec, Problem> {
         required_acr: words("required_acr"),
         required_amr: words("required_amr"),
         tid: optional("tid"),
+        directory: directory_of(fields),
         idle_seconds: seconds(fields, "idle_seconds")?,
         session_seconds: seconds(fields, "session_seconds")?,
         ..ConnectionSpec::new(fields.text("issuer"), fields.text("client_id"))
@@ -313,6 +342,7 @@ fn saml_of(fields: &Fields) -> Result<SamlSpec, Problem> {
         must_be_encrypted: fields.has("must_be_encrypted", "yes"),
         sign_requests: fields.has("sign_requests", "yes"),
         allow_idp_initiated: fields.has("allow_idp_initiated", "yes"),
+        directory: directory_of(fields),
         idle_seconds: seconds(fields, "idle_seconds")?,
         session_seconds: seconds(fields, "session_seconds")?,
         ..SamlSpec::new()

@@ -5,6 +5,7 @@ mod alerts;
 mod approvals;
 mod browser;
 mod chromium;
+mod directory_roles;
 mod enrollment;
 mod enrollment_policy;
 mod forms;

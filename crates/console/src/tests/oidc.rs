@@ -264,7 +264,7 @@ impl Stage {
             .await
     }
 
-    async fn visit(&self) -> Answer {
+    pub async fn visit(&self) -> Answer {
         let away = self.depart(&self.id, "next=%2Fdevices").await;
         self.arrive(&self.id, &away, "").await
     }
@@ -276,7 +276,7 @@ impl Stage {
         self.scene.cookie = format!("{SESSION_COOKIE}={value}");
     }
 
-    async fn refused(&self, what: &str) {
+    pub async fn refused(&self, what: &str) {
         let answer = self.visit().await;
         assert!(answer.cookie(SESSION_COOKIE).is_none(), "{what}: a session began");
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{what}: {}", answer.body);
@@ -413,7 +413,8 @@ async fn a14_a_provider_that_lies_signs_nobody_in() {
 async fn a14_an_answer_counts_once_in_the_browser_and_for_the_provider_that_was_asked() {
     let stage = Stage::new().await;
     stage.grant("owner", "mdm-admins").await;
-    let other = connect(&stage.scene, "other", &stage.idp.issuer).await;
+    let another = Idp::start(&stage.scene).await;
+    let other = connect(&stage.scene, "other", &another.issuer).await;
     let refused = async |id: &str, away: &Away, more: &str, what: &str| {
         let answer = stage.arrive(id, away, more).await;
         assert!(answer.cookie(SESSION_COOKIE).is_none(), "{what}");
@@ -441,6 +442,10 @@ async fn a14_an_answer_counts_once_in_the_browser_and_for_the_provider_that_was_
     let mut injected = stage.depart(&stage.id, "next=%2F").await;
     injected.code.clone_from(&away.code);
     refused(&stage.id, &injected, "", "an injected code").await;
+    injected.code = query(&injected.location, "nonce");
+    refused(&stage.id, &injected, "", "a second try of one departure").await;
+    let page = stage.scene.page("/access/connections").await;
+    assert!(page.contains("failing"), "{page}");
     assert_eq!(
         stage.arrive(&stage.id, &away, "").await.status,
         StatusCode::SEE_OTHER
@@ -473,6 +478,44 @@ async fn a14_an_answer_counts_once_in_the_browser_and_for_the_provider_that_was_
     let issuer = crate::session::encode(&stage.idp.issuer);
     let said = stage.arrive(&stage.id, &away, &format!("&iss={issuer}")).await;
     assert_eq!(said.status, StatusCode::SEE_OTHER, "{}", said.body);
+}
+
+#[tokio::test]
+async fn a_second_connection_of_one_issuer_is_refused() {
+    let stage = Stage::new().await;
+    let body = json!({"definition": {"issuer": stage.idp.issuer, "client_id": "other"}, "client_secret": "s"}).to_string();
+    let twin = "/api/v1/access/connections/twin";
+    let refused = stage.scene.try_call(Method::PUT, twin, &body).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.body);
+    assert!(refused.body.contains("corp"), "{}", refused.body);
+    // It is changed as ever, and once it is gone the next one takes its people over.
+    stage.grant("owner", "mdm-admins").await;
+    stage.visit().await;
+    let own = "/api/v1/access/connections/corp";
+    stage.scene.call(Method::PUT, own, &body).await;
+    stage.scene.call(Method::DELETE, own, "").await;
+    let body = json!({"definition": {"issuer": stage.idp.issuer, "client_id": CLIENT}, "client_secret": "s"}).to_string();
+    let made = stage.scene.call(Method::PUT, twin, &body).await;
+    let grant = json!({"role": "helpdesk", "person": "corp/ada@example.com"}).to_string();
+    stage.scene.call(Method::POST, "/api/v1/access/grants", &grant).await;
+    let id = made["id"].as_str().expect("it has an id");
+    let away = stage.depart(id, "next=%2F").await;
+    let arrived = stage.arrive(id, &away, "").await;
+    assert_eq!(arrived.status, StatusCode::SEE_OTHER, "{}", arrived.body);
+}
+
+#[tokio::test]
+async fn whoever_comes_back_from_a_provider_too_often_waits() {
+    let stage = Stage::new().await;
+    let path = format!("/auth/oidc/{}/callback?code=x&state=y", stage.id);
+    let mut last = StatusCode::OK;
+    for _ in 0..2000 {
+        last = stage.scene.get(&path).await.status;
+        if last == StatusCode::TOO_MANY_REQUESTS {
+            break;
+        }
+    }
+    assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
 }
 
 #[tokio::test]

@@ -713,8 +713,9 @@ fn person_since(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Time
     };
     let mut since = person.raised_at.max(Some(person.since));
     if person.outside.is_some() {
+        let mut grants = people::directory_grants(tx, tenant, &person.name)?;
         let subject = people::Subject::Person(person.name);
-        let mut grants = people::store::grants_of(tx, tenant, &subject)?;
+        grants.extend(people::store::grants_of(tx, tenant, &subject)?);
         if let Some(connection) = person.connection {
             let of_groups = people::store::grants_from(tx, tenant, &connection.to_string())?;
             let is_in = |grant: &people::Grant| person.member_of.contains(&grant.subject.name());

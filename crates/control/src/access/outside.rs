@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Author, PagePermit,
-    connection::{Connection, refused},
+    connection::{self, Connection, InDirectory, refused},
     is_barred,
     people::{self, Outside, Person, store},
     problem::{CONFLICT, INVALID, Problem},
@@ -65,6 +65,8 @@ pub struct OutsideIdentity {
     pub provider_session: Option<String>,
     /// As the provider names the person when it ends sessions, where that is more than the subject.
     pub provider_name: Option<String>,
+    /// Who the person is to the SCIM connector that the connection names, if it names one.
+    pub in_directory: Option<InDirectory>,
     /// Limits below those of the tenant.
     pub idle_seconds: Option<u64>,
     pub session_seconds: Option<u64>,
@@ -135,7 +137,13 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
             });
         }
         let source = identity.connection.to_string();
-        let held = people::of_groups(tx, tenant, Some(&name), (&source, &identity.groups), at)?;
+        let there = match &identity.in_directory {
+            Some(there) => connection::connector(tx, tenant, &there.connector)?
+                .map(|connector| (connector, there.external_id.as_str())),
+            None => None,
+        };
+        store::note_directory(tx, tenant, &name, there)?;
+        let held = people::at_sign_in(tx, tenant, &name, (&source, &identity.groups), at)?;
         let is_raised = !scope::missing(&held.scopes, &person.scopes).is_empty();
         store::came(
             tx,
@@ -300,4 +308,70 @@ fn insert(
         serde_json::json!({"issuer": identity.issuer, "subject": identity.subject, "connection": identity.connection}),
     )
     .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_storage::testing::on_both;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::policy::testing::Scene;
+
+    fn identity(connection: ConnectionId, name: &str) -> OutsideIdentity {
+        OutsideIdentity {
+            connection,
+            connection_name: name.to_owned(),
+            method: "saml",
+            issuer: "saml:https://idp.example".to_owned(),
+            subject: "0001".to_owned(),
+            username: "ada@example.com".to_owned(),
+            display_name: "Ada".to_owned(),
+            groups: vec!["mdm-admins".to_owned()],
+            authenticated_at: None,
+            provider_session: None,
+            provider_name: None,
+            in_directory: None,
+            idle_seconds: None,
+            session_seconds: None,
+        }
+    }
+
+    /// What the first release let in: a second connection of one entity id, saved before its people had roles.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_second_connection_of_one_provider_speaks_for_none_of_the_firsts_people() {
+        on_both(crate::MIGRATIONS, async |db| {
+            let scene = Scene::new(db.db().clone()).await;
+            let (app, tenant) = (&scene.app, scene.tenant);
+            let id = |number| ConnectionId::from_uuid(Uuid::from_u128(number));
+            let came = async |number, name: &str| {
+                admit(app, tenant, identity(id(number), name)).await.expect("it is judged")
+            };
+            assert!(matches!(came(1, "corp").await, Admission::NoRole { .. }));
+            audit::commit(app, &Author::system(tenant), move |tx| {
+                for source in [id(1), id(2)] {
+                    let grant = people::Grant {
+                        subject: people::Subject::Group { source: source.to_string(), name: "mdm-admins".to_owned() },
+                        role: "owner".to_owned(),
+                        granted_by: "test".to_owned(),
+                        granted_at: tx.at(),
+                        expires_at: None,
+                    };
+                    store::insert_grant(tx, tenant, &grant)?;
+                }
+                tx.excuse(2);
+                Ok(())
+            })
+            .await
+            .expect("roles are given");
+            assert!(matches!(came(1, "corp").await, Admission::Session(_)));
+            let twin = came(2, "twin").await;
+            assert!(matches!(&twin, Admission::OfAnother { person } if person == "corp/ada@example.com"), "{twin:?}");
+            assert!(matches!(came(1, "corp").await, Admission::Session(_)), "the first one is as before");
+            // Nor does it prove anything in a session of theirs.
+            let found = find(app, tenant, &identity(id(2), "twin")).await.expect("it can be read");
+            assert!(found.is_some_and(|person| person.is_of(id(1)) && !person.is_of(id(2))));
+        })
+        .await;
+    }
 }

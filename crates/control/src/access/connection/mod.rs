@@ -4,6 +4,7 @@
 //! [`OutsideIdentity`](super::outside::OutsideIdentity), and from there on it is the same for every kind of connection.
 
 mod api;
+mod directory;
 mod probe;
 mod secrets;
 pub(super) mod store;
@@ -27,6 +28,8 @@ use crate::{
     secrets::{self as all_secrets, SealingRing, SecretText},
 };
 pub use api::router;
+pub use directory::{DirectoryMatch, InDirectory, MatchedBy};
+pub(super) use directory::{connector, is_linked, require_for_connector};
 pub use probe::{Checked, Outcome, probe};
 pub(super) use probe::{checked, last_sign_in, sentence};
 pub use secrets::{note_old_secrets, reseal};
@@ -88,6 +91,14 @@ impl Definition {
         match self {
             Definition::Oidc(spec) => spec.issuer.clone(),
             Definition::Saml(spec) => spec.issuer_of_people(),
+        }
+    }
+
+    /// Whose people its people are.
+    pub fn directory(&self) -> Option<&DirectoryMatch> {
+        match self {
+            Definition::Oidc(spec) => spec.directory.as_ref(),
+            Definition::Saml(spec) => spec.directory.as_ref(),
         }
     }
 
@@ -252,6 +263,8 @@ fn put<S>(
         None => check_new(&store::connections(tx, tenant)?, &change.definition)?,
     }
     require_roles_of_people(tx, permit, &change.definition)?;
+    let was = before.as_ref().map(Connection::definition).transpose()?;
+    directory::require_for(tx, permit, tenant, was.as_ref(), &change.definition)?;
     let id = before
         .as_ref()
         .map_or_else(|| ConnectionId::generate(at, clock::random()), |before| before.id);
@@ -272,6 +285,10 @@ fn put<S>(
         error: None,
     };
     store::put_connection(tx, &connection)?;
+    if was.as_ref().and_then(Definition::directory) != change.definition.directory() {
+        // Until they come again nobody knows who they are there.
+        people_store::leave_directory(tx, tenant, id)?;
+    }
     // Whoever saves this holds what its people may do: those whom a connection brought that is gone come by this one now.
     let taken_over = people_store::take_over(tx, tenant, id, &change.definition.known_by())?;
     if connection.secret != before.as_ref().and_then(|before| before.secret.clone()) {

@@ -193,6 +193,7 @@ pub async fn arrive(
         authenticated_at: found.authenticated_at.map(Timestamp::from_unix_seconds),
         provider_session: found.provider_session,
         provider_name: None,
+        in_directory: found.in_directory,
         idle_seconds: spec.idle_seconds,
         session_seconds: spec.session_seconds,
     };

@@ -85,3 +85,130 @@ fn forget(tx: &mut LoggedTx<'_>, who: Strangers, before: Timestamp) -> Result<u6
     }
     Ok(names.len() as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use muster_model::{ConnectionId, platform::Platform};
+    use muster_storage::testing::on_both;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        access::{
+            people::{Grant, Outside, Person, Subject, person},
+            problem::INVALID,
+        },
+        policy::testing::Scene,
+    };
+
+    fn of(name: &str, since: Timestamp) -> Person {
+        Person {
+            name: name.to_owned(),
+            since,
+            outside: Some(Outside {
+                issuer: "https://idp.example".to_owned(),
+                subject: name.to_owned(),
+            }),
+            connection: Some(ConnectionId::from_uuid(Uuid::nil())),
+            username: name.to_owned(),
+            display_name: String::new(),
+            member_of: Vec::new(),
+            scopes: String::new(),
+            raised_at: None,
+            seen_at: Some(since),
+            disabled_at: None,
+        }
+    }
+
+    async fn write(scene: &Scene, people: Vec<Person>) {
+        let tenant = scene.tenant;
+        audit::housekeeping(&scene.app, scene.storage(), move |tx| {
+            for person in &people {
+                store::insert_person(tx, tenant, person)?;
+                store::came(tx, tenant, person)?;
+            }
+            Ok(())
+        })
+        .await
+        .expect("they are written");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whoever_has_no_role_and_does_not_come_is_forgotten_after_90_days_and_nobody_else() {
+        on_both(crate::MIGRATIONS, async |db| {
+            let scene = Scene::new(db.db().clone()).await;
+            scene.device(Platform::Linux).await;
+            let (tenant, begun) = (scene.tenant, scene.app.clock.now());
+            let mut powerful = of("corp/powerful", begun);
+            "device:read".clone_into(&mut powerful.scopes);
+            let known = ["corp/stranger", "corp/granted", "corp/barred", "corp/linked"];
+            let mut people: Vec<Person> = known.iter().map(|name| of(name, begun)).collect();
+            people.push(powerful);
+            write(&scene, people).await;
+            audit::commit(&scene.app, &Author::system(tenant), move |tx| {
+                let grant = Grant {
+                    subject: Subject::Person("corp/granted".to_owned()),
+                    role: "helpdesk".to_owned(),
+                    granted_by: "test".to_owned(),
+                    granted_at: tx.at(),
+                    expires_at: None,
+                };
+                store::insert_grant(tx, tenant, &grant)?;
+                super::super::disable_person(tx, "corp/barred").map(drop)
+            })
+            .await
+            .expect("it is written");
+            scene.sql("UPDATE access_person SET issuer = NULL, subject = NULL WHERE tenant_id = $1 AND person = 'corp/linked'").await;
+            assert_eq!(forget_unseen(&scene.app).await.expect("it works"), 0, "not yet");
+            scene.pass_seconds(89 * 86_400);
+            write(&scene, vec![of("corp/new", scene.app.clock.now())]).await;
+            scene.pass_seconds(2 * 86_400);
+            assert_eq!(forget_unseen(&scene.app).await.expect("it works"), 1);
+            assert_eq!(forget_unseen(&scene.app).await.expect("it works"), 0);
+            assert_eq!(scene.entries("access.people_forgotten").await, 1);
+            let left: Result<Vec<Person>, Problem> = scene
+                .app
+                .db
+                .read(scene.storage(), move |tx| Ok(store::persons(tx, tenant, "", 100)?))
+                .await;
+            let left: Vec<String> = left.expect("it can be read").into_iter().map(|person| person.name).collect();
+            assert_eq!(
+                left,
+                ["corp/barred", "corp/granted", "corp/linked", "corp/new", "corp/powerful"]
+            );
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_flood_of_people_keeps_nobody_out_for_longer_than_a_day() {
+        on_both(crate::MIGRATIONS, async |db| {
+            let scene = Scene::new(db.db().clone()).await;
+            let tenant = scene.tenant;
+            let begun = scene.app.clock.now();
+            write(&scene, vec![of("corp/0-first", begun.minus(DAY * 2))]).await;
+            let flood = (1..PEOPLE_MAX).map(|number| of(&format!("corp/{number}"), begun)).collect();
+            write(&scene, flood).await;
+            let room = async || {
+                audit::commit(&scene.app, &Author::system(tenant), move |tx| {
+                    let made = make_room(tx, INVALID.detail("full"));
+                    tx.excuse(1);
+                    made
+                })
+                .await
+            };
+            room().await.expect("the longest unseen goes");
+            write(&scene, vec![of("corp/last", begun)]).await;
+            assert!(room().await.is_err(), "everybody came today");
+            scene.pass_seconds(86_401);
+            room().await.expect("there is room the next day");
+            let first: Result<Option<Person>, Problem> = scene
+                .app
+                .db
+                .read(scene.storage(), move |tx| person(tx, tenant, "corp/0-first"))
+                .await;
+            assert!(first.expect("it can be read").is_none());
+        })
+        .await;
+    }
+}

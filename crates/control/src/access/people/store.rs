@@ -1,6 +1,6 @@
 //! SQL of roles, grants, people and the settings of sessions.
 
-use muster_model::{ClientId, ConnectionId, SessionId, TenantId, Timestamp};
+use muster_model::{ClientId, ConnectionId, SessionId, TenantId, Timestamp, UserGroupId};
 use muster_storage::{Row, StorageError, Tx, statements};
 use uuid::Uuid;
 
@@ -51,6 +51,29 @@ statements! {
         member_of) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
     CAME = "UPDATE access_person SET connection_id = $3, display_name = $4, member_of = $5, scopes = $6, raised_at = $7, \
         seen_at = $8, username = $9 WHERE tenant_id = $1 AND person = $2";
+    NOTE_DIRECTORY = "UPDATE access_person SET directory_connector = $3, directory_id = $4 \
+        WHERE tenant_id = $1 AND person = $2";
+    LEAVE_DIRECTORY = "UPDATE access_person SET directory_connector = NULL, directory_id = NULL \
+        WHERE tenant_id = $1 AND connection_id = $2";
+    TEAMS_OF_PERSON = "WITH RECURSIVE inside (group_id, connector, depth) AS ( \
+        SELECT m.group_id, u.connector, 1 FROM access_person p \
+        JOIN access_client c ON c.tenant_id = p.tenant_id AND c.client_id = p.directory_connector AND c.disabled_at IS NULL \
+        JOIN directory_user u ON u.tenant_id = p.tenant_id AND u.connector = p.directory_connector \
+        AND u.external_id = p.directory_id AND u.active \
+        JOIN directory_member m ON m.tenant_id = u.tenant_id AND m.member_id = u.user_id \
+        JOIN directory_group g ON g.tenant_id = m.tenant_id AND g.group_id = m.group_id AND g.connector = u.connector \
+        AND g.deleted_at IS NULL \
+        WHERE p.tenant_id = $1 AND p.person = $2 AND (SELECT COUNT(*) FROM directory_user o WHERE o.tenant_id = p.tenant_id \
+        AND o.connector = p.directory_connector AND o.external_id = p.directory_id) = 1 \
+        UNION SELECT m.group_id, i.connector, i.depth + 1 FROM inside i \
+        JOIN directory_member m ON m.tenant_id = $1 AND m.member_id = i.group_id \
+        JOIN directory_group g ON g.tenant_id = m.tenant_id AND g.group_id = m.group_id AND g.connector = i.connector \
+        AND g.deleted_at IS NULL WHERE i.depth < $3) \
+        SELECT DISTINCT g.group_id, g.display_name FROM inside i JOIN directory_group g ON g.tenant_id = $1 \
+        AND g.group_id = i.group_id LIMIT $4";
+    TEAM = "SELECT group_id, display_name, connector FROM directory_group \
+        WHERE tenant_id = $1 AND group_id = $2 AND deleted_at IS NULL";
+    TEAMS_NAMED = "SELECT group_id FROM directory_group WHERE tenant_id = $1 AND name_key = $2 AND deleted_at IS NULL LIMIT 2";
     TAKE_OVER = "UPDATE access_person SET connection_id = $2 WHERE tenant_id = $1 AND issuer = $3 AND (connection_id IS NULL \
         OR connection_id NOT IN (SELECT c.connection_id FROM access_connection c WHERE c.tenant_id = $1))";
     SEEN = "UPDATE access_person SET seen_at = $3 WHERE tenant_id = $1 AND person = $2";
@@ -337,6 +360,68 @@ pub fn came(tx: &mut Tx, tenant: TenantId, person: &Person) -> Result<(), Storag
         ],
     )
     .map(drop)
+}
+
+/// Notes who a person is to a connector, as they came.
+pub fn note_directory(
+    tx: &mut Tx,
+    tenant: TenantId,
+    name: &str,
+    there: Option<(ClientId, &str)>,
+) -> Result<(), StorageError> {
+    let (connector, id) = there.unzip();
+    tx.execute(
+        &NOTE_DIRECTORY,
+        &[&tenant.uuid(), &name, &connector.map(ClientId::uuid), &id],
+    )
+    .map(drop)
+}
+
+/// Forgets who the people of a connection are in the directory.
+pub fn leave_directory(tx: &mut Tx, tenant: TenantId, id: ConnectionId) -> Result<u64, StorageError> {
+    tx.execute(&LEAVE_DIRECTORY, &[&tenant.uuid(), &id.uuid()])
+}
+
+/// Groups that are looked at of one person, and how deep they may be in each other.
+const TEAMS_OF_ONE_MAX: i64 = 1_000;
+const TEAMS_DEPTH_MAX: i64 = 8;
+
+/// The groups of the directory that a person is in, directly or through groups of the same connector: nothing while the connector does
+/// not keep exactly one person of their id, or that one is not active.
+pub fn teams_of_person(
+    tx: &mut Tx,
+    tenant: TenantId,
+    name: &str,
+) -> Result<Vec<(UserGroupId, String)>, StorageError> {
+    tx.query(
+        &TEAMS_OF_PERSON,
+        &[&tenant.uuid(), &name, &TEAMS_DEPTH_MAX, &TEAMS_OF_ONE_MAX],
+        |row| Ok((UserGroupId::from_uuid(row.get(0)?), row.get(1)?)),
+    )
+}
+
+/// A group of the directory, as roles see it.
+#[derive(Debug)]
+pub struct Team {
+    pub name: String,
+    pub connector: ClientId,
+}
+
+pub fn team(tx: &mut Tx, tenant: TenantId, id: UserGroupId) -> Result<Option<Team>, StorageError> {
+    tx.query_opt(&TEAM, &[&tenant.uuid(), &id.uuid()], |row| {
+        Ok(Team {
+            name: row.get(1)?,
+            connector: ClientId::from_uuid(row.get(2)?),
+        })
+    })
+}
+
+/// The first groups of the directory with this name.
+pub fn teams_named(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Vec<UserGroupId>, StorageError> {
+    let key = muster_scim::name_key(name);
+    tx.query(&TEAMS_NAMED, &[&tenant.uuid(), &key.as_str()], |row| {
+        Ok(UserGroupId::from_uuid(row.get(0)?))
+    })
 }
 
 /// Has people of an issuer, whose connection is gone, come by this one; answers how many.
