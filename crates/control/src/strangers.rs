@@ -36,12 +36,16 @@ impl Default for Strangers {
 impl Strangers {
     /// Counts a try.
     pub fn take(&self, door: Door, from: Option<IpAddr>) -> Result<(), Problem> {
-        self.0.take((door, network(from)), clock::uptime()).map_err(refused)
+        self.0
+            .take((door, network(from)), clock::uptime())
+            .map_err(refused)
     }
 
     /// Refuses where nothing is left, and counts nothing: for doors at which only failures count.
     pub fn check(&self, door: Door, from: Option<IpAddr>) -> Result<(), Problem> {
-        self.0.check(&(door, network(from)), clock::uptime()).map_err(refused)
+        self.0
+            .check(&(door, network(from)), clock::uptime())
+            .map_err(refused)
     }
 
     /// Counts a failure.
@@ -81,9 +85,18 @@ mod tests {
 
     #[test]
     fn an_ipv6_network_is_one_address_and_a_mapped_one_its_own() {
-        assert_eq!(network(address("2001:db8::1")), network(address("2001:db8::ffff:2")));
-        assert_ne!(network(address("2001:db8::1")), network(address("2001:db8:0:1::1")));
-        assert_eq!(network(address("::ffff:192.0.2.1")), network(address("192.0.2.1")));
+        assert_eq!(
+            network(address("2001:db8::1")),
+            network(address("2001:db8::ffff:2"))
+        );
+        assert_ne!(
+            network(address("2001:db8::1")),
+            network(address("2001:db8:0:1::1"))
+        );
+        assert_eq!(
+            network(address("::ffff:192.0.2.1")),
+            network(address("192.0.2.1"))
+        );
         assert_ne!(network(address("192.0.2.1")), network(address("192.0.2.2")));
         assert_eq!(network(None), network(address("0.0.0.0")));
     }
@@ -91,12 +104,17 @@ mod tests {
     #[test]
     fn one_address_has_its_tries_at_each_door_and_failures_count_where_only_they_do() {
         let (strangers, from) = (Strangers::default(), address("2001:db8::1"));
-        let tried = (0..1000).filter(|_| strangers.take(Door::SignIn, from).is_ok()).count();
+        let tried = (0..1000)
+            .filter(|_| strangers.take(Door::SignIn, from).is_ok())
+            .count();
         assert!((100..200).contains(&tried), "{tried}");
         assert!(strangers.take(Door::SignIn, address("2001:db8::2")).is_err());
         assert!(strangers.take(Door::SignIn, address("192.0.2.1")).is_ok());
         for _ in 0..1000 {
-            assert!(strangers.check(Door::Signal, from).is_ok(), "asking costs nothing");
+            assert!(
+                strangers.check(Door::Signal, from).is_ok(),
+                "asking costs nothing"
+            );
         }
         for _ in 0..200 {
             strangers.failed(Door::Signal, from);

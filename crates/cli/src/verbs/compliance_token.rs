@@ -73,11 +73,18 @@ pub fn verify(arguments: &VerifyTokenArgs, printer: &Printer) -> Result<(), CliE
             ("state", Some(clean(&claims.state))),
             ("policies", Some(clean(&claims.policies_sha256))),
             ("issuer", Some(clean(&claims.iss))),
-            ("reported", claims.reported_at.map(|at| Timestamp::from_unix_seconds(at).to_string())),
+            (
+                "reported",
+                claims
+                    .reported_at
+                    .map(|at| Timestamp::from_unix_seconds(at).to_string()),
+            ),
         ])
     })?;
     if let Some(within) = arguments.reported_within
-        && claims.reported_at.is_none_or(|at| claims.iat.saturating_sub(at) > within)
+        && claims
+            .reported_at
+            .is_none_or(|at| claims.iat.saturating_sub(at) > within)
     {
         return Err(wrong(
             &arguments.token,

@@ -11,7 +11,8 @@ use muster_control::{
     App,
     access::{
         connection::{
-            self, Addresses, Checked, Connection, ConnectionChange, Definition, DirectoryMatch, MatchedBy, Outcome,
+            self, Addresses, Checked, Connection, ConnectionChange, Definition, DirectoryMatch, MatchedBy,
+            Outcome,
         },
         oidc::{self, ClientAuth, ConnectionSpec},
         problem::{INVALID, Problem},
@@ -271,19 +272,23 @@ async fn test(State(app): State<App>, At(name): At<String>, sent: Sent) -> Resul
 
 /// The connector that a form shows.
 fn connector_of(directory: Option<&DirectoryMatch>) -> String {
-    directory.map(|directory| directory.connector.clone()).unwrap_or_default()
+    directory
+        .map(|directory| directory.connector.clone())
+        .unwrap_or_default()
 }
 
 /// Whose people a form says that a connection's people are.
 fn directory_of(fields: &Fields) -> Option<DirectoryMatch> {
-    fields.optional("directory_connector").map(|connector| DirectoryMatch {
-        connector: connector.to_owned(),
-        by: if fields.has("directory_by", "oid") {
-            MatchedBy::Oid
-        } else {
-            MatchedBy::Subject
-        },
-    })
+    fields
+        .optional("directory_connector")
+        .map(|connector| DirectoryMatch {
+            connector: connector.to_owned(),
+            by: if fields.has("directory_by", "oid") {
+                MatchedBy::Oid
+            } else {
+                MatchedBy::Subject
+            },
+        })
 }
 
 /// A limit of sessions below the tenant's.

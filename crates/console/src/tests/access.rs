@@ -429,7 +429,11 @@ async fn the_sessions_of_others_and_tests_of_connections_ask_for_a_fresh_proof()
     scene.sign_in("noor").await;
     let id_of = async |person: &str| {
         let found = scene
-            .call(Method::GET, &format!("/api/v1/access/sessions?person={person}"), "")
+            .call(
+                Method::GET,
+                &format!("/api/v1/access/sessions?person={person}"),
+                "",
+            )
             .await;
         found["items"][0]["id"].as_str().expect("there is one").to_owned()
     };
@@ -447,7 +451,12 @@ async fn the_sessions_of_others_and_tests_of_connections_ask_for_a_fresh_proof()
     }
     // One's own ends without.
     let ended = scene.post(&format!("/access/sessions/{own}/end"), &[]).await;
-    assert_eq!(ended.location(), "/access/me?notice=session-ended", "{}", ended.body);
+    assert_eq!(
+        ended.location(),
+        "/access/me?notice=session-ended",
+        "{}",
+        ended.body
+    );
     scene.cookie = scene.sign_in("mara").await;
     let fresh = scene.post(&paths[0], &[]).await;
     assert_eq!(fresh.status, StatusCode::SEE_OTHER, "{}", fresh.body);

@@ -21,7 +21,10 @@ impl Both {
     async fn new() -> Both {
         let stage = Stage::new().await;
         let token = json!({"connector": "entra"}).to_string();
-        let made = stage.scene.call(Method::POST, "/api/v1/scim-tokens", &token).await;
+        let made = stage
+            .scene
+            .call(Method::POST, "/api/v1/scim-tokens", &token)
+            .await;
         let mut both = Both {
             token: made["token"].as_str().expect("it is shown once").to_owned(),
             stage,
@@ -38,7 +41,11 @@ impl Both {
     /// A request of the connector; answers the id of what came of it.
     async fn scim(&self, method: Method, path: &str, body: &Value) -> String {
         let path = format!("/scim/v2{path}");
-        let answer = self.stage.scene.with_body(&self.token, method, &path, &body.to_string()).await;
+        let answer = self
+            .stage
+            .scene
+            .with_body(&self.token, method, &path, &body.to_string())
+            .await;
         assert!(answer.status.is_success(), "{path}: {}", answer.body);
         answer.json()["id"].as_str().unwrap_or_default().to_owned()
     }
@@ -50,7 +57,8 @@ impl Both {
     }
 
     async fn patch(&self, path: &str, operation: &Value) {
-        let patch = json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": [operation]});
+        let patch =
+            json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": [operation]});
         self.scim(Method::PATCH, path, &patch).await;
     }
 
@@ -97,9 +105,15 @@ async fn groups_of_the_directory_give_roles_to_people_of_a_connection_that_says_
     assert!(review.contains("MDM Admins"), "{review}");
     // Out of the group: with the next request.
     let member = format!(r#"members[value eq "{}"]"#, both.person);
-    both.patch(&format!("/Groups/{}", both.group), &json!({"op": "remove", "path": member}))
-        .await;
-    assert_eq!(both.stage.scene.get("/devices").await.status, StatusCode::FORBIDDEN);
+    both.patch(
+        &format!("/Groups/{}", both.group),
+        &json!({"op": "remove", "path": member}),
+    )
+    .await;
+    assert_eq!(
+        both.stage.scene.get("/devices").await.status,
+        StatusCode::FORBIDDEN
+    );
     // Back in: nobody gets stronger between two sign-ins than they were at the last one.
     both.patch(
         &format!("/Groups/{}", both.group),
@@ -120,8 +134,12 @@ async fn groups_of_the_directory_give_roles_to_people_of_a_connection_that_says_
     assert!(both.is_in().await);
     // Two of one id are nobody.
     let twin = both.user("eve@example.com", "0001").await;
-    assert_eq!(both.stage.scene.get("/devices").await.status, StatusCode::FORBIDDEN);
-    both.scim(Method::DELETE, &format!("/Users/{twin}"), &json!({})).await;
+    assert_eq!(
+        both.stage.scene.get("/devices").await.status,
+        StatusCode::FORBIDDEN
+    );
+    both.scim(Method::DELETE, &format!("/Users/{twin}"), &json!({}))
+        .await;
     assert!(both.is_in().await);
     // Deactivated: signed out, and not let in again.
     both.patch(
@@ -175,12 +193,18 @@ async fn m3_whose_people_these_are_is_said_by_who_may_do_everything() {
     for (method, path, body) in [
         (Method::PUT, CONNECTION, linked),
         (Method::PUT, CONNECTION, both.definition(&Value::Null)),
-        (Method::POST, "/api/v1/scim-tokens", json!({"connector": "entra"}).to_string()),
+        (
+            Method::POST,
+            "/api/v1/scim-tokens",
+            json!({"connector": "entra"}).to_string(),
+        ),
     ] {
         let refused = scene.ask(&weak, method, path, &body).await;
         assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}: {}", refused.body);
     }
     let other = json!({"connector": "okta"}).to_string();
-    let made = scene.ask(&weak, Method::POST, "/api/v1/scim-tokens", &other).await;
+    let made = scene
+        .ask(&weak, Method::POST, "/api/v1/scim-tokens", &other)
+        .await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
 }

@@ -218,18 +218,31 @@ async fn what_is_said_of_a_program_is_what_it_may_do_now() {
         .expect("a token can be issued");
         let bearer = format!("Bearer {bearer}");
         let headers = [("authorization", bearer.as_str())];
-        scene.send(Method::POST, "/oauth2/introspect", &headers, &fields).await.json()
+        scene
+            .send(Method::POST, "/oauth2/introspect", &headers, &fields)
+            .await
+            .json()
     };
     let scopes = said().await["scope"].as_str().expect("it has scopes").to_owned();
-    assert!(scopes.contains("access:write") && scopes.contains("device:read"), "{scopes}");
+    assert!(
+        scopes.contains("access:write") && scopes.contains("device:read"),
+        "{scopes}"
+    );
     let bulk = json!({"type": "clear-passcode", "filter": "platform:android"}).to_string();
-    let bulk = async || scene.with_body(&token, Method::POST, "/api/v1/commands", &bulk).await;
+    let bulk = async || {
+        scene
+            .with_body(&token, Method::POST, "/api/v1/commands", &bulk)
+            .await
+    };
     assert_ne!(bulk().await.json()["code"], "step_up_required");
     scene.pass_seconds(600);
     scene.with_token(&token, Method::GET, "/api/v1/devices").await;
     scene.pass_seconds(301);
     let scopes = said().await["scope"].as_str().expect("it has scopes").to_owned();
-    assert!(!scopes.contains("access:write") && scopes.contains("device:read"), "{scopes}");
+    assert!(
+        !scopes.contains("access:write") && scopes.contains("device:read"),
+        "{scopes}"
+    );
     // What is destructive at scale needs a fresh proof, though sending commands does not.
     let stale = bulk().await;
     assert_eq!(
@@ -257,9 +270,17 @@ async fn the_programs_of_one_ipv6_network_share_their_places() {
         let address = format!("2001:db8::{host:x}").parse().expect("it is an address");
         scene.router = router.clone().layer(Extension(ClientAddress(Some(address))));
         let fields = [("client_id", "muster-cli")];
-        answers.push(scene.ask_oauth("/oauth2/device_authorization", &fields).await.status);
+        answers.push(
+            scene
+                .ask_oauth("/oauth2/device_authorization", &fields)
+                .await
+                .status,
+        );
     }
-    assert_eq!(answers.iter().filter(|status| **status == StatusCode::OK).count(), 20);
+    assert_eq!(
+        answers.iter().filter(|status| **status == StatusCode::OK).count(),
+        20
+    );
     let address = "2001:db8:1::1".parse().expect("it is an address");
     scene.router = router.clone().layer(Extension(ClientAddress(Some(address))));
     begin(&scene, "").await;

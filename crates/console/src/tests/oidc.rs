@@ -483,7 +483,9 @@ async fn a14_an_answer_counts_once_in_the_browser_and_for_the_provider_that_was_
 #[tokio::test]
 async fn a_second_connection_of_one_issuer_is_refused() {
     let stage = Stage::new().await;
-    let body = json!({"definition": {"issuer": stage.idp.issuer, "client_id": "other"}, "client_secret": "s"}).to_string();
+    let body =
+        json!({"definition": {"issuer": stage.idp.issuer, "client_id": "other"}, "client_secret": "s"})
+            .to_string();
     let twin = "/api/v1/access/connections/twin";
     let refused = stage.scene.try_call(Method::PUT, twin, &body).await;
     assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.body);
@@ -494,10 +496,14 @@ async fn a_second_connection_of_one_issuer_is_refused() {
     let own = "/api/v1/access/connections/corp";
     stage.scene.call(Method::PUT, own, &body).await;
     stage.scene.call(Method::DELETE, own, "").await;
-    let body = json!({"definition": {"issuer": stage.idp.issuer, "client_id": CLIENT}, "client_secret": "s"}).to_string();
+    let body = json!({"definition": {"issuer": stage.idp.issuer, "client_id": CLIENT}, "client_secret": "s"})
+        .to_string();
     let made = stage.scene.call(Method::PUT, twin, &body).await;
     let grant = json!({"role": "helpdesk", "person": "corp/ada@example.com"}).to_string();
-    stage.scene.call(Method::POST, "/api/v1/access/grants", &grant).await;
+    stage
+        .scene
+        .call(Method::POST, "/api/v1/access/grants", &grant)
+        .await;
     let id = made["id"].as_str().expect("it has an id");
     let away = stage.depart(id, "next=%2F").await;
     let arrived = stage.arrive(id, &away, "").await;

@@ -212,7 +212,11 @@ impl<S> Permit<S> {
 
     /// Refuses what a person does only shortly after proving who they are, where no scope says so: it depends on how much is meant.
     pub fn require_proof(&self) -> Result<(), Problem> {
-        if self.is_stale { Err(proof_needed()) } else { Ok(()) }
+        if self.is_stale {
+            Err(proof_needed())
+        } else {
+            Ok(())
+        }
     }
 
     /// Refuses to hand on a scope that the caller does not hold: a credential never makes a stronger one.

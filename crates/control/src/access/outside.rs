@@ -345,13 +345,18 @@ mod tests {
             let (app, tenant) = (&scene.app, scene.tenant);
             let id = |number| ConnectionId::from_uuid(Uuid::from_u128(number));
             let came = async |number, name: &str| {
-                admit(app, tenant, identity(id(number), name)).await.expect("it is judged")
+                admit(app, tenant, identity(id(number), name))
+                    .await
+                    .expect("it is judged")
             };
             assert!(matches!(came(1, "corp").await, Admission::NoRole { .. }));
             audit::commit(app, &Author::system(tenant), move |tx| {
                 for source in [id(1), id(2)] {
                     let grant = people::Grant {
-                        subject: people::Subject::Group { source: source.to_string(), name: "mdm-admins".to_owned() },
+                        subject: people::Subject::Group {
+                            source: source.to_string(),
+                            name: "mdm-admins".to_owned(),
+                        },
                         role: "owner".to_owned(),
                         granted_by: "test".to_owned(),
                         granted_at: tx.at(),
@@ -366,10 +371,18 @@ mod tests {
             .expect("roles are given");
             assert!(matches!(came(1, "corp").await, Admission::Session(_)));
             let twin = came(2, "twin").await;
-            assert!(matches!(&twin, Admission::OfAnother { person } if person == "corp/ada@example.com"), "{twin:?}");
-            assert!(matches!(came(1, "corp").await, Admission::Session(_)), "the first one is as before");
+            assert!(
+                matches!(&twin, Admission::OfAnother { person } if person == "corp/ada@example.com"),
+                "{twin:?}"
+            );
+            assert!(
+                matches!(came(1, "corp").await, Admission::Session(_)),
+                "the first one is as before"
+            );
             // Nor does it prove anything in a session of theirs.
-            let found = find(app, tenant, &identity(id(2), "twin")).await.expect("it can be read");
+            let found = find(app, tenant, &identity(id(2), "twin"))
+                .await
+                .expect("it can be read");
             assert!(found.is_some_and(|person| person.is_of(id(1)) && !person.is_of(id(2))));
         })
         .await;

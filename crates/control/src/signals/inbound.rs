@@ -47,7 +47,10 @@ async fn receive(
         .get::<access::ClientAddress>()
         .and_then(|address| address.0);
     if let Err(problem) = app.strangers.check(Door::Signal, from) {
-        return later(StatusCode::TOO_MANY_REQUESTS, problem.retry_after_seconds.unwrap_or(1));
+        return later(
+            StatusCode::TOO_MANY_REQUESTS,
+            problem.retry_after_seconds.unwrap_or(1),
+        );
     }
     let Ok(source) = source.parse::<SignalSourceId>() else {
         return no_source();

@@ -565,8 +565,14 @@ mod tests {
 
     #[test]
     fn the_tenant_with_the_fewest_sinks_under_way_has_its_turn() {
-        let waits = |keys: &[Key]| keys.iter().map(|key| (key.clone(), (1, 0, 0))).collect::<HashMap<_, _>>();
-        let many: Vec<Key> = (0..20).map(|number| (tenant(1), format!("{number:02}"))).collect();
+        let waits = |keys: &[Key]| {
+            keys.iter()
+                .map(|key| (key.clone(), (1, 0, 0)))
+                .collect::<HashMap<_, _>>()
+        };
+        let many: Vec<Key> = (0..20)
+            .map(|number| (tenant(1), format!("{number:02}")))
+            .collect();
         let (one, nobody) = ((tenant(2), "live".to_owned()), HashMap::new());
         let mut keys = many.clone();
         keys.push(one.clone());
@@ -577,10 +583,17 @@ mod tests {
         let busy: HashSet<Key> = first.into_iter().filter(|key| *key != one).collect();
         assert_eq!(in_turn(&waits(&keys), &busy, &nobody), [one]);
         // Whose turn is longest ago comes first.
-        let served = many.iter().zip(1..).map(|(key, turn)| (key.clone(), 100 - turn)).collect();
+        let served = many
+            .iter()
+            .zip(1..)
+            .map(|(key, turn)| (key.clone(), 100 - turn))
+            .collect();
         let next = in_turn(&waits(&many), &HashSet::new(), &served);
         assert_eq!(next[0], many[19]);
         let lots: Vec<Key> = (0..50).map(|number| (tenant(number), "a".to_owned())).collect();
-        assert_eq!(in_turn(&waits(&lots), &HashSet::new(), &nobody).len(), SINKS_AT_A_TIME_MAX);
+        assert_eq!(
+            in_turn(&waits(&lots), &HashSet::new(), &nobody).len(),
+            SINKS_AT_A_TIME_MAX
+        );
     }
 }

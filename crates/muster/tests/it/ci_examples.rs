@@ -111,13 +111,16 @@ const JOB_SECRET: &str = "of-this-job";
 
 impl Platform {
     async fn start(audience: &str) -> Platform {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
         let address = format!("http://{}", listener.local_addr().expect("it has an address"));
         let key = Arc::new(TokenKey::foreign());
         let mut jwk = key.public_jwk();
         jwk["kid"] = json!("k1");
         let document = json!({"issuer": address, "jwks_uri": format!("{address}/jwks")});
-        let claims = json!({"iss": address, "aud": audience, "sub": "repo:my-org/policies:environment:production"});
+        let claims =
+            json!({"iss": address, "aud": audience, "sub": "repo:my-org/policies:environment:production"});
         let sign = move |headers: HeaderMap, uri: Uri| {
             let (key, mut claims) = (Arc::clone(&key), claims.clone());
             async move {
@@ -136,7 +139,13 @@ impl Platform {
                 let token = key.sign(&json!({"alg": "ES256", "typ": "JWT", "kid": "k1"}), &claims);
                 // Each service names it in its own way, and both are asked for one audience.
                 match uri.path() {
-                    "/github" if uri.query() == Some(&format!("v=1&audience={}", claims["aud"].as_str().unwrap_or_default())) => {
+                    "/github"
+                        if uri.query()
+                            == Some(&format!(
+                                "v=1&audience={}",
+                                claims["aud"].as_str().unwrap_or_default()
+                            )) =>
+                    {
                         Ok(Json(json!({"count": 1, "value": token})))
                     }
                     "/azure" if uri.query() == Some("api-version=7.1&serviceConnectionId=connection-1") => {
@@ -147,7 +156,10 @@ impl Platform {
             }
         };
         let router = Router::new()
-            .route("/.well-known/openid-configuration", get(async move || Json(document)))
+            .route(
+                "/.well-known/openid-configuration",
+                get(async move || Json(document)),
+            )
             .route("/jwks", get(async move || Json(json!({"keys": [jwk]}))))
             .route("/github", get(sign.clone()))
             .route("/azure", post(sign));
@@ -165,7 +177,10 @@ async fn released_by(file: &str, word: &str, name: &str, tag_variable: &str) {
     api.post("/policies", &json!({"name": "base"})).await.expect(201);
     let scopes = ["policy:read", "policy:write", "policy:activate", "log:read"];
     let client: Value = api
-        .post("/clients", &json!({"name": "pipeline", "scopes": scopes, "without_secret": true}))
+        .post(
+            "/clients",
+            &json!({"name": "pipeline", "scopes": scopes, "without_secret": true}),
+        )
         .await
         .ok();
     let trust = json!({"definition": {"workload": {
@@ -202,7 +217,10 @@ async fn released_by(file: &str, word: &str, name: &str, tag_variable: &str) {
         ("RUNNER_TEMP", path("")),
         ("MUSTER_ADMIN_URL", server.admin.admin_url.clone()),
         ("MUSTER_CLIENT_ID", text("client_id")),
-        ("ACTIONS_ID_TOKEN_REQUEST_URL", format!("{}/github?v=1", platform.address)),
+        (
+            "ACTIONS_ID_TOKEN_REQUEST_URL",
+            format!("{}/github?v=1", platform.address),
+        ),
         ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", JOB_SECRET.to_owned()),
         ("SYSTEM_OIDCREQUESTURI", format!("{}/azure", platform.address)),
         ("SYSTEM_ACCESSTOKEN", JOB_SECRET.to_owned()),
@@ -249,7 +267,10 @@ async fn released_by(file: &str, word: &str, name: &str, tag_variable: &str) {
         // A smaller fleet says the same of a healthy bundle.
         run(&script.replace("--devices 500", "--devices 30")).await;
     }
-    assert!(!example.contains("CLIENT_SECRET"), "{file} stores no secret of Muster's");
+    assert!(
+        !example.contains("CLIENT_SECRET"),
+        "{file} stores no secret of Muster's"
+    );
     let mut device = Obedient::enroll(&api, &server.admin).await;
     eventually("a device has what the pipeline released", PATIENCE, async || {
         device.obey().await;

@@ -641,7 +641,14 @@ async fn compliance_token(options: Options) {
     let verify = async |certificate: &std::path::Path, audience: &str| {
         let mut command = muster();
         command
-            .args(["compliance", "verify-token", "--audience", audience, "--reported-within", "600"])
+            .args([
+                "compliance",
+                "verify-token",
+                "--audience",
+                audience,
+                "--reported-within",
+                "600",
+            ])
             .arg(&token_file)
             .arg("--jwks")
             .arg(&keys_file)

@@ -76,12 +76,14 @@ pub(super) fn require_for<S>(
     }
     require_everything(permit)?;
     match is {
-        Some(wanted) if was != is => connector(tx, tenant, &wanted.connector)?.map(drop).ok_or_else(|| {
-            INVALID.detail(format!(
-                "There is no SCIM connector {:?}. Make a token for it first: `muster scim token create`.",
-                wanted.connector
-            ))
-        }),
+        Some(wanted) if was != is => connector(tx, tenant, &wanted.connector)?
+            .map(drop)
+            .ok_or_else(|| {
+                INVALID.detail(format!(
+                    "There is no SCIM connector {:?}. Make a token for it first: `muster scim token create`.",
+                    wanted.connector
+                ))
+            }),
         _ => Ok(()),
     }
 }
@@ -102,7 +104,10 @@ pub fn connector(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Cli
 pub fn is_linked(tx: &mut Tx, tenant: TenantId, connector: &str) -> Result<bool, Problem> {
     for connection in store::connections(tx, tenant)? {
         let definition = connection.definition()?;
-        if definition.directory().is_some_and(|wanted| wanted.connector == connector) {
+        if definition
+            .directory()
+            .is_some_and(|wanted| wanted.connector == connector)
+        {
             return Ok(true);
         }
     }

@@ -114,12 +114,7 @@ pub async fn by_issuer(app: &App, issuer: String, token: &str) -> Result<Option<
 }
 
 /// Who presents a token that a trust is named for. About one that is no JSON Web Token its provider is asked.
-pub async fn by_trust(
-    app: &App,
-    trust: &str,
-    token: &str,
-    from: Option<IpAddr>,
-) -> Result<Caller, Problem> {
+pub async fn by_trust(app: &App, trust: &str, token: &str, from: Option<IpAddr>) -> Result<Caller, Problem> {
     let id = trust
         .parse::<TrustId>()
         .map_err(|_| refused("the header Muster-Trust is the id of a trust"))?;

@@ -141,7 +141,12 @@ impl ConnectionSpec {
         }
         let connector = self.directory.as_ref().map(|directory| &directory.connector);
         let optional = [&self.name_claim, &self.groups_claim, &self.tid];
-        if optional.into_iter().flatten().chain(connector).any(|text| !is_text(text)) {
+        if optional
+            .into_iter()
+            .flatten()
+            .chain(connector)
+            .any(|text| !is_text(text))
+        {
             return refuse("A claim's name, or a directory's id, has 1 to 512 characters.");
         }
         check_limits(self.idle_seconds, self.session_seconds)

@@ -159,7 +159,9 @@ pub fn directory_grants(tx: &mut Tx, tenant: TenantId, person: &str) -> Result<V
     }
     let teams = store::teams_of_person(tx, tenant, person)?;
     let named = grants.into_iter().filter_map(|grant| {
-        let (_, name) = teams.iter().find(|(id, _)| id.to_string() == grant.subject.name())?;
+        let (_, name) = teams
+            .iter()
+            .find(|(id, _)| id.to_string() == grant.subject.name())?;
         Some(Grant {
             subject: Subject::Group {
                 source: DIRECTORY.to_owned(),

@@ -541,9 +541,8 @@ pub fn resolve(tx: &mut LoggedTx<'_>, subject: Subject) -> Result<Subject, Probl
                     [only] => only.to_string(),
                     [] => return Err(NOT_FOUND.detail(format!("The directory has no group {name:?}."))),
                     _ => {
-                        return Err(INVALID.detail(
-                            "The directory has several groups of this name: say which by its id.",
-                        ));
+                        return Err(INVALID
+                            .detail("The directory has several groups of this name: say which by its id."));
                     }
                 },
             };
@@ -582,7 +581,11 @@ pub fn sources(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(String, String)>, P
 pub fn group_name(tx: &mut Tx, tenant: TenantId, subject: &Subject) -> Result<Option<String>, Problem> {
     match subject {
         Subject::Group { source, name } if source == DIRECTORY => {
-            let team = name.parse().ok().map(|id| store::team(tx, tenant, id)).transpose()?;
+            let team = name
+                .parse()
+                .ok()
+                .map(|id| store::team(tx, tenant, id))
+                .transpose()?;
             Ok(team.flatten().map(|team| team.name))
         }
         Subject::Group { .. } | Subject::Person(_) | Subject::Client(_) => Ok(None),

@@ -187,7 +187,9 @@ mod tests {
             let tenant = scene.tenant;
             let begun = scene.app.clock.now();
             write(&scene, vec![of("corp/0-first", begun.minus(DAY * 2))]).await;
-            let flood = (1..PEOPLE_MAX).map(|number| of(&format!("corp/{number}"), begun)).collect();
+            let flood = (1..PEOPLE_MAX)
+                .map(|number| of(&format!("corp/{number}"), begun))
+                .collect();
             write(&scene, flood).await;
             let room = async || {
                 audit::commit(&scene.app, &Author::system(tenant), move |tx| {

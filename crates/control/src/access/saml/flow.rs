@@ -46,8 +46,7 @@ const AWAY_SECONDS_MAX: i64 = 600;
 const NEXT_BYTES_MAX: usize = 500;
 const KEPT_BYTES_MAX: usize = 4096;
 /// What whoever looks after the connection is told of a replay.
-const USED_BEFORE: &str =
-    "The assertion, or an answer to the same request, was used before: somebody loaded the page again, or replays it.";
+const USED_BEFORE: &str = "The assertion, or an answer to the same request, was used before: somebody loaded the page again, or replays it.";
 
 /// What a browser keeps while somebody is away.
 #[derive(Serialize, Deserialize)]

@@ -44,7 +44,12 @@ fn said(entry: &LogEntry, device: Option<&Device>) -> Option<Said> {
         "device.retired" => {
             // Of two that say the same of themselves, one goes on.
             let is_alone = entry.detail_text("because_of").is_none();
-            is(Status::NotCompliant, "admin", Some("The device was retired."), is_alone)
+            is(
+                Status::NotCompliant,
+                "admin",
+                Some("The device was retired."),
+                is_alone,
+            )
         }
         "device.quarantined" => {
             let why = "The device is in quarantine: its identity contradicts another's.";
@@ -54,7 +59,9 @@ fn said(entry: &LogEntry, device: Option<&Device>) -> Option<Said> {
             let complies = device.is_some_and(|device| {
                 device.state == DeviceState::Active && device.compliance == ComplianceState::Compliant
             });
-            complies.then(|| is(Status::Compliant, "admin", None, true)).flatten()
+            complies
+                .then(|| is(Status::Compliant, "admin", None, true))
+                .flatten()
         }
         _ => match entry.detail_text("to").and_then(ComplianceState::parse)? {
             ComplianceState::Compliant => is(Status::Compliant, "policy", None, true),
