@@ -273,6 +273,11 @@ pub(super) fn standing(tx: &mut Tx, hash: &Digest, now: Timestamp) -> Result<Opt
     if person.as_ref().is_some_and(|person| person.disabled_at.is_some()) {
         return Ok(None);
     }
+    // Another connection speaks for them by now, or spoke for them at that time.
+    let is_theirs = |id| person.as_ref().is_some_and(|person| person.is_of(id));
+    if row.connection.is_some_and(|id| !is_theirs(id)) {
+        return Ok(None);
+    }
     // A bar ends sessions; one that began in the same moment is found here.
     let outside = person.as_ref().map_or("", |person| person.username.as_str());
     if is_barred(tx, row.tenant, &row.actor)? || is_barred(tx, row.tenant, outside)? {

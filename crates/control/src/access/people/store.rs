@@ -74,7 +74,7 @@ statements! {
     TEAM = "SELECT group_id, display_name, connector FROM directory_group \
         WHERE tenant_id = $1 AND group_id = $2 AND deleted_at IS NULL";
     TEAMS_NAMED = "SELECT group_id FROM directory_group WHERE tenant_id = $1 AND name_key = $2 AND deleted_at IS NULL LIMIT 2";
-    TAKE_OVER = "UPDATE access_person SET connection_id = $2 WHERE tenant_id = $1 AND issuer = $3 AND (connection_id IS NULL \
+    TAKE_OVER = "UPDATE access_person SET connection_id = $2, directory_connector = NULL, directory_id = NULL WHERE tenant_id = $1 AND issuer = $3 AND (connection_id IS NULL \
         OR connection_id NOT IN (SELECT c.connection_id FROM access_connection c WHERE c.tenant_id = $1))";
     SEEN = "UPDATE access_person SET seen_at = $3 WHERE tenant_id = $1 AND person = $2";
     DISABLE = "UPDATE access_person SET disabled_at = $3 WHERE tenant_id = $1 AND person = $2 AND disabled_at IS NULL";
