@@ -2,6 +2,7 @@
 
 mod api;
 mod barred;
+mod caller;
 pub mod connection;
 #[cfg(test)]
 mod cost;
@@ -41,6 +42,8 @@ use subtle::ConstantTimeEq;
 use crate::{App, audit, clock, secrets};
 pub use api::router;
 pub use barred::{BARRED_MAX, Ended, bar, is_barred, unbar};
+pub use caller::Caller;
+use caller::caller_of;
 pub use oauth::{
     Answers, Condition, Issuers, KEYS_MAX, Kind, Mistyped, Question, State, TRUSTS_MAX, Trust, TrustSpec,
     decide, find, oauth_router, reseal as reseal_trusts, trusts,
@@ -283,36 +286,6 @@ pub struct ClientAddress(pub Option<std::net::IpAddr>);
 #[derive(Debug, Clone, Copy)]
 pub struct ClientCertificate(pub Digest);
 
-/// Who presented a token, and what it may do now.
-pub struct Caller {
-    pub author: Author,
-    pub scopes: String,
-    /// The roles behind them.
-    pub roles: Vec<String>,
-    /// What the person may do besides, shortly after they proved who they are.
-    pub held_back: String,
-    /// Whether it is a person who did not prove who they are a short time ago.
-    pub is_stale: bool,
-}
-
-impl Caller {
-    /// A person, by a program. What needs a fresh proof in the console needs one here.
-    fn of_person(author: Author, held: people::Held, is_fresh: bool) -> Caller {
-        let roles = held.roles();
-        let (held_back, scopes): (Vec<&str>, Vec<&str>) = held
-            .scopes
-            .split_whitespace()
-            .partition(|name| !is_fresh && scope::NEEDS_PROOF.contains(name));
-        Caller {
-            author,
-            scopes: scopes.join(" "),
-            roles,
-            held_back: held_back.join(" "),
-            is_stale: !is_fresh,
-        }
-    }
-}
-
 /// When this process last noted that a service account was used, so that not every token costs a write.
 #[derive(Debug, Default)]
 pub struct NotedClients(std::sync::Mutex<std::collections::HashMap<ClientId, Timestamp>>);
@@ -395,12 +368,6 @@ async fn by_session(app: &App, token: &str) -> Result<Caller, Problem> {
     }
     let found = session::of_token(app, token).await?.ok_or_else(over)?;
     Ok(caller_of(found, app.clock.now()))
-}
-
-/// The person of a session, with what they may do now.
-fn caller_of(session: session::Standing, now: Timestamp) -> Caller {
-    let is_fresh = session.is_fresh(now);
-    Caller::of_person(session.author(), session.held, is_fresh)
 }
 
 /// The client of a token while it stands with what the token was got by: what it holds now, and what the token may do of that.

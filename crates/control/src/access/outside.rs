@@ -114,16 +114,7 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
         }
         let person = store::person(tx, tenant, &name)?
             .ok_or_else(|| Problem::internal("a person who was just written is not there"))?;
-        let because = if !person.is_of(identity.connection) {
-            Some("known by another connection")
-        } else if person.disabled_at.is_some() {
-            Some("disabled")
-        } else if is_barred(tx, tenant, &identity.username)? || is_barred(tx, tenant, &name)? {
-            Some("inactive in the directory")
-        } else {
-            None
-        };
-        if let Some(because) = because {
+        if let Some(because) = turned_away(tx, tenant, &person, &identity)? {
             tx.record(
                 "signin.refused",
                 ("user", name.clone()),
@@ -137,12 +128,7 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
             });
         }
         let source = identity.connection.to_string();
-        let there = match &identity.in_directory {
-            Some(there) => connection::connector(tx, tenant, &there.connector)?
-                .map(|connector| (connector, there.external_id.as_str())),
-            None => None,
-        };
-        store::note_directory(tx, tenant, &name, there)?;
+        note_directory(tx, tenant, &name, &identity)?;
         let held = people::at_sign_in(tx, tenant, &name, (&source, &identity.groups), at)?;
         let is_raised = !scope::missing(&held.scopes, &person.scopes).is_empty();
         store::came(
@@ -190,6 +176,39 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
         session::start(tx, new).map(Admission::Session)
     })
     .await
+}
+
+/// Notes who a person is to the connector that their connection names.
+fn note_directory(
+    tx: &mut audit::LoggedTx<'_>,
+    tenant: TenantId,
+    name: &str,
+    identity: &OutsideIdentity,
+) -> Result<(), Problem> {
+    let there = match &identity.in_directory {
+        Some(there) => connection::connector(tx, tenant, &there.connector)?
+            .map(|connector| (connector, there.external_id.as_str())),
+        None => None,
+    };
+    Ok(store::note_directory(tx, tenant, name, there)?)
+}
+
+/// Why somebody who was proven to be this person does not come in.
+fn turned_away(
+    tx: &mut audit::LoggedTx<'_>,
+    tenant: TenantId,
+    person: &Person,
+    identity: &OutsideIdentity,
+) -> Result<Option<&'static str>, Problem> {
+    Ok(if !person.is_of(identity.connection) {
+        Some("known by another connection")
+    } else if person.disabled_at.is_some() {
+        Some("disabled")
+    } else if is_barred(tx, tenant, &identity.username)? || is_barred(tx, tenant, &person.name)? {
+        Some("inactive in the directory")
+    } else {
+        None
+    })
 }
 
 /// The session that asked for a proof.

@@ -1,5 +1,7 @@
 //! SQL of roles, grants, people and the settings of sessions.
 
+use std::collections::HashSet;
+
 use muster_model::{ClientId, ConnectionId, SessionId, TenantId, Timestamp, UserGroupId};
 use muster_storage::{Row, StorageError, Tx, statements};
 use uuid::Uuid;
@@ -55,22 +57,13 @@ statements! {
         WHERE tenant_id = $1 AND person = $2";
     LEAVE_DIRECTORY = "UPDATE access_person SET directory_connector = NULL, directory_id = NULL \
         WHERE tenant_id = $1 AND connection_id = $2";
-    TEAMS_OF_PERSON = "WITH RECURSIVE inside (group_id, connector, depth) AS ( \
-        SELECT m.group_id, u.connector, 1 FROM access_person p \
-        JOIN access_client c ON c.tenant_id = p.tenant_id AND c.client_id = p.directory_connector AND c.disabled_at IS NULL \
-        JOIN directory_user u ON u.tenant_id = p.tenant_id AND u.connector = p.directory_connector \
-        AND u.external_id = p.directory_id AND u.active \
-        JOIN directory_member m ON m.tenant_id = u.tenant_id AND m.member_id = u.user_id \
-        JOIN directory_group g ON g.tenant_id = m.tenant_id AND g.group_id = m.group_id AND g.connector = u.connector \
-        AND g.deleted_at IS NULL \
-        WHERE p.tenant_id = $1 AND p.person = $2 AND (SELECT COUNT(*) FROM directory_user o WHERE o.tenant_id = p.tenant_id \
-        AND o.connector = p.directory_connector AND o.external_id = p.directory_id) = 1 \
-        UNION SELECT m.group_id, i.connector, i.depth + 1 FROM inside i \
-        JOIN directory_member m ON m.tenant_id = $1 AND m.member_id = i.group_id \
-        JOIN directory_group g ON g.tenant_id = m.tenant_id AND g.group_id = m.group_id AND g.connector = i.connector \
-        AND g.deleted_at IS NULL WHERE i.depth < $3) \
-        SELECT DISTINCT g.group_id, g.display_name FROM inside i JOIN directory_group g ON g.tenant_id = $1 \
-        AND g.group_id = i.group_id LIMIT $4";
+    IN_DIRECTORY = "SELECT u.user_id, u.connector, u.active FROM access_person p \
+        JOIN access_client c ON c.tenant_id = $1 AND c.client_id = p.directory_connector AND c.disabled_at IS NULL \
+        JOIN directory_user u ON u.tenant_id = $1 AND u.connector = p.directory_connector AND u.external_id = p.directory_id \
+        AND u.external_id IS NOT NULL WHERE p.tenant_id = $1 AND p.person = $2 LIMIT 2";
+    TEAMS_LISTING = "SELECT g.group_id, g.display_name FROM directory_member m JOIN directory_group g ON g.tenant_id = $1 \
+        AND g.group_id = m.group_id AND g.connector = $3 AND g.deleted_at IS NULL \
+        WHERE m.tenant_id = $1 AND m.member_id = $2 LIMIT $4";
     TEAM = "SELECT group_id, display_name, connector FROM directory_group \
         WHERE tenant_id = $1 AND group_id = $2 AND deleted_at IS NULL";
     TEAMS_NAMED = "SELECT group_id FROM directory_group WHERE tenant_id = $1 AND name_key = $2 AND deleted_at IS NULL LIMIT 2";
@@ -383,8 +376,8 @@ pub fn leave_directory(tx: &mut Tx, tenant: TenantId, id: ConnectionId) -> Resul
 }
 
 /// Groups that are looked at of one person, and how deep they may be in each other.
-const TEAMS_OF_ONE_MAX: i64 = 1_000;
-const TEAMS_DEPTH_MAX: i64 = 8;
+const TEAMS_OF_ONE_MAX: usize = 1_000;
+const TEAMS_DEPTH_MAX: usize = 8;
 
 /// The groups of the directory that a person is in, directly or through groups of the same connector: nothing while the connector does
 /// not keep exactly one person of their id, or that one is not active.
@@ -393,11 +386,33 @@ pub fn teams_of_person(
     tenant: TenantId,
     name: &str,
 ) -> Result<Vec<(UserGroupId, String)>, StorageError> {
-    tx.query(
-        &TEAMS_OF_PERSON,
-        &[&tenant.uuid(), &name, &TEAMS_DEPTH_MAX, &TEAMS_OF_ONE_MAX],
-        |row| Ok((UserGroupId::from_uuid(row.get(0)?), row.get(1)?)),
-    )
+    let known: Vec<(Uuid, Uuid, bool)> = tx.query(&IN_DIRECTORY, &[&tenant.uuid(), &name], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })?;
+    let [(user, connector, true)] = known.as_slice() else {
+        return Ok(Vec::new());
+    };
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    let mut layer = vec![*user];
+    for _ in 0..TEAMS_DEPTH_MAX {
+        let mut next = Vec::new();
+        for member in layer {
+            let left = i64::try_from(TEAMS_OF_ONE_MAX).unwrap_or(i64::MAX);
+            let listing = tx.query(
+                &TEAMS_LISTING,
+                &[&tenant.uuid(), &member, connector, &left],
+                |row| Ok((row.get::<Uuid>(0)?, row.get::<String>(1)?)),
+            )?;
+            for (id, name) in listing {
+                if found.len() < TEAMS_OF_ONE_MAX && seen.insert(id) {
+                    found.push((UserGroupId::from_uuid(id), name));
+                    next.push(id);
+                }
+            }
+        }
+        layer = next;
+    }
+    Ok(found)
 }
 
 /// A group of the directory, as roles see it.
