@@ -474,6 +474,16 @@ impl Scene {
         self.send(method, path, &[("authorization", &bearer)], "").await
     }
 
+    /// As `with_token`, with a body of JSON.
+    pub async fn with_body(&self, token: &str, method: Method, path: &str, body: &str) -> Answer {
+        let bearer = format!("Bearer {token}");
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        self.send(method, path, &headers, body).await
+    }
+
     /// A form that a program sends to the authorization server.
     pub async fn ask_oauth(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let encoded = |text: &str| crate::session::encode(text);

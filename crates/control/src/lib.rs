@@ -37,6 +37,7 @@ pub mod scripts;
 pub mod secrets;
 pub mod signals;
 pub mod sinks;
+pub mod strangers;
 pub mod telemetry;
 pub mod trace;
 pub mod whatif;
@@ -200,6 +201,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "signals",
         sql: include_str!("../migrations/0030_signals.sql"),
     },
+    Migration {
+        version: 31,
+        name: "directory_roles",
+        sql: include_str!("../migrations/0031_directory_roles.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -286,6 +292,8 @@ pub struct Control {
     pub sink_metrics: sinks::SinkMetrics,
     pub signals: signals::Signals,
     pub passes: passes::Passes,
+    /// How often addresses may try that nobody vouches for.
+    pub strangers: strangers::Strangers,
     /// Questions that are being answered, and devices that are being asked.
     pub queries: query::Queries,
     /// When service accounts were last noted as used.
@@ -430,6 +438,7 @@ impl Control {
             sink_metrics: sinks::SinkMetrics::default(),
             signals: signals::Signals::default(),
             passes: passes::Passes::default(),
+            strangers: strangers::Strangers::default(),
             queries: query::Queries::default(),
             noted_clients: access::NotedClients::default(),
             web: OnceLock::new(),

@@ -30,6 +30,16 @@ impl<K: Copy + Eq + Hash> Limit<K> {
         }
     }
 
+    /// Refuses where none is left, and takes none.
+    pub fn check(&self, sender: &K, now: Duration) -> Result<(), u64> {
+        let rate = f64::from(self.per_second);
+        let buckets = self.buckets.lock();
+        let left = buckets.get(sender).map_or(f64::INFINITY, |bucket| {
+            bucket.left + now.saturating_sub(bucket.at).as_secs_f64() * rate
+        });
+        if left < 1.0 { Err(1) } else { Ok(()) }
+    }
+
     /// Takes one request; after how many seconds to come again, where there is none left.
     pub fn take(&self, sender: K, now: Duration) -> Result<(), u64> {
         let (rate, most) = (

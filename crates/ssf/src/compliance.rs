@@ -44,6 +44,10 @@ pub struct ComplianceClaims {
     pub policies_sha256: String,
     /// When it was judged.
     pub evaluated_at: i64,
+    /// When the device last sent what it is judged by: a signed report of what it has in force, or facts; absent where it never did.
+    /// Whoever wants newer news than this refuses by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported_at: Option<i64>,
     pub cnf: Confirmation,
 }
 

@@ -402,6 +402,7 @@ fn statement() -> ComplianceClaims {
         state: "compliant".to_owned(),
         policies_sha256: "00".to_owned(),
         evaluated_at: now,
+        reported_at: None,
         cnf: Confirmation {
             certificate_sha256: "thumb".to_owned(),
         },

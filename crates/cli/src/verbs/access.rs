@@ -112,10 +112,10 @@ pub struct GrantArgs {
     /// The id of a service account
     #[arg(long, value_name = "ID")]
     client: Option<String>,
-    /// A group, as the identity provider names it
+    /// A group, as the identity provider names it; of the directory, its name or id
     #[arg(long, value_name = "GROUP", requires = "source")]
     group: Option<String>,
-    /// The connection that names the group, or `directory`
+    /// The connection that names the group, or `directory` for groups that SCIM brought
     #[arg(long, value_name = "CONNECTION")]
     source: Option<String>,
     /// From when it counts no more
@@ -197,6 +197,7 @@ struct Role {
 struct Grant {
     kind: String,
     subject: String,
+    name: Option<String>,
     source: Option<String>,
     role: String,
     granted_by: String,
@@ -459,7 +460,7 @@ fn grants(printer: &Printer, items: &[Grant]) -> Sheet {
         vec![
             grant.role.clone(),
             grant.kind.clone(),
-            grant.subject.clone(),
+            grant.name.clone().unwrap_or_else(|| grant.subject.clone()),
             or_dash(grant.source.as_deref()),
             grant.granted_by.clone(),
             printer.ago(grant.granted_at.as_deref()),

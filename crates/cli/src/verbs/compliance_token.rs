@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use muster_model::Timestamp;
 use muster_ssf::KeySet;
 use muster_ssf::compliance::Check;
 use muster_trust::key::sha256;
@@ -31,6 +32,9 @@ pub struct VerifyTokenArgs {
     /// Whom it must be from
     #[arg(long)]
     issuer: Option<String>,
+    /// The device must have reported within so many seconds before the token was issued
+    #[arg(long, value_name = "SECONDS")]
+    reported_within: Option<i64>,
     /// Succeed also for a device that does not comply
     #[arg(long)]
     any_standing: bool,
@@ -69,8 +73,24 @@ pub fn verify(arguments: &VerifyTokenArgs, printer: &Printer) -> Result<(), CliE
             ("state", Some(clean(&claims.state))),
             ("policies", Some(clean(&claims.policies_sha256))),
             ("issuer", Some(clean(&claims.iss))),
+            (
+                "reported",
+                claims
+                    .reported_at
+                    .map(|at| Timestamp::from_unix_seconds(at).to_string()),
+            ),
         ])
     })?;
+    if let Some(within) = arguments.reported_within
+        && claims
+            .reported_at
+            .is_none_or(|at| claims.iat.saturating_sub(at) > within)
+    {
+        return Err(wrong(
+            &arguments.token,
+            format!("the token holds, and the device has not reported within {within} seconds before it"),
+        ));
+    }
     match claims.compliant || arguments.any_standing {
         true => Ok(()),
         false => Err(wrong(

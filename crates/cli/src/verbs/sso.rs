@@ -20,7 +20,8 @@ pub enum SsoCommand {
     #[command(
         after_help = "Examples:\n  muster sso put corp --issuer https://login.microsoftonline.com/DIRECTORY/v2.0 --client-id \
         6f3c… --secret-file secret.txt\n  muster sso put corp --issuer https://corp.okta.com --client-id 0oa… --auth \
-        private_key_jwt --require-amr mfa\n\nThe answer has the addresses to enter at the provider. Then: muster sso test corp; \
+        private_key_jwt --require-amr mfa\n  muster sso put corp --issuer https://login.microsoftonline.com/DIRECTORY/v2.0 --client-id 6f3c… \
+        --directory entra --directory-by oid\n\nThe answer has the addresses to enter at the provider. Then: muster sso test corp; \
         muster access grant administrator --group mdm-admins --source corp"
     )]
     Put(Box<PutArgs>),
@@ -81,6 +82,12 @@ pub struct PutArgs {
     /// The only directory of Microsoft Entra whose people may come
     #[arg(long, value_name = "TID")]
     tid: Option<String>,
+    /// The SCIM connector whose people these are; its groups can then give them roles
+    #[arg(long, value_name = "CONNECTOR")]
+    directory: Option<String>,
+    /// What the connector's externalId is at the provider: subject or oid (Microsoft Entra)
+    #[arg(long, value_name = "WHAT", default_value = "subject", requires = "directory")]
+    directory_by: String,
     /// Keep the connection and let nobody sign in by it
     #[arg(long)]
     disabled: bool,
@@ -137,6 +144,9 @@ pub struct PutSamlArgs {
     /// Let people come from the provider's own portal, unasked
     #[arg(long)]
     allow_idp_initiated: bool,
+    /// The SCIM connector whose people these are, by their persistent NameID; its groups can then give them roles
+    #[arg(long, value_name = "CONNECTOR")]
+    directory: Option<String>,
     /// End sessions after so many seconds without a click
     #[arg(long, value_name = "SECONDS")]
     idle_seconds: Option<u64>,
@@ -246,6 +256,9 @@ async fn put(arguments: PutArgs, api: &Api, printer: &Printer) -> Result<(), Cli
     if let Some(tid) = arguments.tid {
         body["definition"]["tid"] = json!(tid);
     }
+    if let Some(connector) = arguments.directory {
+        body["definition"]["directory"] = json!({"connector": connector, "by": arguments.directory_by});
+    }
     if let Some(secret) = secret {
         body["client_secret"] = json!(String::from_utf8_lossy(&secret).trim_end());
     }
@@ -302,6 +315,9 @@ fn saml_definition(arguments: &PutSamlArgs) -> Result<serde_json::Value, CliErro
         if let Some(value) = value {
             definition[name] = json!(value);
         }
+    }
+    if let Some(connector) = &arguments.directory {
+        definition["directory"] = json!({"connector": connector});
     }
     for (name, seconds) in [
         ("idle_seconds", arguments.idle_seconds),

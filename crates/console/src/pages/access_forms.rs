@@ -129,6 +129,7 @@ async fn end_session(State(app): State<App>, At(id): At<String>, sent: Sent) -> 
     let is_own = own.await?.iter().any(|session| session.id == id);
     if !is_own {
         sent.session.permit::<SessionWrite>()?;
+        sent.session.require_fresh(&app)?;
     }
     audit::commit(&app, &author, move |tx| people::end_session(tx, id).map(drop)).await?;
     Ok(see_other(if is_own {

@@ -10,7 +10,10 @@ use axum::{
 use muster_control::{
     App,
     access::{
-        connection::{self, Addresses, Checked, Connection, ConnectionChange, Definition, Outcome},
+        connection::{
+            self, Addresses, Checked, Connection, ConnectionChange, Definition, DirectoryMatch, MatchedBy,
+            Outcome,
+        },
         oidc::{self, ClientAuth, ConnectionSpec},
         problem::{INVALID, Problem},
         saml::{self, MustSign, SamlAddresses, SamlSpec},
@@ -130,6 +133,8 @@ struct OidcFields {
     amr: String,
     idle_seconds: String,
     session_seconds: String,
+    directory: String,
+    directory_by: String,
     addresses: oidc::Addresses,
 }
 
@@ -151,6 +156,7 @@ struct SamlFields {
     must_be_signed: String,
     idle_seconds: String,
     session_seconds: String,
+    directory: String,
 }
 
 /// A number as a field of a form shows it.
@@ -171,6 +177,7 @@ impl SamlFields {
             .to_owned(),
             idle_seconds: number(spec.idle_seconds),
             session_seconds: number(spec.session_seconds),
+            directory: connector_of(spec.directory.as_ref()),
             spec: spec.clone(),
         }
     }
@@ -209,6 +216,11 @@ fn connection_page(
                 amr: spec.required_amr.join(" "),
                 idle_seconds: number(spec.idle_seconds),
                 session_seconds: number(spec.session_seconds),
+                directory: connector_of(spec.directory.as_ref()),
+                directory_by: match spec.directory.as_ref().map(|directory| directory.by) {
+                    Some(MatchedBy::Oid) => "oid".to_owned(),
+                    Some(MatchedBy::Subject) | None => "subject".to_owned(),
+                },
                 spec: *spec,
                 addresses,
             },
@@ -248,6 +260,7 @@ async fn show(State(app): State<App>, session: Session, At(name): At<String>) ->
 
 async fn test(State(app): State<App>, At(name): At<String>, sent: Sent) -> Result<Response, Refusal> {
     let permit = sent.session.permit::<SsoWrite>()?;
+    sent.session.require_fresh(&app)?;
     let tenant = sent.session.tenant();
     let found = app
         .db
@@ -255,6 +268,27 @@ async fn test(State(app): State<App>, At(name): At<String>, sent: Sent) -> Resul
     let found = found.await?;
     let steps = connection::probe(&app, &found).await?;
     connection_page(&app, &sent.session, &found, steps)
+}
+
+/// The connector that a form shows.
+fn connector_of(directory: Option<&DirectoryMatch>) -> String {
+    directory
+        .map(|directory| directory.connector.clone())
+        .unwrap_or_default()
+}
+
+/// Whose people a form says that a connection's people are.
+fn directory_of(fields: &Fields) -> Option<DirectoryMatch> {
+    fields
+        .optional("directory_connector")
+        .map(|connector| DirectoryMatch {
+            connector: connector.to_owned(),
+            by: if fields.has("directory_by", "oid") {
+                MatchedBy::Oid
+            } else {
+                MatchedBy::Subject
+            },
+        })
 }
 
 /// A limit of sessions below the tenant's.
@@ -282,6 +316,7 @@ fn oidc_of(fields: &Fields) -> Result<ConnectionSpec, Problem> {
         required_acr: words("required_acr"),
         required_amr: words("required_amr"),
         tid: optional("tid"),
+        directory: directory_of(fields),
         idle_seconds: seconds(fields, "idle_seconds")?,
         session_seconds: seconds(fields, "session_seconds")?,
         ..ConnectionSpec::new(fields.text("issuer"), fields.text("client_id"))
@@ -312,6 +347,7 @@ fn saml_of(fields: &Fields) -> Result<SamlSpec, Problem> {
         must_be_encrypted: fields.has("must_be_encrypted", "yes"),
         sign_requests: fields.has("sign_requests", "yes"),
         allow_idp_initiated: fields.has("allow_idp_initiated", "yes"),
+        directory: directory_of(fields),
         idle_seconds: seconds(fields, "idle_seconds")?,
         session_seconds: seconds(fields, "session_seconds")?,
         ..SamlSpec::new()

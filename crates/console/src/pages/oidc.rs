@@ -14,10 +14,11 @@ use muster_control::{
         oidc::{self, Answer, FLOW_COOKIE},
         problem::{INVALID, Problem, SIGN_IN_REFUSED},
     },
+    strangers::Door,
 };
 use serde::Deserialize;
 
-use super::ways_in::{COOKIE_SECONDS, Wanted, arrived, cookie, id_of};
+use super::ways_in::{COOKIE_SECONDS, Wanted, address_of, arrived, cookie, id_of};
 use crate::shell::{Refusal, see_other};
 
 pub fn router() -> Router<App> {
@@ -55,6 +56,7 @@ async fn callback(
 ) -> Result<Response, Refusal> {
     let id = id_of(&id)?;
     let (mut parts, _) = request.into_parts();
+    app.strangers.take(Door::SignIn, address_of(&parts.extensions))?;
     // Whoever proves again who they are has a session; whoever signs in may have none.
     let session = PagePermit::from_request_parts(&mut parts, &app).await.ok();
     let browser = cookie(&parts.headers, FLOW_COOKIE);

@@ -3,7 +3,7 @@
 use axum::{
     Form, Router,
     extract::{DefaultBodyLimit, Path, Query, RawQuery, Request, State, rejection::FormRejection},
-    http::{HeaderMap, StatusCode, header},
+    http::{Extensions, HeaderMap, StatusCode, header},
     response::{AppendHeaders, IntoResponse, Response},
     routing::{get, post},
 };
@@ -16,9 +16,10 @@ use muster_control::{
             is_flow,
         },
     },
+    strangers::Door,
 };
 
-use super::ways_in::{COOKIE_SECONDS, Wanted, arrived, cookie, cookies, id_of};
+use super::ways_in::{COOKIE_SECONDS, Wanted, address_of, arrived, cookie, cookies, id_of};
 use crate::shell::{Refusal, see_other};
 
 /// How long the browser keeps what it needs to sign out at the provider as well.
@@ -82,10 +83,12 @@ async fn start(
 async fn acs(
     State(app): State<App>,
     Path(id): Path<String>,
+    extensions: Extensions,
     headers: HeaderMap,
     form: Result<Form<Posted>, FormRejection>,
 ) -> Result<Response, Refusal> {
     let id = id_of(&id)?;
+    app.strangers.take(Door::SignIn, address_of(&extensions))?;
     let Form(posted) = form.map_err(|rejection| unreadable(&rejection))?;
     let flow = posted.flow().map(str::to_owned);
     let kept = flow

@@ -1,14 +1,16 @@
 //! What every way to an identity provider and back has in common, whatever they speak: which are offered, and how they end.
 
+use std::net::IpAddr;
+
 use axum::extract::FromRequestParts;
 use axum::{
-    http::{HeaderMap, header, request::Parts},
+    http::{Extensions, HeaderMap, header, request::Parts},
     response::{AppendHeaders, IntoResponse, Response},
 };
 use muster_control::{
     App,
     access::{
-        self, PagePermit, SESSION_COOKIE,
+        self, ClientAddress, PagePermit, SESSION_COOKIE,
         connection::{self, Offered},
         outside::{Admission, Arrival, Purpose},
         problem::{INVALID, NO_ROLE, NOT_FOUND, Problem, SIGN_IN_REFUSED},
@@ -81,6 +83,11 @@ impl Wanted {
     }
 }
 
+/// Where a request came from, if the listener knows.
+pub fn address_of(extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<ClientAddress>().and_then(|address| address.0)
+}
+
 /// Lets somebody go on who was let in, and tells the others why not.
 pub fn arrived(arrival: Arrival) -> Result<Response, Refusal> {
     match arrival {
@@ -102,6 +109,12 @@ pub fn arrived(arrival: Arrival) -> Result<Response, Refusal> {
             ..
         } => Err(Refusal(SIGN_IN_REFUSED.detail(format!(
             "{person} is disabled here. Ask somebody who gives roles."
+        )))),
+        Arrival::Admitted {
+            admission: Admission::OfAnother { person },
+            ..
+        } => Err(Refusal(SIGN_IN_REFUSED.detail(format!(
+            "{person} is known here by another connection. Sign in by that one, or ask whoever looks after sign-in."
         )))),
     }
 }

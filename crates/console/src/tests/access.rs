@@ -421,3 +421,44 @@ async fn the_review_says_who_may_do_what_and_when_they_last_did() {
         StatusCode::BAD_REQUEST
     );
 }
+
+#[tokio::test]
+async fn the_sessions_of_others_and_tests_of_connections_ask_for_a_fresh_proof() {
+    let mut scene = Scene::new().await;
+    connection(&scene).await;
+    scene.sign_in("noor").await;
+    let id_of = async |person: &str| {
+        let found = scene
+            .call(
+                Method::GET,
+                &format!("/api/v1/access/sessions?person={person}"),
+                "",
+            )
+            .await;
+        found["items"][0]["id"].as_str().expect("there is one").to_owned()
+    };
+    let (own, others) = (id_of("mara").await, id_of("noor").await);
+    let paths = [
+        format!("/access/sessions/{others}/end"),
+        "/access/connections/corp/test".to_owned(),
+    ];
+    scene.pass_seconds(600);
+    scene.page("/access/me").await;
+    scene.pass_seconds(301);
+    for path in &paths {
+        let stale = scene.post(path, &[]).await;
+        assert!(stale.body.contains("/step-up?next="), "{path}: {}", stale.body);
+    }
+    // One's own ends without.
+    let ended = scene.post(&format!("/access/sessions/{own}/end"), &[]).await;
+    assert_eq!(
+        ended.location(),
+        "/access/me?notice=session-ended",
+        "{}",
+        ended.body
+    );
+    scene.cookie = scene.sign_in("mara").await;
+    let fresh = scene.post(&paths[0], &[]).await;
+    assert_eq!(fresh.status, StatusCode::SEE_OTHER, "{}", fresh.body);
+    assert_eq!(fresh.location(), "/access/sessions?notice=session-ended");
+}

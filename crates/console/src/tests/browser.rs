@@ -197,6 +197,12 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
             "/alerts/destinations/new",
             "/alerts/destinations/new?kind=email",
             "/signals",
+            "/users",
+            "/users/groups",
+            "/users/sync",
+            "/device-login",
+            "/signin",
+            "/signin?left=everywhere",
             "/sinks",
             "/sinks/new",
             "/sinks/new?kind=s3",
@@ -269,6 +275,54 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
     block_in_place(|| stage.browser.look(400, "dark"));
     for path in ["/", "/halt", "/commands"] {
         stage.check(path);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_program_asks_for_is_sound_in_both_themes_and_on_a_phone() {
+    let Some(mut stage) = stage().await else { return };
+    stage.sign_in().await;
+    for (width, scheme) in [(1280, "light"), (1280, "dark"), (400, "light")] {
+        let picture = |name: &str| format!("{name}-{width}-{scheme}");
+        block_in_place(|| stage.browser.look(width, scheme));
+        let fields = [
+            ("client_id", "muster-cli"),
+            ("label", HOSTILE),
+            ("scope", "device:read root:write"),
+        ];
+        let asked = stage
+            .scene
+            .ask_oauth("/oauth2/device_authorization", &fields)
+            .await;
+        let code = asked.json()["user_code"].as_str().expect("a code").to_owned();
+        stage.check("/device-login");
+        stage.browser.picture(&picture("code"));
+        let heading = "Did you start this program yourself";
+        send(&mut stage, "/device-login", &[("code", &code)], heading).await;
+        assert_eq!(stage.evaluate(AUDIT), json!([]), "the question");
+        stage.browser.picture(&picture("question"));
+        stage.check("/device-login?notice=program-let-in");
+        stage.browser.picture(&picture("let-in"));
+        send(
+            &mut stage,
+            "/device-login",
+            &[("code", "BBBB-BBBB")],
+            "No program waits",
+        )
+        .await;
+        assert_eq!(stage.evaluate(AUDIT), json!([]), "no such code");
+        stage.browser.picture(&picture("none"));
+        // A 404 is what the browser tells of.
+        stage.browser.complaints.clear();
+        for (name, path) in [
+            ("signin", "/signin"),
+            ("users", "/users"),
+            ("access", "/access"),
+            ("signals", "/signals"),
+        ] {
+            stage.check(path);
+            stage.browser.picture(&picture(name));
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -154,6 +155,21 @@ impl Browser {
         self.call("Emulation.setDeviceMetricsOverride", window);
         let feature = json!({"name": "prefers-color-scheme", "value": scheme});
         self.call("Emulation.setEmulatedMedia", json!({"features": [feature]}));
+    }
+
+    /// Writes what is seen into the folder that MUSTER_TEST_PICTURES names, if it names one, for whoever wants to look.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a person asks for it, no setting of the program"
+    )]
+    pub fn picture(&mut self, name: &str) {
+        let Some(folder) = std::env::var_os("MUSTER_TEST_PICTURES") else {
+            return;
+        };
+        let shot = self.call("Page.captureScreenshot", json!({"captureBeyondViewport": true}));
+        let bytes = STANDARD.decode(shot["data"].as_str().unwrap_or_default());
+        let file = Path::new(&folder).join(format!("{name}.png"));
+        std::fs::write(file, bytes.expect("it is a picture")).expect("it can be written");
     }
 
     /// A virtual authenticator that makes and uses passkeys as if a person had verified themselves at each.

@@ -5,6 +5,8 @@ mod alerts;
 mod approvals;
 mod browser;
 mod chromium;
+mod connections;
+mod directory_roles;
 mod enrollment;
 mod enrollment_policy;
 mod forms;

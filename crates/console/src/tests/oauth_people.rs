@@ -1,11 +1,11 @@
 //! Access to the API for people: a program that shows a code, and the access tokens of their own provider.
 
 use axum::{
-    Form, Json, Router,
+    Extension, Form, Json, Router,
     http::{Method, StatusCode},
     routing::post,
 };
-use muster_control::access::SESSION_COOKIE;
+use muster_control::access::{ClientAddress, SESSION_COOKIE, tokens};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -147,7 +147,13 @@ async fn a_person_lets_a_program_in_that_shows_a_code() {
         StatusCode::OK
     );
     // Sign-in links are made by accounts alone: they end with these.
-    scene.pass_seconds(8 * 3600 - 902);
+    // It idles as a page does, and ends at its time however much it is used.
+    for _ in 0..34 {
+        scene.pass_seconds(800);
+        let used = scene.with_token(&token, Method::GET, "/api/v1/devices").await;
+        assert_eq!(used.status, StatusCode::OK);
+    }
+    scene.pass_seconds(8 * 3600 - 902 - 34 * 800);
     assert_eq!(
         scene
             .with_token(&token, Method::GET, "/api/v1/devices")
@@ -194,6 +200,90 @@ async fn a_program_gets_what_was_asked_for_and_ends_with_its_person() {
             .status,
         StatusCode::UNAUTHORIZED
     );
+}
+
+#[tokio::test]
+async fn what_is_said_of_a_program_is_what_it_may_do_now() {
+    let scene = scene().await;
+    let waiting = begin(&scene, "").await;
+    decide(&scene, &waiting, "allow").await;
+    let token = token_of(&poll(&scene, &waiting).await);
+    let said = async || {
+        let fields = format!("token={token}");
+        let (bearer, _) = tokens::issue_access(
+            &scene.app.keys,
+            &scene.issue(scene.client, "client:write"),
+            scene.app.clock.now(),
+        )
+        .expect("a token can be issued");
+        let bearer = format!("Bearer {bearer}");
+        let headers = [("authorization", bearer.as_str())];
+        scene
+            .send(Method::POST, "/oauth2/introspect", &headers, &fields)
+            .await
+            .json()
+    };
+    let scopes = said().await["scope"].as_str().expect("it has scopes").to_owned();
+    assert!(
+        scopes.contains("access:write") && scopes.contains("device:read"),
+        "{scopes}"
+    );
+    let bulk = json!({"type": "clear-passcode", "filter": "platform:android"}).to_string();
+    let bulk = async || {
+        scene
+            .with_body(&token, Method::POST, "/api/v1/commands", &bulk)
+            .await
+    };
+    assert_ne!(bulk().await.json()["code"], "step_up_required");
+    scene.pass_seconds(600);
+    scene.with_token(&token, Method::GET, "/api/v1/devices").await;
+    scene.pass_seconds(301);
+    let scopes = said().await["scope"].as_str().expect("it has scopes").to_owned();
+    assert!(
+        !scopes.contains("access:write") && scopes.contains("device:read"),
+        "{scopes}"
+    );
+    // What is destructive at scale needs a fresh proof, though sending commands does not.
+    let stale = bulk().await;
+    assert_eq!(
+        (stale.status, &stale.json()["code"]),
+        (StatusCode::UNAUTHORIZED, &json!("step_up_required")),
+        "{}",
+        stale.body
+    );
+    // To ask about a session does not use it: it idles all the same.
+    for _ in 0..2 {
+        scene.pass_seconds(500);
+        said().await;
+    }
+    assert_eq!(said().await, json!({"active": false}));
+    let idle = scene.with_token(&token, Method::GET, "/api/v1/devices").await;
+    assert_eq!(idle.status, StatusCode::UNAUTHORIZED, "{}", idle.body);
+}
+
+#[tokio::test]
+async fn the_programs_of_one_ipv6_network_share_their_places() {
+    let mut scene = scene().await;
+    let router = scene.router.clone();
+    let mut answers = Vec::new();
+    for host in 0..22 {
+        let address = format!("2001:db8::{host:x}").parse().expect("it is an address");
+        scene.router = router.clone().layer(Extension(ClientAddress(Some(address))));
+        let fields = [("client_id", "muster-cli")];
+        answers.push(
+            scene
+                .ask_oauth("/oauth2/device_authorization", &fields)
+                .await
+                .status,
+        );
+    }
+    assert_eq!(
+        answers.iter().filter(|status| **status == StatusCode::OK).count(),
+        20
+    );
+    let address = "2001:db8:1::1".parse().expect("it is an address");
+    scene.router = router.clone().layer(Extension(ClientAddress(Some(address))));
+    begin(&scene, "").await;
 }
 
 #[tokio::test]

@@ -186,7 +186,7 @@ async fn token(State(shared): State<Shared>, Form(form): Form<TokenForm>) -> Res
 }
 
 /// A browser on its way.
-struct Away {
+pub struct Away {
     cookie: String,
     state: String,
     code: String,
@@ -233,7 +233,7 @@ impl Stage {
             .await;
     }
 
-    async fn depart(&self, id: &str, rest: &str) -> Away {
+    pub async fn depart(&self, id: &str, rest: &str) -> Away {
         let path = format!("/auth/oidc/{id}/start?{rest}");
         let answer = self
             .scene
@@ -253,7 +253,7 @@ impl Stage {
         }
     }
 
-    async fn arrive(&self, id: &str, away: &Away, more: &str) -> Answer {
+    pub async fn arrive(&self, id: &str, away: &Away, more: &str) -> Answer {
         let path = format!(
             "/auth/oidc/{id}/callback?code={}&state={}{more}",
             away.code, away.state
@@ -264,7 +264,7 @@ impl Stage {
             .await
     }
 
-    async fn visit(&self) -> Answer {
+    pub async fn visit(&self) -> Answer {
         let away = self.depart(&self.id, "next=%2Fdevices").await;
         self.arrive(&self.id, &away, "").await
     }
@@ -276,7 +276,7 @@ impl Stage {
         self.scene.cookie = format!("{SESSION_COOKIE}={value}");
     }
 
-    async fn refused(&self, what: &str) {
+    pub async fn refused(&self, what: &str) {
         let answer = self.visit().await;
         assert!(answer.cookie(SESSION_COOKIE).is_none(), "{what}: a session began");
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{what}: {}", answer.body);
@@ -413,7 +413,8 @@ async fn a14_a_provider_that_lies_signs_nobody_in() {
 async fn a14_an_answer_counts_once_in_the_browser_and_for_the_provider_that_was_asked() {
     let stage = Stage::new().await;
     stage.grant("owner", "mdm-admins").await;
-    let other = connect(&stage.scene, "other", &stage.idp.issuer).await;
+    let another = Idp::start(&stage.scene).await;
+    let other = connect(&stage.scene, "other", &another.issuer).await;
     let refused = async |id: &str, away: &Away, more: &str, what: &str| {
         let answer = stage.arrive(id, away, more).await;
         assert!(answer.cookie(SESSION_COOKIE).is_none(), "{what}");
@@ -441,6 +442,10 @@ async fn a14_an_answer_counts_once_in_the_browser_and_for_the_provider_that_was_
     let mut injected = stage.depart(&stage.id, "next=%2F").await;
     injected.code.clone_from(&away.code);
     refused(&stage.id, &injected, "", "an injected code").await;
+    injected.code = query(&injected.location, "nonce");
+    refused(&stage.id, &injected, "", "a second try of one departure").await;
+    let page = stage.scene.page("/access/connections").await;
+    assert!(page.contains("failing"), "{page}");
     assert_eq!(
         stage.arrive(&stage.id, &away, "").await.status,
         StatusCode::SEE_OTHER

@@ -2,6 +2,7 @@
 
 mod api;
 mod barred;
+mod caller;
 pub mod connection;
 #[cfg(test)]
 mod cost;
@@ -28,7 +29,7 @@ use std::{marker::PhantomData, path::Path, time::Duration};
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, header, request::Parts},
+    http::{Extensions, HeaderMap, header, request::Parts},
 };
 use muster_model::{ClientId, TenantId, Timestamp};
 use muster_storage::{Scope as TenantScope, Statement, Tx};
@@ -41,6 +42,8 @@ use subtle::ConstantTimeEq;
 use crate::{App, audit, clock, secrets};
 pub use api::router;
 pub use barred::{BARRED_MAX, Ended, bar, is_barred, unbar};
+pub use caller::Caller;
+use caller::caller_of;
 pub use oauth::{
     Answers, Condition, Issuers, KEYS_MAX, Kind, Mistyped, Question, State, TRUSTS_MAX, Trust, TrustSpec,
     decide, find, oauth_router, reseal as reseal_trusts, trusts,
@@ -179,6 +182,8 @@ pub struct Permit<S> {
     roles: Vec<String>,
     /// What would be held after a fresh proof of who the person is.
     held_back: String,
+    /// Whether a person would have to prove who they are before what needs that.
+    is_stale: bool,
     scope: PhantomData<S>,
 }
 
@@ -208,6 +213,15 @@ impl<S> Permit<S> {
             .map_err(|problem| proof_first(problem, T::NAMES, &self.held, &self.held_back))
     }
 
+    /// Refuses what a person does only shortly after proving who they are, where no scope says so: it depends on how much is meant.
+    pub fn require_proof(&self) -> Result<(), Problem> {
+        if self.is_stale {
+            Err(proof_needed())
+        } else {
+            Ok(())
+        }
+    }
+
     /// Refuses to hand on a scope that the caller does not hold: a credential never makes a stronger one.
     fn require_held<'a>(&self, mut wanted: impl Iterator<Item = &'a str>) -> Result<(), Problem> {
         match wanted.find(|wanted| !wanted.is_empty() && !scope::holds(&self.held, wanted)) {
@@ -224,6 +238,7 @@ impl<S> Permit<S> {
             held,
             roles,
             held_back: String::new(),
+            is_stale: false,
             scope: PhantomData,
         }
     }
@@ -235,6 +250,10 @@ fn proof_first(problem: Problem, needs: &[&str], held: &str, held_back: &str) ->
     if held_back.is_empty() || !needs.iter().all(has) {
         return problem;
     }
+    proof_needed()
+}
+
+fn proof_needed() -> Problem {
     STEP_UP.detail(
         "This is done only shortly after proving who you are. `muster login --device` proves it again.",
     )
@@ -244,11 +263,11 @@ impl<S: Scopes> FromRequestParts<App> for Permit<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let certificate = parts.extensions.get::<ClientCertificate>().copied();
-        let caller = authenticate(app, &parts.headers, certificate).await?;
+        let caller = authenticate(app, &parts.headers, &parts.extensions).await?;
         match explain::check(S::NAMES, &caller.scopes, &caller.roles) {
             Ok(()) => Ok(Permit {
                 held_back: caller.held_back,
+                is_stale: caller.is_stale,
                 ..Permit::new(caller.author, caller.scopes, caller.roles)
             }),
             Err(problem) => {
@@ -266,33 +285,6 @@ pub struct ClientAddress(pub Option<std::net::IpAddr>);
 /// The SHA-256 of the certificate that a program showed in the handshake, having proven that the key is its own. The listener says so.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientCertificate(pub Digest);
-
-/// Who presented a token, and what it may do now.
-pub struct Caller {
-    pub author: Author,
-    pub scopes: String,
-    /// The roles behind them.
-    pub roles: Vec<String>,
-    /// What the person may do besides, shortly after they proved who they are.
-    pub held_back: String,
-}
-
-impl Caller {
-    /// A person, by a program. What needs a fresh proof in the console needs one here.
-    fn of_person(author: Author, held: people::Held, is_fresh: bool) -> Caller {
-        let roles = held.roles();
-        let (held_back, scopes): (Vec<&str>, Vec<&str>) = held
-            .scopes
-            .split_whitespace()
-            .partition(|name| !is_fresh && scope::NEEDS_PROOF.contains(name));
-        Caller {
-            author,
-            scopes: scopes.join(" "),
-            roles,
-            held_back: held_back.join(" "),
-        }
-    }
-}
 
 /// When this process last noted that a service account was used, so that not every token costs a write.
 #[derive(Debug, Default)]
@@ -315,13 +307,14 @@ impl NotedClients {
     }
 }
 
-/// Authenticates the bearer token of a request. Tokens come in the `Authorization` header and nowhere else.
+/// Authenticates the bearer token of a request, of whose connection the listener says what it knows. Tokens come in the `Authorization` header and nowhere else.
 pub async fn authenticate(
     app: &App,
     headers: &HeaderMap,
-    certificate: Option<ClientCertificate>,
+    connection: &Extensions,
 ) -> Result<Caller, Problem> {
     let token = bearer(headers)?;
+    let certificate = connection.get::<ClientCertificate>().copied();
     if scim_tokens::is_one(token) {
         return scim_tokens::authenticate(app, token).await;
     }
@@ -329,7 +322,8 @@ pub async fn authenticate(
         return by_session(app, token).await;
     }
     if let Some(trust) = headers.get(oauth::TRUST_HEADER) {
-        return oauth::by_trust(app, trust.to_str().unwrap_or_default(), token).await;
+        let from = connection.get::<ClientAddress>().and_then(|address| address.0);
+        return oauth::by_trust(app, trust.to_str().unwrap_or_default(), token, from).await;
     }
     if let Some(issuer) = oauth::issuer_of(app, token)
         && let Some(caller) = oauth::by_issuer(app, issuer, token).await?
@@ -361,6 +355,7 @@ pub async fn authenticate(
         scopes,
         roles: held.roles(),
         held_back: String::new(),
+        is_stale: false,
     })
 }
 
@@ -372,8 +367,7 @@ async fn by_session(app: &App, token: &str) -> Result<Caller, Problem> {
         return Err(over());
     }
     let found = session::of_token(app, token).await?.ok_or_else(over)?;
-    let is_fresh = found.is_fresh(app.clock.now());
-    Ok(Caller::of_person(found.author(), found.held, is_fresh))
+    Ok(caller_of(found, app.clock.now()))
 }
 
 /// The client of a token while it stands with what the token was got by: what it holds now, and what the token may do of that.
@@ -690,8 +684,9 @@ fn person_since(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Time
     };
     let mut since = person.raised_at.max(Some(person.since));
     if person.outside.is_some() {
+        let mut grants = people::directory_grants(tx, tenant, &person.name)?;
         let subject = people::Subject::Person(person.name);
-        let mut grants = people::store::grants_of(tx, tenant, &subject)?;
+        grants.extend(people::store::grants_of(tx, tenant, &subject)?);
         if let Some(connection) = person.connection {
             let of_groups = people::store::grants_from(tx, tenant, &connection.to_string())?;
             let is_in = |grant: &people::Grant| person.member_of.contains(&grant.subject.name());
@@ -707,8 +702,10 @@ pub async fn forget_expired(app: &App) -> Result<u64, Problem> {
     const IDEMPOTENCY_KEY_HOURS: u64 = 24;
     let now = app.clock.now();
     let keys_before = now.minus(std::time::Duration::from_secs(IDEMPOTENCY_KEY_HOURS * 3600));
+    let people = people::forget_unseen(app).await?;
     audit::housekeeping(app, TenantScope::System, move |tx| {
-        Ok(store::forget(tx, now, keys_before)?
+        Ok(people
+            + store::forget(tx, now, keys_before)?
             + scim_tokens::forget(tx, now)?
             + people::store::forget_grants(tx, now)?
             + connection::store::forget_replays(tx, now)?

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Author, PagePermit,
-    connection::{Connection, refused},
+    connection::{self, Connection, InDirectory, refused},
     is_barred,
     people::{self, Outside, Person, store},
     problem::{CONFLICT, INVALID, Problem},
@@ -65,6 +65,8 @@ pub struct OutsideIdentity {
     pub provider_session: Option<String>,
     /// As the provider names the person when it ends sessions, where that is more than the subject.
     pub provider_name: Option<String>,
+    /// Who the person is to the SCIM connector that the connection names, if it names one.
+    pub in_directory: Option<InDirectory>,
     /// Limits below those of the tenant.
     pub idle_seconds: Option<u64>,
     pub session_seconds: Option<u64>,
@@ -81,6 +83,10 @@ pub enum Admission {
         groups: Vec<String>,
     },
     Disabled {
+        person: String,
+    },
+    /// Another connection speaks for the person.
+    OfAnother {
         person: String,
     },
 }
@@ -108,23 +114,22 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
         }
         let person = store::person(tx, tenant, &name)?
             .ok_or_else(|| Problem::internal("a person who was just written is not there"))?;
-        let because = if person.disabled_at.is_some() {
-            Some("disabled")
-        } else if is_barred(tx, tenant, &identity.username)? || is_barred(tx, tenant, &name)? {
-            Some("inactive in the directory")
-        } else {
-            None
-        };
-        if let Some(because) = because {
+        if let Some(because) = turned_away(tx, tenant, &person, &identity)? {
             tx.record(
                 "signin.refused",
                 ("user", name.clone()),
-                serde_json::json!({"because": because}),
+                serde_json::json!({"because": because, "connection": identity.connection}),
             )?;
-            return Ok(Admission::Disabled { person: name.clone() });
+            let person_name = name.clone();
+            return Ok(if person.is_of(identity.connection) {
+                Admission::Disabled { person: person_name }
+            } else {
+                Admission::OfAnother { person: person_name }
+            });
         }
         let source = identity.connection.to_string();
-        let held = people::of_groups(tx, tenant, Some(&name), (&source, &identity.groups), at)?;
+        note_directory(tx, tenant, &name, &identity)?;
+        let held = people::at_sign_in(tx, tenant, &name, (&source, &identity.groups), at)?;
         let is_raised = !scope::missing(&held.scopes, &person.scopes).is_empty();
         store::came(
             tx,
@@ -173,6 +178,39 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
     .await
 }
 
+/// Notes who a person is to the connector that their connection names.
+fn note_directory(
+    tx: &mut audit::LoggedTx<'_>,
+    tenant: TenantId,
+    name: &str,
+    identity: &OutsideIdentity,
+) -> Result<(), Problem> {
+    let there = match &identity.in_directory {
+        Some(there) => connection::connector(tx, tenant, &there.connector)?
+            .map(|connector| (connector, there.external_id.as_str())),
+        None => None,
+    };
+    Ok(store::note_directory(tx, tenant, name, there)?)
+}
+
+/// Why somebody who was proven to be this person does not come in.
+fn turned_away(
+    tx: &mut audit::LoggedTx<'_>,
+    tenant: TenantId,
+    person: &Person,
+    identity: &OutsideIdentity,
+) -> Result<Option<&'static str>, Problem> {
+    Ok(if !person.is_of(identity.connection) {
+        Some("known by another connection")
+    } else if person.disabled_at.is_some() {
+        Some("disabled")
+    } else if is_barred(tx, tenant, &identity.username)? || is_barred(tx, tenant, &person.name)? {
+        Some("inactive in the directory")
+    } else {
+        None
+    })
+}
+
 /// The session that asked for a proof.
 pub(super) struct Session {
     pub author: Author,
@@ -199,6 +237,7 @@ pub(super) async fn prove(
         .filter(|session| session.author.tenant == connection.tenant)
         .ok_or_else(|| refused("the session that asked for this is over. Sign in again"))?;
     let person = find(app, connection.tenant, identity).await?;
+    let person = person.filter(|person| person.is_of(connection.id));
     if person.map(|person| person.name).as_deref() != Some(session.author.actor.id.as_str()) {
         return Err(refused("somebody else signed in there than is signed in here"));
     }
@@ -261,9 +300,8 @@ fn insert(
     name: &str,
     identity: &OutsideIdentity,
 ) -> Result<(), Problem> {
-    if store::person_count(tx, tenant)? >= people::PEOPLE_MAX {
-        return Err(INVALID.detail("More than 10,000 people of this tenant are known."));
-    }
+    let full = INVALID.detail("10,000 people of this tenant are known, and each has a role or came today.");
+    people::make_room(tx, full)?;
     let person = Person {
         name: name.to_owned(),
         since: tx.at(),
@@ -289,4 +327,83 @@ fn insert(
         serde_json::json!({"issuer": identity.issuer, "subject": identity.subject, "connection": identity.connection}),
     )
     .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_storage::testing::on_both;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::policy::testing::Scene;
+
+    fn identity(connection: ConnectionId, name: &str) -> OutsideIdentity {
+        OutsideIdentity {
+            connection,
+            connection_name: name.to_owned(),
+            method: "saml",
+            issuer: "saml:https://idp.example".to_owned(),
+            subject: "0001".to_owned(),
+            username: "ada@example.com".to_owned(),
+            display_name: "Ada".to_owned(),
+            groups: vec!["mdm-admins".to_owned()],
+            authenticated_at: None,
+            provider_session: None,
+            provider_name: None,
+            in_directory: None,
+            idle_seconds: None,
+            session_seconds: None,
+        }
+    }
+
+    /// What the first release let in: a second connection of one entity id, saved before its people had roles.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_second_connection_of_one_provider_speaks_for_none_of_the_firsts_people() {
+        on_both(crate::MIGRATIONS, async |db| {
+            let scene = Scene::new(db.db().clone()).await;
+            let (app, tenant) = (&scene.app, scene.tenant);
+            let id = |number| ConnectionId::from_uuid(Uuid::from_u128(number));
+            let came = async |number, name: &str| {
+                admit(app, tenant, identity(id(number), name))
+                    .await
+                    .expect("it is judged")
+            };
+            assert!(matches!(came(1, "corp").await, Admission::NoRole { .. }));
+            audit::commit(app, &Author::system(tenant), move |tx| {
+                for source in [id(1), id(2)] {
+                    let grant = people::Grant {
+                        subject: people::Subject::Group {
+                            source: source.to_string(),
+                            name: "mdm-admins".to_owned(),
+                        },
+                        role: "owner".to_owned(),
+                        granted_by: "test".to_owned(),
+                        granted_at: tx.at(),
+                        expires_at: None,
+                    };
+                    store::insert_grant(tx, tenant, &grant)?;
+                }
+                tx.excuse(2);
+                Ok(())
+            })
+            .await
+            .expect("roles are given");
+            assert!(matches!(came(1, "corp").await, Admission::Session(_)));
+            let twin = came(2, "twin").await;
+            assert!(
+                matches!(&twin, Admission::OfAnother { person } if person == "corp/ada@example.com"),
+                "{twin:?}"
+            );
+            assert!(
+                matches!(came(1, "corp").await, Admission::Session(_)),
+                "the first one is as before"
+            );
+            // Nor does it prove anything in a session of theirs.
+            let found = find(app, tenant, &identity(id(2), "twin"))
+                .await
+                .expect("it can be read");
+            assert!(found.is_some_and(|person| person.is_of(id(1)) && !person.is_of(id(2))));
+        })
+        .await;
+    }
 }

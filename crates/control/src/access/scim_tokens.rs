@@ -23,7 +23,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Author, Caller, Permit,
+    Author, Caller, Permit, connection,
     problem::{INVALID, NAME_TAKEN, NOT_FOUND, Problem, TOKEN_EXPIRED, UNAUTHENTICATED},
     request::{Body, PathOf},
     scope::{ClientRead, ClientWrite, ScimWrite, Scope},
@@ -118,6 +118,7 @@ pub(super) async fn authenticate(app: &App, token: &str) -> Result<Caller, Probl
         scopes: super::shared_scopes(ScimWrite::NAME, &scopes),
         roles: Vec::new(),
         held_back: String::new(),
+        is_stale: false,
     })
 }
 
@@ -249,11 +250,12 @@ async fn create_scim_token(
     }
     let secret = format!("{PREFIX}{}", clock::random_secret());
     let hash = sha256(secret.as_bytes());
-    let tenant = permit.tenant();
+    let (tenant, author) = (permit.tenant(), permit.author().clone());
     // No idempotency key: its stored answer would be a second copy of the secret.
     let token =
-        audit::commit(&app, permit.author(), move |tx| {
+        audit::commit(&app, &author, move |tx| {
             let (at, connector) = (tx.at(), request.connector.as_str());
+            connection::require_for_connector(tx, &permit, tenant, connector)?;
             if store::scim_tokens(tx, tenant)?.len() >= SCIM_TOKENS_MAX {
                 return Err(INVALID
                     .detail("There are 64 SCIM tokens. Revoke some; they are forgotten after 30 days."));

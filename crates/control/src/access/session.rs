@@ -236,18 +236,23 @@ impl Standing {
 /// What the token of a person's session begins with, so that scanners of secrets know it.
 pub const API_PREFIX: &str = "muster_ses_";
 
-/// The session whose token a program holds, if it stands.
+/// The session whose token a program presents, if it stands. It was used then.
 pub(super) async fn of_token(app: &App, token: &str) -> Result<Option<Standing>, Problem> {
+    let found = about_token(app, token).await?;
+    if let Some(found) = &found {
+        touch(app, &sha256(token.as_bytes()), found, app.clock.now()).await?;
+    }
+    Ok(found)
+}
+
+/// The session whose token somebody asks about, if it stands: to ask about it does not use it.
+pub(super) async fn about_token(app: &App, token: &str) -> Result<Option<Standing>, Problem> {
     let (hash, now) = (sha256(token.as_bytes()), app.clock.now());
     let found = app
         .db
         .read(Scope::System, move |tx| standing(tx, &hash, now))
-        .await?
-        .filter(|found| found.row.kind == SessionKind::Api);
-    if let Some(found) = &found {
-        touch(app, &hash, found, now).await?;
-    }
-    Ok(found)
+        .await?;
+    Ok(found.filter(|found| found.row.kind == SessionKind::Api))
 }
 
 /// The session of a cookie, if it stands.
@@ -259,13 +264,18 @@ pub(super) fn standing(tx: &mut Tx, hash: &Digest, now: Timestamp) -> Result<Opt
     let idle = row
         .idle_seconds
         .map_or(settings.idle_seconds, |own| own.min(settings.idle_seconds));
-    // Nobody sits before a program: it ends at its time, whether or not it was used.
-    let is_idle = row.kind == SessionKind::Console && now.since(row.seen_at) > Duration::from_secs(idle);
+    // A program's session too: a token that lies about unused is one that somebody finds.
+    let is_idle = now.since(row.seen_at) > Duration::from_secs(idle);
     if row.expires_at <= now || is_idle {
         return Ok(None);
     }
     let person = people::person(tx, row.tenant, &row.actor)?;
     if person.as_ref().is_some_and(|person| person.disabled_at.is_some()) {
+        return Ok(None);
+    }
+    // Another connection speaks for them by now, or spoke for them at that time.
+    let is_theirs = |id| person.as_ref().is_some_and(|person| person.is_of(id));
+    if row.connection.is_some_and(|id| !is_theirs(id)) {
         return Ok(None);
     }
     // A bar ends sessions; one that began in the same moment is found here.
@@ -390,9 +400,12 @@ pub async fn create_signin_link(
             }
             _ => {}
         }
-        if store::note_person(tx, tenant, &person, at)? > people::PEOPLE_MAX.unsigned_abs() {
-            return Err(INVALID.detail("More than 10,000 people of this tenant are known."));
+        if people::person(tx, tenant, &person)?.is_none() {
+            let full =
+                INVALID.detail("10,000 people of this tenant are known, and each has a role or came today.");
+            people::make_room(tx, full)?;
         }
+        store::note_person(tx, tenant, &person, at)?;
         let link = store::SigninRow {
             person: person.clone(),
             made_by,

@@ -300,6 +300,9 @@ async fn create_bulk(
 ) -> Result<Response, Problem> {
     let wanted = parse(&app, &request)?;
     require_scopes(&permit, &wanted.kind)?;
+    if wanted.kind.is_destructive_at_scale() {
+        permit.require_proof()?;
+    }
     let target = BulkTarget::of(&request)?;
     let answer = commit_once(&app, &permit, key, "POST /commands", &request, move |tx| {
         let tenant = tx.tenant();

@@ -78,7 +78,7 @@ pub async fn issue(app: &App, asked: Asked) -> Result<Issued, Problem> {
     let (tenant, id, epoch) = (asked.tenant, asked.device, asked.epoch);
     rollout::ensure(app, tenant).await?;
     let (shared, now) = (app.clone(), app.clock.now());
-    let (device, state, policies) = app
+    let (device, state, policies, reported_at) = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
             let device = devices::active(tx, tenant, id)?.ok_or_else(|| {
@@ -87,8 +87,12 @@ pub async fn issue(app: &App, asked: Asked) -> Result<Issued, Problem> {
             if device.epoch != epoch {
                 return Err(EPOCH_MISMATCH.detail("The device was enrolled again meanwhile."));
             }
-            let (state, policies) = rollout::standing_now(tx, &shared.activations, tenant, &device, now)?;
-            Ok((device, state, policies))
+            let (state, policies, reported_at) =
+                rollout::standing_now(tx, &shared.activations, tenant, &device, now)?;
+            // Facts are judged too: the newest of both is how fresh the judgment is.
+            let facts = devices::dated_facts(tx, tenant, &[id])?.remove(&id);
+            let reported_at = reported_at.max(facts.map(|(_, at)| at));
+            Ok((device, state, policies, reported_at))
         })
         .await
         .inspect_err(|_| app.signals.metrics.token("refused"))?;
@@ -115,6 +119,7 @@ pub async fn issue(app: &App, asked: Asked) -> Result<Issued, Problem> {
         state: state.as_str().to_owned(),
         policies_sha256: policies.to_hex(),
         evaluated_at: iat,
+        reported_at: reported_at.map(Timestamp::as_unix_seconds),
         cnf: Confirmation {
             certificate_sha256: URL_SAFE_NO_PAD.encode(asked.certificate_sha256),
         },

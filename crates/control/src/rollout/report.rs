@@ -240,12 +240,12 @@ pub fn standing_now(
     tenant: TenantId,
     device: &Device,
     now: Timestamp,
-) -> Result<(ComplianceState, Digest), Problem> {
+) -> Result<(ComplianceState, Digest, Option<Timestamp>), Problem> {
     let traits = traits_of(tx, tenant, device)?;
     let set = desired(activations, tenant, &traits, now)?;
-    let (reported, _) = last_reported(tx, tenant, device, &set)?;
+    let (reported, reported_at) = last_reported(tx, tenant, device, &set)?;
     let standing = compliance::evaluate_device(tx, tenant, device, &set.policies, &reported, now)?;
-    Ok((standing.state, set.digest))
+    Ok((standing.state, set.digest, reported_at))
 }
 
 /// A device's settings and verdicts, evaluated now.

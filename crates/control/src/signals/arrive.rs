@@ -101,13 +101,14 @@ pub async fn arrive(
     let Some((tenant, source)) = found else {
         return Ok(Told::NoSource);
     };
-    if let Err(seconds) = app.signals.limit.take(id, clock::uptime()) {
-        app.signals.metrics.message(source.kind(), "limited");
-        return Ok(Told::Later { seconds });
-    }
     let (kind, now) = (source.kind(), app.clock.now());
     match read(app, tenant, &source, headers, body, now).await {
         Ok(read) => {
+            // Whose message it is was proven: nobody uses up what is another's. Those that prove nothing count by their address.
+            if let Err(seconds) = app.signals.limit.take(id, clock::uptime()) {
+                app.signals.metrics.message(kind, "limited");
+                return Ok(Told::Later { seconds });
+            }
             // Only now: whoever waits for an issuer's keys holds up nobody else.
             let Ok(_permit) = app.signals.messages.try_acquire() else {
                 return Ok(Told::Later { seconds: 1 });

@@ -4,7 +4,7 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, Path, State, rejection::BytesRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{Extensions, HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     App, access,
     access::problem::{NOT_FOUND, Problem},
+    strangers::Door,
 };
 
 /// Every route, with the limit of its own.
@@ -38,9 +39,19 @@ pub fn router() -> Router<App> {
 async fn receive(
     State(app): State<App>,
     Path(source): Path<String>,
+    extensions: Extensions,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let from = extensions
+        .get::<access::ClientAddress>()
+        .and_then(|address| address.0);
+    if let Err(problem) = app.strangers.check(Door::Signal, from) {
+        return later(
+            StatusCode::TOO_MANY_REQUESTS,
+            problem.retry_after_seconds.unwrap_or(1),
+        );
+    }
     let Ok(source) = source.parse::<SignalSourceId>() else {
         return no_source();
     };
@@ -52,24 +63,28 @@ async fn receive(
     };
     match arrive(&app, source, &headers, &body).await {
         Ok(Told::Accepted) => StatusCode::ACCEPTED.into_response(),
-        Ok(Told::Refused { code, why }) => refused(code, &why),
-        Ok(Told::Later { seconds }) => {
-            let mut response = StatusCode::TOO_MANY_REQUESTS.into_response();
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-            response
+        Ok(Told::Refused { code, why }) => {
+            app.strangers.failed(Door::Signal, from);
+            refused(code, &why)
         }
-        Ok(Told::NoSource) => no_source(),
+        Ok(Told::Later { seconds }) => later(StatusCode::TOO_MANY_REQUESTS, seconds),
+        Ok(Told::NoSource) => {
+            app.strangers.failed(Door::Signal, from);
+            no_source()
+        }
         Err(problem) => {
             tracing::warn!(%problem, "a message of a source of signals was not kept; it may send again");
-            let mut response = StatusCode::SERVICE_UNAVAILABLE.into_response();
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(5));
-            response
+            later(StatusCode::SERVICE_UNAVAILABLE, 5)
         }
     }
+}
+
+fn later(status: StatusCode, seconds: u64) -> Response {
+    let mut response = status.into_response();
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
 }
 
 fn no_source() -> Response {

@@ -114,6 +114,10 @@ pub fn put_sink(app: &App, tx: &mut LoggedTx<'_>, name: &str, change: &SinkChang
         updated_by: tx.actor(),
         updated_at: at,
     };
+    // Whoever sends back what they were shown changes nothing of the address.
+    if let Some(before) = &before {
+        sink.definition.place.keep_query(&before.definition.place);
+    }
     sink.check()?;
     let given = change.secret.clone().map(SecretText::new);
     sink.take_secret(&app.keys.sealing, tenant, given.as_ref(), before.as_ref())?;
@@ -144,7 +148,7 @@ pub fn put_sink(app: &App, tx: &mut LoggedTx<'_>, name: &str, change: &SinkChang
         action,
         ("sink", name.to_owned()),
         serde_json::json!({
-            "place": sink.definition.place,
+            "place": sink.definition.place.redacted(),
             "streams": sink.definition.streams,
             "only": sink.definition.only,
             "except": sink.definition.except,

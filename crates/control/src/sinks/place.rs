@@ -13,6 +13,8 @@ use crate::{
     secrets::SecretText,
 };
 
+/// What stands where the query of an address is, whoever looks. Sent back, it means the query that is known.
+const REDACTED: &str = "REDACTED";
 const SECRET_BYTES_MAX: usize = 2048;
 /// A private key, or a certificate with those above it, in PEM.
 const PEM_BYTES_MAX: usize = 8192;
@@ -247,13 +249,41 @@ impl SinkPlace {
         }
     }
 
+    /// The same place, without what may be a key: the query of its address. So it is shown, and written into the log.
+    pub fn redacted(&self) -> SinkPlace {
+        let mut place = self.clone();
+        if let SinkPlace::Webhook { url, .. } | SinkPlace::Ssf { url, .. } = &mut place
+            && let Some((address, _)) = url.split_once('?')
+        {
+            *url = format!("{address}?{REDACTED}");
+        }
+        place
+    }
+
+    /// Takes the query of the place before, where the address is that one as it was shown.
+    pub fn keep_query(&mut self, before: &SinkPlace) {
+        let shown = before.redacted();
+        let (SinkPlace::Webhook { url, .. } | SinkPlace::Ssf { url, .. }) = self else {
+            return;
+        };
+        let (SinkPlace::Webhook { url: shown, .. } | SinkPlace::Ssf { url: shown, .. }) = &shown else {
+            return;
+        };
+        let (SinkPlace::Webhook { url: own, .. } | SinkPlace::Ssf { url: own, .. }) = before else {
+            return;
+        };
+        if url == shown {
+            own.clone_into(url);
+        }
+    }
+
     /// Where it is, for people.
     pub fn target(&self) -> String {
-        match self {
+        match self.redacted() {
             SinkPlace::Elastic { url, .. }
             | SinkPlace::Splunk { url, .. }
             | SinkPlace::Webhook { url, .. }
-            | SinkPlace::Ssf { url, .. } => url.clone(),
+            | SinkPlace::Ssf { url, .. } => url,
             SinkPlace::Syslog { host, port, .. } => format!("{host}:{port}"),
             SinkPlace::S3 {
                 url, bucket, prefix, ..

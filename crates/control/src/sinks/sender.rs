@@ -18,8 +18,10 @@ use super::{
 };
 use crate::{App, access::problem::Problem, audit, clock, outbound};
 
-/// Sinks that are served at a time, of all tenants.
-const SINKS_AT_A_TIME_MAX: usize = 16;
+/// Sinks that are served at a time, of all tenants and of one: sinks that do not answer hold their places until a batch's time is
+/// over, so no tenant has many of them.
+const SINKS_AT_A_TIME_MAX: usize = 32;
+const SINKS_OF_ONE_AT_A_TIME_MAX: usize = 8;
 /// Batches that one turn of a sink sends.
 const BATCHES_PER_TURN_MAX: usize = 20;
 /// How often lags are looked at.
@@ -53,6 +55,9 @@ pub struct Sender {
     busy: HashSet<Key>,
     resting: HashMap<Key, (u64, Timestamp)>,
     drained: HashMap<Key, Seen>,
+    /// In which turn each sink was served last.
+    served: HashMap<Key, u64>,
+    turns: u64,
     looked_at: Option<Duration>,
 }
 
@@ -72,10 +77,8 @@ impl Sender {
             .await?;
         let now = app.clock.now();
         self.forget_gone(&sinks);
+        let mut waiting = HashMap::new();
         for (tenant, name, revision) in sinks {
-            if self.running.len() >= SINKS_AT_A_TIME_MAX {
-                break;
-            }
             let key = (tenant, name);
             let log_end = audit::signed_head(app, tenant).map_or(0, |head| head.size);
             let seen = (revision, log_end, ends.get(&tenant).copied().unwrap_or(0));
@@ -86,6 +89,15 @@ impl Sender {
             if self.busy.contains(&key) || is_resting || self.drained.get(&key) == Some(&seen) {
                 continue;
             }
+            waiting.insert(key, seen);
+        }
+        for key in in_turn(&waiting, &self.busy, &self.served) {
+            let Some(seen) = waiting.remove(&key) else {
+                continue;
+            };
+            let revision = seen.0;
+            self.turns += 1;
+            self.served.insert(key.clone(), self.turns);
             self.busy.insert(key.clone());
             let (app, lease) = (app.clone(), lease.clone());
             self.running.spawn(async move {
@@ -156,6 +168,7 @@ impl Sender {
         let is_known = |(tenant, name): &Key| known.contains(&(*tenant, name.as_str()));
         self.resting.retain(|key, _| is_known(key));
         self.drained.retain(|key, _| is_known(key));
+        self.served.retain(|key, _| is_known(key));
     }
 
     /// Sets the gauges.
@@ -194,6 +207,31 @@ impl Sender {
         metrics.looked_at.set(app.clock.now().as_unix_seconds());
         Ok(())
     }
+}
+
+/// Which of the sinks that wait are served now: the tenant with the fewest under way first, and of one tenant the sink whose last turn
+/// is longest ago.
+fn in_turn(waiting: &HashMap<Key, Seen>, busy: &HashSet<Key>, served: &HashMap<Key, u64>) -> Vec<Key> {
+    let mut under_way: HashMap<TenantId, usize> = HashMap::new();
+    for (tenant, _) in busy {
+        *under_way.entry(*tenant).or_default() += 1;
+    }
+    let last = |key: &Key| served.get(key).copied().unwrap_or_default();
+    let mut left: Vec<&Key> = waiting.keys().collect();
+    left.sort_unstable_by_key(|key| (last(key), (*key).clone()));
+    let mut chosen = Vec::new();
+    while busy.len() + chosen.len() < SINKS_AT_A_TIME_MAX {
+        let of = |key: &Key| under_way.get(&key.0).copied().unwrap_or_default();
+        // The first of equals, so that whoever waits longest comes first.
+        let next = (0..left.len()).min_by_key(|at| of(left[*at]));
+        let Some(next) = next.filter(|at| of(left[*at]) < SINKS_OF_ONE_AT_A_TIME_MAX) else {
+            break;
+        };
+        let key = left.remove(next);
+        *under_way.entry(key.0).or_default() += 1;
+        chosen.push(key.clone());
+    }
+    chosen
 }
 
 /// Sends what waits for one sink.
@@ -515,4 +553,47 @@ async fn send_again(
         true => Step::Rests(next_at),
         false => Step::Moved,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(number: u128) -> TenantId {
+        TenantId::from_uuid(uuid::Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn the_tenant_with_the_fewest_sinks_under_way_has_its_turn() {
+        let waits = |keys: &[Key]| {
+            keys.iter()
+                .map(|key| (key.clone(), (1, 0, 0)))
+                .collect::<HashMap<_, _>>()
+        };
+        let many: Vec<Key> = (0..20)
+            .map(|number| (tenant(1), format!("{number:02}")))
+            .collect();
+        let (one, nobody) = ((tenant(2), "live".to_owned()), HashMap::new());
+        let mut keys = many.clone();
+        keys.push(one.clone());
+        let first = in_turn(&waits(&keys), &HashSet::new(), &nobody);
+        assert_eq!(first.len(), SINKS_OF_ONE_AT_A_TIME_MAX + 1);
+        assert!(first[..2].contains(&one), "{first:?}");
+        // Those of the first turn do not answer: the others of their tenant wait, and nobody else does.
+        let busy: HashSet<Key> = first.into_iter().filter(|key| *key != one).collect();
+        assert_eq!(in_turn(&waits(&keys), &busy, &nobody), [one]);
+        // Whose turn is longest ago comes first.
+        let served = many
+            .iter()
+            .zip(1..)
+            .map(|(key, turn)| (key.clone(), 100 - turn))
+            .collect();
+        let next = in_turn(&waits(&many), &HashSet::new(), &served);
+        assert_eq!(next[0], many[19]);
+        let lots: Vec<Key> = (0..50).map(|number| (tenant(number), "a".to_owned())).collect();
+        assert_eq!(
+            in_turn(&waits(&lots), &HashSet::new(), &nobody).len(),
+            SINKS_AT_A_TIME_MAX
+        );
+    }
 }

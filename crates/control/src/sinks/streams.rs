@@ -119,7 +119,7 @@ pub fn read(
 fn set_of(tx: &mut Tx, tenant: TenantId, row: audit::EntryRow) -> Result<Read, Problem> {
     let what = match row.entry() {
         Err(why) => What::Unreadable(why),
-        Ok(entry) if entry.action != formats::set::ACTION => What::Skipped,
+        Ok(entry) if !formats::set::ACTIONS.contains(&entry.action.as_str()) => What::Skipped,
         Ok(entry) => match formats::set::of_entry(tx, tenant, &entry)? {
             None => What::Skipped,
             Some(claims) => What::Sent(Item {

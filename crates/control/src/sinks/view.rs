@@ -133,7 +133,11 @@ fn view(app: &App, tx: &mut Tx, tenant: TenantId, sink: Sink) -> Result<SinkView
     Ok(SinkView {
         dead_letters: store::count_letters(tx, tenant, &sink.name)?,
         name: sink.name,
-        definition: sink.definition,
+        // What may be a key is not shown, to whoever sees sinks.
+        definition: SinkDefinition {
+            place: sink.definition.place.redacted(),
+            ..sink.definition
+        },
         has_secret: sink.secret.is_some(),
         paused: sink.is_paused,
         updated_by: sink.updated_by,

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
+use muster_control::strangers::network;
 use muster_model::Timestamp;
 
 /// Requests that an address may send at once. An enrollment takes eight, and an office has one address.
@@ -30,7 +31,7 @@ struct Bucket {
 impl Limiter {
     /// Takes one request from the bucket of an address; `false` when it is empty.
     pub fn take(&mut self, address: IpAddr, now: Timestamp) -> bool {
-        let key = network(address);
+        let key = network(Some(address));
         if !self.buckets.contains_key(&key) && self.buckets.len() >= ADDRESSES_MAX {
             self.buckets
                 .retain(|_, bucket| micros_since(bucket.at, now) < FULL_AFTER_MICROS);
@@ -55,17 +56,6 @@ impl Limiter {
 
 fn micros_since(earlier: Timestamp, now: Timestamp) -> u64 {
     u64::try_from(now.since(earlier).as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Whoever has one address of an IPv6 network has them all.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-    }
 }
 
 #[cfg(test)]

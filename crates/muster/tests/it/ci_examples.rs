@@ -1,15 +1,21 @@
 //! The examples for pipelines: they are of the form that the services take, and what they run releases a policy.
 
-use std::{collections::BTreeMap, path::PathBuf, process::Stdio};
+use std::{collections::BTreeMap, path::PathBuf, process::Stdio, sync::Arc};
 
+use axum::{
+    Json, Router,
+    http::{HeaderMap, StatusCode, Uri},
+    routing::{get, post},
+};
 use serde_json::{Value, json};
 
 use crate::support::{
     PATIENCE,
     device::Obedient,
     eventually,
+    jwt::TokenKey,
     server::{Options, Server, everything, muster, program, tool},
-    variable,
+    unix_seconds, variable,
 };
 
 fn example(name: &str) -> PathBuf {
@@ -95,17 +101,93 @@ fn scripts(text: &str, word: &str, name: &str) -> BTreeMap<String, String> {
     found
 }
 
+/// What a platform signs for its jobs: it tells by whom a token can be asked for, and whose key it is by.
+struct Platform {
+    address: String,
+}
+
+/// What a job shows its platform to get its own token.
+const JOB_SECRET: &str = "of-this-job";
+
+impl Platform {
+    async fn start(audience: &str) -> Platform {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
+        let address = format!("http://{}", listener.local_addr().expect("it has an address"));
+        let key = Arc::new(TokenKey::foreign());
+        let mut jwk = key.public_jwk();
+        jwk["kid"] = json!("k1");
+        let document = json!({"issuer": address, "jwks_uri": format!("{address}/jwks")});
+        let claims =
+            json!({"iss": address, "aud": audience, "sub": "repo:my-org/policies:environment:production"});
+        let sign = move |headers: HeaderMap, uri: Uri| {
+            let (key, mut claims) = (Arc::clone(&key), claims.clone());
+            async move {
+                let shown = headers.get("authorization").and_then(|value| value.to_str().ok());
+                let is_job = shown.is_some_and(|shown| {
+                    shown.split_once(' ').is_some_and(|(kind, secret)| {
+                        kind.eq_ignore_ascii_case("bearer") && secret == JOB_SECRET
+                    })
+                });
+                if !is_job {
+                    return Err(StatusCode::UNAUTHORIZED);
+                }
+                let now = unix_seconds();
+                (claims["iat"], claims["exp"]) = (json!(now), json!(now + 300));
+                claims["jti"] = json!(uuid::Uuid::new_v4());
+                let token = key.sign(&json!({"alg": "ES256", "typ": "JWT", "kid": "k1"}), &claims);
+                // Each service names it in its own way, and both are asked for one audience.
+                match uri.path() {
+                    "/github"
+                        if uri.query()
+                            == Some(&format!(
+                                "v=1&audience={}",
+                                claims["aud"].as_str().unwrap_or_default()
+                            )) =>
+                    {
+                        Ok(Json(json!({"count": 1, "value": token})))
+                    }
+                    "/azure" if uri.query() == Some("api-version=7.1&serviceConnectionId=connection-1") => {
+                        Ok(Json(json!({"oidcToken": token})))
+                    }
+                    _ => Err(StatusCode::BAD_REQUEST),
+                }
+            }
+        };
+        let router = Router::new()
+            .route(
+                "/.well-known/openid-configuration",
+                get(async move || Json(document)),
+            )
+            .route("/jwks", get(async move || Json(json!({"keys": [jwk]}))))
+            .route("/github", get(sign.clone()))
+            .route("/azure", post(sign));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Platform { address }
+    }
+}
+
 /// Runs what an example runs, in the order of its steps, against a server. What only the service can do (checking out, secure
 /// files, artifacts) is done by the test.
 async fn released_by(file: &str, word: &str, name: &str, tag_variable: &str) {
-    let server = Server::start(Options::default()).await;
+    let server = Server::start(Options::default().with("--egress-allow", "127.0.0.0/8")).await;
+    let platform = Platform::start(&server.admin.admin_url).await;
     let api = server.api().await;
     api.post("/policies", &json!({"name": "base"})).await.expect(201);
     let scopes = ["policy:read", "policy:write", "policy:activate", "log:read"];
     let client: Value = api
-        .post("/clients", &json!({"name": "pipeline", "scopes": scopes}))
+        .post(
+            "/clients",
+            &json!({"name": "pipeline", "scopes": scopes, "without_secret": true}),
+        )
         .await
         .ok();
+    let trust = json!({"definition": {"workload": {
+        "issuer": platform.address, "audience": server.admin.admin_url, "client_id": client["client_id"], "scopes": scopes,
+        "conditions": [{"claim": "sub", "equals": "repo:my-org/policies:environment:production"}],
+    }}});
+    api.put("/trusts/platform", &trust).await.ok();
     let folder = tempfile::tempdir().expect("a folder can be made");
     let work = folder.path();
     let put = |name: &str, bytes: &[u8]| std::fs::write(work.join(name), bytes).expect("it can be written");
@@ -135,7 +217,15 @@ async fn released_by(file: &str, word: &str, name: &str, tag_variable: &str) {
         ("RUNNER_TEMP", path("")),
         ("MUSTER_ADMIN_URL", server.admin.admin_url.clone()),
         ("MUSTER_CLIENT_ID", text("client_id")),
-        ("MUSTER_CLIENT_SECRET", text("client_secret")),
+        (
+            "ACTIONS_ID_TOKEN_REQUEST_URL",
+            format!("{}/github?v=1", platform.address),
+        ),
+        ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", JOB_SECRET.to_owned()),
+        ("SYSTEM_OIDCREQUESTURI", format!("{}/azure", platform.address)),
+        ("SYSTEM_ACCESSTOKEN", JOB_SECRET.to_owned()),
+        ("SERVICE_CONNECTION_ID", "connection-1".to_owned()),
+        ("AGENT_TEMPDIRECTORY", path("")),
         ("MUSTER_CA", ca),
         ("MUSTER_CA_FILE", path("ca.pem")),
         ("MUSTER_POLICY_KEY", key),
@@ -177,6 +267,10 @@ async fn released_by(file: &str, word: &str, name: &str, tag_variable: &str) {
         // A smaller fleet says the same of a healthy bundle.
         run(&script.replace("--devices 500", "--devices 30")).await;
     }
+    assert!(
+        !example.contains("CLIENT_SECRET"),
+        "{file} stores no secret of Muster's"
+    );
     let mut device = Obedient::enroll(&api, &server.admin).await;
     eventually("a device has what the pipeline released", PATIENCE, async || {
         device.obey().await;

@@ -542,9 +542,12 @@ async fn compliance_leaves(options: Options) {
     stands(&api, &mut device, "noncompliant").await;
     say("pass").await;
     stands(&api, &mut device, "compliant").await;
-    let posted = eventually("both changes arrived", Duration::from_secs(120), async || {
+    // Whoever is retired is told of too: nothing else would ever come of that device.
+    let retired = json!({"reason": "sold"});
+    api.post(&format!("/devices/{id}/retire"), &retired).await.ok();
+    let posted = eventually("every change arrived", Duration::from_secs(120), async || {
         let posted = peer.posted();
-        (posted.len() >= 3).then_some(posted)
+        (posted.len() >= 4).then_some(posted)
     })
     .await;
     assert!(
@@ -588,7 +591,8 @@ async fn compliance_leaves(options: Options) {
         statuses,
         [
             change("compliant", "not-compliant"),
-            change("not-compliant", "compliant")
+            change("not-compliant", "compliant"),
+            change("compliant", "not-compliant"),
         ]
     );
     assert_healthy(&server).await;
@@ -622,6 +626,9 @@ async fn compliance_token(options: Options) {
         (&json!(server.admin.tenant), &json!(true)),
         "{claims}"
     );
+    let reported = claims["reported_at"].as_i64().expect("the device has reported");
+    let age = claims["iat"].as_i64().expect("a time") - reported;
+    assert!((0..600).contains(&age), "{claims}");
     let lifetime = claims["exp"].as_i64().expect("a time") - claims["iat"].as_i64().expect("a time");
     assert_eq!(lifetime, 120);
 
@@ -634,7 +641,14 @@ async fn compliance_token(options: Options) {
     let verify = async |certificate: &std::path::Path, audience: &str| {
         let mut command = muster();
         command
-            .args(["compliance", "verify-token", "--audience", audience])
+            .args([
+                "compliance",
+                "verify-token",
+                "--audience",
+                audience,
+                "--reported-within",
+                "600",
+            ])
             .arg(&token_file)
             .arg("--jwks")
             .arg(&keys_file)
@@ -664,6 +678,7 @@ async fn compliance_token(options: Options) {
     let retired = json!({"reason": "gone"});
     api.post(&format!("/devices/{}/retire", machine.device), &retired)
         .await;
+    machine.refused_compliance_token("vpn.example.com").await;
     machine.stop().await;
     assert_healthy(&server).await;
 }

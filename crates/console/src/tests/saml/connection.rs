@@ -20,10 +20,13 @@ async fn a_connection_is_changed_only_by_whoever_can_do_what_its_people_can() {
         .call(Method::POST, "/api/v1/access/grants", &body)
         .await;
     // Who enters a certificate says who people are: by changing the connection, or by another of the same provider.
-    for path in [PATH, "/api/v1/access/connections/twin"] {
+    let twin = "/api/v1/access/connections/twin";
+    for (path, status) in [(PATH, StatusCode::FORBIDDEN), (twin, StatusCode::CONFLICT)] {
         let refused = put(weak, path, &definition(&other, &json!({}))).await;
-        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}: {}", refused.body);
+        assert_eq!(refused.status, status, "{path}: {}", refused.body);
     }
+    let refused = put(&all, twin, &definition(&other, &json!({}))).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.body);
     for (change, what) in [
         (
             json!({"entity_id": "https://evil.example"}),

@@ -4,6 +4,7 @@
 //! [`OutsideIdentity`](super::outside::OutsideIdentity), and from there on it is the same for every kind of connection.
 
 mod api;
+mod directory;
 mod probe;
 mod secrets;
 pub(super) mod store;
@@ -17,7 +18,7 @@ use super::{
     Permit,
     oidc::{self, ConnectionSpec},
     people::{self, store as people_store},
-    problem::{INVALID, NOT_FOUND, Problem, SIGN_IN_REFUSED},
+    problem::{CONFLICT, INVALID, NOT_FOUND, Problem, SIGN_IN_REFUSED},
     saml::{self, SamlSpec},
 };
 use crate::{
@@ -27,6 +28,8 @@ use crate::{
     secrets::{self as all_secrets, SealingRing, SecretText},
 };
 pub use api::router;
+pub use directory::{DirectoryMatch, InDirectory, MatchedBy};
+pub(super) use directory::{connector, is_linked, require_for_connector};
 pub use probe::{Checked, Outcome, probe};
 pub(super) use probe::{checked, last_sign_in, sentence};
 pub use secrets::{note_old_secrets, reseal};
@@ -88,6 +91,14 @@ impl Definition {
         match self {
             Definition::Oidc(spec) => spec.issuer.clone(),
             Definition::Saml(spec) => spec.issuer_of_people(),
+        }
+    }
+
+    /// Whose people its people are.
+    pub fn directory(&self) -> Option<&DirectoryMatch> {
+        match self {
+            Definition::Oidc(spec) => spec.directory.as_ref(),
+            Definition::Saml(spec) => spec.directory.as_ref(),
         }
     }
 
@@ -249,12 +260,11 @@ fn put<S>(
     let before = store::connection_named(tx, tenant, name)?;
     match &before {
         Some(before) => check_change(tx, permit, before, &change.definition)?,
-        None if store::connections(tx, tenant)?.len() >= CONNECTIONS_MAX => {
-            return Err(INVALID.detail("A tenant has at most 16 connections. Remove one first."));
-        }
-        None => {}
+        None => check_new(&store::connections(tx, tenant)?, &change.definition)?,
     }
     require_roles_of_people(tx, permit, &change.definition)?;
+    let was = before.as_ref().map(Connection::definition).transpose()?;
+    directory::require_for(tx, permit, tenant, was.as_ref(), &change.definition)?;
     let id = before
         .as_ref()
         .map_or_else(|| ConnectionId::generate(at, clock::random()), |before| before.id);
@@ -275,6 +285,12 @@ fn put<S>(
         error: None,
     };
     store::put_connection(tx, &connection)?;
+    if was.as_ref().and_then(Definition::directory) != change.definition.directory() {
+        // Until they come again nobody knows who they are there.
+        people_store::leave_directory(tx, tenant, id)?;
+    }
+    // Whoever saves this holds what its people may do: those whom a connection brought that is gone come by this one now.
+    let taken_over = people_store::take_over(tx, tenant, id, &change.definition.known_by())?;
     if connection.secret != before.as_ref().and_then(|before| before.secret.clone()) {
         secrets::note(tx, &connection, at)?;
     }
@@ -287,7 +303,7 @@ fn put<S>(
         if before.is_some() { "access.connection_changed" } else { "access.connection_made" },
         ("connection", id.to_string()),
         serde_json::json!({"name": name, "definition": change.definition.recorded()?, "enabled": change.enabled,
-            "sessions_ended": ended, "secret_changed": change.secret.is_some() || fresh.is_some()}),
+            "sessions_ended": ended, "people_taken_over": taken_over, "secret_changed": change.secret.is_some() || fresh.is_some()}),
     )?;
     Ok(connection)
 }
@@ -301,6 +317,23 @@ fn check_name(name: &str) -> Result<(), Problem> {
     is_usable.then_some(()).ok_or_else(|| {
         INVALID.detail("The name of a connection has 1 to 32 of the characters a-z, 0-9 and -.")
     })
+}
+
+/// Refuses one connection too many, and a second voice for people of one issuer: what it says of them would count as much as what the
+/// first one says.
+fn check_new(others: &[Connection], definition: &Definition) -> Result<(), Problem> {
+    if others.len() >= CONNECTIONS_MAX {
+        return Err(INVALID.detail("A tenant has at most 16 connections. Remove one first."));
+    }
+    for other in others {
+        if other.definition()?.known_by() == definition.known_by() {
+            return Err(CONFLICT.detail(format!(
+                "The connection {} is of this issuer already, and people are known by it: change that one, or remove it first.",
+                other.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a change by which people would become others, or by somebody who may not.

@@ -377,7 +377,7 @@ async fn introspect(
 ) -> Result<Response, Failure> {
     let shown = request.extensions().get::<ClientCertificate>().copied();
     // The asker is authenticated by its own client credentials or access token; it learns of its own tenant alone.
-    let bearer = access::authenticate(&app, &headers, shown)
+    let bearer = access::authenticate(&app, &headers, request.extensions())
         .await
         .ok()
         .map(|caller| caller.author.tenant);
@@ -430,20 +430,23 @@ async fn describe(app: &App, tenant: TenantId, token: &str) -> Result<Introspect
 }
 
 async fn describe_session(app: &App, tenant: TenantId, token: &str) -> Result<Introspection, Problem> {
-    let found = session::of_token(app, token)
+    let found = session::about_token(app, token)
         .await?
         .filter(|found| found.row.tenant == tenant);
     let Some(found) = found else {
         return Ok(Introspection::default());
     };
+    let expires_at = found.row.expires_at;
+    // What waits for a fresh proof of who the person is, the token may not do now.
+    let caller = access::caller_of(found, app.clock.now());
     Ok(Introspection {
         active: true,
-        scope: Some(found.held.scopes),
+        scope: Some(caller.scopes),
         client_id: Some(device::PUBLIC_CLIENT.to_owned()),
-        sub: Some(found.row.actor),
-        tenant: Some(found.row.tenant),
+        sub: Some(caller.author.actor.id),
+        tenant: Some(caller.author.tenant),
         iss: Some(app.keys.issuer()),
-        exp: Some(found.row.expires_at.as_unix_seconds()),
+        exp: Some(expires_at.as_unix_seconds()),
         token_type: Some("Bearer"),
         ..Introspection::default()
     })

@@ -1,7 +1,8 @@
 //! Letting a program in from another screen (RFC 8628): it shows a code, a signed-in person types it and decides.
 //!
 //! The program gets a session of that person, held as a token: it may do at most what the person may do at each moment, ends when
-//! they are signed out by an administrator, disabled or barred, and after eight hours in any case. There is no address with the code
+//! they are signed out by an administrator, disabled or barred, when it is not used for as long as the tenant lets sessions idle, and
+//! after eight hours in any case. There is no address with the code
 //! in it, so that nobody is let in by a click on somebody else's link.
 
 use std::{
@@ -25,6 +26,7 @@ use crate::{
         store::SessionKind,
     },
     audit, clock,
+    strangers::network,
 };
 
 /// `grant_type` (RFC 8628, section 3.4).
@@ -39,7 +41,7 @@ const INTERVAL_SECONDS_MAX: i64 = 60;
 pub const SESSION_SECONDS_MAX: u64 = 8 * 3600;
 /// Programs that wait at once, in all and from one address.
 pub const WAITING_MAX: i64 = 1_000;
-pub const WAITING_FROM_ONE_MAX: i64 = 20;
+pub const WAITING_FROM_ONE_MAX: usize = 20;
 /// Letters of a code: no vowels, so that it is no word, and none that look alike. 20 letters, 8 places: 34 bits.
 const LETTERS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 const CODE_LETTERS: usize = 8;
@@ -201,10 +203,13 @@ pub async fn begin(
         session_sha256: None,
     };
     let user_code = shown(&asked.user_code);
+    let here = network(address);
     let taken = audit::housekeeping(app, Scope::System, move |tx| {
         store::forget_asked(tx, now)?;
-        let (all, from_here) = store::waiting_from(tx, &asked.address)?;
-        if all >= WAITING_MAX || from_here >= WAITING_FROM_ONE_MAX {
+        let waiting = store::waiting_from(tx, WAITING_MAX)?;
+        let is_here = |address: &&String| network(address.parse().ok()) == here;
+        let from_here = waiting.iter().filter(is_here).count();
+        if waiting.len() as i64 >= WAITING_MAX || from_here >= WAITING_FROM_ONE_MAX {
             return Ok(false);
         }
         store::insert_asked(tx, &asked)?;
@@ -385,7 +390,7 @@ pub async fn poll(app: &App, device_code: &str) -> Result<LetIn, Failure> {
     );
     let (connection, authenticated_at, most) = (row.connection, row.authenticated_at, asked.scopes);
     let (provider_session, provider_name) = (row.provider_session.clone(), row.provider_name.clone());
-    let tenant = standing.row.tenant;
+    let (tenant, idle_seconds) = (standing.row.tenant, row.idle_seconds);
     let author = standing.author();
     let begun = audit::commit(app, &author, move |tx| {
         // Of two polls at once, one takes it.
@@ -402,7 +407,7 @@ pub async fn poll(app: &App, device_code: &str) -> Result<LetIn, Failure> {
             provider_name: provider_name.clone(),
             member_of: member_of.clone(),
             authenticated_at,
-            idle_seconds: None,
+            idle_seconds,
             session_seconds: Some(seconds),
             kind: SessionKind::Api,
             scopes: most.clone(),

@@ -56,6 +56,7 @@ pub fn client_held_by<S>(tx: &mut LoggedTx<'_>, permit: &Permit<S>, id: ClientId
     let at = tx.at();
     let held = people::of_client(tx, &client, at)?;
     permit.require_held(held.scopes.split(' '))?;
+    connection::require_for_connector(tx, permit, client.tenant, &client.name)?;
     Ok(client)
 }
 

@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -33,6 +34,7 @@ use crate::{
         people::{self, Outside},
         problem::{Problem, UNAUTHENTICATED},
     },
+    strangers::Door,
 };
 
 /// The header that names the trust of a token that does not say its issuer.
@@ -112,7 +114,7 @@ pub async fn by_issuer(app: &App, issuer: String, token: &str) -> Result<Option<
 }
 
 /// Who presents a token that a trust is named for. About one that is no JSON Web Token its provider is asked.
-pub async fn by_trust(app: &App, trust: &str, token: &str) -> Result<Caller, Problem> {
+pub async fn by_trust(app: &App, trust: &str, token: &str, from: Option<IpAddr>) -> Result<Caller, Problem> {
     let id = trust
         .parse::<TrustId>()
         .map_err(|_| refused("the header Muster-Trust is the id of a trust"))?;
@@ -126,7 +128,7 @@ pub async fn by_trust(app: &App, trust: &str, token: &str) -> Result<Caller, Pro
     if jose::peek(token).is_ok() {
         by_keys(app, &trust, token).await
     } else {
-        by_introspection(app, &trust, token).await
+        by_introspection(app, &trust, token, from).await
     }
 }
 
@@ -155,7 +157,12 @@ async fn by_keys(app: &App, trust: &Trust, token: &str) -> Result<Caller, Proble
     caller(app, trust, &connection, &signed.claims).await
 }
 
-async fn by_introspection(app: &App, trust: &Trust, token: &str) -> Result<Caller, Problem> {
+async fn by_introspection(
+    app: &App,
+    trust: &Trust,
+    token: &str,
+    from: Option<IpAddr>,
+) -> Result<Caller, Problem> {
     if token.len() > OPAQUE_BYTES_MAX {
         return Err(refused("it is longer than 4 KiB"));
     }
@@ -165,7 +172,10 @@ async fn by_introspection(app: &App, trust: &Trust, token: &str) -> Result<Calle
     let claims = match app.answers.get(&key, now) {
         Some(claims) => claims,
         None => {
-            let claims = ask(app, trust, &spec, token).await?;
+            // A token that is none costs a question to the provider each time.
+            app.strangers.check(Door::Token, from)?;
+            let asked = ask(app, trust, &spec, token).await;
+            let claims = asked.inspect_err(|_| app.strangers.failed(Door::Token, from))?;
             app.answers.put(key, claims.clone(), now);
             claims
         }
@@ -288,16 +298,19 @@ async fn caller(
 ) -> Result<Caller, Problem> {
     let identity = oidc::identity_of(connection, claims).map_err(refused)?;
     let (tenant, now) = (trust.tenant, app.clock.now());
-    let Some(source) = trust.connection.map(|id| id.to_string()) else {
+    let Some(id) = trust.connection else {
         return Err(refused("the trust has no connection"));
     };
+    let source = id.to_string();
     let outside = Outside {
         issuer: connection.issuer.clone(),
         subject: identity.subject.clone(),
     };
     let groups = identity.groups.clone();
     let found = app.db.read(Scope::Tenant(tenant.uuid()), move |tx| {
-        let Some(person) = people::store::person_of_subject(tx, tenant, &outside)? else {
+        let Some(person) =
+            people::store::person_of_subject(tx, tenant, &outside)?.filter(|person| person.is_of(id))
+        else {
             return Ok(None);
         };
         let is_out = person.disabled_at.is_some()

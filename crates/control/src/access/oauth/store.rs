@@ -43,7 +43,7 @@ statements! {
         AND (failed_at IS NULL OR failed_at < $5)";
     INSERT_ASKED = "INSERT INTO access_device_login (tenant_id, device_sha256, user_code, scopes, label, address, created_at, \
         expires_at, interval_seconds, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'asked')";
-    WAITING_FROM = "SELECT COUNT(*), COUNT(CASE WHEN address = $1 THEN 1 END) FROM access_device_login";
+    WAITING_FROM = "SELECT address FROM access_device_login LIMIT $1";
     ASKED_BY_CODE = "SELECT device_sha256, user_code, scopes, label, address, created_at, expires_at, polled_at, \
         interval_seconds, state, session_sha256, tenant_id FROM access_device_login WHERE user_code = $1";
     ASKED_BY_DEVICE = "SELECT device_sha256, user_code, scopes, label, address, created_at, expires_at, polled_at, \
@@ -252,9 +252,9 @@ pub fn insert_asked(tx: &mut Tx, asked: &Asked) -> Result<u64, StorageError> {
     )
 }
 
-/// How many programs wait, and how many of them from this address.
-pub fn waiting_from(tx: &mut Tx, address: &str) -> Result<(i64, i64), StorageError> {
-    tx.query_one(&WAITING_FROM, &[&address], |row| Ok((row.get(0)?, row.get(1)?)))
+/// Where the programs that wait asked from.
+pub fn waiting_from(tx: &mut Tx, limit: i64) -> Result<Vec<String>, StorageError> {
+    tx.query(&WAITING_FROM, &[&limit], |row| row.get(0))
 }
 
 fn asked_of(row: &Row<'_>) -> Result<Asked, StorageError> {

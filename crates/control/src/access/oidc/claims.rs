@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     ConnectionSpec,
+    connection::{InDirectory, MatchedBy},
     jose::{Members, Signed, texts_of},
 };
 
@@ -46,6 +47,8 @@ pub struct Identity {
     pub has_more_groups: bool,
     pub authenticated_at: Option<i64>,
     pub provider_session: Option<String>,
+    /// Who the person is to the connector that the connection names.
+    pub in_directory: Option<InDirectory>,
 }
 
 /// Judges an ID token; answers who came, or what is wrong in words for people.
@@ -189,7 +192,12 @@ fn identity(spec: &ConnectionSpec, claims: &Members, subject: String, at: Option
         .is_some_and(|names| names.get(groups).is_some());
     let has_more_groups = left_out || sound.len() > GROUPS_MAX || claims.0.get("hasgroups").is_some();
     sound.truncate(GROUPS_MAX);
+    let in_directory = spec.directory.as_ref().and_then(|wanted| match wanted.by {
+        MatchedBy::Subject => wanted.person(Some(&subject)),
+        MatchedBy::Oid => wanted.person(claims.text("oid")),
+    });
     Identity {
+        in_directory,
         username,
         display_name,
         groups: sound,

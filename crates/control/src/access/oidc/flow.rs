@@ -175,11 +175,12 @@ pub async fn arrive(
         .code
         .filter(|code| !code.is_empty() && code.len() <= CODE_BYTES_MAX);
     let code = code.ok_or_else(|| refused("the provider sent no code".to_owned()))?;
+    // Spent before the provider is asked: one departure is one question to it, whatever came back.
+    take_state(app, &connection, &state).await?;
     let found = identify(app, &connection, &spec, &metadata, &code, (&cookie, &state)).await;
     let error = found.as_ref().err().map(|problem| problem.detail.as_str());
     connection::note(app, &connection, error).await;
     let found = found?;
-    take_state(app, &connection, &state).await?;
     let identity = OutsideIdentity {
         connection: id,
         connection_name: connection.name.clone(),
@@ -192,6 +193,7 @@ pub async fn arrive(
         authenticated_at: found.authenticated_at.map(Timestamp::from_unix_seconds),
         provider_session: found.provider_session,
         provider_name: None,
+        in_directory: found.in_directory,
         idle_seconds: spec.idle_seconds,
         session_seconds: spec.session_seconds,
     };

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    connection::{self, Connection, check_limits, is_text},
+    connection::{self, Connection, DirectoryMatch, check_limits, is_text},
     jose,
     problem::{INVALID, Problem},
 };
@@ -75,6 +75,9 @@ pub struct ConnectionSpec {
     /// The only directory of Microsoft Entra whose people may come (`tid`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tid: Option<String>,
+    /// Whose people its people are: then the groups that a SCIM connector keeps can give them roles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<DirectoryMatch>,
     /// A limit below the tenant's, 60 to 28800.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_seconds: Option<u64>,
@@ -105,6 +108,7 @@ impl ConnectionSpec {
             required_acr: Vec::new(),
             required_amr: Vec::new(),
             tid: None,
+            directory: None,
             idle_seconds: None,
             session_seconds: None,
         }
@@ -135,8 +139,14 @@ impl ConnectionSpec {
         {
             return refuse("scopes, required_acr and required_amr have at most 16 words each.");
         }
+        let connector = self.directory.as_ref().map(|directory| &directory.connector);
         let optional = [&self.name_claim, &self.groups_claim, &self.tid];
-        if optional.into_iter().flatten().any(|text| !is_text(text)) {
+        if optional
+            .into_iter()
+            .flatten()
+            .chain(connector)
+            .any(|text| !is_text(text))
+        {
             return refuse("A claim's name, or a directory's id, has 1 to 512 characters.");
         }
         check_limits(self.idle_seconds, self.session_seconds)

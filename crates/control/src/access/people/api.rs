@@ -140,9 +140,9 @@ struct GrantRequest {
     person: Option<String>,
     /// The id of a service account.
     client: Option<String>,
-    /// A group as the identity provider names it in its claim.
+    /// A group as the identity provider names it in its claim; of the directory, its name or id.
     group: Option<String>,
-    /// Of a group: the connection's name or id, or `directory`.
+    /// Of a group: the connection's name or id; or `directory`, for groups that SCIM brought.
     source: Option<String>,
     /// From when it counts no more.
     #[schema(value_type = Option<String>)]
@@ -172,6 +172,9 @@ struct GrantView {
     /// `person`, `client` or `group`.
     kind: &'static str,
     subject: String,
+    /// Of a group of the directory: what people call it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     /// Of a group: who says who is in it.
     source: Option<String>,
     role: String,
@@ -185,6 +188,7 @@ impl From<Grant> for GrantView {
         GrantView {
             kind: grant.subject.kind(),
             subject: grant.subject.name(),
+            name: None,
             source: Some(grant.subject.source().to_owned()).filter(|source| !source.is_empty()),
             role: grant.role,
             granted_by: grant.granted_by,
@@ -205,11 +209,19 @@ async fn list_grants(
     let tenant = permit.tenant();
     let grants = app
         .db
-        .read(permit.storage(), move |tx| super::grants(tx, tenant))
+        .read(permit.storage(), move |tx| {
+            let mut views = Vec::new();
+            for grant in super::grants(tx, tenant)? {
+                let name = super::group_name(tx, tenant, &grant.subject)?;
+                views.push(GrantView {
+                    name,
+                    ..GrantView::from(grant)
+                });
+            }
+            Ok::<_, Problem>(views)
+        })
         .await?;
-    Ok(Json(Items {
-        items: grants.into_iter().map(GrantView::from).collect(),
-    }))
+    Ok(Json(Items { items: grants }))
 }
 
 /// Gives a role. Nobody gives one that can do more than they can.

@@ -5,7 +5,7 @@ use muster_storage::Tx;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Grant, Subject, find_role, store};
+use super::{DIRECTORY, Grant, Subject, find_role, store};
 use crate::access::{Client, problem::Problem, scope};
 
 /// Names that an explanation gives of those who can help.
@@ -117,15 +117,79 @@ pub fn of_groups(
         Some(name) => store::grants_of(tx, tenant, &Subject::Person(name.to_owned()))?,
         None => Vec::new(),
     };
-    if !groups.is_empty() {
-        let of_source = store::grants_from(tx, tenant, source)?;
-        grants.extend(
-            of_source
-                .into_iter()
-                .filter(|grant| groups.contains(&grant.subject.name())),
-        );
+    grants.extend(of_source(tx, tenant, (source, groups))?);
+    if let Some(name) = person {
+        grants.extend(of_directory(tx, tenant, name)?);
     }
     Held::of_grants(tx, tenant, "", grants, now)
+}
+
+/// As [`of_groups`], for a person who comes just now: groups of the directory that they were added to since count from here on.
+pub fn at_sign_in(
+    tx: &mut Tx,
+    tenant: TenantId,
+    person: &str,
+    groups: (&str, &[String]),
+    now: Timestamp,
+) -> Result<Held, Problem> {
+    let mut grants = store::grants_of(tx, tenant, &Subject::Person(person.to_owned()))?;
+    grants.extend(of_source(tx, tenant, groups)?);
+    grants.extend(directory_grants(tx, tenant, person)?);
+    Held::of_grants(tx, tenant, "", grants, now)
+}
+
+fn of_source(
+    tx: &mut Tx,
+    tenant: TenantId,
+    (source, groups): (&str, &[String]),
+) -> Result<Vec<Grant>, Problem> {
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut grants = store::grants_from(tx, tenant, source)?;
+    grants.retain(|grant| groups.contains(&grant.subject.name()));
+    Ok(grants)
+}
+
+/// What groups of the directory give a person, by the groups' names. They are in them now, and active.
+pub fn directory_grants(tx: &mut Tx, tenant: TenantId, person: &str) -> Result<Vec<Grant>, Problem> {
+    let grants = store::grants_from(tx, tenant, DIRECTORY)?;
+    if grants.is_empty() {
+        return Ok(grants);
+    }
+    let teams = store::teams_of_person(tx, tenant, person)?;
+    let named = grants.into_iter().filter_map(|grant| {
+        let (_, name) = teams
+            .iter()
+            .find(|(id, _)| id.to_string() == grant.subject.name())?;
+        Some(Grant {
+            subject: Subject::Group {
+                source: DIRECTORY.to_owned(),
+                name: name.clone(),
+            },
+            ..grant
+        })
+    });
+    Ok(named.collect())
+}
+
+/// As [`directory_grants`], of what the person could do when they came last: since when somebody can do how much is written down
+/// then, so that nobody is made stronger between two sign-ins.
+fn of_directory(tx: &mut Tx, tenant: TenantId, person: &str) -> Result<Vec<Grant>, Problem> {
+    let mut known = Vec::new();
+    let grants = directory_grants(tx, tenant, person)?;
+    let before = match grants.is_empty() {
+        true => None,
+        false => store::person(tx, tenant, person)?,
+    };
+    let before = before.map(|person| person.scopes).unwrap_or_default();
+    for grant in grants {
+        let role = find_role(tx, tenant, &grant.role)?;
+        if role.is_some_and(|role| scope::missing(&role.scopes, &before).is_empty()) {
+            known.push(grant);
+        }
+    }
+    Ok(known)
 }
 
 /// Some of those who can give these scopes: who holds them, and may give roles or make accounts.

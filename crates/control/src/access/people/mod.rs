@@ -6,9 +6,10 @@
 mod api;
 mod held;
 mod review;
+mod room;
 pub(super) mod store;
 
-use muster_model::{ClientId, ConnectionId, SessionId, TenantId, Timestamp};
+use muster_model::{ClientId, ConnectionId, SessionId, TenantId, Timestamp, UserGroupId};
 use muster_storage::Tx;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,8 +21,10 @@ use super::{
 };
 use crate::audit::LoggedTx;
 pub use api::router;
-pub use held::{Held, Through, of_client, of_groups, of_roles, who_can_give};
+pub use held::{Held, Through, at_sign_in, directory_grants, of_client, of_groups, of_roles, who_can_give};
 pub use review::{Reviewed, ReviewedSubject, review};
+pub(super) use room::make_room;
+pub use room::{CROWDED, UNSEEN_DAYS, forget_unseen};
 pub use store::ListedSession;
 
 /// Roles that a tenant defines.
@@ -127,7 +130,7 @@ pub struct Person {
     pub since: Timestamp,
     /// Nothing for people of sign-in links.
     pub outside: Option<Outside>,
-    /// The connection by which they came last.
+    /// The connection that speaks for them; no other one does, whatever issuer it names.
     pub connection: Option<ConnectionId>,
     /// What they last signed in with there: as the directory knows them. Empty for people of links.
     pub username: String,
@@ -139,6 +142,13 @@ pub struct Person {
     pub raised_at: Option<Timestamp>,
     pub seen_at: Option<Timestamp>,
     pub disabled_at: Option<Timestamp>,
+}
+
+impl Person {
+    /// Whether what a connection says is said of this person.
+    pub fn is_of(&self, connection: ConnectionId) -> bool {
+        self.connection == Some(connection)
+    }
 }
 
 /// The limits of a tenant's sessions.
@@ -400,6 +410,7 @@ fn check_subject(tx: &mut LoggedTx<'_>, subject: &Subject) -> Result<(), Problem
                 Err(NOT_FOUND.detail("There is no client with this id."))
             }
         }
+        Subject::Group { source, name } if source == DIRECTORY => check_team(tx, tenant, name),
         Subject::Group { source, name } => {
             if source.is_empty() || source.len() > NAME_CHARS_MAX {
                 return Err(INVALID.detail("Say by which connection the group comes."));
@@ -410,6 +421,23 @@ fn check_subject(tx: &mut LoggedTx<'_>, subject: &Subject) -> Result<(), Problem
             Ok(())
         }
     }
+}
+
+/// A group of a connector whose people sign in by a connection that says so.
+fn check_team(tx: &mut LoggedTx<'_>, tenant: TenantId, id: &str) -> Result<(), Problem> {
+    let found = match id.parse() {
+        Ok(id) => store::team(tx, tenant, id)?,
+        Err(_) => None,
+    };
+    let team = found.ok_or_else(|| NOT_FOUND.detail("The directory has no such group."))?;
+    let connector = super::client_name(tx, tenant, team.connector)?;
+    if connection::is_linked(tx, tenant, &connector)? {
+        return Ok(());
+    }
+    Err(INVALID.detail(format!(
+        "Groups of the connector {connector} give roles only once a connection says that its people are that connector's: set \
+         directory in it."
+    )))
 }
 
 /// Lets a person in no more, and ends their sessions.
@@ -505,10 +533,21 @@ pub fn sessions(tx: &mut Tx, tenant: TenantId, of: Option<&str>) -> Result<Vec<L
 pub fn resolve(tx: &mut LoggedTx<'_>, subject: Subject) -> Result<Subject, Problem> {
     let tenant = tx.tenant();
     match subject {
-        // A name that a connection says is no proof of being the person of that name in the directory.
-        Subject::Group { source, .. } if source == DIRECTORY => Err(INVALID.detail(
-            "Groups of the directory give no roles. Name the connection whose sign-ins say who is in the group.",
-        )),
+        // By their ids, which another group of the same name does not get.
+        Subject::Group { source, name } if source == DIRECTORY => {
+            let name = match name.parse::<UserGroupId>() {
+                Ok(id) => id.to_string(),
+                Err(_) => match store::teams_named(tx, tenant, &name)?.as_slice() {
+                    [only] => only.to_string(),
+                    [] => return Err(NOT_FOUND.detail(format!("The directory has no group {name:?}."))),
+                    _ => {
+                        return Err(INVALID
+                            .detail("The directory has several groups of this name: say which by its id."));
+                    }
+                },
+            };
+            Ok(Subject::Group { source, name })
+        }
         Subject::Group { source, name } => Ok(Subject::Group {
             source: connection::named(tx, tenant, &source)?.id.to_string(),
             name,
@@ -527,8 +566,28 @@ pub fn client(tx: &mut Tx, tenant: TenantId, id: ClientId) -> Result<super::Clie
 
 /// Who names groups of this tenant, with the names that people know them by.
 pub fn sources(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(String, String)>, Problem> {
-    let connections = connection::connections(tx, tenant)?.into_iter();
-    Ok(connections
-        .map(|connection| (connection.id.to_string(), connection.name))
-        .collect())
+    let (mut sources, mut has_directory) = (Vec::new(), false);
+    for connection in connection::connections(tx, tenant)? {
+        has_directory |= connection.definition()?.directory().is_some();
+        sources.push((connection.id.to_string(), connection.name));
+    }
+    if has_directory {
+        sources.push((DIRECTORY.to_owned(), "the directory (SCIM)".to_owned()));
+    }
+    Ok(sources)
+}
+
+/// What people call the group of a grant, where grants name it otherwise.
+pub fn group_name(tx: &mut Tx, tenant: TenantId, subject: &Subject) -> Result<Option<String>, Problem> {
+    match subject {
+        Subject::Group { source, name } if source == DIRECTORY => {
+            let team = name
+                .parse()
+                .ok()
+                .map(|id| store::team(tx, tenant, id))
+                .transpose()?;
+            Ok(team.flatten().map(|team| team.name))
+        }
+        Subject::Group { .. } | Subject::Person(_) | Subject::Client(_) => Ok(None),
+    }
 }

@@ -125,9 +125,9 @@ pub fn review(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<(Vec<Revi
     for (subject, through) in groups {
         let names = through.iter().map(|through| through.role.as_str());
         let scopes = held::of_roles(tx, tenant, names)?.scopes;
-        let name = subject.name();
+        let name = super::group_name(tx, tenant, &subject)?.unwrap_or_else(|| subject.name());
         let mut row = Reviewed::of(
-            (ReviewedSubject::Group, name.clone(), name),
+            (ReviewedSubject::Group, subject.name(), name),
             (through, &scopes),
             (Some(now), now, now),
         );

@@ -1,10 +1,12 @@
 //! SQL of roles, grants, people and the settings of sessions.
 
-use muster_model::{ClientId, ConnectionId, SessionId, TenantId, Timestamp};
+use std::collections::HashSet;
+
+use muster_model::{ClientId, ConnectionId, SessionId, TenantId, Timestamp, UserGroupId};
 use muster_storage::{Row, StorageError, Tx, statements};
 use uuid::Uuid;
 
-use super::{Grant, Outside, Person, Role, SessionSettings, Subject};
+use super::{Grant, Outside, Person, Role, SessionSettings, Subject, room::Strangers};
 
 statements! {
     ROLE = "SELECT name, description, scopes, updated_by, updated_at FROM access_role WHERE tenant_id = $1 AND name = $2";
@@ -38,10 +40,35 @@ statements! {
     PERSONS = "SELECT person, since, issuer, subject, connection_id, display_name, member_of, scopes, raised_at, seen_at, \
         disabled_at, username FROM access_person WHERE tenant_id = $1 AND person > $2 ORDER BY person LIMIT $3";
     PERSON_COUNT = "SELECT COUNT(*) FROM access_person WHERE tenant_id = $1";
+    STRANGERS = "SELECT p.person FROM access_person p WHERE p.tenant_id = $1 AND p.disabled_at IS NULL AND p.scopes = '' \
+        AND (p.issuer IS NOT NULL OR $3) AND COALESCE(p.seen_at, p.since) < $2 \
+        AND NOT EXISTS (SELECT 1 FROM access_grant g WHERE g.tenant_id = $1 AND g.kind = 'person' AND g.source = '' \
+        AND g.subject = p.person) \
+        AND NOT EXISTS (SELECT 1 FROM access_session s WHERE s.tenant_id = $1 AND s.actor = p.person) \
+        AND NOT EXISTS (SELECT 1 FROM access_signin l WHERE l.tenant_id = $1 AND l.actor = p.person) \
+        AND NOT EXISTS (SELECT 1 FROM access_passkey k WHERE k.tenant_id = $1 AND k.actor = p.person) \
+        ORDER BY COALESCE(p.seen_at, p.since), p.person LIMIT $4";
+    DELETE_PERSON = "DELETE FROM access_person WHERE tenant_id = $1 AND person = $2";
     INSERT_PERSON = "INSERT INTO access_person (tenant_id, person, since, issuer, subject, connection_id, display_name, \
         member_of) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
     CAME = "UPDATE access_person SET connection_id = $3, display_name = $4, member_of = $5, scopes = $6, raised_at = $7, \
         seen_at = $8, username = $9 WHERE tenant_id = $1 AND person = $2";
+    NOTE_DIRECTORY = "UPDATE access_person SET directory_connector = $3, directory_id = $4 \
+        WHERE tenant_id = $1 AND person = $2";
+    LEAVE_DIRECTORY = "UPDATE access_person SET directory_connector = NULL, directory_id = NULL \
+        WHERE tenant_id = $1 AND connection_id = $2";
+    IN_DIRECTORY = "SELECT u.user_id, u.connector, u.active FROM access_person p \
+        JOIN access_client c ON c.tenant_id = $1 AND c.client_id = p.directory_connector AND c.disabled_at IS NULL \
+        JOIN directory_user u ON u.tenant_id = $1 AND u.connector = p.directory_connector AND u.external_id = p.directory_id \
+        AND u.external_id IS NOT NULL WHERE p.tenant_id = $1 AND p.person = $2 LIMIT 2";
+    TEAMS_LISTING = "SELECT g.group_id, g.display_name FROM directory_member m JOIN directory_group g ON g.tenant_id = $1 \
+        AND g.group_id = m.group_id AND g.connector = $3 AND g.deleted_at IS NULL \
+        WHERE m.tenant_id = $1 AND m.member_id = $2 LIMIT $4";
+    TEAM = "SELECT group_id, display_name, connector FROM directory_group \
+        WHERE tenant_id = $1 AND group_id = $2 AND deleted_at IS NULL";
+    TEAMS_NAMED = "SELECT group_id FROM directory_group WHERE tenant_id = $1 AND name_key = $2 AND deleted_at IS NULL LIMIT 2";
+    TAKE_OVER = "UPDATE access_person SET connection_id = $2, directory_connector = NULL, directory_id = NULL WHERE tenant_id = $1 AND issuer = $3 AND (connection_id IS NULL \
+        OR connection_id NOT IN (SELECT c.connection_id FROM access_connection c WHERE c.tenant_id = $1))";
     SEEN = "UPDATE access_person SET seen_at = $3 WHERE tenant_id = $1 AND person = $2";
     DISABLE = "UPDATE access_person SET disabled_at = $3 WHERE tenant_id = $1 AND person = $2 AND disabled_at IS NULL";
     ENABLE = "UPDATE access_person SET disabled_at = NULL WHERE tenant_id = $1 AND person = $2 AND disabled_at IS NOT NULL";
@@ -270,6 +297,26 @@ pub fn person_count(tx: &mut Tx, tenant: TenantId) -> Result<i64, StorageError> 
     tx.query_one(&PERSON_COUNT, &[&tenant.uuid()], |row| row.get(0))
 }
 
+/// People who were given nothing, are not signed in and were not seen since `before`, the longest unseen first.
+pub fn strangers(
+    tx: &mut Tx,
+    tenant: TenantId,
+    who: Strangers,
+    before: Timestamp,
+    limit: i64,
+) -> Result<Vec<String>, StorageError> {
+    let with_links = who == Strangers::All;
+    tx.query(
+        &STRANGERS,
+        &[&tenant.uuid(), &before.as_micros(), &with_links, &limit],
+        |row| row.get(0),
+    )
+}
+
+pub fn delete_person(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<u64, StorageError> {
+    tx.execute(&DELETE_PERSON, &[&tenant.uuid(), &name])
+}
+
 /// Adds a person; answers 0 where the name or the subject is taken.
 pub fn insert_person(tx: &mut Tx, tenant: TenantId, person: &Person) -> Result<u64, StorageError> {
     let groups = serde_json::to_string(&person.member_of).unwrap_or_default();
@@ -306,6 +353,100 @@ pub fn came(tx: &mut Tx, tenant: TenantId, person: &Person) -> Result<(), Storag
         ],
     )
     .map(drop)
+}
+
+/// Notes who a person is to a connector, as they came.
+pub fn note_directory(
+    tx: &mut Tx,
+    tenant: TenantId,
+    name: &str,
+    there: Option<(ClientId, &str)>,
+) -> Result<(), StorageError> {
+    let (connector, id) = there.unzip();
+    tx.execute(
+        &NOTE_DIRECTORY,
+        &[&tenant.uuid(), &name, &connector.map(ClientId::uuid), &id],
+    )
+    .map(drop)
+}
+
+/// Forgets who the people of a connection are in the directory.
+pub fn leave_directory(tx: &mut Tx, tenant: TenantId, id: ConnectionId) -> Result<u64, StorageError> {
+    tx.execute(&LEAVE_DIRECTORY, &[&tenant.uuid(), &id.uuid()])
+}
+
+/// Groups that are looked at of one person, and how deep they may be in each other.
+const TEAMS_OF_ONE_MAX: usize = 1_000;
+const TEAMS_DEPTH_MAX: usize = 8;
+
+/// The groups of the directory that a person is in, directly or through groups of the same connector: nothing while the connector does
+/// not keep exactly one person of their id, or that one is not active.
+pub fn teams_of_person(
+    tx: &mut Tx,
+    tenant: TenantId,
+    name: &str,
+) -> Result<Vec<(UserGroupId, String)>, StorageError> {
+    let known: Vec<(Uuid, Uuid, bool)> = tx.query(&IN_DIRECTORY, &[&tenant.uuid(), &name], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })?;
+    let [(user, connector, true)] = known.as_slice() else {
+        return Ok(Vec::new());
+    };
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    let mut layer = vec![*user];
+    for _ in 0..TEAMS_DEPTH_MAX {
+        let mut next = Vec::new();
+        for member in layer {
+            let left = i64::try_from(TEAMS_OF_ONE_MAX).unwrap_or(i64::MAX);
+            let listing = tx.query(
+                &TEAMS_LISTING,
+                &[&tenant.uuid(), &member, connector, &left],
+                |row| Ok((row.get::<Uuid>(0)?, row.get::<String>(1)?)),
+            )?;
+            for (id, name) in listing {
+                if found.len() < TEAMS_OF_ONE_MAX && seen.insert(id) {
+                    found.push((UserGroupId::from_uuid(id), name));
+                    next.push(id);
+                }
+            }
+        }
+        layer = next;
+    }
+    Ok(found)
+}
+
+/// A group of the directory, as roles see it.
+#[derive(Debug)]
+pub struct Team {
+    pub name: String,
+    pub connector: ClientId,
+}
+
+pub fn team(tx: &mut Tx, tenant: TenantId, id: UserGroupId) -> Result<Option<Team>, StorageError> {
+    tx.query_opt(&TEAM, &[&tenant.uuid(), &id.uuid()], |row| {
+        Ok(Team {
+            name: row.get(1)?,
+            connector: ClientId::from_uuid(row.get(2)?),
+        })
+    })
+}
+
+/// The first groups of the directory with this name.
+pub fn teams_named(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Vec<UserGroupId>, StorageError> {
+    let key = muster_scim::name_key(name);
+    tx.query(&TEAMS_NAMED, &[&tenant.uuid(), &key.as_str()], |row| {
+        Ok(UserGroupId::from_uuid(row.get(0)?))
+    })
+}
+
+/// Has people of an issuer, whose connection is gone, come by this one; answers how many.
+pub fn take_over(
+    tx: &mut Tx,
+    tenant: TenantId,
+    connection: ConnectionId,
+    issuer: &str,
+) -> Result<u64, StorageError> {
+    tx.execute(&TAKE_OVER, &[&tenant.uuid(), &connection.uuid(), &issuer])
 }
 
 pub fn seen(tx: &mut Tx, tenant: TenantId, name: &str, at: Timestamp) -> Result<(), StorageError> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::access::{
-    connection::{check_limits, is_text},
+    connection::{DirectoryMatch, MatchedBy, check_limits, is_text},
     problem::{INVALID, Problem},
 };
 
@@ -90,6 +90,9 @@ pub struct SamlSpec {
     /// noticing.
     #[serde(default)]
     pub allow_idp_initiated: bool,
+    /// Whose people its people are: then the groups that a SCIM connector keeps can give them roles. Their NameID is persistent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<DirectoryMatch>,
     /// A limit below the tenant's, 60 to 28800.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_seconds: Option<u64>,
@@ -127,6 +130,7 @@ impl SamlSpec {
             must_be_encrypted: false,
             sign_requests: true,
             allow_idp_initiated: false,
+            directory: None,
             idle_seconds: None,
             session_seconds: None,
         }
@@ -199,6 +203,18 @@ impl SamlSpec {
             return Err(INVALID.detail(
                 "Transient names are others at each sign-in. Ask for persistent ones, or name a subject_attribute.",
             ));
+        }
+        if let Some(directory) = &self.directory {
+            if directory.by != MatchedBy::Subject || !is_text(&directory.connector) {
+                return Err(INVALID.detail(
+                    "SAML names people to a connector by the NameID alone: send directory as {\"connector\": NAME}.",
+                ));
+            }
+            if self.subject_attribute.is_some() || self.is_transient() {
+                return Err(INVALID.detail(
+                    "People are matched with the directory by a persistent NameID: ask for one, and name no subject_attribute.",
+                ));
+            }
         }
         check_limits(self.idle_seconds, self.session_seconds)
     }

@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use muster_model::{ConnectionId, Timestamp};
 use muster_saml::{Ask, ENTROPY_BYTES, Expected, Identity, MESSAGE_BYTES_MAX, Reject, Verifier};
 use muster_storage::Scope;
-use muster_trust::key::sha256;
+use muster_trust::key::{Digest, sha256};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -45,6 +45,8 @@ const AWAY_SECONDS_MAX: i64 = 600;
 /// Four cookies of this and some more fit into a request.
 const NEXT_BYTES_MAX: usize = 500;
 const KEPT_BYTES_MAX: usize = 4096;
+/// What whoever looks after the connection is told of a replay.
+const USED_BEFORE: &str = "The assertion, or an answer to the same request, was used before: somebody loaded the page again, or replays it.";
 
 /// What a browser keeps while somebody is away.
 #[derive(Serialize, Deserialize)]
@@ -159,6 +161,12 @@ pub async fn arrive(
                 .detail("Too many people sign in at this moment. Try again in a second.")
                 .retry_after(seconds)
         })?;
+    if let Some(flow) = &flow
+        && !is_first_answer(app, &connection, flow).await?
+    {
+        connection::note(app, &connection, Some(USED_BEFORE)).await;
+        return Err(not_accepted(&connection));
+    }
     let request = flow.as_ref().map(|flow| flow.request.clone());
     let judged = judge(app, &connection, &spec, posted.response, request).await?;
     let named = read(app, &connection, &spec, flow.as_ref(), judged).await?;
@@ -276,11 +284,8 @@ async fn read(
             ));
         }
     }
-    if !is_first(app, connection, flow, &saml).await? {
-        return Ok(Err(
-            "The assertion, or an answer to the same request, was used before: somebody loaded the page again, or replays it."
-                .to_owned(),
-        ));
+    if !is_first_use(app, connection, &saml).await? {
+        return Ok(Err(USED_BEFORE.to_owned()));
     }
     Ok(Ok(named))
 }
@@ -291,27 +296,28 @@ fn session_seconds(spec: &SamlSpec, until: Option<Timestamp>, now: Timestamp) ->
     spec.session_seconds.into_iter().chain(left).min()
 }
 
-/// Each request is answered once, and each assertion counts once, on every node.
-async fn is_first(
+/// Each request is answered once, on every node: that is spent before the answer is judged, so that one departure costs one judgment.
+async fn is_first_answer(app: &App, connection: &Connection, flow: &Flow) -> Result<bool, Problem> {
+    let request = sha256(flow.request.as_bytes());
+    let until = Timestamp::from_unix_seconds(flow.began + 2 * AWAY_SECONDS_MAX);
+    count_once(app, connection, ("saml-request", request), until).await
+}
+
+/// Each assertion counts once, on every node.
+async fn is_first_use(app: &App, connection: &Connection, saml: &Identity) -> Result<bool, Problem> {
+    let assertion = sha256(format!("{}:{}", connection.id, saml.assertion_id).as_bytes());
+    count_once(app, connection, ("saml-assertion", assertion), saml.replay_until).await
+}
+
+async fn count_once(
     app: &App,
     connection: &Connection,
-    flow: Option<&Flow>,
-    saml: &Identity,
+    (kind, value): (&'static str, Digest),
+    until: Timestamp,
 ) -> Result<bool, Problem> {
     let tenant = connection.tenant;
-    let assertion = sha256(format!("{}:{}", connection.id, saml.assertion_id).as_bytes());
-    let until = saml.replay_until;
-    let request = flow.map(|flow| {
-        let until = Timestamp::from_unix_seconds(flow.began + 2 * AWAY_SECONDS_MAX);
-        (sha256(flow.request.as_bytes()), until)
-    });
     audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
-        if let Some((request, until)) = &request
-            && store::count_once(tx, tenant, ("saml-request", request.as_bytes()), *until)? == 0
-        {
-            return Ok(false);
-        }
-        Ok(store::count_once(tx, tenant, ("saml-assertion", assertion.as_bytes()), until)? == 1)
+        Ok(store::count_once(tx, tenant, (kind, value.as_bytes()), until)? == 1)
     })
     .await
 }

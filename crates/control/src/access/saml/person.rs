@@ -8,6 +8,8 @@ use crate::access::{connection::Connection, outside::OutsideIdentity};
 
 /// The format of names that are others at each sign-in (SAML Core, section 8.3.8).
 pub(super) const TRANSIENT: &str = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient";
+/// The format of names that are a person's for ever (section 8.3.7).
+const PERSISTENT: &str = "urn:oasis:names:tc:SAML:2.0:nameid-format:persistent";
 /// Bytes of what a person is known by, and of the session there: both are keys of an index.
 const SUBJECT_BYTES_MAX: usize = 1024;
 const SESSION_BYTES_MAX: usize = 512;
@@ -150,6 +152,11 @@ pub(super) fn named(
             authenticated_at: Some(saml.authn_instant),
             provider_session: saml.session_index.clone(),
             provider_name: Some(provider_name),
+            in_directory: spec
+                .directory
+                .as_ref()
+                .filter(|_| saml.name_id.format == PERSISTENT)
+                .and_then(|wanted| wanted.person(Some(&saml.name_id.value))),
             idle_seconds: spec.idle_seconds,
             session_seconds,
         },
@@ -203,7 +210,6 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_795_000_000);
     const HERE: &str = "https://muster.example/auth/saml/x/metadata";
-    const PERSISTENT: &str = "urn:oasis:names:tc:SAML:2.0:nameid-format:persistent";
 
     fn said(attributes: &[(&str, &[&str])]) -> Identity {
         let attribute = |(name, values): &(&str, &[&str])| Attribute {

@@ -15,6 +15,8 @@ use crate::{
     telemetry::tests::{batch, device, event, send, writers},
 };
 
+mod turns;
+
 impl Scene {
     async fn call_json(&self, method: &str, path: &str, body: Value) -> Answer {
         let text = body.to_string();

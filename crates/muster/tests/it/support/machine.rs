@@ -144,6 +144,15 @@ impl Machine {
             .to_owned()
     }
 
+    /// As `compliance_token`, where none is given: what is said instead.
+    pub async fn refused_compliance_token(&self, audience: &str) -> String {
+        let mut command = self.command("compliance-token");
+        let output = command.args(["--audience", audience]).output().await;
+        let output = output.expect("the program muster-agent starts");
+        assert!(!output.status.success(), "{}", server::everything(&output));
+        server::everything(&output)
+    }
+
     /// The enrollment token that the newest try used.
     pub fn token(&self) -> String {
         fs::read_to_string(self.folder.path().join("token.jwt")).expect("a token was made")

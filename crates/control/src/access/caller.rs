@@ -1,0 +1,41 @@
+//! Who presents a token of the API, and what it may do at this moment.
+
+use muster_model::Timestamp;
+
+use super::{Author, people, scope, session::Standing};
+
+/// Who presented a token, and what it may do now.
+pub struct Caller {
+    pub author: Author,
+    pub scopes: String,
+    /// The roles behind them.
+    pub roles: Vec<String>,
+    /// What the person may do besides, shortly after they proved who they are.
+    pub held_back: String,
+    /// Whether it is a person who did not prove who they are a short time ago.
+    pub is_stale: bool,
+}
+
+impl Caller {
+    /// A person, by a program. What needs a fresh proof in the console needs one here.
+    pub(super) fn of_person(author: Author, held: people::Held, is_fresh: bool) -> Caller {
+        let roles = held.roles();
+        let (held_back, scopes): (Vec<&str>, Vec<&str>) = held
+            .scopes
+            .split_whitespace()
+            .partition(|name| !is_fresh && scope::NEEDS_PROOF.contains(name));
+        Caller {
+            author,
+            scopes: scopes.join(" "),
+            roles,
+            held_back: held_back.join(" "),
+            is_stale: !is_fresh,
+        }
+    }
+}
+
+/// The person of a session, with what they may do now.
+pub(super) fn caller_of(session: Standing, now: Timestamp) -> Caller {
+    let is_fresh = session.is_fresh(now);
+    Caller::of_person(session.author(), session.held, is_fresh)
+}
