@@ -200,6 +200,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "signals",
         sql: include_str!("../migrations/0030_signals.sql"),
     },
+    Migration {
+        version: 31,
+        name: "secret_attempts",
+        sql: include_str!("../migrations/0031_secret_attempts.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.

@@ -28,6 +28,7 @@ mod scep_ra;
 mod sealed;
 mod store;
 mod vault_client;
+mod vouched;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -61,7 +62,8 @@ pub use records::{
 };
 pub use records_api::router as records_router;
 pub use records_view::{
-    SecretView, all as secret_views, ask as ask_rotation, set_period, visible as visible_records,
+    SecretView, all as secret_views, ask as ask_rotation, set_period, store_status,
+    visible as visible_records,
 };
 use ring::Link;
 pub use ring::{NoKey, Ring, RingName, SETTLE, SealingRing, TokenRing, Version};
@@ -136,6 +138,8 @@ pub struct Keyring {
     pub sealing: SealingRing,
     /// Seals the values of the embedded store.
     master: Arc<SealingKey>,
+    /// The rows of each ring as they were judged last, and as what.
+    judged: parking_lot::Mutex<HashMap<RingName, (Vec<Version>, vouched::Said)>>,
     /// When the rings were last read again for an unknown key, by the clock that nobody sets.
     looked_at: parking_lot::Mutex<std::time::Duration>,
     tenants: RwLock<HashMap<TenantId, Arc<TenantKeys>>>,
@@ -149,6 +153,7 @@ fn first<K>(key: Arc<K>, now: Timestamp) -> Link<K> {
         place: FILE.to_owned(),
         store_version: String::new(),
         public_key: None,
+        key_id: None,
         created_at: now,
         activates_at: Timestamp::from_micros(0),
         retires_at: None,
@@ -214,6 +219,7 @@ impl Keyring {
             first_enrollment_key: key_in("enrollment-tokens.pem")?,
             sealing: Ring::new(RingName::Sealing, vec![first(Arc::clone(&master), now)]),
             master,
+            judged: parking_lot::Mutex::default(),
             looked_at: parking_lot::Mutex::default(),
             folder,
             tenants: RwLock::default(),

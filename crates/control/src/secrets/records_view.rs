@@ -8,10 +8,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    keeper,
+    keeper::{self, StoreStatus},
+    places::{EMBEDDED, FILE},
     records::{self, Kind, PERIODS_DAYS, Record, RotatedBy},
     ring::RingName,
-    store,
+    rotation::REVOKED,
+    store, vouched,
 };
 use crate::{
     App,
@@ -119,14 +121,43 @@ pub async fn visible(app: &App, tenant: TenantId) -> Result<Vec<Record>, Problem
             let mut found = records::records(tx, tenant)?;
             match operator {
                 Some(operator) if operator != tenant => {
-                    let of_operator = records::records(tx, operator)?;
-                    found.extend(of_operator.into_iter().filter(is_shared));
+                    let of_operator = records::records(tx, operator)?.into_iter().filter(is_shared);
+                    // Where the installation keeps its secrets, and what its stores say, is its operator's alone to know.
+                    found.extend(of_operator.map(|record| Record {
+                        place: place_for(false, &record.place),
+                        error: record.error.map(|_| "the operator sees why".to_owned()),
+                        ..record
+                    }));
                 }
                 _ => {}
             }
             Ok(found)
         })
         .await
+}
+
+/// A place of the installation, as a tenant sees it.
+fn place_for(is_operator: bool, place: &str) -> String {
+    let is_plain = matches!(place, FILE | EMBEDDED | "memory" | "database");
+    let shown = if is_operator || is_plain { place } else { "external" };
+    shown.to_owned()
+}
+
+/// How the store outside fares, as people of this tenant may know it.
+pub async fn store_status(app: &App, tenant: TenantId) -> Result<Option<StoreStatus>, Problem> {
+    let Some(status) = app.stores.status() else {
+        return Ok(None);
+    };
+    let is_operator = keeper::operator(app).await? == Some(tenant);
+    let error = status.error.map(|why| match is_operator {
+        true => why,
+        false => "it does not answer as it should".to_owned(),
+    });
+    Ok(Some(StoreStatus {
+        place: place_for(is_operator, &status.place),
+        error,
+        ..status
+    }))
 }
 
 /// Every secret that a tenant may see, the most overdue first, then the next that is due.
@@ -202,15 +233,16 @@ pub fn set_period(tx: &mut LoggedTx<'_>, name: &str, days: u32) -> Result<(), Pr
 pub fn revoke(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
     own(tx, name)?;
-    match RingName::parse(name) {
-        Some(RingName::AccessTokens | RingName::EnrollmentTokens) => {}
+    let ring = match RingName::parse(name) {
+        Some(ring @ (RingName::AccessTokens | RingName::EnrollmentTokens)) => ring,
         Some(RingName::Sealing) | None => {
             return Err(
                 ILLEGAL_STATE.detail("Only keys that sign tokens have earlier versions that can be ended.")
             );
         }
-    }
-    let versions = store::versions(tx, tenant, name)?;
+    };
+    let keys = std::sync::Arc::clone(tx.keys());
+    let versions = vouched::versions(tx, &keys, ring, at)?;
     let newest = versions.last().map_or(0, |version| version.number);
     let is_used = versions.last().is_some_and(|version| version.activates_at <= at);
     if newest < 2 || !is_used {
@@ -220,7 +252,7 @@ pub fn revoke(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     }
     let ended = store::revoke_before(tx, tenant, (name, newest), at)?;
     tx.record(
-        "secret.revoked",
+        REVOKED,
         ("secret", name.to_owned()),
         serde_json::json!({"before_version": newest, "versions_ended": ended}),
     )?;

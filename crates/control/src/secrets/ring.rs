@@ -20,7 +20,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const SLACK: Duration = Duration::from_secs(300);
 
 /// A ring of the installation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RingName {
     AccessTokens,
     EnrollmentTokens,
@@ -66,8 +66,11 @@ pub struct Version {
     pub place: String,
     /// What that store calls it.
     pub store_version: String,
-    /// Of keys that sign: SPKI, DER.
+    /// Of keys that sign: SPKI, DER. Only of use where `key_id` vouches for it.
     pub public_key: Option<Vec<u8>>,
+    /// The id of the key as the log names it; nothing in a row, of the first version, and of what was rotated before ids were
+    /// written down.
+    pub key_id: Option<String>,
     pub created_at: Timestamp,
     pub activates_at: Timestamp,
     pub retires_at: Option<Timestamp>,
@@ -155,7 +158,8 @@ fn in_use<K>(links: &[Link<K>], now: Timestamp) -> Vec<&Link<K>> {
 pub type TokenRing = Ring<SigningKey>;
 
 impl Ring<SigningKey> {
-    /// The public key with this id, if what it signed is accepted. It needs no store: public keys are in the rows.
+    /// The public key with this id, if what it signed is accepted. It needs no store where the log vouches for the public key of
+    /// the row: see [`super::vouched`].
     pub fn public(&self, id: &KeyId, now: Timestamp) -> Option<PublicKey> {
         let links = self.links.load();
         let mut accepted = links.iter().filter(|link| link.version.is_accepted(now));
@@ -234,6 +238,7 @@ mod tests {
             place: "file".to_owned(),
             store_version: String::new(),
             public_key: None,
+            key_id: None,
             created_at: at(0),
             activates_at: at(activates),
             retires_at: retires.map(at),

@@ -106,6 +106,11 @@ impl SealingKey {
         })
     }
 
+    /// The name of the key, which says nothing about it: 16 hexadecimal digits.
+    pub fn name(&self) -> String {
+        hex::encode(self.id)
+    }
+
     /// Whether this key sealed it, as far as its head says.
     pub fn sealed(&self, sealed: &[u8]) -> bool {
         sealed.len() > HEAD_BYTES && sealed[0] == FORM && sealed[1..HEAD_BYTES] == self.id

@@ -42,7 +42,9 @@ statements! {
         ON CONFLICT (tenant_id, name) DO UPDATE SET kind = excluded.kind, owner = excluded.owner, \
         rotated_by = excluded.rotated_by, place = excluded.place, version = excluded.version, \
         rotated_at = excluded.rotated_at, overlap_until = excluded.overlap_until, seen_at = excluded.seen_at, \
-        asked_at = NULL, error = NULL";
+        asked_at = NULL, error = NULL, attempt = NULL";
+    ATTEMPT = "SELECT attempt FROM secrets_record WHERE tenant_id = $1 AND name = $2";
+    SET_ATTEMPT = "UPDATE secrets_record SET attempt = $3 WHERE tenant_id = $1 AND name = $2";
     ADD_RECORD = "INSERT INTO secrets_record (tenant_id, name, kind, owner, rotated_by, place, version, rotated_at, \
         period_days, overlap_until, seen_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
         ON CONFLICT (tenant_id, name) DO NOTHING";
@@ -123,6 +125,7 @@ pub fn versions(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Vec<Version
             place: row.get(1)?,
             store_version: row.get(2)?,
             public_key: row.get(3)?,
+            key_id: None,
             created_at: Timestamp::from_micros(row.get(4)?),
             activates_at: Timestamp::from_micros(row.get(5)?),
             retires_at: row.get::<Option<i64>>(6)?.map(Timestamp::from_micros),
@@ -301,6 +304,16 @@ pub fn claim(
 
 pub fn failed(tx: &mut Tx, tenant: TenantId, name: &str, error: &str) -> Result<u64, StorageError> {
     tx.execute(&FAILED, &[&tenant.uuid(), &name, &error])
+}
+
+/// The id of the key that an attempt to rotate wrote to a store, where that attempt did not end.
+pub fn attempt(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<String>, StorageError> {
+    let found = tx.query_opt(&ATTEMPT, &[&tenant.uuid(), &name], |row| row.get(0))?;
+    Ok(found.flatten())
+}
+
+pub fn set_attempt(tx: &mut Tx, tenant: TenantId, name: &str, key_id: &str) -> Result<u64, StorageError> {
+    tx.execute(&SET_ATTEMPT, &[&tenant.uuid(), &name, &key_id])
 }
 
 pub fn remove_record(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<u64, StorageError> {

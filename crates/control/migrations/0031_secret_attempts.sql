@@ -1,0 +1,2 @@
+-- The id of the key that an attempt to rotate wrote to a store: the next attempt takes it instead of writing another value.
+ALTER TABLE secrets_record ADD COLUMN attempt TEXT;
