@@ -15,13 +15,23 @@ pub fn of(options: &Options) -> Result<Custody> {
         None => KeyPlace::File,
         Some(text) => text.parse().context("--device-ca-key cannot be used")?,
     };
+    let sealing_key: KeyPlace = match &options.sealing_key {
+        None => KeyPlace::File,
+        Some(text) => text.parse().context("--sealing-key cannot be used")?,
+    };
+    ensure!(
+        sealing_key == KeyPlace::File || options.sealing_key_file.is_none(),
+        "--sealing-key and --sealing-key-file are two places of one key: give one"
+    );
     let custody = Custody {
+        sealing_key,
         pkcs11: pkcs11(options)?,
         vault: vault(options)?,
         sealing_key_file: options.sealing_key_file.clone(),
         device_ca_key,
     };
     check_place(&custody, &custody.device_ca_key)?;
+    check_place(&custody, &custody.sealing_key)?;
     Ok(custody)
 }
 

@@ -132,6 +132,7 @@ async fn revoke_secret(
     records_view::one(&app, permit.tenant(), &name).await?;
     let named = name.clone();
     audit::commit(&app, permit.author(), move |tx| records_view::revoke(tx, &named)).await?;
+    app.nudges.secrets.notify_one();
     keeper::follow(&app).await?;
     records_view::one(&app, permit.tenant(), &name).await.map(Json)
 }

@@ -204,6 +204,12 @@ impl Ring<SealingKey> {
             .is_some_and(|newest| newest.key.is_some())
     }
 
+    /// Whether the value of every version that is not retired is at hand: only then is what does not open lost.
+    pub fn is_whole(&self) -> bool {
+        let links = self.links.load();
+        !links.is_empty() && links.iter().all(|link| link.key.is_some())
+    }
+
     /// Opens what any key of the ring sealed.
     pub fn unseal(&self, tenant: TenantId, context: &str, sealed: &[u8]) -> Result<SecretText, UnsealError> {
         let links = self.links.load();
@@ -216,6 +222,11 @@ impl Ring<SealingKey> {
                 None => Err(UnsealError::Away),
             },
         }
+    }
+
+    /// What everything begins with that is sealed with the key that is used now; nothing where none is at hand.
+    pub fn head(&self, now: Timestamp) -> Option<Vec<u8>> {
+        self.current(now).ok().map(|key| key.head())
     }
 
     /// Whether something is sealed with another key than the one that is used now.
