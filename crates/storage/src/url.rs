@@ -67,7 +67,10 @@ impl DatabaseUrl {
     pub fn password_file(&self) -> Option<PathBuf> {
         match self {
             Self::Sqlite(_) => None,
-            Self::Postgres(text) => PostgresUrl::parse(text).ok()?.password_file().map(|(path, _)| path),
+            Self::Postgres(text) => PostgresUrl::parse(text)
+                .ok()?
+                .password_file()
+                .map(|(path, _)| path),
         }
     }
 
@@ -165,15 +168,26 @@ mod tests {
     fn a_password_may_be_in_a_file() {
         let url = |text: &str| text.parse::<DatabaseUrl>().expect("it is a URL");
         let path = Path::new("/run/secrets/pass word+1");
-        for text in ["postgres://ann@db/fleet", "postgres://ann@db/fleet?sslmode=require"] {
+        for text in [
+            "postgres://ann@db/fleet",
+            "postgres://ann@db/fleet?sslmode=require",
+        ] {
             let with = url(text).with_password_file(path).expect("it takes one");
             assert_eq!(with.password_file().as_deref(), Some(path), "{text}");
         }
-        for refused in ["postgres://ann:pw@db/fleet", "host=/run/pg user=ann", "sqlite:x.db"] {
+        for refused in [
+            "postgres://ann:pw@db/fleet",
+            "host=/run/pg user=ann",
+            "sqlite:x.db",
+        ] {
             assert!(url(refused).with_password_file(path).is_err(), "{refused}");
         }
         assert!(url("postgres://ann:pw@db/fleet").has_password());
-        assert!("postgres://ann@db/fleet?connection_seconds=0".parse::<DatabaseUrl>().is_err());
+        assert!(
+            "postgres://ann@db/fleet?connection_seconds=0"
+                .parse::<DatabaseUrl>()
+                .is_err()
+        );
     }
 
     #[test]

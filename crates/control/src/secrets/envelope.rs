@@ -29,7 +29,8 @@ pub async fn open(folder: &Path, custody: &Custody) -> Result<SecretText, Secret
     let plain = sealed::path(folder);
     if !path.exists() {
         let text = if plain.exists() {
-            let text = String::from_utf8(files::read(&plain)?).map_err(|_| unreadable(&plain, "it is not text"))?;
+            let text =
+                String::from_utf8(files::read(&plain)?).map_err(|_| unreadable(&plain, "it is not text"))?;
             SecretText::new(text.trim().to_owned())
         } else {
             SealingKey::generate_hex()
@@ -49,12 +50,15 @@ pub async fn open(folder: &Path, custody: &Custody) -> Result<SecretText, Secret
         let text = serde_json::to_vec(&envelope).expect("texts are serializable");
         files::write_private(&path, &text)?;
     }
-    let envelope: Envelope =
-        serde_json::from_slice(&files::read(&path)?).map_err(|error| unreadable(&path, &error.to_string()))?;
+    let envelope: Envelope = serde_json::from_slice(&files::read(&path)?)
+        .map_err(|error| unreadable(&path, &error.to_string()))?;
     if envelope.place != place.to_string() {
         return Err(unreadable(
             &path,
-            &format!("it is wrapped by {}, and --sealing-key names {place}", envelope.place),
+            &format!(
+                "it is wrapped by {}, and --sealing-key names {place}",
+                envelope.place
+            ),
         ));
     }
     let text = custody.unwrap(place, &envelope.wrapped).await?;
@@ -62,7 +66,10 @@ pub async fn open(folder: &Path, custody: &Custody) -> Result<SecretText, Secret
     if plain.exists() {
         let before = files::read(&plain)?;
         if before.trim_ascii_end() != text.reveal().trim_end().as_bytes() {
-            return Err(unreadable(&plain, "it is another key than the wrapped one beside it"));
+            return Err(unreadable(
+                &plain,
+                "it is another key than the wrapped one beside it",
+            ));
         }
         std::fs::remove_file(&plain).map_err(|source| SecretsError::Io {
             path: plain.clone(),

@@ -203,7 +203,10 @@ pub async fn follow(app: &App) -> Result<(), Problem> {
         id: SealingKey::name,
     };
     let rings = [&app.keys.access_tokens, &app.keys.enrollment_tokens];
-    for (ring, name) in rings.into_iter().zip([RingName::AccessTokens, RingName::EnrollmentTokens]) {
+    for (ring, name) in rings
+        .into_iter()
+        .zip([RingName::AccessTokens, RingName::EnrollmentTokens])
+    {
         fill(app, ring, name, of(name), &token_key).await;
     }
     let name = RingName::Sealing;
@@ -267,13 +270,7 @@ async fn confirm(app: &App) {
     }
 }
 
-async fn fill<K>(
-    app: &App,
-    ring: &Ring<K>,
-    name: RingName,
-    rows: Vec<Version>,
-    text_of: &TextOf<K>,
-) {
+async fn fill<K>(app: &App, ring: &Ring<K>, name: RingName, rows: Vec<Version>, text_of: &TextOf<K>) {
     // Before there are rows the ring is what the key folder holds.
     if rows.is_empty() {
         return;
@@ -300,12 +297,7 @@ async fn fill<K>(
     ring.set(links);
 }
 
-async fn fetch<K>(
-    app: &App,
-    name: RingName,
-    version: &Version,
-    text_of: &TextOf<K>,
-) -> Option<K> {
+async fn fetch<K>(app: &App, name: RingName, version: &Version, text_of: &TextOf<K>) -> Option<K> {
     let fail = |why: String| {
         tracing::error!(
             secret = name.as_str(),
@@ -348,7 +340,11 @@ async fn fetch<K>(
         }
     };
     let key = (text_of.parse)(&text).map_err(fail).ok()?;
-    if version.key_id.as_ref().is_some_and(|id| *id != (text_of.id)(&key)) {
+    if version
+        .key_id
+        .as_ref()
+        .is_some_and(|id| *id != (text_of.id)(&key))
+    {
         fail("its store gives another key than the one that the log records".to_owned());
         return None;
     }

@@ -85,8 +85,8 @@ pub use publish::{
 pub use register::{AuthorityState, Member, Record as AuthorityRecord};
 pub use roots::{Learned, RefusedRow, RootRow, broken_roots, read_roots};
 pub use scep_ra::{KeyTransport, ScepRa};
-pub use tenant_keys::{PasswordPlace, note_tenant_keys, say_database_password};
 pub use sealed::{SealingKey, SecretText, UnsealError};
+pub use tenant_keys::{PasswordPlace, note_tenant_keys, say_database_password};
 pub use vault_client::{Refused as VaultRefused, VaultClient, VaultLogin, VaultSettings, secret_in};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
@@ -113,7 +113,9 @@ pub enum SecretsError {
     Ceremony(String),
     #[error(transparent)]
     CaUnavailable(#[from] Unavailable),
-    #[error("the sealing key cannot be unwrapped by {place}: {why}. Nothing that is stored opens without it; start again when it answers.")]
+    #[error(
+        "the sealing key cannot be unwrapped by {place}: {why}. Nothing that is stored opens without it; start again when it answers."
+    )]
     SealingAway { place: String, why: String },
 }
 
@@ -207,7 +209,9 @@ impl Keyring {
                 envelope::refuse_file(&folder)?;
                 None
             }
-            KeyPlace::Pkcs11 { .. } | KeyPlace::Vault { .. } => Some(envelope::open(&folder, &custody).await?),
+            KeyPlace::Pkcs11 { .. } | KeyPlace::Vault { .. } => {
+                Some(envelope::open(&folder, &custody).await?)
+            }
         };
         Keyring::open_prepared(data_dir, custody, (device_key, master), now)
     }

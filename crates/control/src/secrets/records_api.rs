@@ -209,7 +209,10 @@ async fn test_secret_store(
         let version = store.write(PROBE, &value, after.as_deref()).await?;
         let read = store.read(PROBE, &version).await?;
         if read.reveal() == value.reveal() {
-            Ok((version, store.versions_kept(RingName::AccessTokens.as_str()).await?))
+            Ok((
+                version,
+                store.versions_kept(RingName::AccessTokens.as_str()).await?,
+            ))
         } else {
             Err(StoreError::Invalid(
                 "it gave another value back than it was given".to_owned(),
@@ -223,9 +226,13 @@ async fn test_secret_store(
     Ok(Json(SecretStoreTest {
         place: store.place().to_owned(),
         version,
-        warning: versions_kept.filter(|kept| *kept < VERSIONS_KEPT_MIN).map(|kept| {
-            format!("The store keeps {kept} versions of a secret. Let it keep {VERSIONS_KEPT_MIN} or more.")
-        }),
+        warning: versions_kept
+            .filter(|kept| *kept < VERSIONS_KEPT_MIN)
+            .map(|kept| {
+                format!(
+                    "The store keeps {kept} versions of a secret. Let it keep {VERSIONS_KEPT_MIN} or more."
+                )
+            }),
         versions_kept,
     }))
 }

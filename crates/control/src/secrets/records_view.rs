@@ -114,7 +114,8 @@ fn next(record: &Record) -> &'static str {
              until old connections are over: see how-to/rotate-the-database-password."
         }
         (Kind::ProviderSecret, _) => {
-            "Make a second secret at the identity provider, give it here with `muster sso put`, and remove the first there. A key of this server's own is made anew when the connection is."
+            "Make a second secret at the identity provider, give it here with `muster sso put`, and remove the first there. A key of this \
+             server's own: `muster sso put … --new-key` publishes the next one a day before it signs, and the old one for a day after."
         }
     }
 }
@@ -155,7 +156,11 @@ pub async fn visible(app: &App, tenant: TenantId) -> Result<Vec<Record>, Problem
 /// A place of the installation, as a tenant sees it.
 fn place_for(is_operator: bool, place: &str) -> String {
     let is_plain = matches!(place, FILE | EMBEDDED | "memory" | "database");
-    let shown = if is_operator || is_plain { place } else { "external" };
+    let shown = if is_operator || is_plain {
+        place
+    } else {
+        "external"
+    };
     shown.to_owned()
 }
 
@@ -225,7 +230,12 @@ fn own(tx: &mut LoggedTx<'_>, name: &str) -> Result<Record, Problem> {
     match records::record(tx, tenant, name)? {
         Some(record) => Ok(record),
         // It is another tenant's to see and not to change, or it is not there.
-        None if RingName::parse(name).is_some() || name.starts_with("tls:") || name == "database-password" => Err(not_yours()),
+        None if RingName::parse(name).is_some()
+            || name.starts_with("tls:")
+            || name == "database-password" =>
+        {
+            Err(not_yours())
+        }
         None => Err(NOT_FOUND.detail("There is no such secret.")),
     }
 }
@@ -238,7 +248,10 @@ pub fn set_period(tx: &mut LoggedTx<'_>, name: &str, days: u32) -> Result<(), Pr
         _ => PERIODS_DAYS,
     };
     if !allowed.contains(&days) {
-        return Err(INVALID.detail(format!("This secret is rotated every 1 to {} days.", allowed.end())));
+        return Err(INVALID.detail(format!(
+            "This secret is rotated every 1 to {} days.",
+            allowed.end()
+        )));
     }
     store::set_period(tx, tenant, name, days)?;
     tx.record(
@@ -253,7 +266,9 @@ pub fn set_period(tx: &mut LoggedTx<'_>, name: &str, days: u32) -> Result<(), Pr
 pub fn revoke(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
     let record = own(tx, name)?;
-    if RingName::parse(name).is_none() && (record.kind, record.rotated_by) == (Kind::SigningKey, RotatedBy::Server) {
+    if RingName::parse(name).is_none()
+        && (record.kind, record.rotated_by) == (Kind::SigningKey, RotatedBy::Server)
+    {
         // Its own slice makes the new key first: without one nothing could be signed.
         store::ask_revoke(tx, tenant, name, at)?;
         tx.record(

@@ -67,7 +67,13 @@ pub async fn rotate_due(app: &App, lease: &Lease) -> Result<bool, Problem> {
         let Some(record) = record.filter(|record| record.is_due(now)) else {
             continue;
         };
-        if app.stores.rests.lock().get(&name).is_some_and(|rest| rest.holds(lease, &record)) {
+        if app
+            .stores
+            .rests
+            .lock()
+            .get(&name)
+            .is_some_and(|rest| rest.holds(lease, &record))
+        {
             continue;
         }
         match rotate(app, tenant, name, &record, lease).await {
@@ -273,7 +279,10 @@ async fn keep(
     };
     let (newest, left) = heard(left_over(store, name, versions, attempt).await)?;
     if let (Some(version), Some(made)) = (&newest, left) {
-        tracing::info!(secret = name.as_str(), "an earlier attempt's value is taken into use");
+        tracing::info!(
+            secret = name.as_str(),
+            "an earlier attempt's value is taken into use"
+        );
         return Ok((made, version.clone()));
     }
     room(app, store, name, versions, newest.as_deref()).await?;
@@ -336,14 +345,20 @@ async fn room(
         return Ok(());
     };
     if kept < VERSIONS_KEPT_MIN {
-        tracing::warn!(secret = name.as_str(), kept, wanted = VERSIONS_KEPT_MIN,
-            "the store keeps few versions: see the reference of secrets");
+        tracing::warn!(
+            secret = name.as_str(),
+            kept,
+            wanted = VERSIONS_KEPT_MIN,
+            "the store keeps few versions: see the reference of secrets"
+        );
     }
     let now = app.clock.now();
     let used = versions
         .iter()
         .filter(|version| version.place == store.place() && version.is_accepted(now));
-    let oldest = used.filter_map(|version| version.store_version.parse().ok()).min();
+    let oldest = used
+        .filter_map(|version| version.store_version.parse().ok())
+        .min();
     if has_room(kept, newest.and_then(|newest| newest.parse().ok()), oldest) {
         Ok(())
     } else {
@@ -373,7 +388,13 @@ pub async fn retire_sealing(app: &App, lease: &Lease) -> Result<(), Problem> {
     };
     let now = app.clock.now();
     let name = RingName::Sealing.as_str();
-    let known: Vec<Version> = app.keys.sealing.links().iter().map(|link| link.version.clone()).collect();
+    let known: Vec<Version> = app
+        .keys
+        .sealing
+        .links()
+        .iter()
+        .map(|link| link.version.clone())
+        .collect();
     if retirable(&known, now).is_none() {
         return Ok(());
     }
@@ -417,7 +438,9 @@ mod tests {
 
     #[test]
     fn l9_failures_are_answered_with_longer_and_longer_pauses() {
-        let seconds: Vec<u64> = [1, 2, 3, 6, 7, 40, u32::MAX].map(|failures| pause(failures).as_secs()).to_vec();
+        let seconds: Vec<u64> = [1, 2, 3, 6, 7, 40, u32::MAX]
+            .map(|failures| pause(failures).as_secs())
+            .to_vec();
         assert_eq!(seconds, [10, 20, 40, 320, 600, 600, 600]);
     }
 

@@ -8,8 +8,7 @@ use muster_trust::{
 };
 
 use super::{
-    TenantKeys,
-    keeper,
+    TenantKeys, keeper,
     records::{self, Kind, Record, RotatedBy},
     store,
 };
@@ -67,21 +66,51 @@ fn of_tenant(keys: &TenantKeys) -> Vec<Record> {
         documents.extend(read.ok());
     }
     let since = |role: Role, id: &KeyId| {
-        let names = |document: &&RootDocument| document.roles.get(&role).is_some_and(|role| role.keys.contains(id));
+        let names = |document: &&RootDocument| {
+            document
+                .roles
+                .get(&role)
+                .is_some_and(|role| role.keys.contains(id))
+        };
         let unbroken = documents.iter().rev().take_while(names);
-        unbroken.last().map_or(keys.root.issued_at, |first| first.issued_at)
+        unbroken
+            .last()
+            .map_or(keys.root.issued_at, |first| first.issued_at)
     };
     let mut found = Vec::new();
     for (role, name, key, what) in [
-        (Role::Policy, "policy-key", &keys.policy, "signs versions of policies"),
-        (Role::Action, "action-key", &keys.action, "signs commands and what devices should be at"),
-        (Role::Log, "log-key", &keys.log, "seals entries of the log and signs its heads"),
+        (
+            Role::Policy,
+            "policy-key",
+            &keys.policy,
+            "signs versions of policies",
+        ),
+        (
+            Role::Action,
+            "action-key",
+            &keys.action,
+            "signs commands and what devices should be at",
+        ),
+        (
+            Role::Log,
+            "log-key",
+            &keys.log,
+            "seals entries of the log and signs its heads",
+        ),
     ] {
         let id = key.key_id();
-        found.push(record(name, what, &format!("keys folder ({})", short(&id)), since(role, &id)));
+        found.push(record(
+            name,
+            what,
+            &format!("keys folder ({})", short(&id)),
+            since(role, &id),
+        ));
     }
     let roots = keys.root.roles.get(&Role::Root);
-    let oldest = roots.into_iter().flat_map(|role| &role.keys).map(|id| (since(Role::Root, id), id));
+    let oldest = roots
+        .into_iter()
+        .flat_map(|role| &role.keys)
+        .map(|id| (since(Role::Root, id), id));
     if let Some((at, id)) = oldest.min() {
         found.push(record(
             "root-key",

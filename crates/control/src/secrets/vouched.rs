@@ -79,10 +79,13 @@ impl Said {
                     used_from: time("used_from").unwrap_or(entry.at),
                 });
             }
-            REVOKED => self.ends.extend(number("before_version").map(|before| (before, entry.at))),
+            REVOKED => self
+                .ends
+                .extend(number("before_version").map(|before| (before, entry.at))),
             RETIRED => {
                 let before = number("before_version");
-                self.ends.extend(before.map(|before| (before, entry.at.plus(SETTLE))));
+                self.ends
+                    .extend(before.map(|before| (before, entry.at.plus(SETTLE))));
             }
             _ => {}
         }
@@ -114,7 +117,10 @@ impl Said {
                 // The first version is that of the key folder.
                 None if row.number == 1 && row.place == FILE => judged.versions.push(unread(row)),
                 // It is older than everything that this log key sealed, and its store has to give it.
-                None if row.number > 1 && row.place != FILE && lowest.is_none_or(|lowest| row.number < lowest) => {
+                None if row.number > 1
+                    && row.place != FILE
+                    && lowest.is_none_or(|lowest| row.number < lowest) =>
+                {
                     judged.versions.push(unread(row));
                 }
                 None => judged
@@ -124,7 +130,12 @@ impl Said {
         }
         for voucher in &self.vouchers {
             let is_over = self.end_of(voucher.number).is_some_and(|at| at <= now);
-            if is_over || judged.versions.iter().any(|version| version.number == voucher.number) {
+            if is_over
+                || judged
+                    .versions
+                    .iter()
+                    .any(|version| version.number == voucher.number)
+            {
                 continue;
             }
             judged
@@ -210,11 +221,7 @@ fn unread(row: &Version) -> Version {
 }
 
 /// The rows of a ring as they are stored, with what the log says of it.
-pub fn read(
-    tx: &mut Tx,
-    keys: &TenantKeys,
-    name: RingName,
-) -> Result<(Vec<Version>, Said), Problem> {
+pub fn read(tx: &mut Tx, keys: &TenantKeys, name: RingName) -> Result<(Vec<Version>, Said), Problem> {
     let rows = store::versions(tx, keys.tenant, name.as_str())?;
     Ok((rows, Said::read(tx, keys, name)?))
 }
@@ -244,7 +251,11 @@ mod tests {
         Version {
             number,
             place: place.to_owned(),
-            store_version: if place == FILE { String::new() } else { number.to_string() },
+            store_version: if place == FILE {
+                String::new()
+            } else {
+                number.to_string()
+            },
             public_key: key.map(|key| key.public().spki_der()),
             key_id: None,
             created_at: at(0),
@@ -328,7 +339,10 @@ mod tests {
         assert_eq!((judged.edited.len(), &judged.versions[0].public_key), (1, &None));
         // A key that was ended does not come back, and one that is gone does.
         let judged = log.judge(&[row(1, FILE, None), honest.clone()], at(40));
-        assert_eq!((judged.edited.len(), judged.versions[0].retires_at), (1, Some(at(30))));
+        assert_eq!(
+            (judged.edited.len(), judged.versions[0].retires_at),
+            (1, Some(at(30)))
+        );
         let judged = log.judge(&[], at(20));
         assert_eq!((judged.edited.len(), judged.versions[0].number), (1, 2));
     }
@@ -338,7 +352,10 @@ mod tests {
         let second = key();
         let judged = said(vec![voucher(2, None)], &[]).judge(&[row(2, "embedded", Some(&second))], at(20));
         assert!(judged.edited.is_empty());
-        assert_eq!((&judged.versions[0].public_key, &judged.versions[0].key_id), (&None, &None));
+        assert_eq!(
+            (&judged.versions[0].public_key, &judged.versions[0].key_id),
+            (&None, &None)
+        );
     }
 
     #[test]

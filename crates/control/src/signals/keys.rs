@@ -398,7 +398,10 @@ mod tests {
         let mut keys = [key("a", NOW)];
         keys[0].is_broken = true;
         let found = cared(&keys, NOW.plus(DAY));
-        assert_eq!((found.make, found.drop), (Some(NOW.plus(DAY)), vec!["a".to_owned()]));
+        assert_eq!(
+            (found.make, found.drop),
+            (Some(NOW.plus(DAY)), vec!["a".to_owned()])
+        );
         // One that waits for its turn signs nothing before it.
         let mut keys = [key("b", NOW.plus(DAY * 30)), key("a", NOW)];
         keys[1].is_broken = true;
@@ -411,7 +414,10 @@ mod tests {
         let both = [key("b", NOW.plus(DAY * 30)), key("a", NOW)];
         let at = NOW.plus(DAY * 29);
         let asked = care(&both, Asked::Rotate, PERIOD, at);
-        assert_eq!((asked.make, asked.drop), (Some(at.plus(SHOWN_BEFORE_ASKED)), vec!["b".to_owned()]));
+        assert_eq!(
+            (asked.make, asked.drop),
+            (Some(at.plus(SHOWN_BEFORE_ASKED)), vec!["b".to_owned()])
+        );
         let stolen = care(&both, Asked::Revoke, PERIOD, at);
         assert_eq!((stolen.make, stolen.drop.len()), (Some(at), 2));
     }

@@ -219,7 +219,13 @@ fn record_name(source: &str) -> String {
 fn record(source: &SignalSource) -> Record {
     let owner = format!("{}, which sends signals", source.name);
     let made = (Kind::SourceSecret, RotatedBy::Holder);
-    Record::new(record_name(&source.name), made, owner, "database", source.updated_at)
+    Record::new(
+        record_name(&source.name),
+        made,
+        owner,
+        "database",
+        source.updated_at,
+    )
 }
 
 /// Writes records for secrets that were made before there were any.

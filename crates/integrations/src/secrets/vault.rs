@@ -121,7 +121,8 @@ impl SecretStore for VaultKv {
         async move {
             let of = |answered: &serde_json::Value| {
                 let kept = answered["data"]["max_versions"].as_u64();
-                kept.filter(|kept| *kept > 0).map(|kept| u32::try_from(kept).unwrap_or(u32::MAX))
+                kept.filter(|kept| *kept > 0)
+                    .map(|kept| u32::try_from(kept).unwrap_or(u32::MAX))
             };
             let path = self.path("metadata", name);
             match self.client.ask(Method::GET, &path, None).await {

@@ -341,10 +341,14 @@ async fn the_device_cas_key_moves_from_a_file_into_vault() {
 async fn the_sealing_key_is_wrapped(options: Options, (break_it, mend_it): (impl AsyncFn(), impl AsyncFn())) {
     let folder = std::sync::Arc::new(tempfile::tempdir().expect("a folder can be made"));
     // The first start has a key in a file, as every installation has had.
-    let mut server = Server::start_in(std::sync::Arc::clone(&folder), "data", Options {
-        arguments: Vec::new(),
-        ..options.clone()
-    })
+    let mut server = Server::start_in(
+        std::sync::Arc::clone(&folder),
+        "data",
+        Options {
+            arguments: Vec::new(),
+            ..options.clone()
+        },
+    )
     .await;
     let file = server.data_dir().join("keys/sealing.key");
     let key = fs::read_to_string(&file).expect("it is there");
@@ -352,23 +356,36 @@ async fn the_sealing_key_is_wrapped(options: Options, (break_it, mend_it): (impl
         "place": {"kind": "webhook", "url": "https://hook.example/x"},
         "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     });
-    server.api().await.put("/alert-destinations/hook", &hook).await.ok();
+    server
+        .api()
+        .await
+        .put("/alert-destinations/hook", &hook)
+        .await
+        .ok();
     server.stop().await;
     for _ in 0..2 {
         let mut server = Server::start_in(std::sync::Arc::clone(&folder), "data", options.clone()).await;
         assert!(!file.exists(), "the key is in no file any more");
         let api = server.api().await;
-        let tested = api.post("/alert-destinations/hook/test", &serde_json::json!({})).await;
+        let tested = api
+            .post("/alert-destinations/hook/test", &serde_json::json!({}))
+            .await;
         assert!(!tested.text().contains("does not open"), "{}", tested.text());
         server.stop().await;
     }
     let keys = folder.path().join("data/keys");
-    assert!(!keys_text(&keys).contains(key.trim()), "nothing in the folder holds it");
+    assert!(
+        !keys_text(&keys).contains(key.trim()),
+        "nothing in the folder holds it"
+    );
     let start = async |options: &Options| {
         let mut arguments = crate::support::server::serve_arguments(&folder.path().join("data"), options);
         arguments.retain(|word| word != "--pki-listen");
         let mut command = crate::support::server::muster();
-        command.args(&arguments).envs(options.environment.iter().cloned()).kill_on_drop(true);
+        command
+            .args(&arguments)
+            .envs(options.environment.iter().cloned())
+            .kill_on_drop(true);
         let ended = tokio::time::timeout(std::time::Duration::from_secs(60), command.output()).await;
         let output = ended.expect("it ends").expect("it runs");
         assert!(!output.status.success());
@@ -401,7 +418,10 @@ async fn l9_vault_wraps_the_sealing_key_and_a_start_without_it_says_so() {
         .with("--sealing-key", "vault:muster-sealing")
         .with("--vault-url", &vault.url)
         .with("--vault-token-file", text(&token_file));
-    let (broken, mended) = (async || vault.set(Fault::Sealed).await, async || vault.set(Fault::None).await);
+    let (broken, mended) = (
+        async || vault.set(Fault::Sealed).await,
+        async || vault.set(Fault::None).await,
+    );
     the_sealing_key_is_wrapped(options, (broken, mended)).await;
 }
 
@@ -424,8 +444,22 @@ async fn a_pkcs11_token_wraps_the_sealing_key() {
         async move || fs::write(&pin, text).expect("it can be written")
     };
     the_sealing_key_is_wrapped(options, (write("wrong"), write(PIN))).await;
-    let arguments = ["--module", MODULE, "--token-label", "muster", "--login", "--pin", PIN, "--list-objects", "--type", "secrkey"];
+    let arguments = [
+        "--module",
+        MODULE,
+        "--token-label",
+        "muster",
+        "--login",
+        "--pin",
+        PIN,
+        "--list-objects",
+        "--type",
+        "secrkey",
+    ];
     let listed = tool_with("pkcs11-tool", &arguments, &[("SOFTHSM2_CONF", &token.config())]).await;
     let listed = everything(&listed);
-    assert!(listed.contains("sealing") && listed.contains("never extractable"), "{listed}");
+    assert!(
+        listed.contains("sealing") && listed.contains("never extractable"),
+        "{listed}"
+    );
 }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use crate::support::{
     PATIENCE,
-    api::{Api, try_answer},
+    api::{Api, answer, try_answer},
     database::{Place, Store, each_database, on_postgres},
     device::Device,
     eventually, jwt,
@@ -305,7 +306,8 @@ async fn a_client_has_two_secrets_while_it_changes_from_one_to_the_other() {
 async fn alarm_about(api: &Api, object: &str) {
     eventually("the alarm is in the log", PATIENCE, async || {
         let entries = api.list("/log/entries?limit=500").await;
-        let is_it = |entry: &&Value| entry["action"] == "security.row_edited" && entry["object"]["id"] == object;
+        let is_it =
+            |entry: &&Value| entry["action"] == "security.row_edited" && entry["object"]["id"] == object;
         entries.iter().find(is_it).map(drop)
     })
     .await;
@@ -327,7 +329,7 @@ async fn m1_a_version_of_a_key_that_somebody_writes_by_sql_signs_nothing() {
         let spki = {
             let pem = foreign.public_pem();
             let lines = pem.lines().filter(|line| !line.starts_with('-'));
-            base64::Engine::decode(&base64::engine::general_purpose::STANDARD, lines.collect::<String>()).expect("PEM")
+            STANDARD.decode(lines.collect::<String>()).expect("it is PEM")
         };
         let spki = store.blob(&spki);
         let (mut header, claims) = jwt::parts(&api.token);
@@ -377,26 +379,36 @@ async fn m1_a_version_of_a_key_that_somebody_writes_by_sql_signs_nothing() {
     .await;
 }
 
+/// Where others read the tenant's keys of signals.
+fn key_set(server: &Server) -> String {
+    format!(
+        "{}/signals/{}/jwks.json",
+        server.admin.admin_url, server.admin.tenant
+    )
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn m1_a_key_of_signals_is_shown_as_its_secret_says_and_is_rotated_by_hand() {
     each_database(async |options| {
         let server = Server::start(options).await;
         let api = server.api().await;
-        let path = format!("{}/signals/{}/jwks.json", server.admin.admin_url, server.admin.tenant);
-        let shown = async || {
-            let answer = api.absolute(&path).await;
-            let keys = answer.json()["keys"].as_array().expect("a list").clone();
-            keys
+        let shown = async || -> Vec<Value> {
+            let keys = answer(api.http.get(key_set(&server))).await.ok()["keys"].clone();
+            keys.as_array().expect("a list").clone()
         };
         let first = shown().await;
         assert_eq!(first.len(), 1);
         let store = server.store().await;
         let foreign = store.blob(&[4; 65]);
-        store.execute(&format!("UPDATE signals_key SET point = {foreign}")).await;
+        store
+            .execute(&format!("UPDATE signals_key SET point = {foreign}"))
+            .await;
         assert_eq!(shown().await, first);
         alarm_about(&api, first[0]["kid"].as_str().expect("text")).await;
         // Another one is shown beside it, and signs later.
-        api.post("/secrets/signal-key/rotate", &json!({})).await.expect(202);
+        api.post("/secrets/signal-key/rotate", &json!({}))
+            .await
+            .expect(202);
         let both = eventually("another key is shown", PATIENCE, async || {
             let keys = shown().await;
             (keys.len() == 2).then_some(keys)
@@ -412,9 +424,14 @@ async fn m1_a_key_of_signals_is_shown_as_its_secret_says_and_is_rotated_by_hand(
         .await;
         // One that does not open is replaced.
         let damaged = store.blob(&[9; 90]);
-        store.execute(&format!("UPDATE signals_key SET secret = {damaged}")).await;
+        store
+            .execute(&format!("UPDATE signals_key SET secret = {damaged}"))
+            .await;
         assert_eq!(shown().await.len(), 0, "what does not open is not shown");
-        eventually("it is replaced", PATIENCE, async || (shown().await.len() == 1).then_some(())).await;
+        eventually("it is replaced", PATIENCE, async || {
+            (shown().await.len() == 1).then_some(())
+        })
+        .await;
         assert_eq!(version_of(&api, "signal-key").await, 4);
     })
     .await;
@@ -478,26 +495,27 @@ async fn everything_that_is_sealed_is_sealed_anew_when_the_sealing_key_rotates()
         let sink = json!({
             "place": {"kind": "webhook", "url": "https://sink.example/x"},
             "secret": one,
-            "streams": ["entries"],
         });
         let made = api.put("/sinks/sink", &sink).await;
         assert!(made.status < 300, "{}", made.text());
         let connection = json!({
-            "kind": "oidc", "label": "Provider", "issuer": "https://id.example", "client_id": "muster",
-            "client_auth": "client_secret_basic", "secret": "a-client-secret-of-the-test",
+            "definition": {"issuer": "https://id.example", "client_id": "muster"},
+            "client_secret": "a-client-secret-of-the-test",
         });
-        let made = api.put("/connections/provider", &connection).await;
+        let made = api.put("/access/connections/provider", &connection).await;
         assert!(made.status < 300, "{}", made.text());
         let trust = json!({
-            "kind": "people", "connection": "provider", "audience": "https://api.example", "required_scope": "muster",
-            "introspection_endpoint": "https://id.example/introspect", "introspection_client_id": "muster",
-            "secret": "an-introspection-secret",
+            "definition": {"people": {
+                "connection": "provider", "audience": "https://api.example", "required_scope": "muster",
+                "introspection_endpoint": "https://id.example/introspect", "introspection_client_id": "muster",
+            }},
+            "introspection_secret": "an-introspection-secret",
         });
         let made = api.put("/trusts/people", &trust).await;
         assert!(made.status < 300, "{}", made.text());
         let source = json!({"from": {
             "kind": "webhook", "authentication": "hmac",
-            "fields": {"device": "/host", "verdict": "/state"}, "verdicts": {"clean": "pass"},
+            "fields": {"device": "/host/serial"}, "verdicts": {"infected": "fail"},
         }});
         let made = api.put("/signal-sources/edr", &source).await;
         assert!(made.status < 300, "{}", made.text());
@@ -505,8 +523,7 @@ async fn everything_that_is_sealed_is_sealed_anew_when_the_sealing_key_rotates()
             let made = api.post("/signal-sources/edr/secret", &json!({})).await;
             assert!(made.status < 300, "{}", made.text());
         }
-        api.absolute(&format!("{}/signals/{}/jwks.json", server.admin.admin_url, server.admin.tenant))
-            .await;
+        answer(api.http.get(key_set(&server))).await.ok();
         let store = server.store().await;
         let sealed = store.value("SELECT secret FROM alerts_destination").await;
         let head = sealed.bytes()[..9].to_vec();
@@ -532,18 +549,32 @@ async fn everything_that_is_sealed_is_sealed_anew_when_the_sealing_key_rotates()
 #[tokio::test(flavor = "multi_thread")]
 async fn two_logins_of_the_database_take_turns_under_load_and_no_request_fails() {
     on_postgres(async |options| {
-        let Place::Postgres(database) = &options.place else { return };
+        let Place::Postgres(database) = &options.place else {
+            return;
+        };
         let admin = Store::open(&options.place, std::path::Path::new("")).await;
         let unique = Uuid::new_v4().simple().to_string();
-        let (owner, first, second) = (format!("own_{unique}"), format!("a_{unique}"), format!("b_{unique}"));
-        admin.execute(&format!("CREATE ROLE {owner} NOLOGIN CREATEROLE")).await;
+        let (owner, first, second) = (
+            format!("own_{unique}"),
+            format!("a_{unique}"),
+            format!("b_{unique}"),
+        );
+        admin
+            .execute(&format!("CREATE ROLE {owner} NOLOGIN CREATEROLE"))
+            .await;
         for login in [&first, &second] {
             admin
-                .execute(&format!("CREATE ROLE {login} LOGIN PASSWORD 'one' IN ROLE {owner}"))
+                .execute(&format!(
+                    "CREATE ROLE {login} LOGIN PASSWORD 'one' IN ROLE {owner}"
+                ))
                 .await;
-            admin.execute(&format!("ALTER ROLE {login} SET role TO {owner}")).await;
+            admin
+                .execute(&format!("ALTER ROLE {login} SET role TO {owner}"))
+                .await;
         }
-        admin.execute(&format!("GRANT ALL ON SCHEMA public TO {owner}")).await;
+        admin
+            .execute(&format!("GRANT ALL ON SCHEMA public TO {owner}"))
+            .await;
         let folder = tempfile::tempdir().expect("a folder can be made");
         let file = folder.path().join("database-password");
         let write = |login: &str, password: &str| {
@@ -568,7 +599,9 @@ async fn two_logins_of_the_database_take_turns_under_load_and_no_request_fails()
         let load = Arc::new(Load::default());
         let tasks = load.begin(vec![server.admin.clone()], api.clone());
         for (old, new) in [(&first, &second), (&second, &first)] {
-            admin.execute(&format!("ALTER ROLE {new} PASSWORD 'two' LOGIN")).await;
+            admin
+                .execute(&format!("ALTER ROLE {new} PASSWORD 'two' LOGIN"))
+                .await;
             // File times are whole seconds.
             tokio::time::sleep(Duration::from_millis(1100)).await;
             write(new, "two");

@@ -305,7 +305,11 @@ async fn l9_failed_rotations_push_no_version_out_of_vault() {
     let api = server.api().await;
     let tested = api.post("/secret-stores/test", &json!({})).await.ok();
     assert_eq!(tested["versions_kept"], 10);
-    assert!(tested["warning"].as_str().is_some_and(|warning| warning.contains("10")));
+    assert!(
+        tested["warning"]
+            .as_str()
+            .is_some_and(|warning| warning.contains("10"))
+    );
     // Vault takes the value and does not give it back: the next attempts take that one, and write none.
     vault.set(Fault::Unreadable).await;
     let path = "/secrets/access-token-key";
@@ -332,17 +336,26 @@ async fn l9_failed_rotations_push_no_version_out_of_vault() {
         (api.get(path).await.ok()["version"] == 2).then_some(())
     })
     .await;
-    assert_eq!(vault.versions("muster/access-token-key").await.len(), 1, "it was taken into use");
+    assert_eq!(
+        vault.versions("muster/access-token-key").await.len(),
+        1,
+        "it was taken into use"
+    );
     // A version that is in use is not pushed out: then nothing is rotated, and the record says why.
     vault.keep_versions(1).await;
     server
         .store()
         .await
-        .execute("UPDATE secrets_record SET rotated_at = rotated_at - 120000000 WHERE name = 'access-token-key'")
+        .execute(
+            "UPDATE secrets_record SET rotated_at = rotated_at - 120000000 WHERE name = 'access-token-key'",
+        )
         .await;
     api.post(&format!("{path}/rotate"), &json!({})).await.expect(202);
     failed(&api).await;
-    let error = api.get(path).await.ok()["error"].as_str().expect("text").to_owned();
+    let error = api.get(path).await.ok()["error"]
+        .as_str()
+        .expect("text")
+        .to_owned();
     assert!(error.contains("push out"), "{error}");
     assert_eq!(vault.versions("muster/access-token-key").await.len(), 1);
     assert_eq!(token_status(&server).await, 200);

@@ -92,7 +92,9 @@ impl Passwords {
             Ok(credentials) => {
                 if last.credentials.as_ref() != Some(&credentials) {
                     if last.credentials.is_some() {
-                        tracing::info!("the file of the database's password says another one; old connections end");
+                        tracing::info!(
+                            "the file of the database's password says another one; old connections end"
+                        );
                     }
                     *last = Last {
                         credentials: Some(credentials),
@@ -100,7 +102,9 @@ impl Passwords {
                     };
                 }
             }
-            Err(why) => tracing::error!(path = %self.path.display(), why, "the file of the database's password cannot be read"),
+            Err(why) => {
+                tracing::error!(path = %self.path.display(), why, "the file of the database's password cannot be read")
+            }
         }
         if let Some(credentials) = &last.credentials {
             if let Some(login) = &credentials.login {
@@ -119,7 +123,8 @@ fn read(path: &Path) -> Result<Credentials, String> {
     file.take(FILE_BYTES_MAX)
         .read_to_string(&mut text)
         .map_err(|error| error.to_string())?;
-    credentials(&text).ok_or_else(|| "it holds one line with a password, or a login and a password".to_owned())
+    credentials(&text)
+        .ok_or_else(|| "it holds one line with a password, or a login and a password".to_owned())
 }
 
 fn credentials(text: &str) -> Option<Credentials> {
@@ -138,7 +143,10 @@ fn credentials(text: &str) -> Option<Credentials> {
 
 /// Whether the server does not let this login in.
 fn is_refused(error: &Error) -> bool {
-    let refusals = [&SqlState::INVALID_PASSWORD, &SqlState::INVALID_AUTHORIZATION_SPECIFICATION];
+    let refusals = [
+        &SqlState::INVALID_PASSWORD,
+        &SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+    ];
     error.code().is_some_and(|code| refusals.contains(&code))
 }
 
@@ -239,7 +247,9 @@ mod tests {
     fn a_file_holds_a_password_or_a_login_with_one() {
         let check = |text: &str, expected: Option<(Option<&str>, &str)>| {
             let found = credentials(text);
-            let found = found.as_ref().map(|found| (found.login.as_deref(), found.password.as_str()));
+            let found = found
+                .as_ref()
+                .map(|found| (found.login.as_deref(), found.password.as_str()));
             assert_eq!(found, expected, "{text:?}");
         };
         check("hunter2", Some((None, "hunter2")));

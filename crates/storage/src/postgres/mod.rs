@@ -15,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType};
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
+};
 use tokio::{runtime::Handle, task::JoinHandle};
 use uuid::Uuid;
 

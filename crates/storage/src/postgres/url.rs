@@ -50,8 +50,12 @@ impl PostgresUrl {
                 Some(("sslrootcert", path)) => root_certificates = Some(PathBuf::from(decoded(path))),
                 Some(("password_file", path)) => password_file = Some(PathBuf::from(decoded(path))),
                 Some(("connection_seconds", seconds)) => {
-                    let seconds = seconds.parse().ok().filter(|seconds| CONNECTION_SECONDS.contains(seconds));
-                    let wrong = || InvalidDatabaseUrl::Postgres("connection_seconds is 1 to 86400".to_owned());
+                    let seconds = seconds
+                        .parse()
+                        .ok()
+                        .filter(|seconds| CONNECTION_SECONDS.contains(seconds));
+                    let wrong =
+                        || InvalidDatabaseUrl::Postgres("connection_seconds is 1 to 86400".to_owned());
                     connection_age = Duration::from_secs(seconds.ok_or_else(wrong)?);
                 }
                 Some(("sslmode", "verify-ca" | "verify-full")) => verify = true,

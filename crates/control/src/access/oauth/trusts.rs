@@ -348,7 +348,13 @@ fn note_secret(tx: &mut Tx, trust: &Trust, is_fresh: bool) -> Result<(), Problem
 fn record(trust: &Trust) -> Record {
     let owner = format!("asking the provider about tokens for the trust {}", trust.name);
     let made = (secrets::Kind::ProviderSecret, RotatedBy::Holder);
-    Record::new(record_name(&trust.name), made, owner, "database", trust.updated_at)
+    Record::new(
+        record_name(&trust.name),
+        made,
+        owner,
+        "database",
+        trust.updated_at,
+    )
 }
 
 /// Writes records for secrets that were given before there were any.

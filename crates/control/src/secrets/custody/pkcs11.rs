@@ -19,10 +19,10 @@ const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07
 /// An uncompressed point as `CKA_EC_POINT` should hold it: an OCTET STRING of 65 bytes.
 const POINT_HEAD: &[u8] = &[0x04, 0x41];
 
-const AES_KEY_BYTES: u8 = 32;
+const AES_KEY_BYTES: std::ffi::c_ulong = 32;
 /// Of AES-GCM (NIST SP 800-38D).
 const NONCE_BYTES: usize = 12;
-const TAG_BITS: u8 = 128;
+const TAG_BITS: std::ffi::c_ulong = 128;
 /// Authenticated with what is wrapped, so that nothing else that the key sealed is taken for it.
 const WRAPPED_FOR: &[u8] = b"muster sealing key v1";
 
@@ -101,7 +101,9 @@ impl Pkcs11Key {
                 Attribute::ValueLen(AES_KEY_BYTES.into()),
                 Attribute::Label(self.label.clone().into_bytes()),
             ];
-            session.generate_key(&Mechanism::AesKeyGen, &template).map_err(said)?;
+            session
+                .generate_key(&Mechanism::AesKeyGen, &template)
+                .map_err(said)?;
         }
         let key = self
             .find(&session, ObjectClass::SECRET_KEY)?

@@ -12,13 +12,19 @@ use crate::secrets::{SecretText, SecretsError};
 
 impl Custody {
     /// Wraps a secret with the key at `place`, which is made where there is none.
-    pub(in crate::secrets) async fn wrap(&self, place: &KeyPlace, secret: &SecretText) -> Result<String, SecretsError> {
+    pub(in crate::secrets) async fn wrap(
+        &self,
+        place: &KeyPlace,
+        secret: &SecretText,
+    ) -> Result<String, SecretsError> {
         let wrapped = timeout(SIGNATURE_TIMEOUT, async {
             match place {
                 KeyPlace::File => Err("a file wraps nothing".to_owned()),
                 KeyPlace::Vault { name, .. } => {
                     let key = VaultKey::new(self.vault.clone(), name.clone(), None);
-                    key.wrap(secret.reveal().as_bytes()).await.map_err(|refused| refused.why)
+                    key.wrap(secret.reveal().as_bytes())
+                        .await
+                        .map_err(|refused| refused.why)
                 }
                 KeyPlace::Pkcs11 { label } => {
                     let key = Arc::new(Pkcs11Key::new(self.pkcs11.clone(), label.clone()));
@@ -33,7 +39,11 @@ impl Custody {
     }
 
     /// Opens what [`Self::wrap`] made.
-    pub(in crate::secrets) async fn unwrap(&self, place: &KeyPlace, wrapped: &str) -> Result<SecretText, SecretsError> {
+    pub(in crate::secrets) async fn unwrap(
+        &self,
+        place: &KeyPlace,
+        wrapped: &str,
+    ) -> Result<SecretText, SecretsError> {
         let opened = timeout(SIGNATURE_TIMEOUT, async {
             match place {
                 KeyPlace::File => Err("a file wraps nothing".to_owned()),
@@ -43,7 +53,9 @@ impl Custody {
                 }
                 KeyPlace::Pkcs11 { label } => {
                     let key = Arc::new(Pkcs11Key::new(self.pkcs11.clone(), label.clone()));
-                    let wrapped = STANDARD.decode(wrapped).map_err(|_| "it is no base64".to_owned())?;
+                    let wrapped = STANDARD
+                        .decode(wrapped)
+                        .map_err(|_| "it is no base64".to_owned())?;
                     let opening = tokio::task::spawn_blocking(move || key.unwrap(&wrapped));
                     opening.await.map_err(|error| error.to_string())?
                 }

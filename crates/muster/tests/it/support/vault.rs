@@ -212,7 +212,9 @@ async fn answer(State(inside): State<Arc<Mutex<Inside>>>, request: Request) -> R
 
 fn key_value(inside: &mut Inside, method: &Method, rest: &str, query: &str, body: &Value) -> Response {
     if rest == "config" && *method == Method::GET {
-        return say(json!({"data": {"cas_required": false, "delete_version_after": "0s", "max_versions": inside.max_versions}}));
+        return say(
+            json!({"data": {"cas_required": false, "delete_version_after": "0s", "max_versions": inside.max_versions}}),
+        );
     }
     let Some((of, name)) = rest.split_once('/') else {
         return refuse(404, "");
@@ -238,13 +240,19 @@ fn key_value(inside: &mut Inside, method: &Method, rest: &str, query: &str, body
                 .and_then(|number| number.parse().ok());
             let number = asked.filter(|number| *number > 0).unwrap_or(versions.len());
             let is_gone = number + kept <= versions.len();
-            match number.checked_sub(1).filter(|_| !is_gone).and_then(|place| versions.get(place)) {
+            match number
+                .checked_sub(1)
+                .filter(|_| !is_gone)
+                .and_then(|place| versions.get(place))
+            {
                 Some(data) => say(json!({"data": {"data": data, "metadata": about(number)}})),
                 None => refuse(404, ""),
             }
         }
         ("GET", "metadata") => match inside.secrets.get(name) {
-            Some(versions) => say(json!({"data": {"current_version": versions.len(), "max_versions": 0, "versions": {}}})),
+            Some(versions) => {
+                say(json!({"data": {"current_version": versions.len(), "max_versions": 0, "versions": {}}}))
+            }
             None => refuse(404, ""),
         },
         _ => refuse(404, "no handler for route"),
