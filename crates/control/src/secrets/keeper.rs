@@ -220,28 +220,47 @@ struct TextOf<K> {
     id: fn(&K) -> String,
 }
 
+/// The rows of a ring as they were read last.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    rows: Vec<Version>,
+    said: vouched::Said,
+    /// Whether what is wrong with them was told.
+    is_told: bool,
+}
+
 /// The versions of a ring, as far as the log vouches for them. Entries are read again when a row changed.
 async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Vec<Version>, Problem> {
     let (tenant, reader) = (keys.tenant, Arc::clone(keys));
     let known = app.keys.judged.lock().get(&name).cloned();
+    let (before, was_told) = known
+        .map(|known| (Some((known.rows, known.said)), known.is_told))
+        .unwrap_or_default();
+    let compared = before.clone();
     let (rows, said) = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
             let rows = store::versions(tx, tenant, name.as_str())?;
-            match known {
+            match compared {
                 Some((judged, said)) if judged == rows => Ok((rows, said)),
                 _ => vouched::read(tx, &reader, name),
             }
         })
         .await?;
     let judged = said.judge(&rows, app.clock.now());
-    app.keys.judged.lock().insert(name, (rows, said));
-    for why in &judged.edited {
-        let object = ("secret", name.as_str().to_owned());
-        if let Err(problem) = audit::row_edited(app, tenant, object, why).await {
-            tracing::error!(%problem, "an alarm about a row is not in the log");
+    let is_same = before.is_some_and(|(before, _)| before == rows);
+    let mut is_told = is_same && was_told;
+    if !is_told {
+        is_told = true;
+        for why in &judged.edited {
+            let object = ("secret", name.as_str().to_owned());
+            if let Err(problem) = audit::row_edited(app, tenant, object, why).await {
+                tracing::error!(%problem, "an alarm about a row is not in the log");
+                is_told = false;
+            }
         }
     }
+    app.keys.judged.lock().insert(name, Known { rows, said, is_told });
     Ok(judged.versions)
 }
 

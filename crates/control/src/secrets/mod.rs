@@ -147,8 +147,8 @@ pub struct Keyring {
     master: Arc<SealingKey>,
     /// Its text, where no file holds it.
     master_text: Option<SecretText>,
-    /// The rows of each ring as they were judged last, and as what.
-    judged: parking_lot::Mutex<HashMap<RingName, (Vec<Version>, vouched::Said)>>,
+    /// The rows of each ring as they were read last, with what the log says of them.
+    judged: parking_lot::Mutex<HashMap<RingName, keeper::Known>>,
     /// When the rings were last read again for an unknown key, by the clock that nobody sets.
     looked_at: parking_lot::Mutex<std::time::Duration>,
     tenants: RwLock<HashMap<TenantId, Arc<TenantKeys>>>,

@@ -34,8 +34,10 @@ struct Voucher {
 pub struct Said {
     /// The newest first.
     vouchers: Vec<Voucher>,
-    /// Versions before this one end at this time.
+    /// Versions before this one end at this time, unless one in between said so before.
     ends: Vec<(i64, Timestamp)>,
+    /// Versions before this one end at this time in any case.
+    revoked: Vec<(i64, Timestamp)>,
 }
 
 /// The versions of a ring, and what is wrong with its rows.
@@ -80,7 +82,7 @@ impl Said {
                 });
             }
             REVOKED => self
-                .ends
+                .revoked
                 .extend(number("before_version").map(|before| (before, entry.at))),
             RETIRED => {
                 let before = number("before_version");
@@ -99,8 +101,11 @@ impl Said {
     }
 
     fn end_of(&self, number: i64) -> Option<Timestamp> {
-        let ends = self.ends.iter().filter(|(before, _)| number < *before);
-        ends.map(|(_, at)| *at).min()
+        let follows = |(before, _): &&(i64, Timestamp)| number < *before;
+        // A clock that was set back makes later ends earlier: the row has the first one.
+        let first = self.ends.iter().filter(follows).min_by_key(|(before, _)| *before);
+        let revoked = self.revoked.iter().filter(follows);
+        first.into_iter().chain(revoked).map(|(_, at)| *at).min()
     }
 
     /// Judges the rows of a ring, which are in their order.
@@ -282,6 +287,7 @@ mod tests {
         Said {
             vouchers,
             ends: ends.iter().map(|(before, end)| (*before, at(*end))).collect(),
+            revoked: Vec::new(),
         }
     }
 
@@ -355,6 +361,31 @@ mod tests {
         assert_eq!(
             (&judged.versions[0].public_key, &judged.versions[0].key_id),
             (&None, &None)
+        );
+    }
+
+    #[test]
+    fn l10_a_clock_that_was_set_back_between_two_rotations_is_no_alarm() {
+        let (second, third) = (key(), key());
+        let mut rows = [
+            row(1, FILE, None),
+            row(2, "embedded", Some(&second)),
+            row(3, "embedded", Some(&third)),
+        ];
+        (rows[0].retires_at, rows[1].retires_at) = (Some(at(3915)), Some(at(3000)));
+        let mut log = said(
+            vec![voucher(3, Some(&third)), voucher(2, Some(&second))],
+            &[(3, 3000), (2, 3915)],
+        );
+        let judged = log.judge(&rows, at(20));
+        assert!(judged.edited.is_empty(), "{:?}", judged.edited);
+        assert_eq!(judged.versions[0].retires_at, Some(at(3915)));
+        // What was revoked is over, whatever rows and earlier ends say.
+        log.revoked.push((3, at(25)));
+        let judged = log.judge(&rows, at(30));
+        assert_eq!(
+            (judged.edited.len(), judged.versions[0].retires_at),
+            (2, Some(at(25)))
         );
     }
 

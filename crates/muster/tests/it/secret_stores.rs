@@ -15,7 +15,7 @@ use crate::{
         eventually,
         objects::{S3, moto_server, python},
         pki::{peer_is_installed, text},
-        server::{Options, Server},
+        server::{AdminFile, Options, Server, create_tenant},
         vault::{Fault, ROLE_ID, SECRET_ID, Vault},
     },
 };
@@ -359,4 +359,46 @@ async fn l9_failed_rotations_push_no_version_out_of_vault() {
     assert!(error.contains("push out"), "{error}");
     assert_eq!(vault.versions("muster/access-token-key").await.len(), 1);
     assert_eq!(token_status(&server).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_tenants_do_not_see_where_the_installation_keeps_its_secrets() {
+    let vault = Vault::start().await;
+    if !is_judged(&vault).await {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let mut server = Server::start(in_vault(&vault, folder.path())).await;
+    rotate(&server.api().await, "access-token-key").await;
+    server.stop().await;
+    let file = create_tenant(&server, "other").await;
+    server.restart().await;
+    let other = AdminFile {
+        admin_url: server.admin.admin_url.clone(),
+        ca_file: server.admin.ca_file.clone(),
+        ..AdminFile::read(&file)
+    };
+    let (own, other) = (server.api().await, Api::sign_in(&other).await);
+    vault.set(Fault::Sealed).await;
+    eventually("the store does not answer", Duration::from_secs(60), async || {
+        let stores = own.get("/secret-stores").await.ok()["items"].clone();
+        (stores[0]["error"].is_string()).then_some(())
+    })
+    .await;
+    assert!(own.get("/secrets").await.text().contains("vault:secret/muster"));
+    let stores = other.get("/secret-stores").await;
+    assert_eq!(stores.json()["items"][0]["place"], "external");
+    assert_eq!(stores.json()["items"][0]["is_answering"], false);
+    for answer in [stores, other.get("/secrets").await] {
+        let said = answer.text();
+        assert!(
+            !said.contains("vault") && !said.to_lowercase().contains("sealed or"),
+            "{said}"
+        );
+    }
+    let shared = other.get("/secrets/access-token-key").await.ok();
+    assert_eq!(
+        (&shared["place"], &shared["belongs_to"]),
+        (&json!("external"), &json!("installation"))
+    );
 }
