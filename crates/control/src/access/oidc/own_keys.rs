@@ -6,7 +6,7 @@ use std::time::Duration;
 use muster_model::Timestamp;
 use muster_trust::key::SigningKey;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 use crate::{access::problem::Problem, secrets::SecretText};
 
@@ -19,9 +19,15 @@ const KEYS_MAX: usize = 3;
 #[derive(Serialize, Deserialize)]
 struct OwnKey {
     /// PKCS#8, PEM.
-    pem: Zeroizing<String>,
+    pem: String,
     /// From when on it signs, in microseconds.
     from: i64,
+}
+
+impl Drop for OwnKey {
+    fn drop(&mut self) {
+        self.pem.zeroize();
+    }
 }
 
 /// The keys of a connection, the oldest first; at least one.
@@ -43,7 +49,7 @@ impl OwnKeys {
         if text.reveal().starts_with("-----BEGIN") {
             return Ok(OwnKeys {
                 keys: vec![OwnKey {
-                    pem: Zeroizing::new(text.reveal().to_owned()),
+                    pem: text.reveal().to_owned(),
                     from: 0,
                 }],
             });
@@ -98,7 +104,7 @@ impl OwnKeys {
 fn fresh(from: Timestamp) -> Result<OwnKey, Problem> {
     let key = SigningKey::generate_p256().map_err(Problem::internal)?;
     Ok(OwnKey {
-        pem: Zeroizing::new(key.to_pkcs8_pem().map_err(Problem::internal)?.to_string()),
+        pem: key.to_pkcs8_pem().map_err(Problem::internal)?.to_string(),
         from: from.as_micros(),
     })
 }
