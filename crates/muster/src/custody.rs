@@ -179,6 +179,23 @@ mod tests {
     }
 
     #[test]
+    fn the_sealing_key_has_one_place() {
+        let wrapped = |place: &str| Options {
+            sealing_key: Some(place.to_owned()),
+            ..with_vault("https://vault.example")
+        };
+        assert!(of(&wrapped("vault:muster")).is_ok() && of(&wrapped("file")).is_ok());
+        let both = Options {
+            sealing_key_file: Some("/k".into()),
+            ..wrapped("vault:muster")
+        };
+        assert!(of(&both).is_err());
+        for wrong in ["pkcs11:x", "tpm:x", ""] {
+            assert!(of(&wrapped(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn a_vault_beyond_loopback_is_reached_over_https() {
         assert!(of(&with_vault("https://vault.example:8200/")).is_ok());
         assert!(of(&with_vault("http://127.0.0.1:8200")).is_ok());
