@@ -379,8 +379,7 @@ async fn the_sealing_key_is_wrapped(options: Options, (break_it, mend_it): (impl
         "nothing in the folder holds it"
     );
     let start = async |options: &Options| {
-        let mut arguments = crate::support::server::serve_arguments(&folder.path().join("data"), options);
-        arguments.retain(|word| word != "--pki-listen");
+        let arguments = crate::support::server::serve_arguments(&folder.path().join("data"), options);
         let mut command = crate::support::server::muster();
         command
             .args(&arguments)

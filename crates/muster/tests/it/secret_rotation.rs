@@ -489,9 +489,13 @@ async fn everything_that_is_sealed_is_sealed_anew_when_the_sealing_key_rotates()
             })
         };
         let (one, two) = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_c2VjcmV0LXR3by1vZi10aGUtdGVzdCE=");
+        let three = "whsec_c2VjcmV0LXRocmVlLW9mLXRoZS10ZXN0LWhlcmU=";
         // A new place for a destination is told to the old one: that message waits with the secret of then.
         api.put("/alert-destinations/hook", &hook(one, "first")).await.ok();
         api.put("/alert-destinations/hook", &hook(two, "second")).await.ok();
+        api.put("/alert-destinations/hook", &hook(three, "second"))
+            .await
+            .ok();
         let sink = json!({
             "place": {"kind": "webhook", "url": "https://sink.example/x"},
             "secret": one,
