@@ -206,6 +206,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "directory_roles",
         sql: include_str!("../migrations/0031_directory_roles.sql"),
     },
+    Migration {
+        version: 32,
+        name: "secret_attempts",
+        sql: include_str!("../migrations/0032_secret_attempts.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.

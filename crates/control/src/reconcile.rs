@@ -487,6 +487,9 @@ async fn sweep(
         alerts::note_old_secrets(app).await?;
         sinks::note_old_secrets(app).await?;
         access::connection::note_old_secrets(app).await?;
+        access::note_old_trust_secrets(app).await?;
+        signals::note_old_secrets(app).await?;
+        secrets::note_tenant_keys(app).await?;
         secrets::forget_retired(app).await?;
     }
     Ok(())

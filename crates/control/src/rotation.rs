@@ -28,6 +28,7 @@ pub async fn rotate_secrets(app: App, stop: watch::Receiver<bool>) {
             if !app.keys.sealing.has_newest(app.clock.now()) {
                 return Ok(());
             }
+            signals::mend_keys(&app).await?;
             // One that is held up holds up no other.
             let done = [
                 alerts::reseal(&app).await?,

@@ -25,6 +25,9 @@ pub struct Options {
     /// SQLite in the data folder unless given: postgres://user@host/database
     #[arg(long, env = "MUSTER_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
+    /// File with the password of PostgreSQL, or a login and its password in two lines; read for each new connection
+    #[arg(long, env = "MUSTER_DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    pub database_password_file: Option<PathBuf>,
     /// Where people and programs reach the console and the admin API [default: 127.0.0.1:8440]
     #[arg(long, env = "MUSTER_ADMIN_LISTEN", value_name = "ADDRESS")]
     pub admin_listen: Option<SocketAddr>,
@@ -95,6 +98,9 @@ pub struct Options {
     /// Seconds that values of a store outside are used after it was last heard of [default: 86400]
     #[arg(long, env = "MUSTER_SECRET_CACHE_SECONDS", value_name = "SECONDS")]
     pub secret_cache_seconds: Option<u64>,
+    /// Where the key that seals what is stored is wrapped: file, pkcs11:LABEL or vault:NAME [default: file]
+    #[arg(long, env = "MUSTER_SEALING_KEY", value_name = "PLACE")]
+    pub sealing_key: Option<String>,
     /// File with the key that seals what is stored, such as a systemd credential [default: keys/sealing.key in the data folder]
     #[arg(long, env = "MUSTER_SEALING_KEY_FILE", value_name = "FILE")]
     pub sealing_key_file: Option<PathBuf>,
@@ -246,6 +252,7 @@ impl Options {
             toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
         Ok(Options {
             database_url: self.database_url.or(stored.database_url),
+            database_password_file: self.database_password_file.or(stored.database_password_file),
             admin_listen: self.admin_listen.or(stored.admin_listen),
             device_listen: self.device_listen.or(stored.device_listen),
             ops_listen: self.ops_listen.or(stored.ops_listen),
@@ -271,6 +278,7 @@ impl Options {
             secret_store: self.secret_store.or(stored.secret_store),
             secret_store_ca_file: self.secret_store_ca_file.or(stored.secret_store_ca_file),
             secret_cache_seconds: self.secret_cache_seconds.or(stored.secret_cache_seconds),
+            sealing_key: self.sealing_key.or(stored.sealing_key),
             sealing_key_file: self.sealing_key_file.or(stored.sealing_key_file),
             pki_listen: self.pki_listen.or(stored.pki_listen),
             pki_url: self.pki_url.or(stored.pki_url),
@@ -314,8 +322,22 @@ impl Options {
     /// Which database to use.
     pub fn database(&self, data_dir: &Path) -> Result<DatabaseUrl> {
         match &self.database_url {
-            None => Ok(DatabaseUrl::Sqlite(data_dir.join("muster.db"))),
-            Some(url) => url.parse().context("--database-url cannot be used"),
+            None => {
+                ensure!(
+                    self.database_password_file.is_none(),
+                    "--database-password-file needs --database-url: SQLite has no password"
+                );
+                Ok(DatabaseUrl::Sqlite(data_dir.join("muster.db")))
+            }
+            Some(url) => {
+                let url: DatabaseUrl = url.parse().context("--database-url cannot be used")?;
+                match &self.database_password_file {
+                    None => Ok(url),
+                    Some(path) => url
+                        .with_password_file(path)
+                        .context("--database-password-file cannot be used"),
+                }
+            }
         }
     }
 

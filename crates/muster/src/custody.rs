@@ -15,13 +15,23 @@ pub fn of(options: &Options) -> Result<Custody> {
         None => KeyPlace::File,
         Some(text) => text.parse().context("--device-ca-key cannot be used")?,
     };
+    let sealing_key: KeyPlace = match &options.sealing_key {
+        None => KeyPlace::File,
+        Some(text) => text.parse().context("--sealing-key cannot be used")?,
+    };
+    ensure!(
+        sealing_key == KeyPlace::File || options.sealing_key_file.is_none(),
+        "--sealing-key and --sealing-key-file are two places of one key: give one"
+    );
     let custody = Custody {
+        sealing_key,
         pkcs11: pkcs11(options)?,
         vault: vault(options)?,
         sealing_key_file: options.sealing_key_file.clone(),
         device_ca_key,
     };
     check_place(&custody, &custody.device_ca_key)?;
+    check_place(&custody, &custody.sealing_key)?;
     Ok(custody)
 }
 
@@ -166,6 +176,23 @@ mod tests {
             ..Options::default()
         };
         assert!(of(&no_url).is_err());
+    }
+
+    #[test]
+    fn the_sealing_key_has_one_place() {
+        let wrapped = |place: &str| Options {
+            sealing_key: Some(place.to_owned()),
+            ..with_vault("https://vault.example")
+        };
+        assert!(of(&wrapped("vault:muster")).is_ok() && of(&wrapped("file")).is_ok());
+        let both = Options {
+            sealing_key_file: Some("/k".into()),
+            ..wrapped("vault:muster")
+        };
+        assert!(of(&both).is_err());
+        for wrong in ["pkcs11:x", "tpm:x", ""] {
+            assert!(of(&wrapped(wrong)).is_err(), "{wrong}");
+        }
     }
 
     #[test]

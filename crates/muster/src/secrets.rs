@@ -10,10 +10,11 @@ use anyhow::Result;
 use muster_control::{
     App,
     access::{self, OwnSecret},
-    secrets::{self, SERVER_CERTIFICATE_DAYS},
+    secrets::{self, PasswordPlace, SERVER_CERTIFICATE_DAYS},
 };
 use muster_gateway::{LiveIdentity, TlsIdentity};
 use muster_model::{ClientId, Timestamp};
+use muster_storage::DatabaseUrl;
 use tokio::sync::watch;
 
 use crate::admin_file::AdminFile;
@@ -22,6 +23,8 @@ use crate::admin_file::AdminFile;
 const EVERY: Duration = Duration::from_secs(2);
 /// How often the node says that it is there: its records go when it says nothing for days.
 const PRESENT_EVERY: u32 = 150;
+/// How often it is looked whether the database's password changed.
+const PASSWORD_EVERY: u32 = 5;
 
 /// The certificate of this node's listeners, with what is needed to make another one.
 pub struct OwnCertificate {
@@ -98,7 +101,11 @@ fn made(app: &App, names: &[String], addresses: &[IpAddr]) -> Result<TlsIdentity
 }
 
 /// Rotates what this node alone has, until `stop` becomes true.
-pub async fn rotate_own(certificate: OwnCertificate, data_dir: PathBuf, mut stop: watch::Receiver<bool>) {
+pub async fn rotate_own(
+    certificate: OwnCertificate,
+    (data_dir, database): (PathBuf, DatabaseUrl),
+    mut stop: watch::Receiver<bool>,
+) {
     let app = &certificate.app;
     if let Err(problem) = secrets::say_certificate(app, &certificate.record, &certificate.node).await {
         tracing::warn!(%problem, "the record of the listeners' certificate was not written");
@@ -116,12 +123,30 @@ pub async fn rotate_own(certificate: OwnCertificate, data_dir: PathBuf, mut stop
         {
             tracing::warn!(%error, "the records of this node were not kept");
         }
+        if rounds.is_multiple_of(PASSWORD_EVERY)
+            && let Err(error) = say_password(app, &database).await
+        {
+            tracing::warn!(%error, "the record of the database's password was not kept");
+        }
         rounds = rounds.wrapping_add(1);
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             _ = stop.changed() => {}
         }
     }
+}
+
+/// Says since when this node has the database's password that it has.
+async fn say_password(app: &App, database: &DatabaseUrl) -> Result<()> {
+    if let Some(path) = database.password_file() {
+        let changed = std::fs::metadata(path)?.modified()?;
+        let changed = changed.duration_since(std::time::UNIX_EPOCH)?.as_secs();
+        let changed = Timestamp::from_unix_seconds(i64::try_from(changed)?);
+        secrets::say_database_password(app, PasswordPlace::File(changed)).await?;
+    } else if database.has_password() {
+        secrets::say_database_password(app, PasswordPlace::Settings).await?;
+    }
+    Ok(())
 }
 
 async fn say_present(certificate: &OwnCertificate, data_dir: &Path) -> Result<()> {

@@ -410,7 +410,7 @@ fn serve(
     served.spawn(serve_ops(listeners.ops, ops, stopping.clone()));
     served.spawn(secrets::rotate_own(
         certificate,
-        data_dir.to_owned(),
+        (data_dir.to_owned(), options.database(data_dir)?),
         stopping.clone(),
     ));
     Ok(served)

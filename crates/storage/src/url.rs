@@ -1,6 +1,10 @@
 //! Where the database is. A password in it is never shown.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use crate::postgres::PostgresUrl;
 
@@ -39,6 +43,44 @@ pub enum InvalidDatabaseUrl {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+impl DatabaseUrl {
+    /// The same database, with the password in a file that is read for each new connection: the password alone, or a login in the
+    /// first line and its password in the second. Refuses what is no PostgreSQL URL, or holds a password itself.
+    pub fn with_password_file(self, path: &Path) -> Result<Self, InvalidDatabaseUrl> {
+        let refused = |why: &str| Err(InvalidDatabaseUrl::Postgres(why.to_owned()));
+        match self {
+            Self::Postgres(text) if text.contains("://") => {
+                let path: String =
+                    url::form_urlencoded::byte_serialize(path.as_os_str().as_encoded_bytes()).collect();
+                let path = path.replace('+', "%20");
+                let joint = if text.contains('?') { '&' } else { '?' };
+                format!("{text}{joint}password_file={path}").parse()
+            }
+            Self::Postgres(_) => refused("a file of passwords needs the form postgres://…"),
+            Self::Sqlite(_) => refused("SQLite has no password"),
+        }
+    }
+
+    /// The file that passwords are read from, where one is named.
+    pub fn password_file(&self) -> Option<PathBuf> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Postgres(text) => PostgresUrl::parse(text)
+                .ok()?
+                .password_file()
+                .map(|(path, _)| path),
+        }
+    }
+
+    /// Whether the text itself holds a password.
+    pub fn has_password(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(text) => PostgresUrl::parse(text).is_ok_and(|url| url.has_password()),
+        }
+    }
 }
 
 impl FromStr for DatabaseUrl {
@@ -120,6 +162,32 @@ mod tests {
         ] {
             assert!(refused.parse::<DatabaseUrl>().is_err(), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_password_may_be_in_a_file() {
+        let url = |text: &str| text.parse::<DatabaseUrl>().expect("it is a URL");
+        let path = Path::new("/run/secrets/pass word+1");
+        for text in [
+            "postgres://ann@db/fleet",
+            "postgres://ann@db/fleet?sslmode=require",
+        ] {
+            let with = url(text).with_password_file(path).expect("it takes one");
+            assert_eq!(with.password_file().as_deref(), Some(path), "{text}");
+        }
+        for refused in [
+            "postgres://ann:pw@db/fleet",
+            "host=/run/pg user=ann",
+            "sqlite:x.db",
+        ] {
+            assert!(url(refused).with_password_file(path).is_err(), "{refused}");
+        }
+        assert!(url("postgres://ann:pw@db/fleet").has_password());
+        assert!(
+            "postgres://ann@db/fleet?connection_seconds=0"
+                .parse::<DatabaseUrl>()
+                .is_err()
+        );
     }
 
     #[test]

@@ -42,8 +42,10 @@ pub enum SecretCommand {
         #[arg(long)]
         yes: bool,
     },
-    /// Set after how many days a secret is rotated, 1 to 90
-    #[command(after_help = "Examples:\n  muster secret period client:cli_0198… 14")]
+    /// Set after how many days a secret is rotated, 1 to 90; keys that devices obey, 1 to 366
+    #[command(
+        after_help = "Examples:\n  muster secret period client:cli_0198… 14\n  muster secret period action-key 365"
+    )]
     Period { name: String, days: u32 },
     /// List the stores of secrets, and whether they answer
     #[command(after_help = "Examples:\n  muster secret stores")]
@@ -88,6 +90,8 @@ struct Store {
 struct Tested {
     place: String,
     version: String,
+    versions_kept: Option<u32>,
+    warning: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -128,8 +132,13 @@ pub async fn run(command: SecretCommand, api: &Api, printer: &Printer) -> Result
                 .send(Call::post(&["secret-stores", "test"]).body(json!({})))
                 .await?;
             printer.answer(&answer.value, |_| {
-                let Tested { place, version } = answer.known.clone();
-                Sheet::new().fields(vec![("store", Some(place)), ("version", Some(version))])
+                let tested = answer.known.clone();
+                Sheet::new().fields(vec![
+                    ("store", Some(tested.place)),
+                    ("version", Some(tested.version)),
+                    ("versions kept", tested.versions_kept.map(|kept| kept.to_string())),
+                    ("warning", tested.warning),
+                ])
             })?;
             printer.note("The store took a value and gave it back.");
             Ok(())

@@ -61,6 +61,9 @@ pub struct PutArgs {
     /// How this server proves who it is: secret_basic, secret_post or private_key_jwt
     #[arg(long, value_name = "WAY", default_value = "secret_basic")]
     auth: String,
+    /// With private_key_jwt: make the next key. It is published for a day before it signs, and the one before for a day after
+    #[arg(long)]
+    new_key: bool,
     /// The file with the client's secret, `-` for standard input; without it the one that is known stays
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
@@ -248,7 +251,7 @@ async fn put(arguments: PutArgs, api: &Api, printer: &Printer) -> Result<(), Cli
             "scopes": arguments.scopes, "groups_claim": arguments.groups_claim, "required_acr": arguments.require_acr,
             "required_amr": arguments.require_amr,
         },
-        "enabled": !arguments.disabled,
+        "enabled": !arguments.disabled, "new_keys": arguments.new_key,
     });
     if let Some(claim) = arguments.name_claim {
         body["definition"]["name_claim"] = json!(claim);

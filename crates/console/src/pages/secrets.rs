@@ -88,7 +88,8 @@ async fn show(State(app): State<App>, session: Session) -> Result<Response, Refu
         next: secret.next,
     };
     let late = found.iter().filter(|secret| secret.overdue_seconds > 0).count();
-    let store = app.stores.status().map(|status| Store {
+    let status = secrets::store_status(&app, session.tenant()).await?;
+    let store = status.map(|status| Store {
         place: status.place,
         error: status.error,
         confirmed: status.confirmed_at.map(|at| When::new(at, now)),

@@ -46,7 +46,7 @@ pub use caller::Caller;
 use caller::caller_of;
 pub use oauth::{
     Answers, Condition, Issuers, KEYS_MAX, Kind, Mistyped, Question, State, TRUSTS_MAX, Trust, TrustSpec,
-    decide, find, oauth_router, reseal as reseal_trusts, trusts,
+    decide, find, note_old_secrets as note_old_trust_secrets, oauth_router, reseal as reseal_trusts, trusts,
 };
 pub use passkeys::{
     PASSKEYS_MAX, PASSKEYS_PER_ACCOUNT_MAX, Passkey, add_passkey, passkeys_of, remove_passkey,

@@ -11,6 +11,9 @@ use crate::{
     secrets::{self, Kind, Record, RotatedBy},
 };
 
+/// Waiting messages that are sealed anew in one step.
+const RESEALED_AT_ONCE: i64 = 500;
+
 /// The record of a destination's secret.
 pub fn record_name(destination: &str) -> String {
     format!("destination:{destination}")
@@ -81,6 +84,34 @@ pub async fn reseal(app: &App) -> Result<bool, Problem> {
             });
             is_done &= changed.await? == 1;
         }
+        is_done &= reseal_deliveries(app, tenant).await?;
+    }
+    Ok(is_done)
+}
+
+/// As [`reseal`], of messages that wait for a destination as it was: they keep the secret of then.
+async fn reseal_deliveries(app: &App, tenant: TenantId) -> Result<bool, Problem> {
+    let (scope, now, ring) = (Scope::Tenant(tenant.uuid()), app.clock.now(), &app.keys.sealing);
+    let Some(head) = ring.head(now) else {
+        return Ok(false);
+    };
+    let found = app.db.read(scope, move |tx| {
+        Ok::<_, Problem>(store::sealed_otherwise(tx, tenant, &head, RESEALED_AT_ONCE)?)
+    });
+    let found = found.await?;
+    let mut is_done = i64::try_from(found.len()).is_ok_and(|count| count < RESEALED_AT_ONCE);
+    for (id, destination, before) in found {
+        let context = context(&destination);
+        let open = ring.unseal(tenant, &context, &before).ok();
+        let Some(anew) = open.and_then(|open| ring.seal(tenant, &context, &open, now).ok()) else {
+            // It is said when the message is tried, and the message ends in time.
+            is_done = false;
+            continue;
+        };
+        audit::housekeeping(app, scope, move |tx| {
+            Ok(store::reseal_delivery(tx, tenant, id, (&before, &anew)).map(drop)?)
+        })
+        .await?;
     }
     Ok(is_done)
 }

@@ -94,6 +94,9 @@ statements! {
     ALL_WAITING = "SELECT COUNT(*), MIN(created_at) FROM alerts_delivery WHERE ended_at IS NULL";
     SETTLE = "UPDATE alerts_delivery SET state = $3, attempts = $4, next_at = $5, ended_at = $6, status = $7, error = $8, \
         secret = CASE WHEN $9 THEN NULL ELSE secret END WHERE tenant_id = $1 AND delivery_id = $2";
+    SEALED_OTHERWISE = "SELECT delivery_id, destination, secret FROM alerts_delivery WHERE tenant_id = $1 AND ended_at IS NULL \
+        AND secret IS NOT NULL AND substr(secret, 1, 9) <> $2 LIMIT $3";
+    RESEAL_DELIVERY = "UPDATE alerts_delivery SET secret = $4 WHERE tenant_id = $1 AND delivery_id = $2 AND secret = $3";
     END_WAITING_FOR = "UPDATE alerts_delivery SET state = 'dead', ended_at = $3, error = $4 WHERE tenant_id = $1 \
         AND destination = $2 AND ended_at IS NULL AND place IS NULL";
     DEAD_SINCE = "SELECT destination, COUNT(*) FROM alerts_delivery WHERE tenant_id = $1 AND state = 'dead' AND ended_at >= $2 \
@@ -421,6 +424,28 @@ pub fn insert_delivery(tx: &mut Tx, tenant: TenantId, delivery: &Delivery) -> Re
         ],
     )
     .map(drop)
+}
+
+/// Waiting messages whose destination's secret of then is sealed otherwise than with this head: id, destination and secret.
+pub fn sealed_otherwise(
+    tx: &mut Tx,
+    tenant: TenantId,
+    head: &[u8],
+    limit: i64,
+) -> Result<Vec<(DeliveryId, String, Vec<u8>)>, StorageError> {
+    tx.query(&SEALED_OTHERWISE, &[&tenant.uuid(), &head, &limit], |row| {
+        Ok((DeliveryId::from_uuid(row.get(0)?), row.get(1)?, row.get(2)?))
+    })
+}
+
+/// Replaces the seal of a waiting message's secret; answers 0 when the message ended meanwhile.
+pub fn reseal_delivery(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: DeliveryId,
+    (before, secret): (&[u8], &[u8]),
+) -> Result<u64, StorageError> {
+    tx.execute(&RESEAL_DELIVERY, &[&tenant.uuid(), &id.uuid(), &before, &secret])
 }
 
 pub fn delivery(tx: &mut Tx, tenant: TenantId, id: DeliveryId) -> Result<Option<Delivery>, StorageError> {

@@ -4,6 +4,7 @@
 //! operator allows and then forgotten: a store from which this node was shut out takes its keys away in the end.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -14,11 +15,12 @@ use muster_trust::key::SigningKey;
 use parking_lot::Mutex;
 
 use super::{
-    Keyring, SealingKey, SecretText, files,
+    Keyring, SealingKey, SecretText, TenantKeys, files,
     places::{EMBEDDED, Embedded, FILE, SecretStore, StoreError},
     records::{self, Kind, Record, RotatedBy},
     ring::{Link, Ring, RingName, SETTLE, Version},
-    store,
+    rotation::Rest,
+    store, vouched,
 };
 use crate::{
     App, Clock,
@@ -72,8 +74,8 @@ pub struct Stores {
     /// How long values of the external store are used after it was last heard of.
     cache: Duration,
     state: Mutex<State>,
-    /// After a rotation that failed: under which holding of the lease, and until when nothing is tried (by the clock that nobody sets).
-    pub(super) rotation_rest: Mutex<(i64, Duration)>,
+    /// What follows from rotations that failed.
+    pub(super) rests: Mutex<HashMap<RingName, Rest>>,
 }
 
 impl Stores {
@@ -83,7 +85,7 @@ impl Stores {
             external: OnceLock::new(),
             cache,
             state: Mutex::default(),
-            rotation_rest: Mutex::default(),
+            rests: Mutex::default(),
         }
     }
 
@@ -184,39 +186,82 @@ pub async fn follow(app: &App) -> Result<(), Problem> {
     };
     app.stores.embedded.belongs_to(tenant);
     confirm(app).await;
-    let rows = app
+    let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+    let mut versions = HashMap::new();
+    for name in RingName::ALL {
+        versions.insert(name, judged(app, &keys, name).await?);
+    }
+    let mut of = |name: RingName| versions.remove(&name).unwrap_or_default();
+    let token_key = TextOf {
+        parse: |text: &SecretText| {
+            SigningKey::from_pkcs8_pem(text.reveal()).map_err(|error| error.to_string())
+        },
+        id: |key: &SigningKey| key.key_id().to_string(),
+    };
+    let sealing_key = TextOf {
+        parse: |text: &SecretText| SealingKey::from_hex(text.reveal().as_bytes()).map_err(str::to_owned),
+        id: SealingKey::name,
+    };
+    let rings = [&app.keys.access_tokens, &app.keys.enrollment_tokens];
+    for (ring, name) in rings
+        .into_iter()
+        .zip([RingName::AccessTokens, RingName::EnrollmentTokens])
+    {
+        fill(app, ring, name, of(name), &token_key).await;
+    }
+    let name = RingName::Sealing;
+    fill(app, &app.keys.sealing, name, of(name), &sealing_key).await;
+    Ok(())
+}
+
+/// How a key is read from its text, and what the log calls it.
+struct TextOf<K> {
+    parse: fn(&SecretText) -> Result<K, String>,
+    id: fn(&K) -> String,
+}
+
+/// The rows of a ring as they were read last.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    rows: Vec<Version>,
+    said: vouched::Said,
+    /// Whether what is wrong with them was told.
+    is_told: bool,
+}
+
+/// The versions of a ring, as far as the log vouches for them. Entries are read again when a row changed.
+async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Vec<Version>, Problem> {
+    let (tenant, reader) = (keys.tenant, Arc::clone(keys));
+    let known = app.keys.judged.lock().get(&name).cloned();
+    let (before, was_told) = known
+        .map(|known| (Some((known.rows, known.said)), known.is_told))
+        .unwrap_or_default();
+    let compared = before.clone();
+    let (rows, said) = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
-            let of = |name: RingName, tx: &mut _| store::versions(tx, tenant, name.as_str());
-            Ok::<_, Problem>((
-                of(RingName::AccessTokens, tx)?,
-                of(RingName::EnrollmentTokens, tx)?,
-                of(RingName::Sealing, tx)?,
-            ))
+            let rows = store::versions(tx, tenant, name.as_str())?;
+            match compared {
+                Some((judged, said)) if judged == rows => Ok((rows, said)),
+                _ => vouched::read(tx, &reader, name),
+            }
         })
         .await?;
-    let token_key =
-        |text: &SecretText| SigningKey::from_pkcs8_pem(text.reveal()).map_err(|error| error.to_string());
-    let sealing_key =
-        |text: &SecretText| SealingKey::from_hex(text.reveal().as_bytes()).map_err(str::to_owned);
-    fill(
-        app,
-        &app.keys.access_tokens,
-        RingName::AccessTokens,
-        rows.0,
-        token_key,
-    )
-    .await;
-    fill(
-        app,
-        &app.keys.enrollment_tokens,
-        RingName::EnrollmentTokens,
-        rows.1,
-        token_key,
-    )
-    .await;
-    fill(app, &app.keys.sealing, RingName::Sealing, rows.2, sealing_key).await;
-    Ok(())
+    let judged = said.judge(&rows, app.clock.now());
+    let is_same = before.is_some_and(|(before, _)| before == rows);
+    let mut is_told = is_same && was_told;
+    if !is_told {
+        is_told = true;
+        for why in &judged.edited {
+            let object = ("secret", name.as_str().to_owned());
+            if let Err(problem) = audit::row_edited(app, tenant, object, why).await {
+                tracing::error!(%problem, "an alarm about a row is not in the log");
+                is_told = false;
+            }
+        }
+    }
+    app.keys.judged.lock().insert(name, Known { rows, said, is_told });
+    Ok(judged.versions)
 }
 
 /// Asks the external store whether it is there, where that was not asked for a while.
@@ -244,14 +289,8 @@ async fn confirm(app: &App) {
     }
 }
 
-async fn fill<K>(
-    app: &App,
-    ring: &Ring<K>,
-    name: RingName,
-    rows: Vec<Version>,
-    parse: impl Fn(&SecretText) -> Result<K, String>,
-) {
-    // Without rows the ring is what the key folder holds.
+async fn fill<K>(app: &App, ring: &Ring<K>, name: RingName, rows: Vec<Version>, text_of: &TextOf<K>) {
+    // Before there are rows the ring is what the key folder holds.
     if rows.is_empty() {
         return;
     }
@@ -264,25 +303,20 @@ async fn fill<K>(
         }
         let held = known
             .iter()
-            .find(|link| link.version.number == version.number && link.version.place == version.place)
+            .find(|link| is_same_value(&link.version, &version))
             .and_then(|link| link.key.clone());
         let is_external = version.place != FILE && version.place != EMBEDDED;
         let key = match held {
             Some(_) if is_external && !app.stores.is_fresh(now) => None,
             Some(key) => Some(key),
-            None => fetch(app, name, &version, &parse).await.map(Arc::new),
+            None => fetch(app, name, &version, text_of).await.map(Arc::new),
         };
         links.push(Link { version, key });
     }
     ring.set(links);
 }
 
-async fn fetch<K>(
-    app: &App,
-    name: RingName,
-    version: &Version,
-    parse: impl Fn(&SecretText) -> Result<K, String>,
-) -> Option<K> {
+async fn fetch<K>(app: &App, name: RingName, version: &Version, text_of: &TextOf<K>) -> Option<K> {
     let fail = |why: String| {
         tracing::error!(
             secret = name.as_str(),
@@ -324,12 +358,30 @@ async fn fetch<K>(
             }
         }
     };
-    parse(&text).map_err(fail).ok()
+    let key = (text_of.parse)(&text).map_err(fail).ok()?;
+    if version
+        .key_id
+        .as_ref()
+        .is_some_and(|id| *id != (text_of.id)(&key))
+    {
+        fail("its store gives another key than the one that the log records".to_owned());
+        return None;
+    }
+    Some(key)
+}
+
+/// Whether two versions are one value.
+fn is_same_value(one: &Version, other: &Version) -> bool {
+    (one.number, &one.place, &one.store_version, &one.key_id)
+        == (other.number, &other.place, &other.store_version, &other.key_id)
 }
 
 impl Keyring {
     /// The first version of a ring, as the key folder holds it.
     fn first_of(&self, name: RingName) -> Result<SecretText, super::SecretsError> {
+        if let (RingName::Sealing, Some(text)) = (name, &self.master_text) {
+            return Ok(text.clone());
+        }
         let path = match name {
             RingName::AccessTokens => self.folder.join("access-tokens.pem"),
             RingName::EnrollmentTokens => self.folder.join("enrollment-tokens.pem"),
@@ -367,6 +419,7 @@ pub async fn take_up(app: &App) -> Result<(), Problem> {
             place: FILE.to_owned(),
             store_version: String::new(),
             public_key: key.map(|key| key.public().spki_der()),
+            key_id: None,
             created_at: now,
             activates_at: now,
             retires_at: None,

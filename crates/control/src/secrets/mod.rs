@@ -9,6 +9,7 @@ pub mod ceremony;
 mod concerns;
 mod custody;
 mod der;
+mod envelope;
 mod files;
 mod first_run;
 mod keeper;
@@ -27,7 +28,9 @@ mod rotation;
 mod scep_ra;
 mod sealed;
 mod store;
+mod tenant_keys;
 mod vault_client;
+mod vouched;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -61,11 +64,12 @@ pub use records::{
 };
 pub use records_api::router as records_router;
 pub use records_view::{
-    SecretView, all as secret_views, ask as ask_rotation, set_period, visible as visible_records,
+    SecretView, all as secret_views, ask as ask_rotation, set_period, store_status,
+    visible as visible_records,
 };
 use ring::Link;
 pub use ring::{NoKey, Ring, RingName, SETTLE, SealingRing, TokenRing, Version};
-pub use rotation::{ROTATED, ROTATION_LEASE, retire_sealing, rotate_due};
+pub use rotation::{RETIRED, ROTATED, ROTATION_LEASE, retire_sealing, rotate_due};
 #[cfg(test)]
 pub(crate) fn der_value(tag: u8, content: &[u8]) -> Vec<u8> {
     der::value(tag, &[content])
@@ -82,6 +86,7 @@ pub use register::{AuthorityState, Member, Record as AuthorityRecord};
 pub use roots::{Learned, RefusedRow, RootRow, broken_roots, read_roots};
 pub use scep_ra::{KeyTransport, ScepRa};
 pub use sealed::{SealingKey, SecretText, UnsealError};
+pub use tenant_keys::{PasswordPlace, note_tenant_keys, say_database_password};
 pub use vault_client::{Refused as VaultRefused, VaultClient, VaultLogin, VaultSettings, secret_in};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
@@ -108,6 +113,10 @@ pub enum SecretsError {
     Ceremony(String),
     #[error(transparent)]
     CaUnavailable(#[from] Unavailable),
+    #[error(
+        "the sealing key cannot be unwrapped by {place}: {why}. Nothing that is stored opens without it; start again when it answers."
+    )]
+    SealingAway { place: String, why: String },
 }
 
 /// The keys that sign for one tenant, and its root documents from version 1 on, each verified by the one before. A newer
@@ -136,6 +145,10 @@ pub struct Keyring {
     pub sealing: SealingRing,
     /// Seals the values of the embedded store.
     master: Arc<SealingKey>,
+    /// Its text, where no file holds it.
+    master_text: Option<SecretText>,
+    /// The rows of each ring as they were read last, with what the log says of them.
+    judged: parking_lot::Mutex<HashMap<RingName, keeper::Known>>,
     /// When the rings were last read again for an unknown key, by the clock that nobody sets.
     looked_at: parking_lot::Mutex<std::time::Duration>,
     tenants: RwLock<HashMap<TenantId, Arc<TenantKeys>>>,
@@ -149,6 +162,7 @@ fn first<K>(key: Arc<K>, now: Timestamp) -> Link<K> {
         place: FILE.to_owned(),
         store_version: String::new(),
         public_key: None,
+        key_id: None,
         created_at: now,
         activates_at: Timestamp::from_micros(0),
         retires_at: None,
@@ -167,7 +181,10 @@ pub fn keys_folder(data_dir: &Path) -> PathBuf {
 impl Keyring {
     /// Opens the key folder below `data_dir`, making what is not there yet, with every key in a file.
     pub fn open(data_dir: &Path, now: Timestamp) -> Result<Keyring, SecretsError> {
-        Keyring::open_prepared(data_dir, Custody::default(), None, now)
+        // Whoever only reads needs no key that seals, and makes none beside one that is wrapped.
+        let is_wrapped = envelope::path(&keys_folder(data_dir)).exists();
+        let stand_in = is_wrapped.then(SealingKey::generate_hex);
+        Keyring::open_prepared(data_dir, Custody::default(), (None, stand_in), now)
     }
 
     /// As `open`, with the device CA's key where `custody` says.
@@ -185,13 +202,24 @@ impl Keyring {
         } else {
             None
         };
-        Keyring::open_prepared(data_dir, custody, device_key, now)
+        let folder = keys_folder(data_dir);
+        files::private_folder(&folder)?;
+        let master = match custody.sealing_key {
+            KeyPlace::File => {
+                envelope::refuse_file(&folder)?;
+                None
+            }
+            KeyPlace::Pkcs11 { .. } | KeyPlace::Vault { .. } => {
+                Some(envelope::open(&folder, &custody).await?)
+            }
+        };
+        Keyring::open_prepared(data_dir, custody, (device_key, master), now)
     }
 
     fn open_prepared(
         data_dir: &Path,
         custody: Custody,
-        device_key: Option<CaKey>,
+        (device_key, master_text): (Option<CaKey>, Option<SecretText>),
         now: Timestamp,
     ) -> Result<Keyring, SecretsError> {
         let folder = keys_folder(data_dir);
@@ -200,9 +228,15 @@ impl Keyring {
         let authority = Authority::open(&folder, &take_away, custody, device_key, now)?;
         let install = files::install_id(&folder.join("install-id"), now)?;
         let key_in = |name: &str| files::signing_key(&folder.join(name), SigningKey::generate_p256);
-        let master = Arc::new(match &authority.custody().sealing_key_file {
-            Some(path) => SealingKey::open_at(path)?,
-            None => SealingKey::open(&folder)?,
+        let master = Arc::new(match (&master_text, &authority.custody().sealing_key_file) {
+            (Some(text), _) => {
+                SealingKey::from_hex(text.reveal().as_bytes()).map_err(|why| SecretsError::Unreadable {
+                    path: envelope::path(&folder),
+                    why: why.to_owned(),
+                })?
+            }
+            (None, Some(path)) => SealingKey::open_at(path)?,
+            (None, None) => SealingKey::open(&folder)?,
         });
         let (access, enrollment) = (key_in("access-tokens.pem")?, key_in("enrollment-tokens.pem")?);
         Ok(Keyring {
@@ -214,6 +248,8 @@ impl Keyring {
             first_enrollment_key: key_in("enrollment-tokens.pem")?,
             sealing: Ring::new(RingName::Sealing, vec![first(Arc::clone(&master), now)]),
             master,
+            master_text,
+            judged: parking_lot::Mutex::default(),
             looked_at: parking_lot::Mutex::default(),
             folder,
             tenants: RwLock::default(),

@@ -72,6 +72,12 @@ pub trait SecretStore: std::fmt::Debug + Send + Sync {
         after: Option<&'a str>,
     ) -> BoxFuture<'a, Result<String, StoreError>>;
 
+    /// How many of the newest versions of a secret it keeps, where it counts versions and throws old ones away; nothing where it
+    /// keeps all, or more than anybody makes.
+    fn versions_kept<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<Option<u32>, StoreError>> {
+        async { Ok(None) }.boxed()
+    }
+
     /// Whether it would answer now.
     fn health(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }

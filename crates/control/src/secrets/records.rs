@@ -14,6 +14,8 @@ use crate::access::problem::{CONFLICT, Problem};
 pub const PERIOD_DAYS: u32 = 30;
 /// What may be set.
 pub const PERIODS_DAYS: std::ops::RangeInclusive<u32> = 1..=90;
+/// What may be set of those that people rotate in a ceremony.
+pub const LONG_PERIODS_DAYS: std::ops::RangeInclusive<u32> = 1..=366;
 /// Secrets of one tenant that have a record.
 pub const SECRETS_MAX: i64 = 2000;
 /// A server rotates by itself when a secret is due; only when it could not for so long is the secret overdue.
@@ -54,6 +56,10 @@ words! {
         DestinationSecret = "destination_secret",
         /// Authenticates this installation to an identity provider.
         ProviderSecret = "provider_secret",
+        /// Authenticates somebody else to this installation.
+        SourceSecret = "source_secret",
+        /// Opens the database.
+        DatabasePassword = "database_password",
     }
 }
 
@@ -88,6 +94,8 @@ pub struct Record {
     pub seen_at: Option<Timestamp>,
     /// Why the last attempt to rotate it failed.
     pub error: Option<String>,
+    /// Whether the end of the values before was asked for as well.
+    pub revoke_asked: bool,
 }
 
 impl Record {
@@ -112,6 +120,7 @@ impl Record {
             asked_at: None,
             seen_at: None,
             error: None,
+            revoke_asked: false,
         }
     }
 

@@ -15,6 +15,8 @@ use super::{
     keeper::{self, StoreStatus},
     places::{EMBEDDED, StoreError},
     records_view::{self, SecretView},
+    ring::RingName,
+    rotation::VERSIONS_KEPT_MIN,
 };
 use crate::{
     App,
@@ -130,6 +132,7 @@ async fn revoke_secret(
     records_view::one(&app, permit.tenant(), &name).await?;
     let named = name.clone();
     audit::commit(&app, permit.author(), move |tx| records_view::revoke(tx, &named)).await?;
+    app.nudges.secrets.notify_one();
     keeper::follow(&app).await?;
     records_view::one(&app, permit.tenant(), &name).await.map(Json)
 }
@@ -137,12 +140,16 @@ async fn revoke_secret(
 /// A store of secrets as this node sees it.
 #[derive(Debug, Serialize, ToSchema)]
 struct SecretStoreView {
-    /// `embedded`, or the store that the settings name, such as `vault:secret/muster`.
+    /// `embedded`, or the store that the settings name, such as `vault:secret/muster`; to tenants other than the first one
+    /// `external`.
     place: String,
     /// Whether new values go there.
     is_used: bool,
     /// When it last answered as it should; of the embedded store, always now.
     confirmed_at: Option<String>,
+    /// Whether it answered as it should when it was asked last.
+    is_answering: bool,
+    /// Why not. Only the first tenant, whose people operate the installation, reads what the store said.
     error: Option<String>,
 }
 
@@ -151,20 +158,22 @@ struct SecretStoreView {
     responses((status = 200, body = SecretItems<SecretStoreView>)),
 )]
 async fn list_secret_stores(
-    _permit: Permit<SecretRead>,
+    permit: Permit<SecretRead>,
     State(app): State<App>,
 ) -> Result<Json<SecretItems<SecretStoreView>>, Problem> {
-    let external = app.stores.status();
+    let external = records_view::store_status(&app, permit.tenant()).await?;
     let embedded = SecretStoreView {
         place: EMBEDDED.to_owned(),
         is_used: external.is_none(),
         confirmed_at: Some(app.clock.now().to_string()),
+        is_answering: true,
         error: None,
     };
     let outside = external.map(|status: StoreStatus| SecretStoreView {
         place: status.place,
         is_used: true,
         confirmed_at: status.confirmed_at.map(|at| at.to_string()),
+        is_answering: status.error.is_none(),
         error: status.error,
     });
     let items = outside.into_iter().chain([embedded]).collect();
@@ -177,6 +186,10 @@ struct SecretStoreTest {
     place: String,
     /// What the store called the version that was written.
     version: String,
+    /// How many of the newest versions of a secret it keeps; nothing where it keeps all that anybody makes.
+    versions_kept: Option<u32>,
+    /// What should be changed, where something should.
+    warning: Option<String>,
 }
 
 /// Writes something that is no secret to the store for new values, reads it back, and compares.
@@ -196,19 +209,30 @@ async fn test_secret_store(
         let version = store.write(PROBE, &value, after.as_deref()).await?;
         let read = store.read(PROBE, &version).await?;
         if read.reveal() == value.reveal() {
-            Ok(version)
+            Ok((
+                version,
+                store.versions_kept(RingName::AccessTokens.as_str()).await?,
+            ))
         } else {
             Err(StoreError::Invalid(
                 "it gave another value back than it was given".to_owned(),
             ))
         }
     };
-    let version = tried.await.map_err(|error| {
+    let (version, versions_kept) = tried.await.map_err(|error| {
         UNAVAILABLE.detail(format!("The store {} cannot be used: {error}.", store.place()))
     })?;
     keeper::follow(&app).await?;
     Ok(Json(SecretStoreTest {
         place: store.place().to_owned(),
         version,
+        warning: versions_kept
+            .filter(|kept| *kept < VERSIONS_KEPT_MIN)
+            .map(|kept| {
+                format!(
+                    "The store keeps {kept} versions of a secret. Let it keep {VERSIONS_KEPT_MIN} or more."
+                )
+            }),
+        versions_kept,
     }))
 }

@@ -8,10 +8,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    keeper,
-    records::{self, Kind, PERIODS_DAYS, Record, RotatedBy},
+    keeper::{self, StoreStatus},
+    places::{EMBEDDED, FILE},
+    records::{self, Kind, LONG_PERIODS_DAYS, PERIODS_DAYS, Record, RotatedBy},
     ring::RingName,
-    store,
+    rotation::REVOKED,
+    store, vouched,
 };
 use crate::{
     App,
@@ -79,6 +81,13 @@ fn view(record: &Record, belongs_to: &'static str, now: Timestamp) -> SecretView
 
 fn next(record: &Record) -> &'static str {
     match (record.kind, record.rotated_by) {
+        (Kind::SigningKey, RotatedBy::Operator) => {
+            "Make a new key with `muster key generate`, name it with `muster root rotate`, and put its file in the place of the old one: \
+             see how-to/root-ceremony. No server may change it, because devices obey it."
+        }
+        (Kind::SigningKey, _) if RingName::parse(&record.name).is_none() => {
+            "The server makes a new key. Others see it in the key set before it signs; the old one stays there for a week after."
+        }
         (Kind::SigningKey, _) => {
             "The server makes a new key. It signs after 15 seconds; the old one is accepted until the last token that it signed is over."
         }
@@ -97,8 +106,16 @@ fn next(record: &Record) -> &'static str {
         (Kind::DestinationSecret, _) => {
             "Make a new secret at the service, and give it here by changing the destination. A webhook is signed with both for a day."
         }
+        (Kind::SourceSecret, _) => {
+            "Make a new secret with `muster signal secret`, and bring it to the source. The old one is good for a day as well."
+        }
+        (Kind::DatabasePassword, _) => {
+            "Give the second login a new password, write it to the file that --database-password-file names on each node, and wait \
+             until old connections are over: see how-to/rotate-the-database-password."
+        }
         (Kind::ProviderSecret, _) => {
-            "Make a second secret at the identity provider, give it here with `muster sso put`, and remove the first there. A key of this server's own is made anew when the connection is."
+            "Make a second secret at the identity provider, give it here with `muster sso put`, and remove the first there. A key of this \
+             server's own: `muster sso put … --new-key` publishes the next one a day before it signs, and the old one for a day after."
         }
     }
 }
@@ -106,8 +123,10 @@ fn next(record: &Record) -> &'static str {
 /// Whether all tenants share it.
 fn is_shared(record: &Record) -> bool {
     match record.kind {
-        Kind::SigningKey | Kind::SealingKey | Kind::TlsCertificate => true,
-        Kind::ClientSecret | Kind::DestinationSecret | Kind::ProviderSecret => false,
+        // A tenant has signing keys of its own as well.
+        Kind::SigningKey => RingName::parse(&record.name).is_some(),
+        Kind::SealingKey | Kind::TlsCertificate | Kind::DatabasePassword => true,
+        Kind::ClientSecret | Kind::DestinationSecret | Kind::ProviderSecret | Kind::SourceSecret => false,
     }
 }
 
@@ -119,14 +138,47 @@ pub async fn visible(app: &App, tenant: TenantId) -> Result<Vec<Record>, Problem
             let mut found = records::records(tx, tenant)?;
             match operator {
                 Some(operator) if operator != tenant => {
-                    let of_operator = records::records(tx, operator)?;
-                    found.extend(of_operator.into_iter().filter(is_shared));
+                    let of_operator = records::records(tx, operator)?.into_iter().filter(is_shared);
+                    // Where the installation keeps its secrets, and what its stores say, is its operator's alone to know.
+                    found.extend(of_operator.map(|record| Record {
+                        place: place_for(false, &record.place),
+                        error: record.error.map(|_| "the operator sees why".to_owned()),
+                        ..record
+                    }));
                 }
                 _ => {}
             }
             Ok(found)
         })
         .await
+}
+
+/// A place of the installation, as a tenant sees it.
+fn place_for(is_operator: bool, place: &str) -> String {
+    let is_plain = matches!(place, FILE | EMBEDDED | "memory" | "database");
+    let shown = if is_operator || is_plain {
+        place
+    } else {
+        "external"
+    };
+    shown.to_owned()
+}
+
+/// How the store outside fares, as people of this tenant may know it.
+pub async fn store_status(app: &App, tenant: TenantId) -> Result<Option<StoreStatus>, Problem> {
+    let Some(status) = app.stores.status() else {
+        return Ok(None);
+    };
+    let is_operator = keeper::operator(app).await? == Some(tenant);
+    let error = status.error.map(|why| match is_operator {
+        true => why,
+        false => "it does not answer as it should".to_owned(),
+    });
+    Ok(Some(StoreStatus {
+        place: place_for(is_operator, &status.place),
+        error,
+        ..status
+    }))
 }
 
 /// Every secret that a tenant may see, the most overdue first, then the next that is due.
@@ -178,17 +230,29 @@ fn own(tx: &mut LoggedTx<'_>, name: &str) -> Result<Record, Problem> {
     match records::record(tx, tenant, name)? {
         Some(record) => Ok(record),
         // It is another tenant's to see and not to change, or it is not there.
-        None if RingName::parse(name).is_some() || name.starts_with("tls:") => Err(not_yours()),
+        None if RingName::parse(name).is_some()
+            || name.starts_with("tls:")
+            || name == "database-password" =>
+        {
+            Err(not_yours())
+        }
         None => Err(NOT_FOUND.detail("There is no such secret.")),
     }
 }
 
 /// Sets how often a secret is rotated.
 pub fn set_period(tx: &mut LoggedTx<'_>, name: &str, days: u32) -> Result<(), Problem> {
-    if !PERIODS_DAYS.contains(&days) {
-        return Err(INVALID.detail("A secret is rotated every 1 to 90 days."));
-    }
     let (tenant, record) = (tx.tenant(), own(tx, name)?);
+    let allowed = match (record.kind, record.rotated_by) {
+        (Kind::SigningKey, RotatedBy::Operator) => LONG_PERIODS_DAYS,
+        _ => PERIODS_DAYS,
+    };
+    if !allowed.contains(&days) {
+        return Err(INVALID.detail(format!(
+            "This secret is rotated every 1 to {} days.",
+            allowed.end()
+        )));
+    }
     store::set_period(tx, tenant, name, days)?;
     tx.record(
         "secret.period_set",
@@ -201,16 +265,29 @@ pub fn set_period(tx: &mut LoggedTx<'_>, name: &str, days: u32) -> Result<(), Pr
 /// Ends at once what earlier versions of a key signed, for a key that somebody else has.
 pub fn revoke(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
-    own(tx, name)?;
-    match RingName::parse(name) {
-        Some(RingName::AccessTokens | RingName::EnrollmentTokens) => {}
+    let record = own(tx, name)?;
+    if RingName::parse(name).is_none()
+        && (record.kind, record.rotated_by) == (Kind::SigningKey, RotatedBy::Server)
+    {
+        // Its own slice makes the new key first: without one nothing could be signed.
+        store::ask_revoke(tx, tenant, name, at)?;
+        tx.record(
+            REVOKED,
+            ("secret", name.to_owned()),
+            serde_json::json!({"asked": true, "version": record.version}),
+        )?;
+        return Ok(());
+    }
+    let ring = match RingName::parse(name) {
+        Some(ring @ (RingName::AccessTokens | RingName::EnrollmentTokens)) => ring,
         Some(RingName::Sealing) | None => {
             return Err(
                 ILLEGAL_STATE.detail("Only keys that sign tokens have earlier versions that can be ended.")
             );
         }
-    }
-    let versions = store::versions(tx, tenant, name)?;
+    };
+    let keys = std::sync::Arc::clone(tx.keys());
+    let versions = vouched::versions(tx, &keys, ring, at)?;
     let newest = versions.last().map_or(0, |version| version.number);
     let is_used = versions.last().is_some_and(|version| version.activates_at <= at);
     if newest < 2 || !is_used {
@@ -220,7 +297,7 @@ pub fn revoke(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     }
     let ended = store::revoke_before(tx, tenant, (name, newest), at)?;
     tx.record(
-        "secret.revoked",
+        REVOKED,
         ("secret", name.to_owned()),
         serde_json::json!({"before_version": newest, "versions_ended": ended}),
     )?;

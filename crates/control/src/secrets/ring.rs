@@ -20,7 +20,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const SLACK: Duration = Duration::from_secs(300);
 
 /// A ring of the installation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RingName {
     AccessTokens,
     EnrollmentTokens,
@@ -66,8 +66,11 @@ pub struct Version {
     pub place: String,
     /// What that store calls it.
     pub store_version: String,
-    /// Of keys that sign: SPKI, DER.
+    /// Of keys that sign: SPKI, DER. Only of use where `key_id` vouches for it.
     pub public_key: Option<Vec<u8>>,
+    /// The id of the key as the log names it; nothing in a row, of the first version, and of what was rotated before ids were
+    /// written down.
+    pub key_id: Option<String>,
     pub created_at: Timestamp,
     pub activates_at: Timestamp,
     pub retires_at: Option<Timestamp>,
@@ -155,7 +158,8 @@ fn in_use<K>(links: &[Link<K>], now: Timestamp) -> Vec<&Link<K>> {
 pub type TokenRing = Ring<SigningKey>;
 
 impl Ring<SigningKey> {
-    /// The public key with this id, if what it signed is accepted. It needs no store: public keys are in the rows.
+    /// The public key with this id, if what it signed is accepted. It needs no store where the log vouches for the public key of
+    /// the row: see [`super::vouched`].
     pub fn public(&self, id: &KeyId, now: Timestamp) -> Option<PublicKey> {
         let links = self.links.load();
         let mut accepted = links.iter().filter(|link| link.version.is_accepted(now));
@@ -200,6 +204,12 @@ impl Ring<SealingKey> {
             .is_some_and(|newest| newest.key.is_some())
     }
 
+    /// Whether the value of every version that is not retired is at hand: only then is what does not open lost.
+    pub fn is_whole(&self) -> bool {
+        let links = self.links.load();
+        !links.is_empty() && links.iter().all(|link| link.key.is_some())
+    }
+
     /// Opens what any key of the ring sealed.
     pub fn unseal(&self, tenant: TenantId, context: &str, sealed: &[u8]) -> Result<SecretText, UnsealError> {
         let links = self.links.load();
@@ -212,6 +222,11 @@ impl Ring<SealingKey> {
                 None => Err(UnsealError::Away),
             },
         }
+    }
+
+    /// What everything begins with that is sealed with the key that is used now; nothing where none is at hand.
+    pub fn head(&self, now: Timestamp) -> Option<Vec<u8>> {
+        self.current(now).ok().map(|key| key.head())
     }
 
     /// Whether something is sealed with another key than the one that is used now.
@@ -234,6 +249,7 @@ mod tests {
             place: "file".to_owned(),
             store_version: String::new(),
             public_key: None,
+            key_id: None,
             created_at: at(0),
             activates_at: at(activates),
             retires_at: retires.map(at),

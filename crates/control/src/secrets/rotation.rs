@@ -5,6 +5,8 @@
 //!    entry of the log. From now on every node accepts what the new version signs; it signs only after [`SETTLE`].
 //! 3. Nothing: the rest follows from the clock. Only what is sealed has to be sealed anew before its old key can be retired.
 
+use std::time::Duration;
+
 use muster_model::{TenantId, Timestamp};
 use muster_storage::{Lease, Scope};
 use muster_trust::key::SigningKey;
@@ -12,10 +14,10 @@ use muster_trust::key::SigningKey;
 use super::{
     SealingKey, SecretText,
     keeper::{self, record_of},
-    places::StoreError,
+    places::{EMBEDDED, SecretStore, StoreError},
     records::Record,
     ring::{RingName, SETTLE, Version},
-    store,
+    store, vouched,
 };
 #[cfg(debug_assertions)]
 use crate::fault::{self, When};
@@ -32,11 +34,17 @@ use crate::{
 pub const ROTATION_LEASE: &str = "secrets.rotation";
 /// The entry of a rotation.
 pub const ROTATED: &str = "secret.rotated";
-/// How long nothing is tried after a rotation that failed.
-const AFTER_FAILURE: std::time::Duration = std::time::Duration::from_secs(10);
+/// The entry that ends earlier versions at once, and the one that ends keys which nothing needs any more.
+pub const REVOKED: &str = "secret.revoked";
+pub const RETIRED: &str = "secret.retired";
+/// How long nothing is tried after a rotation that failed: at first, and at most.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
+const AFTER_FAILURE_MAX: Duration = Duration::from_secs(600);
+/// A store that keeps fewer versions than this is spoken of.
+pub const VERSIONS_KEPT_MIN: u32 = 20;
 /// How long after it seals a sealing key's predecessor may be retired: what other nodes sealed with it until then is found, and what
 /// waits in the outbox with a secret of its own is over.
-const SEALED_ANEW: std::time::Duration = std::time::Duration::from_secs(2 * 86_400);
+const SEALED_ANEW: Duration = Duration::from_secs(2 * 86_400);
 
 /// Rotates every ring that is due. Answers whether anything was done.
 pub async fn rotate_due(app: &App, lease: &Lease) -> Result<bool, Problem> {
@@ -44,10 +52,6 @@ pub async fn rotate_due(app: &App, lease: &Lease) -> Result<bool, Problem> {
         return Ok(false);
     };
     let now = app.clock.now();
-    let (token, rests_until) = *app.stores.rotation_rest.lock();
-    if token == lease.token && clock::uptime() < rests_until {
-        return Ok(false);
-    }
     let records = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
@@ -63,17 +67,69 @@ pub async fn rotate_due(app: &App, lease: &Lease) -> Result<bool, Problem> {
         let Some(record) = record.filter(|record| record.is_due(now)) else {
             continue;
         };
+        if app
+            .stores
+            .rests
+            .lock()
+            .get(&name)
+            .is_some_and(|rest| rest.holds(lease, &record))
+        {
+            continue;
+        }
         match rotate(app, tenant, name, &record, lease).await {
-            Ok(()) => did = true,
+            Ok(()) => {
+                app.stores.rests.lock().remove(&name);
+                did = true;
+            }
             Err(problem) => {
-                tracing::warn!(%problem, secret = name.as_str(), "a key was not rotated; trying again");
-                // Every attempt may leave a value in the store.
-                *app.stores.rotation_rest.lock() = (lease.token, clock::uptime() + AFTER_FAILURE);
+                let rest = {
+                    let mut rests = app.stores.rests.lock();
+                    let rest = Rest::after(rests.get(&name), lease, &record);
+                    rests.insert(name, rest);
+                    rest.until.saturating_sub(clock::uptime())
+                };
+                tracing::warn!(%problem, secret = name.as_str(), again_in_seconds = rest.as_secs(),
+                    "a key was not rotated; trying again");
                 say_failed(app, tenant, record, problem.detail).await?;
             }
         }
     }
     Ok(did)
+}
+
+/// What follows from rotations of a ring that failed, on the node whose task they are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rest {
+    /// Under which holding of the lease.
+    token: i64,
+    failures: u32,
+    /// By the clock that nobody sets.
+    until: Duration,
+    /// Whoever asks again is not made to wait.
+    asked_at: Option<Timestamp>,
+}
+
+impl Rest {
+    fn holds(&self, lease: &Lease, record: &Record) -> bool {
+        self.token == lease.token && self.asked_at == record.asked_at && clock::uptime() < self.until
+    }
+
+    fn after(before: Option<&Rest>, lease: &Lease, record: &Record) -> Rest {
+        let same = before.filter(|rest| rest.token == lease.token && rest.asked_at == record.asked_at);
+        let failures = same.map_or(0, |rest| rest.failures).saturating_add(1);
+        Rest {
+            token: lease.token,
+            failures,
+            until: clock::uptime() + pause(failures),
+            asked_at: record.asked_at,
+        }
+    }
+}
+
+/// The pause after so many failures in a row.
+fn pause(failures: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
+    AFTER_FAILURE.saturating_mul(doubled).min(AFTER_FAILURE_MAX)
 }
 
 /// Writes down why, once for each reason.
@@ -87,14 +143,44 @@ async fn say_failed(app: &App, tenant: TenantId, record: Record, why: String) ->
     .await
 }
 
-fn make(name: RingName) -> Result<(SecretText, Option<Vec<u8>>), Problem> {
-    match name {
-        RingName::AccessTokens | RingName::EnrollmentTokens => {
-            let key = SigningKey::generate_p256().map_err(Problem::internal)?;
-            let pem = key.to_pkcs8_pem().map_err(Problem::internal)?;
-            Ok((SecretText::new((*pem).clone()), Some(key.public().spki_der())))
+/// A new value of a ring.
+struct Made {
+    value: SecretText,
+    public_key: Option<Vec<u8>>,
+    /// What the log calls the key.
+    key_id: String,
+}
+
+impl Made {
+    fn new(name: RingName) -> Result<Made, Problem> {
+        let value = match name {
+            RingName::AccessTokens | RingName::EnrollmentTokens => {
+                let key = SigningKey::generate_p256().map_err(Problem::internal)?;
+                let pem = key.to_pkcs8_pem().map_err(Problem::internal)?;
+                SecretText::new((*pem).clone())
+            }
+            RingName::Sealing => SealingKey::generate_hex(),
+        };
+        Made::of(name, value).ok_or_else(|| Problem::internal("a key that was just made is none"))
+    }
+
+    /// What a value is, where it is one of this ring.
+    fn of(name: RingName, value: SecretText) -> Option<Made> {
+        match name {
+            RingName::AccessTokens | RingName::EnrollmentTokens => {
+                let key = SigningKey::from_pkcs8_pem(value.reveal()).ok()?;
+                Some(Made {
+                    public_key: Some(key.public().spki_der()),
+                    key_id: key.key_id().to_string(),
+                    value,
+                })
+            }
+            RingName::Sealing => Some(Made {
+                public_key: None,
+                key_id: SealingKey::from_hex(value.reveal().as_bytes()).ok()?.name(),
+                value,
+            }),
         }
-        RingName::Sealing => Ok((SealingKey::generate_hex(), None)),
     }
 }
 
@@ -106,25 +192,32 @@ async fn rotate(
     lease: &Lease,
 ) -> Result<(), Problem> {
     // Before anything is written to the store.
-    let versions = app.db.read(Scope::Tenant(tenant.uuid()), move |tx| {
-        Ok::<_, Problem>(store::versions(tx, tenant, name.as_str())?)
-    });
-    not_behind(name, &versions.await?)?;
-    let (value, public_key) = make(name)?;
-    let (place, store_version) = keep(app, name, &value).await.map_err(refused)?;
+    let (versions, attempt) = app
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            let versions = store::versions(tx, tenant, name.as_str())?;
+            Ok::<_, Problem>((versions, store::attempt(tx, tenant, name.as_str())?))
+        })
+        .await?;
+    not_behind(name, &versions)?;
+    let place = app.stores.newest().place().to_owned();
+    let (made, store_version) = keep(app, (tenant, name), &versions, attempt).await?;
+    let (public_key, key_id) = (made.public_key, made.key_id);
     #[cfg(debug_assertions)]
     fault::at(app.settings.fault.as_deref(), When::After, ["secret.stored"])?;
     let (lease, record, was_asked) = (lease.clone(), record.clone(), record.asked_at.is_some());
     audit::commit(app, &Author::system(tenant), move |tx| {
         tx.fence(&lease)?;
-        let (at, versions) = (tx.at(), store::versions(tx, tenant, name.as_str())?);
-        let number = versions.last().map_or(0, |newest| newest.number) + 1;
+        let (at, keys) = (tx.at(), std::sync::Arc::clone(tx.keys()));
+        let (versions, said) = vouched::read(tx, &keys, name)?;
+        let number = said.next_number(&versions);
         not_behind(name, &versions)?;
         let version = Version {
             number,
             place: place.clone(),
             store_version: store_version.clone(),
             public_key: public_key.clone(),
+            key_id: None,
             created_at: at,
             activates_at: at.plus(SETTLE),
             retires_at: None,
@@ -146,6 +239,9 @@ async fn rotate(
             serde_json::json!({
                 "version": number,
                 "place": place,
+                // Nodes believe a row only as far as this entry names it.
+                "store_version": store_version,
+                "key_id": key_id,
                 "used_from": version.activates_at.to_string(),
                 "before_good_until": good_until.map(|at| at.to_string()),
                 "asked": was_asked,
@@ -166,26 +262,119 @@ fn not_behind(name: RingName, versions: &[Version]) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Writes a value to the store for new ones and reads it back: a key that nobody can fetch must not become a version.
-async fn keep(app: &App, name: RingName, value: &SecretText) -> Result<(String, String), StoreError> {
+/// Writes a value to the store for new ones and reads it back: a key that nobody can fetch must not become a version. What an attempt
+/// wrote that did not end is taken instead of another value: stores keep a number of versions, and those in use must stay.
+async fn keep(
+    app: &App,
+    (tenant, name): (TenantId, RingName),
+    versions: &[Version],
+    attempt: Option<String>,
+) -> Result<(Made, String), Problem> {
     let store = app.stores.newest();
+    let heard = |result: Result<_, StoreError>| {
+        if store.place() != EMBEDDED {
+            app.stores.heard(&result, app.clock.now());
+        }
+        result.map_err(refused)
+    };
+    let (newest, left) = heard(left_over(store, name, versions, attempt).await)?;
+    if let (Some(version), Some(made)) = (&newest, left) {
+        tracing::info!(
+            secret = name.as_str(),
+            "an earlier attempt's value is taken into use"
+        );
+        return Ok((made, version.clone()));
+    }
+    room(app, store, name, versions, newest.as_deref()).await?;
+    let made = Made::new(name)?;
+    let id = made.key_id.clone();
+    audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+        Ok(store::set_attempt(tx, tenant, name.as_str(), &id).map(drop)?)
+    })
+    .await?;
     let kept = async {
-        let after = store.newest(name.as_str()).await?;
-        let version = store.write(name.as_str(), value, after.as_deref()).await?;
+        let version = store.write(name.as_str(), &made.value, newest.as_deref()).await?;
+        #[cfg(debug_assertions)]
+        fault::at(app.settings.fault.as_deref(), When::After, ["secret.written"])
+            .map_err(|problem| StoreError::away(problem.detail))?;
         let read = store.read(name.as_str(), &version).await?;
-        if read.reveal() == value.reveal() {
-            Ok(version)
+        if read.reveal() == made.value.reveal() {
+            Ok((Some(version), None))
         } else {
             Err(StoreError::Invalid(
                 "it gave another value back than it was given".to_owned(),
             ))
         }
     };
-    let kept = kept.await;
-    if store.place() != super::places::EMBEDDED {
-        app.stores.heard(&kept, app.clock.now());
+    let (version, _) = heard(kept.await)?;
+    let version = version.ok_or_else(|| Problem::internal("a store that took a value says its version"))?;
+    Ok((made, version))
+}
+
+/// The newest version of a store, and its value where an attempt of ours wrote it and it was not taken into use.
+async fn left_over(
+    store: &dyn SecretStore,
+    name: RingName,
+    versions: &[Version],
+    attempt: Option<String>,
+) -> Result<(Option<String>, Option<Made>), StoreError> {
+    let Some(newest) = store.newest(name.as_str()).await? else {
+        return Ok((None, None));
+    };
+    let is_used = |version: &Version| version.place == store.place() && version.store_version == newest;
+    let Some(attempt) = attempt.filter(|_| !versions.iter().any(is_used)) else {
+        return Ok((Some(newest), None));
+    };
+    let made = match store.read(name.as_str(), &newest).await {
+        Ok(value) => Made::of(name, value).filter(|made| made.key_id == attempt),
+        Err(StoreError::Missing | StoreError::Invalid(_)) => None,
+        Err(error) => return Err(error),
+    };
+    Ok((Some(newest), made))
+}
+
+/// Whether another version pushes none out of the store that is still in use.
+async fn room(
+    app: &App,
+    store: &dyn SecretStore,
+    name: RingName,
+    versions: &[Version],
+    newest: Option<&str>,
+) -> Result<(), Problem> {
+    let Some(kept) = store.versions_kept(name.as_str()).await.map_err(refused)? else {
+        return Ok(());
+    };
+    if kept < VERSIONS_KEPT_MIN {
+        tracing::warn!(
+            secret = name.as_str(),
+            kept,
+            wanted = VERSIONS_KEPT_MIN,
+            "the store keeps few versions: see the reference of secrets"
+        );
     }
-    Ok((store.place().to_owned(), kept?))
+    let now = app.clock.now();
+    let used = versions
+        .iter()
+        .filter(|version| version.place == store.place() && version.is_accepted(now));
+    let oldest = used
+        .filter_map(|version| version.store_version.parse().ok())
+        .min();
+    if has_room(kept, newest.and_then(|newest| newest.parse().ok()), oldest) {
+        Ok(())
+    } else {
+        Err(ILLEGAL_STATE.detail(format!(
+            "The store keeps {kept} versions of {}, and another one would push out one that is in use. Let it keep more.",
+            name.as_str()
+        )))
+    }
+}
+
+/// Of versions that are counted, a store keeps the newest ones.
+fn has_room(kept: u32, newest: Option<u64>, oldest_used: Option<u64>) -> bool {
+    match (newest, oldest_used) {
+        (Some(newest), Some(oldest)) => (newest + 1).saturating_sub(oldest) < u64::from(kept),
+        _ => true,
+    }
 }
 
 fn refused(error: StoreError) -> Problem {
@@ -199,10 +388,23 @@ pub async fn retire_sealing(app: &App, lease: &Lease) -> Result<(), Problem> {
     };
     let now = app.clock.now();
     let name = RingName::Sealing.as_str();
+    let known: Vec<Version> = app
+        .keys
+        .sealing
+        .links()
+        .iter()
+        .map(|link| link.version.clone())
+        .collect();
+    if retirable(&known, now).is_none() {
+        return Ok(());
+    }
+    // A row that nobody vouches for must not end keys that are in use.
+    let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
     let due = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
-            Ok::<_, Problem>(retirable(&store::versions(tx, tenant, name)?, now))
+            let versions = vouched::versions(tx, &keys, RingName::Sealing, now)?;
+            Ok::<_, Problem>(retirable(&versions, now))
         })
         .await?;
     let Some(number) = due else { return Ok(()) };
@@ -212,7 +414,7 @@ pub async fn retire_sealing(app: &App, lease: &Lease) -> Result<(), Problem> {
         let at = tx.at();
         if store::retire_before(tx, tenant, (name, number), at.plus(SETTLE))? > 0 {
             tx.record(
-                "secret.retired",
+                RETIRED,
                 ("secret", name.to_owned()),
                 serde_json::json!({"before_version": number}),
             )?;
@@ -228,4 +430,26 @@ fn retirable(versions: &[Version], now: Timestamp) -> Option<i64> {
     let is_settled = newest.activates_at.plus(SEALED_ANEW) <= now;
     let has_others = before.iter().any(|version| version.retires_at.is_none());
     (is_settled && has_others).then_some(newest.number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l9_failures_are_answered_with_longer_and_longer_pauses() {
+        let seconds: Vec<u64> = [1, 2, 3, 6, 7, 40, u32::MAX]
+            .map(|failures| pause(failures).as_secs())
+            .to_vec();
+        assert_eq!(seconds, [10, 20, 40, 320, 600, 600, 600]);
+    }
+
+    #[test]
+    fn no_version_in_use_is_pushed_out_of_a_store() {
+        // Ten are kept: 2 to 11 when 11 is written.
+        assert!(has_room(10, Some(10), Some(2)));
+        assert!(!has_room(10, Some(11), Some(2)));
+        assert!(has_room(1, None, None) && has_room(1, Some(90), None));
+        assert!(!has_room(1, Some(1), Some(1)));
+    }
 }

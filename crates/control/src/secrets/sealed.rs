@@ -5,7 +5,7 @@
 //! that a row copied to another tenant, or to another place of the same tenant, does not open. Whoever has the database and not
 //! the folder `keys` has nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
@@ -58,6 +58,11 @@ pub enum UnsealError {
     Away,
 }
 
+/// Where the key of the key folder is.
+pub(super) fn path(folder: &Path) -> PathBuf {
+    folder.join(FILE)
+}
+
 /// A key that seals: that of the key folder, or a version of the ring that is kept under it or in another store.
 pub struct SealingKey {
     key: LessSafeKey,
@@ -104,6 +109,16 @@ impl SealingKey {
             key: LessSafeKey::new(key),
             id,
         })
+    }
+
+    /// The name of the key, which says nothing about it: 16 hexadecimal digits.
+    pub fn name(&self) -> String {
+        hex::encode(self.id)
+    }
+
+    /// What everything begins with that this key seals.
+    pub fn head(&self) -> Vec<u8> {
+        [&[FORM][..], &self.id].concat()
     }
 
     /// Whether this key sealed it, as far as its head says.

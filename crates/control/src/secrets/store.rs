@@ -33,21 +33,24 @@ statements! {
         ORDER BY version LIMIT 64";
     DELETE_VALUE = "DELETE FROM secrets_value WHERE tenant_id = $1 AND name = $2 AND version = $3";
     RECORDS = "SELECT name, kind, owner, rotated_by, place, version, rotated_at, period_days, overlap_until, asked_at, \
-        seen_at, error FROM secrets_record WHERE tenant_id = $1 ORDER BY name LIMIT $2";
+        seen_at, error, revoke_asked FROM secrets_record WHERE tenant_id = $1 ORDER BY name LIMIT $2";
     RECORD = "SELECT name, kind, owner, rotated_by, place, version, rotated_at, period_days, overlap_until, asked_at, \
-        seen_at, error FROM secrets_record WHERE tenant_id = $1 AND name = $2";
+        seen_at, error, revoke_asked FROM secrets_record WHERE tenant_id = $1 AND name = $2";
     RECORD_COUNT = "SELECT COUNT(*) FROM secrets_record WHERE tenant_id = $1";
     PUT_RECORD = "INSERT INTO secrets_record (tenant_id, name, kind, owner, rotated_by, place, version, rotated_at, \
         period_days, overlap_until, seen_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
         ON CONFLICT (tenant_id, name) DO UPDATE SET kind = excluded.kind, owner = excluded.owner, \
         rotated_by = excluded.rotated_by, place = excluded.place, version = excluded.version, \
         rotated_at = excluded.rotated_at, overlap_until = excluded.overlap_until, seen_at = excluded.seen_at, \
-        asked_at = NULL, error = NULL";
+        asked_at = NULL, error = NULL, attempt = NULL, revoke_asked = FALSE";
+    ATTEMPT = "SELECT attempt FROM secrets_record WHERE tenant_id = $1 AND name = $2";
+    SET_ATTEMPT = "UPDATE secrets_record SET attempt = $3 WHERE tenant_id = $1 AND name = $2";
     ADD_RECORD = "INSERT INTO secrets_record (tenant_id, name, kind, owner, rotated_by, place, version, rotated_at, \
         period_days, overlap_until, seen_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
         ON CONFLICT (tenant_id, name) DO NOTHING";
     SET_PERIOD = "UPDATE secrets_record SET period_days = $3 WHERE tenant_id = $1 AND name = $2";
     ASK = "UPDATE secrets_record SET asked_at = $3 WHERE tenant_id = $1 AND name = $2";
+    ASK_REVOKE = "UPDATE secrets_record SET asked_at = $3, revoke_asked = TRUE WHERE tenant_id = $1 AND name = $2";
     CLAIM = "UPDATE secrets_record SET rotated_by = 'server', owner = $3, place = $4, seen_at = $5 \
         WHERE tenant_id = $1 AND name = $2";
     FAILED = "UPDATE secrets_record SET error = $3 WHERE tenant_id = $1 AND name = $2";
@@ -123,6 +126,7 @@ pub fn versions(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Vec<Version
             place: row.get(1)?,
             store_version: row.get(2)?,
             public_key: row.get(3)?,
+            key_id: None,
             created_at: Timestamp::from_micros(row.get(4)?),
             activates_at: Timestamp::from_micros(row.get(5)?),
             retires_at: row.get::<Option<i64>>(6)?.map(Timestamp::from_micros),
@@ -288,6 +292,11 @@ pub fn ask(tx: &mut Tx, tenant: TenantId, name: &str, at: Timestamp) -> Result<u
     tx.execute(&ASK, &[&tenant.uuid(), &name, &at.as_micros()])
 }
 
+/// As [`ask`], and for the end of what there was before.
+pub fn ask_revoke(tx: &mut Tx, tenant: TenantId, name: &str, at: Timestamp) -> Result<u64, StorageError> {
+    tx.execute(&ASK_REVOKE, &[&tenant.uuid(), &name, &at.as_micros()])
+}
+
 /// Says that a node has a secret and rotates it.
 pub fn claim(
     tx: &mut Tx,
@@ -301,6 +310,16 @@ pub fn claim(
 
 pub fn failed(tx: &mut Tx, tenant: TenantId, name: &str, error: &str) -> Result<u64, StorageError> {
     tx.execute(&FAILED, &[&tenant.uuid(), &name, &error])
+}
+
+/// The id of the key that an attempt to rotate wrote to a store, where that attempt did not end.
+pub fn attempt(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<String>, StorageError> {
+    let found = tx.query_opt(&ATTEMPT, &[&tenant.uuid(), &name], |row| row.get(0))?;
+    Ok(found.flatten())
+}
+
+pub fn set_attempt(tx: &mut Tx, tenant: TenantId, name: &str, key_id: &str) -> Result<u64, StorageError> {
+    tx.execute(&SET_ATTEMPT, &[&tenant.uuid(), &name, &key_id])
 }
 
 pub fn remove_record(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<u64, StorageError> {
@@ -334,5 +353,6 @@ fn record_of(row: &Row<'_>) -> Result<Record, StorageError> {
         asked_at: row.get::<Option<i64>>(9)?.map(Timestamp::from_micros),
         seen_at: row.get::<Option<i64>>(10)?.map(Timestamp::from_micros),
         error: row.get(11)?,
+        revoke_asked: row.get(12)?,
     })
 }

@@ -122,12 +122,7 @@ async fn tenant(app: &App, text: &str) -> Result<TenantId, Problem> {
 async fn key_set(State(app): State<App>, Path(text): Path<String>) -> Result<Response, Problem> {
     let tenant = tenant(&app, &text).await?;
     keys::keep_keys_of(&app, tenant).await?;
-    let set = app
-        .db
-        .read(Scope::Tenant(tenant.uuid()), move |tx| {
-            keys::public_keys(tx, tenant)
-        })
-        .await?;
+    let set = keys::public_keys(&app, tenant).await?;
     let mut response = Json(set).into_response();
     let headers = response.headers_mut();
     headers.insert(

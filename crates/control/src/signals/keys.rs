@@ -1,6 +1,6 @@
 //! The tenant's keys for what others check: security event tokens and compliance tokens.
 //!
-//! A key signs for 30 days. Its successor stands in the key set a day before it signs, and it stays there for a week after, so
+//! A key signs for 30 days unless somebody sets another period. Its successor stands in the key set a day before it signs, and it stays there for a week after, so
 //! that nobody who keeps a key set for hours meets a key that is not in it.
 
 use std::time::Duration;
@@ -14,17 +14,26 @@ use serde::Serialize;
 use super::store::{self, KeyRow};
 use crate::{
     App, access,
-    access::problem::{Problem, UNAVAILABLE},
-    audit,
-    secrets::{SealingRing, SecretText},
+    access::{
+        Author,
+        problem::{Problem, UNAVAILABLE},
+    },
+    audit::{self, LoggedTx},
+    secrets::{
+        self, Kind, PERIOD_DAYS, RETIRED, ROTATED, Record, RotatedBy, SealingRing, SecretText, UnsealError,
+    },
 };
 
-/// How long a key signs (REQUIREMENTS §4).
-const SIGNS_FOR: Duration = Duration::from_secs(30 * 86_400);
-/// How long it is shown before.
+/// How long a key is shown before.
 const SHOWN_BEFORE: Duration = Duration::from_secs(86_400);
+/// How long a key is shown before that somebody asked for: twice as long as others may keep a key set.
+const SHOWN_BEFORE_ASKED: Duration = Duration::from_secs(2 * 3600);
+/// What clocks of nodes may differ by.
+const SLACK: Duration = Duration::from_secs(600);
 /// How long it is shown after.
 const SHOWN_AFTER: Duration = Duration::from_secs(7 * 86_400);
+/// The record of a tenant's keys among its secrets.
+pub const RECORD: &str = "signal-key";
 
 /// What is to be done about a tenant's keys.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,21 +44,54 @@ struct Care {
     drop: Vec<String>,
 }
 
-/// Judges the keys, which are in their order, the newest first.
-fn care(keys: &[(String, Timestamp)], now: Timestamp) -> Care {
-    let make = match keys.first() {
-        None => Some(now),
-        Some((_, active_from)) => {
-            let ends = active_from.plus(SIGNS_FOR);
+/// A key as it is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    id: String,
+    active_from: Timestamp,
+    /// It will never open: what sealed it is gone, or its row was changed.
+    is_broken: bool,
+}
+
+/// What somebody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    /// Another key.
+    Rotate,
+    /// Another key at once, and none of the others any more.
+    Revoke,
+}
+
+/// Judges the keys, which are in their order, the newest first. A key signs for `period`.
+fn care(keys: &[Known], asked: Asked, period: Duration, now: Timestamp) -> Care {
+    let broken = keys.iter().filter(|key| key.is_broken).map(|key| key.id.clone());
+    let mut dropped: Vec<String> = broken.collect();
+    let good: Vec<&Known> = keys.iter().filter(|key| !key.is_broken).collect();
+    let pairs = good.windows(2);
+    let over = pairs.filter(|pair| now >= pair[0].active_from.plus(SHOWN_AFTER));
+    dropped.extend(over.map(|pair| pair[1].id.clone()));
+    let signs_soon = good.iter().any(|key| key.active_from <= now.plus(SLACK));
+    let make = match (asked, good.first()) {
+        (Asked::Revoke, _) => {
+            dropped = keys.iter().map(|key| key.id.clone()).collect();
+            Some(now)
+        }
+        (_, None) => Some(now),
+        // Nothing can be signed until then: others meet a key that they have not seen.
+        _ if !signs_soon => Some(now),
+        (Asked::Rotate, _) => {
+            // One that waits for its turn has signed nothing yet.
+            let waiting = good.iter().filter(|key| key.active_from > now);
+            dropped.extend(waiting.map(|key| key.id.clone()));
+            Some(now.plus(SHOWN_BEFORE_ASKED))
+        }
+        (Asked::Nothing, Some(newest)) => {
+            let ends = newest.active_from.plus(period);
             (now.plus(SHOWN_BEFORE) >= ends).then(|| ends.max(now.plus(SHOWN_BEFORE)))
         }
     };
-    let pairs = keys.windows(2);
-    let over = pairs.filter(|pair| now >= pair[0].1.plus(SHOWN_AFTER));
-    Care {
-        make,
-        drop: over.map(|pair| pair[1].0.clone()).collect(),
-    }
+    Care { make, drop: dropped }
 }
 
 /// The `iss` of what a tenant signs, and where its metadata is found (SSF 1.0, section 7.2).
@@ -113,53 +155,181 @@ async fn key_in_use(app: &App, tenant: TenantId, now: Timestamp) -> Result<Optio
     Ok(keys.into_iter().find(|key| key.active_from <= now))
 }
 
-/// The public keys of a tenant, as others read them.
-pub fn public_keys(tx: &mut Tx, tenant: TenantId) -> Result<serde_json::Value, Problem> {
-    let keys = store::keys(tx, tenant)?.into_iter();
-    let keys: Vec<PublicJwk> = keys
-        .filter_map(|key| PublicJwk::of_point(key.id, &key.point))
-        .collect();
-    Ok(jwks(&keys))
+/// The public keys of a tenant, as others read them: of keys that open, and as those say. What a row calls a public key is nobody's
+/// word; where it is another one, somebody wrote it past this server.
+pub async fn public_keys(app: &App, tenant: TenantId) -> Result<serde_json::Value, Problem> {
+    let keys = app
+        .db
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            Ok::<_, Problem>(store::keys(tx, tenant)?)
+        })
+        .await?;
+    let mut shown: Vec<PublicJwk> = Vec::new();
+    for key in keys {
+        let Ok(point) = point_of(&app.keys.sealing, tenant, &key) else {
+            tracing::warn!(%tenant, key = key.id, "a key of signals does not open, and is not shown");
+            continue;
+        };
+        if point != key.point {
+            let object = ("signals_key", key.id.clone());
+            audit::row_edited(app, tenant, object, "its public key is not that of its secret").await?;
+        }
+        shown.extend(PublicJwk::of_point(key.id, &point));
+    }
+    Ok(jwks(&shown))
+}
+
+/// The point of a key, from its secret.
+fn point_of(sealing: &SealingRing, tenant: TenantId, key: &KeyRow) -> Result<Vec<u8>, Unread> {
+    let pem = sealing
+        .unseal(tenant, &context(&key.id), &key.secret)
+        .map_err(Unread::Sealed)?;
+    let read = SigningKey::from_pkcs8_pem(pem.reveal()).map_err(|_| Unread::NoKey)?;
+    match read.public() {
+        PublicKey::EcdsaP256(point) => Ok(point.to_vec()),
+        PublicKey::Ed25519(_) => Err(Unread::NoKey),
+    }
+}
+
+/// Why a key cannot be used.
+enum Unread {
+    Sealed(UnsealError),
+    NoKey,
 }
 
 /// Makes and drops keys of every tenant as their time comes. A reconciler's step.
 pub async fn keep_keys(app: &App) -> Result<(), Problem> {
     for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
-        keep_keys_of(app, tenant).await?;
+        keep(app, tenant, Broken::Kept).await?;
+    }
+    Ok(())
+}
+
+/// As [`keep_keys`], and replaces keys that will never open; only the node that rotates does so, because another one might merely
+/// lack what opens them.
+pub async fn mend_keys(app: &App) -> Result<(), Problem> {
+    for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
+        keep(app, tenant, Broken::Replaced).await?;
     }
     Ok(())
 }
 
 /// As [`keep_keys`], of one tenant.
 pub async fn keep_keys_of(app: &App, tenant: TenantId) -> Result<(), Problem> {
+    keep(app, tenant, Broken::Kept).await
+}
+
+/// What happens to keys that do not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    Kept,
+    Replaced,
+}
+
+/// What a tenant's keys need, and what is known of them.
+struct Found {
+    care: Care,
+    /// None before the first key, and of keys of before there were records.
+    record: Option<Record>,
+}
+
+async fn keep(app: &App, tenant: TenantId, broken: Broken) -> Result<(), Problem> {
     let (now, shared) = (app.clock.now(), app.clone());
-    let is_fine = app
+    let reader = app.clone();
+    let found = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
-            let care = care(&known(tx, tenant)?, now);
-            Ok::<_, Problem>(care.make.is_none() && care.drop.is_empty())
+            found(&reader.keys.sealing, tx, tenant, (broken, now))
         })
         .await?;
-    if is_fine {
+    if found.care.make.is_none() && found.care.drop.is_empty() {
         return Ok(());
     }
-    audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
-        let care = care(&known(tx, tenant)?, now);
-        for id in &care.drop {
+    audit::commit(app, &Author::system(tenant), move |tx| {
+        let found = found_in(&shared.keys.sealing, tx, (broken, now))?;
+        for id in &found.care.drop {
             store::drop_key(tx, tenant, id)?;
         }
-        if let Some(active_from) = care.make {
-            let key = make(&shared.keys.sealing, tenant, (now, active_from))?;
-            store::insert_key(tx, tenant, &key)?;
+        if !found.care.drop.is_empty() {
+            let dropped = &found.care.drop;
+            tx.record(
+                RETIRED,
+                ("secret", RECORD.to_owned()),
+                serde_json::json!({ "key_ids": dropped }),
+            )?;
         }
+        let Some(active_from) = found.care.make else {
+            return Ok(());
+        };
+        let key = make(&shared.keys.sealing, tenant, (now, active_from))?;
+        store::insert_key(tx, tenant, &key)?;
+        let made = (Kind::SigningKey, RotatedBy::Server);
+        let owner = "security event tokens and compliance tokens of this tenant".to_owned();
+        let mut record = Record::new(RECORD.to_owned(), made, owner, "database", now);
+        if let Some(before) = &found.record {
+            (record.version, record.period_days) = (before.version + 1, before.period_days);
+            record.overlap_until = Some(active_from.plus(SHOWN_AFTER));
+        }
+        secrets::note(tx, tenant, &record)?;
+        tx.record(
+            ROTATED,
+            ("secret", RECORD.to_owned()),
+            serde_json::json!({
+                "version": record.version,
+                "place": "database",
+                "key_id": key.id,
+                "used_from": active_from.to_string(),
+            }),
+        )?;
         Ok(())
     })
     .await
 }
 
-fn known(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(String, Timestamp)>, Problem> {
+fn found_in(
+    sealing: &SealingRing,
+    tx: &mut LoggedTx<'_>,
+    how: (Broken, Timestamp),
+) -> Result<Found, Problem> {
+    let tenant = tx.tenant();
+    found(sealing, tx, tenant, how)
+}
+
+fn found(
+    sealing: &SealingRing,
+    tx: &mut Tx,
+    tenant: TenantId,
+    (broken, now): (Broken, Timestamp),
+) -> Result<Found, Problem> {
+    let record = secrets::record(tx, tenant, RECORD)?;
+    // While a key of the ring is away, nothing can be said of what does not open.
+    let may_replace = broken == Broken::Replaced && sealing.is_whole();
     let keys = store::keys(tx, tenant)?.into_iter();
-    Ok(keys.map(|key| (key.id, key.active_from)).collect())
+    let known: Vec<Known> = keys
+        .map(|key| Known {
+            is_broken: may_replace && never_opens(point_of(sealing, tenant, &key)),
+            id: key.id,
+            active_from: key.active_from,
+        })
+        .collect();
+    let asked = match &record {
+        Some(record) if record.revoke_asked && broken == Broken::Replaced => Asked::Revoke,
+        Some(record) if record.asked_at.is_some() && broken == Broken::Replaced => Asked::Rotate,
+        _ => Asked::Nothing,
+    };
+    let days = record.as_ref().map_or(PERIOD_DAYS, |record| record.period_days);
+    let period = Duration::from_secs(u64::from(days) * 86_400);
+    Ok(Found {
+        care: care(&known, asked, period, now),
+        record,
+    })
+}
+
+fn never_opens(opened: Result<Vec<u8>, Unread>) -> bool {
+    match opened {
+        Ok(_) | Err(Unread::Sealed(UnsealError::Away)) => false,
+        Err(Unread::NoKey | Unread::Sealed(UnsealError::OtherKey | UnsealError::Damaged)) => true,
+    }
 }
 
 fn make(
@@ -193,20 +363,62 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
     const DAY: Duration = Duration::from_secs(86_400);
 
+    const PERIOD: Duration = Duration::from_secs(30 * 86_400);
+
+    fn key(name: &str, active_from: Timestamp) -> Known {
+        Known {
+            id: name.to_owned(),
+            active_from,
+            is_broken: false,
+        }
+    }
+
+    fn cared(keys: &[Known], now: Timestamp) -> Care {
+        care(keys, Asked::Nothing, PERIOD, now)
+    }
+
     #[test]
     fn a_key_is_shown_a_day_before_it_signs_and_a_week_after() {
-        let key = |name: &str, from: Timestamp| (name.to_owned(), from);
-        assert_eq!(care(&[], NOW).make, Some(NOW));
+        assert_eq!(cared(&[], NOW).make, Some(NOW));
         let first = [key("a", NOW)];
-        assert_eq!(care(&first, NOW.plus(DAY * 28)).make, None);
+        assert_eq!(cared(&first, NOW.plus(DAY * 28)).make, None);
         let at = NOW.plus(DAY * 29);
-        assert_eq!(care(&first, at).make, Some(NOW.plus(DAY * 30)));
+        assert_eq!(cared(&first, at).make, Some(NOW.plus(DAY * 30)));
         // Nobody was here for a year: the new one is still shown first.
         let late = NOW.plus(DAY * 365);
-        assert_eq!(care(&first, late).make, Some(late.plus(DAY)));
+        assert_eq!(cared(&first, late).make, Some(late.plus(DAY)));
         let both = [key("b", NOW.plus(DAY * 30)), key("a", NOW)];
-        let before = care(&both, NOW.plus(DAY * 36));
+        let before = cared(&both, NOW.plus(DAY * 36));
         assert!(before.drop.is_empty() && before.make.is_none());
-        assert_eq!(care(&both, NOW.plus(DAY * 37)).drop, ["a"]);
+        assert_eq!(cared(&both, NOW.plus(DAY * 37)).drop, ["a"]);
+    }
+
+    #[test]
+    fn a_key_that_never_opens_is_replaced_at_once() {
+        let mut keys = [key("a", NOW)];
+        keys[0].is_broken = true;
+        let found = cared(&keys, NOW.plus(DAY));
+        assert_eq!(
+            (found.make, found.drop),
+            (Some(NOW.plus(DAY)), vec!["a".to_owned()])
+        );
+        // One that waits for its turn signs nothing before it.
+        let mut keys = [key("b", NOW.plus(DAY * 30)), key("a", NOW)];
+        keys[1].is_broken = true;
+        let at = NOW.plus(DAY * 29);
+        assert_eq!(cared(&keys, at).make, Some(at));
+    }
+
+    #[test]
+    fn a_key_that_somebody_asks_for_is_shown_before_it_signs_unless_the_others_are_stolen() {
+        let both = [key("b", NOW.plus(DAY * 30)), key("a", NOW)];
+        let at = NOW.plus(DAY * 29);
+        let asked = care(&both, Asked::Rotate, PERIOD, at);
+        assert_eq!(
+            (asked.make, asked.drop),
+            (Some(at.plus(SHOWN_BEFORE_ASKED)), vec!["b".to_owned()])
+        );
+        let stolen = care(&both, Asked::Revoke, PERIOD, at);
+        assert_eq!((stolen.make, stolen.drop.len()), (Some(at), 2));
     }
 }

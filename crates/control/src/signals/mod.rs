@@ -35,8 +35,8 @@ pub use definition::{
 };
 pub use inbound::router as inbound_router;
 pub use key_sets::{KeyFetcher, KeySets};
-pub use keys::{Signer, issuer, keep_keys, signer};
-pub use people::{FreshSecret, SignalSourceChange, make_secret, put_source, remove_source};
+pub use keys::{Signer, issuer, keep_keys, mend_keys, signer};
+pub use people::{FreshSecret, SignalSourceChange, make_secret, note_old_secrets, put_source, remove_source};
 pub use reconcile::{Due, due, followed, forget_expired};
 pub use rules::Outcome;
 pub use seals::reseal;

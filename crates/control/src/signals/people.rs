@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use muster_model::SignalSourceId;
+use muster_storage::Scope;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -17,10 +18,13 @@ use super::{
 };
 use crate::{
     App,
-    access::problem::{CONFLICT, INVALID, NOT_FOUND, Problem},
-    audit::LoggedTx,
+    access::{
+        self,
+        problem::{CONFLICT, INVALID, NOT_FOUND, Problem},
+    },
+    audit::{self, LoggedTx},
     clock,
-    secrets::SecretText,
+    secrets::{self, Kind, Record, RotatedBy, SecretText},
 };
 
 /// How long the secret before stays good where nobody says otherwise.
@@ -93,6 +97,9 @@ pub fn put_source(
     (source.updated_by, source.updated_at) = (tx.actor(), at);
     source.check()?;
     store::put_source(tx, tenant, &source)?;
+    if source.secret.is_none() {
+        secrets::forget(tx, tenant, &record_name(name))?;
+    }
     app.signals.key_sets.forget(source.id);
     let action = if is_new {
         "signal_source.created"
@@ -141,6 +148,7 @@ pub fn remove_source(app: &App, tx: &mut LoggedTx<'_>, name: &str) -> Result<(),
     let (tenant, at) = (tx.tenant(), tx.at());
     let source = source(tx, name)?;
     store::delete_source(tx, tenant, source.id, at)?;
+    secrets::forget(tx, tenant, &record_name(name))?;
     app.signals.key_sets.forget(source.id);
     tx.record(
         "signal_source.removed",
@@ -190,12 +198,50 @@ pub fn make_secret(
     source.revision += 1;
     (source.updated_by, source.updated_at) = (tx.actor(), at);
     store::put_source(tx, tenant, &source)?;
+    let before = secrets::record(tx, tenant, &record_name(name))?;
+    let mut record = record(&source);
+    record.version = before.map_or(0, |before| before.version) + 1;
+    record.overlap_until = source.secret_before_until.filter(|until| *until > at);
+    secrets::note(tx, tenant, &record)?;
     tx.record(
         "signal_source.secret_made",
         ("signal_source", source.id.to_string()),
         serde_json::json!({"name": name, "overlap_seconds": overlap}),
     )?;
     Ok(secret)
+}
+
+/// The record of the secret that a source shows or signs with.
+fn record_name(source: &str) -> String {
+    format!("signal-source:{source}")
+}
+
+fn record(source: &SignalSource) -> Record {
+    let owner = format!("{}, which sends signals", source.name);
+    let made = (Kind::SourceSecret, RotatedBy::Holder);
+    Record::new(
+        record_name(&source.name),
+        made,
+        owner,
+        "database",
+        source.updated_at,
+    )
+}
+
+/// Writes records for secrets that were made before there were any.
+pub async fn note_old_secrets(app: &App) -> Result<(), Problem> {
+    for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
+        audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+            for source in store::sources(tx, tenant)? {
+                if source.secret.is_some() {
+                    secrets::note_old(tx, tenant, &record(&source))?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 fn source(tx: &mut LoggedTx<'_>, name: &str) -> Result<SignalSource, Problem> {

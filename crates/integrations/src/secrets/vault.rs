@@ -13,6 +13,9 @@ use serde_json::json;
 
 use super::{SecretStoreError, is_path};
 
+/// Versions of a secret that the engine keeps unless somebody says otherwise.
+const VERSIONS_KEPT: u32 = 10;
+
 #[derive(Debug)]
 pub struct VaultKv {
     client: VaultClient,
@@ -110,6 +113,34 @@ impl SecretStore for VaultKv {
             version
                 .map(|version| version.to_string())
                 .ok_or_else(|| StoreError::Invalid("it says no version".to_owned()))
+        }
+        .boxed()
+    }
+
+    fn versions_kept<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<u32>, StoreError>> {
+        async move {
+            let of = |answered: &serde_json::Value| {
+                let kept = answered["data"]["max_versions"].as_u64();
+                kept.filter(|kept| *kept > 0)
+                    .map(|kept| u32::try_from(kept).unwrap_or(u32::MAX))
+            };
+            let path = self.path("metadata", name);
+            match self.client.ask(Method::GET, &path, None).await {
+                Ok(answered) => {
+                    if let Some(kept) = of(&answered) {
+                        return Ok(Some(kept));
+                    }
+                }
+                Err(refused) if refused.is_unknown() => {}
+                Err(refused) => return Err(failed(refused)),
+            }
+            // The mount's own number counts where the secret has none; this identity may not be allowed to read it.
+            let path = format!("{}/config", self.mount);
+            match self.client.ask(Method::GET, &path, None).await {
+                Ok(answered) => Ok(of(&answered).or(Some(VERSIONS_KEPT))),
+                Err(refused) if refused.is_denied() || refused.is_unknown() => Ok(Some(VERSIONS_KEPT)),
+                Err(refused) => Err(failed(refused)),
+            }
         }
         .boxed()
     }

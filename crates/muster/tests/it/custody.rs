@@ -172,6 +172,17 @@ digest = base64.b64encode(hashlib.sha256(b"x").digest()).decode()
 signed = client.secrets.transit.sign_data(
     "judged", hash_input=digest, hash_algorithm="sha2-256", prehashed=True, marshaling_algorithm="asn1")
 assert signed["data"]["signature"].startswith("vault:v1:"), signed
+transit = client.secrets.transit
+transit.create_key("wraps", key_type="aes256-gcm96")
+assert transit.read_key("wraps")["data"]["type"] == "aes256-gcm96"
+plain = base64.b64encode(b"a key").decode()
+sealed = transit.encrypt_data("wraps", plaintext=plain)["data"]["ciphertext"]
+assert sealed.startswith("vault:v1:") and transit.decrypt_data("wraps", ciphertext=sealed)["data"]["plaintext"] == plain
+try:
+    transit.decrypt_data("wraps", ciphertext="vault:v1:AAAA")
+    sys.exit("what nobody wrapped was opened")
+except hvac.exceptions.InvalidRequest:
+    pass
 try:
     hvac.Client(url=url, token="hvs.none").secrets.transit.read_key("judged")
     sys.exit("a wrong token was accepted")
@@ -324,4 +335,130 @@ async fn the_device_cas_key_moves_from_a_file_into_vault() {
     assert_ne!(device.enrolled.certificate_chain[1].0, before);
     device.checkin().await;
     assert_healthy(&server).await;
+}
+
+/// A server whose sealing key is wrapped: no file holds it, what it sealed opens after a restart, and a start without the keeper says so.
+async fn the_sealing_key_is_wrapped(options: Options, (break_it, mend_it): (impl AsyncFn(), impl AsyncFn())) {
+    let folder = std::sync::Arc::new(tempfile::tempdir().expect("a folder can be made"));
+    // The first start has a key in a file, as every installation has had.
+    let mut server = Server::start_in(
+        std::sync::Arc::clone(&folder),
+        "data",
+        Options {
+            arguments: Vec::new(),
+            ..options.clone()
+        },
+    )
+    .await;
+    let file = server.data_dir().join("keys/sealing.key");
+    let key = fs::read_to_string(&file).expect("it is there");
+    let hook = serde_json::json!({
+        "place": {"kind": "webhook", "url": "https://hook.example/x"},
+        "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    });
+    server
+        .api()
+        .await
+        .put("/alert-destinations/hook", &hook)
+        .await
+        .ok();
+    server.stop().await;
+    for _ in 0..2 {
+        let mut server = Server::start_in(std::sync::Arc::clone(&folder), "data", options.clone()).await;
+        assert!(!file.exists(), "the key is in no file any more");
+        let api = server.api().await;
+        let tested = api
+            .post("/alert-destinations/hook/test", &serde_json::json!({}))
+            .await;
+        assert!(!tested.text().contains("does not open"), "{}", tested.text());
+        server.stop().await;
+    }
+    let keys = folder.path().join("data/keys");
+    assert!(
+        !keys_text(&keys).contains(key.trim()),
+        "nothing in the folder holds it"
+    );
+    let start = async |options: &Options| {
+        let arguments = crate::support::server::serve_arguments(&folder.path().join("data"), options);
+        let mut command = crate::support::server::muster();
+        command
+            .args(&arguments)
+            .envs(options.environment.iter().cloned())
+            .kill_on_drop(true);
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(60), command.output()).await;
+        let output = ended.expect("it ends").expect("it runs");
+        assert!(!output.status.success());
+        everything(&output)
+    };
+    break_it().await;
+    let said = start(&options).await;
+    assert!(said.contains("sealing key cannot be unwrapped"), "{said}");
+    assert!(!said.contains(key.trim()) && !said.contains(PIN));
+    mend_it().await;
+    let forgotten = Options {
+        arguments: Vec::new(),
+        ..options.clone()
+    };
+    let said = start(&forgotten).await;
+    assert!(said.contains("--sealing-key"), "{said}");
+    assert!(!file.exists(), "nothing was made in its place");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l9_vault_wraps_the_sealing_key_and_a_start_without_it_says_so() {
+    let vault = Vault::start().await;
+    if !is_judged(&vault).await {
+        return;
+    }
+    let secrets = tempfile::tempdir().expect("a folder can be made");
+    let token_file = secrets.path().join("token");
+    fs::write(&token_file, &vault.token).expect("it can be written");
+    let options = Options::default()
+        .with("--sealing-key", "vault:muster-sealing")
+        .with("--vault-url", &vault.url)
+        .with("--vault-token-file", text(&token_file));
+    let (broken, mended) = (
+        async || vault.set(Fault::Sealed).await,
+        async || vault.set(Fault::None).await,
+    );
+    the_sealing_key_is_wrapped(options, (broken, mended)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pkcs11_token_wraps_the_sealing_key() {
+    let look = format!("command -v softhsm2-util && command -v pkcs11-tool && test -e {MODULE}");
+    if !peer_is_installed("softhsm2", &look).await {
+        return;
+    }
+    let token = Token::init().await;
+    let pin = token.folder.path().join("pin");
+    let options = Options::default()
+        .with("--sealing-key", "pkcs11:sealing")
+        .with("--pkcs11-module", MODULE)
+        .with("--pkcs11-token", "muster")
+        .with("--pkcs11-pin-file", pin.display())
+        .with_variable("SOFTHSM2_CONF", token.config());
+    let write = |text: &'static str| {
+        let pin = pin.clone();
+        async move || fs::write(&pin, text).expect("it can be written")
+    };
+    the_sealing_key_is_wrapped(options, (write("wrong"), write(PIN))).await;
+    let arguments = [
+        "--module",
+        MODULE,
+        "--token-label",
+        "muster",
+        "--login",
+        "--pin",
+        PIN,
+        "--list-objects",
+        "--type",
+        "secrkey",
+    ];
+    let listed = tool_with("pkcs11-tool", &arguments, &[("SOFTHSM2_CONF", &token.config())]).await;
+    let listed = everything(&listed);
+    assert!(
+        listed.contains("sealing") && listed.contains("never extractable"),
+        "{listed}"
+    );
 }

@@ -15,7 +15,7 @@ use crate::{
         eventually,
         objects::{S3, moto_server, python},
         pki::{peer_is_installed, text},
-        server::{Options, Server},
+        server::{AdminFile, Options, Server, create_tenant},
         vault::{Fault, ROLE_ID, SECRET_ID, Vault},
     },
 };
@@ -38,6 +38,7 @@ kv.create_or_update_secret("judged/x", secret={"value": "two"}, cas=1, mount_poi
 got = kv.read_secret_version("judged/x", version=1, mount_point="secret")
 assert got["data"]["data"]["value"] == "one", got
 assert kv.read_secret_metadata("judged/x", mount_point="secret")["data"]["current_version"] == 2
+assert kv.read_configuration(mount_point="secret")["data"]["max_versions"] == 10
 client.auth.token.renew_self()
 pod = hvac.Client(url=url)
 pod.auth.kubernetes.login(role=role_id, jwt=secret_id)
@@ -291,4 +292,113 @@ async fn aws_secrets_manager_keeps_keys_and_boto3_reads_them() {
     say_judged(text(&python), &["-c", BOTO3, &endpoint, "1"], &[]).await;
     api.post("/secret-stores/test", &json!({})).await.ok();
     api.post("/secret-stores/test", &json!({})).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l9_failed_rotations_push_no_version_out_of_vault() {
+    let vault = Vault::start().await;
+    if !is_judged(&vault).await {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let mut server = Server::start(in_vault(&vault, folder.path())).await;
+    let api = server.api().await;
+    let tested = api.post("/secret-stores/test", &json!({})).await.ok();
+    assert_eq!(tested["versions_kept"], 10);
+    assert!(
+        tested["warning"]
+            .as_str()
+            .is_some_and(|warning| warning.contains("10"))
+    );
+    // Vault takes the value and does not give it back: the next attempts take that one, and write none.
+    vault.set(Fault::Unreadable).await;
+    let path = "/secrets/access-token-key";
+    api.post(&format!("{path}/rotate"), &json!({})).await.expect(202);
+    let failed = async |api: &Api| {
+        eventually("it failed", PATIENCE, async || {
+            (api.get(path).await.ok()["error"].is_string()).then_some(())
+        })
+        .await;
+    };
+    failed(&api).await;
+    for _ in 0..3 {
+        api.post(&format!("{path}/rotate"), &json!({})).await.expect(202);
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    server.restart_unready().await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(vault.versions("muster/access-token-key").await.len(), 1);
+    vault.set(Fault::None).await;
+    let api = server.api().await;
+    eventually("the store is asked again", Duration::from_secs(90), async || {
+        api.post(&format!("{path}/rotate"), &json!({})).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        (api.get(path).await.ok()["version"] == 2).then_some(())
+    })
+    .await;
+    assert_eq!(
+        vault.versions("muster/access-token-key").await.len(),
+        1,
+        "it was taken into use"
+    );
+    // A version that is in use is not pushed out: then nothing is rotated, and the record says why.
+    vault.keep_versions(1).await;
+    server
+        .store()
+        .await
+        .execute(
+            "UPDATE secrets_record SET rotated_at = rotated_at - 120000000 WHERE name = 'access-token-key'",
+        )
+        .await;
+    api.post(&format!("{path}/rotate"), &json!({})).await.expect(202);
+    failed(&api).await;
+    let error = api.get(path).await.ok()["error"]
+        .as_str()
+        .expect("text")
+        .to_owned();
+    assert!(error.contains("push out"), "{error}");
+    assert_eq!(vault.versions("muster/access-token-key").await.len(), 1);
+    assert_eq!(token_status(&server).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_tenants_do_not_see_where_the_installation_keeps_its_secrets() {
+    let vault = Vault::start().await;
+    if !is_judged(&vault).await {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let mut server = Server::start(in_vault(&vault, folder.path())).await;
+    rotate(&server.api().await, "access-token-key").await;
+    server.stop().await;
+    let file = create_tenant(&server, "other").await;
+    server.restart().await;
+    let other = AdminFile {
+        admin_url: server.admin.admin_url.clone(),
+        ca_file: server.admin.ca_file.clone(),
+        ..AdminFile::read(&file)
+    };
+    let (own, other) = (server.api().await, Api::sign_in(&other).await);
+    vault.set(Fault::Sealed).await;
+    eventually("the store does not answer", Duration::from_secs(60), async || {
+        let stores = own.get("/secret-stores").await.ok()["items"].clone();
+        (stores[0]["error"].is_string()).then_some(())
+    })
+    .await;
+    assert!(own.get("/secrets").await.text().contains("vault:secret/muster"));
+    let stores = other.get("/secret-stores").await;
+    assert_eq!(stores.json()["items"][0]["place"], "external");
+    assert_eq!(stores.json()["items"][0]["is_answering"], false);
+    for answer in [stores, other.get("/secrets").await] {
+        let said = answer.text();
+        assert!(
+            !said.contains("vault") && !said.to_lowercase().contains("sealed or"),
+            "{said}"
+        );
+    }
+    let shared = other.get("/secrets/access-token-key").await.ok();
+    assert_eq!(
+        (&shared["place"], &shared["belongs_to"]),
+        (&json!("external"), &json!("installation"))
+    );
 }

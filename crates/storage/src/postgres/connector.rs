@@ -1,11 +1,21 @@
 //! Making a connection: TLS or not, and the session settings that every one gets.
 
-use std::{future::Future, pin::Pin};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use deadpool_postgres::Connect;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, Connection as Wire, Error, NoTls, Socket, tls::TlsStream};
+use tokio_postgres::{
+    Client, Config, Connection as Wire, Error, NoTls, Socket, error::SqlState, tls::TlsStream,
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use zeroize::Zeroizing;
 
 /// The role without BYPASSRLS that a superuser's connections act as.
 pub(super) const APP_ROLE: &str = "muster_app";
@@ -18,6 +28,7 @@ pub(super) struct Connector {
     pub config: Config,
     tls: Option<MakeRustlsConnect>,
     session: String,
+    passwords: Option<Arc<Passwords>>,
 }
 
 /// The half of a connection that does the input and output, whatever carries it.
@@ -26,13 +37,132 @@ pub(super) enum Driver {
     Tls(Box<Wire<Socket, <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream>>),
 }
 
+/// How often, and how soon, a login that was refused is tried again with what the file of passwords says then.
+const REFUSED_TRIES: u32 = 25;
+const REFUSED_WAIT: Duration = Duration::from_millis(200);
+/// The longest file of passwords.
+const FILE_BYTES_MAX: u64 = 4096;
+
+/// A file with the password, or with a login in its first line and the login's password in the second. It is read for each new
+/// connection; connections of before a change end when they are handed out next.
+pub(super) struct Passwords {
+    path: PathBuf,
+    /// How long a connection is used.
+    age: Duration,
+    last: Mutex<Last>,
+}
+
+#[derive(Default)]
+struct Last {
+    credentials: Option<Credentials>,
+    /// When they were first seen.
+    changed_at: Option<Instant>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Credentials {
+    login: Option<String>,
+    password: Zeroizing<String>,
+}
+
+impl Passwords {
+    pub fn new(path: PathBuf, age: Duration) -> Passwords {
+        Passwords {
+            path,
+            age,
+            last: Mutex::default(),
+        }
+    }
+
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+
+    /// Whether a connection that was opened then is to be used no more.
+    pub fn is_over(&self, opened_at: Instant) -> bool {
+        let changed_at = self.last.lock().changed_at;
+        opened_at.elapsed() > self.age || changed_at.is_some_and(|at| opened_at < at)
+    }
+
+    /// Puts what the file says now into the parameters; where it cannot be read, what it said last.
+    fn fill(&self, mut config: Config) -> Config {
+        let read = read(&self.path);
+        let mut last = self.last.lock();
+        match read {
+            Ok(credentials) => {
+                if last.credentials.as_ref() != Some(&credentials) {
+                    if last.credentials.is_some() {
+                        tracing::info!(
+                            "the file of the database's password says another one; old connections end"
+                        );
+                    }
+                    *last = Last {
+                        credentials: Some(credentials),
+                        changed_at: Some(Instant::now()),
+                    };
+                }
+            }
+            Err(why) => {
+                tracing::error!(path = %self.path.display(), why, "the file of the database's password cannot be read")
+            }
+        }
+        if let Some(credentials) = &last.credentials {
+            if let Some(login) = &credentials.login {
+                config.user(login);
+            }
+            config.password(credentials.password.as_str());
+        }
+        config
+    }
+}
+
+fn read(path: &Path) -> Result<Credentials, String> {
+    use std::io::Read;
+    let mut text = Zeroizing::new(String::new());
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    file.take(FILE_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(|error| error.to_string())?;
+    credentials(&text)
+        .ok_or_else(|| "it holds one line with a password, or a login and a password".to_owned())
+}
+
+fn credentials(text: &str) -> Option<Credentials> {
+    let mut lines = text.lines();
+    let (first, second) = (lines.next()?, lines.next());
+    let (login, password) = match second {
+        None => (None, first),
+        Some(second) => (Some(first.to_owned()), second),
+    };
+    let is_good = !first.is_empty() && !password.is_empty() && lines.all(str::is_empty);
+    is_good.then(|| Credentials {
+        login,
+        password: Zeroizing::new(password.to_owned()),
+    })
+}
+
+/// Whether the server does not let this login in.
+fn is_refused(error: &Error) -> bool {
+    let refusals = [
+        &SqlState::INVALID_PASSWORD,
+        &SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+    ];
+    error.code().is_some_and(|code| refusals.contains(&code))
+}
+
 impl Connector {
-    pub fn new(config: Config, tls: Option<MakeRustlsConnect>) -> Self {
+    pub fn new(config: Config, tls: Option<MakeRustlsConnect>, passwords: Option<Passwords>) -> Self {
         Self {
             config,
             tls,
             session: SESSION.to_owned(),
+            passwords: passwords.map(Arc::new),
         }
+    }
+
+    /// Where passwords come from, if they come from a file.
+    pub fn passwords(&self) -> Option<&Arc<Passwords>> {
+        self.passwords.as_ref()
     }
 
     /// Lets every later connection act as [`APP_ROLE`].
@@ -47,22 +177,40 @@ impl Connector {
 
     /// Connects; nothing happens on the connection until the driver is polled.
     pub async fn open(&self) -> Result<(Client, Driver), Error> {
+        let config = match &self.passwords {
+            None => self.config.clone(),
+            Some(passwords) => passwords.fill(self.config.clone()),
+        };
         match &self.tls {
-            None => self
-                .config
+            None => config
                 .connect(NoTls)
                 .await
                 .map(|(client, wire)| (client, Driver::Plain(Box::new(wire)))),
             Some(tls) => {
-                let (client, wire) = self.config.connect(tls.clone()).await?;
+                let (client, wire) = config.connect(tls.clone()).await?;
                 Ok((client, Driver::Tls(Box::new(wire))))
+            }
+        }
+    }
+
+    /// As [`Self::open`]. Whoever changes a password changes it at the server and in the file, one after the other: between the two
+    /// the server refuses, and it is asked again with what the file says then.
+    pub async fn open_with_patience(&self) -> Result<(Client, Driver), Error> {
+        let mut tries = 1;
+        loop {
+            match self.open().await {
+                Err(error) if self.passwords.is_some() && tries < REFUSED_TRIES && is_refused(&error) => {
+                    tries += 1;
+                    tokio::time::sleep(REFUSED_WAIT).await;
+                }
+                outcome => return outcome,
             }
         }
     }
 
     /// Connects, drives the connection in a task of its own, and makes the session settings.
     pub async fn start(&self) -> Result<(Client, JoinHandle<()>), Error> {
-        let (client, driver) = self.open().await?;
+        let (client, driver) = self.open_with_patience().await?;
         let task = tokio::spawn(async move {
             let ended = match driver {
                 Driver::Plain(wire) => drive(*wire).await,
@@ -88,5 +236,48 @@ impl Connect for Connector {
         _config: &Config,
     ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), Error>> + Send + '_>> {
         Box::pin(self.start())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_holds_a_password_or_a_login_with_one() {
+        let check = |text: &str, expected: Option<(Option<&str>, &str)>| {
+            let found = credentials(text);
+            let found = found
+                .as_ref()
+                .map(|found| (found.login.as_deref(), found.password.as_str()));
+            assert_eq!(found, expected, "{text:?}");
+        };
+        check("hunter2", Some((None, "hunter2")));
+        check("hunter2\n", Some((None, "hunter2")));
+        check("muster_b\r\nhunter2\r\n", Some((Some("muster_b"), "hunter2")));
+        for wrong in ["", "\n", "\nhunter2", "muster_b\n\n", "a\nb\nc"] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn connections_of_before_a_change_are_over_and_a_file_that_is_gone_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("password");
+        std::fs::write(&path, "one").expect("it is written");
+        let passwords = Passwords::new(path.clone(), Duration::from_secs(600));
+        let filled = |login: &str| {
+            let config = passwords.fill("postgres://ann@db/fleet".parse().expect("a URL"));
+            assert_eq!(config.get_user(), Some(login));
+            config.get_password().map(<[u8]>::to_vec)
+        };
+        assert_eq!(filled("ann"), Some(b"one".to_vec()));
+        let opened = Instant::now();
+        std::fs::remove_file(&path).expect("it is removed");
+        assert_eq!(filled("ann"), Some(b"one".to_vec()));
+        assert!(!passwords.is_over(opened));
+        std::fs::write(&path, "muster_b\ntwo\n").expect("it is written");
+        assert_eq!(filled("muster_b"), Some(b"two".to_vec()));
+        assert!(passwords.is_over(opened) && !passwords.is_over(Instant::now()));
     }
 }

@@ -15,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType};
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
+};
 use tokio::{runtime::Handle, task::JoinHandle};
 use uuid::Uuid;
 
@@ -25,7 +27,7 @@ pub(crate) use self::{
 };
 use self::{
     connection::{UniqueIndexes, unreachable_server},
-    connector::Connector,
+    connector::{Connector, Passwords},
     migrate::Prepared,
 };
 use crate::{
@@ -106,7 +108,18 @@ impl Postgres {
             recycling_method: RecyclingMethod::Fast,
         };
         let manager = Manager::from_connect(connector.config.clone(), connector.clone(), recycling);
-        let pool = Pool::builder(manager)
+        let mut builder = Pool::builder(manager);
+        if let Some(passwords) = connector.passwords() {
+            let passwords = Arc::clone(passwords);
+            builder = builder.pre_recycle(Hook::sync_fn(move |_, metrics| {
+                if passwords.is_over(metrics.created) {
+                    Err(HookError::message("it is of an earlier password, or old"))
+                } else {
+                    Ok(())
+                }
+            }));
+        }
+        let pool = builder
             .max_size(pool_size.max(1))
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(POOL_WAIT))
@@ -218,7 +231,8 @@ fn connector(text: &str, application: &str) -> Result<Connector, StorageError> {
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_WAIT);
     }
-    Ok(Connector::new(config, url.tls()?))
+    let passwords = url.password_file().map(|(path, age)| Passwords::new(path, age));
+    Ok(Connector::new(config, url.tls()?, passwords))
 }
 
 /// Runs one statement outside a transaction on a connection of its own. For test databases.

@@ -5,7 +5,7 @@
 //! name are verified, against `sslrootcert` if given and the system's roots otherwise: encryption to an unknown peer
 //! would protect nobody. The meaning of the parameters is that of libpq, section 34.1.2 of PostgreSQL's manual.
 
-use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -22,7 +22,13 @@ use crate::url::InvalidDatabaseUrl;
 pub(crate) struct PostgresUrl {
     config: Config,
     root_certificates: Option<PathBuf>,
+    password_file: Option<PathBuf>,
+    connection_age: Duration,
 }
+
+/// How long a connection is used where its password comes from a file, unless the URL says otherwise.
+const CONNECTION_AGE: Duration = Duration::from_secs(600);
+const CONNECTION_SECONDS: std::ops::RangeInclusive<u64> = 1..=86_400;
 
 impl PostgresUrl {
     pub fn parse(text: &str) -> Result<Self, InvalidDatabaseUrl> {
@@ -30,15 +36,28 @@ impl PostgresUrl {
             return Ok(Self {
                 config: parse_config(text)?,
                 root_certificates: None,
+                password_file: None,
+                connection_age: CONNECTION_AGE,
             });
         }
         let (base, query) = text.split_once('?').unwrap_or((text, ""));
-        let mut root_certificates = None;
+        let (mut root_certificates, mut password_file) = (None, None);
+        let mut connection_age = CONNECTION_AGE;
         let mut verify = false;
         let mut kept = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
                 Some(("sslrootcert", path)) => root_certificates = Some(PathBuf::from(decoded(path))),
+                Some(("password_file", path)) => password_file = Some(PathBuf::from(decoded(path))),
+                Some(("connection_seconds", seconds)) => {
+                    let seconds = seconds
+                        .parse()
+                        .ok()
+                        .filter(|seconds| CONNECTION_SECONDS.contains(seconds));
+                    let wrong =
+                        || InvalidDatabaseUrl::Postgres("connection_seconds is 1 to 86400".to_owned());
+                    connection_age = Duration::from_secs(seconds.ok_or_else(wrong)?);
+                }
                 Some(("sslmode", "verify-ca" | "verify-full")) => verify = true,
                 Some(("sslmode", mode)) if !matches!(mode, "disable" | "prefer" | "require") => {
                     return Err(InvalidDatabaseUrl::SslMode);
@@ -50,9 +69,16 @@ impl PostgresUrl {
         if verify {
             config.ssl_mode(SslMode::Require);
         }
+        if password_file.is_some() && config.get_password().is_some() {
+            return Err(InvalidDatabaseUrl::Postgres(
+                "it holds a password, and a file of passwords is named too".to_owned(),
+            ));
+        }
         Ok(Self {
             config,
             root_certificates,
+            password_file,
+            connection_age,
         })
     }
 
@@ -70,6 +96,17 @@ impl PostgresUrl {
             }
             None => Ok(format!("{text} dbname={name}")),
         }
+    }
+
+    /// The file that the password is read from for each new connection, and how long a connection is used then.
+    pub fn password_file(&self) -> Option<(PathBuf, Duration)> {
+        let path = self.password_file.clone()?;
+        Some((path, self.connection_age))
+    }
+
+    /// Whether the text itself holds a password.
+    pub fn has_password(&self) -> bool {
+        self.config.get_password().is_some()
     }
 
     /// The parameters, with `sslmode` settled.

@@ -26,7 +26,16 @@ pub(super) async fn run(connector: Connector, hub: Arc<Hub>) {
     let node = Uuid::new_v4().simple().to_string();
     let mut wait = RECONNECT_WAIT_MIN;
     loop {
-        match connect_and_serve(&connector, &hub, &node, &mut wait).await {
+        let served = connect_and_serve(&connector, &hub, &node, &mut wait);
+        let ended = match connector.passwords() {
+            None => served.await,
+            // It is made anew like those of the pool, with what the file of passwords says then.
+            Some(passwords) => match tokio::time::timeout(passwords.age(), served).await {
+                Ok(ended) => ended,
+                Err(_) => continue,
+            },
+        };
+        match ended {
             Ok(()) => tracing::info!("the wake-up connection was closed"),
             Err(error) => tracing::warn!(%error, "the wake-up connection failed"),
         }

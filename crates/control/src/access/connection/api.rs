@@ -98,7 +98,8 @@ struct ConnectionRequest {
     /// Whether people sign in by it.
     #[serde(default = "yes")]
     enabled: bool,
-    /// Whether this server makes new keys of its own. Of SAML alone; the provider has to be given the new metadata at once.
+    /// Whether this server makes new keys of its own: of SAML, where the provider has to be given the new metadata at once, and of
+    /// `private_key_jwt`, where both keys are in the key set for a day before and a day after the new one signs.
     #[serde(default)]
     new_keys: bool,
 }

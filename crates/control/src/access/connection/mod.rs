@@ -211,7 +211,7 @@ pub struct ConnectionChange {
     /// The client's secret; without one, the one that is known stays. SAML has none.
     pub secret: Option<SecretText>,
     pub enabled: bool,
-    /// Whether this server makes new keys of its own, for SAML.
+    /// Whether this server makes new keys of its own, for SAML and for `private_key_jwt`.
     pub new_keys: bool,
 }
 
@@ -224,8 +224,9 @@ pub async fn save<S: Send + 'static>(
     mut change: ConnectionChange,
 ) -> Result<Connection, Problem> {
     let fresh = match &mut change.definition {
-        Definition::Oidc(_) if change.new_keys => {
-            return Err(INVALID.detail("new_keys is for SAML. With OpenID Connect send a new secret."));
+        Definition::Oidc(spec) if change.new_keys && spec.client_auth != oidc::ClientAuth::PrivateKeyJwt => {
+            return Err(INVALID
+                .detail("new_keys is for SAML and private_key_jwt. With a client secret send a new one."));
         }
         Definition::Oidc(_) => None,
         Definition::Saml(spec) => {

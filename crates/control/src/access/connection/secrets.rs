@@ -8,7 +8,7 @@ use crate::{
     App,
     access::{
         self,
-        oidc::{self, ClientAuth},
+        oidc::{self, ClientAuth, OwnKeys},
         problem::{INVALID, Problem},
     },
     audit,
@@ -31,6 +31,18 @@ pub fn of_change(
     let known = before.and_then(|before| before.secret.clone());
     match &change.definition {
         Definition::Oidc(spec) => match oidc::secret_of(spec, change.secret.as_ref(), before)? {
+            oidc::Kept::Sealed(_) if change.new_keys => {
+                // The one that is known goes on until the next one was published for a day.
+                let text = before
+                    .map(|before| before.opened_secret(sealing))
+                    .transpose()?
+                    .flatten();
+                let keys = match text {
+                    Some(text) => OwnKeys::read(&text)?.with_next(at)?,
+                    None => OwnKeys::first()?,
+                };
+                Ok(Some(seal(&keys.text()?)?))
+            }
             oidc::Kept::Sealed(sealed) => Ok(Some(sealed)),
             oidc::Kept::New(secret) => Ok(Some(seal(&secret)?)),
         },

@@ -33,7 +33,7 @@ pub(super) use keys::client_held_by;
 pub use outside::Answers;
 pub(super) use outside::{TRUST_HEADER, by_issuer, by_trust, issuer_of};
 pub use routes::router;
-pub use trusts::{Kind, TRUSTS_MAX, Trust, TrustSpec, reseal, trusts};
+pub use trusts::{Kind, TRUSTS_MAX, Trust, TrustSpec, note_old_secrets, reseal, trusts};
 
 use super::{
     Client, people,

@@ -23,7 +23,7 @@ use crate::{
     },
     audit::{self, LoggedTx},
     clock,
-    secrets::{SealingRing, SecretText},
+    secrets::{self, Record, RotatedBy, SealingRing, SecretText},
 };
 
 /// Trusts of one tenant, and of one service account.
@@ -309,6 +309,7 @@ pub fn put<S>(
         error: None,
     };
     store::put_trust(tx, &trust)?;
+    note_secret(tx, &trust, secret.is_some())?;
     if let Some(client) = client {
         store::credentials_added(tx, tenant, client, at)?;
     }
@@ -322,6 +323,54 @@ pub fn put<S>(
         serde_json::json!({"name": name, "definition": spec, "secret_changed": secret.is_some()}),
     )?;
     Ok(trust)
+}
+
+/// The record of the secret with which this server asks about tokens.
+fn record_name(trust: &str) -> String {
+    format!("trust:{trust}")
+}
+
+/// Remembers what a change did to a trust's secret. One that has none keeps no record.
+fn note_secret(tx: &mut Tx, trust: &Trust, is_fresh: bool) -> Result<(), Problem> {
+    let name = record_name(&trust.name);
+    match (&trust.secret, is_fresh) {
+        (None, _) => secrets::forget(tx, trust.tenant, &name),
+        (Some(_), true) => {
+            let before = secrets::record(tx, trust.tenant, &name)?;
+            let mut record = record(trust);
+            record.version = before.map_or(0, |before| before.version) + 1;
+            secrets::note(tx, trust.tenant, &record)
+        }
+        (Some(_), false) => Ok(()),
+    }
+}
+
+fn record(trust: &Trust) -> Record {
+    let owner = format!("asking the provider about tokens for the trust {}", trust.name);
+    let made = (secrets::Kind::ProviderSecret, RotatedBy::Holder);
+    Record::new(
+        record_name(&trust.name),
+        made,
+        owner,
+        "database",
+        trust.updated_at,
+    )
+}
+
+/// Writes records for secrets that were given before there were any.
+pub async fn note_old_secrets(app: &App) -> Result<(), Problem> {
+    for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
+        audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+            for trust in store::trusts(tx, tenant)? {
+                if trust.secret.is_some() {
+                    secrets::note_old(tx, tenant, &record(&trust))?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// A secret goes to where it was meant for, and nowhere else.
@@ -384,6 +433,7 @@ pub fn delete<S>(tx: &mut LoggedTx<'_>, permit: &Permit<S>, name: &str) -> Resul
     let trust = named(tx, tenant, name)?;
     require_held(tx, permit, &trust)?;
     store::delete_trust(tx, tenant, trust.id)?;
+    secrets::forget(tx, tenant, &record_name(&trust.name))?;
     tx.record(
         "access.trust_removed",
         ("trust", trust.id.to_string()),

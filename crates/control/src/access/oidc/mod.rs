@@ -5,6 +5,7 @@
 mod claims;
 mod flow;
 mod logout;
+mod own_keys;
 mod probe;
 mod provider;
 mod web;
@@ -24,6 +25,7 @@ pub(super) use claims::{check_strength, identity_of};
 pub(super) use flow::form_encoded;
 pub use flow::{Answer, Departure, FLOW_COOKIE, arrive, depart};
 pub use logout::{end_at_provider, logged_out};
+pub(super) use own_keys::OwnKeys;
 pub(super) use probe::probe;
 pub use provider::Providers;
 pub use web::{Web, WebAnswer, WebError, WebRequest};
@@ -201,11 +203,7 @@ pub(super) fn secret_of(
         }
         (ClientAuth::PrivateKeyJwt, None) => match kept {
             Some(kept) => Ok(kept),
-            None => {
-                let key = SigningKey::generate_p256().map_err(Problem::internal)?;
-                let pem = key.to_pkcs8_pem().map_err(Problem::internal)?;
-                Ok(Kept::New(SecretText::new(pem.to_string())))
-            }
+            None => OwnKeys::first()?.text().map(Kept::New),
         },
         (_, Some(secret)) if secret.reveal().is_empty() || secret.reveal().len() > SECRET_CHARS_MAX => {
             Err(INVALID.detail("The client's secret has 1 to 4096 characters."))
@@ -221,20 +219,24 @@ pub(super) fn secret_of(
 
 /// The key with which this client proves who it is, where it has one.
 fn signing_key(app: &App, connection: &Connection) -> Result<Option<SigningKey>, Problem> {
-    let pem = connection.opened_secret(&app.keys.sealing)?;
-    pem.map(|pem| SigningKey::from_pkcs8_pem(pem.reveal()))
+    let text = connection.opened_secret(&app.keys.sealing)?;
+    text.map(|text| OwnKeys::read(&text)?.signer(app.clock.now()))
         .transpose()
-        .map_err(Problem::internal)
 }
 
-/// The public half of the key with which this server proves who it is to a provider, as a JWK set.
+/// The public halves of the keys with which this server proves who it is to a provider, as a JWK set.
 pub async fn public_keys(app: &App, id: ConnectionId) -> Result<serde_json::Value, Problem> {
     let connection = open_connection(app, id).await?;
     let keys = match connection.oidc()?.client_auth {
-        ClientAuth::PrivateKeyJwt => signing_key(app, &connection)?.map(|key| flow::public_jwk(&key)),
-        ClientAuth::SecretBasic | ClientAuth::SecretPost => None,
+        ClientAuth::PrivateKeyJwt => {
+            let text = connection.opened_secret(&app.keys.sealing)?;
+            let keys = text.map(|text| OwnKeys::read(&text)?.published(app.clock.now()));
+            keys.transpose()?.unwrap_or_default()
+        }
+        ClientAuth::SecretBasic | ClientAuth::SecretPost => Vec::new(),
     };
-    Ok(serde_json::json!({"keys": keys.into_iter().collect::<Vec<_>>()}))
+    let keys: Vec<_> = keys.iter().map(flow::public_jwk).collect();
+    Ok(serde_json::json!({ "keys": keys }))
 }
 
 /// A connection that signs people in.

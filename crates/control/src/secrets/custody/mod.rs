@@ -6,6 +6,7 @@
 
 mod pkcs11;
 mod vault;
+mod wrap;
 
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
@@ -118,6 +119,8 @@ pub struct Custody {
     pub device_ca_key: KeyPlace,
     pub pkcs11: Option<Pkcs11Settings>,
     pub vault: Option<VaultSettings>,
+    /// What wraps the key that seals what is stored; a file is not wrapped.
+    pub sealing_key: KeyPlace,
     /// The key that seals what is stored, where it is not in the key folder: 64 hexadecimal digits.
     pub sealing_key_file: Option<PathBuf>,
 }

@@ -3,12 +3,13 @@
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     error::{Error, RvError},
-    mechanism::Mechanism,
+    mechanism::{Mechanism, aead::GcmParams},
     object::{Attribute, AttributeType, ObjectClass, ObjectHandle},
     session::{Session, UserType},
     types::AuthPin,
 };
 use parking_lot::Mutex;
+use zeroize::Zeroizing;
 
 use super::{Pkcs11Settings, secret_in};
 use crate::secrets::der;
@@ -17,6 +18,13 @@ use crate::secrets::der;
 const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 /// An uncompressed point as `CKA_EC_POINT` should hold it: an OCTET STRING of 65 bytes.
 const POINT_HEAD: &[u8] = &[0x04, 0x41];
+
+const AES_KEY_BYTES: std::ffi::c_ulong = 32;
+/// Of AES-GCM (NIST SP 800-38D).
+const NONCE_BYTES: usize = 12;
+const TAG_BITS: std::ffi::c_ulong = 128;
+/// Authenticated with what is wrapped, so that nothing else that the key sealed is taken for it.
+const WRAPPED_FOR: &[u8] = b"muster sealing key v1";
 
 /// A key of a token. The session is opened when it is first needed, and anew after a failure.
 pub struct Pkcs11Key {
@@ -77,6 +85,54 @@ impl Pkcs11Key {
             }
         }
         Err("the token did not sign".to_owned())
+    }
+
+    /// Encrypts with an AES key of the token, which is made where there is none. Blocks. The result is the nonce and what is sealed.
+    pub fn wrap(&self, plain: &[u8]) -> Result<Vec<u8>, String> {
+        let session = self.session()?;
+        if self.find(&session, ObjectClass::SECRET_KEY)?.is_none() {
+            let template = [
+                Attribute::Token(true),
+                Attribute::Private(true),
+                Attribute::Sensitive(true),
+                Attribute::Extractable(false),
+                Attribute::Encrypt(true),
+                Attribute::Decrypt(true),
+                Attribute::ValueLen(AES_KEY_BYTES.into()),
+                Attribute::Label(self.label.clone().into_bytes()),
+            ];
+            session
+                .generate_key(&Mechanism::AesKeyGen, &template)
+                .map_err(said)?;
+        }
+        let key = self
+            .find(&session, ObjectClass::SECRET_KEY)?
+            .ok_or("the token made a key and does not show it")?;
+        self.check_custody(&session, key)?;
+        let mut nonce = crate::clock::random::<NONCE_BYTES>();
+        let sealed = {
+            let parameters = GcmParams::new(&mut nonce, WRAPPED_FOR, TAG_BITS.into()).map_err(said)?;
+            session
+                .encrypt(&Mechanism::AesGcm(parameters), key, plain)
+                .map_err(said)?
+        };
+        // A token may have chosen the nonce itself.
+        Ok([&nonce[..], &sealed].concat())
+    }
+
+    /// Opens what [`Self::wrap`] made. Blocks.
+    pub fn unwrap(&self, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
+        let (nonce, sealed) = wrapped
+            .split_first_chunk::<NONCE_BYTES>()
+            .ok_or("what is wrapped is too short")?;
+        let mut nonce = *nonce;
+        let session = self.session()?;
+        let key = self
+            .find(&session, ObjectClass::SECRET_KEY)?
+            .ok_or("the token has no secret key of this label")?;
+        let parameters = GcmParams::new(&mut nonce, WRAPPED_FOR, TAG_BITS.into()).map_err(said)?;
+        let plain = session.decrypt(&Mechanism::AesGcm(parameters), key, sealed);
+        plain.map(Zeroizing::new).map_err(said)
     }
 
     fn open_key(&self) -> Result<Open, String> {

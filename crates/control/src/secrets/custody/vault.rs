@@ -7,6 +7,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::secrets::{
     der,
@@ -78,6 +79,50 @@ impl VaultKey {
             .and_then(|text| text.strip_prefix("vault:v")?.split_once(':'))
             .and_then(|(_, signature)| STANDARD.decode(signature).ok())
             .ok_or_else(|| Refused::new("the answer holds no signature"))
+    }
+
+    /// Encrypts with the newest version of a key of the type aes256-gcm96, which is made where there is none.
+    pub async fn wrap(&self, plain: &[u8]) -> Result<String, Refused> {
+        let path = format!("keys/{}", self.name);
+        let found = match self.ask(Method::GET, &path, None).await {
+            Err(refused) if refused.is_unknown() => {
+                let kind =
+                    json!({"type": "aes256-gcm96", "exportable": false, "allow_plaintext_backup": false});
+                self.ask(Method::POST, &path, Some(kind)).await?;
+                self.ask(Method::GET, &path, None).await?
+            }
+            other => other?,
+        };
+        let data = &found["data"];
+        if data["type"] != "aes256-gcm96" {
+            return Err(Refused::new("the key is not of the type aes256-gcm96"));
+        }
+        if data["exportable"] == true || data["allow_plaintext_backup"] == true {
+            return Err(Refused::new(
+                "the key can be taken out of Vault: make one that is not exportable",
+            ));
+        }
+        let body = json!({"plaintext": STANDARD.encode(plain)});
+        let answered = self
+            .ask(Method::POST, &format!("encrypt/{}", self.name), Some(body))
+            .await?;
+        let wrapped = answered["data"]["ciphertext"].as_str();
+        wrapped
+            .map(str::to_owned)
+            .ok_or_else(|| Refused::new("the answer holds no ciphertext"))
+    }
+
+    /// Opens what [`Self::wrap`] made.
+    pub async fn unwrap(&self, wrapped: &str) -> Result<Zeroizing<Vec<u8>>, Refused> {
+        let body = json!({"ciphertext": wrapped});
+        let answered = self
+            .ask(Method::POST, &format!("decrypt/{}", self.name), Some(body))
+            .await?;
+        let plain = answered["data"]["plaintext"].as_str();
+        plain
+            .and_then(|text| STANDARD.decode(text).ok())
+            .map(Zeroizing::new)
+            .ok_or_else(|| Refused::new("the answer holds no plaintext"))
     }
 
     /// Asks the transit engine.

@@ -101,6 +101,20 @@ impl Options {
         (options, password.to_owned())
     }
 
+    /// This database as the server's superuser sees it, where the run names one; says so loudly where not.
+    pub async fn as_superuser(&self) -> Option<Store> {
+        const VARIABLE: &str = "MUSTER_TEST_POSTGRES_ADMIN_URL";
+        let Place::Postgres(database) = &self.place else {
+            panic!("only a server has a superuser");
+        };
+        let Some(server) = super::variable(VARIABLE) else {
+            let _ = writeln!(std::io::stderr(), "SKIPPED postgres: {VARIABLE} is not set");
+            return None;
+        };
+        let (place, _) = server.rsplit_once('/').expect("the URL names a database");
+        Some(Store::connect(&format!("{place}/{}", database.name)).await)
+    }
+
     /// `host:port` of the PostgreSQL server.
     pub fn database_address(&self) -> String {
         let Place::Postgres(database) = &self.place else {
@@ -232,19 +246,19 @@ impl Store {
                     .expect("a setting can be made");
                 Store::Sqlite(connection)
             }
-            Place::Postgres(database) => {
-                let (client, connection) = tokio_postgres::connect(&database.url(), NoTls)
-                    .await
-                    .expect("it connects");
-                tokio::spawn(connection);
-                // A login that is no superuser is under row-level security too: look at every tenant.
-                client
-                    .batch_execute("SET muster.tenant = '*'")
-                    .await
-                    .expect("the scope can be set");
-                Store::Postgres(client)
-            }
+            Place::Postgres(database) => Store::connect(&database.url()).await,
         }
+    }
+
+    async fn connect(url: &str) -> Store {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("it connects");
+        tokio::spawn(connection);
+        // A login that is no superuser is under row-level security too: look at every tenant.
+        client
+            .batch_execute("SET muster.tenant = '*'")
+            .await
+            .expect("the scope can be set");
+        Store::Postgres(client)
     }
 
     /// Runs one statement; how many rows it changed.

@@ -49,6 +49,8 @@ pub enum Fault {
     Endless,
     /// It signs with another key than the one that it showed.
     WrongKey,
+    /// It takes values and gives none back.
+    Unreadable,
 }
 
 struct Inside {
@@ -60,6 +62,11 @@ struct Inside {
     renewals: u64,
     lease_seconds: u64,
     signatures: u64,
+    /// Keys that wrap, and what they wrapped: what is wrapped and what is in it.
+    wrapping: BTreeSet<String>,
+    wrapped: BTreeMap<String, Value>,
+    /// Versions of a secret that the mount keeps.
+    max_versions: usize,
 }
 
 pub struct Vault {
@@ -87,6 +94,9 @@ impl Vault {
             renewals: 0,
             lease_seconds: 60,
             signatures: 0,
+            wrapping: BTreeSet::new(),
+            wrapped: BTreeMap::new(),
+            max_versions: 10,
         }));
         let tcp = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
@@ -118,6 +128,11 @@ impl Vault {
         self.inside.lock().await.lease_seconds = seconds;
     }
 
+    /// How many versions of a secret its mount keeps from now on.
+    pub async fn keep_versions(&self, count: usize) {
+        self.inside.lock().await.max_versions = count;
+    }
+
     pub async fn renewals(&self) -> u64 {
         self.inside.lock().await.renewals
     }
@@ -144,7 +159,7 @@ async fn answer(State(inside): State<Arc<Mutex<Inside>>>, request: Request) -> R
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut inside = inside.lock().await;
     match inside.fault {
-        Fault::None | Fault::Denied | Fault::WrongKey => {}
+        Fault::None | Fault::Denied | Fault::WrongKey | Fault::Unreadable => {}
         Fault::Sealed => return refuse(503, "Vault is sealed"),
         Fault::Throttled => {
             let mut response = refuse(429, "rate limit quota exceeded");
@@ -196,6 +211,11 @@ async fn answer(State(inside): State<Arc<Mutex<Inside>>>, request: Request) -> R
 }
 
 fn key_value(inside: &mut Inside, method: &Method, rest: &str, query: &str, body: &Value) -> Response {
+    if rest == "config" && *method == Method::GET {
+        return say(
+            json!({"data": {"cas_required": false, "delete_version_after": "0s", "max_versions": inside.max_versions}}),
+        );
+    }
     let Some((of, name)) = rest.split_once('/') else {
         return refuse(404, "");
     };
@@ -211,19 +231,28 @@ fn key_value(inside: &mut Inside, method: &Method, rest: &str, query: &str, body
             versions.push(body["data"].clone());
             say(json!({"data": about(versions.len())}))
         }
+        ("GET", "data") if inside.fault == Fault::Unreadable => refuse(500, "internal error"),
         ("GET", "data") => {
+            let kept = inside.max_versions;
             let versions = inside.secrets.get(name).map(Vec::as_slice).unwrap_or_default();
             let asked = query
                 .strip_prefix("version=")
                 .and_then(|number| number.parse().ok());
             let number = asked.filter(|number| *number > 0).unwrap_or(versions.len());
-            match number.checked_sub(1).and_then(|place| versions.get(place)) {
+            let is_gone = number + kept <= versions.len();
+            match number
+                .checked_sub(1)
+                .filter(|_| !is_gone)
+                .and_then(|place| versions.get(place))
+            {
                 Some(data) => say(json!({"data": {"data": data, "metadata": about(number)}})),
                 None => refuse(404, ""),
             }
         }
         ("GET", "metadata") => match inside.secrets.get(name) {
-            Some(versions) => say(json!({"data": {"current_version": versions.len(), "versions": {}}})),
+            Some(versions) => {
+                say(json!({"data": {"current_version": versions.len(), "max_versions": 0, "versions": {}}}))
+            }
             None => refuse(404, ""),
         },
         _ => refuse(404, "no handler for route"),
@@ -237,6 +266,28 @@ fn token_of(headers: &HeaderMap) -> Option<&str> {
 fn transit(inside: &mut Inside, method: &Method, path: &str, body: &Value) -> Response {
     let words: Vec<&str> = path.split('/').collect();
     match (method.as_str(), words.as_slice()) {
+        ("POST", ["transit", "keys", name]) if body["type"] == "aes256-gcm96" => {
+            inside.wrapping.insert((*name).to_owned());
+            StatusCode::NO_CONTENT.into_response()
+        }
+        ("GET", ["transit", "keys", name]) if inside.wrapping.contains(*name) => say(json!({"data": {
+            "type": "aes256-gcm96", "latest_version": 1, "exportable": false, "allow_plaintext_backup": false,
+            "keys": {"1": 1_790_000_000},
+        }})),
+        ("POST" | "PUT", ["transit", "encrypt", name]) if inside.wrapping.contains(*name) => {
+            let ciphertext = format!("vault:v1:{}", STANDARD.encode(Uuid::new_v4().as_bytes()));
+            inside
+                .wrapped
+                .insert(format!("{name} {ciphertext}"), body["plaintext"].clone());
+            say(json!({"data": {"ciphertext": ciphertext, "key_version": 1}}))
+        }
+        ("POST" | "PUT", ["transit", "decrypt", name]) => {
+            let known = format!("{name} {}", body["ciphertext"].as_str().unwrap_or_default());
+            match inside.wrapped.get(&known) {
+                Some(plain) => say(json!({"data": {"plaintext": plain}})),
+                None => refuse(400, "cipher: message authentication failed"),
+            }
+        }
         ("POST", ["transit", "keys", name]) => {
             if body["type"] != "ecdsa-p256" || body["exportable"] == true {
                 return refuse(400, "this stand-in makes keys of one kind");
