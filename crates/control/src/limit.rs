@@ -4,7 +4,7 @@ use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use parking_lot::Mutex;
 
-/// Senders that are counted; with more, all begin anew.
+/// Senders that are counted; with more, whoever has the most left is forgotten.
 const SENDERS_MAX: usize = 4096;
 /// So many seconds' requests may come at once.
 const BURST_SECONDS: u32 = 5;
@@ -48,7 +48,7 @@ impl<K: Copy + Eq + Hash> Limit<K> {
         );
         let mut buckets = self.buckets.lock();
         if buckets.len() >= SENDERS_MAX && !buckets.contains_key(&sender) {
-            buckets.clear();
+            forget_idle(&mut buckets, rate, most, now);
         }
         let bucket = buckets.entry(sender).or_insert(Bucket { left: most, at: now });
         let filled = now.saturating_sub(bucket.at).as_secs_f64() * rate;
@@ -61,6 +61,23 @@ impl<K: Copy + Eq + Hash> Limit<K> {
         }
         bucket.left -= 1.0;
         Ok(())
+    }
+}
+
+/// Makes room for one more: those whose buckets are full again lose nothing by it. Without one, whoever has the most left goes, so that
+/// nobody who has used theirs up begins anew because many others come.
+fn forget_idle<K: Copy + Eq + Hash>(buckets: &mut HashMap<K, Bucket>, rate: f64, most: f64, now: Duration) {
+    let left = |bucket: &Bucket| bucket.left + now.saturating_sub(bucket.at).as_secs_f64() * rate;
+    buckets.retain(|_, bucket| left(bucket) < most);
+    if buckets.len() < SENDERS_MAX {
+        return;
+    }
+    let fullest = buckets
+        .iter()
+        .max_by(|(_, a), (_, b)| left(a).total_cmp(&left(b)))
+        .map(|(sender, _)| *sender);
+    if let Some(fullest) = fullest {
+        buckets.remove(&fullest);
     }
 }
 
@@ -78,5 +95,26 @@ mod tests {
         assert_eq!(limit.take(1, at(1)), Err(1));
         assert_eq!(limit.take(2, at(1)), Ok(()));
         assert_eq!(limit.take(1, at(2)), Ok(()));
+    }
+
+    #[test]
+    fn many_others_give_nobody_a_new_start() {
+        let limit: Limit<usize> = Limit::new(2);
+        let at = Duration::from_secs(1);
+        for _ in 0..10 {
+            assert_eq!(limit.take(0, at), Ok(()));
+        }
+        for sender in 1..=3 * SENDERS_MAX {
+            assert_eq!(limit.take(sender, at), Ok(()));
+        }
+        assert_eq!(limit.take(0, at), Err(1), "it has used up its own");
+        assert!(limit.buckets.lock().len() <= SENDERS_MAX);
+        let later = at + Duration::from_secs(60);
+        assert_eq!(limit.take(9 * SENDERS_MAX, later), Ok(()));
+        assert_eq!(
+            limit.buckets.lock().len(),
+            1,
+            "whoever waited long enough needs no place"
+        );
     }
 }

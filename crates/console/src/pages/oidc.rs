@@ -14,7 +14,6 @@ use muster_control::{
         oidc::{self, Answer, FLOW_COOKIE},
         problem::{INVALID, Problem, SIGN_IN_REFUSED},
     },
-    strangers::Door,
 };
 use serde::Deserialize;
 
@@ -56,11 +55,11 @@ async fn callback(
 ) -> Result<Response, Refusal> {
     let id = id_of(&id)?;
     let (mut parts, _) = request.into_parts();
-    app.strangers.take(Door::SignIn, address_of(&parts.extensions))?;
+    let from = address_of(&parts.extensions);
     // Whoever proves again who they are has a session; whoever signs in may have none.
     let session = PagePermit::from_request_parts(&mut parts, &app).await.ok();
     let browser = cookie(&parts.headers, FLOW_COOKIE);
-    arrived(oidc::arrive(&app, id, browser, session.as_ref(), answer).await?)
+    arrived(oidc::arrive(&app, id, (browser, from), session.as_ref(), answer).await?)
 }
 
 /// Sends the browser on to end its session at the provider as well.

@@ -16,7 +16,6 @@ use muster_control::{
             is_flow,
         },
     },
-    strangers::Door,
 };
 
 use super::ways_in::{COOKIE_SECONDS, Wanted, address_of, arrived, cookie, cookies, id_of};
@@ -88,13 +87,13 @@ async fn acs(
     form: Result<Form<Posted>, FormRejection>,
 ) -> Result<Response, Refusal> {
     let id = id_of(&id)?;
-    app.strangers.take(Door::SignIn, address_of(&extensions))?;
+    let from = address_of(&extensions);
     let Form(posted) = form.map_err(|rejection| unreadable(&rejection))?;
     let flow = posted.flow().map(str::to_owned);
     let kept = flow
         .as_ref()
         .and_then(|flow| cookie(&headers, &format!("{FLOW_COOKIE_PREFIX}{flow}")));
-    let arrival = saml::arrive(&app, id, posted, kept).await;
+    let arrival = saml::arrive(&app, id, posted, (kept, from)).await;
     // Whatever came of it, the way is at its end; who came too often tries again.
     let is_over = kept.is_some() && !matches!(&arrival, Err(problem) if problem.kind == RATE_LIMITED);
     let response = match arrival {

@@ -353,7 +353,7 @@ async fn the_review_says_who_may_do_what_and_when_they_last_did() {
     let of_directory = r#"{"role":"security","group":"soc","source":"directory"}"#;
     assert_eq!(
         post(&scene, &scope::every(), GRANTS, of_directory).await.status,
-        StatusCode::BAD_REQUEST
+        StatusCode::NOT_FOUND
     );
     scene
         .call(

@@ -285,7 +285,8 @@ async fn free_name(app: &App, tenant: TenantId, identity: &OutsideIdentity) -> R
                     1 => first.clone(),
                     other => format!("{first} ({other})"),
                 };
-                if store::person(tx, tenant, &name)?.is_none() {
+                // Of somebody who was forgotten the log still speaks by this name: it goes to nobody else.
+                if store::person(tx, tenant, &name)?.is_none() && !audit::has_acted(tx, tenant, &name)? {
                     return Ok(name);
                 }
             }
@@ -301,7 +302,7 @@ fn insert(
     identity: &OutsideIdentity,
 ) -> Result<(), Problem> {
     let full = INVALID.detail("10,000 people of this tenant are known, and each has a role or came today.");
-    people::make_room(tx, full)?;
+    people::make_room(tx, true, full)?;
     let person = Person {
         name: name.to_owned(),
         since: tx.at(),

@@ -403,7 +403,7 @@ pub async fn create_signin_link(
         if people::person(tx, tenant, &person)?.is_none() {
             let full =
                 INVALID.detail("10,000 people of this tenant are known, and each has a role or came today.");
-            people::make_room(tx, full)?;
+            people::make_room(tx, false, full)?;
         }
         store::note_person(tx, tenant, &person, at)?;
         let link = store::SigninRow {

@@ -365,6 +365,11 @@ pub fn entries_of(
     Ok(store::entries_of(tx, tenant, object, before, limit)?)
 }
 
+/// Whether the log has an entry of this actor.
+pub fn has_acted(tx: &mut Tx, tenant: TenantId, actor: &str) -> Result<bool, Problem> {
+    Ok(store::has_acted(tx, tenant, actor)?)
+}
+
 /// An entry by its id, whether it has its place in the tree or not.
 pub fn entry(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<LogEntry>, Problem> {
     Ok(store::body(tx, tenant, id)?.and_then(|body| LogEntry::from_bytes(&body).ok()))

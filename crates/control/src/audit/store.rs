@@ -34,6 +34,7 @@ statements! {
         ORDER BY seq DESC LIMIT $3";
     ENTRIES_OF = "SELECT entry_id, seq, body FROM audit_entry WHERE tenant_id = $1 AND object_id = $2 AND seq < $3 \
         ORDER BY seq DESC LIMIT $4";
+    ACTED = "SELECT entry_id FROM audit_entry WHERE tenant_id = $1 AND actor = $2 LIMIT 1";
     REFUSED_SINCE = "SELECT object_id, action FROM audit_entry WHERE tenant_id = $1 AND entry_id >= $2 \
         AND action IN ('policy.change_refused', 'policy.bundle_refused') ORDER BY entry_id DESC LIMIT $3";
     ANY_ENTRY = "SELECT body FROM audit_entry WHERE tenant_id = $1 AND entry_id = $2";
@@ -270,6 +271,12 @@ pub fn refused_since(
             action: row.get(1)?,
         })
     })
+}
+
+/// Whether there is an entry of this actor.
+pub fn has_acted(tx: &mut Tx, tenant: TenantId, actor: &str) -> Result<bool, StorageError> {
+    let found = tx.query_opt(&ACTED, &[&tenant.uuid(), &actor], |row| row.get::<uuid::Uuid>(0))?;
+    Ok(found.is_some())
 }
 
 pub fn entries_of(

@@ -361,14 +361,24 @@ pub fn retire(tx: &mut LoggedTx<'_>, device: &Device) -> Result<(), Problem> {
         return Err(ILLEGAL_STATE.detail("The device is retired already."));
     }
     let tenant = tx.tenant();
+    let has_names = has_its_names_alone(tx, tenant, device)?;
     store::set_state(tx, tenant, device.id, DeviceState::Retired, None)?;
     admission::release(tx, tenant, device.id)?;
     tx.record(
         "device.retired",
         ("device", device.id.to_string()),
-        serde_json::json!({"epoch": device.epoch}),
+        serde_json::json!({"epoch": device.epoch, "has_names": has_names}),
     )?;
     Ok(())
+}
+
+/// Whether what a device says of its hardware is said by it alone. Of one in quarantine, or of one that an operator lets say what
+/// another says too, the names may be those of somebody else's machine.
+fn has_its_names_alone(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<bool, Problem> {
+    let is_shared = store::said_claims(tx, tenant, device.id)?
+        .iter()
+        .any(|(_, _, is_shared)| *is_shared);
+    Ok(device.state == DeviceState::Active && !is_shared && rivals(tx, tenant, device)?.is_empty())
 }
 
 /// Refuses devices that are not active.

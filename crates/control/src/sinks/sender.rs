@@ -22,8 +22,9 @@ use crate::{App, access::problem::Problem, audit, clock, outbound};
 /// over, so no tenant has many of them.
 const SINKS_AT_A_TIME_MAX: usize = 32;
 const SINKS_OF_ONE_AT_A_TIME_MAX: usize = 8;
-/// Batches that one turn of a sink sends.
+/// Batches that one turn of a sink sends, and how long it may last: whoever takes everything slowly holds up nobody else.
 const BATCHES_PER_TURN_MAX: usize = 20;
+const TURN_MAX: Duration = Duration::from_secs(60);
 /// How often lags are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long a sink is left alone of which a stream waits.
@@ -247,10 +248,11 @@ async fn serve(app: &App, lease: &Lease, key: &Key, seen: Seen) -> Result<Turn, 
         return Ok(Turn::Drained(seen));
     };
     let mut rests: Option<Timestamp> = None;
-    let mut is_more = false;
+    let (mut is_more, begun) = (false, clock::uptime());
     for stream in &sink.definition.streams {
         for number in 0.. {
-            if number == BATCHES_PER_TURN_MAX {
+            let is_long = number > 0 && clock::uptime().saturating_sub(begun) > TURN_MAX;
+            if number == BATCHES_PER_TURN_MAX || is_long {
                 is_more = true;
                 break;
             }

@@ -5,6 +5,8 @@
 //! (code injection), another connection's answer does not fit (mix-up), and a database that was read gives nothing away. Each
 //! `state` counts once.
 
+use std::net::IpAddr;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use muster_model::{ConnectionId, Timestamp};
@@ -30,6 +32,7 @@ use crate::{
     },
     audit, clock,
     secrets::SecretText,
+    strangers::Door,
 };
 
 /// The cookie that binds a sign-in to the browser in which it began.
@@ -156,13 +159,15 @@ fn derived(what: &str, cookie: &str, id: Uuid) -> String {
 pub async fn arrive(
     app: &App,
     id: ConnectionId,
-    browser: Option<&str>,
+    (browser, from): (Option<&str>, Option<IpAddr>),
     session: Option<&PagePermit>,
     answer: Answer,
 ) -> Result<Arrival, Problem> {
     let connection = super::open_connection(app, id).await?;
     let spec = connection.oidc()?;
     let (cookie, state) = opened_state(app, &connection, browser, answer.state.as_deref())?;
+    // Only now: what somebody else sends in this address's name costs its people no try.
+    app.strangers.take(Door::SignIn, from)?;
     let metadata = provider::metadata(app, id, &spec).await.map_err(unavailable)?;
     check_answerer(&spec, &metadata, answer.iss.as_deref())?;
     if let Some(error) = &answer.error {

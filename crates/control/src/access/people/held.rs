@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{DIRECTORY, Grant, Subject, find_role, store};
-use crate::access::{Client, problem::Problem, scope};
+use crate::access::{Client, problem::Problem, scope, shared_scopes};
 
 /// Names that an explanation gives of those who can help.
 const HELPERS_MAX: usize = 5;
@@ -118,10 +118,13 @@ pub fn of_groups(
         None => Vec::new(),
     };
     grants.extend(of_source(tx, tenant, (source, groups))?);
+    let mut held = Held::of_grants(tx, tenant, "", grants, now)?;
     if let Some(name) = person {
-        grants.extend(of_directory(tx, tenant, name)?);
+        let more = of_directory(tx, tenant, name, now)?;
+        held.scopes = scope::union([held.scopes.as_str(), more.scopes.as_str()].into_iter());
+        held.through.extend(more.through);
     }
-    Held::of_grants(tx, tenant, "", grants, now)
+    Ok(held)
 }
 
 /// As [`of_groups`], for a person who comes just now: groups of the directory that they were added to since count from here on.
@@ -173,23 +176,20 @@ pub fn directory_grants(tx: &mut Tx, tenant: TenantId, person: &str) -> Result<V
     Ok(named.collect())
 }
 
-/// As [`directory_grants`], of what the person could do when they came last: since when somebody can do how much is written down
-/// then, so that nobody is made stronger between two sign-ins.
-fn of_directory(tx: &mut Tx, tenant: TenantId, person: &str) -> Result<Vec<Grant>, Problem> {
-    let mut known = Vec::new();
+/// What groups of the directory give a person now, within what they could do when they came last: since when somebody can do how much
+/// is written down then, so that nobody is made stronger between two sign-ins. A role that was widened since gives what it gave.
+fn of_directory(tx: &mut Tx, tenant: TenantId, person: &str, now: Timestamp) -> Result<Held, Problem> {
     let grants = directory_grants(tx, tenant, person)?;
-    let before = match grants.is_empty() {
-        true => None,
-        false => store::person(tx, tenant, person)?,
-    };
-    let before = before.map(|person| person.scopes).unwrap_or_default();
-    for grant in grants {
-        let role = find_role(tx, tenant, &grant.role)?;
-        if role.is_some_and(|role| scope::missing(&role.scopes, &before).is_empty()) {
-            known.push(grant);
-        }
+    if grants.is_empty() {
+        return Ok(Held::default());
     }
-    Ok(known)
+    let before = store::person(tx, tenant, person)?.map(|person| person.scopes);
+    let held = Held::of_grants(tx, tenant, "", grants, now)?;
+    let scopes = shared_scopes(&held.scopes, &before.unwrap_or_default());
+    match scopes.is_empty() {
+        true => Ok(Held::default()),
+        false => Ok(Held { scopes, ..held }),
+    }
 }
 
 /// Some of those who can give these scopes: who holds them, and may give roles or make accounts.

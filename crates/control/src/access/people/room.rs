@@ -18,8 +18,10 @@ use crate::{
 
 /// After so long without a visit a person without a role is forgotten.
 pub const UNSEEN_DAYS: u64 = 90;
-/// From so many people on there is little room: those who were not seen for a day go as well, and those of links.
+/// From so many people on there is little room: those of identity providers who were not seen for a day go as well.
 pub const CROWDED: i64 = PEOPLE_MAX / 10 * 9;
+/// Places that people of identity providers leave to those of links: whoever floods one must not keep out who would end it.
+pub const ROOM_FOR_LINKS: i64 = PEOPLE_MAX / 20;
 /// People that are forgotten in one transaction.
 const AT_ONCE_MAX: i64 = 500;
 const DAY: Duration = Duration::from_secs(86_400);
@@ -56,18 +58,27 @@ async fn forget_unseen_of(app: &App, tenant: TenantId) -> Result<u64, Problem> {
     .await
 }
 
-/// Makes room for one more where there is little: the longest unseen go first. Refuses where there is none.
-pub(in crate::access) fn make_room(tx: &mut LoggedTx<'_>, full: Problem) -> Result<(), Problem> {
-    let (tenant, at) = (tx.tenant(), tx.at());
-    let known = store::person_count(tx, tenant)?;
-    if known < CROWDED {
+/// Makes room for one more where there is little: the longest unseen go first. Refuses where there is none. Nobody who comes from
+/// outside has people of links forgotten.
+pub(in crate::access) fn make_room(
+    tx: &mut LoggedTx<'_>,
+    comes_from_outside: bool,
+    full: Problem,
+) -> Result<(), Problem> {
+    let (tenant, before) = (tx.tenant(), tx.at().minus(DAY));
+    if store::person_count(tx, tenant)? < CROWDED {
         return Ok(());
     }
-    let forgotten = forget(tx, Strangers::All, at.minus(DAY))?;
-    if known - i64::try_from(forgotten).unwrap_or(0) >= PEOPLE_MAX {
-        return Err(full);
+    forget(tx, Strangers::FromOutside, before)?;
+    let most = match comes_from_outside {
+        true => PEOPLE_MAX - ROOM_FOR_LINKS,
+        false => PEOPLE_MAX,
+    };
+    if store::person_count(tx, tenant)? < most {
+        return Ok(());
     }
-    Ok(())
+    let has_room = !comes_from_outside && forget(tx, Strangers::All, before)? > 0;
+    if has_room { Ok(()) } else { Err(full) }
 }
 
 fn forget(tx: &mut LoggedTx<'_>, who: Strangers, before: Timestamp) -> Result<u64, Problem> {
@@ -187,13 +198,13 @@ mod tests {
             let tenant = scene.tenant;
             let begun = scene.app.clock.now();
             write(&scene, vec![of("corp/0-first", begun.minus(DAY * 2))]).await;
-            let flood = (1..PEOPLE_MAX)
+            let flood = (1..PEOPLE_MAX - ROOM_FOR_LINKS)
                 .map(|number| of(&format!("corp/{number}"), begun))
                 .collect();
             write(&scene, flood).await;
             let room = async || {
                 audit::commit(&scene.app, &Author::system(tenant), move |tx| {
-                    let made = make_room(tx, INVALID.detail("full"));
+                    let made = make_room(tx, true, INVALID.detail("full"));
                     tx.excuse(1);
                     made
                 })
@@ -202,6 +213,13 @@ mod tests {
             room().await.expect("the longest unseen goes");
             write(&scene, vec![of("corp/last", begun)]).await;
             assert!(room().await.is_err(), "everybody came today");
+            audit::commit(&scene.app, &Author::system(tenant), move |tx| {
+                let made = make_room(tx, false, INVALID.detail("full"));
+                tx.excuse(1);
+                made
+            })
+            .await
+            .expect("whoever comes by a link has room");
             scene.pass_seconds(86_401);
             room().await.expect("there is room the next day");
             let first: Result<Option<Person>, Problem> = scene

@@ -377,6 +377,8 @@ pub fn leave_directory(tx: &mut Tx, tenant: TenantId, id: ConnectionId) -> Resul
 
 /// Groups that are looked at of one person, and how deep they may be in each other.
 const TEAMS_OF_ONE_MAX: usize = 1_000;
+/// Groups of which the groups are looked up, and the person: each is a question to the database, at each request of theirs.
+const TEAMS_ASKED_MAX: usize = 64;
 const TEAMS_DEPTH_MAX: usize = 8;
 
 /// The groups of the directory that a person is in, directly or through groups of the same connector: nothing while the connector does
@@ -392,11 +394,15 @@ pub fn teams_of_person(
     let [(user, connector, true)] = known.as_slice() else {
         return Ok(Vec::new());
     };
-    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    let (mut found, mut seen, mut asked) = (Vec::new(), HashSet::new(), 0);
     let mut layer = vec![*user];
     for _ in 0..TEAMS_DEPTH_MAX {
         let mut next = Vec::new();
         for member in layer {
+            if asked == TEAMS_ASKED_MAX {
+                return Ok(found);
+            }
+            asked += 1;
             let left = i64::try_from(TEAMS_OF_ONE_MAX).unwrap_or(i64::MAX);
             let listing = tx.query(
                 &TEAMS_LISTING,

@@ -8,6 +8,8 @@
 //! plants one. A page that posts the answer a second time, from our own origin, would spare `SameSite=None` and would carry the
 //! assertion through a document and a script; it is not done.
 
+use std::net::IpAddr;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use muster_model::{ConnectionId, Timestamp};
 use muster_saml::{Ask, ENTROPY_BYTES, Expected, Identity, MESSAGE_BYTES_MAX, Reject, Verifier};
@@ -30,6 +32,7 @@ use crate::{
     },
     audit, clock,
     secrets::SecretText,
+    strangers::Door,
 };
 
 /// What the cookies of ways that have begun are called, before the way's own name.
@@ -144,7 +147,7 @@ pub async fn arrive(
     app: &App,
     id: ConnectionId,
     posted: Posted,
-    kept: Option<&str>,
+    (kept, from): (Option<&str>, Option<IpAddr>),
 ) -> Result<Arrival, Problem> {
     let connection = connection::open(app, id, BY_SAML).await?;
     let spec = connection.saml()?;
@@ -153,6 +156,8 @@ pub async fn arrive(
         _ if spec.allow_idp_initiated => None,
         _ => return Err(foreign()),
     };
+    // Only now: what somebody else sends in this address's name costs its people no try.
+    app.strangers.take(Door::SignIn, from)?;
     app.assertions
         .answers
         .take(id, clock::uptime())

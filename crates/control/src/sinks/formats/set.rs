@@ -43,12 +43,12 @@ fn said(entry: &LogEntry, device: Option<&Device>) -> Option<Said> {
     match entry.action.as_str() {
         "device.retired" => {
             // Of two that say the same of themselves, one goes on.
-            let is_alone = entry.detail_text("because_of").is_none();
+            let has_names = entry.detail.get("has_names").and_then(Value::as_bool) == Some(true);
             is(
                 Status::NotCompliant,
                 "admin",
                 Some("The device was retired."),
-                is_alone,
+                has_names,
             )
         }
         "device.quarantined" => {
