@@ -200,6 +200,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "signals",
         sql: include_str!("../migrations/0030_signals.sql"),
     },
+    Migration {
+        version: 31,
+        name: "routing",
+        sql: include_str!("../migrations/0031_routing.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -208,6 +213,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     access::PEOPLE_STATEMENTS,
     access::CONNECTION_STATEMENTS,
     access::OAUTH_STATEMENTS,
+    access::ROUTING_STATEMENTS,
     acme::STATEMENTS,
     alerts::STATEMENTS,
     audit::STATEMENTS,

@@ -11,13 +11,15 @@ use muster_trust::{
     key::Digest,
 };
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
     Author, PagePermit,
-    connection::{Connection, refused},
+    connection::refused,
     is_barred,
     people::{self, Outside, Person, store},
     problem::{CONFLICT, INVALID, Problem},
+    routing::{Owner, Reason, Whereto},
     scope,
     session::{self, NewSession},
     step_up,
@@ -36,12 +38,18 @@ pub enum Purpose {
     SignIn,
     /// To prove again who they are, in the session that they have.
     StepUp,
+    /// To get a token for a device of their own. No session begins.
+    Enroll,
 }
 
 /// How a way to a provider and back ended, and where to go on.
 #[derive(Debug)]
 pub enum Arrival {
-    Admitted { admission: Admission, next: String },
+    Admitted {
+        admission: Admission,
+        purpose: Purpose,
+        next: String,
+    },
     SteppedUp { next: String },
 }
 
@@ -68,6 +76,8 @@ pub struct OutsideIdentity {
     /// Limits below those of the tenant.
     pub idle_seconds: Option<u64>,
     pub session_seconds: Option<u64>,
+    /// What routing was told, where the connection routes.
+    pub routed: Option<String>,
 }
 
 /// How a visit ended.
@@ -83,10 +93,66 @@ pub enum Admission {
     Disabled {
         person: String,
     },
+    /// They belong to no tenant; a person decides. The reference is what they quote.
+    Held {
+        reference: Uuid,
+        reason: Reason,
+    },
+    /// They have proven who they are, and enroll a device of their own.
+    Proven(Proven),
 }
 
-/// Lets a person in, if they have a role.
-pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Result<Admission, Problem> {
+/// Somebody who has just proven who they are, in the tenant that they belong to. Only this slice makes one.
+#[derive(Debug, Clone)]
+pub struct Proven {
+    pub(super) tenant: TenantId,
+    pub(super) owner: Owner,
+    pub(super) username: String,
+}
+
+impl Proven {
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// Who asks, as a token keeps them.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// As the directory knows them; their name here where somebody else was called so before.
+    pub fn username(&self) -> &str {
+        &self.username
+    }
+
+    /// The person acts themselves.
+    pub fn author(&self) -> Author {
+        Author {
+            tenant: self.tenant,
+            actor: Actor {
+                kind: ActorKind::User,
+                id: self.owner.person.clone(),
+            },
+            voucher: None,
+        }
+    }
+}
+
+/// Takes somebody where they belong: into a tenant, or nowhere.
+pub(super) async fn arrive(app: &App, whereto: Whereto, purpose: Purpose) -> Result<Admission, Problem> {
+    match whereto {
+        Whereto::Tenant(tenant, identity) => admit(app, tenant, identity, purpose).await,
+        Whereto::Held { reference, reason } => Ok(Admission::Held { reference, reason }),
+    }
+}
+
+/// Lets a person in, if they have a role; for a device of their own they need none.
+async fn admit(
+    app: &App,
+    tenant: TenantId,
+    identity: OutsideIdentity,
+    purpose: Purpose,
+) -> Result<Admission, Problem> {
     let known = find(app, tenant, &identity).await?;
     let (name, is_new) = match known {
         Some(person) => (person.name, false),
@@ -140,6 +206,20 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
                 ..person
             },
         )?;
+        if purpose == Purpose::Enroll {
+            tx.record(
+                "access.person_proven",
+                ("user", name.clone()),
+                serde_json::json!({"connection": identity.connection, "for": "a device of their own"}),
+            )?;
+            // Somebody who is called like another is no owner of the other's devices.
+            let is_called_so = name == format!("{}/{}", identity.connection_name, identity.username);
+            return Ok(Admission::Proven(Proven {
+                tenant,
+                owner: Owner::stored(name.clone(), identity.connection, identity.routed.clone()),
+                username: if is_called_so { identity.username.clone() } else { name.clone() },
+            }));
+        }
         if held.scopes.is_empty() {
             tx.record(
                 "signin.refused",
@@ -167,6 +247,7 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
             session_seconds: identity.session_seconds,
             kind: SessionKind::Console,
             scopes: String::new(),
+            routed: identity.routed.clone(),
         };
         session::start(tx, new).map(Admission::Session)
     })
@@ -191,14 +272,22 @@ impl Session {
 /// Takes a proof for the session that asked for it: the same session, the same person.
 pub(super) async fn prove(
     app: &App,
-    connection: &Connection,
+    whereto: Whereto,
     session: Option<Session>,
-    identity: &OutsideIdentity,
 ) -> Result<(), Problem> {
+    let (tenant, identity) = match whereto {
+        Whereto::Tenant(tenant, identity) => (tenant, identity),
+        Whereto::Held { reference, .. } => {
+            return Err(refused(format!(
+                "what your identity provider says of you leads to no tenant any more. Ask whoever looks after sign-in, and quote \
+                 {reference}"
+            )));
+        }
+    };
     let session = session
-        .filter(|session| session.author.tenant == connection.tenant)
+        .filter(|session| session.author.tenant == tenant)
         .ok_or_else(|| refused("the session that asked for this is over. Sign in again"))?;
-    let person = find(app, connection.tenant, identity).await?;
+    let person = find(app, tenant, &identity).await?;
     if person.map(|person| person.name).as_deref() != Some(session.author.actor.id.as_str()) {
         return Err(refused("somebody else signed in there than is signed in here"));
     }
@@ -210,7 +299,7 @@ pub(super) async fn prove(
 }
 
 /// The person whom a provider names, if they came before.
-pub async fn find(
+async fn find(
     app: &App,
     tenant: TenantId,
     identity: &OutsideIdentity,

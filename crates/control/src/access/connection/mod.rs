@@ -1,6 +1,6 @@
 //! Connections to identity providers, of whatever protocol: what a tenant defines, keeps secret and tests.
 //!
-//! A connection signs people into its own tenant alone. What a provider says of a person becomes an
+//! A connection signs people into its own tenant alone, unless it routes ([`routing`](super::routing)). What a provider says of a person becomes an
 //! [`OutsideIdentity`](super::outside::OutsideIdentity), and from there on it is the same for every kind of connection.
 
 mod api;
@@ -18,6 +18,7 @@ use super::{
     oidc::{self, ConnectionSpec},
     people::{self, store as people_store},
     problem::{INVALID, NOT_FOUND, Problem, SIGN_IN_REFUSED},
+    routing,
     saml::{self, SamlSpec},
 };
 use crate::{
@@ -84,7 +85,7 @@ impl Definition {
     }
 
     /// The issuer by which people are known.
-    fn known_by(&self) -> String {
+    pub(in crate::access) fn known_by(&self) -> String {
         match self {
             Definition::Oidc(spec) => spec.issuer.clone(),
             Definition::Saml(spec) => spec.issuer_of_people(),
@@ -176,6 +177,11 @@ impl Connection {
             failed_at: None,
             error: None,
         }
+    }
+
+    /// Of the definition as it was stored: whoever takes people from this connection took them from this one.
+    pub(super) fn definition_sha256(&self) -> muster_trust::key::Digest {
+        muster_trust::key::sha256(self.definition.as_bytes())
     }
 
     pub fn has_secret(&self) -> bool {
@@ -352,6 +358,7 @@ pub fn delete<S>(tx: &mut LoggedTx<'_>, permit: &Permit<S>, name: &str) -> Resul
     require_roles_of_people(tx, permit, &connection.definition()?)?;
     let ended = store::end_sessions_by(tx, tenant, connection.id)?;
     people_store::delete_grants_from(tx, tenant, &connection.id.to_string())?;
+    routing::connection_removed(tx, tenant, connection.id)?;
     store::delete_connection(tx, tenant, connection.id)?;
     all_secrets::forget(tx, tenant, &secrets::record_name(&connection.name))?;
     tx.record(
@@ -374,11 +381,6 @@ pub fn named(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Connection, Pr
 /// The connections of a tenant.
 pub fn connections(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Connection>, Problem> {
     Ok(store::connections(tx, tenant)?)
-}
-
-/// Whether a connection of this tenant signs people in.
-pub(super) fn is_open(tx: &mut Tx, tenant: TenantId, id: ConnectionId) -> Result<bool, Problem> {
-    Ok(open_of(tx, tenant, id)?.is_some())
 }
 
 /// A connection of this tenant, while it signs people in.

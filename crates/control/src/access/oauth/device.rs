@@ -385,6 +385,7 @@ pub async fn poll(app: &App, device_code: &str) -> Result<LetIn, Failure> {
     );
     let (connection, authenticated_at, most) = (row.connection, row.authenticated_at, asked.scopes);
     let (provider_session, provider_name) = (row.provider_session.clone(), row.provider_name.clone());
+    let routed = row.routed.clone();
     let tenant = standing.row.tenant;
     let author = standing.author();
     let begun = audit::commit(app, &author, move |tx| {
@@ -406,6 +407,7 @@ pub async fn poll(app: &App, device_code: &str) -> Result<LetIn, Failure> {
             session_seconds: Some(seconds),
             kind: SessionKind::Api,
             scopes: most.clone(),
+            routed: routed.clone(),
         };
         session::start(tx, new).map(Some)
     });

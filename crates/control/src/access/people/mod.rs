@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::{
     Permit, connection,
     problem::{CONFLICT, INVALID, NAME_TAKEN, NOT_FOUND, Problem},
-    roles, scope,
+    roles, routing, scope,
 };
 use crate::audit::LoggedTx;
 pub use api::router;
@@ -509,10 +509,20 @@ pub fn resolve(tx: &mut LoggedTx<'_>, subject: Subject) -> Result<Subject, Probl
         Subject::Group { source, .. } if source == DIRECTORY => Err(INVALID.detail(
             "Groups of the directory give no roles. Name the connection whose sign-ins say who is in the group.",
         )),
-        Subject::Group { source, name } => Ok(Subject::Group {
-            source: connection::named(tx, tenant, &source)?.id.to_string(),
-            name,
-        }),
+        Subject::Group { source, name } => {
+            let mut taken = routing::taken(tx, tenant)?.into_iter();
+            let is_meant = |one: &routing::Acceptance| {
+                one.connection.to_string() == source || routing::name_there(&one.name) == source
+            };
+            let id = match taken.find(is_meant) {
+                Some(one) => one.connection,
+                None => connection::named(tx, tenant, &source)?.id,
+            };
+            Ok(Subject::Group {
+                source: id.to_string(),
+                name,
+            })
+        }
         other => Ok(other),
     }
 }
@@ -528,7 +538,8 @@ pub fn client(tx: &mut Tx, tenant: TenantId, id: ClientId) -> Result<super::Clie
 /// Who names groups of this tenant, with the names that people know them by.
 pub fn sources(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(String, String)>, Problem> {
     let connections = connection::connections(tx, tenant)?.into_iter();
-    Ok(connections
-        .map(|connection| (connection.id.to_string(), connection.name))
-        .collect())
+    let own = connections.map(|connection| (connection.id.to_string(), connection.name));
+    let taken = routing::taken(tx, tenant)?.into_iter();
+    let others = taken.map(|one| (one.connection.to_string(), routing::name_there(&one.name)));
+    Ok(own.chain(others).collect())
 }

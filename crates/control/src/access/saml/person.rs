@@ -152,6 +152,7 @@ pub(super) fn named(
             provider_name: Some(provider_name),
             idle_seconds: spec.idle_seconds,
             session_seconds,
+            routed: None,
         },
         has_more_groups,
     })
