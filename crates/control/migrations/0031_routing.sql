@@ -75,6 +75,8 @@ CREATE TABLE access_self_enrollment (
     connection_id UUID NOT NULL,
     devices_max BIGINT NOT NULL,
     tokens_per_hour_max BIGINT NOT NULL,
+    -- company or personal: what the devices of these people are.
+    ownership TEXT NOT NULL,
     updated_by TEXT NOT NULL,
     updated_at BIGINT NOT NULL,
     PRIMARY KEY (tenant_id, connection_id)
@@ -83,6 +85,9 @@ CREATE TABLE access_self_enrollment (
 -- What routing found of whoever has the session, so that each request asks again. JSON.
 ALTER TABLE access_session ADD COLUMN routed TEXT;
 
--- The person who asked for the token, of a token that somebody made for their own device.
+-- The person who asked for the token, of a token that somebody made for their own device, by which connection they came, and what
+-- routing was told of them.
 ALTER TABLE enrollment_token ADD COLUMN person TEXT;
+ALTER TABLE enrollment_token ADD COLUMN person_connection UUID;
+ALTER TABLE enrollment_token ADD COLUMN person_routed TEXT;
 CREATE INDEX enrollment_token_person ON enrollment_token (tenant_id, person, created_at) WHERE person IS NOT NULL;

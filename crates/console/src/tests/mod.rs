@@ -16,6 +16,7 @@ mod oidc_provider;
 mod pages;
 mod passkeys;
 mod query;
+mod routing;
 mod saml;
 mod saml_provider;
 mod security;

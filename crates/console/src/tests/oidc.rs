@@ -186,7 +186,7 @@ async fn token(State(shared): State<Shared>, Form(form): Form<TokenForm>) -> Res
 }
 
 /// A browser on its way.
-struct Away {
+pub struct Away {
     cookie: String,
     state: String,
     code: String,
@@ -233,7 +233,7 @@ impl Stage {
             .await;
     }
 
-    async fn depart(&self, id: &str, rest: &str) -> Away {
+    pub async fn depart(&self, id: &str, rest: &str) -> Away {
         let path = format!("/auth/oidc/{id}/start?{rest}");
         let answer = self
             .scene
@@ -253,7 +253,7 @@ impl Stage {
         }
     }
 
-    async fn arrive(&self, id: &str, away: &Away, more: &str) -> Answer {
+    pub async fn arrive(&self, id: &str, away: &Away, more: &str) -> Answer {
         let path = format!(
             "/auth/oidc/{id}/callback?code={}&state={}{more}",
             away.code, away.state
@@ -264,7 +264,7 @@ impl Stage {
             .await
     }
 
-    async fn visit(&self) -> Answer {
+    pub async fn visit(&self) -> Answer {
         let away = self.depart(&self.id, "next=%2Fdevices").await;
         self.arrive(&self.id, &away, "").await
     }

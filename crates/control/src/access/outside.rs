@@ -50,7 +50,9 @@ pub enum Arrival {
         purpose: Purpose,
         next: String,
     },
-    SteppedUp { next: String },
+    SteppedUp {
+        next: String,
+    },
 }
 
 /// What another has proven about a person.
@@ -217,7 +219,11 @@ async fn admit(
             return Ok(Admission::Proven(Proven {
                 tenant,
                 owner: Owner::stored(name.clone(), identity.connection, identity.routed.clone()),
-                username: if is_called_so { identity.username.clone() } else { name.clone() },
+                username: if is_called_so {
+                    identity.username.clone()
+                } else {
+                    name.clone()
+                },
             }));
         }
         if held.scopes.is_empty() {
@@ -270,11 +276,7 @@ impl Session {
 }
 
 /// Takes a proof for the session that asked for it: the same session, the same person.
-pub(super) async fn prove(
-    app: &App,
-    whereto: Whereto,
-    session: Option<Session>,
-) -> Result<(), Problem> {
+pub(super) async fn prove(app: &App, whereto: Whereto, session: Option<Session>) -> Result<(), Problem> {
     let (tenant, identity) = match whereto {
         Whereto::Tenant(tenant, identity) => (tenant, identity),
         Whereto::Held { reference, .. } => {
@@ -299,11 +301,7 @@ pub(super) async fn prove(
 }
 
 /// The person whom a provider names, if they came before.
-async fn find(
-    app: &App,
-    tenant: TenantId,
-    identity: &OutsideIdentity,
-) -> Result<Option<Person>, Problem> {
+async fn find(app: &App, tenant: TenantId, identity: &OutsideIdentity) -> Result<Option<Person>, Problem> {
     let outside = Outside {
         issuer: identity.issuer.clone(),
         subject: identity.subject.clone(),

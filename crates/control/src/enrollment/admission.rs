@@ -22,6 +22,7 @@ use crate::{
             ATTESTATION_REJECTED, DEVICE_MISMATCH, ENROLLMENT_LIMIT, IDENTITY_CONFLICT, KEY_REUSED, Problem,
             RATE_LIMITED, TOKEN_INVALID, TOKEN_REDEEMED,
         },
+        routing,
     },
     audit::{self, LoggedTx},
     certificates::{self, Issued},
@@ -159,6 +160,12 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
         actor: applicant_actor(app, tenant, candidate.token).await?,
         voucher: None,
     };
+    let doubt = match super::find_token(app, tenant, candidate.token).await? {
+        Some(Token {
+            person: Some(owner), ..
+        }) => routing::stands_in(app, tenant, owner).await?,
+        Some(_) | None => None,
+    };
     let shared = app.clone();
     let lifetime = Duration::from_secs(app.settings.device_certificate_days * 86_400);
     let (mut enrolled, issued) = audit::commit(app, &author, move |tx| {
@@ -169,7 +176,7 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
             return repeat(tx, &candidate, at);
         }
         let applicant = applicant(&candidate, &token)?;
-        let admission = judge(tx, &applicant, &token, at)?;
+        let admission = in_doubt(judge(tx, &applicant, &token, at)?, doubt);
         let again = matches!(admission, Admission::Again { .. });
         let admitted = devices::admit(tx, &applicant, admission)?;
         if again {
@@ -207,6 +214,24 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
         app.memory.settle().await;
     }
     Ok(enrolled)
+}
+
+/// Whoever asked for the token is not who they were: the device waits for a person's word.
+fn in_doubt(admission: Admission, doubt: Option<&'static str>) -> Admission {
+    let Some(doubt) = doubt else {
+        return admission;
+    };
+    let because = |quarantine: Option<String>| Some(quarantine.unwrap_or_else(|| doubt.to_owned()));
+    match admission {
+        Admission::Again { device, quarantine } => Admission::Again {
+            device,
+            quarantine: because(quarantine),
+        },
+        Admission::New { quarantine } => Admission::New {
+            quarantine: because(quarantine),
+        },
+        Admission::Refuse(problem) => Admission::Refuse(problem),
+    }
 }
 
 /// Everything that can be refused: the tenant's policy, what is known of the hardware, and the limits.

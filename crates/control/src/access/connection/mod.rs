@@ -401,9 +401,13 @@ pub struct Offered {
     pub kind: String,
 }
 
-/// The connections of one tenant that a sign-in page offers.
+/// The connections that a sign-in page offers to the people of one tenant: its own, and those that it takes people from. Across
+/// tenants.
 pub fn offered(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Offered>, Problem> {
-    let open = store::connections(tx, tenant)?;
+    let mut open = store::connections(tx, tenant)?;
+    for taken in routing::taken(tx, tenant)? {
+        open.extend(store::connection(tx, taken.connection)?);
+    }
     let open = open
         .into_iter()
         .filter(|connection| connection.disabled_at.is_none());

@@ -5,7 +5,10 @@ use std::time::Duration;
 use muster_model::ConnectionId;
 use muster_trust::key::sha256;
 
-use super::{claims, flow, provider};
+use super::{
+    claims::{self, Logout},
+    flow, provider,
+};
 use crate::{
     App,
     access::{
@@ -13,8 +16,9 @@ use crate::{
         connection::store,
         people::{self, Outside},
         problem::{INVALID, Problem},
+        routing,
     },
-    audit,
+    audit::{self, LoggedTx},
 };
 
 const LOGOUT_TOKEN_TYPES: &[&str] = &["logout+jwt", "jwt"];
@@ -32,40 +36,53 @@ pub async fn logged_out(app: &App, id: ConnectionId, token: &str) -> Result<u64,
     let logout = claims::judge_logout(&spec, &signed, app.clock.now().as_unix_seconds())
         .map_err(|why| INVALID.detail(format!("The logout token is refused: {why}.")))?;
     let tenant = connection.tenant;
-    audit::commit(app, &Author::system(tenant), move |tx| {
+    let there = logout.clone();
+    let author = Author::system(tenant);
+    let ended = audit::commit(app, &author, move |tx| {
         let until = tx.at().plus(REMEMBERED);
         let hash = sha256(logout.id.as_bytes());
         tx.excuse(1);
         if store::count_once(tx, tenant, ("logout", hash.as_bytes()), until)? == 0 {
             return Err(INVALID.detail("The logout token was taken before."));
         }
-        let person = match &logout.subject {
-            Some(subject) => {
-                let outside = Outside {
-                    issuer: spec.issuer.clone(),
-                    subject: subject.clone(),
-                };
-                people::store::person_of_subject(tx, tenant, &outside)?
-            }
-            None => None,
-        };
-        // With both, the session is meant; without one, everything of the person.
-        let ended = match (&logout.provider_session, &person) {
-            (Some(session), _) => store::end_provider_session(tx, tenant, id, session)?,
-            (None, Some(person)) => store::end_persons_sessions(tx, tenant, id, &person.name)?,
-            (None, None) => 0,
-        };
-        if ended > 0 {
-            tx.record(
-                "session.ended",
-                ("connection", id.to_string()),
-                serde_json::json!({"sessions": ended, "because": "logout at the identity provider",
-                    "person": person.map(|person| person.name)}),
-            )?;
+        end(tx, id, &spec.issuer, &logout)
+    });
+    let mut ended = ended.await?;
+    for (tenant, issuer) in routing::elsewhere(app, id).await? {
+        let logout = there.clone();
+        let author = Author::system(tenant);
+        ended += audit::commit(app, &author, move |tx| end(tx, id, &issuer, &logout)).await?;
+    }
+    Ok(ended)
+}
+
+/// Ends the sessions of a tenant that a logout means. With both names the session is meant, without one everything of the person.
+fn end(tx: &mut LoggedTx<'_>, id: ConnectionId, issuer: &str, logout: &Logout) -> Result<u64, Problem> {
+    let tenant = tx.tenant();
+    let person = match &logout.subject {
+        Some(subject) => {
+            let outside = Outside {
+                issuer: issuer.to_owned(),
+                subject: subject.clone(),
+            };
+            people::store::person_of_subject(tx, tenant, &outside)?
         }
-        Ok(ended)
-    })
-    .await
+        None => None,
+    };
+    let ended = match (&logout.provider_session, &person) {
+        (Some(session), _) => store::end_provider_session(tx, tenant, id, session)?,
+        (None, Some(person)) => store::end_persons_sessions(tx, tenant, id, &person.name)?,
+        (None, None) => 0,
+    };
+    if ended > 0 {
+        tx.record(
+            "session.ended",
+            ("connection", id.to_string()),
+            serde_json::json!({"sessions": ended, "because": "logout at the identity provider",
+                "person": person.map(|person| person.name)}),
+        )?;
+    }
+    Ok(ended)
 }
 
 /// Where a person ends their session at the provider, if it has such a place.

@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use muster_model::{ConnectionId, TenantId};
+use muster_model::{ConnectionId, Ownership, TenantId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -32,7 +32,11 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(accept_routed_connection, withdraw_routed_connection))
         .routes(routes!(list_held_sign_ins))
         .routes(routes!(decide_held_sign_in))
-        .routes(routes!(get_self_enrollment, put_self_enrollment, delete_self_enrollment))
+        .routes(routes!(
+            get_self_enrollment,
+            put_self_enrollment,
+            delete_self_enrollment
+        ))
 }
 
 /// Everything of a short list.
@@ -222,7 +226,9 @@ impl From<Offer> for RoutedConnectionView {
             values: offer.values.clone(),
             offer: offer.sha256.to_string(),
             state,
-            accepted_values: accepted.map(|one| one.accepted.values.clone()).unwrap_or_default(),
+            accepted_values: accepted
+                .map(|one| one.accepted.values.clone())
+                .unwrap_or_default(),
             assigned_people: accepted.is_some_and(|one| one.accepted.assigned_people),
             accepted_by: accepted.map(|one| one.accepted_by.clone()),
             accepted_at: accepted.map(|one| one.accepted_at.to_string()),
@@ -382,6 +388,8 @@ struct SelfEnrollmentView {
     enabled: bool,
     devices_max: Option<i64>,
     tokens_per_hour_max: Option<i64>,
+    #[schema(value_type = Option<String>)]
+    ownership: Option<Ownership>,
     updated_by: Option<String>,
     updated_at: Option<String>,
 }
@@ -392,6 +400,7 @@ impl From<Option<SelfEnrollment>> for SelfEnrollmentView {
             enabled: settings.is_some(),
             devices_max: settings.as_ref().map(|one| one.devices_max),
             tokens_per_hour_max: settings.as_ref().map(|one| one.tokens_per_hour_max),
+            ownership: settings.as_ref().map(|one| one.ownership),
             updated_by: settings.as_ref().map(|one| one.updated_by.clone()),
             updated_at: settings.map(|one| one.updated_at.to_string()),
         }
@@ -427,6 +436,14 @@ struct SelfEnrollmentRequest {
     /// Tokens that one person gets in an hour: 1 to 60.
     #[serde(default = "usual_tokens")]
     tokens_per_hour_max: i64,
+    /// `personal` unless given, or `company`: a personal device can never be given a full wipe.
+    #[schema(value_type = String)]
+    #[serde(default = "usual_ownership")]
+    ownership: Ownership,
+}
+
+const fn usual_ownership() -> Ownership {
+    Ownership::Personal
 }
 
 const fn usual_devices() -> i64 {
@@ -449,7 +466,11 @@ async fn put_self_enrollment(
     PathOf(id): PathOf<ConnectionId>,
     Body(request): Body<SelfEnrollmentRequest>,
 ) -> Result<Json<SelfEnrollmentView>, Problem> {
-    let limits = Some((request.devices_max, request.tokens_per_hour_max));
+    let limits = Some((
+        request.devices_max,
+        request.tokens_per_hour_max,
+        request.ownership,
+    ));
     let made = audit::commit(&app, permit.author(), move |tx| {
         super::set_self_enrollment(tx, id, limits)
     });

@@ -66,7 +66,10 @@ pub(in crate::access) async fn whereto(
         let of = |one: &&Acceptance| one.tenant == tenant && one.accepted.stands(claim, definition);
         taken.iter().find(of).is_some_and(|one| one.accepted.takes(by))
     };
-    let standing = known.as_ref().map(|known| known.standing.clone()).unwrap_or_default();
+    let standing = known
+        .as_ref()
+        .map(|known| known.standing.clone())
+        .unwrap_or_default();
     let place = rules::place(&routing.table, &claimed, &standing, home, takes);
     let arrival = Arrival {
         home,
@@ -183,8 +186,8 @@ impl Arrival {
         audit::commit(app, &author, move |tx| {
             let at = tx.at();
             let mut row = self.row(tx, at)?;
-            let is_told = row.reason == Some(reason)
-                && row.told_at.is_some_and(|told| at.since(told) < TOLD_AGAIN);
+            let is_told =
+                row.reason == Some(reason) && row.told_at.is_some_and(|told| at.since(told) < TOLD_AGAIN);
             if row.reason.is_none() {
                 row.held_at = Some(at);
             }
@@ -283,7 +286,12 @@ pub async fn held_people(app: &App, tenant: TenantId) -> Result<Vec<HeldPerson>,
             Some(HeldPerson {
                 reason: person.reason?,
                 connection: connections.get(&person.connection).cloned().unwrap_or_default(),
-                tenants: person.found.tenants.iter().map(|one| (*one, name(*one))).collect(),
+                tenants: person
+                    .found
+                    .tenants
+                    .iter()
+                    .map(|one| (*one, name(*one)))
+                    .collect(),
                 belonged_to: person.standing.placed.map(name),
                 person,
             })
@@ -325,7 +333,8 @@ pub async fn decide_held<S: Send + 'static>(
     let (author, home) = (permit.author().clone(), permit.tenant());
     let by = author.text();
     let person = audit::commit(app, &author, move |tx| {
-        let unknown = || NOT_FOUND.detail("Nobody of this reference waits. `muster held list` shows who does.");
+        let unknown =
+            || NOT_FOUND.detail("Nobody of this reference waits. `muster routing held` shows who does.");
         let mut person = store::person_named(tx, home, reference)?.ok_or_else(unknown)?;
         if let Choice::Assign { tenant } = choice
             && tenant == home

@@ -1,6 +1,6 @@
 //! Devices follow their people: who may enroll a device of their own, and whether they still may when it comes.
 
-use muster_model::{ConnectionId, TenantId, Timestamp};
+use muster_model::{ConnectionId, Ownership, TenantId, Timestamp};
 use muster_storage::{Scope, Tx};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -25,6 +25,8 @@ pub struct SelfEnrollment {
     pub devices_max: i64,
     /// Tokens that one person gets in an hour: 1 to 60.
     pub tokens_per_hour_max: i64,
+    /// What their devices are: the tenant says so, not the person.
+    pub ownership: Ownership,
     pub updated_by: String,
     pub updated_at: Timestamp,
 }
@@ -38,6 +40,17 @@ pub struct Owner {
     pub connection: ConnectionId,
     /// What routing was told of them.
     pub(in crate::access) routed: Option<String>,
+}
+
+/// Whether, and how many, devices people of a connection enroll. Two who ask at once take turns, so that each counts the other.
+pub fn hold_self_enrollment(
+    tx: &mut LoggedTx<'_>,
+    id: ConnectionId,
+) -> Result<Option<SelfEnrollment>, Problem> {
+    let tenant = tx.tenant();
+    let held = store::hold_self_enrollment(tx, tenant, id)?;
+    tx.excuse(held);
+    Ok(store::self_enrollment(tx, tenant, id)?)
 }
 
 /// Whether, and how many, devices people of a connection enroll.
@@ -54,7 +67,7 @@ pub fn self_enrollment(
 pub fn set_self_enrollment(
     tx: &mut LoggedTx<'_>,
     id: ConnectionId,
-    limits: Option<(i64, i64)>,
+    limits: Option<(i64, i64, Ownership)>,
 ) -> Result<Option<SelfEnrollment>, Problem> {
     let (tenant, by, at) = (tx.tenant(), tx.actor(), tx.at());
     let is_own = connection::open_of(tx, tenant, id)?.is_some();
@@ -62,17 +75,21 @@ pub fn set_self_enrollment(
         return Err(NOT_FOUND.detail("The tenant has no such connection, or it signs nobody in."));
     }
     let object = ("connection", id.to_string());
-    let Some((devices_max, tokens_per_hour_max)) = limits else {
-        store::delete_self_enrollment(tx, tenant, id)?;
+    let Some((devices_max, tokens_per_hour_max, ownership)) = limits else {
+        if store::delete_self_enrollment(tx, tenant, id)? == 0 {
+            return Err(NOT_FOUND.detail("People of this connection enroll no devices."));
+        }
         tx.record("access.self_enrollment_off", object, serde_json::json!({}))?;
         return Ok(None);
     };
-    if !(1..=DEVICES_MAX).contains(&devices_max) || !(1..=TOKENS_PER_HOUR_MAX).contains(&tokens_per_hour_max) {
+    if !(1..=DEVICES_MAX).contains(&devices_max) || !(1..=TOKENS_PER_HOUR_MAX).contains(&tokens_per_hour_max)
+    {
         return Err(INVALID.detail("devices_max is 1 to 100, tokens_per_hour_max 1 to 60."));
     }
     let settings = SelfEnrollment {
         devices_max,
         tokens_per_hour_max,
+        ownership,
         updated_by: by,
         updated_at: at,
     };
@@ -80,7 +97,7 @@ pub fn set_self_enrollment(
     tx.record(
         "access.self_enrollment_on",
         object,
-        serde_json::json!({"devices_max": devices_max, "tokens_per_hour_max": tokens_per_hour_max}),
+        serde_json::json!({"devices_max": devices_max, "tokens_per_hour_max": tokens_per_hour_max, "ownership": ownership}),
     )?;
     Ok(Some(settings))
 }
@@ -97,18 +114,24 @@ pub async fn stands_in(app: &App, tenant: TenantId, owner: Owner) -> Result<Opti
                 return Ok(Some("the person who asked for the token was disabled"));
             }
             if is_barred(tx, tenant, &person.name)? || is_barred(tx, tenant, &person.username)? {
-                return Ok(Some("the directory says that the person who asked for the token is not active"));
+                return Ok(Some(
+                    "the directory says that the person who asked for the token is not active",
+                ));
             }
             let found = connection::store::connection(tx, owner.connection)?;
             let Some(connection) = found.filter(|one| one.disabled_at.is_none()) else {
-                return Ok(Some("the connection by which the person came signs nobody in any more"));
+                return Ok(Some(
+                    "the connection by which the person came signs nobody in any more",
+                ));
             };
             if store::self_enrollment(tx, tenant, owner.connection)?.is_none() {
                 return Ok(Some("people of this connection enroll no devices any more"));
             }
             let said = (owner.routed.as_deref(), person.member_of.as_slice());
             let belongs = belongs(tx, tenant, &connection, said, person.outside.as_ref())?;
-            Ok::<_, Problem>((!belongs).then_some("the person who asked for the token was moved or held meanwhile"))
+            Ok::<_, Problem>(
+                (!belongs).then_some("the person who asked for the token was moved or held meanwhile"),
+            )
         })
         .await
 }

@@ -34,8 +34,12 @@ use crate::{
 pub use api::router;
 pub use arrivals::{Choice, HeldPerson, decide_held, forget, held_people};
 pub(super) use arrivals::{Whereto, whereto};
-pub use enrolling::{Owner, SelfEnrollment, self_enrollment, set_self_enrollment, stands_in};
-pub use rules::{Accepted, By, Claimed, Decision, Found, GROUPS_MAX, Reason, Rule, Standing, Table, VALUES_MAX};
+pub use enrolling::{
+    Owner, SelfEnrollment, hold_self_enrollment, self_enrollment, set_self_enrollment, stands_in,
+};
+pub use rules::{
+    Accepted, By, Claimed, Decision, Found, GROUPS_MAX, Reason, Rule, Standing, Table, VALUES_MAX,
+};
 
 /// People of one connection that are remembered.
 pub const ROUTED_PEOPLE_MAX: i64 = 50_000;
@@ -131,7 +135,7 @@ async fn require_home<S>(app: &App, permit: &Permit<S>) -> Result<(), Problem> {
 }
 
 /// The rules of a connection, where it has some.
-pub(super) async fn routing_of(app: &App, connection: &Connection) -> Result<Option<Routing>, Problem> {
+pub async fn routing_of(app: &App, connection: &Connection) -> Result<Option<Routing>, Problem> {
     let (home, id) = (connection.tenant, connection.id);
     app.db
         .read(Scope::Tenant(home.uuid()), move |tx| {
@@ -205,7 +209,10 @@ pub async fn set_routing<S: Send + 'static>(
         connection::require_roles_of_groups(tx, &permit, &connection)?;
         let before = store::routing(tx, home, connection.id)?;
         check_expected(before.as_ref(), expected)?;
-        let was = before.as_ref().map(|before| before.table.clone()).unwrap_or_default();
+        let was = before
+            .as_ref()
+            .map(|before| before.table.clone())
+            .unwrap_or_default();
         let mut untold = before.map(|before| before.untold).unwrap_or_default();
         untold.extend(differences(home, &connection.name, &by, &was, &table));
         if untold.len() > UNTOLD_MAX {
@@ -336,7 +343,11 @@ pub struct RuleState {
 }
 
 /// The rules of a connection with what became of them.
-pub async fn rule_states(app: &App, connection: &Connection, routing: &Routing) -> Result<Vec<RuleState>, Problem> {
+pub async fn rule_states(
+    app: &App,
+    connection: &Connection,
+    routing: &Routing,
+) -> Result<Vec<RuleState>, Problem> {
     let (id, home) = (connection.id, routing.home);
     let (tenants, taken) = app
         .db
@@ -486,7 +497,11 @@ pub async fn accept<S: Send + 'static>(
 }
 
 /// Takes nobody from a connection any more: who came is signed out, and the roles of its groups are gone.
-pub async fn withdraw<S: Send + 'static>(app: &App, permit: Permit<S>, id: ConnectionId) -> Result<(), Problem> {
+pub async fn withdraw<S: Send + 'static>(
+    app: &App,
+    permit: Permit<S>,
+    id: ConnectionId,
+) -> Result<(), Problem> {
     let home = home_of(app).await?;
     let author = permit.author().clone();
     let taken = audit::commit(app, &author, move |tx| {
@@ -663,4 +678,3 @@ pub(super) fn connection_removed(tx: &mut Tx, home: TenantId, id: ConnectionId) 
     store::delete_self_enrollment(tx, home, id)?;
     Ok(())
 }
-

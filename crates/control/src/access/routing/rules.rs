@@ -141,7 +141,9 @@ impl Reason {
         match self {
             Reason::ClaimAbsent => "The identity provider said nothing of the claim that routes.",
             Reason::ClaimType => "The claim that routes is no text and no list of texts.",
-            Reason::ClaimIncomplete => "The identity provider left a part of the claim out, or sent too many values.",
+            Reason::ClaimIncomplete => {
+                "The identity provider left a part of the claim out, or sent too many values."
+            }
             Reason::ClaimDuplicate => "A value that routes stands in the claim twice.",
             Reason::ClaimSpelling => "A value is spelled in another way than the rule that it looks like.",
             Reason::NoRule => "No value of the claim leads to a tenant.",
@@ -302,7 +304,10 @@ impl Accepted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// For as long as routing finds this.
-    Assign { tenant: TenantId, found: String },
+    Assign {
+        tenant: TenantId,
+        found: String,
+    },
     Refuse,
 }
 
@@ -432,7 +437,11 @@ mod tests {
             assert_eq!(read(wrong.clone()), Claimed::WrongType, "{wrong}");
         }
         assert_eq!(Claimed::of_json(None, VALUES_MAX), Claimed::Absent);
-        for unusable in [json!(""), json!("a\u{0}b"), json!("x".repeat(VALUE_CHARS_MAX + 1))] {
+        for unusable in [
+            json!(""),
+            json!("a\u{0}b"),
+            json!("x".repeat(VALUE_CHARS_MAX + 1)),
+        ] {
             assert_eq!(read(unusable), values(&[]));
         }
         assert_eq!(read(json!(null)), Claimed::Absent);

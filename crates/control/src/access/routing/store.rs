@@ -1,6 +1,6 @@
 //! SQL of routing.
 
-use muster_model::{ConnectionId, TenantId, Timestamp};
+use muster_model::{ConnectionId, Ownership, TenantId, Timestamp};
 use muster_storage::{Row, StorageError, Tx, statements};
 use muster_trust::key::Digest;
 use uuid::Uuid;
@@ -54,18 +54,19 @@ statements! {
         held_times = excluded.held_times, told_at = excluded.told_at, found = excluded.found, \
         decision = excluded.decision, decided_tenant = excluded.decided_tenant, decided_found = excluded.decided_found, \
         decided_by = excluded.decided_by, decided_at = excluded.decided_at";
-    DELETE_PERSON = "DELETE FROM access_routed_person WHERE tenant_id = $1 AND reference = $2";
     TRIM_HELD = "DELETE FROM access_routed_person WHERE tenant_id = $1 AND reason IS NOT NULL AND placed_tenant IS NULL \
         AND decision IS NULL AND held_at < (SELECT held_at FROM access_routed_person WHERE tenant_id = $1 \
         AND reason IS NOT NULL ORDER BY held_at DESC LIMIT 1 OFFSET $2)";
     FORGET_HELD = "DELETE FROM access_routed_person WHERE seen_at < $1 AND placed_tenant IS NULL AND decision IS NULL";
     FORGET_PLACED = "DELETE FROM access_routed_person WHERE seen_at < $1 AND (decision IS NULL OR decision <> 'refuse')";
-    SELF_ENROLLMENT = "SELECT connection_id, devices_max, tokens_per_hour_max, updated_by, updated_at \
+    SELF_ENROLLMENT = "SELECT connection_id, devices_max, tokens_per_hour_max, updated_by, updated_at, ownership \
         FROM access_self_enrollment WHERE tenant_id = $1 AND connection_id = $2";
     PUT_SELF_ENROLLMENT = "INSERT INTO access_self_enrollment (tenant_id, connection_id, devices_max, tokens_per_hour_max, \
-        updated_by, updated_at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (tenant_id, connection_id) DO UPDATE SET \
+        updated_by, updated_at, ownership) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant_id, connection_id) DO UPDATE SET \
         devices_max = excluded.devices_max, tokens_per_hour_max = excluded.tokens_per_hour_max, \
-        updated_by = excluded.updated_by, updated_at = excluded.updated_at";
+        updated_by = excluded.updated_by, updated_at = excluded.updated_at, ownership = excluded.ownership";
+    HOLD_SELF_ENROLLMENT = "UPDATE access_self_enrollment SET devices_max = devices_max \
+        WHERE tenant_id = $1 AND connection_id = $2";
     DELETE_SELF_ENROLLMENT = "DELETE FROM access_self_enrollment WHERE tenant_id = $1 AND connection_id = $2";
     END_SESSIONS_BY = "DELETE FROM access_session WHERE tenant_id = $1 AND connection_id = $2";
 }
@@ -304,21 +305,13 @@ pub fn put_person(tx: &mut Tx, home: TenantId, person: &RoutedPerson) -> Result<
     .map(drop)
 }
 
-pub fn delete_person(tx: &mut Tx, home: TenantId, reference: Uuid) -> Result<u64, StorageError> {
-    tx.execute(&DELETE_PERSON, &[&home.uuid(), &reference])
-}
-
 /// Removes whoever waits undecided and belonged nowhere, but for the newest `kept`.
 pub fn trim_held(tx: &mut Tx, home: TenantId, kept: i64) -> Result<u64, StorageError> {
     tx.execute(&TRIM_HELD, &[&home.uuid(), &(kept - 1)])
 }
 
 /// Removes who waited undecided and did not come again, and everybody who did not come for long.
-pub fn forget(
-    tx: &mut Tx,
-    held_before: Timestamp,
-    seen_before: Timestamp,
-) -> Result<u64, StorageError> {
+pub fn forget(tx: &mut Tx, held_before: Timestamp, seen_before: Timestamp) -> Result<u64, StorageError> {
     Ok(tx.execute(&FORGET_HELD, &[&held_before.as_micros()])?
         + tx.execute(&FORGET_PLACED, &[&seen_before.as_micros()])?)
 }
@@ -334,8 +327,14 @@ pub fn self_enrollment(
             tokens_per_hour_max: row.get(2)?,
             updated_by: row.get(3)?,
             updated_at: Timestamp::from_micros(row.get(4)?),
+            ownership: Ownership::parse(&row.get::<String>(5)?).unwrap_or(Ownership::Personal),
         })
     })
+}
+
+/// Holds the setting for the rest of the transaction.
+pub fn hold_self_enrollment(tx: &mut Tx, tenant: TenantId, id: ConnectionId) -> Result<u64, StorageError> {
+    tx.execute(&HOLD_SELF_ENROLLMENT, &[&tenant.uuid(), &id.uuid()])
 }
 
 pub fn put_self_enrollment(
@@ -352,6 +351,7 @@ pub fn put_self_enrollment(
             &settings.tokens_per_hour_max,
             &settings.updated_by.as_str(),
             &settings.updated_at.as_micros(),
+            &settings.ownership.as_str(),
         ],
     )
     .map(drop)

@@ -18,8 +18,10 @@ use crate::{
         Author, PagePermit,
         connection::{self, store},
         problem::{INVALID, Problem, RATE_LIMITED},
+        routing,
     },
-    audit, clock,
+    audit::{self, LoggedTx},
+    clock,
     secrets::SecretText,
 };
 
@@ -199,36 +201,60 @@ async fn end(
     let (provider, here) = (spec.entity_id.clone(), parties.here.entity_id().to_owned());
     let wanted = ProviderName::of(&logout.name_id).plain(&provider, &here);
     let indexes = logout.session_indexes.clone();
-    audit::commit(app, &Author::system(tenant), move |tx| {
-        let until = tx.at().plus(REMEMBERED);
-        tx.excuse(1);
-        if store::count_once(tx, tenant, ("saml-logout", hash.as_bytes()), until)? == 0 {
-            return Err(INVALID.detail("The request to sign out was taken before."));
-        }
-        let is_meant = |name: &str| {
-            let name: Option<ProviderName> = serde_json::from_str(name).ok();
-            name.is_some_and(|name| name.plain(&provider, &here) == wanted)
-        };
-        let mut people = Vec::new();
-        let mut ended = 0;
-        for session in sessions(tx, (tenant, id), &indexes)? {
-            if is_meant(&session.provider_name) {
-                ended += store::end_session(tx, &session.sha256)?;
-                people.push(session.actor);
+    let others = routing::elsewhere(app, id)
+        .await?
+        .into_iter()
+        .map(|(tenant, _)| tenant);
+    let mut ended = 0;
+    for of in std::iter::once(tenant).chain(others) {
+        let (provider, here, wanted) = (provider.clone(), here.clone(), wanted.clone());
+        let indexes = indexes.clone();
+        ended += audit::commit(app, &Author::system(of), move |tx| {
+            let until = tx.at().plus(REMEMBERED);
+            // The connection's own tenant is the first, and there a request counts once.
+            if of == tenant {
+                tx.excuse(1);
+                if store::count_once(tx, tenant, ("saml-logout", hash.as_bytes()), until)? == 0 {
+                    return Err(INVALID.detail("The request to sign out was taken before."));
+                }
             }
+            let is_meant = |name: &str| {
+                let name: Option<ProviderName> = serde_json::from_str(name).ok();
+                name.is_some_and(|name| name.plain(&provider, &here) == wanted)
+            };
+            end_in(tx, id, &indexes, is_meant)
+        })
+        .await?;
+    }
+    Ok(ended)
+}
+
+/// Ends the sessions of a tenant whose person there is meant.
+fn end_in(
+    tx: &mut LoggedTx<'_>,
+    id: ConnectionId,
+    indexes: &[String],
+    is_meant: impl Fn(&str) -> bool,
+) -> Result<u64, Problem> {
+    let tenant = tx.tenant();
+    let mut people = Vec::new();
+    let mut ended = 0;
+    for session in sessions(tx, (tenant, id), indexes)? {
+        if is_meant(&session.provider_name) {
+            ended += store::end_session(tx, &session.sha256)?;
+            people.push(session.actor);
         }
-        people.sort_unstable();
-        people.dedup();
-        if ended > 0 {
-            tx.record(
-                "session.ended",
-                ("connection", id.to_string()),
-                serde_json::json!({"sessions": ended, "because": "logout at the identity provider", "people": people}),
-            )?;
-        }
-        Ok(ended)
-    })
-    .await
+    }
+    people.sort_unstable();
+    people.dedup();
+    if ended > 0 {
+        tx.record(
+            "session.ended",
+            ("connection", id.to_string()),
+            serde_json::json!({"sessions": ended, "because": "logout at the identity provider", "people": people}),
+        )?;
+    }
+    Ok(ended)
 }
 
 /// The sessions of these names there; all of the connection's where none is named.

@@ -1,0 +1,143 @@
+//! People enroll a device of their own: they say which, prove who they are at their identity provider, and get one token for it.
+//!
+//! Nobody has a session for this, and nothing happens before the provider has answered: the address with the device's id goes along
+//! sealed, and the token is shown to whoever came back, once.
+
+use askama::Template;
+use axum::{Router, extract::State, response::Response, routing::get};
+use muster_control::{
+    App,
+    access::{
+        outside::Proven,
+        problem::{INVALID, Problem},
+    },
+    enrollment,
+};
+use muster_model::text::DeviceUuid;
+use serde::Deserialize;
+
+use super::ways_in::{Offer, offer, own_device_start};
+use crate::{
+    qr::{self, Drawing},
+    session::{Ask, encode},
+    shell::{Refusal, Section, Shell, page},
+    ui::When,
+};
+
+const PATH: &str = "/enroll-my-device";
+
+pub fn router() -> Router<App> {
+    Router::new().route(PATH, get(show))
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Wanted {
+    /// The hardware UUID.
+    #[serde(default)]
+    device: String,
+    #[serde(default)]
+    company: String,
+}
+
+#[derive(Template)]
+#[template(path = "own_device.html")]
+struct OwnDevicePage {
+    shell: Shell,
+    device: String,
+    is_no_device: bool,
+    company: String,
+    offer: Offer,
+}
+
+async fn show(State(app): State<App>, Ask(wanted): Ask<Wanted>) -> Result<Response, Refusal> {
+    let typed = wanted.device.trim();
+    let device = typed.parse::<DeviceUuid>().ok();
+    let offer = match &device {
+        Some(device) => offer(&app, wanted.company.trim(), &place_of(device), own_device_start).await?,
+        None => Offer::default(),
+    };
+    page(&OwnDevicePage {
+        shell: Shell::new("Enroll my device", Section::Other, None),
+        is_no_device: device.is_none() && !typed.is_empty(),
+        device: device.map_or_else(|| typed.to_owned(), |device| device.uuid().to_string()),
+        company: wanted.company,
+        offer,
+    })
+}
+
+/// The address that goes to the provider and back.
+fn place_of(device: &DeviceUuid) -> String {
+    format!("{PATH}?device={}", encode(&device.uuid().to_string()))
+}
+
+/// The device of an address that came back.
+fn device_of(place: &str) -> Result<DeviceUuid, Problem> {
+    let device = place
+        .strip_prefix(PATH)
+        .and_then(|rest| rest.strip_prefix("?device="));
+    device
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| INVALID.detail("Say first which device you enroll, at /enroll-my-device."))
+}
+
+#[derive(Template)]
+#[template(path = "own_device_token.html")]
+struct TokenPage {
+    shell: Shell,
+    device: String,
+    tenant: String,
+    owner: String,
+    token: String,
+    device_url: String,
+    expires: When,
+    qr: Option<Drawing>,
+}
+
+/// Shows the token of somebody who has just proven who they are.
+pub async fn made(app: &App, proven: Proven, place: &str) -> Result<Response, Refusal> {
+    let device = device_of(place)?;
+    let (tenant, owner) = (proven.tenant(), proven.username().to_owned());
+    let shown = device.uuid().to_string();
+    let made = enrollment::own_device(app, proven, device).await?;
+    let tenants = app
+        .db
+        .read(muster_storage::Scope::System, muster_control::access::tenants)
+        .await?;
+    let name = tenants
+        .into_iter()
+        .find(|(id, _)| *id == tenant)
+        .map(|(_, name)| name);
+    page(&TokenPage {
+        shell: Shell::new("Your token", Section::Other, None),
+        device: shown,
+        tenant: name.unwrap_or_default(),
+        owner,
+        device_url: app.settings.device_url.clone(),
+        expires: When::new(made.expires_at, app.clock.now()),
+        qr: qr::draw(&made.secret),
+        token: made.secret,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_comes_back_as_it_went() {
+        let device: DeviceUuid = "9b2f0c3e-1111-4222-8333-444455556666".parse().expect("it is one");
+        assert_eq!(
+            device_of(&place_of(&device)).expect("it is one").uuid(),
+            device.uuid()
+        );
+        for wrong in [
+            "/",
+            "/devices",
+            "/enroll-my-device",
+            "/enroll-my-device?device=",
+            "/enroll-my-device?device=x",
+        ] {
+            assert!(device_of(wrong).is_err(), "{wrong}");
+        }
+    }
+}
