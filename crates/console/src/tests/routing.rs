@@ -51,7 +51,11 @@ impl Routed {
     }
 
     fn usual(&self) -> Vec<(&'static str, TenantId)> {
-        vec![("acme-staff", self.acme.0), ("beta-staff", self.beta.0), ("ours", self.home().0)]
+        vec![
+            ("acme-staff", self.acme.0),
+            ("beta-staff", self.beta.0),
+            ("ours", self.home().0),
+        ]
     }
 
     async fn route(&self, claim: Option<&str>, rules: &[(&str, TenantId)]) -> Value {
@@ -65,11 +69,16 @@ impl Routed {
 
     async fn call(&self, of: Of, method: Method, path: &str, body: &Value) -> Answer {
         let path = format!("/api/v1/access{path}");
-        self.stage.scene.in_tenant(of, method, &path, &body.to_string()).await
+        self.stage
+            .scene
+            .in_tenant(of, method, &path, &body.to_string())
+            .await
     }
 
     async fn offer(&self, of: Of) -> Value {
-        let found = self.call(of, Method::GET, "/routed-connections", &json!({})).await;
+        let found = self
+            .call(of, Method::GET, "/routed-connections", &json!({}))
+            .await;
         found.json()["items"][0].clone()
     }
 
@@ -127,17 +136,25 @@ impl Routed {
     async fn is_held(&self, reason: &str) -> Value {
         let answer = self.stage.visit().await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{reason}: {}", answer.body);
-        assert!(answer.cookie(SESSION_COOKIE).is_none(), "{reason}: a session began");
+        assert!(
+            answer.cookie(SESSION_COOKIE).is_none(),
+            "{reason}: a session began"
+        );
         let held = self.held().await;
         // The person is told what to quote.
         let is_quoted = |one: &&Value| answer.body.contains(one["reference"].as_str().unwrap_or("-"));
-        let one = held.iter().find(is_quoted).unwrap_or_else(|| panic!("{reason}: {held:?}"));
+        let one = held
+            .iter()
+            .find(is_quoted)
+            .unwrap_or_else(|| panic!("{reason}: {held:?}"));
         assert_eq!(one["reason"], reason);
         one.clone()
     }
 
     async fn held(&self) -> Vec<Value> {
-        let found = self.call(self.home(), Method::GET, "/held-sign-ins", &json!({})).await;
+        let found = self
+            .call(self.home(), Method::GET, "/held-sign-ins", &json!({}))
+            .await;
         found.json()["items"].as_array().cloned().unwrap_or_default()
     }
 
@@ -175,7 +192,11 @@ impl Routed {
     /// A device comes with the newest token of acme.
     async fn enrolls(&self) -> Enrolled {
         let tokens = self.tokens(self.acme).await;
-        let token = tokens[0]["id"].as_str().expect("it is text").parse().expect("it is an id");
+        let token = tokens[0]["id"]
+            .as_str()
+            .expect("it is text")
+            .parse()
+            .expect("it is an id");
         let key = SigningKey::generate_p256().expect("a key can be made");
         let candidate = Candidate {
             tenant: self.acme.0,
@@ -197,9 +218,15 @@ async fn t10_a_group_leads_to_one_tenant_with_the_roles_that_this_tenant_gives()
     routed.stage.grant("owner", "acme-staff").await;
     routed.says(json!({"groups": ["everybody", "acme-staff"]}));
     routed.comes_in().await;
-    assert_eq!(routed.sessions(routed.acme).await, ["routed:corp/ada@example.com"]);
+    assert_eq!(
+        routed.sessions(routed.acme).await,
+        ["routed:corp/ada@example.com"]
+    );
     assert!(routed.sessions(routed.home()).await.is_empty() && routed.sessions(routed.beta).await.is_empty());
-    assert_eq!(routed.stage.scene.get("/access").await.status, StatusCode::FORBIDDEN);
+    assert_eq!(
+        routed.stage.scene.get("/access").await.status,
+        StatusCode::FORBIDDEN
+    );
     assert!(routed.log(routed.home()).await.contains("access.person_routed"));
     // Somebody else belongs to the tenant that the rules name for them, the first one too.
     routed.says(json!({"sub": "0002", "groups": ["ours"], "preferred_username": "ben"}));
@@ -208,7 +235,11 @@ async fn t10_a_group_leads_to_one_tenant_with_the_roles_that_this_tenant_gives()
     assert_eq!(routed.sessions(routed.home()).await, ["corp/ben"]);
     assert!(routed.held().await.is_empty());
     // People of acme find the way in by the name of their company.
-    let page = routed.stage.scene.send(Method::GET, "/signin?company=acme", &[], "").await;
+    let page = routed
+        .stage
+        .scene
+        .send(Method::GET, "/signin?company=acme", &[], "")
+        .await;
     assert!(page.body.contains(&routed.stage.id), "{}", page.body);
 }
 
@@ -290,15 +321,22 @@ async fn t10_nobody_comes_to_a_tenant_that_did_not_accept_them() {
     routed.is_held("not_accepted").await;
     // The offer shows what leads here and nothing of others; what was not shown is not accepted.
     let offer = routed.offer(routed.acme).await;
-    assert_eq!((&offer["state"], &offer["values"]), (&json!("offered"), &json!(["acme-staff"])));
+    assert_eq!(
+        (&offer["state"], &offer["values"]),
+        (&json!("offered"), &json!(["acme-staff"]))
+    );
     assert!(!offer.to_string().contains("beta"));
     let rules = [("acme-staff", routed.acme.0), ("everybody", routed.acme.0)];
     routed.route(None, &rules).await;
     let path = format!("/routed-connections/{}", routed.stage.id);
-    let stale = routed.call(routed.acme, Method::PUT, &path, &json!({"offer": offer["offer"]})).await;
+    let stale = routed
+        .call(routed.acme, Method::PUT, &path, &json!({"offer": offer["offer"]}))
+        .await;
     assert_eq!(stale.status, StatusCode::CONFLICT, "{}", stale.body);
     // Nobody accepts for another.
-    let foreign = routed.call(routed.beta, Method::PUT, &path, &json!({"offer": offer["offer"]})).await;
+    let foreign = routed
+        .call(routed.beta, Method::PUT, &path, &json!({"offer": offer["offer"]}))
+        .await;
     assert_eq!(foreign.status, StatusCode::NOT_FOUND, "{}", foreign.body);
 
     routed.route(None, &rules[..1]).await;
@@ -306,7 +344,10 @@ async fn t10_nobody_comes_to_a_tenant_that_did_not_accept_them() {
     routed.grant("helpdesk", "acme-staff").await;
     routed.comes_in().await;
     let both = [routed.log(routed.home()).await, routed.log(routed.acme).await];
-    assert!(both.iter().all(|log| log.contains("access.routing_accepted")), "{both:?}");
+    assert!(
+        both.iter().all(|log| log.contains("access.routing_accepted")),
+        "{both:?}"
+    );
     assert!(both[1].contains("access.routing_offered"));
     // A rule that comes later brings nobody before it is accepted as well, and disturbs nobody.
     routed.route(None, &rules).await;
@@ -315,8 +356,11 @@ async fn t10_nobody_comes_to_a_tenant_that_did_not_accept_them() {
     routed.is_held("not_accepted").await;
     assert_eq!(routed.offer(routed.acme).await["state"], "changed");
     // Whoever changes what is believed of people does not change whose they are: the acceptance is of the connection as it was.
-    let body = json!({"definition": {"issuer": routed.stage.idp.issuer, "client_id": CLIENT, "name_claim": "sub"}});
-    let changed = routed.call(routed.home(), Method::PUT, "/connections/corp", &body).await;
+    let body =
+        json!({"definition": {"issuer": routed.stage.idp.issuer, "client_id": CLIENT, "name_claim": "sub"}});
+    let changed = routed
+        .call(routed.home(), Method::PUT, "/connections/corp", &body)
+        .await;
     assert_eq!(changed.status, StatusCode::OK, "{}", changed.body);
     assert_eq!(routed.looks().await, StatusCode::SEE_OTHER);
     routed.says(json!({"groups": ["acme-staff"]}));
@@ -327,7 +371,12 @@ async fn t10_nobody_comes_to_a_tenant_that_did_not_accept_them() {
     let gone = routed.call(routed.acme, Method::DELETE, &path, &json!({})).await;
     assert_eq!(gone.status, StatusCode::NO_CONTENT, "{}", gone.body);
     assert_eq!(routed.looks().await, StatusCode::SEE_OTHER);
-    assert!(routed.log(routed.home()).await.contains("access.routing_withdrawn"));
+    assert!(
+        routed
+            .log(routed.home())
+            .await
+            .contains("access.routing_withdrawn")
+    );
 }
 
 #[tokio::test]
@@ -376,7 +425,14 @@ async fn t10_a_rule_that_is_gone_ends_what_came_by_it() {
     // Without rules the connection is its own tenant's again, and a session that was routed belongs nowhere.
     routed.route(None, &routed.usual()).await;
     routed.comes_in().await;
-    let gone = routed.call(routed.home(), Method::DELETE, "/connections/corp/routing", &json!({})).await;
+    let gone = routed
+        .call(
+            routed.home(),
+            Method::DELETE,
+            "/connections/corp/routing",
+            &json!({}),
+        )
+        .await;
     assert_eq!(gone.status, StatusCode::NO_CONTENT, "{}", gone.body);
     assert_eq!(routed.looks().await, StatusCode::SEE_OTHER);
 }
@@ -384,9 +440,15 @@ async fn t10_a_rule_that_is_gone_ends_what_came_by_it() {
 #[tokio::test]
 async fn t10_the_first_tenant_alone_routes_and_its_rules_are_nobody_elses_to_see() {
     let routed = Routed::new().await;
-    let own = routed.stage.scene.connect_in(routed.acme, "own", &routed.stage.idp.issuer).await;
+    let own = routed
+        .stage
+        .scene
+        .connect_in(routed.acme, "own", &routed.stage.idp.issuer)
+        .await;
     let rules = json!({"rules": [{"value": "x", "tenant": routed.beta.0}]});
-    let refused = routed.call(routed.acme, Method::PUT, "/connections/own/routing", &rules).await;
+    let refused = routed
+        .call(routed.acme, Method::PUT, "/connections/own/routing", &rules)
+        .await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.body);
     for (method, path) in [
         (Method::GET, "/connections/corp/routing".to_owned()),
@@ -396,13 +458,22 @@ async fn t10_the_first_tenant_alone_routes_and_its_rules_are_nobody_elses_to_see
         (Method::PUT, format!("/self-enrollment/{}", uuid::Uuid::new_v4())),
     ] {
         let answer = routed.call(routed.acme, method.clone(), &path, &rules).await;
-        assert!(answer.status.is_client_error(), "{method} {path}: {}", answer.body);
+        assert!(
+            answer.status.is_client_error(),
+            "{method} {path}: {}",
+            answer.body
+        );
     }
     routed.says(json!({"groups": ["nobody"]}));
     let held = routed.is_held("no_rule").await;
-    let others = routed.call(routed.acme, Method::GET, "/held-sign-ins", &json!({})).await;
+    let others = routed
+        .call(routed.acme, Method::GET, "/held-sign-ins", &json!({}))
+        .await;
     assert_eq!(others.json()["items"], json!([]));
-    let path = format!("/held-sign-ins/{}/decide", held["reference"].as_str().expect("it is text"));
+    let path = format!(
+        "/held-sign-ins/{}/decide",
+        held["reference"].as_str().expect("it is text")
+    );
     let choice = json!({"decision": "assign", "tenant": routed.acme.0});
     let refused = routed.call(routed.acme, Method::POST, &path, &choice).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.body);
@@ -412,7 +483,9 @@ async fn t10_the_first_tenant_alone_routes_and_its_rules_are_nobody_elses_to_see
         json!([{"value": "x", "tenant": TenantId::from_uuid(uuid::Uuid::new_v4())}]),
     ] {
         let body = json!({"rules": rules});
-        let refused = routed.call(routed.home(), Method::PUT, "/connections/corp/routing", &body).await;
+        let refused = routed
+            .call(routed.home(), Method::PUT, "/connections/corp/routing", &body)
+            .await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.body);
     }
 }
@@ -421,7 +494,11 @@ async fn t10_the_first_tenant_alone_routes_and_its_rules_are_nobody_elses_to_see
 async fn t10_whoever_comes_by_somebody_elses_connection_is_nobody_whom_an_own_one_knows() {
     let mut routed = Routed::new().await;
     // Acme has a connection to the same provider, by which its owner comes.
-    let own = routed.stage.scene.connect_in(routed.acme, "own", &routed.stage.idp.issuer).await;
+    let own = routed
+        .stage
+        .scene
+        .connect_in(routed.acme, "own", &routed.stage.idp.issuer)
+        .await;
     routed.says(json!({"groups": ["acme-staff"]}));
     let away = routed.stage.depart(&own, "next=%2Fdevices").await;
     routed.stage.arrive(&own, &away, "").await;
@@ -430,8 +507,14 @@ async fn t10_whoever_comes_by_somebody_elses_connection_is_nobody_whom_an_own_on
     assert!(granted.status.is_success(), "{}", granted.body);
     // The same issuer and subject by the operator's connection is another person, without those roles.
     routed.comes_in().await;
-    assert_eq!(routed.sessions(routed.acme).await, ["routed:corp/ada@example.com"]);
-    assert_eq!(routed.stage.scene.get("/access").await.status, StatusCode::FORBIDDEN);
+    assert_eq!(
+        routed.sessions(routed.acme).await,
+        ["routed:corp/ada@example.com"]
+    );
+    assert_eq!(
+        routed.stage.scene.get("/access").await.status,
+        StatusCode::FORBIDDEN
+    );
 }
 
 #[tokio::test]
@@ -441,18 +524,32 @@ async fn t10_a_device_follows_its_person() {
     // Nobody does before the tenant says so, whatever the first tenant says.
     routed.let_enroll(routed.home(), &json!({})).await;
     assert_eq!(routed.own_device().await.status, StatusCode::FORBIDDEN);
-    routed.let_enroll(routed.acme, &json!({"devices_max": 2, "tokens_per_hour_max": 4})).await;
+    routed
+        .let_enroll(routed.acme, &json!({"devices_max": 2, "tokens_per_hour_max": 4}))
+        .await;
     let page = routed.own_device().await;
     assert!(
-        page.status == StatusCode::OK && page.body.contains("muster-agent enroll") && page.body.contains("acme"),
+        page.status == StatusCode::OK
+            && page.body.contains("muster-agent enroll")
+            && page.body.contains("acme"),
         "{}",
         page.body
     );
     assert!(page.cookie(SESSION_COOKIE).is_none(), "a token is no session");
     let token = routed.tokens(routed.acme).await[0].clone();
     assert_eq!(
-        (&token["person"], &token["owner"], &token["ownership"], &token["device_uuid"]),
-        (&json!("routed:corp/ada@example.com"), &json!("ada@example.com"), &json!("personal"), &json!(DEVICE))
+        (
+            &token["person"],
+            &token["owner"],
+            &token["ownership"],
+            &token["device_uuid"]
+        ),
+        (
+            &json!("routed:corp/ada@example.com"),
+            &json!("ada@example.com"),
+            &json!("personal"),
+            &json!(DEVICE)
+        )
     );
     assert!(routed.tokens(routed.home()).await.is_empty());
     assert_eq!(routed.enrolls().await.state, DeviceState::Active);
@@ -469,7 +566,9 @@ async fn t10_a_device_follows_its_person() {
     routed.says(json!({"sub": "0003", "preferred_username": "cleo", "groups": ["acme-staff"]}));
     assert_eq!(routed.own_device().await.status, StatusCode::OK);
     let body = json!({"person": "routed:corp/cleo"});
-    let disabled = routed.call(routed.acme, Method::POST, "/people/disable", &body).await;
+    let disabled = routed
+        .call(routed.acme, Method::POST, "/people/disable", &body)
+        .await;
     assert!(disabled.status.is_success(), "{}", disabled.body);
     assert_eq!(routed.enrolls().await.state, DeviceState::Quarantined);
 
@@ -479,6 +578,10 @@ async fn t10_a_device_follows_its_person() {
         assert_eq!(routed.own_device().await.status, StatusCode::OK);
     }
     let answer = routed.own_device().await;
-    assert!(answer.status == StatusCode::FORBIDDEN && answer.body.contains("within an hour"), "{}", answer.body);
+    assert!(
+        answer.status == StatusCode::FORBIDDEN && answer.body.contains("within an hour"),
+        "{}",
+        answer.body
+    );
     assert!(routed.tokens(routed.beta).await.is_empty());
 }

@@ -301,6 +301,12 @@ pub async fn held_people(app: &App, tenant: TenantId) -> Result<Vec<HeldPerson>,
     found.await
 }
 
+/// Who waits and nobody decided about, the newest first.
+pub fn undecided(tx: &mut Tx, tenant: TenantId) -> Result<Vec<RoutedPerson>, Problem> {
+    let held = store::held(tx, tenant, HELD_MAX)?.into_iter();
+    Ok(held.filter(|person| person.standing.decision.is_none()).collect())
+}
+
 /// What somebody decides about a person who waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", tag = "decision", deny_unknown_fields)]

@@ -32,7 +32,7 @@ use crate::{
     secrets,
 };
 pub use api::router;
-pub use arrivals::{Choice, HeldPerson, decide_held, forget, held_people};
+pub use arrivals::{Choice, HeldPerson, decide_held, forget, held_people, undecided};
 pub(super) use arrivals::{Whereto, whereto};
 pub use enrolling::{
     Owner, SelfEnrollment, hold_self_enrollment, self_enrollment, set_self_enrollment, stands_in,
@@ -142,6 +142,11 @@ pub async fn routing_of(app: &App, connection: &Connection) -> Result<Option<Rou
             Ok::<_, Problem>(store::routing(tx, home, id)?)
         })
         .await
+}
+
+/// Whether a connection of a tenant routes its people.
+pub(super) fn routes(tx: &mut Tx, home: TenantId, id: ConnectionId) -> Result<bool, Problem> {
+    Ok(store::routing(tx, home, id)?.is_some())
 }
 
 /// Which revision a change is made to.
