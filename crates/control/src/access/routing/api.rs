@@ -47,7 +47,7 @@ struct Items<T> {
 
 /// A rule, and whether its tenant takes it.
 #[derive(Debug, Serialize, ToSchema)]
-struct RuleView {
+struct RoutingRuleView {
     value: String,
     #[schema(value_type = String)]
     tenant: TenantId,
@@ -63,7 +63,7 @@ struct RoutingView {
     connection: ConnectionId,
     /// The claim or attribute that is read; nothing for the groups of the connection.
     claim: Option<String>,
-    rules: Vec<RuleView>,
+    rules: Vec<RoutingRuleView>,
     /// Counts changes. `ETag` says it too, for `If-Match`.
     revision: i64,
     updated_by: String,
@@ -76,7 +76,7 @@ async fn routing_answer(
     routing: Routing,
 ) -> Result<Response, Problem> {
     let states = super::rule_states(app, connection, &routing).await?;
-    let rule = |state: super::RuleState| RuleView {
+    let rule = |state: super::RuleState| RoutingRuleView {
         value: state.rule.value,
         tenant: state.rule.tenant,
         tenant_name: state.tenant_name,

@@ -310,6 +310,7 @@ pub fn undecided(tx: &mut Tx, tenant: TenantId) -> Result<Vec<RoutedPerson>, Pro
 /// What somebody decides about a person who waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", tag = "decision", deny_unknown_fields)]
+#[schema(as = HeldDecision)]
 pub enum Choice {
     /// They belong to this tenant while the claim says what it says now. The tenant still has to take people who are assigned.
     Assign {

@@ -26,6 +26,7 @@ const SHOWN_MAX: usize = 8;
 /// A value of the claim, and where whoever has it belongs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RoutingRule)]
 pub struct Rule {
     /// As the provider writes it, to the letter: 1 to 256 characters.
     pub value: String,
@@ -92,6 +93,7 @@ pub fn folded(value: &str) -> String {
 /// Why somebody waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = HeldReason)]
 pub enum Reason {
     /// The provider said nothing of the claim.
     ClaimAbsent,
