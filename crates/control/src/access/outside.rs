@@ -113,6 +113,20 @@ pub struct Proven {
 }
 
 impl Proven {
+    fn of(tenant: TenantId, name: String, identity: &OutsideIdentity) -> Proven {
+        // Somebody who is called like another is no owner of the other's devices.
+        let is_called_so = name == format!("{}/{}", identity.connection_name, identity.username);
+        Proven {
+            tenant,
+            username: if is_called_so {
+                identity.username.clone()
+            } else {
+                name.clone()
+            },
+            owner: Owner::stored(name, identity.connection, identity.routed.clone()),
+        }
+    }
+
     pub fn tenant(&self) -> TenantId {
         self.tenant
     }
@@ -214,17 +228,7 @@ async fn admit(
                 ("user", name.clone()),
                 serde_json::json!({"connection": identity.connection, "for": "a device of their own"}),
             )?;
-            // Somebody who is called like another is no owner of the other's devices.
-            let is_called_so = name == format!("{}/{}", identity.connection_name, identity.username);
-            return Ok(Admission::Proven(Proven {
-                tenant,
-                owner: Owner::stored(name.clone(), identity.connection, identity.routed.clone()),
-                username: if is_called_so {
-                    identity.username.clone()
-                } else {
-                    name.clone()
-                },
-            }));
+            return Ok(Admission::Proven(Proven::of(tenant, name.clone(), &identity)));
         }
         if held.scopes.is_empty() {
             tx.record(
@@ -237,27 +241,31 @@ async fn admit(
                 groups: identity.groups.clone(),
             });
         }
-        let new = NewSession {
-            method: identity.method.into(),
-            made_by: String::new(),
-            roles: String::new(),
-            connection: Some(identity.connection),
-            provider_session: identity.provider_session.clone(),
-            provider_name: identity.provider_name.clone(),
-            member_of: identity.groups.clone(),
-            // A provider that does not say when it asked may have asked long ago.
-            authenticated_at: identity
-                .authenticated_at
-                .map_or(Timestamp::from_micros(0), |said| said.min(at)),
-            idle_seconds: identity.idle_seconds,
-            session_seconds: identity.session_seconds,
-            kind: SessionKind::Console,
-            scopes: String::new(),
-            routed: identity.routed.clone(),
-        };
-        session::start(tx, new).map(Admission::Session)
+        session::start(tx, new_session(&identity, at)).map(Admission::Session)
     })
     .await
+}
+
+/// The session of somebody who was let in at a time.
+fn new_session(identity: &OutsideIdentity, at: Timestamp) -> NewSession {
+    NewSession {
+        method: identity.method.into(),
+        made_by: String::new(),
+        roles: String::new(),
+        connection: Some(identity.connection),
+        provider_session: identity.provider_session.clone(),
+        provider_name: identity.provider_name.clone(),
+        member_of: identity.groups.clone(),
+        // A provider that does not say when it asked may have asked long ago.
+        authenticated_at: identity
+            .authenticated_at
+            .map_or(Timestamp::from_micros(0), |said| said.min(at)),
+        idle_seconds: identity.idle_seconds,
+        session_seconds: identity.session_seconds,
+        kind: SessionKind::Console,
+        scopes: String::new(),
+        routed: identity.routed.clone(),
+    }
 }
 
 /// The session that asked for a proof.
