@@ -2,11 +2,14 @@
 
 use axum::http::{Method, StatusCode};
 use muster_control::{
-    access::SESSION_COOKIE,
+    access::{
+        SESSION_COOKIE,
+        problem::{IDENTITY_CONFLICT, Problem},
+    },
     devices::DeviceState,
     enrollment::{self, Candidate, ClaimedHardware, Enrolled, Evidence},
 };
-use muster_model::{ClientId, Platform, TenantId};
+use muster_model::{ClientId, Ownership, Platform, TenantId};
 use muster_trust::key::SigningKey;
 use serde_json::{Value, json};
 
@@ -172,6 +175,8 @@ impl Routed {
     }
 
     async fn own_device(&self) -> Answer {
+        // The newest token is the one of the latest second.
+        self.stage.scene.pass_seconds(1);
         let next = format!("purpose=own-device&next=%2Fenroll-my-device%3Fdevice%3D{DEVICE}");
         let away = self.stage.depart(&self.stage.id, &next).await;
         self.stage.arrive(&self.stage.id, &away, "").await
@@ -191,13 +196,18 @@ impl Routed {
 
     /// A device comes with the newest token of acme.
     async fn enrolls(&self) -> Enrolled {
+        let key = SigningKey::generate_p256().expect("a key can be made");
+        self.enrolls_with(&key).await.expect("the token is taken")
+    }
+
+    /// The device that has this key comes with the newest token of acme.
+    async fn enrolls_with(&self, key: &SigningKey) -> Result<Enrolled, Problem> {
         let tokens = self.tokens(self.acme).await;
         let token = tokens[0]["id"]
             .as_str()
             .expect("it is text")
             .parse()
             .expect("it is an id");
-        let key = SigningKey::generate_p256().expect("a key can be made");
         let candidate = Candidate {
             tenant: self.acme.0,
             token,
@@ -205,9 +215,7 @@ impl Routed {
             hardware: ClaimedHardware::of_platform(Platform::Linux),
             evidence: Evidence::unattested(),
         };
-        enrollment::admit(&self.stage.scene.app, candidate)
-            .await
-            .expect("the token is taken")
+        enrollment::admit(&self.stage.scene.app, candidate).await
     }
 }
 
@@ -584,4 +592,40 @@ async fn t10_a_device_follows_its_person() {
         answer.body
     );
     assert!(routed.tokens(routed.beta).await.is_empty());
+}
+
+#[tokio::test]
+async fn t10_nobody_takes_a_device_over_with_a_token_of_their_own() {
+    let routed = Routed::new().await;
+    routed.let_enroll(routed.acme, &json!({})).await;
+    let key = SigningKey::generate_p256().expect("a key can be made");
+    // Their own device comes back as it was.
+    routed.says(json!({"groups": ["acme-staff"]}));
+    for epoch in [1, 2] {
+        assert_eq!(routed.own_device().await.status, StatusCode::OK);
+        let enrolled = routed.enrolls_with(&key).await.expect("it is theirs");
+        assert_eq!((enrolled.epoch, enrolled.state), (epoch, DeviceState::Active));
+        assert_eq!(enrolled.ownership, Ownership::Personal);
+    }
+    // Somebody else's it does not become.
+    routed.says(json!({"sub": "0002", "preferred_username": "ben", "groups": ["acme-staff"]}));
+    assert_eq!(routed.own_device().await.status, StatusCode::OK);
+    let refused = routed.enrolls_with(&key).await.expect_err("it is another's");
+    assert_eq!(refused.kind, IDENTITY_CONFLICT);
+    // Whoever looks after devices makes it the company's, and a person does not make it personal again.
+    routed.stage.scene.pass_seconds(1);
+    let body = json!({"device_uuid": DEVICE}).to_string();
+    let path = "/api/v1/enrollment-tokens";
+    let made = routed
+        .stage
+        .scene
+        .in_tenant(routed.acme, Method::POST, path, &body)
+        .await;
+    assert!(made.status.is_success(), "{}", made.body);
+    let enrolled = routed.enrolls_with(&key).await.expect("the token is taken");
+    assert_eq!((enrolled.epoch, enrolled.ownership), (3, Ownership::Company));
+    routed.says(json!({"groups": ["acme-staff"]}));
+    assert_eq!(routed.own_device().await.status, StatusCode::OK);
+    let refused = routed.enrolls_with(&key).await.expect_err("it is the company's");
+    assert_eq!(refused.kind, IDENTITY_CONFLICT);
 }

@@ -176,7 +176,9 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
             return repeat(tx, &candidate, at);
         }
         let applicant = applicant(&candidate, &token)?;
-        let admission = in_doubt(judge(tx, &applicant, &token, at)?, doubt);
+        let admission = judge(tx, &applicant, &token, at)?;
+        refuse_to_take_over(tx, &applicant, &token, &admission)?;
+        let admission = in_doubt(admission, doubt);
         let again = matches!(admission, Admission::Again { .. });
         let admitted = devices::admit(tx, &applicant, admission)?;
         if again {
@@ -232,6 +234,27 @@ fn in_doubt(admission: Admission, doubt: Option<&'static str>) -> Admission {
         },
         Admission::Refuse(problem) => Admission::Refuse(problem),
     }
+}
+
+/// A token that somebody made for themselves brings their own device back as it is. It makes nobody else's device theirs, makes no
+/// company's device a personal one, and takes none out of quarantine or retirement: that is for whoever looks after devices.
+fn refuse_to_take_over(
+    tx: &mut LoggedTx<'_>,
+    applicant: &Applicant,
+    token: &Token,
+    admission: &Admission,
+) -> Result<(), Problem> {
+    let (Some(_), Admission::Again { device, .. }) = (&token.person, admission) else {
+        return Ok(());
+    };
+    let tenant = tx.tenant();
+    let known = devices::get(tx, tenant, *device)?;
+    if devices::leaves_as_it_is(&known, applicant) {
+        return Ok(());
+    }
+    Err(IDENTITY_CONFLICT.detail(
+        "This device is known here, and not as an active one of yours. Whoever looks after devices can give you a token for it.",
+    ))
 }
 
 /// Everything that can be refused: the tenant's policy, what is known of the hardware, and the limits.
