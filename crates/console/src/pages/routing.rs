@@ -14,7 +14,7 @@ use muster_control::{
         self, connection,
         problem::{INVALID, Problem},
         routing::{self, Choice, Expected, HeldPerson, Offer, Rule, Table},
-        scope::{AccessRead, SsoWrite},
+        scope::{AccessRead, SsoWrite, TokenWrite},
     },
     audit, secrets,
 };
@@ -358,6 +358,8 @@ async fn own_devices(State(app): State<App>, sent: Sent) -> Result<Response, Ref
     sent.session.require_fresh(&app)?;
     let id: ConnectionId = parse(sent.fields.text("connection"))?;
     let limits = if sent.fields.has("is_on", "yes") {
+        // Whoever lets others make enrollment tokens may make them.
+        permit.require::<TokenWrite>()?;
         Some((
             sent.fields.parsed("devices_max")?.unwrap_or(5),
             sent.fields.parsed("tokens_per_hour_max")?.unwrap_or(5),

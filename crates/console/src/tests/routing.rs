@@ -5,6 +5,7 @@ use muster_control::{
     access::{
         SESSION_COOKIE,
         problem::{IDENTITY_CONFLICT, Problem},
+        tokens,
     },
     devices::DeviceState,
     enrollment::{self, Candidate, ClaimedHardware, Enrolled, Evidence},
@@ -628,4 +629,46 @@ async fn t10_nobody_takes_a_device_over_with_a_token_of_their_own() {
     assert_eq!(routed.own_device().await.status, StatusCode::OK);
     let refused = routed.enrolls_with(&key).await.expect_err("it is the company's");
     assert_eq!(refused.kind, IDENTITY_CONFLICT);
+}
+
+#[tokio::test]
+async fn t10_whoever_lets_people_enroll_may_make_tokens() {
+    let routed = Routed::new().await;
+    let with = async |scope: &str, method: Method, path: &str, body: Value| {
+        let app = &routed.stage.scene.app;
+        let issue = routed.stage.scene.issue(routed.stage.scene.client, scope);
+        let (token, _) = tokens::issue_access(&app.keys, &issue, app.clock.now()).expect("it can be issued");
+        let bearer = format!("Bearer {token}");
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let path = format!("/api/v1/access{path}");
+        routed
+            .stage
+            .scene
+            .send(method, &path, &headers, &body.to_string())
+            .await
+            .status
+    };
+    let on = format!("/self-enrollment/{}", routed.stage.id);
+    let definition =
+        json!({"definition": {"issuer": routed.stage.idp.issuer, "client_id": CLIENT, "name_claim": "sub"}});
+    let change = "/connections/corp";
+    for scope in ["sso:write", "token:write"] {
+        let status = with(scope, Method::PUT, &on, json!({})).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{scope}");
+    }
+    // Before anybody enrolls, who comes is nothing of tokens.
+    let status = with("sso:write", Method::PUT, change, definition.clone()).await;
+    assert_eq!(status, StatusCode::OK);
+    let status = with("sso:write token:write", Method::PUT, &on, json!({})).await;
+    assert_eq!(status, StatusCode::OK);
+    let status = with("sso:write", Method::PUT, change, definition.clone()).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let status = with("sso:write token:write", Method::PUT, change, definition).await;
+    assert_eq!(status, StatusCode::OK);
+    // Off it goes without.
+    let status = with("sso:write", Method::DELETE, &on, json!({})).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
 }

@@ -326,7 +326,8 @@ fn check_change<S>(
     Ok(())
 }
 
-/// Refuses to change what decides who is in groups whose roles can do more than the caller.
+/// Refuses to change what decides who is in groups whose roles can do more than the caller, and who gets enrollment tokens to whoever
+/// may not make them.
 pub(super) fn require_roles_of_groups<S>(
     tx: &mut Tx,
     permit: &Permit<S>,
@@ -335,7 +336,8 @@ pub(super) fn require_roles_of_groups<S>(
     let grants = people_store::grants_from(tx, connection.tenant, &connection.id.to_string())?;
     let names: Vec<String> = grants.into_iter().map(|grant| grant.role).collect();
     let held = people::of_roles(tx, connection.tenant, names.iter().map(String::as_str))?;
-    permit.require_held(held.scopes.split_whitespace())
+    permit.require_held(held.scopes.split_whitespace())?;
+    routing::require_tokens(tx, permit, (connection.tenant, connection.id))
 }
 
 /// Refuses to say who people are, or how well they are known, that can do more than the caller.

@@ -19,7 +19,7 @@ use crate::{
         Permit, connection,
         problem::{INVALID, NOT_FOUND, Problem},
         request::{Body, PathOf},
-        scope::{AccessRead, SsoWrite},
+        scope::{AccessRead, SsoWrite, TokenWrite},
     },
     audit,
 };
@@ -454,14 +454,14 @@ const fn usual_tokens() -> i64 {
     5
 }
 
-/// Lets the people of a connection enroll their own devices in this tenant.
+/// Lets the people of a connection enroll their own devices in this tenant. Whoever lets others make enrollment tokens may make them.
 #[utoipa::path(
     put, path = "/access/self-enrollment/{id}", tag = "access", operation_id = "put_self_enrollment",
-    params(("id" = String, Path)), security(("oauth2" = ["sso:write"])), request_body = SelfEnrollmentRequest,
+    params(("id" = String, Path)), security(("oauth2" = ["sso:write", "token:write"])), request_body = SelfEnrollmentRequest,
     responses((status = 200, body = SelfEnrollmentView)),
 )]
 async fn put_self_enrollment(
-    permit: Permit<SsoWrite>,
+    permit: Permit<(SsoWrite, TokenWrite)>,
     State(app): State<App>,
     PathOf(id): PathOf<ConnectionId>,
     Body(request): Body<SelfEnrollmentRequest>,

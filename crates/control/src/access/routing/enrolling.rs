@@ -9,8 +9,9 @@ use super::{belongs, store};
 use crate::{
     App,
     access::{
-        connection, is_barred, people,
+        Permit, connection, is_barred, people,
         problem::{INVALID, NOT_FOUND, Problem},
+        scope::{Scope as _, TokenWrite},
     },
     audit::LoggedTx,
 };
@@ -100,6 +101,19 @@ pub fn set_self_enrollment(
         serde_json::json!({"devices_max": devices_max, "tokens_per_hour_max": tokens_per_hour_max, "ownership": ownership}),
     )?;
     Ok(Some(settings))
+}
+
+/// Refuses to decide who comes by a connection whose people enroll devices to whoever may not make enrollment tokens: they could come
+/// as anybody, and get one.
+pub(in crate::access) fn require_tokens<S>(
+    tx: &mut Tx,
+    permit: &Permit<S>,
+    (tenant, id): (TenantId, ConnectionId),
+) -> Result<(), Problem> {
+    match store::self_enrollment(tx, tenant, id)? {
+        Some(_) => permit.require_held([TokenWrite::NAME].into_iter()),
+        None => Ok(()),
+    }
 }
 
 /// Why the person of a token is not who they were when they asked for it; nothing where they are. Asked across tenants, because the

@@ -34,6 +34,7 @@ use crate::{
 pub use api::router;
 pub use arrivals::{Choice, HeldPerson, decide_held, forget, held_people, undecided};
 pub(super) use arrivals::{Whereto, whereto};
+pub(super) use enrolling::require_tokens;
 pub use enrolling::{
     Owner, SelfEnrollment, hold_self_enrollment, self_enrollment, set_self_enrollment, stands_in,
 };
@@ -564,7 +565,8 @@ fn require_roles_from<S>(
     let mut names: Vec<String> = of_groups.into_iter().map(|grant| grant.role).collect();
     names.extend(people_store::roles_of_people_of(tx, tenant, issuer)?);
     let held = people::of_roles(tx, tenant, names.iter().map(String::as_str))?;
-    permit.require_held(held.scopes.split_whitespace())
+    permit.require_held(held.scopes.split_whitespace())?;
+    require_tokens(tx, permit, (tenant, id))
 }
 
 /// What a tenant takes, with the names by which grants name the sources.
