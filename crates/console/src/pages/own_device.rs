@@ -96,7 +96,7 @@ struct TokenPage {
 /// Shows the token of somebody who has just proven who they are.
 pub async fn made(app: &App, proven: Proven, place: &str) -> Result<Response, Refusal> {
     let device = device_of(place)?;
-    let (tenant, owner) = (proven.tenant(), proven.username().to_owned());
+    let (tenant, owner) = (proven.tenant(), proven.name().to_owned());
     let shown = device.uuid().to_string();
     let made = enrollment::own_device(app, proven, device).await?;
     let tenants = app

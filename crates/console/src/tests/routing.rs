@@ -176,11 +176,15 @@ impl Routed {
     }
 
     async fn own_device(&self) -> Answer {
+        self.own_device_by(&self.stage.id).await
+    }
+
+    async fn own_device_by(&self, connection: &str) -> Answer {
         // The newest token is the one of the latest second.
         self.stage.scene.pass_seconds(1);
         let next = format!("purpose=own-device&next=%2Fenroll-my-device%3Fdevice%3D{DEVICE}");
-        let away = self.stage.depart(&self.stage.id, &next).await;
-        self.stage.arrive(&self.stage.id, &away, "").await
+        let away = self.stage.depart(connection, &next).await;
+        self.stage.arrive(connection, &away, "").await
     }
 
     async fn let_enroll(&self, of: Of, limits: &Value) {
@@ -555,7 +559,7 @@ async fn t10_a_device_follows_its_person() {
         ),
         (
             &json!("routed:corp/ada@example.com"),
-            &json!("ada@example.com"),
+            &json!("routed:corp/ada@example.com"),
             &json!("personal"),
             &json!(DEVICE)
         )
@@ -628,6 +632,36 @@ async fn t10_nobody_takes_a_device_over_with_a_token_of_their_own() {
     routed.says(json!({"groups": ["acme-staff"]}));
     assert_eq!(routed.own_device().await.status, StatusCode::OK);
     let refused = routed.enrolls_with(&key).await.expect_err("it is the company's");
+    assert_eq!(refused.kind, IDENTITY_CONFLICT);
+}
+
+#[tokio::test]
+async fn t10_whoever_is_called_like_another_at_another_provider_owns_none_of_their_devices() {
+    let routed = Routed::new().await;
+    routed.let_enroll(routed.acme, &json!({})).await;
+    let own = routed
+        .stage
+        .scene
+        .connect_in(routed.acme, "own", &routed.stage.idp.issuer)
+        .await;
+    let path = format!("/self-enrollment/{own}");
+    let answer = routed.call(routed.acme, Method::PUT, &path, &json!({})).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+    let key = SigningKey::generate_p256().expect("a key can be made");
+    routed.says(json!({"groups": ["acme-staff"]}));
+    assert_eq!(routed.own_device_by(&own).await.status, StatusCode::OK);
+    assert_eq!(
+        routed.tokens(routed.acme).await[0]["owner"],
+        "own/ada@example.com"
+    );
+    let enrolled = routed.enrolls_with(&key).await.expect("it is theirs");
+    assert_eq!(enrolled.state, DeviceState::Active);
+    assert_eq!(routed.own_device().await.status, StatusCode::OK);
+    assert_eq!(
+        routed.tokens(routed.acme).await[0]["owner"],
+        "routed:corp/ada@example.com"
+    );
+    let refused = routed.enrolls_with(&key).await.expect_err("it is another's");
     assert_eq!(refused.kind, IDENTITY_CONFLICT);
 }
 

@@ -109,20 +109,12 @@ pub enum Admission {
 pub struct Proven {
     pub(super) tenant: TenantId,
     pub(super) owner: Owner,
-    pub(super) username: String,
 }
 
 impl Proven {
     fn of(tenant: TenantId, name: String, identity: &OutsideIdentity) -> Proven {
-        // Somebody who is called like another is no owner of the other's devices.
-        let is_called_so = name == format!("{}/{}", identity.connection_name, identity.username);
         Proven {
             tenant,
-            username: if is_called_so {
-                identity.username.clone()
-            } else {
-                name.clone()
-            },
             owner: Owner::stored(name, identity.connection, identity.routed.clone()),
         }
     }
@@ -136,9 +128,10 @@ impl Proven {
         &self.owner
     }
 
-    /// As the directory knows them; their name here where somebody else was called so before.
-    pub fn username(&self) -> &str {
-        &self.username
+    /// Whose the device will be: the name that the tenant knows the person by, with the connection before it. What a provider calls
+    /// somebody is not theirs alone: another connection's provider calls somebody else so.
+    pub fn name(&self) -> &str {
+        &self.owner.person
     }
 
     /// The person acts themselves.

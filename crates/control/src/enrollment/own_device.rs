@@ -38,7 +38,7 @@ pub async fn own_device(app: &App, proven: Proven, device: DeviceUuid) -> Result
                 settings.tokens_per_hour_max
             )));
         }
-        let key = muster_scim::name_key(proven.username());
+        let key = muster_scim::name_key(proven.name());
         let theirs = devices::of_owner(tx, tenant, &key, DEVICES_LOOKED_AT)?;
         let live = theirs
             .iter()
@@ -50,7 +50,7 @@ pub async fn own_device(app: &App, proven: Proven, device: DeviceUuid) -> Result
             )));
         }
         let new = NewTokenRequest {
-            owner: Some(proven.username().to_owned()),
+            owner: Some(proven.name().to_owned()),
             ownership: settings.ownership,
             person: Some(owner.clone()),
             ..NewTokenRequest::for_device(device.uuid())
