@@ -1,23 +1,30 @@
 //! People enroll a device of their own: they say which, prove who they are at their identity provider, and get one token for it.
 //!
-//! Nobody has a session for this, and nothing happens before the provider has answered: the address with the device's id goes along
-//! sealed, and the token is shown to whoever came back, once.
+//! Nobody has a session for this, and nothing happens before the provider has asked them and they have said here that they mean it: the
+//! address with the device's id goes along sealed, and so does who came back, for this browser. The token is shown once.
 
 use askama::Template;
-use axum::{Router, extract::State, response::Response, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, header},
+    response::{AppendHeaders, IntoResponse, Response},
+    routing::get,
+};
 use muster_control::{
     App,
     access::{
         outside::Proven,
         problem::{INVALID, Problem},
     },
-    enrollment,
+    clock, enrollment,
 };
-use muster_model::text::DeviceUuid;
+use muster_model::{TenantId, text::DeviceUuid};
 use serde::Deserialize;
 
-use super::ways_in::{Offer, offer, own_device_start};
+use super::ways_in::{Offer, cookie, offer, own_device_start};
 use crate::{
+    form::Fields,
     qr::{self, Drawing},
     session::{Ask, encode},
     shell::{Refusal, Section, Shell, page},
@@ -25,9 +32,13 @@ use crate::{
 };
 
 const PATH: &str = "/enroll-my-device";
+/// The cookie of the browser whose person is asked whether they mean it. No other site's form brings it.
+const COOKIE: &str = "__Host-muster-enroll";
+/// For as long as what was proven counts.
+const COOKIE_SECONDS: u32 = 300;
 
 pub fn router() -> Router<App> {
-    Router::new().route(PATH, get(show))
+    Router::new().route(PATH, get(show).post(make))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -93,12 +104,59 @@ struct TokenPage {
     qr: Option<Drawing>,
 }
 
-/// Shows the token of somebody who has just proven who they are.
-pub async fn made(app: &App, proven: Proven, place: &str) -> Result<Response, Refusal> {
-    let device = device_of(place)?;
-    let (tenant, owner) = (proven.tenant(), proven.name().to_owned());
+#[derive(Template)]
+#[template(path = "own_device_confirm.html")]
+struct ConfirmPage {
+    shell: Shell,
+    device: String,
+    tenant: String,
+    owner: String,
+    proof: String,
+}
+
+/// Asks somebody who has just proven who they are whether the device is theirs. Nothing is made before they say so: whoever sent them
+/// here may have chosen the device.
+pub async fn ask(app: &App, proven: Proven, place: &str) -> Result<Response, Refusal> {
+    let device = device_of(place)?.uuid().to_string();
+    let browser = clock::random_secret();
+    let shown = page(&ConfirmPage {
+        shell: Shell::new("Enroll my device", Section::Other, None),
+        tenant: tenant_name(app, proven.tenant()).await?,
+        owner: proven.name().to_owned(),
+        proof: proven.kept(app, &browser, &device)?,
+        device,
+    })?;
+    let set = [(header::SET_COOKIE, kept_cookie(&browser, COOKIE_SECONDS))];
+    Ok((AppendHeaders(set), shown).into_response())
+}
+
+fn kept_cookie(value: &str, seconds: u32) -> String {
+    format!("{COOKIE}={value}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={seconds}")
+}
+
+/// Shows the token of somebody who has proven who they are and means it.
+async fn make(State(app): State<App>, headers: HeaderMap, fields: Fields) -> Result<Response, Refusal> {
+    let device = fields.text("device").parse::<DeviceUuid>();
+    let device = device.map_err(|_| INVALID.detail("That is no hardware UUID."))?;
     let shown = device.uuid().to_string();
-    let made = enrollment::own_device(app, proven, device).await?;
+    let proven = Proven::again(&app, cookie(&headers, COOKIE), &shown, fields.text("proof")).await?;
+    let (tenant, owner) = (proven.tenant(), proven.name().to_owned());
+    let made = enrollment::own_device(&app, proven, device).await?;
+    let shown = page(&TokenPage {
+        shell: Shell::new("Your token", Section::Other, None),
+        device: shown,
+        tenant: tenant_name(&app, tenant).await?,
+        owner,
+        device_url: app.settings.device_url.clone(),
+        expires: When::new(made.expires_at, app.clock.now()),
+        qr: qr::draw(&made.secret),
+        token: made.secret,
+    })?;
+    let gone = [(header::SET_COOKIE, kept_cookie("", 0))];
+    Ok((AppendHeaders(gone), shown).into_response())
+}
+
+async fn tenant_name(app: &App, tenant: TenantId) -> Result<String, Problem> {
     let tenants = app
         .db
         .read(muster_storage::Scope::System, muster_control::access::tenants)
@@ -107,16 +165,7 @@ pub async fn made(app: &App, proven: Proven, place: &str) -> Result<Response, Re
         .into_iter()
         .find(|(id, _)| *id == tenant)
         .map(|(_, name)| name);
-    page(&TokenPage {
-        shell: Shell::new("Your token", Section::Other, None),
-        device: shown,
-        tenant: name.unwrap_or_default(),
-        owner,
-        device_url: app.settings.device_url.clone(),
-        expires: When::new(made.expires_at, app.clock.now()),
-        qr: qr::draw(&made.secret),
-        token: made.secret,
-    })
+    Ok(name.unwrap_or_default())
 }
 
 #[cfg(test)]

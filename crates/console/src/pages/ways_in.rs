@@ -90,7 +90,7 @@ pub async fn arrived(app: &App, arrival: Arrival) -> Result<Response, Refusal> {
             admission: Admission::Proven(proven),
             next,
             ..
-        } => own_device::made(app, proven, &next).await,
+        } => own_device::ask(app, proven, &next).await,
         Arrival::Admitted {
             admission: Admission::Held { reference, reason },
             ..

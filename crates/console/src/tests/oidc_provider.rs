@@ -233,13 +233,11 @@ async fn call_in(stage: &Stage, of: (TenantId, ClientId), method: Method, path: 
     answer.json()
 }
 
-/// Somebody begins at a page that offers the connection, and logs in there if the provider asks them.
-fn go_on(stage: &mut Stage, path: &str, who: Option<&str>) {
+/// Somebody begins at a page that offers the connection, and logs in there.
+fn go_on(stage: &mut Stage, path: &str, who: &str) {
     stage.open(path);
     stage.evaluate("document.querySelector('a.primary').click()");
-    if let Some(who) = who {
-        log_in_at_provider(stage, who);
-    }
+    log_in_at_provider(stage, who);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -265,22 +263,26 @@ async fn t10_the_groups_of_a_real_provider_lead_people_and_their_devices_to_a_te
         let path = format!("/api/v1/access/self-enrollment/{id}");
         call_in(&stage, of, Method::PUT, &path, &json!({})).await;
     }
-    go_on(&mut stage, "/signin?next=/devices&company=acme", Some("dora"));
+    go_on(&mut stage, "/signin?next=/devices&company=acme", "dora");
     stage.until("location.pathname === '/devices' && document.readyState === 'complete'");
     let sessions = |of| call_in(&stage, of, Method::GET, "/api/v1/access/sessions", &json!({}));
     let (of_acme, of_beta) = (sessions(acme).await.to_string(), sessions(beta).await.to_string());
     assert!(of_acme.contains("routed:corp/dora@example.com"), "{of_acme}");
     assert!(!of_beta.contains("dora"), "{of_beta}");
 
-    // The provider knows her: her device needs no more than a click.
+    // The provider knows her, and asks her all the same before her device gets a token; she is asked here as well.
     let device = "/enroll-my-device?device=9b2f0c3e-1111-4222-8333-444455556666&company=acme";
-    go_on(&mut stage, device, None);
+    go_on(&mut stage, device, "dora");
+    stage.until(
+        "document.readyState === 'complete' && document.body.textContent.includes('Is this your device?')",
+    );
+    stage.evaluate("document.querySelector('button.primary').click()");
     stage.until("document.body.textContent.includes('muster-agent enroll') && document.querySelector('svg.qr') !== null");
 
     // Somebody of both is of neither, and their device is nowhere.
     stage.scene.pass_seconds(31);
     block_in_place(|| provider.order(&json!({"kid": "k2"})));
-    go_on(&mut stage, device, Some("emil"));
+    go_on(&mut stage, device, "emil");
     stage.until("document.body.textContent.includes('Your sign-in is held')");
     let held = stage
         .scene

@@ -20,6 +20,7 @@ use crate::testing::Answer;
 type Of = (TenantId, ClientId);
 
 const DEVICE: &str = "9b2f0c3e-1111-4222-8333-444455556666";
+const ENROLL_COOKIE: &str = "__Host-muster-enroll";
 const RULES: &str = "/api/v1/access/connections/corp/routing";
 
 /// The first tenant with a connection, and two others.
@@ -180,11 +181,43 @@ impl Routed {
     }
 
     async fn own_device_by(&self, connection: &str) -> Answer {
+        let asked = self.asks_for_own_device(connection).await;
+        if asked.status != StatusCode::OK {
+            return asked;
+        }
+        self.means_it(&asked, DEVICE).await
+    }
+
+    /// Somebody proves at a provider who they are, and is asked whether the device is theirs.
+    async fn asks_for_own_device(&self, connection: &str) -> Answer {
         // The newest token is the one of the latest second.
         self.stage.scene.pass_seconds(1);
         let next = format!("purpose=own-device&next=%2Fenroll-my-device%3Fdevice%3D{DEVICE}");
         let away = self.stage.depart(connection, &next).await;
+        let asked = away.asks("prompt=login") && away.asks("max_age=0");
+        assert!(asked, "the provider has to ask anew");
         self.stage.arrive(connection, &away, "").await
+    }
+
+    /// They say so, in the same browser.
+    async fn means_it(&self, asked: &Answer, device: &str) -> Answer {
+        let secret = asked.cookie(ENROLL_COOKIE).expect("the browser is bound");
+        self.says_so(&format!("{ENROLL_COOKIE}={secret}"), asked, device)
+            .await
+    }
+
+    async fn says_so(&self, cookie: &str, asked: &Answer, device: &str) -> Answer {
+        let (_, rest) = asked
+            .body
+            .split_once("name=\"proof\" value=\"")
+            .expect("there is a form");
+        let (proof, _) = rest.split_once('"').expect("the value ends");
+        let headers = [("cookie", cookie), ("sec-fetch-site", "same-origin")];
+        let body = format!("device={device}&proof={proof}");
+        self.stage
+            .scene
+            .send(Method::POST, "/enroll-my-device", &headers, &body)
+            .await
     }
 
     async fn let_enroll(&self, of: Of, limits: &Value) {
@@ -633,6 +666,52 @@ async fn t10_nobody_takes_a_device_over_with_a_token_of_their_own() {
     assert_eq!(routed.own_device().await.status, StatusCode::OK);
     let refused = routed.enrolls_with(&key).await.expect_err("it is the company's");
     assert_eq!(refused.kind, IDENTITY_CONFLICT);
+}
+
+#[tokio::test]
+async fn t10_a_token_is_made_for_whoever_was_asked_anew_and_means_it() {
+    let routed = Routed::new().await;
+    routed.let_enroll(routed.acme, &json!({})).await;
+    // A session that is open at the provider proves nothing of who sits before it.
+    let now = routed.stage.scene.app.clock.now().as_unix_seconds();
+    for time in [json!(now - 86_400), json!(null)] {
+        routed.says(json!({"groups": ["acme-staff"], "auth_time": time}));
+        let answer = routed.own_device().await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.body);
+    }
+    routed.says(json!({"groups": ["acme-staff"]}));
+    let asked = routed.asks_for_own_device(&routed.stage.id).await;
+    assert!(
+        asked.status == StatusCode::OK && asked.body.contains("Is this your device?"),
+        "{}",
+        asked.body
+    );
+    assert!(routed.tokens(routed.acme).await.is_empty(), "a link made a token");
+    // It is for this browser and this device, counts once, and not for long.
+    for (cookie, device) in [
+        (String::new(), DEVICE),
+        (format!("{ENROLL_COOKIE}=another"), DEVICE),
+        (
+            format!(
+                "{ENROLL_COOKIE}={}",
+                asked.cookie(ENROLL_COOKIE).unwrap_or_default()
+            ),
+            "9b2f0c3e-1111-4222-8333-444455556667",
+        ),
+    ] {
+        let refused = routed.says_so(&cookie, &asked, device).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{cookie} {device}");
+    }
+    assert!(routed.tokens(routed.acme).await.is_empty());
+    let made = routed.means_it(&asked, DEVICE).await;
+    assert_eq!(made.status, StatusCode::OK, "{}", made.body);
+    let again = routed.means_it(&asked, DEVICE).await;
+    assert_eq!(again.status, StatusCode::FORBIDDEN, "{}", again.body);
+    let asked = routed.asks_for_own_device(&routed.stage.id).await;
+    routed.stage.scene.pass_seconds(301);
+    let late = routed.means_it(&asked, DEVICE).await;
+    assert_eq!(late.status, StatusCode::FORBIDDEN, "{}", late.body);
+    assert_eq!(routed.tokens(routed.acme).await.len(), 1);
 }
 
 #[tokio::test]

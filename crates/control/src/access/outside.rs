@@ -5,17 +5,19 @@
 //! may do follows from the roles that they and their groups have; whoever has none is remembered, so that somebody can give them one,
 //! and gets no session.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use muster_model::{ConnectionId, TenantId, Timestamp};
+use muster_storage::Scope;
 use muster_trust::{
     entry::{Actor, ActorKind},
-    key::Digest,
+    key::{Digest, sha256},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
     Author, PagePermit,
-    connection::refused,
+    connection::{self, refused},
     is_barred,
     people::{self, Outside, Person, store},
     problem::{CONFLICT, INVALID, Problem},
@@ -25,7 +27,7 @@ use super::{
     step_up,
     store::SessionKind,
 };
-use crate::{App, audit};
+use crate::{App, audit, clock, secrets::SecretText};
 
 /// Names that are tried before a person is called by their subject.
 const NAMES_TRIED: usize = 20;
@@ -40,6 +42,13 @@ pub enum Purpose {
     StepUp,
     /// To get a token for a device of their own. No session begins.
     Enroll,
+}
+
+impl Purpose {
+    /// Whether the provider has to ask the person anew: a session that is still open there proves nothing of who sits before it.
+    pub fn asks_anew(self) -> bool {
+        matches!(self, Purpose::StepUp | Purpose::Enroll)
+    }
 }
 
 /// How a way to a provider and back ended, and where to go on.
@@ -134,6 +143,62 @@ impl Proven {
         &self.owner.person
     }
 
+    /// What the person's browser takes along while they are asked whether they mean it: sealed for the secret in that browser's cookie
+    /// and for `what` they were asked. It counts once, for five minutes.
+    pub fn kept(&self, app: &App, browser: &str, what: &str) -> Result<String, Problem> {
+        let now = app.clock.now();
+        let kept = Kept {
+            id: Uuid::from_bytes(clock::random()),
+            at: now.as_unix_seconds(),
+            owner: self.owner.clone(),
+        };
+        let text = SecretText::new(serde_json::to_string(&kept).map_err(Problem::internal)?);
+        let sealed = app
+            .keys
+            .sealing
+            .seal(self.tenant, &bound(browser, what), &text, now)?;
+        Ok(format!("{}.{}", self.tenant, URL_SAFE_NO_PAD.encode(sealed)))
+    }
+
+    /// Whoever comes back with what their browser took along.
+    pub async fn again(app: &App, browser: Option<&str>, what: &str, kept: &str) -> Result<Proven, Problem> {
+        let over = || {
+            refused(
+                "you did not prove in this browser who you are, or too long ago, or this was done already. Begin again",
+            )
+        };
+        let browser = browser.filter(|secret| !secret.is_empty()).ok_or_else(over)?;
+        let (tenant, sealed) = Some(kept)
+            .filter(|kept| kept.len() <= KEPT_BYTES_MAX)
+            .and_then(|kept| kept.split_once('.'))
+            .ok_or_else(over)?;
+        let tenant: TenantId = tenant.parse().map_err(|_| over())?;
+        let sealed = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| over())?;
+        let text = app
+            .keys
+            .sealing
+            .unseal(tenant, &bound(browser, what), &sealed)
+            .map_err(|_| over())?;
+        let kept: Kept = serde_json::from_str(text.reveal()).map_err(|_| over())?;
+        let age = app.clock.now().as_unix_seconds().saturating_sub(kept.at);
+        if !(0..=KEPT_SECONDS_MAX).contains(&age) {
+            return Err(over());
+        }
+        let hash = sha256(kept.id.as_bytes());
+        let until = Timestamp::from_unix_seconds(kept.at + 2 * KEPT_SECONDS_MAX);
+        let counted = audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+            let once = ("own-device", hash.as_bytes().as_slice());
+            Ok(connection::store::count_once(tx, tenant, once, until)?)
+        });
+        if counted.await? == 0 {
+            return Err(over());
+        }
+        Ok(Proven {
+            tenant,
+            owner: kept.owner,
+        })
+    }
+
     /// The person acts themselves.
     pub fn author(&self) -> Author {
         Author {
@@ -145,6 +210,24 @@ impl Proven {
             voucher: None,
         }
     }
+}
+
+/// How long somebody may think about what they are asked, and how large what is kept meanwhile may be.
+const KEPT_SECONDS_MAX: i64 = 300;
+const KEPT_BYTES_MAX: usize = 128 * 1024;
+
+/// Who was proven, while they are asked whether they mean it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    id: Uuid,
+    at: i64,
+    owner: Owner,
+}
+
+/// What it is sealed for.
+fn bound(browser: &str, what: &str) -> String {
+    format!("access/proven/{what}/{}", sha256(browser.as_bytes()))
 }
 
 /// Takes somebody where they belong: into a tenant, or nowhere.
@@ -308,7 +391,7 @@ async fn find(app: &App, tenant: TenantId, identity: &OutsideIdentity) -> Result
         subject: identity.subject.clone(),
     };
     app.db
-        .read(muster_storage::Scope::Tenant(tenant.uuid()), move |tx| {
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
             Ok(store::person_of_subject(tx, tenant, &outside)?)
         })
         .await
@@ -328,7 +411,7 @@ async fn free_name(app: &App, tenant: TenantId, identity: &OutsideIdentity) -> R
     };
     let first = format!("{}/{called}", identity.connection_name);
     app.db
-        .read(muster_storage::Scope::Tenant(tenant.uuid()), move |tx| {
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
             for number in 1..=NAMES_TRIED {
                 let name = match number {
                     1 => first.clone(),

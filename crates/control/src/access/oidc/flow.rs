@@ -129,7 +129,7 @@ pub async fn depart(
         if !spec.required_acr.is_empty() {
             query.append_pair("acr_values", &spec.required_acr.join(" "));
         }
-        if purpose == Purpose::StepUp {
+        if purpose.asks_anew() {
             query.append_pair("prompt", "login").append_pair("max_age", "0");
         }
     }
@@ -325,7 +325,7 @@ async fn identify(
     let asked = Asked {
         nonce: &nonce,
         access_token: tokens.access_token.as_deref(),
-        authenticated_since: (state.purpose == Purpose::StepUp).then_some(state.began),
+        authenticated_since: state.purpose.asks_anew().then_some(state.began),
         now: app.clock.now().as_unix_seconds(),
     };
     let identity = claims::judge(spec, &signed, &asked).map_err(refused)?;

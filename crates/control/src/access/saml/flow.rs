@@ -112,7 +112,7 @@ pub async fn depart(
     );
     let ask = Ask {
         relay_state: Some(&flow),
-        force_authn: purpose == Purpose::StepUp,
+        force_authn: purpose.asks_anew(),
     };
     let entropy = clock::random::<ENTROPY_BYTES>();
     let redirect = parties
@@ -274,7 +274,7 @@ async fn read(
         Ok(named) => named,
         Err(unusable) => return Ok(Err(format!("The assertion cannot be used: {unusable}."))),
     };
-    if let Some(flow) = flow.filter(|flow| flow.purpose == Purpose::StepUp) {
+    if let Some(flow) = flow.filter(|flow| flow.purpose.asks_anew()) {
         let skew = i64::from(spec.profile().skew_seconds);
         if saml.authn_instant.as_unix_seconds() < flow.began - skew {
             return Ok(Err(
