@@ -286,6 +286,11 @@ pub async fn remove_routing<S: Send + 'static>(
         let home = tx.tenant();
         let now = store::routing(tx, home, emptied.connection)?;
         check_expected(now.as_ref(), Expected::Revision(emptied.revision))?;
+        if now.is_some_and(|now| !now.untold.is_empty()) {
+            return Err(CONFLICT.detail(
+                "The rules are gone, and the log of another tenant could not be told yet. Try again in a minute.",
+            ));
+        }
         store::delete_routing(tx, home, emptied.connection)?;
         tx.record(
             "access.routing_removed",
@@ -314,29 +319,40 @@ pub async fn tell(app: &App) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Tells each log on its own: one that cannot be told now holds up no other and is told later, and one of a tenant that is no more
+/// never.
 async fn tell_of(app: &App, routing: &Routing) -> Result<(), Problem> {
-    let (home, id, revision) = (routing.home, routing.connection, routing.revision);
-    for untold in &routing.untold {
-        let told = untold.clone();
-        audit::commit(app, &Author::system(told.tenant), move |tx| {
-            tx.record(
-                "access.routing_offered",
-                ("connection", id.to_string()),
-                serde_json::json!({"name": told.name, "by_tenant": home, "by": told.by, "before": told.before,
-                    "after": told.after}),
-            )
-            .map(drop)
-        })
-        .await?;
-    }
     if routing.untold.is_empty() {
         return Ok(());
     }
-    audit::housekeeping(app, Scope::Tenant(home.uuid()), move |tx| {
-        Ok(store::told(tx, home, id, revision)?)
+    let (home, id) = (routing.home, routing.connection);
+    let known = app.db.read(Scope::System, super::tenants).await?;
+    for untold in &routing.untold {
+        let is_known = known.iter().any(|(tenant, _)| *tenant == untold.tenant);
+        if is_known && let Err(problem) = tell_one(app, (home, id), untold.clone()).await {
+            tracing::warn!(tenant = %untold.tenant, %problem, "the log of a tenant is told later what routing offers it");
+            continue;
+        }
+        let told = untold.clone();
+        audit::housekeeping(app, Scope::Tenant(home.uuid()), move |tx| {
+            Ok(store::told(tx, (home, id), &told)?)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn tell_one(app: &App, (home, id): (TenantId, ConnectionId), told: Untold) -> Result<(), Problem> {
+    audit::commit(app, &Author::system(told.tenant), move |tx| {
+        tx.record(
+            "access.routing_offered",
+            ("connection", id.to_string()),
+            serde_json::json!({"name": told.name, "by_tenant": home, "by": told.by, "before": told.before,
+                "after": told.after}),
+        )
+        .map(drop)
     })
     .await
-    .map(drop)
 }
 
 /// A rule as its tenant sees it.

@@ -19,7 +19,7 @@ statements! {
         updated_at) VALUES ($1, $2, $3, $4, 1, $5, $6, $7) ON CONFLICT (tenant_id, connection_id) DO UPDATE SET \
         claim = excluded.claim, rules = excluded.rules, revision = access_routing.revision + 1, untold = excluded.untold, \
         updated_by = excluded.updated_by, updated_at = excluded.updated_at RETURNING revision";
-    TOLD = "UPDATE access_routing SET untold = '[]' WHERE tenant_id = $1 AND connection_id = $2 AND revision = $3";
+    TOLD = "UPDATE access_routing SET untold = $4 WHERE tenant_id = $1 AND connection_id = $2 AND revision = $3";
     DELETE_ROUTING = "DELETE FROM access_routing WHERE tenant_id = $1 AND connection_id = $2";
     DELETE_PEOPLE = "DELETE FROM access_routed_person WHERE tenant_id = $1 AND connection_id = $2";
     ACCEPTANCE = "SELECT tenant_id, connection_id, name, issuer, claim, accepted, assigned_people, definition_sha256, \
@@ -126,9 +126,20 @@ pub fn put_routing(
     )
 }
 
-/// Notes that the logs of other tenants were told of a revision.
-pub fn told(tx: &mut Tx, home: TenantId, id: ConnectionId, revision: i64) -> Result<u64, StorageError> {
-    tx.execute(&TOLD, &[&home.uuid(), &id.uuid(), &revision])
+/// Notes that the log of a tenant was told. Where the rules were changed at the same moment it is told again.
+pub fn told(tx: &mut Tx, (home, id): (TenantId, ConnectionId), told: &Untold) -> Result<u64, StorageError> {
+    let Some(mut found) = routing(tx, home, id)? else {
+        return Ok(0);
+    };
+    let Some(place) = found.untold.iter().position(|one| one == told) else {
+        return Ok(0);
+    };
+    found.untold.remove(place);
+    let untold = serde_json::to_string(&found.untold).unwrap_or_default();
+    tx.execute(
+        &TOLD,
+        &[&home.uuid(), &id.uuid(), &found.revision, &untold.as_str()],
+    )
 }
 
 pub fn delete_routing(tx: &mut Tx, home: TenantId, id: ConnectionId) -> Result<u64, StorageError> {
