@@ -13,6 +13,7 @@ mod oauth;
 mod oauth_people;
 mod oidc;
 mod oidc_provider;
+mod own_devices;
 mod pages;
 mod passkeys;
 mod query;

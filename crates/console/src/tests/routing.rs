@@ -2,37 +2,33 @@
 
 use axum::http::{Method, StatusCode};
 use muster_control::{
-    access::{
-        SESSION_COOKIE,
-        problem::{IDENTITY_CONFLICT, Problem},
-        tokens,
-    },
+    access::{SESSION_COOKIE, problem::Problem},
     devices::DeviceState,
     enrollment::{self, Candidate, ClaimedHardware, Enrolled, Evidence},
 };
-use muster_model::{ClientId, Ownership, Platform, TenantId};
+use muster_model::{ClientId, Platform, TenantId};
 use muster_trust::key::SigningKey;
 use serde_json::{Value, json};
 
 use super::oidc::{CLIENT, Stage};
 use crate::testing::Answer;
 
-type Of = (TenantId, ClientId);
+pub type Of = (TenantId, ClientId);
 
-const DEVICE: &str = "9b2f0c3e-1111-4222-8333-444455556666";
-const ENROLL_COOKIE: &str = "__Host-muster-enroll";
+pub const DEVICE: &str = "9b2f0c3e-1111-4222-8333-444455556666";
+pub const ENROLL_COOKIE: &str = "__Host-muster-enroll";
 const RULES: &str = "/api/v1/access/connections/corp/routing";
 
 /// The first tenant with a connection, and two others.
-struct Routed {
-    stage: Stage,
-    acme: Of,
-    beta: Of,
+pub struct Routed {
+    pub stage: Stage,
+    pub acme: Of,
+    pub beta: Of,
 }
 
 impl Routed {
     /// Rules lead to both others, and both have accepted them.
-    async fn new() -> Routed {
+    pub async fn new() -> Routed {
         let routed = Routed::unaccepted().await;
         for of in [routed.acme, routed.beta] {
             routed.accept(of, false).await;
@@ -41,7 +37,7 @@ impl Routed {
         routed
     }
 
-    async fn unaccepted() -> Routed {
+    pub async fn unaccepted() -> Routed {
         let mut stage = Stage::new().await;
         let (acme, _) = stage.scene.another_tenant("acme").await;
         let (beta, _) = stage.scene.another_tenant("beta").await;
@@ -51,11 +47,11 @@ impl Routed {
         routed
     }
 
-    fn home(&self) -> Of {
+    pub fn home(&self) -> Of {
         (self.stage.scene.tenant, self.stage.scene.client)
     }
 
-    fn usual(&self) -> Vec<(&'static str, TenantId)> {
+    pub fn usual(&self) -> Vec<(&'static str, TenantId)> {
         vec![
             ("acme-staff", self.acme.0),
             ("beta-staff", self.beta.0),
@@ -63,7 +59,7 @@ impl Routed {
         ]
     }
 
-    async fn route(&self, claim: Option<&str>, rules: &[(&str, TenantId)]) -> Value {
+    pub async fn route(&self, claim: Option<&str>, rules: &[(&str, TenantId)]) -> Value {
         let rules: Vec<Value> = rules
             .iter()
             .map(|(value, tenant)| json!({"value": value, "tenant": tenant}))
@@ -72,7 +68,7 @@ impl Routed {
         self.stage.scene.call(Method::PUT, RULES, &body).await
     }
 
-    async fn call(&self, of: Of, method: Method, path: &str, body: &Value) -> Answer {
+    pub async fn call(&self, of: Of, method: Method, path: &str, body: &Value) -> Answer {
         let path = format!("/api/v1/access{path}");
         self.stage
             .scene
@@ -80,14 +76,14 @@ impl Routed {
             .await
     }
 
-    async fn offer(&self, of: Of) -> Value {
+    pub async fn offer(&self, of: Of) -> Value {
         let found = self
             .call(of, Method::GET, "/routed-connections", &json!({}))
             .await;
         found.json()["items"][0].clone()
     }
 
-    async fn accept(&self, of: Of, assigned_people: bool) -> Answer {
+    pub async fn accept(&self, of: Of, assigned_people: bool) -> Answer {
         let offer = self.offer(of).await;
         let body = json!({"offer": offer["offer"], "assigned_people": assigned_people});
         let path = format!("/routed-connections/{}", self.stage.id);
@@ -97,18 +93,18 @@ impl Routed {
     }
 
     /// In acme.
-    async fn grant(&self, role: &str, group: &str) {
+    pub async fn grant(&self, role: &str, group: &str) {
         let body = json!({"role": role, "group": group, "source": "routed:corp"});
         let answer = self.call(self.acme, Method::POST, "/grants", &body).await;
         assert!(answer.status.is_success(), "{}", answer.body);
     }
 
-    fn says(&self, claims: Value) {
+    pub fn says(&self, claims: Value) {
         self.stage.idp.set(|behavior| behavior.claims = claims);
     }
 
     /// Who has sessions by the connection in a tenant.
-    async fn sessions(&self, of: Of) -> Vec<String> {
+    pub async fn sessions(&self, of: Of) -> Vec<String> {
         let found = self.call(of, Method::GET, "/sessions", &json!({})).await.json();
         let items = found["items"].as_array().expect("it is a list").iter();
         let by_it = items.filter(|one| one["method"] == "oidc");
@@ -117,14 +113,14 @@ impl Routed {
             .collect()
     }
 
-    async fn nobody_is_in(&self) {
+    pub async fn nobody_is_in(&self) {
         for of in [self.home(), self.acme, self.beta] {
             assert_eq!(self.sessions(of).await, [""; 0]);
         }
     }
 
     /// Somebody signs in and may look at devices.
-    async fn comes_in(&mut self) -> String {
+    pub async fn comes_in(&mut self) -> String {
         let answer = self.stage.visit().await;
         assert_eq!(answer.location(), "/devices", "{}", answer.body);
         let value = answer.cookie(SESSION_COOKIE).expect("a session begins");
@@ -133,12 +129,12 @@ impl Routed {
         self.stage.scene.cookie.clone()
     }
 
-    async fn looks(&self) -> StatusCode {
+    pub async fn looks(&self) -> StatusCode {
         self.stage.scene.get("/devices").await.status
     }
 
     /// Somebody signs in, is held for this reason, and has no session anywhere.
-    async fn is_held(&self, reason: &str) -> Value {
+    pub async fn is_held(&self, reason: &str) -> Value {
         let answer = self.stage.visit().await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{reason}: {}", answer.body);
         assert!(
@@ -156,31 +152,31 @@ impl Routed {
         one.clone()
     }
 
-    async fn held(&self) -> Vec<Value> {
+    pub async fn held(&self) -> Vec<Value> {
         let found = self
             .call(self.home(), Method::GET, "/held-sign-ins", &json!({}))
             .await;
         found.json()["items"].as_array().cloned().unwrap_or_default()
     }
 
-    async fn decide(&self, held: &Value, choice: Value) -> Answer {
+    pub async fn decide(&self, held: &Value, choice: Value) -> Answer {
         let reference = held["reference"].as_str().expect("it is text");
         let path = format!("/held-sign-ins/{reference}/decide");
         self.call(self.home(), Method::POST, &path, &choice).await
     }
 
     /// The actions in a tenant's log.
-    async fn log(&self, of: Of) -> String {
+    pub async fn log(&self, of: Of) -> String {
         self.stage.scene.settle().await;
         let path = "/api/v1/log/entries?limit=200";
         self.stage.scene.in_tenant(of, Method::GET, path, "").await.body
     }
 
-    async fn own_device(&self) -> Answer {
+    pub async fn own_device(&self) -> Answer {
         self.own_device_by(&self.stage.id).await
     }
 
-    async fn own_device_by(&self, connection: &str) -> Answer {
+    pub async fn own_device_by(&self, connection: &str) -> Answer {
         let asked = self.asks_for_own_device(connection).await;
         if asked.status != StatusCode::OK {
             return asked;
@@ -189,7 +185,7 @@ impl Routed {
     }
 
     /// Somebody proves at a provider who they are, and is asked whether the device is theirs.
-    async fn asks_for_own_device(&self, connection: &str) -> Answer {
+    pub async fn asks_for_own_device(&self, connection: &str) -> Answer {
         // The newest token is the one of the latest second.
         self.stage.scene.pass_seconds(1);
         let next = format!("purpose=own-device&next=%2Fenroll-my-device%3Fdevice%3D{DEVICE}");
@@ -200,13 +196,13 @@ impl Routed {
     }
 
     /// They say so, in the same browser.
-    async fn means_it(&self, asked: &Answer, device: &str) -> Answer {
+    pub async fn means_it(&self, asked: &Answer, device: &str) -> Answer {
         let secret = asked.cookie(ENROLL_COOKIE).expect("the browser is bound");
         self.says_so(&format!("{ENROLL_COOKIE}={secret}"), asked, device)
             .await
     }
 
-    async fn says_so(&self, cookie: &str, asked: &Answer, device: &str) -> Answer {
+    pub async fn says_so(&self, cookie: &str, asked: &Answer, device: &str) -> Answer {
         let (_, rest) = asked
             .body
             .split_once("name=\"proof\" value=\"")
@@ -220,26 +216,26 @@ impl Routed {
             .await
     }
 
-    async fn let_enroll(&self, of: Of, limits: &Value) {
+    pub async fn let_enroll(&self, of: Of, limits: &Value) {
         let path = format!("/self-enrollment/{}", self.stage.id);
         let answer = self.call(of, Method::PUT, &path, limits).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
     }
 
-    async fn tokens(&self, of: Of) -> Vec<Value> {
+    pub async fn tokens(&self, of: Of) -> Vec<Value> {
         let path = "/api/v1/enrollment-tokens";
         let found = self.stage.scene.in_tenant(of, Method::GET, path, "").await.json();
         found["items"].as_array().cloned().unwrap_or_default()
     }
 
     /// A device comes with the newest token of acme.
-    async fn enrolls(&self) -> Enrolled {
+    pub async fn enrolls(&self) -> Enrolled {
         let key = SigningKey::generate_p256().expect("a key can be made");
         self.enrolls_with(&key).await.expect("the token is taken")
     }
 
     /// The device that has this key comes with the newest token of acme.
-    async fn enrolls_with(&self, key: &SigningKey) -> Result<Enrolled, Problem> {
+    pub async fn enrolls_with(&self, key: &SigningKey) -> Result<Enrolled, Problem> {
         let tokens = self.tokens(self.acme).await;
         let token = tokens[0]["id"]
             .as_str()
@@ -630,158 +626,4 @@ async fn t10_a_device_follows_its_person() {
         answer.body
     );
     assert!(routed.tokens(routed.beta).await.is_empty());
-}
-
-#[tokio::test]
-async fn t10_nobody_takes_a_device_over_with_a_token_of_their_own() {
-    let routed = Routed::new().await;
-    routed.let_enroll(routed.acme, &json!({})).await;
-    let key = SigningKey::generate_p256().expect("a key can be made");
-    // Their own device comes back as it was.
-    routed.says(json!({"groups": ["acme-staff"]}));
-    for epoch in [1, 2] {
-        assert_eq!(routed.own_device().await.status, StatusCode::OK);
-        let enrolled = routed.enrolls_with(&key).await.expect("it is theirs");
-        assert_eq!((enrolled.epoch, enrolled.state), (epoch, DeviceState::Active));
-        assert_eq!(enrolled.ownership, Ownership::Personal);
-    }
-    // Somebody else's it does not become.
-    routed.says(json!({"sub": "0002", "preferred_username": "ben", "groups": ["acme-staff"]}));
-    assert_eq!(routed.own_device().await.status, StatusCode::OK);
-    let refused = routed.enrolls_with(&key).await.expect_err("it is another's");
-    assert_eq!(refused.kind, IDENTITY_CONFLICT);
-    // Whoever looks after devices makes it the company's, and a person does not make it personal again.
-    routed.stage.scene.pass_seconds(1);
-    let body = json!({"device_uuid": DEVICE}).to_string();
-    let path = "/api/v1/enrollment-tokens";
-    let made = routed
-        .stage
-        .scene
-        .in_tenant(routed.acme, Method::POST, path, &body)
-        .await;
-    assert!(made.status.is_success(), "{}", made.body);
-    let enrolled = routed.enrolls_with(&key).await.expect("the token is taken");
-    assert_eq!((enrolled.epoch, enrolled.ownership), (3, Ownership::Company));
-    routed.says(json!({"groups": ["acme-staff"]}));
-    assert_eq!(routed.own_device().await.status, StatusCode::OK);
-    let refused = routed.enrolls_with(&key).await.expect_err("it is the company's");
-    assert_eq!(refused.kind, IDENTITY_CONFLICT);
-}
-
-#[tokio::test]
-async fn t10_a_token_is_made_for_whoever_was_asked_anew_and_means_it() {
-    let routed = Routed::new().await;
-    routed.let_enroll(routed.acme, &json!({})).await;
-    // A session that is open at the provider proves nothing of who sits before it.
-    let now = routed.stage.scene.app.clock.now().as_unix_seconds();
-    for time in [json!(now - 86_400), json!(null)] {
-        routed.says(json!({"groups": ["acme-staff"], "auth_time": time}));
-        let answer = routed.own_device().await;
-        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.body);
-    }
-    routed.says(json!({"groups": ["acme-staff"]}));
-    let asked = routed.asks_for_own_device(&routed.stage.id).await;
-    assert!(
-        asked.status == StatusCode::OK && asked.body.contains("Is this your device?"),
-        "{}",
-        asked.body
-    );
-    assert!(routed.tokens(routed.acme).await.is_empty(), "a link made a token");
-    // It is for this browser and this device, counts once, and not for long.
-    for (cookie, device) in [
-        (String::new(), DEVICE),
-        (format!("{ENROLL_COOKIE}=another"), DEVICE),
-        (
-            format!(
-                "{ENROLL_COOKIE}={}",
-                asked.cookie(ENROLL_COOKIE).unwrap_or_default()
-            ),
-            "9b2f0c3e-1111-4222-8333-444455556667",
-        ),
-    ] {
-        let refused = routed.says_so(&cookie, &asked, device).await;
-        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{cookie} {device}");
-    }
-    assert!(routed.tokens(routed.acme).await.is_empty());
-    let made = routed.means_it(&asked, DEVICE).await;
-    assert_eq!(made.status, StatusCode::OK, "{}", made.body);
-    let again = routed.means_it(&asked, DEVICE).await;
-    assert_eq!(again.status, StatusCode::FORBIDDEN, "{}", again.body);
-    let asked = routed.asks_for_own_device(&routed.stage.id).await;
-    routed.stage.scene.pass_seconds(301);
-    let late = routed.means_it(&asked, DEVICE).await;
-    assert_eq!(late.status, StatusCode::FORBIDDEN, "{}", late.body);
-    assert_eq!(routed.tokens(routed.acme).await.len(), 1);
-}
-
-#[tokio::test]
-async fn t10_whoever_is_called_like_another_at_another_provider_owns_none_of_their_devices() {
-    let routed = Routed::new().await;
-    routed.let_enroll(routed.acme, &json!({})).await;
-    let own = routed
-        .stage
-        .scene
-        .connect_in(routed.acme, "own", &routed.stage.idp.issuer)
-        .await;
-    let path = format!("/self-enrollment/{own}");
-    let answer = routed.call(routed.acme, Method::PUT, &path, &json!({})).await;
-    assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
-    let key = SigningKey::generate_p256().expect("a key can be made");
-    routed.says(json!({"groups": ["acme-staff"]}));
-    assert_eq!(routed.own_device_by(&own).await.status, StatusCode::OK);
-    assert_eq!(
-        routed.tokens(routed.acme).await[0]["owner"],
-        "own/ada@example.com"
-    );
-    let enrolled = routed.enrolls_with(&key).await.expect("it is theirs");
-    assert_eq!(enrolled.state, DeviceState::Active);
-    assert_eq!(routed.own_device().await.status, StatusCode::OK);
-    assert_eq!(
-        routed.tokens(routed.acme).await[0]["owner"],
-        "routed:corp/ada@example.com"
-    );
-    let refused = routed.enrolls_with(&key).await.expect_err("it is another's");
-    assert_eq!(refused.kind, IDENTITY_CONFLICT);
-}
-
-#[tokio::test]
-async fn t10_whoever_lets_people_enroll_may_make_tokens() {
-    let routed = Routed::new().await;
-    let with = async |scope: &str, method: Method, path: &str, body: Value| {
-        let app = &routed.stage.scene.app;
-        let issue = routed.stage.scene.issue(routed.stage.scene.client, scope);
-        let (token, _) = tokens::issue_access(&app.keys, &issue, app.clock.now()).expect("it can be issued");
-        let bearer = format!("Bearer {token}");
-        let headers = [
-            ("authorization", bearer.as_str()),
-            ("content-type", "application/json"),
-        ];
-        let path = format!("/api/v1/access{path}");
-        routed
-            .stage
-            .scene
-            .send(method, &path, &headers, &body.to_string())
-            .await
-            .status
-    };
-    let on = format!("/self-enrollment/{}", routed.stage.id);
-    let definition =
-        json!({"definition": {"issuer": routed.stage.idp.issuer, "client_id": CLIENT, "name_claim": "sub"}});
-    let change = "/connections/corp";
-    for scope in ["sso:write", "token:write"] {
-        let status = with(scope, Method::PUT, &on, json!({})).await;
-        assert_eq!(status, StatusCode::FORBIDDEN, "{scope}");
-    }
-    // Before anybody enrolls, who comes is nothing of tokens.
-    let status = with("sso:write", Method::PUT, change, definition.clone()).await;
-    assert_eq!(status, StatusCode::OK);
-    let status = with("sso:write token:write", Method::PUT, &on, json!({})).await;
-    assert_eq!(status, StatusCode::OK);
-    let status = with("sso:write", Method::PUT, change, definition.clone()).await;
-    assert_eq!(status, StatusCode::FORBIDDEN);
-    let status = with("sso:write token:write", Method::PUT, change, definition).await;
-    assert_eq!(status, StatusCode::OK);
-    // Off it goes without.
-    let status = with("sso:write", Method::DELETE, &on, json!({})).await;
-    assert_eq!(status, StatusCode::NO_CONTENT);
 }
