@@ -2,11 +2,13 @@
 
 use axum::http::{Method, StatusCode};
 use muster_control::{
-    access::{SESSION_COOKIE, problem::Problem},
+    access::{self, SESSION_COOKIE, problem::Problem},
+    audit,
     devices::DeviceState,
     enrollment::{self, Candidate, ClaimedHardware, Enrolled, Evidence},
 };
 use muster_model::{ClientId, Platform, TenantId};
+use muster_storage::Scope;
 use muster_trust::key::SigningKey;
 use serde_json::{Value, json};
 
@@ -626,4 +628,32 @@ async fn t10_a_device_follows_its_person() {
         answer.body
     );
     assert!(routed.tokens(routed.beta).await.is_empty());
+}
+
+#[tokio::test]
+async fn t10_whom_the_first_tenants_directory_says_goodbye_to_is_out_everywhere() {
+    let mut routed = Routed::new().await;
+    routed.let_enroll(routed.acme, &json!({})).await;
+    routed.says(json!({"groups": ["acme-staff"]}));
+    routed.comes_in().await;
+    assert_eq!(routed.own_device().await.status, StatusCode::OK);
+    let (app, home) = (routed.stage.scene.app.clone(), routed.home().0);
+    let now = app.clock.now();
+    audit::housekeeping(&app, Scope::Tenant(home.uuid()), move |tx| {
+        access::bar(tx, home, "ada@example.com", now).map(drop)
+    })
+    .await
+    .expect("it can be written");
+    assert_eq!(routed.looks().await, StatusCode::SEE_OTHER);
+    assert_eq!(routed.enrolls().await.state, DeviceState::Quarantined);
+    routed.stage.scene.cookie = String::new();
+    routed.is_held("inactive").await;
+    routed.nobody_is_in().await;
+    // Nobody lets them in by hand while they are gone, and nobody has to when they are back.
+    audit::housekeeping(&app, Scope::Tenant(home.uuid()), move |tx| {
+        access::unbar(tx, home, "ada@example.com")
+    })
+    .await
+    .expect("it can be written");
+    routed.comes_in().await;
 }

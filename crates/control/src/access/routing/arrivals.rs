@@ -20,6 +20,7 @@ use crate::{
     access::{
         Author, Permit,
         connection::Connection,
+        is_barred,
         outside::OutsideIdentity,
         people::{Outside, store as people_store},
         problem::{INVALID, NOT_FOUND, Problem},
@@ -54,11 +55,13 @@ pub(in crate::access) async fn whereto(
     };
     let (home, id, definition) = (routing.home, connection.id, connection.definition_sha256());
     let key = person_sha256(&identity.issuer, &identity.subject);
-    let (known, taken) = app
+    let username = identity.username.clone();
+    let (known, taken, is_gone) = app
         .db
         .read(Scope::System, move |tx| {
             let known = store::person(tx, home, id, key.as_bytes())?;
-            Ok::<_, Problem>((known, store::acceptances_of(tx, id)?))
+            let taken = store::acceptances_of(tx, id)?;
+            Ok::<_, Problem>((known, taken, is_barred(tx, home, &username)?))
         })
         .await?;
     let claim = routing.table.claim.as_deref();
@@ -70,7 +73,12 @@ pub(in crate::access) async fn whereto(
         .as_ref()
         .map(|known| known.standing.clone())
         .unwrap_or_default();
-    let place = rules::place(&routing.table, &claimed, &standing, home, takes);
+    let place = if is_gone {
+        // Whom the directory of the connection's own tenant says goodbye to comes in nowhere else by it.
+        Err(Reason::Inactive)
+    } else {
+        rules::place(&routing.table, &claimed, &standing, home, takes)
+    };
     let arrival = Arrival {
         home,
         connection: connection.clone(),

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::{
     Author, Permit,
     connection::{self, Connection},
+    is_barred,
     people::{self, store as people_store},
     problem::{CONFLICT, FORBIDDEN, INVALID, NOT_FOUND, PRECONDITION_FAILED, Problem},
     store::SessionRow,
@@ -663,6 +664,9 @@ fn belongs(
         return Ok(false);
     };
     if person.reason.is_some() || person.standing.placed != Some(tenant) {
+        return Ok(false);
+    }
+    if is_barred(tx, home, &person.username)? {
         return Ok(false);
     }
     let taken = store::acceptance(tx, tenant, id)?;

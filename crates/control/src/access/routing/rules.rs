@@ -113,6 +113,8 @@ pub enum Reason {
     NotAccepted,
     /// The person belonged to another tenant before.
     Moved,
+    /// The directory of the first tenant says that the person is not active.
+    Inactive,
     /// Somebody decided that the person belongs nowhere.
     Refused,
 }
@@ -129,6 +131,7 @@ impl Reason {
             Reason::SeveralTenants => "several_tenants",
             Reason::NotAccepted => "not_accepted",
             Reason::Moved => "moved",
+            Reason::Inactive => "inactive",
             Reason::Refused => "refused",
         }
     }
@@ -152,6 +155,7 @@ impl Reason {
             Reason::SeveralTenants => "The values of the claim lead to different tenants.",
             Reason::NotAccepted => "The tenant has not accepted the connection as it is now.",
             Reason::Moved => "The claim leads to another tenant than the one that the person belongs to.",
+            Reason::Inactive => "The directory of the first tenant says that the person is not active.",
             Reason::Refused => "Somebody decided that the person belongs to no tenant.",
         }
     }
