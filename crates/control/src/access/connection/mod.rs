@@ -4,6 +4,7 @@
 //! [`OutsideIdentity`](super::outside::OutsideIdentity), and from there on it is the same for every kind of connection.
 
 mod api;
+mod once;
 mod probe;
 mod secrets;
 pub(super) mod store;
@@ -28,6 +29,7 @@ use crate::{
     secrets::{self as all_secrets, SealingRing, SecretText},
 };
 pub use api::router;
+pub(super) use once::Once;
 pub use probe::{Checked, Outcome, probe};
 pub(super) use probe::{checked, last_sign_in, sentence};
 pub use secrets::{note_old_secrets, reseal};

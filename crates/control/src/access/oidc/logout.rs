@@ -1,7 +1,5 @@
 //! The end of a session there ends it here (Back-Channel Logout 1.0), and the way to end it there too (RP-Initiated Logout 1.0).
 
-use std::time::Duration;
-
 use muster_model::ConnectionId;
 use muster_trust::key::sha256;
 
@@ -13,7 +11,7 @@ use crate::{
     App,
     access::{
         Author,
-        connection::store,
+        connection::{Once, store},
         people::{self, Outside},
         problem::{INVALID, Problem},
         routing,
@@ -22,10 +20,9 @@ use crate::{
 };
 
 const LOGOUT_TOKEN_TYPES: &[&str] = &["logout+jwt", "jwt"];
-/// For longer than a token is taken, so that it counts once.
-const REMEMBERED: Duration = Duration::from_secs(900);
 
-/// Takes a logout token; answers how many sessions ended. A token that was taken before ends nothing more.
+/// Takes a logout token; answers how many sessions ended. A token that was taken before ends nothing more; one that could not be carried
+/// out everywhere counts as not taken.
 pub async fn logged_out(app: &App, id: ConnectionId, token: &str) -> Result<u64, Problem> {
     let connection = super::open_connection(app, id).await?;
     let spec = connection.oidc()?;
@@ -35,24 +32,27 @@ pub async fn logged_out(app: &App, id: ConnectionId, token: &str) -> Result<u64,
     let signed = flow::signed(app, &connection, &spec, &metadata, token, LOGOUT_TOKEN_TYPES).await?;
     let logout = claims::judge_logout(&spec, &signed, app.clock.now().as_unix_seconds())
         .map_err(|why| INVALID.detail(format!("The logout token is refused: {why}.")))?;
-    let tenant = connection.tenant;
-    let there = logout.clone();
-    let author = Author::system(tenant);
-    let ended = audit::commit(app, &author, move |tx| {
-        let until = tx.at().plus(REMEMBERED);
-        let hash = sha256(logout.id.as_bytes());
-        tx.excuse(1);
-        if store::count_once(tx, tenant, ("logout", hash.as_bytes()), until)? == 0 {
-            return Err(INVALID.detail("The logout token was taken before."));
-        }
-        end(tx, id, &spec.issuer, &logout)
-    });
-    let mut ended = ended.await?;
-    for (tenant, issuer) in routing::elsewhere(app, id).await? {
-        let logout = there.clone();
-        let author = Author::system(tenant);
-        ended += audit::commit(app, &author, move |tx| end(tx, id, &issuer, &logout)).await?;
+    let hash = sha256(logout.id.as_bytes());
+    let once = Once::new(&connection, "logout", hash);
+    if once.is_over(app).await? {
+        return Err(INVALID.detail("The logout token was taken before."));
     }
+    let mut everywhere = vec![(connection.tenant, spec.issuer.clone())];
+    everywhere.extend(routing::elsewhere(app, id).await?);
+    let (mut ended, mut left) = (0, None);
+    for (tenant, issuer) in everywhere {
+        let (logout, author) = (logout.clone(), Author::system(tenant));
+        let done = audit::commit(app, &author, move |tx| end(tx, id, &issuer, &logout));
+        match done.await {
+            Ok(count) => ended += count,
+            Err(problem) => left = Some(problem),
+        }
+    }
+    // What could not be ended now is ended when the provider says it again.
+    if let Some(problem) = left {
+        return Err(problem);
+    }
+    once.done(app).await?;
     Ok(ended)
 }
 
