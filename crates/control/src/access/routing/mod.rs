@@ -608,6 +608,9 @@ pub(super) struct Kept {
     claim: Option<String>,
     /// Of a named claim. Groups are those of the session.
     values: Vec<String>,
+    /// Why nothing of the claim was believed, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gap: Option<Reason>,
 }
 
 impl Kept {
@@ -619,13 +622,24 @@ impl Kept {
         Kept {
             claim: table.claim.clone(),
             values,
+            gap: match claimed {
+                Claimed::Values(_) => None,
+                Claimed::Absent => Some(Reason::ClaimAbsent),
+                Claimed::WrongType => Some(Reason::ClaimType),
+                Claimed::Incomplete => Some(Reason::ClaimIncomplete),
+            },
         }
     }
 
     fn claimed(&self, groups: &[String]) -> Claimed {
-        match self.claim {
-            Some(_) => Claimed::of_texts(&self.values, VALUES_MAX),
-            None => Claimed::of_texts(groups, GROUPS_MAX),
+        match (self.gap, &self.claim) {
+            (Some(Reason::ClaimType), _) => Claimed::WrongType,
+            (Some(Reason::ClaimIncomplete), _) => Claimed::Incomplete,
+            (Some(_), _) => Claimed::Absent,
+            (None, Some(_)) => Claimed::Values(self.values.clone()),
+            // Something was said, and nothing of it can be the value of a rule.
+            (None, None) if groups.is_empty() => Claimed::Values(Vec::new()),
+            (None, None) => Claimed::of_texts(groups, GROUPS_MAX),
         }
     }
 }

@@ -177,6 +177,9 @@ pub struct Found {
     /// The tenants that they lead to.
     #[schema(value_type = Vec<String>)]
     pub tenants: BTreeSet<TenantId>,
+    /// Why they lead to no single one. Of a claim of which nothing is believed there is nothing else to tell it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
 }
 
 impl Table {
@@ -250,8 +253,12 @@ impl Table {
 
     /// What of a claim has to do with routing.
     pub fn found(&self, claimed: &Claimed) -> Found {
+        let reason = self.decide(claimed).err();
         let Claimed::Values(values) = claimed else {
-            return Found::default();
+            return Found {
+                reason,
+                ..Found::default()
+            };
         };
         let is_near = |value: &&String| {
             let folded = folded(value);
@@ -264,6 +271,7 @@ impl Table {
         Found {
             tenants: tenants.map(|rule| rule.tenant).collect(),
             values: near,
+            reason,
         }
     }
 
@@ -498,6 +506,30 @@ mod tests {
             go(&values(&["acme"]), &was(1, Some(Decision::Refuse))),
             Err(Reason::Refused)
         );
+    }
+
+    #[test]
+    fn t10_what_was_decided_about_one_gap_says_nothing_about_another() {
+        let table = table(&[("acme", 1), ("beta", 2)]);
+        let gaps = [
+            Claimed::Absent,
+            Claimed::WrongType,
+            Claimed::Incomplete,
+            values(&["x"]),
+        ];
+        for decided in &gaps {
+            let standing = Standing {
+                placed: None,
+                decision: Some(Decision::Assign {
+                    tenant: tenant(1),
+                    found: found_text(&table, decided),
+                }),
+            };
+            for claimed in &gaps {
+                let found = place(&table, claimed, &standing, tenant(9), EVERYBODY);
+                assert_eq!(found.is_ok(), claimed == decided, "{decided:?} {claimed:?}");
+            }
+        }
     }
 
     #[test]
