@@ -34,8 +34,8 @@ use output::Printer;
 use verbs::{
     access, alert, approver, bundle, client, command, compliance, compliance_token, configuration,
     console_link, context as contexts, device, directory, enrollment, group, halt, key, label, login,
-    operation, policy, policy_compile, query, rollout, root, script, secret, signal, sink, sso, system,
-    telemetry, token, trust,
+    operation, policy, policy_compile, query, rollout, root, routing, script, secret, signal, sink, sso,
+    system, telemetry, token, trust,
 };
 
 /// Flags that every verb takes.
@@ -178,6 +178,9 @@ pub enum Command {
     /// Signing in with a company's identity: connections to identity providers
     #[command(subcommand)]
     Sso(sso::SsoCommand),
+    /// Where people of identity providers belong, and who waits for a decision
+    #[command(subcommand)]
+    Routing(routing::RoutingCommand),
     /// API clients, their scopes and keys
     #[command(subcommand)]
     Client(client::ClientCommand),
@@ -287,6 +290,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Log(command) => verbs::log::run(command, globals, printer).await,
         Command::Access(command) => access::run(command, &Api::connect(globals)?, printer).await,
         Command::Sso(command) => sso::run(command, &Api::connect(globals)?, printer).await,
+        Command::Routing(command) => routing::run(command, &Api::connect(globals)?, printer).await,
         Command::Client(command) => client::run(command, &Api::connect(globals)?, printer).await,
         Command::Trust(command) => trust::run(command, &Api::connect(globals)?, printer).await,
         Command::ConsoleLink(arguments) => {

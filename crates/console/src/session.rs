@@ -31,6 +31,27 @@ const NOTICES: &[(&str, &str)] = &[
     ),
     ("connection-removed", "The connection is removed."),
     (
+        "routing-saved",
+        "The rules are saved. A rule to another tenant counts as soon as that tenant accepts the connection.",
+    ),
+    (
+        "routing-removed",
+        "The connection routes nobody any more. Its people belong to this tenant.",
+    ),
+    (
+        "routing-accepted",
+        "It is accepted. Give roles to groups of the connection, so that its people may do something.",
+    ),
+    (
+        "routing-withdrawn",
+        "Nobody comes by the connection any more. Who came is signed out.",
+    ),
+    (
+        "held-decided",
+        "It is decided. The person's next sign-in follows it.",
+    ),
+    ("own-devices-changed", "It is changed."),
+    (
         "role-given",
         "The role is given. It counts from the next click on.",
     ),

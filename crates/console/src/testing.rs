@@ -517,8 +517,13 @@ impl Scene {
 
     /// Another tenant of the install, with its service account and somebody who is signed in to it.
     pub async fn second_tenant(&self) -> ((TenantId, ClientId), String) {
-        let away = self.folder.path().join("away-2");
-        let (tenant, client, _) = access::create_tenant(&self.app, "second", &away)
+        self.another_tenant("second").await
+    }
+
+    /// As `second_tenant`, of this name.
+    pub async fn another_tenant(&self, name: &str) -> ((TenantId, ClientId), String) {
+        let away = self.folder.path().join(format!("away-{name}"));
+        let (tenant, client, _) = access::create_tenant(&self.app, name, &away)
             .await
             .expect("a tenant can be made");
         let cookie = self

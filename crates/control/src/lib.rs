@@ -211,6 +211,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "secret_attempts",
         sql: include_str!("../migrations/0032_secret_attempts.sql"),
     },
+    Migration {
+        version: 33,
+        name: "routing",
+        sql: include_str!("../migrations/0033_routing.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -219,6 +224,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     access::PEOPLE_STATEMENTS,
     access::CONNECTION_STATEMENTS,
     access::OAUTH_STATEMENTS,
+    access::ROUTING_STATEMENTS,
     acme::STATEMENTS,
     alerts::STATEMENTS,
     audit::STATEMENTS,

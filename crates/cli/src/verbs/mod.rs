@@ -32,6 +32,7 @@ pub mod quarantine;
 pub mod query;
 pub mod rollout;
 pub mod root;
+pub mod routing;
 pub mod script;
 pub mod secret;
 pub mod signal;

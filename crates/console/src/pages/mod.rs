@@ -26,12 +26,14 @@ mod oidc;
 mod operation_card;
 mod operations;
 mod overview;
+mod own_device;
 mod passkeys;
 mod policies;
 mod policy_forms;
 mod quarantine;
 mod query;
 mod rollouts;
+mod routing;
 mod saml;
 mod secrets;
 mod signals;
@@ -60,6 +62,8 @@ pub fn router() -> Router<App> {
         .merge(oidc::router())
         .merge(saml::router())
         .merge(connections::router())
+        .merge(routing::router())
+        .merge(own_device::router())
         .merge(step_up::router())
         .merge(access::router())
         .merge(access_forms::router())

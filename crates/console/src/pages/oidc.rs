@@ -59,7 +59,8 @@ async fn callback(
     // Whoever proves again who they are has a session; whoever signs in may have none.
     let session = PagePermit::from_request_parts(&mut parts, &app).await.ok();
     let browser = cookie(&parts.headers, FLOW_COOKIE);
-    arrived(oidc::arrive(&app, id, (browser, from), session.as_ref(), answer).await?)
+    let arrival = oidc::arrive(&app, id, (browser, from), session.as_ref(), answer).await?;
+    arrived(&app, arrival).await
 }
 
 /// Sends the browser on to end its session at the provider as well.

@@ -6,7 +6,7 @@ use askama::Template;
 use axum::{Router, extract::State, response::Response, routing::get};
 use muster_control::{
     App,
-    access::{problem::Problem, scope::DeviceRead},
+    access::{problem::Problem, routing, scope::DeviceRead},
     audit, commands, compliance, devices,
     devices::DeviceFilter,
     enrollment, fleet, policy, rollout,
@@ -140,6 +140,9 @@ fn gather(
     }
     if shell.may("access:write") {
         needs.extend(people_need(tx, tenant)?);
+    }
+    if shell.may("access:read") {
+        needs.extend(held_need(tx, tenant)?);
     }
     let activity = lines(tx, tenant, rows, now)?;
     let bars = vec![
@@ -376,6 +379,28 @@ fn people_need(tx: &mut Tx, tenant: TenantId) -> Result<Option<Need>, Problem> {
         },
         examples: examples.collect(),
         href: "/access#waiting".to_owned(),
+        action: "Decide",
+    }))
+}
+
+/// Whose sign-ins are held, and nobody decided.
+fn held_need(tx: &mut Tx, tenant: TenantId) -> Result<Option<Need>, Problem> {
+    let waiting = routing::undecided(tx, tenant)?;
+    if waiting.is_empty() {
+        return Ok(None);
+    }
+    let examples = waiting.iter().take(EXAMPLES).map(|person| Link {
+        label: person.username.clone(),
+        href: "/access/routing#held".to_owned(),
+    });
+    Ok(Some(Need {
+        tone: Tone::Warn,
+        what: match waiting.len() {
+            1 => "1 sign-in is held".to_owned(),
+            several => format!("{several} sign-ins are held"),
+        },
+        examples: examples.collect(),
+        href: "/access/routing#held".to_owned(),
         action: "Decide",
     }))
 }

@@ -97,7 +97,7 @@ async fn acs(
     // Whatever came of it, the way is at its end; who came too often tries again.
     let is_over = kept.is_some() && !matches!(&arrival, Err(problem) if problem.kind == RATE_LIMITED);
     let response = match arrival {
-        Ok(arrival) => arrived(arrival).into_response(),
+        Ok(arrival) => arrived(&app, arrival).await.into_response(),
         Err(problem) => Refusal(problem).into_response(),
     };
     let gone = flow

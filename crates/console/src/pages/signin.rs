@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use super::{
     saml::farewell_cookie,
-    ways_in::{Offer, offer},
+    ways_in::{Offer, offer, start_of},
 };
 use crate::{
     form::{Fields, Sent},
@@ -116,7 +116,7 @@ async fn sign_in_page(
         status,
         &SigninPage {
             shell,
-            offer: offer(app, wanted.company.trim(), &next).await?,
+            offer: offer(app, wanted.company.trim(), &next, start_of).await?,
             company: wanted.company,
             left: left.map(|id| format!("/auth/{kind}/{id}/logout")),
             is_out: wanted.left == "everywhere",

@@ -13,14 +13,14 @@ use muster_control::{
         self, ClientAddress, PagePermit, SESSION_COOKIE,
         connection::{self, Offered},
         outside::{Admission, Arrival, Purpose},
-        problem::{INVALID, NO_ROLE, NOT_FOUND, Problem, SIGN_IN_REFUSED},
+        problem::{INVALID, NO_ROLE, NOT_FOUND, Problem, SIGN_IN_HELD, SIGN_IN_REFUSED},
     },
 };
 use muster_model::ConnectionId;
 use muster_storage::Scope;
 use serde::Deserialize;
 
-use super::step_up::with_notice;
+use super::{own_device, step_up::with_notice};
 use crate::{
     session::{encode, local_path},
     shell::{Refusal, see_other},
@@ -72,8 +72,10 @@ impl Wanted {
         app: &App,
         id: ConnectionId,
     ) -> Result<(Purpose, Option<PagePermit>), Problem> {
-        if self.purpose != "step-up" {
-            return Ok((Purpose::SignIn, None));
+        match self.purpose.as_str() {
+            "step-up" => {}
+            "own-device" => return Ok((Purpose::Enroll, None)),
+            _ => return Ok((Purpose::SignIn, None)),
         }
         let session = PagePermit::from_request_parts(parts, app).await?;
         if session.connection() != Some(id) {
@@ -89,12 +91,26 @@ pub fn address_of(extensions: &Extensions) -> Option<IpAddr> {
 }
 
 /// Lets somebody go on who was let in, and tells the others why not.
-pub fn arrived(arrival: Arrival) -> Result<Response, Refusal> {
+pub async fn arrived(app: &App, arrival: Arrival) -> Result<Response, Refusal> {
     match arrival {
+        Arrival::Admitted {
+            admission: Admission::Proven(proven),
+            next,
+            ..
+        } => own_device::ask(app, proven, &next).await,
+        Arrival::Admitted {
+            admission: Admission::Held { reference, reason },
+            ..
+        } => Err(Refusal(SIGN_IN_HELD.detail(format!(
+            "You are not signed in, and no device was enrolled. {} Somebody has to decide where you belong. Tell whoever looks after \
+             sign-in this reference: {reference}",
+            reason.sentence()
+        )))),
         Arrival::SteppedUp { next } => Ok(see_other(&with_notice(local_path(&next), "proven"))),
         Arrival::Admitted {
             admission: Admission::Session(secret),
             next,
+            ..
         } => {
             let cookie = format!("{SESSION_COOKIE}={secret}; Path=/; Secure; HttpOnly; SameSite=Lax");
             let set = AppendHeaders([(header::SET_COOKIE, cookie)]);
@@ -143,6 +159,11 @@ pub fn start_of(kind: &str, id: ConnectionId, next: &str) -> String {
     format!("/auth/{kind}/{id}/start?next={}", encode(next))
 }
 
+/// Where somebody begins who enrolls a device of their own.
+pub fn own_device_start(kind: &str, id: ConnectionId, next: &str) -> String {
+    format!("/auth/{kind}/{id}/start?purpose=own-device&next={}", encode(next))
+}
+
 /// What the sign-in page offers.
 #[derive(Debug, Default)]
 pub struct Offer {
@@ -154,7 +175,12 @@ pub struct Offer {
 }
 
 /// The connections of the company that is named, or of the only one.
-pub async fn offer(app: &App, company: &str, next: &str) -> Result<Offer, Problem> {
+pub async fn offer(
+    app: &App,
+    company: &str,
+    next: &str,
+    start: fn(&str, ConnectionId, &str) -> String,
+) -> Result<Offer, Problem> {
     let (company, next) = (company.to_owned(), next.to_owned());
     app.db
         .read(Scope::System, move |tx| {
@@ -168,7 +194,7 @@ pub async fn offer(app: &App, company: &str, next: &str) -> Result<Offer, Proble
                 Some(tenant) => connection::offered(tx, tenant)?,
                 None => Vec::new(),
             };
-            let way = |offered: Offered| (start_of(&offered.kind, offered.id, &next), offered.name);
+            let way = |offered: Offered| (start(&offered.kind, offered.id, &next), offered.name);
             Ok::<_, Problem>(Offer {
                 asks_company: tenants.len() > 1,
                 is_unknown: !company.is_empty() && ways.is_empty(),

@@ -193,6 +193,14 @@ pub struct Away {
     location: String,
 }
 
+impl Away {
+    /// Whether the provider is asked this.
+    pub fn asks(&self, pair: &str) -> bool {
+        let query = self.location.split_once('?').map_or("", |(_, query)| query);
+        query.split('&').any(|found| found == pair)
+    }
+}
+
 pub struct Stage {
     pub scene: Scene,
     pub idp: Idp,

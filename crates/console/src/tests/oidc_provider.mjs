@@ -12,6 +12,8 @@ const people = {
   ada: { name: "Ada Lovelace", groups: ["mdm-admins", "everybody"] },
   ben: { name: "Ben", groups: ["it-support"] },
   cleo: { name: "Cleo", groups: [] },
+  dora: { name: "Dora", groups: ["acme-staff", "everybody"] },
+  emil: { name: "Emil", groups: ["acme-staff", "beta-staff"] },
 };
 const server = createServer();
 await new Promise((done) => server.listen(0, "127.0.0.1", done));

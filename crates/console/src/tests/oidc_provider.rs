@@ -7,6 +7,7 @@ use std::{
 
 use axum::http::Method;
 use muster_integrations::Egress;
+use muster_model::{ClientId, TenantId};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
@@ -223,4 +224,73 @@ async fn a_person_signs_in_proves_it_again_and_signs_out_there() {
     sign_in(&mut stage, "cleo");
     stage.until("document.body.textContent.includes('You have no role here')");
     is_signed_out(&mut stage);
+}
+
+/// Calls the API of a tenant; the answer is one of success.
+async fn call_in(stage: &Stage, of: (TenantId, ClientId), method: Method, path: &str, body: &Value) -> Value {
+    let answer = stage.scene.in_tenant(of, method, path, &body.to_string()).await;
+    assert!(answer.status.is_success(), "{path}: {}", answer.body);
+    answer.json()
+}
+
+/// Somebody begins at a page that offers the connection, and logs in there.
+fn go_on(stage: &mut Stage, path: &str, who: &str) {
+    stage.open(path);
+    stage.evaluate("document.querySelector('a.primary').click()");
+    log_in_at_provider(stage, who);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t10_the_groups_of_a_real_provider_lead_people_and_their_devices_to_a_tenant() {
+    let Some((mut stage, mut provider)) = connected().await else {
+        return;
+    };
+    let (acme, _) = stage.scene.another_tenant("acme").await;
+    let (beta, _) = stage.scene.another_tenant("beta").await;
+    let rules = json!({"rules": [
+        {"value": "acme-staff", "tenant": acme.0}, {"value": "beta-staff", "tenant": beta.0},
+    ]});
+    let path = "/api/v1/access/connections/corp/routing";
+    let routing = stage.scene.call(Method::PUT, path, &rules.to_string()).await;
+    let id = routing["connection"].as_str().expect("it has an id").to_owned();
+    for of in [acme, beta] {
+        let path = "/api/v1/access/routed-connections";
+        let offers = call_in(&stage, of, Method::GET, path, &json!({})).await;
+        let body = json!({"offer": offers["items"][0]["offer"]});
+        call_in(&stage, of, Method::PUT, &format!("{path}/{id}"), &body).await;
+        let body = json!({"role": "helpdesk", "group": "acme-staff", "source": "routed:corp"});
+        call_in(&stage, of, Method::POST, "/api/v1/access/grants", &body).await;
+        let path = format!("/api/v1/access/self-enrollment/{id}");
+        call_in(&stage, of, Method::PUT, &path, &json!({})).await;
+    }
+    go_on(&mut stage, "/signin?next=/devices&company=acme", "dora");
+    stage.until("location.pathname === '/devices' && document.readyState === 'complete'");
+    let sessions = |of| call_in(&stage, of, Method::GET, "/api/v1/access/sessions", &json!({}));
+    let (of_acme, of_beta) = (sessions(acme).await.to_string(), sessions(beta).await.to_string());
+    assert!(of_acme.contains("routed:corp/dora@example.com"), "{of_acme}");
+    assert!(!of_beta.contains("dora"), "{of_beta}");
+
+    // The provider knows her, and asks her all the same before her device gets a token; she is asked here as well.
+    let device = "/enroll-my-device?device=9b2f0c3e-1111-4222-8333-444455556666&company=acme";
+    go_on(&mut stage, device, "dora");
+    stage.until(
+        "document.readyState === 'complete' && document.body.textContent.includes('Is this your device?')",
+    );
+    stage.evaluate("document.querySelector('button.primary').click()");
+    stage.until("document.body.textContent.includes('muster-agent enroll') && document.querySelector('svg.qr') !== null");
+
+    // Somebody of both is of neither, and their device is nowhere.
+    stage.scene.pass_seconds(31);
+    block_in_place(|| provider.order(&json!({"kid": "k2"})));
+    go_on(&mut stage, device, "emil");
+    stage.until("document.body.textContent.includes('Your sign-in is held')");
+    let held = stage
+        .scene
+        .call(Method::GET, "/api/v1/access/held-sign-ins", "")
+        .await;
+    assert_eq!(held["items"][0]["reason"], "several_tenants", "{held}");
+    for of in [acme, beta] {
+        let tokens = call_in(&stage, of, Method::GET, "/api/v1/enrollment-tokens", &json!({})).await;
+        assert!(!tokens.to_string().contains("emil"), "{tokens}");
+    }
 }

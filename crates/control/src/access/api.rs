@@ -36,6 +36,7 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(super::scim_tokens::router())
         .merge(people::router())
         .merge(super::connection::router())
+        .merge(super::routing::router())
         .merge(oauth::router())
 }
 

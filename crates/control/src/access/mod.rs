@@ -17,6 +17,7 @@ pub mod people;
 pub mod problem;
 pub mod request;
 pub mod roles;
+pub mod routing;
 pub mod saml;
 mod scim_tokens;
 pub mod scope;
@@ -65,6 +66,8 @@ pub const PEOPLE_STATEMENTS: &[Statement] = people::store::ALL;
 pub const CONNECTION_STATEMENTS: &[Statement] = connection::store::ALL;
 /// As [`STATEMENTS`], of access without stored secrets.
 pub const OAUTH_STATEMENTS: &[Statement] = oauth::store::ALL;
+/// As [`STATEMENTS`], of routing people to tenants.
+pub const ROUTING_STATEMENTS: &[Statement] = routing::store::ALL;
 /// The name of the service account that the first run makes.
 pub const FIRST_CLIENT: &str = "admin";
 
@@ -699,6 +702,10 @@ fn person_since(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Time
 
 /// Removes what has expired: sessions, sign-in links, old idempotency keys. A reconciler's step.
 pub async fn forget_expired(app: &App) -> Result<u64, Problem> {
+    // What cannot be told now keeps nothing that has expired.
+    if let Err(problem) = routing::tell(app).await {
+        tracing::warn!(%problem, "the logs of tenants are told later what routing offers them");
+    }
     const IDEMPOTENCY_KEY_HOURS: u64 = 24;
     let now = app.clock.now();
     let keys_before = now.minus(std::time::Duration::from_secs(IDEMPOTENCY_KEY_HOURS * 3600));
@@ -709,6 +716,7 @@ pub async fn forget_expired(app: &App) -> Result<u64, Problem> {
             + scim_tokens::forget(tx, now)?
             + people::store::forget_grants(tx, now)?
             + connection::store::forget_replays(tx, now)?
+            + routing::forget(tx, now)?
             + oauth::forget(tx, now)?)
     })
     .await

@@ -5,25 +5,29 @@
 //! may do follows from the roles that they and their groups have; whoever has none is remembered, so that somebody can give them one,
 //! and gets no session.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use muster_model::{ConnectionId, TenantId, Timestamp};
+use muster_storage::Scope;
 use muster_trust::{
     entry::{Actor, ActorKind},
-    key::Digest,
+    key::{Digest, sha256},
 };
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
     Author, PagePermit,
-    connection::{self, Connection, InDirectory, refused},
+    connection::{self, InDirectory, refused},
     is_barred,
     people::{self, Outside, Person, store},
     problem::{CONFLICT, INVALID, Problem},
+    routing::{Owner, Reason, Whereto},
     scope,
     session::{self, NewSession},
     step_up,
     store::SessionKind,
 };
-use crate::{App, audit};
+use crate::{App, audit, clock, secrets::SecretText};
 
 /// Names that are tried before a person is called by their subject.
 const NAMES_TRIED: usize = 20;
@@ -36,13 +40,28 @@ pub enum Purpose {
     SignIn,
     /// To prove again who they are, in the session that they have.
     StepUp,
+    /// To get a token for a device of their own. No session begins.
+    Enroll,
+}
+
+impl Purpose {
+    /// Whether the provider has to ask the person anew: a session that is still open there proves nothing of who sits before it.
+    pub fn asks_anew(self) -> bool {
+        matches!(self, Purpose::StepUp | Purpose::Enroll)
+    }
 }
 
 /// How a way to a provider and back ended, and where to go on.
 #[derive(Debug)]
 pub enum Arrival {
-    Admitted { admission: Admission, next: String },
-    SteppedUp { next: String },
+    Admitted {
+        admission: Admission,
+        purpose: Purpose,
+        next: String,
+    },
+    SteppedUp {
+        next: String,
+    },
 }
 
 /// What another has proven about a person.
@@ -70,6 +89,8 @@ pub struct OutsideIdentity {
     /// Limits below those of the tenant.
     pub idle_seconds: Option<u64>,
     pub session_seconds: Option<u64>,
+    /// What routing was told, where the connection routes.
+    pub routed: Option<String>,
 }
 
 /// How a visit ended.
@@ -89,10 +110,147 @@ pub enum Admission {
     OfAnother {
         person: String,
     },
+    /// They belong to no tenant; a person decides. The reference is what they quote.
+    Held {
+        reference: Uuid,
+        reason: Reason,
+    },
+    /// They have proven who they are, and enroll a device of their own.
+    Proven(Proven),
 }
 
-/// Lets a person in, if they have a role.
-pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Result<Admission, Problem> {
+/// Somebody who has just proven who they are, in the tenant that they belong to. Only this slice makes one.
+#[derive(Debug, Clone)]
+pub struct Proven {
+    pub(super) tenant: TenantId,
+    pub(super) owner: Owner,
+}
+
+impl Proven {
+    fn of(tenant: TenantId, name: String, identity: &OutsideIdentity) -> Proven {
+        Proven {
+            tenant,
+            owner: Owner::stored(name, identity.connection, identity.routed.clone()),
+        }
+    }
+
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// Who asks, as a token keeps them.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Whose the device will be: the name that the tenant knows the person by, with the connection before it. What a provider calls
+    /// somebody is not theirs alone: another connection's provider calls somebody else so.
+    pub fn name(&self) -> &str {
+        &self.owner.person
+    }
+
+    /// What the person's browser takes along while they are asked whether they mean it: sealed for the secret in that browser's cookie
+    /// and for `what` they were asked. It counts once, for five minutes.
+    pub fn kept(&self, app: &App, browser: &str, what: &str) -> Result<String, Problem> {
+        let now = app.clock.now();
+        let kept = Kept {
+            id: Uuid::from_bytes(clock::random()),
+            at: now.as_unix_seconds(),
+            owner: self.owner.clone(),
+        };
+        let text = SecretText::new(serde_json::to_string(&kept).map_err(Problem::internal)?);
+        let sealed = app
+            .keys
+            .sealing
+            .seal(self.tenant, &bound(browser, what), &text, now)?;
+        Ok(format!("{}.{}", self.tenant, URL_SAFE_NO_PAD.encode(sealed)))
+    }
+
+    /// Whoever comes back with what their browser took along.
+    pub async fn again(app: &App, browser: Option<&str>, what: &str, kept: &str) -> Result<Proven, Problem> {
+        let over = || {
+            refused(
+                "you did not prove in this browser who you are, or too long ago, or this was done already. Begin again",
+            )
+        };
+        let browser = browser.filter(|secret| !secret.is_empty()).ok_or_else(over)?;
+        let (tenant, sealed) = Some(kept)
+            .filter(|kept| kept.len() <= KEPT_BYTES_MAX)
+            .and_then(|kept| kept.split_once('.'))
+            .ok_or_else(over)?;
+        let tenant: TenantId = tenant.parse().map_err(|_| over())?;
+        let sealed = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| over())?;
+        let text = app
+            .keys
+            .sealing
+            .unseal(tenant, &bound(browser, what), &sealed)
+            .map_err(|_| over())?;
+        let kept: Kept = serde_json::from_str(text.reveal()).map_err(|_| over())?;
+        let age = app.clock.now().as_unix_seconds().saturating_sub(kept.at);
+        if !(0..=KEPT_SECONDS_MAX).contains(&age) {
+            return Err(over());
+        }
+        let hash = sha256(kept.id.as_bytes());
+        let until = Timestamp::from_unix_seconds(kept.at + 2 * KEPT_SECONDS_MAX);
+        let counted = audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
+            let once = ("own-device", hash.as_bytes().as_slice());
+            Ok(connection::store::count_once(tx, tenant, once, until)?)
+        });
+        if counted.await? == 0 {
+            return Err(over());
+        }
+        Ok(Proven {
+            tenant,
+            owner: kept.owner,
+        })
+    }
+
+    /// The person acts themselves.
+    pub fn author(&self) -> Author {
+        Author {
+            tenant: self.tenant,
+            actor: Actor {
+                kind: ActorKind::User,
+                id: self.owner.person.clone(),
+            },
+            voucher: None,
+        }
+    }
+}
+
+/// How long somebody may think about what they are asked, and how large what is kept meanwhile may be.
+const KEPT_SECONDS_MAX: i64 = 300;
+const KEPT_BYTES_MAX: usize = 128 * 1024;
+
+/// Who was proven, while they are asked whether they mean it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    id: Uuid,
+    at: i64,
+    owner: Owner,
+}
+
+/// What it is sealed for.
+fn bound(browser: &str, what: &str) -> String {
+    format!("access/proven/{what}/{}", sha256(browser.as_bytes()))
+}
+
+/// Takes somebody where they belong: into a tenant, or nowhere.
+pub(super) async fn arrive(app: &App, whereto: Whereto, purpose: Purpose) -> Result<Admission, Problem> {
+    match whereto {
+        Whereto::Tenant(tenant, identity) => admit(app, tenant, identity, purpose).await,
+        Whereto::Held { reference, reason } => Ok(Admission::Held { reference, reason }),
+    }
+}
+
+/// Lets a person in, if they have a role; for a device of their own they need none.
+async fn admit(
+    app: &App,
+    tenant: TenantId,
+    identity: OutsideIdentity,
+    purpose: Purpose,
+) -> Result<Admission, Problem> {
     let known = find(app, tenant, &identity).await?;
     let (name, is_new) = match known {
         Some(person) => (person.name, false),
@@ -145,6 +303,14 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
                 ..person
             },
         )?;
+        if purpose == Purpose::Enroll {
+            tx.record(
+                "access.person_proven",
+                ("user", name.clone()),
+                serde_json::json!({"connection": identity.connection, "for": "a device of their own"}),
+            )?;
+            return Ok(Admission::Proven(Proven::of(tenant, name.clone(), &identity)));
+        }
         if held.scopes.is_empty() {
             tx.record(
                 "signin.refused",
@@ -156,24 +322,7 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
                 groups: identity.groups.clone(),
             });
         }
-        let new = NewSession {
-            method: identity.method.into(),
-            made_by: String::new(),
-            roles: String::new(),
-            connection: Some(identity.connection),
-            provider_session: identity.provider_session.clone(),
-            provider_name: identity.provider_name.clone(),
-            member_of: identity.groups.clone(),
-            // A provider that does not say when it asked may have asked long ago.
-            authenticated_at: identity
-                .authenticated_at
-                .map_or(Timestamp::from_micros(0), |said| said.min(at)),
-            idle_seconds: identity.idle_seconds,
-            session_seconds: identity.session_seconds,
-            kind: SessionKind::Console,
-            scopes: String::new(),
-        };
-        session::start(tx, new).map(Admission::Session)
+        session::start(tx, new_session(&identity, at)).map(Admission::Session)
     })
     .await
 }
@@ -185,7 +334,9 @@ fn note_directory(
     name: &str,
     identity: &OutsideIdentity,
 ) -> Result<(), Problem> {
-    let there = match &identity.in_directory {
+    // Whose people a connection's people are is for its own tenant to say.
+    let own = identity.in_directory.as_ref().filter(|_| identity.routed.is_none());
+    let there = match own {
         Some(there) => connection::connector(tx, tenant, &there.connector)?
             .map(|connector| (connector, there.external_id.as_str())),
         None => None,
@@ -211,6 +362,28 @@ fn turned_away(
     })
 }
 
+/// The session of somebody who was let in at a time.
+fn new_session(identity: &OutsideIdentity, at: Timestamp) -> NewSession {
+    NewSession {
+        method: identity.method.into(),
+        made_by: String::new(),
+        roles: String::new(),
+        connection: Some(identity.connection),
+        provider_session: identity.provider_session.clone(),
+        provider_name: identity.provider_name.clone(),
+        member_of: identity.groups.clone(),
+        // A provider that does not say when it asked may have asked long ago.
+        authenticated_at: identity
+            .authenticated_at
+            .map_or(Timestamp::from_micros(0), |said| said.min(at)),
+        idle_seconds: identity.idle_seconds,
+        session_seconds: identity.session_seconds,
+        kind: SessionKind::Console,
+        scopes: String::new(),
+        routed: identity.routed.clone(),
+    }
+}
+
 /// The session that asked for a proof.
 pub(super) struct Session {
     pub author: Author,
@@ -227,17 +400,21 @@ impl Session {
 }
 
 /// Takes a proof for the session that asked for it: the same session, the same person.
-pub(super) async fn prove(
-    app: &App,
-    connection: &Connection,
-    session: Option<Session>,
-    identity: &OutsideIdentity,
-) -> Result<(), Problem> {
+pub(super) async fn prove(app: &App, whereto: Whereto, session: Option<Session>) -> Result<(), Problem> {
+    let (tenant, identity) = match whereto {
+        Whereto::Tenant(tenant, identity) => (tenant, identity),
+        Whereto::Held { reference, .. } => {
+            return Err(refused(format!(
+                "what your identity provider says of you leads to no tenant any more. Ask whoever looks after sign-in, and quote \
+                 {reference}"
+            )));
+        }
+    };
     let session = session
-        .filter(|session| session.author.tenant == connection.tenant)
+        .filter(|session| session.author.tenant == tenant)
         .ok_or_else(|| refused("the session that asked for this is over. Sign in again"))?;
-    let person = find(app, connection.tenant, identity).await?;
-    let person = person.filter(|person| person.is_of(connection.id));
+    let person = find(app, tenant, &identity).await?;
+    let person = person.filter(|person| person.is_of(identity.connection));
     if person.map(|person| person.name).as_deref() != Some(session.author.actor.id.as_str()) {
         return Err(refused("somebody else signed in there than is signed in here"));
     }
@@ -249,17 +426,13 @@ pub(super) async fn prove(
 }
 
 /// The person whom a provider names, if they came before.
-pub async fn find(
-    app: &App,
-    tenant: TenantId,
-    identity: &OutsideIdentity,
-) -> Result<Option<Person>, Problem> {
+async fn find(app: &App, tenant: TenantId, identity: &OutsideIdentity) -> Result<Option<Person>, Problem> {
     let outside = Outside {
         issuer: identity.issuer.clone(),
         subject: identity.subject.clone(),
     };
     app.db
-        .read(muster_storage::Scope::Tenant(tenant.uuid()), move |tx| {
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
             Ok(store::person_of_subject(tx, tenant, &outside)?)
         })
         .await
@@ -279,7 +452,7 @@ async fn free_name(app: &App, tenant: TenantId, identity: &OutsideIdentity) -> R
     };
     let first = format!("{}/{called}", identity.connection_name);
     app.db
-        .read(muster_storage::Scope::Tenant(tenant.uuid()), move |tx| {
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
             for number in 1..=NAMES_TRIED {
                 let name = match number {
                     1 => first.clone(),

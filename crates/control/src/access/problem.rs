@@ -54,6 +54,7 @@ problems! {
     CERTIFICATE_REQUIRED = "certificate_required", 401, "A device certificate is required";
     STEP_UP = "step_up_required", 401, "Prove again who you are";
     SIGN_IN_REFUSED = "sign_in_refused", 403, "The sign-in was refused";
+    SIGN_IN_HELD = "sign_in_held", 403, "Your sign-in is held";
     NO_ROLE = "no_role", 403, "You have no role here";
     FORBIDDEN = "insufficient_scope", 403, "The credentials do not allow this";
     CSRF = "csrf", 403, "The form is not from this session";

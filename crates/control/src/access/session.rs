@@ -19,11 +19,11 @@ use muster_trust::{
 use subtle::ConstantTimeEq;
 
 use super::{
-    Author, Permit, connection, explain, is_barred,
+    Author, Permit, explain, is_barred,
     outside::Session,
     people::{self, Held, SessionSettings, Through},
     problem::{CONFLICT, CSRF, FORBIDDEN, INVALID, Problem, STEP_UP, UNAUTHENTICATED},
-    scope,
+    routing, scope,
     store::{self, SessionKind},
 };
 use crate::{
@@ -286,7 +286,7 @@ pub(super) fn standing(tx: &mut Tx, hash: &Digest, now: Timestamp) -> Result<Opt
     let held = if row.method == BY_LINK {
         of_link(tx, (row.tenant, &row.made_by, &row.roles), now)?
     } else {
-        of_outside(tx, &row, now)?
+        of_outside(tx, &row, person.as_ref(), now)?
     };
     let held = held.map(|held| limited(held, &row.scopes));
     let name = person
@@ -356,11 +356,17 @@ pub(super) fn of_link(
 }
 
 /// What the session of a person from outside may do now.
-fn of_outside(tx: &mut Tx, row: &store::SessionRow, now: Timestamp) -> Result<Option<Held>, Problem> {
+fn of_outside(
+    tx: &mut Tx,
+    row: &store::SessionRow,
+    person: Option<&people::Person>,
+    now: Timestamp,
+) -> Result<Option<Held>, Problem> {
     let Some(id) = row.connection else {
         return Ok(None);
     };
-    if !connection::is_open(tx, row.tenant, id)? {
+    let outside = person.and_then(|person| person.outside.as_ref());
+    if !routing::session_stands(tx, row, outside)? {
         return Ok(None);
     }
     let source = id.to_string();
@@ -471,6 +477,7 @@ pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
                 session_seconds: None,
                 kind: SessionKind::Console,
                 scopes: String::new(),
+                routed: None,
             },
         )
     })
@@ -493,6 +500,8 @@ pub(super) struct NewSession {
     pub kind: SessionKind,
     /// The most that it may do; empty for no limit of its own.
     pub scopes: String,
+    /// What routing was told, of whoever came by a connection that routes.
+    pub routed: Option<String>,
 }
 
 /// Begins a session of the transaction's author; answers the cookie's value. One session more than a person may have ends the
@@ -528,6 +537,7 @@ pub(super) fn start(tx: &mut LoggedTx<'_>, new: NewSession) -> Result<String, Pr
         challenge: None,
         kind: new.kind,
         scopes: new.scopes,
+        routed: new.routed,
     };
     store::insert_session(tx, hash.as_bytes(), &row)?;
     tx.record(

@@ -40,11 +40,11 @@ statements! {
         RETURNING tenant_id, actor, made_by, roles";
     INSERT_SESSION = "INSERT INTO access_session (tenant_id, session_sha256, actor, made_by, created_at, seen_at, \
         expires_at, session_id, method, roles, connection_id, provider_session, member_of, authenticated_at, \
-        idle_seconds, provider_name, kind, scopes) \
-        VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+        idle_seconds, provider_name, kind, scopes, routed) \
+        VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
     SESSION = "SELECT tenant_id, actor, made_by, seen_at, expires_at, session_id, method, roles, connection_id, member_of, \
         authenticated_at, idle_seconds, challenge, kind, scopes, provider_session, \
-        provider_name FROM access_session WHERE session_sha256 = $1";
+        provider_name, routed FROM access_session WHERE session_sha256 = $1";
     AUTHENTICATED = "UPDATE access_session SET authenticated_at = $2, challenge = NULL WHERE session_sha256 = $1";
     CHALLENGE = "UPDATE access_session SET challenge = $2 WHERE session_sha256 = $1";
     TAKE_CHALLENGE = "UPDATE access_session SET challenge = NULL WHERE session_sha256 = $1 AND challenge = $2";
@@ -266,6 +266,8 @@ pub struct SessionRow {
     pub kind: SessionKind,
     /// The most that it may do; empty for no limit of its own.
     pub scopes: String,
+    /// What routing was told, of whoever came by a connection that routes.
+    pub routed: Option<String>,
 }
 
 /// Who holds a session.
@@ -310,6 +312,7 @@ pub fn insert_session(tx: &mut Tx, sha256: &[u8], row: &SessionRow) -> Result<()
             &row.provider_name.as_deref(),
             &row.kind.word(),
             &row.scopes.as_str(),
+            &row.routed.as_deref(),
         ],
     )
     .map(drop)
@@ -341,6 +344,7 @@ pub fn session(tx: &mut Tx, sha256: &[u8]) -> Result<Option<SessionRow>, Storage
                 _ => SessionKind::Api,
             },
             scopes: row.get(14)?,
+            routed: row.get(17)?,
         })
     })
 }

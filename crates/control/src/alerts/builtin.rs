@@ -243,6 +243,24 @@ const BUILT_IN: &[BuiltIn] = &[
         destination: "pagerduty",
     },
     BuiltIn {
+        name: "sign_in_held",
+        title: "A sign-in is held",
+        meaning: "Somebody came by a connection that routes, and what the identity provider says of them leads to no tenant, to several, \
+                  or to another one than before. They are signed in nowhere.",
+        remedy: "Decide under Access, Routing, or with `muster routing decide`. Many at once are a claim that the provider stopped to \
+                 send, or an acceptance that ended because the connection was changed.",
+        severity: Severity::Warning,
+        when: Condition::Events {
+            actions: &["signin.held"],
+            resolved_by: &["access.person_decided", "access.person_routed"],
+            resolve_after_seconds: 7 * DAY,
+        },
+        for_seconds: 0,
+        keep_seconds: 0,
+        no_data: NoData::Keep,
+        destination: "email",
+    },
+    BuiltIn {
         name: "security_event",
         title: "A security event",
         meaning: "The log holds an entry about security that no other rule is about.",

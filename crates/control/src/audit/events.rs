@@ -144,7 +144,7 @@ pub(super) fn of_entry(entry: &LogEntry) -> Option<SecurityEvent> {
             | "log_stalled" | "row_edited",
         ) => Priority::Critical,
         (_, "bundle_tampered") => Priority::Critical,
-        ("security", _) | ("root", _) => Priority::Warning,
+        ("security", _) | ("root", _) | ("signin", "held") => Priority::Warning,
         ("commands", "halted" | "halt_lifted") | ("operation", "stopped") => Priority::Warning,
         ("operation", "approved" | "rejected" | "released") => Priority::Notice,
         (_, "change_refused" | "bundle_refused") => Priority::Notice,

@@ -41,7 +41,7 @@ pub use labels::{
 };
 pub use quarantine::{QuarantineDecision, decide, rivals};
 pub use registry::{Connected, Identity, Registry, Seat};
-pub use rules::Admission;
+pub use rules::{Admission, leaves_as_it_is};
 pub use store::Claim;
 pub use targets::*;
 pub use traits::{Held, Traits, stratum};

@@ -2,7 +2,7 @@
 
 use muster_model::DeviceId;
 
-use super::{Applicant, Claim, Device, admission::TPM_CLAIM};
+use super::{Applicant, Claim, Device, DeviceState, admission::TPM_CLAIM};
 use crate::access::problem::{ATTESTATION_REQUIRED, IDENTITY_CONFLICT, KEY_REUSED, Problem};
 
 /// A claim of the applicant that a known device holds, with all that this device claims.
@@ -66,6 +66,14 @@ pub fn admit(applicant: &Applicant, same_key: Option<Device>, held: Vec<Holding>
     Admission::New {
         quarantine: collision(&others),
     }
+}
+
+/// Whether an applicant leaves a known device as the tenant knows it: active, with the same owner and of the same ownership. A token
+/// that a person made for themselves does no more than that; it takes no device over, and lifts nothing that was decided about one.
+pub fn leaves_as_it_is(known: &Device, applicant: &Applicant) -> bool {
+    known.state == DeviceState::Active
+        && known.owner == applicant.owner
+        && known.ownership == applicant.ownership
 }
 
 /// Why an applicant that has a known device's key or TPM is not that device.
@@ -139,11 +147,10 @@ fn mismatch(kind: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use muster_model::{AttestationLevel, ComplianceState, Platform, Timestamp};
+    use muster_model::{AttestationLevel, ComplianceState, Ownership, Platform, Timestamp};
     use uuid::Uuid;
 
     use super::*;
-    use crate::devices::DeviceState;
 
     fn applicant(uuid: u128, serial: Option<&str>, key: u8) -> Applicant {
         Applicant {
@@ -288,6 +295,41 @@ mod tests {
         match admit(&new, Some(other), holdings(&new, &old, 9)) {
             Admission::Refuse(problem) => assert_eq!(problem.kind, KEY_REUSED),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn t10_only_an_active_device_of_the_same_owner_and_ownership_stays_as_it_is() {
+        let theirs = Applicant {
+            owner: Some("corp/ada".to_owned()),
+            ownership: Ownership::Personal,
+            ..applicant(1, Some("S1"), 1)
+        };
+        let device = known(9, &theirs);
+        assert!(leaves_as_it_is(&device, &theirs));
+        for other in [
+            Device {
+                owner: Some("corp/ben".to_owned()),
+                ..device.clone()
+            },
+            Device {
+                owner: None,
+                ..device.clone()
+            },
+            Device {
+                ownership: Ownership::Company,
+                ..device.clone()
+            },
+            Device {
+                state: DeviceState::Quarantined,
+                ..device.clone()
+            },
+            Device {
+                state: DeviceState::Retired,
+                ..device.clone()
+            },
+        ] {
+            assert!(!leaves_as_it_is(&other, &theirs), "{other:?}");
         }
     }
 

@@ -22,6 +22,7 @@ use crate::{
             ATTESTATION_REJECTED, DEVICE_MISMATCH, ENROLLMENT_LIMIT, IDENTITY_CONFLICT, KEY_REUSED, Problem,
             RATE_LIMITED, TOKEN_INVALID, TOKEN_REDEEMED,
         },
+        routing,
     },
     audit::{self, LoggedTx},
     certificates::{self, Issued},
@@ -159,6 +160,12 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
         actor: applicant_actor(app, tenant, candidate.token).await?,
         voucher: None,
     };
+    let doubt = match super::find_token(app, tenant, candidate.token).await? {
+        Some(Token {
+            person: Some(owner), ..
+        }) => routing::stands_in(app, tenant, owner).await?,
+        Some(_) | None => None,
+    };
     let shared = app.clone();
     let lifetime = Duration::from_secs(app.settings.device_certificate_days * 86_400);
     let (mut enrolled, issued) = audit::commit(app, &author, move |tx| {
@@ -170,6 +177,8 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
         }
         let applicant = applicant(&candidate, &token)?;
         let admission = judge(tx, &applicant, &token, at)?;
+        refuse_to_take_over(tx, &applicant, &token, &admission)?;
+        let admission = in_doubt(admission, doubt);
         let again = matches!(admission, Admission::Again { .. });
         let admitted = devices::admit(tx, &applicant, admission)?;
         if again {
@@ -207,6 +216,45 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
         app.memory.settle().await;
     }
     Ok(enrolled)
+}
+
+/// Whoever asked for the token is not who they were: the device waits for a person's word.
+fn in_doubt(admission: Admission, doubt: Option<&'static str>) -> Admission {
+    let Some(doubt) = doubt else {
+        return admission;
+    };
+    let because = |quarantine: Option<String>| Some(quarantine.unwrap_or_else(|| doubt.to_owned()));
+    match admission {
+        Admission::Again { device, quarantine } => Admission::Again {
+            device,
+            quarantine: because(quarantine),
+        },
+        Admission::New { quarantine } => Admission::New {
+            quarantine: because(quarantine),
+        },
+        Admission::Refuse(problem) => Admission::Refuse(problem),
+    }
+}
+
+/// A token that somebody made for themselves brings their own device back as it is. It makes nobody else's device theirs, makes no
+/// company's device a personal one, and takes none out of quarantine or retirement: that is for whoever looks after devices.
+fn refuse_to_take_over(
+    tx: &mut LoggedTx<'_>,
+    applicant: &Applicant,
+    token: &Token,
+    admission: &Admission,
+) -> Result<(), Problem> {
+    let (Some(_), Admission::Again { device, .. }) = (&token.person, admission) else {
+        return Ok(());
+    };
+    let tenant = tx.tenant();
+    let known = devices::get(tx, tenant, *device)?;
+    if devices::leaves_as_it_is(&known, applicant) {
+        return Ok(());
+    }
+    Err(IDENTITY_CONFLICT.detail(
+        "This device is known here, and not as an active one of yours. Whoever looks after devices can give you a token for it.",
+    ))
 }
 
 /// Everything that can be refused: the tenant's policy, what is known of the hardware, and the limits.

@@ -125,6 +125,8 @@ pub struct TokenView {
     pub ownership: Ownership,
     #[schema(value_type = Vec<String>)]
     pub attestation: BTreeSet<AttestationLevel>,
+    /// Who asked for it for their own device.
+    pub person: Option<String>,
 }
 
 impl TokenView {
@@ -152,6 +154,7 @@ impl TokenView {
             subject: token.subject,
             ownership: token.ownership,
             attestation: token.attestation,
+            person: token.person.map(|owner| owner.person),
         }
     }
 }
@@ -178,6 +181,7 @@ async fn create_token(
             .map(|subject| subject.as_str().to_owned()),
         ownership: request.ownership.unwrap_or(Ownership::Company),
         attestation: request.attestation.clone(),
+        person: None,
     };
     let shared = app.clone();
     commit_once(

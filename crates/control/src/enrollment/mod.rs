@@ -4,6 +4,7 @@ mod admission;
 mod agent;
 mod api;
 mod bulk;
+mod own_device;
 mod policy;
 mod roots;
 mod store;
@@ -24,6 +25,7 @@ pub use admission::{Candidate, ClaimedHardware, Enrolled, Evidence, Refusal, adm
 pub use agent::{Exporter, begin, finish};
 pub use api::{TokenView, router};
 pub use bulk::{BulkOutcome, BulkRow, ROWS_MAX as BULK_ROWS_MAX, create_tokens};
+pub use own_device::own_device;
 pub use policy::{AndroidPolicy, ApplePolicy, EnrollmentPolicy, Limits, TokenRules, TpmPolicy};
 pub use roots::{ANDROID_STATUS_BYTES_MAX, AndroidStatus, android_status, import_android_status};
 pub use token::{MadeToken, NewTokenRequest, Ticket, Token, create_token, find_token, list, ticket};

@@ -3,29 +3,31 @@
 use std::collections::BTreeSet;
 
 use muster_channel_agent::enroll::ChannelBinding;
-use muster_model::{AttestationLevel, DeviceId, Ownership, TenantId, Timestamp, TokenId};
+use muster_model::{AttestationLevel, ConnectionId, DeviceId, Ownership, TenantId, Timestamp, TokenId};
 use muster_storage::{Row, StorageError, Tx, statements};
 use uuid::Uuid;
 
 use super::{EnrollmentPolicy, FailureCount, StoredPolicy, agent::Session, token::Token};
-use crate::devices::Protocol;
+use crate::{access::routing::Owner, devices::Protocol};
 
 macro_rules! token_columns {
     () => {
         "jti, device_uuid, serial, owner, created_by, created_at, expires_at, redeemed_at, device_id, spki_sha256, \
-         failures, last_failure, protocol, subject, ownership, attestation"
+         failures, last_failure, protocol, subject, ownership, attestation, person, person_connection, person_routed"
     };
 }
 
 statements! {
     INSERT_TOKEN = "INSERT INTO enrollment_token \
         (tenant_id, jti, device_uuid, serial, owner, created_by, created_at, expires_at, failures, protocol, subject, \
-        ownership, attestation, challenge_sha256) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10, $11, $12, $13)";
+        ownership, attestation, challenge_sha256, person, person_connection, person_routed) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10, $11, $12, $13, $14, $15, $16)";
     TOKEN = concat!("SELECT ", token_columns!(), " FROM enrollment_token WHERE tenant_id = $1 AND jti = $2");
     TOKENS = concat!("SELECT ", token_columns!(), " FROM enrollment_token WHERE tenant_id = $1 AND jti < $2 \
         ORDER BY jti DESC LIMIT $3");
     TOKEN_BY_CHALLENGE = concat!("SELECT ", token_columns!(), ", tenant_id FROM enrollment_token \
         WHERE challenge_sha256 = $1");
+    ASKED_BY = "SELECT COUNT(*) FROM enrollment_token WHERE tenant_id = $1 AND person = $2 AND created_at > $3";
     FAILURES = "SELECT last_failure, COUNT(*), COUNT(redeemed_at) FROM enrollment_token \
         WHERE tenant_id = $1 AND created_at >= $2 AND failures > 0 AND last_failure IS NOT NULL \
         GROUP BY last_failure ORDER BY 2 DESC, 1 LIMIT 32";
@@ -76,15 +78,25 @@ pub fn insert_token(
             &token.ownership.as_str(),
             &levels_text(&token.attestation).as_str(),
             &challenge_sha256,
+            &token.person.as_ref().map(|owner| owner.person.as_str()),
+            &token.person.as_ref().map(|owner| owner.connection.uuid()),
+            &token.person.as_ref().and_then(Owner::told),
         ],
     )
     .map(drop)
 }
 
+/// How many tokens a person asked for since a time.
+pub fn asked_by(tx: &mut Tx, tenant: TenantId, person: &str, since: Timestamp) -> Result<i64, StorageError> {
+    tx.query_one(&ASKED_BY, &[&tenant.uuid(), &person, &since.as_micros()], |row| {
+        row.get(0)
+    })
+}
+
 /// Across tenants: a challenge is looked up before it is known whose it is.
 pub fn token_by_challenge(tx: &mut Tx, sha256: &[u8]) -> Result<Option<(TenantId, Token)>, StorageError> {
     tx.query_opt(&TOKEN_BY_CHALLENGE, &[&sha256], |row| {
-        Ok((TenantId::from_uuid(row.get(16)?), token_of(row)?))
+        Ok((TenantId::from_uuid(row.get(19)?), token_of(row)?))
     })
 }
 
@@ -318,5 +330,11 @@ fn token_of(row: &Row<'_>) -> Result<Token, StorageError> {
             .split(' ')
             .filter_map(AttestationLevel::parse)
             .collect(),
+        person: match (row.get::<Option<String>>(16)?, row.get::<Option<Uuid>>(17)?) {
+            (Some(person), Some(id)) => {
+                Some(Owner::stored(person, ConnectionId::from_uuid(id), row.get(18)?))
+            }
+            _ => None,
+        },
     })
 }

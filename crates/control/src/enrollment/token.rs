@@ -15,6 +15,7 @@ use crate::{
     App,
     access::{
         problem::{CHALLENGE_INVALID, INVALID, Problem, TOKEN_EXPIRED, TOKEN_REDEEMED},
+        routing::Owner,
         tokens::{self, ENROLLMENT_TOKEN_SECONDS, ENROLLMENT_TOKEN_SECONDS_MAX},
     },
     audit::LoggedTx,
@@ -46,6 +47,8 @@ pub struct Token {
     pub ownership: Ownership,
     /// Kinds of proof that this device has to bring; any that the tenant accepts where empty.
     pub attestation: BTreeSet<AttestationLevel>,
+    /// Who asked for it for their own device.
+    pub person: Option<Owner>,
 }
 
 impl Token {
@@ -68,6 +71,8 @@ pub struct NewTokenRequest {
     pub subject: Option<String>,
     pub ownership: Ownership,
     pub attestation: BTreeSet<AttestationLevel>,
+    /// Who asks for it for their own device.
+    pub person: Option<Owner>,
 }
 
 impl NewTokenRequest {
@@ -82,6 +87,7 @@ impl NewTokenRequest {
             subject: None,
             ownership: Ownership::Company,
             attestation: BTreeSet::new(),
+            person: None,
         }
     }
 
@@ -155,6 +161,7 @@ pub fn create_token(tx: &mut LoggedTx<'_>, app: &App, new: &NewTokenRequest) -> 
         subject: new.subject.clone(),
         ownership: new.ownership,
         attestation: new.attestation.clone(),
+        person: new.person.clone(),
     };
     store::insert_token(tx, tenant, &token, challenge_sha256.as_deref())?;
     tx.record(
@@ -167,6 +174,7 @@ pub fn create_token(tx: &mut LoggedTx<'_>, app: &App, new: &NewTokenRequest) -> 
             "ownership": token.ownership,
             "attestation": token.attestation,
             "expires_at": token.expires_at,
+            "person": token.person.as_ref().map(|owner| &owner.person),
         }),
     )?;
     Ok(MadeToken {

@@ -1,10 +1,11 @@
 //! Connections to identity providers, of whatever protocol: what a tenant defines, keeps secret and tests.
 //!
-//! A connection signs people into its own tenant alone. What a provider says of a person becomes an
+//! A connection signs people into its own tenant alone, unless it routes ([`routing`](super::routing)). What a provider says of a person becomes an
 //! [`OutsideIdentity`](super::outside::OutsideIdentity), and from there on it is the same for every kind of connection.
 
 mod api;
 mod directory;
+mod once;
 mod probe;
 mod secrets;
 pub(super) mod store;
@@ -19,6 +20,7 @@ use super::{
     oidc::{self, ConnectionSpec},
     people::{self, store as people_store},
     problem::{CONFLICT, INVALID, NOT_FOUND, Problem, SIGN_IN_REFUSED},
+    routing,
     saml::{self, SamlSpec},
 };
 use crate::{
@@ -30,6 +32,7 @@ use crate::{
 pub use api::router;
 pub use directory::{DirectoryMatch, InDirectory, MatchedBy};
 pub(super) use directory::{connector, is_linked, require_for_connector};
+pub(super) use once::Once;
 pub use probe::{Checked, Outcome, probe};
 pub(super) use probe::{checked, last_sign_in, sentence};
 pub use secrets::{note_old_secrets, reseal};
@@ -87,7 +90,7 @@ impl Definition {
     }
 
     /// The issuer by which people are known.
-    fn known_by(&self) -> String {
+    pub(in crate::access) fn known_by(&self) -> String {
         match self {
             Definition::Oidc(spec) => spec.issuer.clone(),
             Definition::Saml(spec) => spec.issuer_of_people(),
@@ -187,6 +190,11 @@ impl Connection {
             failed_at: None,
             error: None,
         }
+    }
+
+    /// Of the definition as it was stored: whoever takes people from this connection took them from this one.
+    pub(super) fn definition_sha256(&self) -> muster_trust::key::Digest {
+        muster_trust::key::sha256(self.definition.as_bytes())
     }
 
     pub fn has_secret(&self) -> bool {
@@ -354,7 +362,8 @@ fn check_change<S>(
     Ok(())
 }
 
-/// Refuses to change what decides who is in groups whose roles can do more than the caller.
+/// Refuses to change what decides who is in groups whose roles can do more than the caller, and who gets enrollment tokens to whoever
+/// may not make them.
 pub(super) fn require_roles_of_groups<S>(
     tx: &mut Tx,
     permit: &Permit<S>,
@@ -363,7 +372,8 @@ pub(super) fn require_roles_of_groups<S>(
     let grants = people_store::grants_from(tx, connection.tenant, &connection.id.to_string())?;
     let names: Vec<String> = grants.into_iter().map(|grant| grant.role).collect();
     let held = people::of_roles(tx, connection.tenant, names.iter().map(String::as_str))?;
-    permit.require_held(held.scopes.split_whitespace())
+    permit.require_held(held.scopes.split_whitespace())?;
+    routing::require_tokens(tx, permit, (connection.tenant, connection.id))
 }
 
 /// Refuses to say who people are, or how well they are known, that can do more than the caller.
@@ -386,6 +396,7 @@ pub fn delete<S>(tx: &mut LoggedTx<'_>, permit: &Permit<S>, name: &str) -> Resul
     require_roles_of_people(tx, permit, &connection.definition()?)?;
     let ended = store::end_sessions_by(tx, tenant, connection.id)?;
     people_store::delete_grants_from(tx, tenant, &connection.id.to_string())?;
+    routing::connection_removed(tx, tenant, connection.id)?;
     store::delete_connection(tx, tenant, connection.id)?;
     all_secrets::forget(tx, tenant, &secrets::record_name(&connection.name))?;
     tx.record(
@@ -410,11 +421,6 @@ pub fn connections(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Connection>, Pro
     Ok(store::connections(tx, tenant)?)
 }
 
-/// Whether a connection of this tenant signs people in.
-pub(super) fn is_open(tx: &mut Tx, tenant: TenantId, id: ConnectionId) -> Result<bool, Problem> {
-    Ok(open_of(tx, tenant, id)?.is_some())
-}
-
 /// A connection of this tenant, while it signs people in.
 pub(super) fn open_of(
     tx: &mut Tx,
@@ -433,9 +439,13 @@ pub struct Offered {
     pub kind: String,
 }
 
-/// The connections of one tenant that a sign-in page offers.
+/// The connections that a sign-in page offers to the people of one tenant: its own, and those that it takes people from. Across
+/// tenants.
 pub fn offered(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Offered>, Problem> {
-    let open = store::connections(tx, tenant)?;
+    let mut open = store::connections(tx, tenant)?;
+    for taken in routing::taken(tx, tenant)? {
+        open.extend(store::connection(tx, taken.connection)?);
+    }
     let open = open
         .into_iter()
         .filter(|connection| connection.disabled_at.is_none());

@@ -32,6 +32,7 @@ statements! {
     END_PERSONS_SESSIONS = "DELETE FROM access_session WHERE tenant_id = $1 AND connection_id = $2 AND actor = $3";
     COUNT_ONCE = "INSERT INTO access_replay (tenant_id, kind, value_sha256, expires_at) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (tenant_id, kind, value_sha256) DO NOTHING";
+    WAS_COUNTED = "SELECT COUNT(*) FROM access_replay WHERE tenant_id = $1 AND kind = $2 AND value_sha256 = $3";
     FORGET_REPLAYS = "DELETE FROM access_replay WHERE expires_at < $1";
 }
 
@@ -214,6 +215,16 @@ pub fn count_once(
     until: Timestamp,
 ) -> Result<u64, StorageError> {
     tx.execute(&COUNT_ONCE, &[&tenant.uuid(), &kind, &sha256, &until.as_micros()])
+}
+
+/// Whether this was counted, and not forgotten since.
+pub fn was_counted(
+    tx: &mut Tx,
+    tenant: TenantId,
+    (kind, sha256): (&str, &[u8]),
+) -> Result<bool, StorageError> {
+    let found: i64 = tx.query_one(&WAS_COUNTED, &[&tenant.uuid(), &kind, &sha256], |row| row.get(0))?;
+    Ok(found > 0)
 }
 
 pub fn forget_replays(tx: &mut Tx, now: Timestamp) -> Result<u64, StorageError> {

@@ -391,6 +391,7 @@ pub async fn poll(app: &App, device_code: &str) -> Result<LetIn, Failure> {
     let (connection, authenticated_at, most) = (row.connection, row.authenticated_at, asked.scopes);
     let (provider_session, provider_name) = (row.provider_session.clone(), row.provider_name.clone());
     let (tenant, idle_seconds) = (standing.row.tenant, row.idle_seconds);
+    let routed = row.routed.clone();
     let author = standing.author();
     let begun = audit::commit(app, &author, move |tx| {
         // Of two polls at once, one takes it.
@@ -411,6 +412,7 @@ pub async fn poll(app: &App, device_code: &str) -> Result<LetIn, Failure> {
             session_seconds: Some(seconds),
             kind: SessionKind::Api,
             scopes: most.clone(),
+            routed: routed.clone(),
         };
         session::start(tx, new).map(Some)
     });

@@ -33,6 +33,7 @@ use crate::{
         oidc::{self, ConnectionSpec, WebRequest},
         people::{self, Outside},
         problem::{Problem, UNAUTHENTICATED},
+        routing,
     },
     strangers::Door,
 };
@@ -191,6 +192,10 @@ async fn meant(app: &App, trust: &Trust) -> Result<Option<(PeopleSpec, Connectio
     };
     let tenant = trust.tenant;
     let connection = app.db.read(Scope::Tenant(tenant.uuid()), move |tx| {
+        // Whose people a connection brings that routes, a sign-in finds out; a token alone would be of its own tenant always.
+        if routing::routes(tx, tenant, id)? {
+            return Ok(None);
+        }
         connection::open_of(tx, tenant, id)
     });
     connection

@@ -212,7 +212,7 @@ fn identity(spec: &ConnectionSpec, claims: &Members, subject: String, at: Option
 }
 
 /// A claim by its name, or by a JSON Pointer (RFC 6901) into nested ones.
-fn pick<'a>(claims: &'a Members, name: &str) -> Option<&'a Value> {
+pub(super) fn pick<'a>(claims: &'a Members, name: &str) -> Option<&'a Value> {
     match name.strip_prefix('/') {
         None => claims.0.get(name),
         Some(path) => {

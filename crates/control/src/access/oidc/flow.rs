@@ -29,6 +29,7 @@ use crate::{
         connection::{self, refused, store},
         outside::{self, Admission, Arrival, OutsideIdentity, Purpose, Session},
         problem::{IDENTITY_PROVIDER_UNAVAILABLE, Problem},
+        routing::{self, Claimed, Table, VALUES_MAX},
     },
     audit, clock,
     secrets::SecretText,
@@ -131,7 +132,7 @@ pub async fn depart(
         if !spec.required_acr.is_empty() {
             query.append_pair("acr_values", &spec.required_acr.join(" "));
         }
-        if purpose == Purpose::StepUp {
+        if purpose.asks_anew() {
             query.append_pair("prompt", "login").append_pair("max_age", "0");
         }
     }
@@ -182,10 +183,15 @@ pub async fn arrive(
     let code = code.ok_or_else(|| refused("the provider sent no code".to_owned()))?;
     // Spent before the provider is asked: one departure is one question to it, whatever came back.
     take_state(app, &connection, &state).await?;
+    let routing = routing::routing_of(app, &connection).await?;
     let found = identify(app, &connection, &spec, &metadata, &code, (&cookie, &state)).await;
     let error = found.as_ref().err().map(|problem| problem.detail.as_str());
     connection::note(app, &connection, error).await;
-    let found = found?;
+    let (found, said) = found?;
+    let routed = routing.map(|routing| {
+        let claimed = claimed(&routing.table, &spec, &found, &said);
+        (routing, claimed)
+    });
     let identity = OutsideIdentity {
         connection: id,
         connection_name: connection.name.clone(),
@@ -201,16 +207,18 @@ pub async fn arrive(
         in_directory: found.in_directory,
         idle_seconds: spec.idle_seconds,
         session_seconds: spec.session_seconds,
+        routed: None,
     };
+    let whereto = routing::whereto(app, &connection, routed, identity).await?;
     if state.purpose == Purpose::StepUp {
         // The session that asked is the one of this browser.
         let session = session
             .map(Session::of)
             .filter(|session| state.session.as_deref() == Some(session.hash.to_string().as_str()));
-        outside::prove(app, &connection, session, &identity).await?;
+        outside::prove(app, whereto, session).await?;
         return Ok(Arrival::SteppedUp { next: state.next });
     }
-    let admission = outside::admit(app, connection.tenant, identity).await?;
+    let admission = outside::arrive(app, whereto, state.purpose).await?;
     if found.has_more_groups && matches!(admission, Admission::NoRole { .. }) {
         return Err(refused(
             "the provider left your groups out, because you are in too many. Let it send only the groups that are assigned \
@@ -220,8 +228,21 @@ pub async fn arrive(
     }
     Ok(Arrival::Admitted {
         admission,
+        purpose: state.purpose,
         next: state.next,
     })
+}
+
+/// What a token says of the claim that routes.
+fn claimed(table: &Table, spec: &ConnectionSpec, found: &Identity, said: &jose::Members) -> Claimed {
+    match &table.claim {
+        Some(name) => Claimed::of_json(claims::pick(said, name), VALUES_MAX),
+        None if found.has_more_groups => Claimed::Incomplete,
+        None => {
+            let groups = spec.groups_claim.as_deref().unwrap_or_default();
+            Claimed::of_json(claims::pick(said, groups), claims::GROUPS_MAX)
+        }
+    }
 }
 
 /// The state, if this browser was sent away with it a short time ago.
@@ -287,7 +308,7 @@ async fn identify(
     metadata: &Metadata,
     code: &str,
     (cookie, state): (&str, &State),
-) -> Result<Identity, Problem> {
+) -> Result<(Identity, jose::Members), Problem> {
     let form = vec![
         ("grant_type", "authorization_code".to_owned()),
         ("code", code.to_owned()),
@@ -311,10 +332,11 @@ async fn identify(
     let asked = Asked {
         nonce: &nonce,
         access_token: tokens.access_token.as_deref(),
-        authenticated_since: (state.purpose == Purpose::StepUp).then_some(state.began),
+        authenticated_since: state.purpose.asks_anew().then_some(state.began),
         now: app.clock.now().as_unix_seconds(),
     };
-    claims::judge(spec, &signed, &asked).map_err(refused)
+    let identity = claims::judge(spec, &signed, &asked).map_err(refused)?;
+    Ok((identity, signed.claims))
 }
 
 /// A token whose signature fits the provider's keys; they are fetched anew where the provider has a new one.

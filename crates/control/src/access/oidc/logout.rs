@@ -1,27 +1,28 @@
 //! The end of a session there ends it here (Back-Channel Logout 1.0), and the way to end it there too (RP-Initiated Logout 1.0).
 
-use std::time::Duration;
-
 use muster_model::ConnectionId;
 use muster_trust::key::sha256;
 
-use super::{claims, flow, provider};
+use super::{
+    claims::{self, Logout},
+    flow, provider,
+};
 use crate::{
     App,
     access::{
         Author,
-        connection::store,
+        connection::{Once, store},
         people::{self, Outside},
         problem::{INVALID, Problem},
+        routing,
     },
-    audit,
+    audit::{self, LoggedTx},
 };
 
 const LOGOUT_TOKEN_TYPES: &[&str] = &["logout+jwt", "jwt"];
-/// For longer than a token is taken, so that it counts once.
-const REMEMBERED: Duration = Duration::from_secs(900);
 
-/// Takes a logout token; answers how many sessions ended. A token that was taken before ends nothing more.
+/// Takes a logout token; answers how many sessions ended. A token that was taken before ends nothing more; one that could not be carried
+/// out everywhere counts as not taken.
 pub async fn logged_out(app: &App, id: ConnectionId, token: &str) -> Result<u64, Problem> {
     let connection = super::open_connection(app, id).await?;
     let spec = connection.oidc()?;
@@ -31,41 +32,57 @@ pub async fn logged_out(app: &App, id: ConnectionId, token: &str) -> Result<u64,
     let signed = flow::signed(app, &connection, &spec, &metadata, token, LOGOUT_TOKEN_TYPES).await?;
     let logout = claims::judge_logout(&spec, &signed, app.clock.now().as_unix_seconds())
         .map_err(|why| INVALID.detail(format!("The logout token is refused: {why}.")))?;
-    let tenant = connection.tenant;
-    audit::commit(app, &Author::system(tenant), move |tx| {
-        let until = tx.at().plus(REMEMBERED);
-        let hash = sha256(logout.id.as_bytes());
-        tx.excuse(1);
-        if store::count_once(tx, tenant, ("logout", hash.as_bytes()), until)? == 0 {
-            return Err(INVALID.detail("The logout token was taken before."));
+    let hash = sha256(logout.id.as_bytes());
+    let once = Once::new(&connection, "logout", hash);
+    if once.is_over(app).await? {
+        return Err(INVALID.detail("The logout token was taken before."));
+    }
+    let mut everywhere = vec![(connection.tenant, spec.issuer.clone())];
+    everywhere.extend(routing::elsewhere(app, id).await?);
+    let (mut ended, mut left) = (0, None);
+    for (tenant, issuer) in everywhere {
+        let (logout, author) = (logout.clone(), Author::system(tenant));
+        let done = audit::commit(app, &author, move |tx| end(tx, id, &issuer, &logout));
+        match done.await {
+            Ok(count) => ended += count,
+            Err(problem) => left = Some(problem),
         }
-        let person = match &logout.subject {
-            Some(subject) => {
-                let outside = Outside {
-                    issuer: spec.issuer.clone(),
-                    subject: subject.clone(),
-                };
-                people::store::person_of_subject(tx, tenant, &outside)?
-            }
-            None => None,
-        };
-        // With both, the session is meant; without one, everything of the person.
-        let ended = match (&logout.provider_session, &person) {
-            (Some(session), _) => store::end_provider_session(tx, tenant, id, session)?,
-            (None, Some(person)) => store::end_persons_sessions(tx, tenant, id, &person.name)?,
-            (None, None) => 0,
-        };
-        if ended > 0 {
-            tx.record(
-                "session.ended",
-                ("connection", id.to_string()),
-                serde_json::json!({"sessions": ended, "because": "logout at the identity provider",
-                    "person": person.map(|person| person.name)}),
-            )?;
+    }
+    // What could not be ended now is ended when the provider says it again.
+    if let Some(problem) = left {
+        return Err(problem);
+    }
+    once.done(app).await?;
+    Ok(ended)
+}
+
+/// Ends the sessions of a tenant that a logout means. With both names the session is meant, without one everything of the person.
+fn end(tx: &mut LoggedTx<'_>, id: ConnectionId, issuer: &str, logout: &Logout) -> Result<u64, Problem> {
+    let tenant = tx.tenant();
+    let person = match &logout.subject {
+        Some(subject) => {
+            let outside = Outside {
+                issuer: issuer.to_owned(),
+                subject: subject.clone(),
+            };
+            people::store::person_of_subject(tx, tenant, &outside)?
         }
-        Ok(ended)
-    })
-    .await
+        None => None,
+    };
+    let ended = match (&logout.provider_session, &person) {
+        (Some(session), _) => store::end_provider_session(tx, tenant, id, session)?,
+        (None, Some(person)) => store::end_persons_sessions(tx, tenant, id, &person.name)?,
+        (None, None) => 0,
+    };
+    if ended > 0 {
+        tx.record(
+            "session.ended",
+            ("connection", id.to_string()),
+            serde_json::json!({"sessions": ended, "because": "logout at the identity provider",
+                "person": person.map(|person| person.name)}),
+        )?;
+    }
+    Ok(ended)
 }
 
 /// Where a person ends their session at the provider, if it has such a place.

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::{
     Permit, connection,
     problem::{CONFLICT, INVALID, NAME_TAKEN, NOT_FOUND, Problem},
-    roles, scope,
+    roles, routing, scope,
 };
 use crate::audit::LoggedTx;
 pub use api::router;
@@ -548,10 +548,20 @@ pub fn resolve(tx: &mut LoggedTx<'_>, subject: Subject) -> Result<Subject, Probl
             };
             Ok(Subject::Group { source, name })
         }
-        Subject::Group { source, name } => Ok(Subject::Group {
-            source: connection::named(tx, tenant, &source)?.id.to_string(),
-            name,
-        }),
+        Subject::Group { source, name } => {
+            let mut taken = routing::taken(tx, tenant)?.into_iter();
+            let is_meant = |one: &routing::Acceptance| {
+                one.connection.to_string() == source || routing::name_there(&one.name) == source
+            };
+            let id = match taken.find(is_meant) {
+                Some(one) => one.connection,
+                None => connection::named(tx, tenant, &source)?.id,
+            };
+            Ok(Subject::Group {
+                source: id.to_string(),
+                name,
+            })
+        }
         other => Ok(other),
     }
 }
@@ -574,6 +584,8 @@ pub fn sources(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(String, String)>, P
     if has_directory {
         sources.push((DIRECTORY.to_owned(), "the directory (SCIM)".to_owned()));
     }
+    let taken = routing::taken(tx, tenant)?.into_iter();
+    sources.extend(taken.map(|one| (one.connection.to_string(), routing::name_there(&one.name))));
     Ok(sources)
 }
 

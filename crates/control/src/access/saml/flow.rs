@@ -28,6 +28,7 @@ use crate::{
         connection::{self, Connection, refused, store},
         outside::{self, Admission, Arrival, Purpose},
         problem::{Problem, RATE_LIMITED},
+        routing::{self, Claimed, GROUPS_MAX, Routing, Table, VALUES_MAX},
         session,
     },
     audit, clock,
@@ -116,7 +117,7 @@ pub async fn depart(
     );
     let ask = Ask {
         relay_state: Some(&flow),
-        force_authn: purpose == Purpose::StepUp,
+        force_authn: purpose.asks_anew(),
     };
     let entropy = clock::random::<ENTROPY_BYTES>();
     let redirect = parties
@@ -174,24 +175,30 @@ pub async fn arrive(
     }
     let request = flow.as_ref().map(|flow| flow.request.clone());
     let judged = judge(app, &connection, &spec, posted.response, request).await?;
-    let named = read(app, &connection, &spec, flow.as_ref(), judged).await?;
+    let routing = routing::routing_of(app, &connection).await?;
+    let named = read(app, &connection, &spec, flow.as_ref(), (judged, routing.as_ref())).await?;
     connection::note(app, &connection, named.as_ref().err().map(String::as_str)).await;
-    let Named {
-        identity,
-        has_more_groups,
-    } = named.map_err(|_| not_accepted(&connection))?;
+    let (
+        Named {
+            identity,
+            has_more_groups,
+        },
+        claimed,
+    ) = named.map_err(|_| not_accepted(&connection))?;
+    let whereto = routing::whereto(app, &connection, routing.zip(claimed), identity).await?;
     if let Some(flow) = flow.as_ref().filter(|flow| flow.purpose == Purpose::StepUp) {
         let hash = flow.session.as_deref().and_then(|text| text.parse().ok());
         let session = match hash {
             Some(hash) => session::of_hash(app, hash).await?,
             None => None,
         };
-        outside::prove(app, &connection, session, &identity).await?;
+        outside::prove(app, whereto, session).await?;
         return Ok(Arrival::SteppedUp {
             next: flow.next.clone(),
         });
     }
-    let admission = outside::admit(app, connection.tenant, identity).await?;
+    let purpose = flow.as_ref().map_or(Purpose::SignIn, |flow| flow.purpose);
+    let admission = outside::arrive(app, whereto, purpose).await?;
     if has_more_groups && matches!(admission, Admission::NoRole { .. }) {
         return Err(refused(
             "the provider left your groups out, because you are in too many. Let it send only the groups that are assigned \
@@ -200,6 +207,7 @@ pub async fn arrive(
     }
     Ok(Arrival::Admitted {
         admission,
+        purpose,
         next: flow.map_or_else(|| "/".to_owned(), |flow| flow.next),
     })
 }
@@ -267,8 +275,8 @@ async fn read(
     connection: &Connection,
     spec: &SamlSpec,
     flow: Option<&Flow>,
-    judged: Result<(Identity, String), Reject>,
-) -> Result<Result<Named, String>, Problem> {
+    (judged, routing): (Result<(Identity, String), Reject>, Option<&Routing>),
+) -> Result<Result<(Named, Option<Claimed>), String>, Problem> {
     let (saml, here) = match judged {
         Ok(judged) => judged,
         Err(reject) => return Ok(Err(advice::sentence(reject, &addresses(app, connection.id)))),
@@ -279,7 +287,7 @@ async fn read(
         Ok(named) => named,
         Err(unusable) => return Ok(Err(format!("The assertion cannot be used: {unusable}."))),
     };
-    if let Some(flow) = flow.filter(|flow| flow.purpose == Purpose::StepUp) {
+    if let Some(flow) = flow.filter(|flow| flow.purpose.asks_anew()) {
         let skew = i64::from(spec.profile().skew_seconds);
         if saml.authn_instant.as_unix_seconds() < flow.began - skew {
             return Ok(Err(
@@ -292,7 +300,17 @@ async fn read(
     if !is_first_use(app, connection, &saml).await? {
         return Ok(Err(USED_BEFORE.to_owned()));
     }
-    Ok(Ok(named))
+    let claimed = routing.map(|routing| claimed(&routing.table, &saml, &named));
+    Ok(Ok((named, claimed)))
+}
+
+/// What an assertion says of the attribute that routes. An attribute that stands twice was refused before.
+fn claimed(table: &Table, saml: &Identity, named: &Named) -> Claimed {
+    match &table.claim {
+        Some(name) => Claimed::of_texts(saml.values(name), VALUES_MAX),
+        None if named.has_more_groups => Claimed::Incomplete,
+        None => Claimed::of_texts(&named.identity.groups, GROUPS_MAX),
+    }
 }
 
 /// How long a session may last: not beyond the one at the provider.

@@ -1,7 +1,5 @@
 //! The end of a session there ends it here, and the way to end it there too (single logout, SAML Profiles, section 4.4).
 
-use std::time::Duration;
-
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use muster_model::{ConnectionId, TenantId};
 use muster_saml::{
@@ -16,10 +14,12 @@ use crate::{
     App,
     access::{
         Author, PagePermit,
-        connection::{self, store},
+        connection::{self, Once, store},
         problem::{INVALID, Problem, RATE_LIMITED},
+        routing,
     },
-    audit, clock,
+    audit::{self, LoggedTx},
+    clock,
     secrets::SecretText,
 };
 
@@ -28,8 +28,6 @@ pub const FAREWELL_COOKIE: &str = "__Host-muster-left";
 /// For how long.
 const FAREWELL_SECONDS_MAX: i64 = 600;
 const KEPT_BYTES_MAX: usize = 4096;
-/// For longer than a message is taken, so that it counts once.
-const REMEMBERED: Duration = Duration::from_secs(900);
 
 /// Whose session is over here and may go on there.
 #[derive(Serialize, Deserialize)]
@@ -186,7 +184,8 @@ fn not_accepted(connection: &Connection, reject: Reject) -> Problem {
     INVALID.detail("What your identity provider sent about signing out is not accepted. If you are still signed in here, sign out here.")
 }
 
-/// Ends the sessions that a request names. One that was taken before ends nothing more.
+/// Ends the sessions that a request names. One that was taken before ends nothing more; one that could not be carried out everywhere
+/// counts as not taken.
 async fn end(
     app: &App,
     connection: &Connection,
@@ -196,39 +195,67 @@ async fn end(
 ) -> Result<u64, Problem> {
     let (tenant, id) = (connection.tenant, connection.id);
     let hash = sha256(format!("{id}:{}", logout.id).as_bytes());
+    let once = Once::new(connection, "saml-logout", hash);
+    if once.is_over(app).await? {
+        return Err(INVALID.detail("The request to sign out was taken before."));
+    }
     let (provider, here) = (spec.entity_id.clone(), parties.here.entity_id().to_owned());
     let wanted = ProviderName::of(&logout.name_id).plain(&provider, &here);
     let indexes = logout.session_indexes.clone();
-    audit::commit(app, &Author::system(tenant), move |tx| {
-        let until = tx.at().plus(REMEMBERED);
-        tx.excuse(1);
-        if store::count_once(tx, tenant, ("saml-logout", hash.as_bytes()), until)? == 0 {
-            return Err(INVALID.detail("The request to sign out was taken before."));
+    let others = routing::elsewhere(app, id)
+        .await?
+        .into_iter()
+        .map(|(tenant, _)| tenant);
+    let (mut ended, mut left) = (0, None);
+    for of in std::iter::once(tenant).chain(others) {
+        let (provider, here, wanted) = (provider.clone(), here.clone(), wanted.clone());
+        let (indexes, author) = (indexes.clone(), Author::system(of));
+        let done = audit::commit(app, &author, move |tx| {
+            let is_meant = |name: &str| {
+                let name: Option<ProviderName> = serde_json::from_str(name).ok();
+                name.is_some_and(|name| name.plain(&provider, &here) == wanted)
+            };
+            end_in(tx, id, &indexes, is_meant)
+        });
+        match done.await {
+            Ok(count) => ended += count,
+            Err(problem) => left = Some(problem),
         }
-        let is_meant = |name: &str| {
-            let name: Option<ProviderName> = serde_json::from_str(name).ok();
-            name.is_some_and(|name| name.plain(&provider, &here) == wanted)
-        };
-        let mut people = Vec::new();
-        let mut ended = 0;
-        for session in sessions(tx, (tenant, id), &indexes)? {
-            if is_meant(&session.provider_name) {
-                ended += store::end_session(tx, &session.sha256)?;
-                people.push(session.actor);
-            }
+    }
+    // What could not be ended now is ended when the provider says it again.
+    if let Some(problem) = left {
+        return Err(problem);
+    }
+    once.done(app).await?;
+    Ok(ended)
+}
+
+/// Ends the sessions of a tenant whose person there is meant.
+fn end_in(
+    tx: &mut LoggedTx<'_>,
+    id: ConnectionId,
+    indexes: &[String],
+    is_meant: impl Fn(&str) -> bool,
+) -> Result<u64, Problem> {
+    let tenant = tx.tenant();
+    let mut people = Vec::new();
+    let mut ended = 0;
+    for session in sessions(tx, (tenant, id), indexes)? {
+        if is_meant(&session.provider_name) {
+            ended += store::end_session(tx, &session.sha256)?;
+            people.push(session.actor);
         }
-        people.sort_unstable();
-        people.dedup();
-        if ended > 0 {
-            tx.record(
-                "session.ended",
-                ("connection", id.to_string()),
-                serde_json::json!({"sessions": ended, "because": "logout at the identity provider", "people": people}),
-            )?;
-        }
-        Ok(ended)
-    })
-    .await
+    }
+    people.sort_unstable();
+    people.dedup();
+    if ended > 0 {
+        tx.record(
+            "session.ended",
+            ("connection", id.to_string()),
+            serde_json::json!({"sessions": ended, "because": "logout at the identity provider", "people": people}),
+        )?;
+    }
+    Ok(ended)
 }
 
 /// The sessions of these names there; all of the connection's where none is named.

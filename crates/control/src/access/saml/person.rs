@@ -159,6 +159,7 @@ pub(super) fn named(
                 .and_then(|wanted| wanted.person(Some(&saml.name_id.value))),
             idle_seconds: spec.idle_seconds,
             session_seconds,
+            routed: None,
         },
         has_more_groups,
     })
