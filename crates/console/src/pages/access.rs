@@ -73,6 +73,7 @@ impl Row {
     fn of(reviewed: Reviewed, now: Timestamp) -> Row {
         let kind = match reviewed.kind {
             ReviewedSubject::Person => "person",
+            ReviewedSubject::Link => "person, by a one-time link",
             ReviewedSubject::Group => "group",
             ReviewedSubject::Client => "client",
         };
@@ -84,7 +85,7 @@ impl Row {
                 (None, None) => String::new(),
             },
             role: through.role,
-            by: if through.by == "directly" {
+            by: if through.by == "directly" || reviewed.kind == ReviewedSubject::Link {
                 String::new()
             } else {
                 format!("as member of {}", through.by)

@@ -274,7 +274,7 @@ pub(super) fn standing(tx: &mut Tx, hash: &Digest, now: Timestamp) -> Result<Opt
         return Ok(None);
     }
     let held = if row.method == BY_LINK {
-        of_link(tx, &row, now)?
+        of_link(tx, (row.tenant, &row.made_by, &row.roles), now)?
     } else {
         of_outside(tx, &row, now)?
     };
@@ -302,8 +302,12 @@ fn limited(held: Held, most: &str) -> Held {
 }
 
 /// What the session of a link may do: its roles, and never more than its maker. Nothing where the maker is gone.
-fn of_link(tx: &mut Tx, row: &store::SessionRow, now: Timestamp) -> Result<Option<Held>, Problem> {
-    let maker = super::actor_of(&row.made_by);
+pub(super) fn of_link(
+    tx: &mut Tx,
+    (tenant, made_by, roles): (TenantId, &str, &str),
+    now: Timestamp,
+) -> Result<Option<Held>, Problem> {
+    let maker = super::actor_of(made_by);
     let most = match maker.kind {
         ActorKind::Client => {
             let client = maker
@@ -313,7 +317,7 @@ fn of_link(tx: &mut Tx, row: &store::SessionRow, now: Timestamp) -> Result<Optio
                 .map(|id| store::client(tx, id))
                 .transpose()?
                 .flatten();
-            let client = client.filter(|client| client.tenant == row.tenant && client.disabled_at.is_none());
+            let client = client.filter(|client| client.tenant == tenant && client.disabled_at.is_none());
             let Some(client) = client else {
                 return Ok(None);
             };
@@ -323,11 +327,11 @@ fn of_link(tx: &mut Tx, row: &store::SessionRow, now: Timestamp) -> Result<Optio
         ActorKind::System => scope::every(),
         ActorKind::User | ActorKind::Device => return Ok(None),
     };
-    if row.roles.is_empty() {
+    if roles.is_empty() {
         let through = Through {
             role: "everything that the link's maker may do".to_owned(),
             by: BY_LINK.to_owned(),
-            granted_by: Some(row.made_by.clone()),
+            granted_by: Some(made_by.to_owned()),
             granted_at: None,
             expires_at: None,
         };
@@ -336,7 +340,7 @@ fn of_link(tx: &mut Tx, row: &store::SessionRow, now: Timestamp) -> Result<Optio
             through: vec![through],
         }));
     }
-    let mut held = people::of_roles(tx, row.tenant, row.roles.split(' '))?;
+    let mut held = people::of_roles(tx, tenant, roles.split(' '))?;
     held.scopes = super::shared_scopes(&held.scopes, &most);
     Ok(Some(held))
 }

@@ -14,6 +14,8 @@ mod follow;
 mod metrics;
 mod own;
 mod proofs;
+#[cfg(test)]
+mod sealed_tests;
 mod search;
 mod sequence;
 mod split_view;
@@ -76,6 +78,8 @@ pub const SEQUENCER_LEASE: &str = "audit.sequencer";
 pub const LOG_TOPIC: &str = "log";
 /// The wake-up topic that says "entries wait for their place".
 pub const PENDING_TOPIC: &str = "pending";
+/// Rows of one action about one object that are looked through.
+const SEALED_ROWS_MAX: i64 = 10_000;
 const SEAL_CONTEXT: &[u8] = b"muster-entry-seal-v1\0";
 
 /// A transaction that knows who acts and counts what was recorded.
@@ -366,17 +370,23 @@ pub fn entry(tx: &mut Tx, tenant: TenantId, id: EntryId) -> Result<Option<LogEnt
     Ok(store::body(tx, tenant, id)?.and_then(|body| LogEntry::from_bytes(&body).ok()))
 }
 
-/// The entries of this action about an object that this installation sealed, the newest first, at most 200: also those that
-/// have no place yet. Rows that were added by SQL are not among them.
+/// The entries of this action about an object that this installation sealed, the newest first: also those that have no place
+/// yet. Rows that were added by SQL are not among them, nor entries whose columns were changed to those of another object. Rows
+/// that hide what is sealed behind their number are an error: nothing is decided over a part.
 pub fn sealed_about(
     tx: &mut Tx,
     keys: &TenantKeys,
     object: &str,
     action: &str,
 ) -> Result<Vec<LogEntry>, Problem> {
-    const ROWS_MAX: i64 = 200;
-    let rows = store::sealed_of(tx, keys.tenant, (object, action), ROWS_MAX)?;
-    let read = |row: store::PendingRow| unsealed(keys, &row).filter(|entry| entry.action == action);
+    let rows = store::sealed_of(tx, keys.tenant, (object, action), SEALED_ROWS_MAX + 1)?;
+    if rows.len() as i64 > SEALED_ROWS_MAX {
+        return Err(Problem::internal(format!(
+            "the log has more than {SEALED_ROWS_MAX} rows of {action} about {object}"
+        )));
+    }
+    let is_it = |entry: &LogEntry| entry.action == action && entry.object.id == object;
+    let read = |row: store::PendingRow| unsealed(keys, &row).filter(is_it);
     Ok(rows.into_iter().filter_map(read).collect())
 }
 

@@ -319,3 +319,47 @@ async fn a5_no_header_changes_what_the_server_calls_itself() {
 async fn answer_of(request: reqwest::RequestBuilder) -> Value {
     answer(request).await.ok()
 }
+
+/// Whoever is signed in may do something, also when no role was given to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_access_review_names_who_is_signed_in_by_a_link() {
+    let server = Server::start(Options::default()).await;
+    let api = server.api().await;
+    let made = api
+        .post(
+            "/console-links",
+            &json!({"person": "mara", "roles": ["helpdesk"]}),
+        )
+        .await
+        .expect(201);
+    let named = async || {
+        let review = api.get("/access/review").await.ok();
+        let rows = review["items"].as_array().expect("a list").clone();
+        rows.into_iter().find(|row| row["name"] == "mara")
+    };
+    assert!(named().await.is_none(), "a link that nobody used is nobody");
+    let secret = made["url"]
+        .as_str()
+        .and_then(|url| url.split_once('#'))
+        .expect("a secret")
+        .1;
+    let sent = api
+        .http
+        .post(format!("{}/signin", api.origin))
+        .form(&[("secret", secret)]);
+    assert!(answer(sent).await.status < 400);
+    let row = named().await.expect("she is signed in");
+    assert_eq!(row["kind"], "link");
+    assert_eq!(row["through"][0]["role"], "helpdesk");
+    assert!(
+        row["through"][0]["granted_by"]
+            .as_str()
+            .is_some_and(|by| by.starts_with("client:"))
+    );
+    let session = api.get("/access/sessions?person=mara").await.ok();
+    let id = session["items"][0]["id"].as_str().expect("an id").to_owned();
+    api.post(&format!("/access/sessions/{id}/end"), &json!({}))
+        .await
+        .expect(200);
+    assert!(named().await.is_none(), "her session is over");
+}

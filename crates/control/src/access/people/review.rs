@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use muster_model::{ClientId, TenantId, Timestamp};
+use muster_model::{ClientId, SessionId, TenantId, Timestamp};
 use muster_storage::Tx;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Subject, Through, held, store};
-use crate::access::{problem::Problem, scope};
+use super::{Subject, Through, held, store, store::ListedSession};
+use crate::access::{
+    problem::Problem,
+    scope,
+    session::{BY_LINK, of_link},
+};
 
 /// Rows of each kind that a review looks at.
 const ROWS_MAX: i64 = 2_000;
@@ -30,6 +34,8 @@ const UNUSED_DAYS: u64 = 90;
 #[serde(rename_all = "snake_case")]
 pub enum ReviewedSubject {
     Person,
+    /// A person who is signed in by a one-time link.
+    Link,
     Group,
     Client,
 }
@@ -101,6 +107,9 @@ pub fn review(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<(Vec<Revi
         row.disabled = person.disabled_at.is_some();
         rows.push(row);
     }
+    let (by_link, all_sessions) = signed_in_by_link(tx, tenant, now)?;
+    is_whole &= all_sessions;
+    rows.extend(by_link);
     let mut groups: BTreeMap<Subject, Vec<Through>> = BTreeMap::new();
     for grant in store::grants(tx, tenant, ROWS_MAX)? {
         if matches!(grant.subject, Subject::Group { .. }) && grant.counts(now) {
@@ -127,6 +136,49 @@ pub fn review(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<(Vec<Revi
         rows.push(row);
     }
     rows.sort_by_key(|row| std::cmp::Reverse((row.powers.len(), row.scopes.len())));
+    Ok((rows, is_whole))
+}
+
+/// People who are signed in by a one-time link: nobody gave them a role, and they act all the same, until their sessions end.
+/// Also whether that is all of them.
+fn signed_in_by_link(
+    tx: &mut Tx,
+    tenant: TenantId,
+    now: Timestamp,
+) -> Result<(Vec<Reviewed>, bool), Problem> {
+    let sessions = store::sessions(tx, tenant, SessionId::from_uuid(uuid::Uuid::nil()), ROWS_MAX)?;
+    let is_whole = (sessions.len() as i64) < ROWS_MAX;
+    let mut people: BTreeMap<String, Vec<ListedSession>> = BTreeMap::new();
+    let is_live = |session: &ListedSession| session.method == BY_LINK && session.expires_at > now;
+    for session in sessions.into_iter().filter(is_live) {
+        people.entry(session.person.clone()).or_default().push(session);
+    }
+    let mut rows = Vec::new();
+    for (person, sessions) in people {
+        let (mut through, mut scopes) = (Vec::new(), Vec::new());
+        for session in &sessions {
+            if let Some(held) = of_link(tx, (tenant, &session.made_by, &session.roles), now)? {
+                through.extend(held.through.into_iter().map(|given| Through {
+                    by: BY_LINK.to_owned(),
+                    granted_by: Some(session.made_by.clone()),
+                    granted_at: Some(session.created_at.to_string()),
+                    expires_at: Some(session.expires_at.to_string()),
+                    ..given
+                }));
+                scopes.push(held.scopes);
+            }
+        }
+        let scopes = scope::union(scopes.iter().map(String::as_str));
+        let seen = sessions.iter().map(|session| session.seen_at).max();
+        let since = sessions.iter().map(|session| session.created_at).min();
+        if !scopes.is_empty() {
+            rows.push(Reviewed::of(
+                (ReviewedSubject::Link, person.clone(), person),
+                (through, &scopes),
+                (seen, since.unwrap_or(now), now),
+            ));
+        }
+    }
     Ok((rows, is_whole))
 }
 
