@@ -32,6 +32,8 @@ const SHOWN_BEFORE_ASKED: Duration = Duration::from_secs(2 * 3600);
 const SLACK: Duration = Duration::from_secs(600);
 /// How long it is shown after.
 const SHOWN_AFTER: Duration = Duration::from_secs(7 * 86_400);
+/// When whoever asks for keys that cannot be opened now is to ask again: as often as the store is asked.
+const AWAY_SECONDS: u64 = 30;
 /// The record of a tenant's keys among its secrets.
 pub const RECORD: &str = "signal-key";
 
@@ -137,7 +139,13 @@ pub async fn signer(app: &App, tenant: TenantId) -> Result<Signer, Problem> {
         .keys
         .sealing
         .unseal(tenant, &context(&key.id), &key.secret)
-        .map_err(Problem::internal)?;
+        .map_err(|error| {
+            if app.keys.sealing.is_whole() {
+                Problem::internal(error)
+            } else {
+                away()
+            }
+        })?;
     Ok(Signer {
         issuer: issuer(app, tenant),
         key_id: key.id,
@@ -156,7 +164,8 @@ async fn key_in_use(app: &App, tenant: TenantId, now: Timestamp) -> Result<Optio
 }
 
 /// The public keys of a tenant, as others read them: of keys that open, and as those say. What a row calls a public key is nobody's
-/// word; where it is another one, somebody wrote it past this server.
+/// word; where it is another one, somebody wrote it past this server. While a key that seals is away, the set is not known: a part of
+/// it, which others keep, would make them refuse what the missing keys signed.
 pub async fn public_keys(app: &App, tenant: TenantId) -> Result<serde_json::Value, Problem> {
     let keys = app
         .db
@@ -166,9 +175,16 @@ pub async fn public_keys(app: &App, tenant: TenantId) -> Result<serde_json::Valu
         .await?;
     let mut shown: Vec<PublicJwk> = Vec::new();
     for key in keys {
-        let Ok(point) = point_of(&app.keys.sealing, tenant, &key) else {
-            tracing::warn!(%tenant, key = key.id, "a key of signals does not open, and is not shown");
-            continue;
+        let point = match point_of(&app.keys.sealing, tenant, &key) {
+            Ok(point) => point,
+            Err(unread) if !app.keys.sealing.is_whole() || !never_opens(&unread) => {
+                tracing::warn!(%tenant, key = key.id, "a key of signals does not open here, and no set of keys is shown");
+                return Err(away());
+            }
+            Err(_) => {
+                tracing::warn!(%tenant, key = key.id, "a key of signals does not open, and is not shown");
+                continue;
+            }
         };
         if point != key.point {
             let object = ("signals_key", key.id.clone());
@@ -177,6 +193,13 @@ pub async fn public_keys(app: &App, tenant: TenantId) -> Result<serde_json::Valu
         shown.extend(PublicJwk::of_point(key.id, &point));
     }
     Ok(jwks(&shown))
+}
+
+/// The keys that seal are away, or not all there: nothing is said of what does not open.
+fn away() -> Problem {
+    UNAVAILABLE
+        .detail("The keys of this tenant cannot be opened now. Try again later.")
+        .retry_after(AWAY_SECONDS)
 }
 
 /// The point of a key, from its secret.
@@ -307,7 +330,8 @@ fn found(
     let keys = store::keys(tx, tenant)?.into_iter();
     let known: Vec<Known> = keys
         .map(|key| Known {
-            is_broken: may_replace && never_opens(point_of(sealing, tenant, &key)),
+            is_broken: may_replace
+                && point_of(sealing, tenant, &key).is_err_and(|unread| never_opens(&unread)),
             id: key.id,
             active_from: key.active_from,
         })
@@ -325,10 +349,11 @@ fn found(
     })
 }
 
-fn never_opens(opened: Result<Vec<u8>, Unread>) -> bool {
-    match opened {
-        Ok(_) | Err(Unread::Sealed(UnsealError::Away)) => false,
-        Err(Unread::NoKey | Unread::Sealed(UnsealError::OtherKey | UnsealError::Damaged)) => true,
+/// Whether it opens nowhere.
+fn never_opens(unread: &Unread) -> bool {
+    match unread {
+        Unread::Sealed(UnsealError::Away) => false,
+        Unread::NoKey | Unread::Sealed(UnsealError::OtherKey | UnsealError::Damaged) => true,
     }
 }
 
