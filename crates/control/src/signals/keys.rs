@@ -51,7 +51,7 @@ struct Care {
 struct Known {
     id: String,
     active_from: Timestamp,
-    /// It will never open: what sealed it is gone, or its row was changed.
+    /// It will never open: its row was changed.
     is_broken: bool,
 }
 
@@ -228,8 +228,8 @@ pub async fn keep_keys(app: &App) -> Result<(), Problem> {
     Ok(())
 }
 
-/// As [`keep_keys`], and replaces keys that will never open; only the node that rotates does so, because another one might merely
-/// lack what opens them.
+/// As [`keep_keys`], and replaces keys that are damaged; only the node that rotates does so. What another key sealed is left alone:
+/// this node might merely lack it.
 pub async fn mend_keys(app: &App) -> Result<(), Problem> {
     for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
         keep(app, tenant, Broken::Replaced).await?;
@@ -349,11 +349,12 @@ fn found(
     })
 }
 
-/// Whether it opens nowhere.
+/// Whether it opens nowhere. What the head calls the key of somebody else may open on another node, or when this one has its own key
+/// again: people end such keys (`muster secret revoke signal-key`), never a task.
 fn never_opens(unread: &Unread) -> bool {
     match unread {
-        Unread::Sealed(UnsealError::Away) => false,
-        Unread::NoKey | Unread::Sealed(UnsealError::OtherKey | UnsealError::Damaged) => true,
+        Unread::Sealed(UnsealError::Away | UnsealError::OtherKey) => false,
+        Unread::NoKey | Unread::Sealed(UnsealError::Damaged) => true,
     }
 }
 
@@ -432,6 +433,14 @@ mod tests {
         keys[1].is_broken = true;
         let at = NOW.plus(DAY * 29);
         assert_eq!(cared(&keys, at).make, Some(at));
+    }
+
+    #[test]
+    fn a_node_with_another_sealing_key_calls_no_key_broken() {
+        let unread = Unread::Sealed;
+        assert!(!never_opens(&unread(UnsealError::OtherKey)));
+        assert!(!never_opens(&unread(UnsealError::Away)));
+        assert!(never_opens(&unread(UnsealError::Damaged)) && never_opens(&Unread::NoKey));
     }
 
     #[test]
