@@ -124,6 +124,12 @@ impl Record {
         }
     }
 
+    /// Whether it is of a key that the server made for itself: one of each name.
+    fn is_own_key(&self) -> bool {
+        let is_key = matches!(self.kind, Kind::SigningKey | Kind::SealingKey);
+        is_key && self.rotated_by == RotatedBy::Server
+    }
+
     /// When it is to be rotated.
     pub fn due_at(&self) -> Timestamp {
         self.rotated_at.plus(DAY * self.period_days)
@@ -147,7 +153,7 @@ impl Record {
 
 /// Remembers that a secret was made or rotated. Part of the transaction that did it.
 pub fn note(tx: &mut Tx, tenant: TenantId, record: &Record) -> Result<(), Problem> {
-    if store::record(tx, tenant, &record.name)?.is_none() && store::record_count(tx, tenant)? >= SECRETS_MAX {
+    if !has_room(tx, tenant, record)? && store::record(tx, tenant, &record.name)?.is_none() {
         return Err(CONFLICT.detail(format!("A tenant has at most {SECRETS_MAX} secrets.")));
     }
     store::put_record(tx, tenant, record)?;
@@ -156,10 +162,15 @@ pub fn note(tx: &mut Tx, tenant: TenantId, record: &Record) -> Result<(), Proble
 
 /// Remembers a secret that was there before records were, unless there is a record.
 pub fn note_old(tx: &mut Tx, tenant: TenantId, record: &Record) -> Result<(), Problem> {
-    if store::record_count(tx, tenant)? < SECRETS_MAX {
+    if has_room(tx, tenant, record)? {
         store::add_record(tx, tenant, record)?;
     }
     Ok(())
+}
+
+/// Whether there may be one more record. What people make many of keeps out none of the server's own keys, of which there are few.
+fn has_room(tx: &mut Tx, tenant: TenantId, record: &Record) -> Result<bool, Problem> {
+    Ok(record.is_own_key() || store::record_count(tx, tenant)? < SECRETS_MAX)
 }
 
 /// Forgets the record of a secret that is no more.
@@ -205,6 +216,18 @@ mod tests {
         assert!(secret.is_due(at(6)));
         secret.rotated_at = at(10);
         assert!(!secret.is_due(at(11)), "what was asked for before is done");
+    }
+
+    #[test]
+    fn the_servers_own_keys_have_room_beside_what_people_make() {
+        let mut secret = record(RotatedBy::Server);
+        assert!(!secret.is_own_key());
+        for kind in [Kind::SigningKey, Kind::SealingKey] {
+            secret.kind = kind;
+            assert!(secret.is_own_key());
+        }
+        secret.rotated_by = RotatedBy::Operator;
+        assert!(!secret.is_own_key());
     }
 
     #[test]

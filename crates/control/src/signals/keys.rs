@@ -222,17 +222,21 @@ enum Unread {
 
 /// Makes and drops keys of every tenant as their time comes. A reconciler's step.
 pub async fn keep_keys(app: &App) -> Result<(), Problem> {
-    for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
-        keep(app, tenant, Broken::Kept).await?;
-    }
-    Ok(())
+    keep_all(app, Broken::Kept).await
 }
 
 /// As [`keep_keys`], and replaces keys that are damaged; only the node that rotates does so. What another key sealed is left alone:
 /// this node might merely lack it.
 pub async fn mend_keys(app: &App) -> Result<(), Problem> {
+    keep_all(app, Broken::Replaced).await
+}
+
+/// What stops one tenant stops no other.
+async fn keep_all(app: &App, broken: Broken) -> Result<(), Problem> {
     for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
-        keep(app, tenant, Broken::Replaced).await?;
+        if let Err(problem) = keep(app, tenant, broken).await {
+            tracing::error!(%problem, %tenant, "the keys of a tenant's signals were not seen to; trying again");
+        }
     }
     Ok(())
 }
