@@ -312,14 +312,14 @@ pub fn failed(tx: &mut Tx, tenant: TenantId, name: &str, error: &str) -> Result<
     tx.execute(&FAILED, &[&tenant.uuid(), &name, &error])
 }
 
-/// The id of the key that an attempt to rotate wrote to a store, where that attempt did not end.
+/// What an attempt to rotate wrote to a store, sealed, where that attempt did not end.
 pub fn attempt(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<String>, StorageError> {
     let found = tx.query_opt(&ATTEMPT, &[&tenant.uuid(), &name], |row| row.get(0))?;
     Ok(found.flatten())
 }
 
-pub fn set_attempt(tx: &mut Tx, tenant: TenantId, name: &str, key_id: &str) -> Result<u64, StorageError> {
-    tx.execute(&SET_ATTEMPT, &[&tenant.uuid(), &name, &key_id])
+pub fn set_attempt(tx: &mut Tx, tenant: TenantId, name: &str, sealed: &str) -> Result<u64, StorageError> {
+    tx.execute(&SET_ATTEMPT, &[&tenant.uuid(), &name, &sealed])
 }
 
 pub fn remove_record(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<u64, StorageError> {

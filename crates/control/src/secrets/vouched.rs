@@ -100,6 +100,18 @@ impl Said {
         vouched.max(stored).unwrap_or(0).saturating_add(1)
     }
 
+    /// Whether an entry names this key as that of a version.
+    pub fn names_key(&self, id: &str) -> bool {
+        self.vouchers
+            .iter()
+            .any(|voucher| voucher.key_id.as_deref() == Some(id))
+    }
+
+    /// Whether versions were revoked at this time or later.
+    pub fn was_revoked_since(&self, at: Timestamp) -> bool {
+        self.revoked.iter().any(|(_, revoked_at)| *revoked_at >= at)
+    }
+
     fn end_of(&self, number: i64) -> Option<Timestamp> {
         let follows = |(before, _): &&(i64, Timestamp)| number < *before;
         // A clock that was set back makes later ends earlier: the row has the first one.
@@ -387,6 +399,16 @@ mod tests {
             (judged.edited.len(), judged.versions[0].retires_at),
             (2, Some(at(25)))
         );
+    }
+
+    #[test]
+    fn what_was_a_version_or_is_of_before_a_revocation_is_known() {
+        let second = key();
+        let mut log = said(vec![voucher(2, Some(&second))], &[]);
+        assert!(log.names_key(&second.key_id().to_string()));
+        assert!(!log.names_key(&key().key_id().to_string()));
+        log.revoked.push((2, at(40)));
+        assert!(log.was_revoked_since(at(40)) && !log.was_revoked_since(at(41)));
     }
 
     #[test]
