@@ -25,7 +25,8 @@ use super::{
 use crate::{
     App, Clock,
     access::{self, problem::Problem},
-    audit, clock,
+    audit::{self, Newest},
+    clock,
 };
 
 /// How long values are used after their store was last heard of, unless the operator sets it.
@@ -224,32 +225,41 @@ struct TextOf<K> {
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     rows: Vec<Version>,
+    /// The newest entries of then.
+    newest: Vec<Newest>,
     said: vouched::Said,
     /// Whether what is wrong with them was told.
     is_told: bool,
 }
 
-/// The versions of a ring, as far as the log vouches for them. Entries are read again when a row changed.
+impl Known {
+    /// Whether the log was read to its end, as far as these rows and entries are concerned.
+    fn is_current(&self, rows: &[Version], newest: &[Newest]) -> bool {
+        self.rows == rows && self.newest == newest && !newest.contains(&Newest::Foreign)
+    }
+}
+
+/// The versions of a ring, as far as the log vouches for them. Entries are read again when a row changed or there is a newer entry.
 async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Vec<Version>, Problem> {
     let (tenant, reader) = (keys.tenant, Arc::clone(keys));
-    let known = app.keys.judged.lock().get(&name).cloned();
-    let (before, was_told) = known
-        .map(|known| (Some((known.rows, known.said)), known.is_told))
-        .unwrap_or_default();
+    let before = app.keys.judged.lock().get(&name).cloned();
     let compared = before.clone();
-    let (rows, said) = app
+    let (rows, newest, said) = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
             let rows = store::versions(tx, tenant, name.as_str())?;
-            match compared {
-                Some((judged, said)) if judged == rows => Ok((rows, said)),
-                _ => vouched::read(tx, &reader, name),
-            }
+            let newest = vouched::newest(tx, &reader, name)?;
+            let said = match compared {
+                Some(known) if known.is_current(&rows, &newest) => known.said,
+                _ => vouched::Said::read(tx, &reader, name)?,
+            };
+            Ok::<_, Problem>((rows, newest, said))
         })
         .await?;
     let judged = said.judge(&rows, app.clock.now());
-    let is_same = before.is_some_and(|(before, _)| before == rows);
-    let mut is_told = is_same && was_told;
+    // A row that nobody sealed is no reason to tell of the same again.
+    let is_same = |known: &Known| known.rows == rows && known.newest == newest;
+    let mut is_told = before.is_some_and(|known| is_same(&known) && known.is_told);
     if !is_told {
         is_told = true;
         for why in &judged.edited {
@@ -260,7 +270,13 @@ async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Vec
             }
         }
     }
-    app.keys.judged.lock().insert(name, Known { rows, said, is_told });
+    let known = Known {
+        rows,
+        newest,
+        said,
+        is_told,
+    };
+    app.keys.judged.lock().insert(name, known);
     Ok(judged.versions)
 }
 
@@ -523,4 +539,29 @@ pub async fn forget_retired(app: &App) -> Result<(), Problem> {
         Ok(())
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_model::EntryId;
+
+    use super::*;
+
+    #[test]
+    fn what_the_log_says_is_read_again_when_there_is_a_newer_entry_or_a_row_that_hides_it() {
+        let entry =
+            |second: i64| Newest::Entry(EntryId::generate(Timestamp::from_unix_seconds(second), [0; 10]));
+        let known = |newest: Vec<Newest>| Known {
+            rows: Vec::new(),
+            newest,
+            said: vouched::Said::default(),
+            is_told: true,
+        };
+        let before = known(vec![entry(5), Newest::Nothing]);
+        assert!(before.is_current(&[], &[entry(5), Newest::Nothing]));
+        // No row of a version changes when the entry of a revocation is all there is.
+        assert!(!before.is_current(&[], &[entry(5), entry(6)]));
+        let hidden = [entry(5), Newest::Foreign];
+        assert!(!known(hidden.to_vec()).is_current(&[], &hidden));
+    }
 }

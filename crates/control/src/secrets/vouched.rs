@@ -15,7 +15,13 @@ use super::{
     rotation::{RETIRED, REVOKED, ROTATED},
     store,
 };
-use crate::{access::problem::Problem, audit};
+use crate::{
+    access::problem::Problem,
+    audit::{self, Newest},
+};
+
+/// The entries that speak of versions.
+const ACTIONS: [&str; 3] = [ROTATED, REVOKED, RETIRED];
 
 /// What an entry of the log says of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +59,7 @@ impl Said {
     /// What the sealed entries say of this ring.
     pub fn read(tx: &mut Tx, keys: &TenantKeys, name: RingName) -> Result<Said, Problem> {
         let mut said = Said::default();
-        for action in [ROTATED, REVOKED, RETIRED] {
+        for action in ACTIONS {
             for entry in audit::sealed_about(tx, keys, name.as_str(), action)? {
                 said.take(&entry);
             }
@@ -235,6 +241,15 @@ fn unread(row: &Version) -> Version {
         public_key: None,
         ..row.clone()
     }
+}
+
+/// The newest entries about a ring: what was read of the log is complete as long as they are the same and this installation's.
+pub fn newest(tx: &mut Tx, keys: &TenantKeys, name: RingName) -> Result<Vec<Newest>, Problem> {
+    let mut found = Vec::with_capacity(ACTIONS.len());
+    for action in ACTIONS {
+        found.push(audit::newest_about(tx, keys, name.as_str(), action)?);
+    }
+    Ok(found)
 }
 
 /// The rows of a ring as they are stored, with what the log says of it.
