@@ -205,6 +205,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "secret_attempts",
         sql: include_str!("../migrations/0031_secret_attempts.sql"),
     },
+    Migration {
+        version: 32,
+        name: "secret_revocations",
+        sql: include_str!("../migrations/0032_secret_revocations.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.

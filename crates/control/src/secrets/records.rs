@@ -98,6 +98,8 @@ pub struct Record {
     pub error: Option<String>,
     /// Whether the end of the values before was asked for as well.
     pub revoke_asked: bool,
+    /// When that was asked for last.
+    pub revoked_at: Option<Timestamp>,
 }
 
 impl Record {
@@ -123,6 +125,7 @@ impl Record {
             seen_at: None,
             error: None,
             revoke_asked: false,
+            revoked_at: None,
         }
     }
 

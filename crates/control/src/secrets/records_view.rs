@@ -24,6 +24,9 @@ use crate::{
 /// A rotation may be asked for this long after the one before.
 const ASKED_EVERY: Duration = Duration::from_secs(60);
 
+/// The end of a tenant's own keys may be asked for this long after the time before: each makes others refuse what was signed.
+const REVOKED_EVERY: Duration = Duration::from_secs(3600);
+
 /// A secret, without its value.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct SecretView {
@@ -262,6 +265,11 @@ pub fn set_period(tx: &mut LoggedTx<'_>, name: &str, days: u32) -> Result<(), Pr
     Ok(())
 }
 
+/// How long it is until then.
+fn left(until: Timestamp, now: Timestamp) -> Option<Duration> {
+    (now < until).then(|| until.since(now))
+}
+
 /// Ends at once what earlier versions of a key signed, for a key that somebody else has.
 pub fn revoke(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
@@ -269,6 +277,14 @@ pub fn revoke(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     if RingName::parse(name).is_none()
         && (record.kind, record.rotated_by) == (Kind::SigningKey, RotatedBy::Server)
     {
+        if let Some(wait) = record
+            .revoked_at
+            .and_then(|before| left(before.plus(REVOKED_EVERY), at))
+        {
+            return Err(RATE_LIMITED
+                .detail("It was revoked less than an hour ago.")
+                .retry_after(wait.as_secs().max(1)));
+        }
         // Its own slice makes the new key first: without one nothing could be signed.
         store::ask_revoke(tx, tenant, name, at)?;
         tx.record(
