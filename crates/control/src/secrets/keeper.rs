@@ -192,7 +192,7 @@ pub async fn follow(app: &App) -> Result<(), Problem> {
     for name in RingName::ALL {
         versions.insert(name, judged(app, &keys, name).await?);
     }
-    let mut of = |name: RingName| versions.remove(&name).unwrap_or_default();
+    let mut of = |name: RingName| versions.remove(&name).flatten();
     let token_key = TextOf {
         parse: |text: &SecretText| {
             SigningKey::from_pkcs8_pem(text.reveal()).map_err(|error| error.to_string())
@@ -228,6 +228,8 @@ pub(super) struct Known {
     /// The newest entries of then.
     newest: Vec<Newest>,
     said: vouched::Said,
+    /// The version of the root document of then: with another one, other keys may seal the log.
+    root_version: u64,
     /// Whether what is wrong with them was told.
     is_told: bool,
 }
@@ -239,12 +241,13 @@ impl Known {
     }
 }
 
-/// The versions of a ring, as far as the log vouches for them. Entries are read again when a row changed or there is a newer entry.
-async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Vec<Version>, Problem> {
+/// The versions of a ring, as far as the log vouches for them; none can be told where the log says less than this node saw before.
+/// Entries are read again when a row changed or there is a newer entry; what was read once stays known.
+async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Option<Vec<Version>>, Problem> {
     let (tenant, reader) = (keys.tenant, Arc::clone(keys));
     let before = app.keys.judged.lock().get(&name).cloned();
     let compared = before.clone();
-    let (rows, newest, said) = app
+    let (rows, newest, mut said) = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
             let rows = store::versions(tx, tenant, name.as_str())?;
@@ -256,7 +259,49 @@ async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Vec
             Ok::<_, Problem>((rows, newest, said))
         })
         .await?;
-    let judged = said.judge(&rows, app.clock.now());
+    let root_version = keys.root.version;
+    let was_hidden = before.as_ref().is_some_and(|known| {
+        let is_hidden = said.remember(known.said.clone());
+        is_hidden && known.root_version == root_version
+    });
+    let mut judged = said.judge(&rows, app.clock.now());
+    if was_hidden {
+        judged.edited.push(
+            "entries of the log about this key are gone, or say that they are about something else"
+                .to_owned(),
+        );
+    }
+    // Another reader may be ahead of this one: what it kept on the disk is in memory too, and nothing comes between.
+    let is_below = {
+        let mut rings = app.keys.judged.lock();
+        let mut known = said;
+        if let Some(newer) = rings.get(&name) {
+            known.remember(newer.said.clone());
+        }
+        let is_below = match app.keys.is_below_floor(keys, name, &known) {
+            Ok(is_below) => is_below,
+            Err(error) => {
+                tracing::error!(%error, secret = name.as_str(), "what this node saw of a key cannot be kept");
+                false
+            }
+        };
+        let known = Known {
+            rows: rows.clone(),
+            newest: newest.clone(),
+            said: known,
+            root_version,
+            is_told: false,
+        };
+        rings.insert(name, known);
+        is_below
+    };
+    if is_below {
+        judged.edited.push(
+            "the log says less of this key than this node saw, and no version is used: restore the database, \
+             or start with --begin-halted where this is a backup that people took into use"
+                .to_owned(),
+        );
+    }
     // A row that nobody sealed is no reason to tell of the same again.
     let is_same = |known: &Known| known.rows == rows && known.newest == newest;
     let mut is_told = before.is_some_and(|known| is_same(&known) && known.is_told);
@@ -270,14 +315,12 @@ async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Vec
             }
         }
     }
-    let known = Known {
-        rows,
-        newest,
-        said,
-        is_told,
-    };
-    app.keys.judged.lock().insert(name, known);
-    Ok(judged.versions)
+    if let Some(known) = app.keys.judged.lock().get_mut(&name)
+        && is_same(known)
+    {
+        known.is_told = is_told;
+    }
+    Ok((!is_below).then_some(judged.versions))
 }
 
 /// Asks the external store whether it is there, where that was not asked for a while.
@@ -305,7 +348,12 @@ async fn confirm(app: &App) {
     }
 }
 
-async fn fill<K>(app: &App, ring: &Ring<K>, name: RingName, rows: Vec<Version>, text_of: &TextOf<K>) {
+async fn fill<K>(app: &App, ring: &Ring<K>, name: RingName, rows: Option<Vec<Version>>, text_of: &TextOf<K>) {
+    // Which key of the folder was ended is hidden: none is used.
+    let Some(rows) = rows else {
+        ring.set(Vec::new());
+        return;
+    };
     // Before there are rows the ring is what the key folder holds.
     if rows.is_empty() {
         return;
@@ -555,6 +603,7 @@ mod tests {
             rows: Vec::new(),
             newest,
             said: vouched::Said::default(),
+            root_version: 1,
             is_told: true,
         };
         let before = known(vec![entry(5), Newest::Nothing]);

@@ -12,6 +12,7 @@ mod der;
 mod envelope;
 mod files;
 mod first_run;
+mod floor;
 mod keeper;
 mod log_head;
 mod node_own;

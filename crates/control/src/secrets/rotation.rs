@@ -229,14 +229,25 @@ async fn rotate(
 ) -> Result<(), Problem> {
     // Before anything is written to the store.
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+    let reader = std::sync::Arc::clone(&keys);
     let (versions, said, attempt) = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
-            let (versions, said) = vouched::read(tx, &keys, name)?;
+            let (versions, said) = vouched::read(tx, &reader, name)?;
             Ok::<_, Problem>((versions, said, store::attempt(tx, tenant, name.as_str())?))
         })
         .await?;
     not_behind(name, &versions)?;
+    // A number would come twice, and an end of before would not count.
+    if app
+        .keys
+        .is_below_floor(&keys, name, &said)
+        .map_err(Problem::internal)?
+    {
+        return Err(
+            ILLEGAL_STATE.detail("The log says less of this key than this node saw: see the alarm about it.")
+        );
+    }
     let attempt = attempt
         .and_then(|sealed| Attempt::unseal(&app.keys.master, (tenant, name), &sealed))
         .filter(|attempt| attempt.may_be_taken(&said))

@@ -106,6 +106,37 @@ impl Said {
         vouched.max(stored).unwrap_or(0).saturating_add(1)
     }
 
+    /// The highest version that an entry names, and before which version all were revoked; 0 where no entry says so.
+    pub fn reach(&self) -> (i64, i64) {
+        let named = self.vouchers.iter().map(|voucher| voucher.number);
+        let revoked = self.revoked.iter().map(|(before, _)| *before);
+        (named.max().unwrap_or(0), revoked.max().unwrap_or(0))
+    }
+
+    /// Takes what was read before and is hidden now. Answers whether something was.
+    pub fn remember(&mut self, before: Said) -> bool {
+        let vouchers: Vec<Voucher> = before
+            .vouchers
+            .into_iter()
+            .filter(|voucher| !self.vouchers.contains(voucher))
+            .collect();
+        let ends: Vec<_> = before
+            .ends
+            .into_iter()
+            .filter(|end| !self.ends.contains(end))
+            .collect();
+        let revoked: Vec<_> = before
+            .revoked
+            .into_iter()
+            .filter(|end| !self.revoked.contains(end))
+            .collect();
+        let was_hidden = !(vouchers.is_empty() && ends.is_empty() && revoked.is_empty());
+        self.vouchers.extend(vouchers);
+        self.ends.extend(ends);
+        self.revoked.extend(revoked);
+        was_hidden
+    }
+
     /// Whether an entry names this key as that of a version.
     pub fn names_key(&self, id: &str) -> bool {
         self.vouchers
@@ -414,6 +445,24 @@ mod tests {
             (judged.edited.len(), judged.versions[0].retires_at),
             (2, Some(at(25)))
         );
+    }
+
+    #[test]
+    fn what_was_read_once_is_not_hidden_later() {
+        let second = key();
+        let mut full = said(vec![voucher(2, Some(&second))], &[(2, 30)]);
+        full.revoked.push((2, at(25)));
+        assert_eq!(full.reach(), (2, 2));
+        let mut same = full.clone();
+        assert!(!same.remember(full.clone()));
+        assert_eq!(same, full);
+        let mut hidden = Said::default();
+        assert_eq!(hidden.reach(), (0, 0));
+        assert!(hidden.remember(full.clone()));
+        assert_eq!(hidden, full);
+        // The key that was ended does not come back with its row alone.
+        let judged = hidden.judge(&[row(1, FILE, None)], at(26));
+        assert_eq!(judged.versions[0].retires_at, Some(at(25)));
     }
 
     #[test]
