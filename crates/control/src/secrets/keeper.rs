@@ -32,6 +32,8 @@ use crate::{
 pub const CACHE: Duration = Duration::from_secs(24 * 3600);
 /// How often a store is asked whether it is there.
 const CONFIRMED_EVERY: Duration = Duration::from_secs(30);
+/// How often the entries about versions are read, also where no row changed.
+const ENTRIES_READ_EVERY: Duration = Duration::from_secs(30);
 /// How long a store that failed is left alone, at first and at most.
 const REST_FIRST: Duration = Duration::from_secs(2);
 const REST_MAX: Duration = Duration::from_secs(60);
@@ -227,23 +229,28 @@ pub(super) struct Known {
     said: vouched::Said,
     /// Whether what is wrong with them was told.
     is_told: bool,
+    /// When the entries were read, by the clock that nobody sets.
+    read_at: Duration,
 }
 
-/// The versions of a ring, as far as the log vouches for them. Entries are read again when a row changed.
+/// The versions of a ring, as far as the log vouches for them. Entries are read again when a row changed, and after a while: whoever
+/// takes a change of a row back at once must not keep a node from reading of its end.
 async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Vec<Version>, Problem> {
     let (tenant, reader) = (keys.tenant, Arc::clone(keys));
     let known = app.keys.judged.lock().get(&name).cloned();
-    let (before, was_told) = known
-        .map(|known| (Some((known.rows, known.said)), known.is_told))
-        .unwrap_or_default();
-    let compared = before.clone();
-    let (rows, said) = app
+    let (before, was_told, read_at) = match known {
+        Some(known) => (Some((known.rows, known.said)), known.is_told, known.read_at),
+        None => (None, false, Duration::ZERO),
+    };
+    let is_new = clock::uptime() < read_at + ENTRIES_READ_EVERY;
+    let compared = before.clone().filter(|_| is_new);
+    let (rows, said, read_at) = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
             let rows = store::versions(tx, tenant, name.as_str())?;
             match compared {
-                Some((judged, said)) if judged == rows => Ok((rows, said)),
-                _ => vouched::read(tx, &reader, name),
+                Some((judged, said)) if judged == rows => Ok((rows, said, read_at)),
+                _ => vouched::read(tx, &reader, name).map(|(rows, said)| (rows, said, clock::uptime())),
             }
         })
         .await?;
@@ -260,7 +267,15 @@ async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Vec
             }
         }
     }
-    app.keys.judged.lock().insert(name, Known { rows, said, is_told });
+    app.keys.judged.lock().insert(
+        name,
+        Known {
+            rows,
+            said,
+            is_told,
+            read_at,
+        },
+    );
     Ok(judged.versions)
 }
 
