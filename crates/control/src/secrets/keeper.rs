@@ -33,6 +33,8 @@ use crate::{
 pub const CACHE: Duration = Duration::from_secs(24 * 3600);
 /// How often a store is asked whether it is there.
 const CONFIRMED_EVERY: Duration = Duration::from_secs(30);
+/// How often the entries about versions are read, also where no row changed.
+const ENTRIES_READ_EVERY: Duration = Duration::from_secs(30);
 /// How long a store that failed is left alone, at first and at most.
 const REST_FIRST: Duration = Duration::from_secs(2);
 const REST_MAX: Duration = Duration::from_secs(60);
@@ -232,31 +234,38 @@ pub(super) struct Known {
     root_version: u64,
     /// Whether what is wrong with them was told.
     is_told: bool,
+    /// When the entries were read, by the clock that nobody sets.
+    read_at: Duration,
 }
 
 impl Known {
-    /// Whether the log was read to its end, as far as these rows and entries are concerned.
+    /// Whether the log was read to its end not long ago, as far as these rows and entries are concerned.
     fn is_current(&self, rows: &[Version], newest: &[Newest]) -> bool {
-        self.rows == rows && self.newest == newest && !newest.contains(&Newest::Foreign)
+        let is_new = clock::uptime() < self.read_at + ENTRIES_READ_EVERY;
+        is_new && self.is_same(rows, newest) && !newest.contains(&Newest::Foreign)
+    }
+
+    fn is_same(&self, rows: &[Version], newest: &[Newest]) -> bool {
+        self.rows == rows && self.newest == newest
     }
 }
 
 /// The versions of a ring, as far as the log vouches for them; none can be told where the log says less than this node saw before.
-/// Entries are read again when a row changed or there is a newer entry; what was read once stays known.
+/// Entries are read again when a row changed or there is a newer entry, and after a while; what was read once stays known.
 async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Option<Vec<Version>>, Problem> {
     let (tenant, reader) = (keys.tenant, Arc::clone(keys));
     let before = app.keys.judged.lock().get(&name).cloned();
     let compared = before.clone();
-    let (rows, newest, mut said) = app
+    let (rows, newest, mut said, read_at) = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
             let rows = store::versions(tx, tenant, name.as_str())?;
             let newest = vouched::newest(tx, &reader, name)?;
-            let said = match compared {
-                Some(known) if known.is_current(&rows, &newest) => known.said,
-                _ => vouched::Said::read(tx, &reader, name)?,
+            let (said, read_at) = match compared {
+                Some(known) if known.is_current(&rows, &newest) => (known.said, known.read_at),
+                _ => (vouched::Said::read(tx, &reader, name)?, clock::uptime()),
             };
-            Ok::<_, Problem>((rows, newest, said))
+            Ok::<_, Problem>((rows, newest, said, read_at))
         })
         .await?;
     let root_version = keys.root.version;
@@ -291,6 +300,7 @@ async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Opt
             said: known,
             root_version,
             is_told: false,
+            read_at,
         };
         rings.insert(name, known);
         is_below
@@ -303,8 +313,8 @@ async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Opt
         );
     }
     // A row that nobody sealed is no reason to tell of the same again.
-    let is_same = |known: &Known| known.rows == rows && known.newest == newest;
-    let mut is_told = before.is_some_and(|known| is_same(&known) && known.is_told);
+    let was_told = before.is_some_and(|known| known.is_same(&rows, &newest) && known.is_told);
+    let mut is_told = was_told && !was_hidden;
     if !is_told {
         is_told = true;
         for why in &judged.edited {
@@ -316,7 +326,7 @@ async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Opt
         }
     }
     if let Some(known) = app.keys.judged.lock().get_mut(&name)
-        && is_same(known)
+        && known.is_same(&rows, &newest)
     {
         known.is_told = is_told;
     }
@@ -605,6 +615,7 @@ mod tests {
             said: vouched::Said::default(),
             root_version: 1,
             is_told: true,
+            read_at: clock::uptime(),
         };
         let before = known(vec![entry(5), Newest::Nothing]);
         assert!(before.is_current(&[], &[entry(5), Newest::Nothing]));

@@ -367,10 +367,17 @@ async fn the_sealing_key_is_wrapped(options: Options, (break_it, mend_it): (impl
         let mut server = Server::start_in(std::sync::Arc::clone(&folder), "data", options.clone()).await;
         assert!(!file.exists(), "the key is in no file any more");
         let api = server.api().await;
-        let tested = api
-            .post("/alert-destinations/hook/test", &serde_json::json!({}))
-            .await;
-        assert!(!tested.text().contains("does not open"), "{}", tested.text());
+        api.post("/alert-destinations/hook/test", &serde_json::json!({}))
+            .await
+            .expect(202);
+        let patience = crate::support::PATIENCE;
+        let said = crate::support::eventually("the message was tried", patience, async || {
+            let all = api.list("/alert-deliveries").await;
+            let tried = all.iter().find(|delivery| delivery["error"].is_string())?;
+            Some(tried["error"].to_string())
+        })
+        .await;
+        assert!(!said.contains("does not open"), "{said}");
         server.stop().await;
     }
     let keys = folder.path().join("data/keys");
@@ -468,10 +475,17 @@ async fn the_sealing_key_moves_from_a_named_file_into_vault() {
         let mut server = Server::start_in(std::sync::Arc::clone(&folder), "data", options).await;
         assert!(keys.join("sealing.json").exists() && !keys.join("sealing.key").exists());
         let api = server.api().await;
-        let tested = api
-            .post("/alert-destinations/hook/test", &serde_json::json!({}))
+        api.post("/alert-destinations/hook/test", &serde_json::json!({}))
+            .await
+            .expect(202);
+        let said =
+            crate::support::eventually("the message was tried", crate::support::PATIENCE, async || {
+                let all = api.list("/alert-deliveries").await;
+                let tried = all.iter().find(|delivery| delivery["error"].is_string())?;
+                Some(tried["error"].to_string())
+            })
             .await;
-        assert!(!tested.text().contains("does not open"), "{}", tested.text());
+        assert!(!said.contains("does not open"), "{said}");
         server.stop().await;
         let _ = fs::remove_file(&named);
     }

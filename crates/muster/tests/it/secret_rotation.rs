@@ -490,7 +490,7 @@ async fn everything_that_is_sealed_is_sealed_anew_when_the_sealing_key_rotates()
                 "secret": secret,
             })
         };
-        let (one, two) = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_c2VjcmV0LXR3by1vZi10aGUtdGVzdCE=");
+        let (one, two) = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_dGhlLXNlY29uZC1zZWNyZXQtb2YtdGhpcy10ZXN0ISE=");
         let three = "whsec_c2VjcmV0LXRocmVlLW9mLXRoZS10ZXN0LWhlcmU=";
         // A new place for a destination is told to the old one: that message waits with the secret of then.
         api.put("/alert-destinations/hook", &hook(one, "first")).await.ok();
