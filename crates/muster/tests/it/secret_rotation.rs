@@ -377,6 +377,54 @@ async fn m1_a_version_of_a_key_that_somebody_writes_by_sql_signs_nothing() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn m1_an_ended_key_does_not_come_back_when_its_entries_are_hidden() {
+    each_database(async |options| {
+        let mut server = Server::start(options).await;
+        let api = server.api().await;
+        rotate(&api, "access-token-key").await;
+        let fresh = eventually("the new key signs", SETTLED, async || {
+            let fresh = server.api().await;
+            (key_of(&fresh.token) != key_of(&api.token)).then_some(fresh)
+        })
+        .await;
+        fresh
+            .post("/secrets/access-token-key/revoke", &json!({}))
+            .await
+            .ok();
+        assert_eq!(api.get("/policies").await.status, 401, "it is ended");
+        let store = server.store().await;
+        for hide in [
+            "UPDATE audit_entry SET object_id = 'x' WHERE object_id = 'access-token-key'",
+            "DELETE FROM secrets_version WHERE name = 'access-token-key' AND version > 1",
+            "UPDATE secrets_version SET retires_at = NULL WHERE name = 'access-token-key'",
+        ] {
+            store.execute(hide).await;
+        }
+        for _ in 0..4 {
+            assert_eq!(
+                api.get("/policies").await.status,
+                401,
+                "what was read once stays known"
+            );
+            assert_eq!(fresh.get("/policies").await.status, 200);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        // A start finds in the key folder that the log went further.
+        server.restart_unready().await;
+        let ready = async |server: &Server| {
+            let answer = reqwest::get(format!("{}/readyz", server.admin.ops_url)).await;
+            answer.expect("it answers").status().as_u16()
+        };
+        assert_eq!(ready(&server).await, 503);
+        let floor = server.data_dir().join("keys/rings.json");
+        std::fs::remove_file(&floor).expect("it is there");
+        server.restart().await;
+        assert_eq!(ready(&server).await, 200, "as for who takes a backup into use");
+    })
+    .await;
+}
+
 /// Where others read the tenant's keys of signals.
 fn key_set(server: &Server) -> String {
     format!(
