@@ -358,7 +358,7 @@ pub fn ask(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     if let Some(wait) = wait_for_room(&rows, at) {
         return Err(RATE_LIMITED
             .detail(format!(
-                "What {ASKED_VERSIONS_MAX} versions of this key signed is still accepted: wait until that is over, or revoke earlier versions first."
+                "What {ASKED_VERSIONS_MAX} versions of this key signed is still accepted: wait, or revoke earlier ones first."
             ))
             .retry_after(wait.as_secs().max(1)));
     }
