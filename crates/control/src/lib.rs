@@ -216,6 +216,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "routing",
         sql: include_str!("../migrations/0033_routing.sql"),
     },
+    Migration {
+        version: 34,
+        name: "secret_revocations",
+        sql: include_str!("../migrations/0034_secret_revocations.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.

@@ -31,13 +31,20 @@ pub async fn rotate_secrets(app: App, stop: watch::Receiver<bool>) {
             signals::mend_keys(&app).await?;
             // One that is held up holds up no other.
             let done = [
-                alerts::reseal(&app).await?,
-                sinks::reseal(&app).await?,
-                signals::reseal(&app).await?,
-                access::connection::reseal(&app).await?,
-                access::reseal_trusts(&app).await?,
+                ("alerts", alerts::reseal(&app).await),
+                ("sinks", sinks::reseal(&app).await),
+                ("signals", signals::reseal(&app).await),
+                ("connections", access::connection::reseal(&app).await),
+                ("trusts", access::reseal_trusts(&app).await),
             ];
-            if done.into_iter().all(|is_done| is_done) {
+            let mut is_all = true;
+            for (what, done) in done {
+                is_all &= done.unwrap_or_else(|problem| {
+                    tracing::warn!(%problem, what, "secrets were not sealed anew; trying again");
+                    false
+                });
+            }
+            if is_all {
                 secrets::retire_sealing(&app, &lease).await?;
             }
             Ok::<_, Problem>(())

@@ -19,10 +19,6 @@ pub fn of(options: &Options) -> Result<Custody> {
         None => KeyPlace::File,
         Some(text) => text.parse().context("--sealing-key cannot be used")?,
     };
-    ensure!(
-        sealing_key == KeyPlace::File || options.sealing_key_file.is_none(),
-        "--sealing-key and --sealing-key-file are two places of one key: give one"
-    );
     let custody = Custody {
         sealing_key,
         pkcs11: pkcs11(options)?,
@@ -179,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sealing_key_has_one_place() {
+    fn the_sealing_key_may_be_in_a_file_until_it_is_wrapped() {
         let wrapped = |place: &str| Options {
             sealing_key: Some(place.to_owned()),
             ..with_vault("https://vault.example")
@@ -189,7 +185,8 @@ mod tests {
             sealing_key_file: Some("/k".into()),
             ..wrapped("vault:muster")
         };
-        assert!(of(&both).is_err());
+        let custody = of(&both).expect("the file that is to be wrapped");
+        assert_eq!(custody.sealing_key_file, Some("/k".into()));
         for wrong in ["pkcs11:x", "tpm:x", ""] {
             assert!(of(&wrapped(wrong)).is_err(), "{wrong}");
         }

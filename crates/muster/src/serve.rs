@@ -139,6 +139,9 @@ impl ControlPlane {
         otlp::turn_on(&app, options, &environment())?;
         open_secret_store(&app, options)?;
         let (tenant, first) = install::first_tenant(&app, data_dir).await?;
+        if options.begin_halted == Some(true) {
+            app.keys.forget_floor()?;
+        }
         muster_control::secrets::take_up(&app).await?;
         if options.begin_halted == Some(true) {
             halt_every_tenant(&app).await?;

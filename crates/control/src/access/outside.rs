@@ -335,7 +335,10 @@ fn note_directory(
     identity: &OutsideIdentity,
 ) -> Result<(), Problem> {
     // Whose people a connection's people are is for its own tenant to say.
-    let own = identity.in_directory.as_ref().filter(|_| identity.routed.is_none());
+    let own = identity
+        .in_directory
+        .as_ref()
+        .filter(|_| identity.routed.is_none());
     let there = match own {
         Some(there) => connection::connector(tx, tenant, &there.connector)?
             .map(|connector| (connector, there.external_id.as_str())),

@@ -395,6 +395,29 @@ pub fn sealed_about(
     Ok(rows.into_iter().filter_map(read).collect())
 }
 
+/// The newest row of an action about an object: as long as it is the same, [`sealed_about`] says nothing new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Newest {
+    Nothing,
+    /// An entry that this installation sealed.
+    Entry(EntryId),
+    /// A row that it did not seal: whatever is new may stand behind it.
+    Foreign,
+}
+
+/// The newest row of this action about an object.
+pub fn newest_about(tx: &mut Tx, keys: &TenantKeys, object: &str, action: &str) -> Result<Newest, Problem> {
+    let rows = store::sealed_of(tx, keys.tenant, (object, action), 1)?;
+    let Some(row) = rows.first() else {
+        return Ok(Newest::Nothing);
+    };
+    let is_it = |entry: &LogEntry| entry.action == action && entry.object.id == object;
+    Ok(match unsealed(keys, row).filter(is_it) {
+        Some(entry) => Newest::Entry(entry.id),
+        None => Newest::Foreign,
+    })
+}
+
 /// The entry with this id, if this installation sealed it.
 pub fn sealed_entry(tx: &mut Tx, keys: &TenantKeys, id: EntryId) -> Result<Option<LogEntry>, Problem> {
     let row = store::sealed(tx, keys.tenant, id)?;

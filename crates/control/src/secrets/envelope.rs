@@ -22,20 +22,22 @@ pub fn path(folder: &Path) -> PathBuf {
     folder.join(FILE)
 }
 
-/// The sealing key as text, unwrapped. Where there is no envelope yet, the key that was in a file until now is wrapped, or a new one is
-/// made; the file goes as soon as the envelope was opened again.
+/// The sealing key as text, unwrapped. Where there is no envelope yet, the key that was in a file until now is wrapped: the one that
+/// the settings name, or that of the key folder, which goes as soon as the envelope was opened again. Only the first run of an
+/// installation makes a new key: what an earlier one sealed opens with nothing else.
 pub async fn open(folder: &Path, custody: &Custody) -> Result<SecretText, SecretsError> {
     let (path, place) = (path(folder), &custody.sealing_key);
     let plain = sealed::path(folder);
+    let named = custody.sealing_key_file.as_deref();
     if !path.exists() {
-        let text = if plain.exists() {
-            let text =
-                String::from_utf8(files::read(&plain)?).map_err(|_| unreadable(&plain, "it is not text"))?;
-            SecretText::new(text.trim().to_owned())
+        let from = named.unwrap_or(&plain);
+        let text = if named.is_some() || plain.exists() {
+            read_text(from)?
         } else {
+            sealed::only_at_first(folder)?;
             SealingKey::generate_hex()
         };
-        check(&plain, &text)?;
+        check(from, &text)?;
         let envelope = Envelope {
             place: place.to_string(),
             wrapped: custody.wrap(place, &text).await?,
@@ -63,14 +65,14 @@ pub async fn open(folder: &Path, custody: &Custody) -> Result<SecretText, Secret
     }
     let text = custody.unwrap(place, &envelope.wrapped).await?;
     check(&path, &text)?;
+    if let Some(named) = named {
+        refuse_another(named, &text)?;
+        // It is not ours to remove, and may be mounted by somebody else.
+        tracing::warn!(%place, file = %named.display(),
+            "the sealing key is wrapped: leave --sealing-key-file out of the settings, and remove its file");
+    }
     if plain.exists() {
-        let before = files::read(&plain)?;
-        if before.trim_ascii_end() != text.reveal().trim_end().as_bytes() {
-            return Err(unreadable(
-                &plain,
-                "it is another key than the wrapped one beside it",
-            ));
-        }
+        refuse_another(&plain, &text)?;
         std::fs::remove_file(&plain).map_err(|source| SecretsError::Io {
             path: plain.clone(),
             source,
@@ -90,6 +92,19 @@ pub fn refuse_file(folder: &Path) -> Result<(), SecretsError> {
         ));
     }
     Ok(())
+}
+
+/// Refuses a file that holds another key than the wrapped one.
+fn refuse_another(path: &Path, wrapped: &SecretText) -> Result<(), SecretsError> {
+    if read_text(path)?.reveal() == wrapped.reveal().trim() {
+        return Ok(());
+    }
+    Err(unreadable(path, "it is another key than the wrapped one"))
+}
+
+fn read_text(path: &Path) -> Result<SecretText, SecretsError> {
+    let text = String::from_utf8(files::read(path)?).map_err(|_| unreadable(path, "it is not text"))?;
+    Ok(SecretText::new(text.trim().to_owned()))
 }
 
 fn check(path: &Path, text: &SecretText) -> Result<(), SecretsError> {

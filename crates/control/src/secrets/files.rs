@@ -74,6 +74,9 @@ pub fn existing_key(path: &Path) -> Result<SigningKey, SecretsError> {
     SigningKey::from_pkcs8_pem(&text).map_err(|error| unreadable(path, &error.to_string()))
 }
 
+/// The file with the id of the installation, in the key folder.
+pub const INSTALL_ID: &str = "install-id";
+
 /// The id of the installation, made on the first run.
 pub fn install_id(path: &Path, now: Timestamp) -> Result<Uuid, SecretsError> {
     if !path.exists() {

@@ -25,13 +25,16 @@ use super::{
 use crate::{
     App, Clock,
     access::{self, problem::Problem},
-    audit, clock,
+    audit::{self, Newest},
+    clock,
 };
 
 /// How long values are used after their store was last heard of, unless the operator sets it.
 pub const CACHE: Duration = Duration::from_secs(24 * 3600);
 /// How often a store is asked whether it is there.
 const CONFIRMED_EVERY: Duration = Duration::from_secs(30);
+/// How often the entries about versions are read, also where no row changed.
+const ENTRIES_READ_EVERY: Duration = Duration::from_secs(30);
 /// How long a store that failed is left alone, at first and at most.
 const REST_FIRST: Duration = Duration::from_secs(2);
 const REST_MAX: Duration = Duration::from_secs(60);
@@ -191,7 +194,7 @@ pub async fn follow(app: &App) -> Result<(), Problem> {
     for name in RingName::ALL {
         versions.insert(name, judged(app, &keys, name).await?);
     }
-    let mut of = |name: RingName| versions.remove(&name).unwrap_or_default();
+    let mut of = |name: RingName| versions.remove(&name).flatten();
     let token_key = TextOf {
         parse: |text: &SecretText| {
             SigningKey::from_pkcs8_pem(text.reveal()).map_err(|error| error.to_string())
@@ -224,32 +227,94 @@ struct TextOf<K> {
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     rows: Vec<Version>,
+    /// The newest entries of then.
+    newest: Vec<Newest>,
     said: vouched::Said,
+    /// The version of the root document of then: with another one, other keys may seal the log.
+    root_version: u64,
     /// Whether what is wrong with them was told.
     is_told: bool,
+    /// When the entries were read, by the clock that nobody sets.
+    read_at: Duration,
 }
 
-/// The versions of a ring, as far as the log vouches for them. Entries are read again when a row changed.
-async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Vec<Version>, Problem> {
+impl Known {
+    /// Whether the log was read to its end not long ago, as far as these rows and entries are concerned.
+    fn is_current(&self, rows: &[Version], newest: &[Newest]) -> bool {
+        let is_new = clock::uptime() < self.read_at + ENTRIES_READ_EVERY;
+        is_new && self.is_same(rows, newest) && !newest.contains(&Newest::Foreign)
+    }
+
+    fn is_same(&self, rows: &[Version], newest: &[Newest]) -> bool {
+        self.rows == rows && self.newest == newest
+    }
+}
+
+/// The versions of a ring, as far as the log vouches for them; none can be told where the log says less than this node saw before.
+/// Entries are read again when a row changed or there is a newer entry, and after a while; what was read once stays known.
+async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Option<Vec<Version>>, Problem> {
     let (tenant, reader) = (keys.tenant, Arc::clone(keys));
-    let known = app.keys.judged.lock().get(&name).cloned();
-    let (before, was_told) = known
-        .map(|known| (Some((known.rows, known.said)), known.is_told))
-        .unwrap_or_default();
+    let before = app.keys.judged.lock().get(&name).cloned();
     let compared = before.clone();
-    let (rows, said) = app
+    let (rows, newest, mut said, read_at) = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
             let rows = store::versions(tx, tenant, name.as_str())?;
-            match compared {
-                Some((judged, said)) if judged == rows => Ok((rows, said)),
-                _ => vouched::read(tx, &reader, name),
-            }
+            let newest = vouched::newest(tx, &reader, name)?;
+            let (said, read_at) = match compared {
+                Some(known) if known.is_current(&rows, &newest) => (known.said, known.read_at),
+                _ => (vouched::Said::read(tx, &reader, name)?, clock::uptime()),
+            };
+            Ok::<_, Problem>((rows, newest, said, read_at))
         })
         .await?;
-    let judged = said.judge(&rows, app.clock.now());
-    let is_same = before.is_some_and(|(before, _)| before == rows);
-    let mut is_told = is_same && was_told;
+    let root_version = keys.root.version;
+    let was_hidden = before.as_ref().is_some_and(|known| {
+        let is_hidden = said.remember(known.said.clone());
+        is_hidden && known.root_version == root_version
+    });
+    let mut judged = said.judge(&rows, app.clock.now());
+    if was_hidden {
+        judged.edited.push(
+            "entries of the log about this key are gone, or say that they are about something else"
+                .to_owned(),
+        );
+    }
+    // Another reader may be ahead of this one: what it kept on the disk is in memory too, and nothing comes between.
+    let is_below = {
+        let mut rings = app.keys.judged.lock();
+        let mut known = said;
+        if let Some(newer) = rings.get(&name) {
+            known.remember(newer.said.clone());
+        }
+        let is_below = match app.keys.is_below_floor(keys, name, &known) {
+            Ok(is_below) => is_below,
+            Err(error) => {
+                tracing::error!(%error, secret = name.as_str(), "what this node saw of a key cannot be kept");
+                false
+            }
+        };
+        let known = Known {
+            rows: rows.clone(),
+            newest: newest.clone(),
+            said: known,
+            root_version,
+            is_told: false,
+            read_at,
+        };
+        rings.insert(name, known);
+        is_below
+    };
+    if is_below {
+        judged.edited.push(
+            "the log says less of this key than this node saw, and no version is used: restore the database, \
+             or start with --begin-halted where this is a backup that people took into use"
+                .to_owned(),
+        );
+    }
+    // A row that nobody sealed is no reason to tell of the same again.
+    let was_told = before.is_some_and(|known| known.is_same(&rows, &newest) && known.is_told);
+    let mut is_told = was_told && !was_hidden;
     if !is_told {
         is_told = true;
         for why in &judged.edited {
@@ -260,8 +325,12 @@ async fn judged(app: &App, keys: &Arc<TenantKeys>, name: RingName) -> Result<Vec
             }
         }
     }
-    app.keys.judged.lock().insert(name, Known { rows, said, is_told });
-    Ok(judged.versions)
+    if let Some(known) = app.keys.judged.lock().get_mut(&name)
+        && known.is_same(&rows, &newest)
+    {
+        known.is_told = is_told;
+    }
+    Ok((!is_below).then_some(judged.versions))
 }
 
 /// Asks the external store whether it is there, where that was not asked for a while.
@@ -289,7 +358,12 @@ async fn confirm(app: &App) {
     }
 }
 
-async fn fill<K>(app: &App, ring: &Ring<K>, name: RingName, rows: Vec<Version>, text_of: &TextOf<K>) {
+async fn fill<K>(app: &App, ring: &Ring<K>, name: RingName, rows: Option<Vec<Version>>, text_of: &TextOf<K>) {
+    // Which key of the folder was ended is hidden: none is used.
+    let Some(rows) = rows else {
+        ring.set(Vec::new());
+        return;
+    };
     // Before there are rows the ring is what the key folder holds.
     if rows.is_empty() {
         return;
@@ -523,4 +597,31 @@ pub async fn forget_retired(app: &App) -> Result<(), Problem> {
         Ok(())
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_model::EntryId;
+
+    use super::*;
+
+    #[test]
+    fn what_the_log_says_is_read_again_when_there_is_a_newer_entry_or_a_row_that_hides_it() {
+        let entry =
+            |second: i64| Newest::Entry(EntryId::generate(Timestamp::from_unix_seconds(second), [0; 10]));
+        let known = |newest: Vec<Newest>| Known {
+            rows: Vec::new(),
+            newest,
+            said: vouched::Said::default(),
+            root_version: 1,
+            is_told: true,
+            read_at: clock::uptime(),
+        };
+        let before = known(vec![entry(5), Newest::Nothing]);
+        assert!(before.is_current(&[], &[entry(5), Newest::Nothing]));
+        // No row of a version changes when the entry of a revocation is all there is.
+        assert!(!before.is_current(&[], &[entry(5), entry(6)]));
+        let hidden = [entry(5), Newest::Foreign];
+        assert!(!known(hidden.to_vec()).is_current(&[], &hidden));
+    }
 }

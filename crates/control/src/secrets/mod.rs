@@ -12,6 +12,7 @@ mod der;
 mod envelope;
 mod files;
 mod first_run;
+mod floor;
 mod keeper;
 mod log_head;
 mod node_own;
@@ -119,6 +120,10 @@ pub enum SecretsError {
         "the sealing key cannot be unwrapped by {place}: {why}. Nothing that is stored opens without it; start again when it answers."
     )]
     SealingAway { place: String, why: String },
+    #[error(
+        "the key that seals what is stored is not at {path}, and this is no first run: give the --sealing-key or --sealing-key-file that the installation had, or copy the file from another node or a backup. An installation that never had one gets it with: openssl rand -hex 32"
+    )]
+    SealingMissing { path: PathBuf },
 }
 
 /// The keys that sign for one tenant, and its root documents from version 1 on, each verified by the one before. A newer
@@ -183,9 +188,10 @@ pub fn keys_folder(data_dir: &Path) -> PathBuf {
 impl Keyring {
     /// Opens the key folder below `data_dir`, making what is not there yet, with every key in a file.
     pub fn open(data_dir: &Path, now: Timestamp) -> Result<Keyring, SecretsError> {
-        // Whoever only reads needs no key that seals, and makes none beside one that is wrapped.
-        let is_wrapped = envelope::path(&keys_folder(data_dir)).exists();
-        let stand_in = is_wrapped.then(SealingKey::generate_hex);
+        // Whoever only reads needs no key that seals, and makes none beside one that is wrapped or elsewhere.
+        let folder = keys_folder(data_dir);
+        let is_here = !envelope::path(&folder).exists() && sealed::is_there_or_first(&folder);
+        let stand_in = (!is_here).then(SealingKey::generate_hex);
         Keyring::open_prepared(data_dir, Custody::default(), (None, stand_in), now)
     }
 
@@ -228,7 +234,6 @@ impl Keyring {
         files::private_folder(&folder)?;
         let take_away = data_dir.join("take-away");
         let authority = Authority::open(&folder, &take_away, custody, device_key, now)?;
-        let install = files::install_id(&folder.join("install-id"), now)?;
         let key_in = |name: &str| files::signing_key(&folder.join(name), SigningKey::generate_p256);
         let master = Arc::new(match (&master_text, &authority.custody().sealing_key_file) {
             (Some(text), _) => {
@@ -240,6 +245,8 @@ impl Keyring {
             (None, Some(path)) => SealingKey::open_at(path)?,
             (None, None) => SealingKey::open(&folder)?,
         });
+        // After the key that seals: where there is an id, no such key is made any more.
+        let install = files::install_id(&folder.join(files::INSTALL_ID), now)?;
         let (access, enrollment) = (key_in("access-tokens.pem")?, key_in("enrollment-tokens.pem")?);
         Ok(Keyring {
             install,

@@ -18,6 +18,8 @@ pub const PERIODS_DAYS: std::ops::RangeInclusive<u32> = 1..=90;
 pub const LONG_PERIODS_DAYS: std::ops::RangeInclusive<u32> = 1..=366;
 /// Secrets of one tenant that have a record.
 pub const SECRETS_MAX: i64 = 2000;
+/// More than the server has keys of its own, which count for nothing there.
+const OWN_KEYS_MAX: i64 = 16;
 /// A server rotates by itself when a secret is due; only when it could not for so long is the secret overdue.
 const SERVER_GRACE: Duration = Duration::from_secs(6 * 3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -96,6 +98,8 @@ pub struct Record {
     pub error: Option<String>,
     /// Whether the end of the values before was asked for as well.
     pub revoke_asked: bool,
+    /// When that was asked for last.
+    pub revoked_at: Option<Timestamp>,
 }
 
 impl Record {
@@ -121,7 +125,14 @@ impl Record {
             seen_at: None,
             error: None,
             revoke_asked: false,
+            revoked_at: None,
         }
+    }
+
+    /// Whether it is of a key that the server made for itself: one of each name.
+    fn is_own_key(&self) -> bool {
+        let is_key = matches!(self.kind, Kind::SigningKey | Kind::SealingKey);
+        is_key && self.rotated_by == RotatedBy::Server
     }
 
     /// When it is to be rotated.
@@ -147,7 +158,7 @@ impl Record {
 
 /// Remembers that a secret was made or rotated. Part of the transaction that did it.
 pub fn note(tx: &mut Tx, tenant: TenantId, record: &Record) -> Result<(), Problem> {
-    if store::record(tx, tenant, &record.name)?.is_none() && store::record_count(tx, tenant)? >= SECRETS_MAX {
+    if !has_room(tx, tenant, record)? && store::record(tx, tenant, &record.name)?.is_none() {
         return Err(CONFLICT.detail(format!("A tenant has at most {SECRETS_MAX} secrets.")));
     }
     store::put_record(tx, tenant, record)?;
@@ -156,10 +167,15 @@ pub fn note(tx: &mut Tx, tenant: TenantId, record: &Record) -> Result<(), Proble
 
 /// Remembers a secret that was there before records were, unless there is a record.
 pub fn note_old(tx: &mut Tx, tenant: TenantId, record: &Record) -> Result<(), Problem> {
-    if store::record_count(tx, tenant)? < SECRETS_MAX {
+    if has_room(tx, tenant, record)? {
         store::add_record(tx, tenant, record)?;
     }
     Ok(())
+}
+
+/// Whether there may be one more record. What people make many of keeps out none of the server's own keys, of which there are few.
+fn has_room(tx: &mut Tx, tenant: TenantId, record: &Record) -> Result<bool, Problem> {
+    Ok(record.is_own_key() || store::record_count(tx, tenant)? < SECRETS_MAX)
 }
 
 /// Forgets the record of a secret that is no more.
@@ -174,7 +190,7 @@ pub fn record(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Record
 
 /// The records of a tenant, by name.
 pub fn records(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Record>, Problem> {
-    Ok(store::records(tx, tenant, SECRETS_MAX)?)
+    Ok(store::records(tx, tenant, SECRETS_MAX + OWN_KEYS_MAX)?)
 }
 
 #[cfg(test)]
@@ -205,6 +221,18 @@ mod tests {
         assert!(secret.is_due(at(6)));
         secret.rotated_at = at(10);
         assert!(!secret.is_due(at(11)), "what was asked for before is done");
+    }
+
+    #[test]
+    fn the_servers_own_keys_have_room_beside_what_people_make() {
+        let mut secret = record(RotatedBy::Server);
+        assert!(!secret.is_own_key());
+        for kind in [Kind::SigningKey, Kind::SealingKey] {
+            secret.kind = kind;
+            assert!(secret.is_own_key());
+        }
+        secret.rotated_by = RotatedBy::Operator;
+        assert!(!secret.is_own_key());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
     keeper::{self, StoreStatus},
     places::{EMBEDDED, FILE},
     records::{self, Kind, LONG_PERIODS_DAYS, PERIODS_DAYS, Record, RotatedBy},
-    ring::RingName,
+    ring::{RingName, Version},
     rotation::REVOKED,
     store, vouched,
 };
@@ -23,6 +23,12 @@ use crate::{
 
 /// A rotation may be asked for this long after the one before.
 const ASKED_EVERY: Duration = Duration::from_secs(60);
+
+/// So many versions of a key may be accepted at once because somebody asked for another one: of the ten that Vault keeps unless it is
+/// told otherwise, some are left for the server's own rotations, and for the one after a revocation.
+const ASKED_VERSIONS_MAX: usize = 6;
+/// The end of a tenant's own keys may be asked for this long after the time before: each makes others refuse what was signed.
+const REVOKED_EVERY: Duration = Duration::from_secs(3600);
 
 /// A secret, without its value.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -262,6 +268,11 @@ pub fn set_period(tx: &mut LoggedTx<'_>, name: &str, days: u32) -> Result<(), Pr
     Ok(())
 }
 
+/// How long it is until then.
+fn left(until: Timestamp, now: Timestamp) -> Option<Duration> {
+    (now < until).then(|| until.since(now))
+}
+
 /// Ends at once what earlier versions of a key signed, for a key that somebody else has.
 pub fn revoke(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
@@ -269,6 +280,14 @@ pub fn revoke(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     if RingName::parse(name).is_none()
         && (record.kind, record.rotated_by) == (Kind::SigningKey, RotatedBy::Server)
     {
+        if let Some(wait) = record
+            .revoked_at
+            .and_then(|before| left(before.plus(REVOKED_EVERY), at))
+        {
+            return Err(RATE_LIMITED
+                .detail("It was revoked less than an hour ago.")
+                .retry_after(wait.as_secs().max(1)));
+        }
         // Its own slice makes the new key first: without one nothing could be signed.
         store::ask_revoke(tx, tenant, name, at)?;
         tx.record(
@@ -304,6 +323,19 @@ pub fn revoke(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     Ok(())
 }
 
+/// How long it is until the first of too many versions is over.
+fn wait_for_room(versions: &[Version], now: Timestamp) -> Option<Duration> {
+    let accepted: Vec<&Version> = versions
+        .iter()
+        .filter(|version| version.is_accepted(now))
+        .collect();
+    if accepted.len() < ASKED_VERSIONS_MAX {
+        return None;
+    }
+    let first = accepted.iter().filter_map(|version| version.retires_at).min();
+    Some(first.map_or(ASKED_EVERY, |at| at.since(now)))
+}
+
 /// Asks the server to rotate a secret now.
 pub fn ask(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     let (tenant, at, record) = (tx.tenant(), tx.at(), own(tx, name)?);
@@ -319,6 +351,17 @@ pub fn ask(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
     if at < record.rotated_at.plus(ASKED_EVERY) && record.version > 1 {
         return Err(RATE_LIMITED.detail("It was rotated less than a minute ago."));
     }
+    let rows = match RingName::parse(name) {
+        Some(ring) => store::versions(tx, tenant, ring.as_str())?,
+        None => Vec::new(),
+    };
+    if let Some(wait) = wait_for_room(&rows, at) {
+        return Err(RATE_LIMITED
+            .detail(format!(
+                "What {ASKED_VERSIONS_MAX} versions of this key signed is still accepted: wait, or revoke earlier ones first."
+            ))
+            .retry_after(wait.as_secs().max(1)));
+    }
     store::ask(tx, tenant, name, at)?;
     tx.record(
         "secret.rotation_asked",
@@ -326,4 +369,32 @@ pub fn ask(tx: &mut LoggedTx<'_>, name: &str) -> Result<(), Problem> {
         serde_json::json!({"version": record.version}),
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_asks_for_so_many_versions_that_none_is_left_for_the_server() {
+        let at = Timestamp::from_unix_seconds;
+        let version = |number: i64, retires_at: Option<i64>| Version {
+            number,
+            place: EMBEDDED.to_owned(),
+            store_version: number.to_string(),
+            public_key: None,
+            key_id: None,
+            created_at: at(number),
+            activates_at: at(number),
+            retires_at: retires_at.map(at),
+        };
+        let mut versions: Vec<Version> = (1..6)
+            .map(|number| version(number, Some(1000 + number)))
+            .collect();
+        assert_eq!(wait_for_room(&versions, at(100)), None);
+        versions.push(version(6, None));
+        assert_eq!(wait_for_room(&versions, at(100)), Some(Duration::from_secs(901)));
+        assert_eq!(wait_for_room(&versions, at(1001)), None, "one is over");
+        assert_eq!(wait_for_room(&[], at(0)), None);
+    }
 }

@@ -184,6 +184,42 @@ impl Made {
     }
 }
 
+/// What an attempt to rotate wrote to a store, as its record keeps it: sealed with the key of the key folder, because this decides
+/// which key the next attempt takes.
+#[derive(Debug, PartialEq, Eq)]
+struct Attempt {
+    key_id: String,
+    at: Timestamp,
+}
+
+impl Attempt {
+    fn context(name: RingName) -> String {
+        format!("secrets/attempt/{}", name.as_str())
+    }
+
+    fn seal(&self, master: &SealingKey, (tenant, name): (TenantId, RingName)) -> String {
+        let text = SecretText::new(format!("{}:{}", self.at.as_micros(), self.key_id));
+        hex::encode(master.seal(tenant, &Attempt::context(name), &text))
+    }
+
+    /// None where nobody with the key of the key folder wrote it for this ring.
+    fn unseal(master: &SealingKey, (tenant, name): (TenantId, RingName), sealed: &str) -> Option<Attempt> {
+        let sealed = hex::decode(sealed).ok()?;
+        let text = master.unseal(tenant, &Attempt::context(name), &sealed).ok()?;
+        let (at, key_id) = text.reveal().split_once(':')?;
+        Some(Attempt {
+            key_id: key_id.to_owned(),
+            at: Timestamp::from_micros(at.parse().ok()?),
+        })
+    }
+
+    /// A record of before says it again when somebody puts it back: a key that was a version is never another one, and after a
+    /// revocation nothing of before is taken.
+    fn may_be_taken(&self, said: &vouched::Said) -> bool {
+        !said.names_key(&self.key_id) && !said.was_revoked_since(self.at)
+    }
+}
+
 async fn rotate(
     app: &App,
     tenant: TenantId,
@@ -192,14 +228,26 @@ async fn rotate(
     lease: &Lease,
 ) -> Result<(), Problem> {
     // Before anything is written to the store.
-    let (versions, attempt) = app
+    let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+    let reader = std::sync::Arc::clone(&keys);
+    let (versions, said, attempt) = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
-            let versions = store::versions(tx, tenant, name.as_str())?;
-            Ok::<_, Problem>((versions, store::attempt(tx, tenant, name.as_str())?))
+            let (versions, said) = vouched::read(tx, &reader, name)?;
+            Ok::<_, Problem>((versions, said, store::attempt(tx, tenant, name.as_str())?))
         })
         .await?;
     not_behind(name, &versions)?;
+    // A number would come twice, and an end of before would not count. Where the file cannot be written, the keeper says so.
+    if app.keys.is_below_floor(&keys, name, &said).unwrap_or(false) {
+        return Err(
+            ILLEGAL_STATE.detail("The log says less of this key than this node saw: see the alarm about it.")
+        );
+    }
+    let attempt = attempt
+        .and_then(|sealed| Attempt::unseal(&app.keys.master, (tenant, name), &sealed))
+        .filter(|attempt| attempt.may_be_taken(&said))
+        .map(|attempt| attempt.key_id);
     let place = app.stores.newest().place().to_owned();
     let (made, store_version) = keep(app, (tenant, name), &versions, attempt).await?;
     let (public_key, key_id) = (made.public_key, made.key_id);
@@ -287,9 +335,13 @@ async fn keep(
     }
     room(app, store, name, versions, newest.as_deref()).await?;
     let made = Made::new(name)?;
-    let id = made.key_id.clone();
+    let attempt = Attempt {
+        key_id: made.key_id.clone(),
+        at: app.clock.now(),
+    };
+    let sealed = attempt.seal(&app.keys.master, (tenant, name));
     audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
-        Ok(store::set_attempt(tx, tenant, name.as_str(), &id).map(drop)?)
+        Ok(store::set_attempt(tx, tenant, name.as_str(), &sealed).map(drop)?)
     })
     .await?;
     let kept = async {
@@ -442,6 +494,28 @@ mod tests {
             .map(|failures| pause(failures).as_secs())
             .to_vec();
         assert_eq!(seconds, [10, 20, 40, 320, 600, 600, 600]);
+    }
+
+    #[test]
+    fn an_attempt_is_believed_when_it_was_sealed_for_its_ring_alone() {
+        let key = || SealingKey::from_hex(SealingKey::generate_hex().reveal().as_bytes()).expect("a key");
+        let (master, other) = (key(), key());
+        let tenant = TenantId::from_uuid(uuid::Uuid::from_u128(1));
+        let attempt = Attempt {
+            key_id: "ab".repeat(32),
+            at: Timestamp::from_unix_seconds(1_800_000_000),
+        };
+        let ring = (tenant, RingName::AccessTokens);
+        let sealed = attempt.seal(&master, ring);
+        assert_eq!(Attempt::unseal(&master, ring, &sealed).as_ref(), Some(&attempt));
+        for name in [RingName::EnrollmentTokens, RingName::Sealing] {
+            assert_eq!(Attempt::unseal(&master, (tenant, name), &sealed), None);
+        }
+        assert_eq!(Attempt::unseal(&other, ring, &sealed), None);
+        // What was a column of its own, and what somebody writes.
+        for wrong in [attempt.key_id.as_str(), "", "xy"] {
+            assert_eq!(Attempt::unseal(&master, ring, wrong), None);
+        }
     }
 
     #[test]

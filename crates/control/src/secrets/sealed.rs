@@ -63,6 +63,19 @@ pub(super) fn path(folder: &Path) -> PathBuf {
     folder.join(FILE)
 }
 
+/// Whether the key of a key folder is where it was, or was never made: the folder is that of no installation yet.
+pub(super) fn is_there_or_first(folder: &Path) -> bool {
+    path(folder).exists() || !folder.join(files::INSTALL_ID).exists()
+}
+
+/// Refuses to make a key beside an installation that has one somewhere: what that sealed opens with nothing else.
+pub(super) fn only_at_first(folder: &Path) -> Result<(), SecretsError> {
+    if is_there_or_first(folder) {
+        return Ok(());
+    }
+    Err(SecretsError::SealingMissing { path: path(folder) })
+}
+
 /// A key that seals: that of the key folder, or a version of the ring that is kept under it or in another store.
 pub struct SealingKey {
     key: LessSafeKey,
@@ -70,10 +83,11 @@ pub struct SealingKey {
 }
 
 impl SealingKey {
-    /// Opens the key in `folder`, made where there is none.
+    /// Opens the key in `folder`, made on the first run of an installation alone.
     pub fn open(folder: &Path) -> Result<SealingKey, SecretsError> {
         let path = folder.join(FILE);
         if !path.exists() {
+            only_at_first(folder)?;
             files::write_private(&path, SealingKey::generate_hex().reveal().as_bytes())?;
         }
         SealingKey::open_at(&path)
@@ -213,6 +227,19 @@ mod tests {
             .expect("a key")
             .unseal(tenant(1), "x", &sealed);
         assert_eq!(found.map(drop), Err(UnsealError::OtherKey));
+    }
+
+    #[test]
+    fn no_key_is_made_beside_an_installation_that_has_one_elsewhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = SealingKey::open(folder.path()).expect("the first run makes a key");
+        std::fs::write(folder.path().join(files::INSTALL_ID), "x").expect("it is written");
+        let again = SealingKey::open(folder.path()).expect("it is read again");
+        assert_eq!(again.name(), made.name());
+        std::fs::remove_file(path(folder.path())).expect("it is removed");
+        let refused = SealingKey::open(folder.path()).map(drop);
+        assert!(matches!(refused, Err(SecretsError::SealingMissing { .. })));
+        assert!(!path(folder.path()).exists());
     }
 
     #[test]

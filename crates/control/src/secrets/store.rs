@@ -33,9 +33,9 @@ statements! {
         ORDER BY version LIMIT 64";
     DELETE_VALUE = "DELETE FROM secrets_value WHERE tenant_id = $1 AND name = $2 AND version = $3";
     RECORDS = "SELECT name, kind, owner, rotated_by, place, version, rotated_at, period_days, overlap_until, asked_at, \
-        seen_at, error, revoke_asked FROM secrets_record WHERE tenant_id = $1 ORDER BY name LIMIT $2";
+        seen_at, error, revoke_asked, revoked_at FROM secrets_record WHERE tenant_id = $1 ORDER BY name LIMIT $2";
     RECORD = "SELECT name, kind, owner, rotated_by, place, version, rotated_at, period_days, overlap_until, asked_at, \
-        seen_at, error, revoke_asked FROM secrets_record WHERE tenant_id = $1 AND name = $2";
+        seen_at, error, revoke_asked, revoked_at FROM secrets_record WHERE tenant_id = $1 AND name = $2";
     RECORD_COUNT = "SELECT COUNT(*) FROM secrets_record WHERE tenant_id = $1";
     PUT_RECORD = "INSERT INTO secrets_record (tenant_id, name, kind, owner, rotated_by, place, version, rotated_at, \
         period_days, overlap_until, seen_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
@@ -50,7 +50,8 @@ statements! {
         ON CONFLICT (tenant_id, name) DO NOTHING";
     SET_PERIOD = "UPDATE secrets_record SET period_days = $3 WHERE tenant_id = $1 AND name = $2";
     ASK = "UPDATE secrets_record SET asked_at = $3 WHERE tenant_id = $1 AND name = $2";
-    ASK_REVOKE = "UPDATE secrets_record SET asked_at = $3, revoke_asked = TRUE WHERE tenant_id = $1 AND name = $2";
+    ASK_REVOKE = "UPDATE secrets_record SET asked_at = $3, revoked_at = $3, revoke_asked = TRUE \
+        WHERE tenant_id = $1 AND name = $2";
     CLAIM = "UPDATE secrets_record SET rotated_by = 'server', owner = $3, place = $4, seen_at = $5 \
         WHERE tenant_id = $1 AND name = $2";
     FAILED = "UPDATE secrets_record SET error = $3 WHERE tenant_id = $1 AND name = $2";
@@ -312,14 +313,14 @@ pub fn failed(tx: &mut Tx, tenant: TenantId, name: &str, error: &str) -> Result<
     tx.execute(&FAILED, &[&tenant.uuid(), &name, &error])
 }
 
-/// The id of the key that an attempt to rotate wrote to a store, where that attempt did not end.
+/// What an attempt to rotate wrote to a store, sealed, where that attempt did not end.
 pub fn attempt(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<String>, StorageError> {
     let found = tx.query_opt(&ATTEMPT, &[&tenant.uuid(), &name], |row| row.get(0))?;
     Ok(found.flatten())
 }
 
-pub fn set_attempt(tx: &mut Tx, tenant: TenantId, name: &str, key_id: &str) -> Result<u64, StorageError> {
-    tx.execute(&SET_ATTEMPT, &[&tenant.uuid(), &name, &key_id])
+pub fn set_attempt(tx: &mut Tx, tenant: TenantId, name: &str, sealed: &str) -> Result<u64, StorageError> {
+    tx.execute(&SET_ATTEMPT, &[&tenant.uuid(), &name, &sealed])
 }
 
 pub fn remove_record(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<u64, StorageError> {
@@ -354,5 +355,6 @@ fn record_of(row: &Row<'_>) -> Result<Record, StorageError> {
         seen_at: row.get::<Option<i64>>(10)?.map(Timestamp::from_micros),
         error: row.get(11)?,
         revoke_asked: row.get(12)?,
+        revoked_at: row.get::<Option<i64>>(13)?.map(Timestamp::from_micros),
     })
 }

@@ -15,7 +15,13 @@ use super::{
     rotation::{RETIRED, REVOKED, ROTATED},
     store,
 };
-use crate::{access::problem::Problem, audit};
+use crate::{
+    access::problem::Problem,
+    audit::{self, Newest},
+};
+
+/// The entries that speak of versions.
+const ACTIONS: [&str; 3] = [ROTATED, REVOKED, RETIRED];
 
 /// What an entry of the log says of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +59,7 @@ impl Said {
     /// What the sealed entries say of this ring.
     pub fn read(tx: &mut Tx, keys: &TenantKeys, name: RingName) -> Result<Said, Problem> {
         let mut said = Said::default();
-        for action in [ROTATED, REVOKED, RETIRED] {
+        for action in ACTIONS {
             for entry in audit::sealed_about(tx, keys, name.as_str(), action)? {
                 said.take(&entry);
             }
@@ -98,6 +104,49 @@ impl Said {
         let vouched = self.vouchers.iter().map(|voucher| voucher.number).max();
         let stored = rows.last().map(|row| row.number);
         vouched.max(stored).unwrap_or(0).saturating_add(1)
+    }
+
+    /// The highest version that an entry names, and before which version all were revoked; 0 where no entry says so.
+    pub fn reach(&self) -> (i64, i64) {
+        let named = self.vouchers.iter().map(|voucher| voucher.number);
+        let revoked = self.revoked.iter().map(|(before, _)| *before);
+        (named.max().unwrap_or(0), revoked.max().unwrap_or(0))
+    }
+
+    /// Takes what was read before and is hidden now. Answers whether something was.
+    pub fn remember(&mut self, before: Said) -> bool {
+        let vouchers: Vec<Voucher> = before
+            .vouchers
+            .into_iter()
+            .filter(|voucher| !self.vouchers.contains(voucher))
+            .collect();
+        let ends: Vec<_> = before
+            .ends
+            .into_iter()
+            .filter(|end| !self.ends.contains(end))
+            .collect();
+        let revoked: Vec<_> = before
+            .revoked
+            .into_iter()
+            .filter(|end| !self.revoked.contains(end))
+            .collect();
+        let was_hidden = !(vouchers.is_empty() && ends.is_empty() && revoked.is_empty());
+        self.vouchers.extend(vouchers);
+        self.ends.extend(ends);
+        self.revoked.extend(revoked);
+        was_hidden
+    }
+
+    /// Whether an entry names this key as that of a version.
+    pub fn names_key(&self, id: &str) -> bool {
+        self.vouchers
+            .iter()
+            .any(|voucher| voucher.key_id.as_deref() == Some(id))
+    }
+
+    /// Whether versions were revoked at this time or later.
+    pub fn was_revoked_since(&self, at: Timestamp) -> bool {
+        self.revoked.iter().any(|(_, revoked_at)| *revoked_at >= at)
     }
 
     fn end_of(&self, number: i64) -> Option<Timestamp> {
@@ -223,6 +272,15 @@ fn unread(row: &Version) -> Version {
         public_key: None,
         ..row.clone()
     }
+}
+
+/// The newest entries about a ring: what was read of the log is complete as long as they are the same and this installation's.
+pub fn newest(tx: &mut Tx, keys: &TenantKeys, name: RingName) -> Result<Vec<Newest>, Problem> {
+    let mut found = Vec::with_capacity(ACTIONS.len());
+    for action in ACTIONS {
+        found.push(audit::newest_about(tx, keys, name.as_str(), action)?);
+    }
+    Ok(found)
 }
 
 /// The rows of a ring as they are stored, with what the log says of it.
@@ -387,6 +445,34 @@ mod tests {
             (judged.edited.len(), judged.versions[0].retires_at),
             (2, Some(at(25)))
         );
+    }
+
+    #[test]
+    fn what_was_read_once_is_not_hidden_later() {
+        let second = key();
+        let mut full = said(vec![voucher(2, Some(&second))], &[(2, 30)]);
+        full.revoked.push((2, at(25)));
+        assert_eq!(full.reach(), (2, 2));
+        let mut same = full.clone();
+        assert!(!same.remember(full.clone()));
+        assert_eq!(same, full);
+        let mut hidden = Said::default();
+        assert_eq!(hidden.reach(), (0, 0));
+        assert!(hidden.remember(full.clone()));
+        assert_eq!(hidden, full);
+        // The key that was ended does not come back with its row alone.
+        let judged = hidden.judge(&[row(1, FILE, None)], at(26));
+        assert_eq!(judged.versions[0].retires_at, Some(at(25)));
+    }
+
+    #[test]
+    fn what_was_a_version_or_is_of_before_a_revocation_is_known() {
+        let second = key();
+        let mut log = said(vec![voucher(2, Some(&second))], &[]);
+        assert!(log.names_key(&second.key_id().to_string()));
+        assert!(!log.names_key(&key().key_id().to_string()));
+        log.revoked.push((2, at(40)));
+        assert!(log.was_revoked_since(at(40)) && !log.was_revoked_since(at(41)));
     }
 
     #[test]

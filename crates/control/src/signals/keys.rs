@@ -32,6 +32,8 @@ const SHOWN_BEFORE_ASKED: Duration = Duration::from_secs(2 * 3600);
 const SLACK: Duration = Duration::from_secs(600);
 /// How long it is shown after.
 const SHOWN_AFTER: Duration = Duration::from_secs(7 * 86_400);
+/// When whoever asks for keys that cannot be opened now is to ask again: as often as the store is asked.
+const AWAY_SECONDS: u64 = 30;
 /// The record of a tenant's keys among its secrets.
 pub const RECORD: &str = "signal-key";
 
@@ -49,7 +51,7 @@ struct Care {
 struct Known {
     id: String,
     active_from: Timestamp,
-    /// It will never open: what sealed it is gone, or its row was changed.
+    /// It will never open: its row was changed.
     is_broken: bool,
 }
 
@@ -137,7 +139,13 @@ pub async fn signer(app: &App, tenant: TenantId) -> Result<Signer, Problem> {
         .keys
         .sealing
         .unseal(tenant, &context(&key.id), &key.secret)
-        .map_err(Problem::internal)?;
+        .map_err(|error| {
+            if app.keys.sealing.is_whole() {
+                Problem::internal(error)
+            } else {
+                away()
+            }
+        })?;
     Ok(Signer {
         issuer: issuer(app, tenant),
         key_id: key.id,
@@ -156,7 +164,8 @@ async fn key_in_use(app: &App, tenant: TenantId, now: Timestamp) -> Result<Optio
 }
 
 /// The public keys of a tenant, as others read them: of keys that open, and as those say. What a row calls a public key is nobody's
-/// word; where it is another one, somebody wrote it past this server.
+/// word; where it is another one, somebody wrote it past this server. While a key that seals is away, the set is not known: a part of
+/// it, which others keep, would make them refuse what the missing keys signed.
 pub async fn public_keys(app: &App, tenant: TenantId) -> Result<serde_json::Value, Problem> {
     let keys = app
         .db
@@ -166,9 +175,16 @@ pub async fn public_keys(app: &App, tenant: TenantId) -> Result<serde_json::Valu
         .await?;
     let mut shown: Vec<PublicJwk> = Vec::new();
     for key in keys {
-        let Ok(point) = point_of(&app.keys.sealing, tenant, &key) else {
-            tracing::warn!(%tenant, key = key.id, "a key of signals does not open, and is not shown");
-            continue;
+        let point = match point_of(&app.keys.sealing, tenant, &key) {
+            Ok(point) => point,
+            Err(unread) if !app.keys.sealing.is_whole() || !never_opens(&unread) => {
+                tracing::warn!(%tenant, key = key.id, "a key of signals does not open here, and no set of keys is shown");
+                return Err(away());
+            }
+            Err(_) => {
+                tracing::warn!(%tenant, key = key.id, "a key of signals does not open, and is not shown");
+                continue;
+            }
         };
         if point != key.point {
             let object = ("signals_key", key.id.clone());
@@ -177,6 +193,13 @@ pub async fn public_keys(app: &App, tenant: TenantId) -> Result<serde_json::Valu
         shown.extend(PublicJwk::of_point(key.id, &point));
     }
     Ok(jwks(&shown))
+}
+
+/// The keys that seal are away, or not all there: nothing is said of what does not open.
+fn away() -> Problem {
+    UNAVAILABLE
+        .detail("The keys of this tenant cannot be opened now. Try again later.")
+        .retry_after(AWAY_SECONDS)
 }
 
 /// The point of a key, from its secret.
@@ -199,17 +222,21 @@ enum Unread {
 
 /// Makes and drops keys of every tenant as their time comes. A reconciler's step.
 pub async fn keep_keys(app: &App) -> Result<(), Problem> {
-    for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
-        keep(app, tenant, Broken::Kept).await?;
-    }
-    Ok(())
+    keep_all(app, Broken::Kept).await
 }
 
-/// As [`keep_keys`], and replaces keys that will never open; only the node that rotates does so, because another one might merely
-/// lack what opens them.
+/// As [`keep_keys`], and replaces keys that are damaged; only the node that rotates does so. What another key sealed is left alone:
+/// this node might merely lack it.
 pub async fn mend_keys(app: &App) -> Result<(), Problem> {
+    keep_all(app, Broken::Replaced).await
+}
+
+/// What stops one tenant stops no other.
+async fn keep_all(app: &App, broken: Broken) -> Result<(), Problem> {
     for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
-        keep(app, tenant, Broken::Replaced).await?;
+        if let Err(problem) = keep(app, tenant, broken).await {
+            tracing::error!(%problem, %tenant, "the keys of a tenant's signals were not seen to; trying again");
+        }
     }
     Ok(())
 }
@@ -307,7 +334,8 @@ fn found(
     let keys = store::keys(tx, tenant)?.into_iter();
     let known: Vec<Known> = keys
         .map(|key| Known {
-            is_broken: may_replace && never_opens(point_of(sealing, tenant, &key)),
+            is_broken: may_replace
+                && point_of(sealing, tenant, &key).is_err_and(|unread| never_opens(&unread)),
             id: key.id,
             active_from: key.active_from,
         })
@@ -325,10 +353,12 @@ fn found(
     })
 }
 
-fn never_opens(opened: Result<Vec<u8>, Unread>) -> bool {
-    match opened {
-        Ok(_) | Err(Unread::Sealed(UnsealError::Away)) => false,
-        Err(Unread::NoKey | Unread::Sealed(UnsealError::OtherKey | UnsealError::Damaged)) => true,
+/// Whether it opens nowhere. What the head calls the key of somebody else may open on another node, or when this one has its own key
+/// again: people end such keys (`muster secret revoke signal-key`), never a task.
+fn never_opens(unread: &Unread) -> bool {
+    match unread {
+        Unread::Sealed(UnsealError::Away | UnsealError::OtherKey) => false,
+        Unread::NoKey | Unread::Sealed(UnsealError::Damaged) => true,
     }
 }
 
@@ -407,6 +437,14 @@ mod tests {
         keys[1].is_broken = true;
         let at = NOW.plus(DAY * 29);
         assert_eq!(cared(&keys, at).make, Some(at));
+    }
+
+    #[test]
+    fn a_node_with_another_sealing_key_calls_no_key_broken() {
+        let unread = Unread::Sealed;
+        assert!(!never_opens(&unread(UnsealError::OtherKey)));
+        assert!(!never_opens(&unread(UnsealError::Away)));
+        assert!(never_opens(&unread(UnsealError::Damaged)) && never_opens(&Unread::NoKey));
     }
 
     #[test]

@@ -367,10 +367,17 @@ async fn the_sealing_key_is_wrapped(options: Options, (break_it, mend_it): (impl
         let mut server = Server::start_in(std::sync::Arc::clone(&folder), "data", options.clone()).await;
         assert!(!file.exists(), "the key is in no file any more");
         let api = server.api().await;
-        let tested = api
-            .post("/alert-destinations/hook/test", &serde_json::json!({}))
-            .await;
-        assert!(!tested.text().contains("does not open"), "{}", tested.text());
+        api.post("/alert-destinations/hook/test", &serde_json::json!({}))
+            .await
+            .expect(202);
+        let patience = crate::support::PATIENCE;
+        let said = crate::support::eventually("the message was tried", patience, async || {
+            let all = api.list("/alert-deliveries").await;
+            let tried = all.iter().find(|delivery| delivery["error"].is_string())?;
+            Some(tried["error"].to_string())
+        })
+        .await;
+        assert!(!said.contains("does not open"), "{said}");
         server.stop().await;
     }
     let keys = folder.path().join("data/keys");
@@ -422,6 +429,66 @@ async fn l9_vault_wraps_the_sealing_key_and_a_start_without_it_says_so() {
         async || vault.set(Fault::None).await,
     );
     the_sealing_key_is_wrapped(options, (broken, mended)).await;
+}
+
+/// The sealing key moves from a file that the settings name into Vault, and nothing that it sealed is lost: a start that would make
+/// another one in its place is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sealing_key_moves_from_a_named_file_into_vault() {
+    let vault = Vault::start().await;
+    if !is_judged(&vault).await {
+        return;
+    }
+    let folder = std::sync::Arc::new(tempfile::tempdir().expect("a folder can be made"));
+    let (named, token_file) = (folder.path().join("named"), folder.path().join("token"));
+    fs::write(&named, "5a".repeat(32)).expect("it can be written");
+    fs::write(&token_file, &vault.token).expect("it can be written");
+    let in_file = Options::default().with("--sealing-key-file", text(&named));
+    let mut server = Server::start_in(std::sync::Arc::clone(&folder), "data", in_file).await;
+    let hook = serde_json::json!({
+        "place": {"kind": "webhook", "url": "https://hook.example/x"},
+        "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    });
+    let api = server.api().await;
+    api.put("/alert-destinations/hook", &hook).await.ok();
+    let keys = server.data_dir().join("keys");
+    server.stop().await;
+    let in_vault = Options::default()
+        .with("--sealing-key", "vault:muster-sealing")
+        .with("--vault-url", &vault.url)
+        .with("--vault-token-file", text(&token_file));
+    let refused = async |options: &Options| {
+        let arguments = crate::support::server::serve_arguments(&folder.path().join("data"), options);
+        let mut command = crate::support::server::muster();
+        command.args(&arguments).kill_on_drop(true);
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(60), command.output()).await;
+        let output = ended.expect("it ends").expect("it runs");
+        assert!(!output.status.success());
+        let said = everything(&output);
+        assert!(said.contains("this is no first run"), "{said}");
+    };
+    refused(&in_vault).await;
+    refused(&Options::default()).await;
+    assert!(!keys.join("sealing.json").exists() && !keys.join("sealing.key").exists());
+    let both = in_vault.clone().with("--sealing-key-file", text(&named));
+    for options in [both, in_vault] {
+        let mut server = Server::start_in(std::sync::Arc::clone(&folder), "data", options).await;
+        assert!(keys.join("sealing.json").exists() && !keys.join("sealing.key").exists());
+        let api = server.api().await;
+        api.post("/alert-destinations/hook/test", &serde_json::json!({}))
+            .await
+            .expect(202);
+        let said =
+            crate::support::eventually("the message was tried", crate::support::PATIENCE, async || {
+                let all = api.list("/alert-deliveries").await;
+                let tried = all.iter().find(|delivery| delivery["error"].is_string())?;
+                Some(tried["error"].to_string())
+            })
+            .await;
+        assert!(!said.contains("does not open"), "{said}");
+        server.stop().await;
+        let _ = fs::remove_file(&named);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

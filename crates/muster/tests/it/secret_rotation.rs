@@ -377,6 +377,54 @@ async fn m1_a_version_of_a_key_that_somebody_writes_by_sql_signs_nothing() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn m1_an_ended_key_does_not_come_back_when_its_entries_are_hidden() {
+    each_database(async |options| {
+        let mut server = Server::start(options).await;
+        let api = server.api().await;
+        rotate(&api, "access-token-key").await;
+        let fresh = eventually("the new key signs", SETTLED, async || {
+            let fresh = server.api().await;
+            (key_of(&fresh.token) != key_of(&api.token)).then_some(fresh)
+        })
+        .await;
+        fresh
+            .post("/secrets/access-token-key/revoke", &json!({}))
+            .await
+            .ok();
+        assert_eq!(api.get("/policies").await.status, 401, "it is ended");
+        let store = server.store().await;
+        for hide in [
+            "UPDATE audit_entry SET object_id = 'x' WHERE object_id = 'access-token-key'",
+            "DELETE FROM secrets_version WHERE name = 'access-token-key' AND version > 1",
+            "UPDATE secrets_version SET retires_at = NULL WHERE name = 'access-token-key'",
+        ] {
+            store.execute(hide).await;
+        }
+        for _ in 0..4 {
+            assert_eq!(
+                api.get("/policies").await.status,
+                401,
+                "what was read once stays known"
+            );
+            assert_eq!(fresh.get("/policies").await.status, 200);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        // A start finds in the key folder that the log went further.
+        server.restart_unready().await;
+        let ready = async |server: &Server| {
+            let answer = reqwest::get(format!("{}/readyz", server.admin.ops_url)).await;
+            answer.expect("it answers").status().as_u16()
+        };
+        assert_eq!(ready(&server).await, 503);
+        let floor = server.data_dir().join("keys/rings.json");
+        std::fs::remove_file(&floor).expect("it is there");
+        server.restart().await;
+        assert_eq!(ready(&server).await, 200, "as for who takes a backup into use");
+    })
+    .await;
+}
+
 /// Where others read the tenant's keys of signals.
 fn key_set(server: &Server) -> String {
     format!(
@@ -420,6 +468,10 @@ async fn m1_a_key_of_signals_is_shown_as_its_secret_says_and_is_rotated_by_hand(
             (keys.len() == 1 && !both.contains(&keys[0])).then_some(())
         })
         .await;
+        // Whoever may do so does not make others refuse everything again and again.
+        api.post("/secrets/signal-key/revoke", &json!({}))
+            .await
+            .refused(429, "rate_limited");
         // One that does not open is replaced.
         let damaged = store.blob(&[9; 90]);
         store
@@ -486,7 +538,7 @@ async fn everything_that_is_sealed_is_sealed_anew_when_the_sealing_key_rotates()
                 "secret": secret,
             })
         };
-        let (one, two) = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_c2VjcmV0LXR3by1vZi10aGUtdGVzdCE=");
+        let (one, two) = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_dGhlLXNlY29uZC1zZWNyZXQtb2YtdGhpcy10ZXN0ISE=");
         let three = "whsec_c2VjcmV0LXRocmVlLW9mLXRoZS10ZXN0LWhlcmU=";
         // A new place for a destination is told to the old one: that message waits with the secret of then.
         api.put("/alert-destinations/hook", &hook(one, "first")).await.ok();

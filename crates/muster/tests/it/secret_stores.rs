@@ -198,6 +198,47 @@ async fn a_pod_logs_in_with_its_service_account_and_its_token_is_renewed() {
     assert!(vault.versions("muster/access-token-key").await.len() == 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn l9_a_set_of_keys_is_whole_or_away() {
+    let vault = Vault::start().await;
+    if !is_judged(&vault).await {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let mut server = Server::start(in_vault(&vault, folder.path())).await;
+    let api = server.api().await;
+    let shown = async |server: &Server| {
+        let url = format!(
+            "{}/signals/{}/jwks.json",
+            server.admin.admin_url, server.admin.tenant
+        );
+        api.http.get(url).send().await.expect("the server answers")
+    };
+    assert_eq!(shown(&server).await.status().as_u16(), 200);
+    let store = server.store().await;
+    let head = async || store.value("SELECT secret FROM signals_key").await.bytes()[..9].to_vec();
+    let before = head().await;
+    rotate(&api, "sealing-key").await;
+    eventually("it is sealed anew", Duration::from_secs(60), async || {
+        (head().await != before).then_some(())
+    })
+    .await;
+    vault.set(Fault::Sealed).await;
+    server.restart_unready().await;
+    let answer = shown(&server).await;
+    assert_eq!(
+        answer.status().as_u16(),
+        503,
+        "an empty set would be kept by others"
+    );
+    assert!(answer.headers().contains_key("retry-after"));
+    vault.set(Fault::None).await;
+    eventually("the set is back", Duration::from_secs(90), async || {
+        (shown(&server).await.status().as_u16() == 200).then_some(())
+    })
+    .await;
+}
+
 /// Asks the stand-in what our server asks, through Azure's own libraries.
 const AZURE: &str = r#"
 import sys

@@ -44,7 +44,8 @@ const REFUSED_WAIT: Duration = Duration::from_millis(200);
 const FILE_BYTES_MAX: u64 = 4096;
 
 /// A file with the password, or with a login in its first line and the login's password in the second. It is read for each new
-/// connection; connections of before a change end when they are handed out next.
+/// connection; connections of before a change end when they are handed out next, once a connection was made with the new one. What
+/// the server refuses ends nothing: the file may be half written, or wrong.
 pub(super) struct Passwords {
     path: PathBuf,
     /// How long a connection is used.
@@ -54,8 +55,11 @@ pub(super) struct Passwords {
 
 #[derive(Default)]
 struct Last {
-    credentials: Option<Credentials>,
-    /// When they were first seen.
+    /// What the file said last.
+    read: Option<Credentials>,
+    /// With what the last connection was made, and when that was read.
+    good: Option<(Credentials, Instant)>,
+    /// When a connection was first made with them.
     changed_at: Option<Instant>,
 }
 
@@ -63,6 +67,15 @@ struct Last {
 struct Credentials {
     login: Option<String>,
     password: Zeroizing<String>,
+}
+
+impl Credentials {
+    fn fill(&self, config: &mut Config) {
+        if let Some(login) = &self.login {
+            config.user(login);
+        }
+        config.password(self.password.as_str());
+    }
 }
 
 impl Passwords {
@@ -84,35 +97,52 @@ impl Passwords {
         opened_at.elapsed() > self.age || changed_at.is_some_and(|at| opened_at < at)
     }
 
-    /// Puts what the file says now into the parameters; where it cannot be read, what it said last.
-    fn fill(&self, mut config: Config) -> Config {
+    /// What the file says now; where it cannot be read or is half written, what it said last.
+    fn now(&self) -> Option<Credentials> {
         let read = read(&self.path);
         let mut last = self.last.lock();
         match read {
-            Ok(credentials) => {
-                if last.credentials.as_ref() != Some(&credentials) {
-                    if last.credentials.is_some() {
-                        tracing::info!(
-                            "the file of the database's password says another one; old connections end"
-                        );
-                    }
-                    *last = Last {
-                        credentials: Some(credentials),
-                        changed_at: Some(Instant::now()),
-                    };
-                }
+            // The first line of two is a login, and no password.
+            Ok(found) if found.login.is_none() && last.has_login() => {
+                tracing::error!(path = %self.path.display(),
+                    "the file of the database's password held a login and a password before, and holds one line now: it is not taken");
             }
+            Ok(found) => last.read = Some(found),
             Err(why) => {
-                tracing::error!(path = %self.path.display(), why, "the file of the database's password cannot be read")
+                tracing::error!(path = %self.path.display(), why, "the file of the database's password cannot be read");
             }
         }
-        if let Some(credentials) = &last.credentials {
-            if let Some(login) = &credentials.login {
-                config.user(login);
+        last.read.clone()
+    }
+
+    /// What the server took last, where that is something else.
+    fn good_beside(&self, tried: &Credentials) -> Option<Credentials> {
+        let last = self.last.lock();
+        let (good, _) = last.good.as_ref()?;
+        (good != tried).then(|| good.clone())
+    }
+
+    /// A connection was made with what was read then: earlier ones end.
+    fn took(&self, credentials: Credentials, read_at: Instant) {
+        let mut last = self.last.lock();
+        let last = &mut *last;
+        match &last.good {
+            Some((good, _)) if *good == credentials => return,
+            // Of two that were made beside each other, the one that read the file later counts.
+            Some((_, at)) if *at > read_at => return,
+            Some(_) => {
+                tracing::info!("the file of the database's password says another one; old connections end");
+                last.changed_at = Some(Instant::now());
             }
-            config.password(credentials.password.as_str());
+            None => {}
         }
-        config
+        last.good = Some((credentials, read_at));
+    }
+}
+
+impl Last {
+    fn has_login(&self) -> bool {
+        self.read.as_ref().is_some_and(|read| read.login.is_some())
     }
 }
 
@@ -175,12 +205,37 @@ impl Connector {
         &self.session
     }
 
-    /// Connects; nothing happens on the connection until the driver is polled.
+    /// Connects; nothing happens on the connection until the driver is polled. What the file of passwords says is tried first, and what
+    /// the server took last where that is refused.
     pub async fn open(&self) -> Result<(Client, Driver), Error> {
-        let config = match &self.passwords {
-            None => self.config.clone(),
-            Some(passwords) => passwords.fill(self.config.clone()),
+        let Some(passwords) = &self.passwords else {
+            return self.connect_with(&self.config).await;
         };
+        let read_at = Instant::now();
+        let Some(credentials) = passwords.now() else {
+            return self.connect_with(&self.config).await;
+        };
+        let mut config = self.config.clone();
+        credentials.fill(&mut config);
+        match self.connect_with(&config).await {
+            Ok(made) => {
+                passwords.took(credentials, read_at);
+                Ok(made)
+            }
+            Err(error) if is_refused(&error) => {
+                let Some(good) = passwords.good_beside(&credentials) else {
+                    return Err(error);
+                };
+                tracing::warn!(%error, "what the file of the database's password says is refused; the one before is used");
+                let mut config = self.config.clone();
+                good.fill(&mut config);
+                self.connect_with(&config).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn connect_with(&self, config: &Config) -> Result<(Client, Driver), Error> {
         match &self.tls {
             None => config
                 .connect(NoTls)
@@ -261,23 +316,43 @@ mod tests {
     }
 
     #[test]
-    fn connections_of_before_a_change_are_over_and_a_file_that_is_gone_changes_nothing() {
+    fn connections_of_before_a_change_are_over_once_the_server_took_the_new_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("password");
         std::fs::write(&path, "one").expect("it is written");
         let passwords = Passwords::new(path.clone(), Duration::from_secs(600));
         let filled = |login: &str| {
-            let config = passwords.fill("postgres://ann@db/fleet".parse().expect("a URL"));
+            let mut config: Config = "postgres://ann@db/fleet".parse().expect("a URL");
+            let read_at = Instant::now();
+            let credentials = passwords.now().expect("the file was read");
+            credentials.fill(&mut config);
             assert_eq!(config.get_user(), Some(login));
-            config.get_password().map(<[u8]>::to_vec)
+            let password = config.get_password().map(<[u8]>::to_vec);
+            (password, credentials, read_at)
         };
-        assert_eq!(filled("ann"), Some(b"one".to_vec()));
+        let (password, first, read_at) = filled("ann");
+        assert_eq!(password, Some(b"one".to_vec()));
+        passwords.took(first.clone(), read_at);
         let opened = Instant::now();
         std::fs::remove_file(&path).expect("it is removed");
-        assert_eq!(filled("ann"), Some(b"one".to_vec()));
+        assert_eq!(filled("ann").0, Some(b"one".to_vec()));
         assert!(!passwords.is_over(opened));
+        // A file that is wrong ends nothing, and what was good before is at hand.
+        std::fs::write(&path, "wrong").expect("it is written");
+        let (_, wrong, _) = filled("ann");
+        assert!(!passwords.is_over(opened));
+        assert!(passwords.good_beside(&wrong) == Some(first.clone()));
+        assert!(passwords.good_beside(&first).is_none());
         std::fs::write(&path, "muster_b\ntwo\n").expect("it is written");
-        assert_eq!(filled("muster_b"), Some(b"two".to_vec()));
+        let (password, second, later) = filled("muster_b");
+        assert_eq!(password, Some(b"two".to_vec()));
+        passwords.took(second.clone(), later);
         assert!(passwords.is_over(opened) && !passwords.is_over(Instant::now()));
+        // One that was begun before is no change back.
+        passwords.took(first, read_at);
+        assert!(passwords.good_beside(&second).is_none());
+        // The first of two lines is no password.
+        std::fs::write(&path, "muster_c\n").expect("it is written");
+        assert_eq!(filled("muster_b").0, Some(b"two".to_vec()));
     }
 }

@@ -81,6 +81,6 @@ fn said<T>(
 fn away(place: &KeyPlace, why: &str) -> SecretsError {
     SecretsError::SealingAway {
         place: place.to_string(),
-        why: why.to_owned(),
+        why: why.trim_end_matches('.').to_owned(),
     }
 }
