@@ -3,7 +3,7 @@
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
 //! `access, audit, secrets, trace ← devices, certificates, directory, scripts, signals ← commands, enrollment, groups, telemetry ← acme, outputs,
-//! policy ← compliance ← rollout, sinks ← alerts, fleet, passes, query ← configuration, whatif`.
+//! policy ← compliance ← rollout, sinks ← alerts, fleet, passes, query ← configuration, tenants, whatif`.
 
 pub mod access;
 pub mod acme;
@@ -38,6 +38,7 @@ pub mod secrets;
 pub mod signals;
 pub mod sinks;
 pub mod telemetry;
+pub mod tenants;
 pub mod trace;
 pub mod whatif;
 
@@ -200,6 +201,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "signals",
         sql: include_str!("../migrations/0030_signals.sql"),
     },
+    Migration {
+        version: 31,
+        name: "tenants",
+        sql: include_str!("../migrations/0031_tenants.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -237,6 +243,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     signals::STATEMENTS,
     sinks::STATEMENTS,
     telemetry::STATEMENTS,
+    tenants::STATEMENTS,
 ];
 
 /// What every handler and reconciler works with.
@@ -301,6 +308,8 @@ pub struct Control {
     pub answers: access::Answers,
     /// Codes of devices that people typed wrong.
     pub mistyped: access::Mistyped,
+    /// Places for exports of whole tenants.
+    pub exports: Arc<tokio::sync::Semaphore>,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -337,6 +346,8 @@ pub struct Settings {
     pub metrics_tenants: usize,
     /// How long secrets of an external store are used after it was last heard of.
     pub secret_cache: std::time::Duration,
+    /// How long a tenant that its root keys ended can be taken back.
+    pub tenant_closing: std::time::Duration,
     /// Who is asked to cosign every checkpoint.
     pub witnesses: Vec<audit::Witness>,
     /// What goes wrong on purpose.
@@ -361,6 +372,7 @@ impl Default for Settings {
             compliance_token_seconds: 300,
             metrics_tenants: 0,
             secret_cache: secrets::CACHE,
+            tenant_closing: std::time::Duration::from_secs(7 * 86_400),
             witnesses: Vec::new(),
             #[cfg(debug_assertions)]
             fault: None,
@@ -383,6 +395,7 @@ pub struct Nudges {
     pub sinks: Notify,
     pub queries: Notify,
     pub secrets: Notify,
+    pub tenants: Notify,
 }
 
 impl Control {
@@ -438,6 +451,7 @@ impl Control {
             issuers: access::Issuers::default(),
             answers: access::Answers::default(),
             mistyped: access::Mistyped::default(),
+            exports: Arc::new(tokio::sync::Semaphore::new(tenants::EXPORTS_MAX)),
             settings,
             node,
         })

@@ -22,7 +22,7 @@ use crate::{
     certificates, clock, commands, compliance, configuration, devices, directory, enrollment, groups,
     outputs, policy, query, rollout,
     rotation::rotate_secrets,
-    secrets, signals, sinks, telemetry, trace,
+    secrets, signals, sinks, telemetry, tenants, trace,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -41,6 +41,8 @@ const ROOTS_EVERY: Duration = Duration::from_secs(5);
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often a node reads which versions of keys there are; a new one signs only several such times after it was made.
 const RINGS_EVERY: Duration = Duration::from_secs(2);
+/// How often a node looks for tenants that were made on other nodes, and for such that ended.
+const TENANTS_EVERY: Duration = Duration::from_secs(1);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
 /// Counting rollouts rests this many times as long as it took: it may cost a tenth of the time.
@@ -158,6 +160,14 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
         "committed entries",
         |app| async move { audit::look_for_entries(&app).await },
     ));
+    tasks.spawn(every(
+        app.clone(),
+        stop.clone(),
+        TENANTS_EVERY,
+        "tenants",
+        |app| async move { tenants::follow(&app).await },
+    ));
+    tasks.spawn(tenants::erase(app.clone(), stop.clone()));
     tasks.spawn(evaluator(app.clone(), stop.clone()));
     tasks.spawn(every(
         app.clone(),
@@ -183,6 +193,8 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
 
 /// Learns every head and every activation once, before the listeners open.
 pub async fn warm(app: &App) -> Result<(), Problem> {
+    tenants::follow(app).await?;
+    secrets::share_tenants(app).await?;
     secrets::watch_roots(app).await?;
     certificates::adopt_unnamed(app).await?;
     certificates::note_beginnings(app).await?;
@@ -342,6 +354,8 @@ fn forget_identities(app: &App, news: &News) {
             ("device.quarantine_decided" | "certificate.issued", Ok(device)) => {
                 app.registry.forget_identity(device);
             }
+            // Whoever is asked next reads from the database whether the tenant is served.
+            ("tenant.suspended" | "tenant.resumed", _) => app.registry.forget_identities(),
             _ => {}
         }
     }
@@ -380,6 +394,12 @@ async fn take_note(app: &App, entry: &LogEntry) -> Result<(), Problem> {
         (secrets::PUBLISHED, _) => {
             secrets::follow_roots(app, entry.tenant).await?;
             app.registry.call_all(entry.tenant);
+        }
+        ("tenant.suspended" | "tenant.resumed", _) => {
+            // Held streams ask who their peer is, and end where the tenant is not served.
+            if let Ok(tenant) = entry.object.id.parse() {
+                app.registry.call_all(tenant);
+            }
         }
         (action, _) if action.starts_with("rollout.") => {
             rollout::reload(app, entry.tenant).await?;
@@ -488,6 +508,7 @@ async fn sweep(
         sinks::note_old_secrets(app).await?;
         access::connection::note_old_secrets(app).await?;
         secrets::forget_retired(app).await?;
+        tenants::forget_expired(app).await?;
     }
     Ok(())
 }

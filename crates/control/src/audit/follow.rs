@@ -100,7 +100,11 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
     for tree in trees {
         let (tenant, size) = (tree.tenant, tree.size);
         headless.retain(|known| *known != tenant);
-        let keys = match app.keys.tenant(tenant) {
+        // Its root keys ended it: what is left of it is about to go.
+        if app.keys.is_gone(tenant) {
+            continue;
+        }
+        let keys = match secrets::keys_of(app, tenant).await {
             Ok(keys) => keys,
             Err(error) => {
                 followed.news.incomplete = true;
@@ -162,7 +166,7 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
             followed.read.insert(tenant, next);
         }
     }
-    for tenant in headless {
+    for tenant in headless.into_iter().filter(|tenant| !app.keys.is_gone(*tenant)) {
         followed.news.incomplete = true;
         tell_refused(app, tenant, Refused::Missing).await;
     }

@@ -16,7 +16,11 @@ use super::{
     store,
     verify::is_ours,
 };
-use crate::{App, access::problem::Problem, secrets::TenantKeys};
+use crate::{
+    App,
+    access::problem::Problem,
+    secrets::{self, TenantKeys},
+};
 
 /// Entries that one transaction places.
 const BATCH: i64 = 2000;
@@ -49,7 +53,7 @@ pub async fn sequence(app: &App, lease: &Lease) -> Result<u64, Problem> {
 }
 
 async fn sequence_tenant(app: &App, lease: Lease, tenant: TenantId) -> Result<u64, Problem> {
-    let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+    let keys = secrets::keys_of(app, tenant).await?;
     let now = app.clock.now();
     let known = app
         .heads
