@@ -39,6 +39,7 @@ pub mod sink;
 pub mod sso;
 pub mod system;
 pub mod telemetry;
+pub mod tenant;
 pub mod token;
 pub mod token_table;
 pub mod trust;

@@ -20,11 +20,17 @@ use muster_trust::{
 };
 use zeroize::Zeroizing;
 
-use super::{Keyring, SecretText, SecretsError, TenantKeys, files, publish, store};
+use super::{
+    Keyring, SealingKey, SecretText, SecretsError, TenantKeys, files,
+    places::{self, EMBEDDED},
+    publish,
+    ring::{Link, RingName},
+    store,
+};
 use crate::{
     App,
     access::{
-        Author,
+        self, Author,
         problem::{Problem, UNAVAILABLE},
     },
     audit, clock,
@@ -260,20 +266,29 @@ impl Keyring {
         Some((root, documents.into_iter().next_back()?))
     }
 
-    /// Forgets a tenant that its root keys ended: its keys leave memory and disk, and are never taken up again. Its folder is
-    /// removed whole.
+    /// Forgets a tenant that its root keys ended: its keys leave memory and disk, and are never taken up again. The root documents stay
+    /// until everything else is deleted, so that a node that begins anew still knows whose word that is.
     pub fn forget_tenant(&self, tenant: TenantId) -> Result<(), SecretsError> {
         self.gone.write().insert(tenant);
         self.tenants.write().remove(&tenant);
         self.refused_roots.write().remove(&tenant);
         let folder = self.tenant_folder(tenant);
-        match std::fs::remove_dir_all(&folder) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(SecretsError::Io {
-                path: folder,
-                source,
-            }),
-            _ => Ok(()),
+        for name in ["policy.pem", "action.pem", "log.pem", "log-head.json"] {
+            let path = folder.join(name);
+            removed(std::fs::remove_file(&path), path)?;
         }
+        Ok(())
+    }
+
+    /// Whether this node keeps something of a tenant.
+    pub fn has_folder(&self, tenant: TenantId) -> bool {
+        self.tenant_folder(tenant).exists()
+    }
+
+    /// Removes what is left on this node of a tenant that is deleted.
+    pub fn remove_folder(&self, tenant: TenantId) -> Result<(), SecretsError> {
+        let folder = self.tenant_folder(tenant);
+        removed(std::fs::remove_dir_all(&folder), folder)
     }
 
     /// Whether an alarm about a tenant's keys is due; it counts as given.
@@ -284,6 +299,13 @@ impl Keyring {
             alarmed.insert(tenant, now);
         }
         is_due
+    }
+}
+
+fn removed(outcome: std::io::Result<()>, path: std::path::PathBuf) -> Result<(), SecretsError> {
+    match outcome {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(SecretsError::Io { path, source }),
+        _ => Ok(()),
     }
 }
 
@@ -387,8 +409,11 @@ pub async fn take_up_tenants(app: &App) -> Result<(), Problem> {
     Ok(())
 }
 
-/// As [`take_up_tenants`], for a program beside the nodes that only reads.
+/// As [`take_up_tenants`], for a program beside the nodes that only reads. What another store than the database keeps is not asked.
 pub fn read_tenants(tx: &mut Tx, keyring: &Keyring) -> Result<(), Problem> {
+    if let Some((operator, _)) = access::tenants(tx)?.first() {
+        read_sealing(tx, keyring, *operator)?;
+    }
     for tenant in store::tenants_with_keys(tx, ROWS_MAX)? {
         let is_here = keyring.tenant(tenant).is_ok();
         if let Some(row) = store::tenant_keys(tx, tenant)?.filter(|_| !is_here)
@@ -396,6 +421,35 @@ pub fn read_tenants(tx: &mut Tx, keyring: &Keyring) -> Result<(), Problem> {
         {
             tracing::error!(%error, %tenant, "the keys of a tenant cannot be used");
         }
+    }
+    Ok(())
+}
+
+/// Reads the versions of the sealing key that the database keeps.
+fn read_sealing(tx: &mut Tx, keyring: &Keyring, operator: TenantId) -> Result<(), Problem> {
+    let name = RingName::Sealing.as_str();
+    let (known, mut links) = (keyring.sealing.links(), Vec::new());
+    for version in store::versions(tx, operator, name)? {
+        let held = known
+            .iter()
+            .find(|link| link.version.number == version.number && link.version.place == version.place);
+        let key = match (held, version.store_version.parse::<i64>()) {
+            (Some(link), _) => link.key.clone(),
+            (None, Ok(number)) if version.place == EMBEDDED => {
+                let sealed = store::value(tx, operator, name, number)?;
+                let text = sealed.and_then(|sealed| {
+                    let context = places::context(name, number);
+                    keyring.master.unseal(operator, &context, &sealed).ok()
+                });
+                text.and_then(|text| SealingKey::from_hex(text.reveal().as_bytes()).ok())
+                    .map(Arc::new)
+            }
+            (None, _) => None,
+        };
+        links.push(Link { version, key });
+    }
+    if !links.is_empty() {
+        keyring.sealing.set(links);
     }
     Ok(())
 }
@@ -556,9 +610,12 @@ mod tests {
         keyring.take(tenant(1), &row).expect("it is taken up");
         keyring.keep_roots(tenant(1)).expect("it is kept");
         keyring.forget_tenant(tenant(1)).expect("it is forgotten");
-        assert!(!keyring.tenant_folder(tenant(1)).exists());
         assert!(keyring.tenant(tenant(1)).is_err());
         assert!(keyring.take(tenant(1), &row).is_err());
+        assert!(keyring.believed_root(tenant(1)).is_some(), "until it is deleted");
+        keyring.remove_folder(tenant(1)).expect("it is removed");
+        assert!(!keyring.has_folder(tenant(1)));
+        assert!(keyring.believed_root(tenant(1)).is_none());
     }
 
     proptest::proptest! {

@@ -39,6 +39,10 @@ pub async fn follow(app: &App) -> Result<(), Problem> {
         if has_begun && !app.keys.is_gone(closing.id) {
             forget(app, operator, &closing).await?;
         }
+        let is_over = closing.state == ClosingState::Deleted;
+        if is_over && app.keys.is_gone(closing.id) && app.keys.has_folder(closing.id) {
+            app.keys.remove_folder(closing.id).map_err(Problem::internal)?;
+        }
     }
     Ok(())
 }
