@@ -277,7 +277,9 @@ impl Api {
                 Err(ReadError::TooLarge) => Vec::new(),
                 Err(ReadError::Broken(error)) => return Err(self.unreachable(&error)),
             };
-            return Err(CliError::Refused(Box::new(read_problem(status, &headers, &bytes))));
+            return Err(CliError::Refused(Box::new(read_problem(
+                status, &headers, &bytes,
+            ))));
         }
         while let Some(part) = response.chunk().await.map_err(unreachable)? {
             take(&part)?;

@@ -28,8 +28,8 @@ pub use error::CliError;
 pub use log::{VerifyArgs, VerifyReport, verify_remote};
 pub use output::Format;
 pub use verbs::log::LogCommand;
-pub use verbs::tenant::{CreateTenant, TenantCommand};
 pub use verbs::policy_test::{self, PolicyTest, PolicyTestArgs, TestReport};
+pub use verbs::tenant::{CreateTenant, TenantCommand};
 
 use output::Printer;
 use verbs::{

@@ -8,9 +8,7 @@ use muster_control::{
     App,
     access::{
         self,
-        problem::{
-            CERTIFICATE_REQUIRED, CERTIFICATE_REVOKED, DEVICE_BLOCKED, EPOCH_MISMATCH, Problem,
-        },
+        problem::{CERTIFICATE_REQUIRED, CERTIFICATE_REVOKED, DEVICE_BLOCKED, EPOCH_MISMATCH, Problem},
     },
     certificates, clock,
     devices::{self, DeviceState, Identity, Seat},

@@ -458,9 +458,11 @@ impl Options {
             compliance_token_seconds: self
                 .compliance_token_seconds
                 .unwrap_or(defaults.compliance_token_seconds),
-            tenant_closing: self.tenant_closing_hours.map_or(defaults.tenant_closing, |hours| {
-                Duration::from_secs(u64::from(hours) * 3600)
-            }),
+            tenant_closing: self
+                .tenant_closing_hours
+                .map_or(defaults.tenant_closing, |hours| {
+                    Duration::from_secs(u64::from(hours) * 3600)
+                }),
             metrics_tenants: self.metrics_tenants.unwrap_or(METRICS_TENANTS),
             secret_cache: self
                 .secret_cache_seconds

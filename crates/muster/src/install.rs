@@ -84,7 +84,9 @@ pub async fn first_tenant(app: &App, data_dir: &Path) -> Result<(TenantId, Optio
                     app.keys.tenant(*tenant)?;
                 }
                 // The others are served; what is wrong with this one is an alarm.
-                Err(problem) => tracing::error!(%problem, tenant = name, "the keys of a tenant cannot be used"),
+                Err(problem) => {
+                    tracing::error!(%problem, tenant = name, "the keys of a tenant cannot be used")
+                }
             }
         }
         app.keys.tenant(*tenant)?;
@@ -201,8 +203,7 @@ async fn create_in_folder(
     let app = open(&data_dir, &options, settings).await?;
     // The keys are sealed with the newest key that there is.
     secrets::follow(&app).await?;
-    let (tenant, client, root_key) =
-        access::create_tenant(&app, name, &data_dir.join("take-away")).await?;
+    let (tenant, client, root_key) = access::create_tenant(&app, name, &data_dir.join("take-away")).await?;
     let file = AdminFile {
         tenant: tenant.to_string(),
         client_id: client.id.to_string(),

@@ -151,7 +151,11 @@ mod tests {
     /// A document with three root keys, two of which must sign, and one key for each other role.
     fn root() -> (RootDocument, Vec<SigningKey>) {
         let roots: Vec<SigningKey> = (1..=3).map(key).collect();
-        let others = [(Role::Policy, key(10)), (Role::Action, key(11)), (Role::Log, key(12))];
+        let others = [
+            (Role::Policy, key(10)),
+            (Role::Action, key(11)),
+            (Role::Log, key(12)),
+        ];
         let mut roles = BTreeMap::from([(
             Role::Root,
             RoleKeys {
@@ -256,8 +260,9 @@ mod tests {
         assert!(check(&|statement| statement.reason = "x".repeat(501)));
         assert!(check(&|statement| statement.reason = "line\nbreak".to_owned()));
         assert!(check(&|statement| statement.expires_at = statement.issued_at));
-        assert!(check(&|statement| statement.expires_at =
-            at(11 + MAX_CLOSURE_SECONDS)));
+        assert!(check(
+            &|statement| statement.expires_at = at(11 + MAX_CLOSURE_SECONDS)
+        ));
     }
 
     proptest::proptest! {

@@ -46,7 +46,9 @@ pub enum TenantCommand {
         display_name: String,
     },
     /// Shut a tenant: nobody of it gets in, its devices are told to come later, nothing is lost
-    #[command(after_help = "Examples:\n  muster tenant suspend acme --reason 'unpaid since May'\n  muster tenant resume acme")]
+    #[command(
+        after_help = "Examples:\n  muster tenant suspend acme --reason 'unpaid since May'\n  muster tenant resume acme"
+    )]
     Suspend {
         tenant: String,
         /// For the logs of both tenants
@@ -208,7 +210,12 @@ pub async fn run(command: TenantCommand, api: &Api, printer: &Printer) -> Result
             shown(api, printer, call).await
         }
         TenantCommand::Resume { tenant } => {
-            shown(api, printer, Call::post(&["tenants", &tenant, "resume"]).body(json!({}))).await
+            shown(
+                api,
+                printer,
+                Call::post(&["tenants", &tenant, "resume"]).body(json!({})),
+            )
+            .await
         }
         TenantCommand::Discard { tenant } => {
             api.send_quiet(Call::delete(&["tenants", &tenant])).await?;
@@ -218,7 +225,11 @@ pub async fn run(command: TenantCommand, api: &Api, printer: &Printer) -> Result
         }
         TenantCommand::Close { tenant, closure, yes } => {
             let envelope = read_closure(&closure)?;
-            printer.confirm(yes, "This ends the tenant: when the waiting time is over, everything of it is deleted.", &tenant)?;
+            printer.confirm(
+                yes,
+                "This ends the tenant: when the waiting time is over, everything of it is deleted.",
+                &tenant,
+            )?;
             let call = Call::post(&["tenants", &tenant, "close"]).body(json!(envelope));
             shown(api, printer, call).await
         }
@@ -260,15 +271,27 @@ fn rows(printer: &Printer, tenants: &[Tenant]) -> Sheet {
 fn fields(printer: &Printer, tenant: &Tenant) -> Sheet {
     let mut fields = vec![
         ("name", Some(clean(&tenant.name))),
-        ("display name", (!tenant.display_name.is_empty()).then(|| clean(&tenant.display_name))),
+        (
+            "display name",
+            (!tenant.display_name.is_empty()).then(|| clean(&tenant.display_name)),
+        ),
         ("id", Some(clean(&tenant.id))),
         ("state", Some(clean(&tenant.state))),
         ("since", Some(printer.when(tenant.state_since.as_deref()))),
-        ("created", tenant.created_at.as_deref().map(|at| printer.when(Some(at)))),
-        ("forgotten", tenant.expires_at.as_deref().map(|at| printer.when(Some(at)))),
+        (
+            "created",
+            tenant.created_at.as_deref().map(|at| printer.when(Some(at))),
+        ),
+        (
+            "forgotten",
+            tenant.expires_at.as_deref().map(|at| printer.when(Some(at))),
+        ),
         ("devices", Some(tenant.devices.to_string())),
         ("people", Some(tenant.people.to_string())),
-        ("root document", tenant.root_version.map(|version| format!("version {version}"))),
+        (
+            "root document",
+            tenant.root_version.map(|version| format!("version {version}")),
+        ),
         ("log entries", Some(tenant.log_entries.to_string())),
     ];
     if let Some(closing) = &tenant.closing {
@@ -276,7 +299,10 @@ fn fields(printer: &Printer, tenant: &Tenant) -> Sheet {
             ("ends because", Some(clean(&closing.reason))),
             ("signed by", Some(clean(&closing.signers.join(", ")))),
             ("asked by", Some(clean(&closing.asked_by))),
-            ("can be taken back until", Some(printer.when(closing.erase_at.as_deref()))),
+            (
+                "can be taken back until",
+                Some(printer.when(closing.erase_at.as_deref())),
+            ),
             ("deleted", Some(or_dash(closing.deleted_at.as_deref()))),
         ]);
     }
@@ -285,10 +311,9 @@ fn fields(printer: &Printer, tenant: &Tenant) -> Sheet {
 
 /// Makes a tenant: asks the server for the document, looks whether it is what was asked for, signs it, hands it in.
 pub async fn create(create: &CreateTenant, globals: &Globals, printer: &Printer) -> Result<(), CliError> {
-    let out = create
-        .out
-        .as_deref()
-        .ok_or_else(|| CliError::Usage("--out names the file for the new tenant's address and credentials".to_owned()))?;
+    let out = create.out.as_deref().ok_or_else(|| {
+        CliError::Usage("--out names the file for the new tenant's address and credentials".to_owned())
+    })?;
     if out.exists() {
         return Err(CliError::File {
             path: out.to_owned(),
@@ -357,7 +382,8 @@ fn check_document(
     threshold: u32,
 ) -> Result<TenantId, CliError> {
     let wrong = |why: &str| CliError::Failed(format!("the server's root document is not signed: {why}"));
-    let document: RootDocument = serde_json::from_slice(payload).map_err(|error| wrong(&error.to_string()))?;
+    let document: RootDocument =
+        serde_json::from_slice(payload).map_err(|error| wrong(&error.to_string()))?;
     document.check().map_err(|error| wrong(&error.to_string()))?;
     if document.to_bytes() != payload {
         return Err(wrong("it is not written as this program would write it"));
@@ -368,7 +394,9 @@ fn check_document(
     let root = document.roles.get(&Role::Root);
     let ours = keys.iter().map(SigningKey::key_id).collect();
     if root.is_none_or(|root| root.keys != ours || root.threshold != threshold) {
-        return Err(wrong("it names other root keys, or another threshold, than were asked for"));
+        return Err(wrong(
+            "it names other root keys, or another threshold, than were asked for",
+        ));
     }
     Ok(document.tenant)
 }
@@ -418,7 +446,9 @@ fn sign_closure(sign: &SignClosure, printer: &Printer) -> Result<(), CliError> {
         Some(path) => {
             let mut envelope = read_closure(path)?;
             for key in &keys {
-                envelope.add_signature(key).map_err(|error| failed(error.to_string()))?;
+                envelope
+                    .add_signature(key)
+                    .map_err(|error| failed(error.to_string()))?;
             }
             envelope
         }
@@ -463,15 +493,21 @@ async fn export(api: &Api, printer: &Printer, tenant: &str, out: &Path) -> Resul
     };
     // Nobody but the owner reads it, and what is there stays.
     key_file::write_new(out, b"", 0o600)?;
-    let mut file = std::fs::OpenOptions::new().append(true).open(out).map_err(failed)?;
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(out)
+        .map_err(failed)?;
     let bar = progress::spinner(format!("exporting {tenant}"));
     let mut bytes: u64 = 0;
     let outcome = api
-        .download(Call::get(&["tenants", tenant, "export"]).accept("application/x-tar"), |part| {
-            bytes += part.len() as u64;
-            bar.set_message(format!("exporting {tenant}: {} MiB", bytes / (1024 * 1024)));
-            file.write_all(part).map_err(failed)
-        })
+        .download(
+            Call::get(&["tenants", tenant, "export"]).accept("application/x-tar"),
+            |part| {
+                bytes += part.len() as u64;
+                bar.set_message(format!("exporting {tenant}: {} MiB", bytes / (1024 * 1024)));
+                file.write_all(part).map_err(failed)
+            },
+        )
         .await;
     bar.finish_and_clear();
     let outcome = outcome.and_then(|()| file.sync_all().map_err(failed));

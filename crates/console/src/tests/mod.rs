@@ -21,4 +21,5 @@ mod saml_provider;
 mod security;
 mod signals;
 mod sinks;
+mod tenants;
 mod users;

@@ -53,12 +53,12 @@ use problem::{FORBIDDEN, INVALID_CLIENT, Problem, STEP_UP, TOKEN_INVALID, UNAUTH
 pub use scim_tokens::{SCIM_TOKENS_MAX, ScimToken, ScimTokenView, scim_token_expiries, scim_tokens};
 use scope::Scopes;
 pub use session::{PagePermit, SESSION_COOKIE, create_signin_link, end_session, sign_in};
+pub use step_up::{ask_passkey, step_up_by_link, step_up_by_passkey};
 pub use tenant::{
     NewTenant, TENANTS_MAX, TenantRow, TenantState, begin_tenant, create_tenant, first_link, remove_tenant,
-    rename_tenant, require_open, require_open_in, require_serving, set_tenant_state, tenant, tenant_named, tenant_rows, tenants,
-    working_tenants,
+    rename_tenant, require_open, require_open_in, require_serving, set_tenant_state, tenant, tenant_named,
+    tenant_rows, tenants, working_tenants,
 };
-pub use step_up::{ask_passkey, step_up_by_link, step_up_by_passkey};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;

@@ -146,10 +146,7 @@ pub fn set_tenant_state(
     at: Timestamp,
 ) -> Result<u64, StorageError> {
     let (from, to) = (from.as_str(), to.as_str());
-    tx.execute(
-        &SET_TENANT_STATE,
-        &[&tenant.uuid(), &from, &to, &at.as_micros()],
-    )
+    tx.execute(&SET_TENANT_STATE, &[&tenant.uuid(), &from, &to, &at.as_micros()])
 }
 
 pub fn rename_tenant(tx: &mut Tx, tenant: TenantId, display_name: &str) -> Result<u64, StorageError> {

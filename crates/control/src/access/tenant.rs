@@ -200,7 +200,13 @@ pub fn first_link(
         made_by: format!("client:{}", client.id),
         roles: String::new(),
     };
-    store::insert_signin(tx, tenant, sha256(secret.as_bytes()).as_bytes(), &link, expires_at)?;
+    store::insert_signin(
+        tx,
+        tenant,
+        sha256(secret.as_bytes()).as_bytes(),
+        &link,
+        expires_at,
+    )?;
     let detail = serde_json::json!({"roles": "", "made_by": client.id.to_string()});
     tx.record("signin.link_created", ("user", person.to_owned()), detail)?;
     Ok((secret, expires_at))
@@ -209,7 +215,9 @@ pub fn first_link(
 /// Refuses whoever belongs to a tenant that is not in operation. It is read anew at each request: no node remembers it.
 pub async fn require_open(app: &App, tenant: TenantId) -> Result<(), Problem> {
     app.db
-        .read(Scope::Tenant(tenant.uuid()), move |tx| require_open_in(tx, tenant))
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            require_open_in(tx, tenant)
+        })
         .await
 }
 
@@ -217,10 +225,8 @@ pub async fn require_open(app: &App, tenant: TenantId) -> Result<(), Problem> {
 pub fn require_open_in(tx: &mut Tx, tenant: TenantId) -> Result<(), Problem> {
     match store::tenant(tx, tenant)?.map(|row| row.state) {
         Some(TenantState::Active) => Ok(()),
-        Some(TenantState::Suspended | TenantState::Closing | TenantState::Erasing) => {
-            Err(TENANT_SUSPENDED
-                .detail("The tenant is suspended. Nothing of it is lost; its operator can let it go on."))
-        }
+        Some(TenantState::Suspended | TenantState::Closing | TenantState::Erasing) => Err(TENANT_SUSPENDED
+            .detail("The tenant is suspended. Nothing of it is lost; its operator can let it go on.")),
         None => Err(UNAUTHENTICATED.detail("The tenant was deleted.")),
     }
 }

@@ -37,8 +37,7 @@ use crate::{
         self,
         problem::{ACCOUNT_UNKNOWN, MALFORMED, NONCE_INVALID, PROOF_INVALID, Problem},
     },
-    audit, clock,
-    secrets,
+    audit, clock, secrets,
 };
 pub use jws::BODY_BYTES_MAX;
 pub use problem::{AcmeProblem, ErrorType, ProblemDocument};

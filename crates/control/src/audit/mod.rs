@@ -46,7 +46,8 @@ pub use alarm::{Alarms, row_edited};
 pub use anchor::{Anchor, keep_heads, kept as kept_head};
 pub use api::{EntryView, router};
 pub use archive::{
-    ARCHIVE_LEASE, ArchiveError, Archived, LogArchive, Retention, archive, compare_archive, log_file, log_files,
+    ARCHIVE_LEASE, ArchiveError, Archived, LogArchive, Retention, archive, compare_archive, log_file,
+    log_files,
 };
 pub use events::{EventSink, Priority, SecurityEvent, SecurityEvents, security_event};
 pub use export::{LineFormat, cef, line, ocsf, severity, without_strange_ends};

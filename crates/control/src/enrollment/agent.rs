@@ -85,7 +85,9 @@ pub async fn begin(
     }
     let of = claims.tid;
     app.db
-        .read(Scope::Tenant(of.uuid()), move |tx| access::require_serving(tx, of))
+        .read(Scope::Tenant(of.uuid()), move |tx| {
+            access::require_serving(tx, of)
+        })
         .await?;
     let token = TokenId::from_uuid(claims.jti);
     let device_uuid = request.hardware.device_uuid.uuid();

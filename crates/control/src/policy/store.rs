@@ -257,5 +257,7 @@ pub fn bundles_behind(
     behind: &str,
     limit: i64,
 ) -> Result<Vec<String>, StorageError> {
-    tx.query(&BUNDLES_BEHIND, &[&tenant.uuid(), &behind, &limit], |row| row.get(0))
+    tx.query(&BUNDLES_BEHIND, &[&tenant.uuid(), &behind, &limit], |row| {
+        row.get(0)
+    })
 }

@@ -263,8 +263,9 @@ impl Keyring {
         // The files stay beside the table's row: the operator signs bundles with them, and replaces them in a root ceremony.
         let folder = self.tenant_folder(tenant);
         files::private_folder(&folder).map_err(internal)?;
-        let key =
-            |name: &str| files::signing_key(&folder.join(name), SigningKey::generate_ed25519).map_err(internal);
+        let key = |name: &str| {
+            files::signing_key(&folder.join(name), SigningKey::generate_ed25519).map_err(internal)
+        };
         let fresh = FreshKeys {
             policy: key("policy.pem")?,
             action: key("action.pem")?,

@@ -119,7 +119,10 @@ impl FreshKeys {
         let mut text = Zeroizing::new(String::new());
         for (name, key) in NAMES.into_iter().zip([&self.policy, &self.action, &self.log]) {
             let der = key.to_pkcs8_der().map_err(Problem::internal)?;
-            text.push_str(&Zeroizing::new(format!("{name} {}\n", *Zeroizing::new(hex::encode(&*der)))));
+            text.push_str(&Zeroizing::new(format!(
+                "{name} {}\n",
+                *Zeroizing::new(hex::encode(&*der))
+            )));
         }
         let text = SecretText::new(text.as_str().to_owned());
         keyring
@@ -237,10 +240,7 @@ impl Keyring {
         files::private_folder(&folder)?;
         if folder.join("root.json").exists() {
             let (root, documents) = self.kept_chain(tenant)?;
-            if documents
-                .first()
-                .is_none_or(|kept| kept.payload != first.payload)
-            {
+            if documents.first().is_none_or(|kept| kept.payload != first.payload) {
                 return Err(wrong(
                     "its root document is not the one that this node has kept of the tenant".to_owned(),
                 ));
@@ -304,7 +304,9 @@ impl Keyring {
 
 fn removed(outcome: std::io::Result<()>, path: std::path::PathBuf) -> Result<(), SecretsError> {
     match outcome {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(SecretsError::Io { path, source }),
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(SecretsError::Io { path, source })
+        }
         _ => Ok(()),
     }
 }
@@ -361,7 +363,9 @@ pub async fn keys_of(app: &App, tenant: TenantId) -> Result<Arc<TenantKeys>, Pro
         UNAVAILABLE
             .detail("This node does not have the keys of the tenant.")
             .retry_after(RETRY_AFTER_SECONDS)
-            .caused_by(format!("there are no keys of {tenant}, in the folder or in the database"))
+            .caused_by(format!(
+                "there are no keys of {tenant}, in the folder or in the database"
+            ))
     })
 }
 

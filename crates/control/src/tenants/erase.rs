@@ -106,7 +106,9 @@ async fn begin(app: &App, lease: &Lease, operator: TenantId, closing: Closing) -
     // What was logged last belongs under the last checkpoint.
     let waits = app
         .db
-        .read(Scope::Tenant(tenant.uuid()), move |tx| audit::has_unplaced(tx, tenant))
+        .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            audit::has_unplaced(tx, tenant)
+        })
         .await?;
     if waits {
         app.nudges.sequencer.notify_one();
@@ -135,7 +137,9 @@ async fn begin(app: &App, lease: &Lease, operator: TenantId, closing: Closing) -
 /// Deletes some rows; when there are none any more, the tenant is gone.
 async fn go_on(app: &App, lease: &Lease, operator: TenantId, closing: Closing) -> Result<bool, Problem> {
     let tenant = closing.id;
-    let settled = closing.erasing_at.is_some_and(|at| at.plus(SETTLES) <= app.clock.now());
+    let settled = closing
+        .erasing_at
+        .is_some_and(|at| at.plus(SETTLES) <= app.clock.now());
     if !settled {
         return Ok(false);
     }
@@ -150,7 +154,9 @@ async fn go_on(app: &App, lease: &Lease, operator: TenantId, closing: Closing) -
     if closing.removed == NOTHING
         && let Err(problem) = policy::remove_artifacts(app, tenant).await
     {
-        let is_over = closing.erasing_at.is_some_and(|at| at.plus(OBJECTS_WAIT) <= app.clock.now());
+        let is_over = closing
+            .erasing_at
+            .is_some_and(|at| at.plus(OBJECTS_WAIT) <= app.clock.now());
         tracing::warn!(%problem, %tenant, is_over, "bundles of a tenant that ended are still in the artifact store");
         if !is_over {
             return Err(problem);

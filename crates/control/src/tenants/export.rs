@@ -63,7 +63,10 @@ pub fn start(app: &App, tenant: TenantRow) -> Result<mpsc::Receiver<Result<Bytes
         };
         if let Err(problem) = write(&app, &tenant, &writer).await {
             tracing::warn!(%problem, tenant = %tenant.id, "the export of a tenant was not finished");
-            let _ = writer.parts.send(Err(std::io::Error::other("the export broke off"))).await;
+            let _ = writer
+                .parts
+                .send(Err(std::io::Error::other("the export broke off")))
+                .await;
         }
     });
     Ok(taken)
@@ -95,7 +98,9 @@ impl Writer {
 }
 
 async fn write(app: &App, tenant: &TenantRow, writer: &Writer) -> Result<(), Problem> {
-    writer.json("manifest.json", &manifest(tenant, writer.modified)).await?;
+    writer
+        .json("manifest.json", &manifest(tenant, writer.modified))
+        .await?;
     let mut rows = BTreeMap::new();
     for (index, table) in TABLES.iter().enumerate() {
         let count = write_table(app, tenant.id, (index, table), writer).await?;
@@ -135,7 +140,11 @@ async fn write_table(
     (index, table): (usize, &'static Table),
     writer: &Writer,
 ) -> Result<u64, Problem> {
-    let limit = if LARGE.contains(&table.name.as_str()) { PAGE_ROWS_OF_LARGE } else { PAGE_ROWS };
+    let limit = if LARGE.contains(&table.name.as_str()) {
+        PAGE_ROWS_OF_LARGE
+    } else {
+        PAGE_ROWS
+    };
     let (mut behind, mut count, mut part): (Option<Cells>, u64, u32) = (None, 0, 0);
     loop {
         let from = behind.take();
@@ -154,7 +163,9 @@ async fn write_table(
             text.push(b'\n');
         }
         part += 1;
-        writer.file(&format!("tables/{}/{part:06}.ndjson", table.name), &text).await?;
+        writer
+            .file(&format!("tables/{}/{part:06}.ndjson", table.name), &text)
+            .await?;
         count += rows.len() as u64;
         let is_last = rows.len() < usize::try_from(limit).unwrap_or(usize::MAX) || table.key.is_empty();
         if is_last {
@@ -189,7 +200,11 @@ async fn write_log(app: &App, tenant: TenantId, writer: &Writer) -> Result<u64, 
     let roots = serde_json::to_vec(&keys.root_documents).map_err(Problem::internal)?;
     writer.file("log/root.json", &roots).await?;
     let scope = Scope::Tenant(tenant.uuid());
-    let Some((size, note)) = app.db.read(scope, move |tx| audit::stored_checkpoint(tx, tenant)).await? else {
+    let Some((size, note)) = app
+        .db
+        .read(scope, move |tx| audit::stored_checkpoint(tx, tenant))
+        .await?
+    else {
         return Ok(0);
     };
     for path in audit::log_files(size) {
@@ -199,7 +214,9 @@ async fn write_log(app: &App, tenant: TenantId, writer: &Writer) -> Result<u64, 
             .await?;
         writer.file(&format!("log/{path}"), &bytes).await?;
     }
-    writer.file(&format!("log/checkpoints/{size}"), note.as_bytes()).await?;
+    writer
+        .file(&format!("log/checkpoints/{size}"), note.as_bytes())
+        .await?;
     writer.file("log/checkpoint", note.as_bytes()).await?;
     Ok(size)
 }

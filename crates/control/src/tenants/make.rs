@@ -16,8 +16,7 @@ use crate::{
         self, Author, NewClient, NewTenant,
         problem::{CONFLICT, ILLEGAL_STATE, INVALID, NAME_TAKEN, NOT_FOUND, Problem, ROOT_REFUSED},
     },
-    audit,
-    clock,
+    audit, clock,
     secrets::{self, FreshKeys, KeysRow, Resealed},
 };
 
@@ -68,7 +67,9 @@ pub fn check_display_name(name: &str) -> Result<(), Problem> {
     if name.is_empty() {
         return Ok(());
     }
-    Name::parse(name).map(drop).map_err(|error| INVALID.detail(format!("display_name: {error}.")))
+    Name::parse(name)
+        .map(drop)
+        .map_err(|error| INVALID.detail(format!("display_name: {error}.")))
 }
 
 fn check(wanted: &Wanted) -> Result<(), Problem> {
@@ -83,7 +84,9 @@ fn check(wanted: &Wanted) -> Result<(), Problem> {
     }
     let most = u32::try_from(different.len()).unwrap_or(u32::MAX);
     if !(1..=most).contains(&wanted.root_threshold) {
-        return Err(INVALID.detail(format!("root_threshold: of these keys 1 to {most} can be asked for.")));
+        return Err(INVALID.detail(format!(
+            "root_threshold: of these keys 1 to {most} can be asked for."
+        )));
     }
     Ok(())
 }
@@ -96,7 +99,9 @@ pub async fn draft(app: &App, author: &Author, wanted: Wanted) -> Result<Draft, 
     let fresh = FreshKeys::generate()?;
     let device_cas = vec![app.keys.authority.device_ca_sha256()];
     let document = fresh.first_document(id, &wanted.root_keys, wanted.root_threshold, device_cas, now);
-    document.check().map_err(|error| INVALID.detail(format!("{error}.")))?;
+    document
+        .check()
+        .map_err(|error| INVALID.detail(format!("{error}.")))?;
     let draft = Draft {
         id,
         name: wanted.name,
@@ -126,7 +131,8 @@ pub async fn draft(app: &App, author: &Author, wanted: Wanted) -> Result<Draft, 
         let detail = serde_json::json!({
             "name": written.name, "document_sha256": sha256(&written.document).to_string(),
         });
-        tx.record("tenant.drafted", ("tenant", written.id.to_string()), detail).map(drop)
+        tx.record("tenant.drafted", ("tenant", written.id.to_string()), detail)
+            .map(drop)
     })
     .await?;
     Ok(draft)
@@ -139,8 +145,12 @@ pub async fn discard(app: &App, author: &Author, id: TenantId) -> Result<(), Pro
         if store::remove_draft(tx, operator, id)? == 0 {
             return Err(not_found());
         }
-        tx.record("tenant.draft_discarded", ("tenant", id.to_string()), serde_json::json!({}))
-            .map(drop)
+        tx.record(
+            "tenant.draft_discarded",
+            ("tenant", id.to_string()),
+            serde_json::json!({}),
+        )
+        .map(drop)
     })
     .await
 }
@@ -151,7 +161,12 @@ pub(super) fn not_found() -> Problem {
 
 /// The second step: the document with its signatures makes the tenant. Its row, its keys, its first service account and the first entries
 /// of both logs are one transaction.
-pub async fn activate(app: &App, author: &Author, id: TenantId, envelope: &Envelope) -> Result<Made, Problem> {
+pub async fn activate(
+    app: &App,
+    author: &Author,
+    id: TenantId,
+    envelope: &Envelope,
+) -> Result<Made, Problem> {
     let (operator, now) = (author.tenant, app.clock.now());
     let found = app.db.read(muster_storage::Scope::System, move |tx| {
         Ok::<_, Problem>((store::draft(tx, operator, id)?, access::tenant(tx, id)?))
@@ -229,7 +244,12 @@ pub async fn reseal(app: &App) -> Result<bool, Problem> {
             Resealed::Closed => is_done = false,
             Resealed::Anew(fresh) => {
                 let changed = audit::housekeeping(app, scope, move |tx| {
-                    Ok(store::reseal_draft(tx, operator, draft.id, (&draft.sealed, &fresh))?)
+                    Ok(store::reseal_draft(
+                        tx,
+                        operator,
+                        draft.id,
+                        (&draft.sealed, &fresh),
+                    )?)
                 });
                 is_done &= changed.await? == 1;
             }
@@ -261,7 +281,18 @@ mod tests {
             assert!(check_name(good).is_ok(), "{good}");
         }
         let long = "a".repeat(64);
-        for bad in ["", "Acme", "-acme", "acme-", "a b", "a/b", "ä", "a\u{0}", "tnt_01h", long.as_str()] {
+        for bad in [
+            "",
+            "Acme",
+            "-acme",
+            "acme-",
+            "a b",
+            "a/b",
+            "ä",
+            "a\u{0}",
+            "tnt_01h",
+            long.as_str(),
+        ] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
     }

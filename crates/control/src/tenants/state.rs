@@ -14,7 +14,7 @@ use crate::{
     App,
     access::{
         self, Author, TenantRow, TenantState,
-        problem::{CLOSURE_REFUSED, ILLEGAL_STATE, OPERATOR_ONLY, Problem},
+        problem::{CLOSURE_REFUSED, ILLEGAL_STATE, INVALID, OPERATOR_ONLY, Problem},
     },
     audit,
     secrets::{self, TenantKeys},
@@ -22,6 +22,8 @@ use crate::{
 
 /// How far a signer's clock may be ahead of ours.
 const CLOCK_AHEAD: std::time::Duration = std::time::Duration::from_secs(300);
+/// Longest reason of a suspension.
+const REASON_CHARS_MAX: usize = 500;
 /// Characters of a refusal that the log keeps.
 const WHY_CHARS_MAX: usize = 300;
 
@@ -30,7 +32,9 @@ pub async fn require_operator(app: &App, tenant: TenantId) -> Result<(), Problem
     if secrets::operator(app).await? == Some(tenant) {
         return Ok(());
     }
-    Err(OPERATOR_ONLY.detail("Tenants are seen, made and ended by the operator's tenant, the first one of the installation."))
+    Err(OPERATOR_ONLY.detail(
+        "Tenants are seen, made and ended by the operator's tenant, the first one of the installation.",
+    ))
 }
 
 /// A tenant by its id or its name.
@@ -44,7 +48,11 @@ pub async fn find(app: &App, text: &str) -> Result<TenantRow, Problem> {
 }
 
 /// The keys of the operator, whose log tells what was done, and of the tenant to which it is done.
-async fn keys(app: &App, operator: TenantId, tenant: TenantId) -> Result<(Arc<TenantKeys>, Arc<TenantKeys>), Problem> {
+async fn keys(
+    app: &App,
+    operator: TenantId,
+    tenant: TenantId,
+) -> Result<(Arc<TenantKeys>, Arc<TenantKeys>), Problem> {
     if operator == tenant {
         return Err(ILLEGAL_STATE.detail(
             "This is the operator's tenant: it can be neither suspended nor closed, since nobody could let it go on.",
@@ -57,7 +65,12 @@ async fn keys(app: &App, operator: TenantId, tenant: TenantId) -> Result<(Arc<Te
 }
 
 /// Changes what people call a tenant.
-pub async fn rename(app: &App, author: &Author, tenant: TenantId, display_name: String) -> Result<(), Problem> {
+pub async fn rename(
+    app: &App,
+    author: &Author,
+    tenant: TenantId,
+    display_name: String,
+) -> Result<(), Problem> {
     make::check_display_name(&display_name)?;
     let operator = author.tenant;
     let ours = secrets::keys_of(app, operator).await?;
@@ -89,13 +102,24 @@ fn tell(
 
 /// Shuts a tenant: from the answer on, no node lets anybody of it in, and its devices are told to come later.
 pub async fn suspend(app: &App, author: &Author, tenant: TenantId, reason: &str) -> Result<(), Problem> {
+    if reason.chars().count() > REASON_CHARS_MAX || reason.chars().any(char::is_control) {
+        return Err(INVALID.detail(format!(
+            "reason: at most {REASON_CHARS_MAX} characters on one line."
+        )));
+    }
     let (operator, reason) = (author.tenant, reason.to_owned());
     let (ours, theirs) = keys(app, operator, tenant).await?;
     audit::commit_across(app, author, ours, theirs, move |tx| {
         if !access::set_tenant_state(tx, tenant, TenantState::Active, TenantState::Suspended)? {
             return Err(wrong_state(tx, tenant, "suspended", "active")?);
         }
-        tell(tx, operator, tenant, "tenant.suspended", serde_json::json!({"reason": reason}))
+        tell(
+            tx,
+            operator,
+            tenant,
+            "tenant.suspended",
+            serde_json::json!({"reason": reason}),
+        )
     })
     .await?;
     app.registry.forget_identities();
@@ -110,9 +134,18 @@ pub async fn resume(app: &App, author: &Author, tenant: TenantId) -> Result<(), 
     let (ours, theirs) = keys(app, operator, tenant).await?;
     audit::commit_across(app, author, ours, theirs, move |tx| {
         let was_closing = store::remove_waiting(tx, operator, tenant)? == 1;
-        let from = if was_closing { TenantState::Closing } else { TenantState::Suspended };
+        let from = if was_closing {
+            TenantState::Closing
+        } else {
+            TenantState::Suspended
+        };
         if !access::set_tenant_state(tx, tenant, from, TenantState::Active)? {
-            return Err(wrong_state(tx, tenant, "resumed", "suspended, or closing within its waiting time")?);
+            return Err(wrong_state(
+                tx,
+                tenant,
+                "resumed",
+                "suspended, or closing within its waiting time",
+            )?);
         }
         let detail = serde_json::json!({"closure_taken_back": was_closing});
         tell(tx, operator, tenant, "tenant.resumed", detail)
@@ -136,7 +169,11 @@ fn wrong_state(tx: &mut Tx, tenant: TenantId, what: &str, needs: &str) -> Result
 pub async fn close(app: &App, author: &Author, tenant: TenantId, envelope: &Envelope) -> Result<(), Problem> {
     let operator = author.tenant;
     let (ours, theirs) = keys(app, operator, tenant).await?;
-    let row = app.db.read(Scope::System, move |tx| access::tenant(tx, tenant)).await?.ok_or_else(not_found)?;
+    let row = app
+        .db
+        .read(Scope::System, move |tx| access::tenant(tx, tenant))
+        .await?
+        .ok_or_else(not_found)?;
     if row.state != TenantState::Suspended {
         return Err(ILLEGAL_STATE.detail(format!(
             "The tenant is {}. Suspend it first: a tenant at work is not closed.",
@@ -157,7 +194,11 @@ pub async fn close(app: &App, author: &Author, tenant: TenantId, envelope: &Enve
             return Err(CLOSURE_REFUSED.detail(format!("{why}.")));
         }
     };
-    let signers = closure::signers(&theirs.root, envelope).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let signers = closure::signers(&theirs.root, envelope)
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" ");
     let closing = Closing {
         id: tenant,
         name: row.name,
@@ -191,15 +232,26 @@ pub async fn close(app: &App, author: &Author, tenant: TenantId, envelope: &Enve
     Ok(())
 }
 
-fn check(keys: &TenantKeys, envelope: &Envelope, now: Timestamp) -> Result<closure::TenantClosureStatement, String> {
-    let newest = keys.root_documents.last().ok_or("the tenant has no root document")?;
-    let verified = closure::verify(&keys.root, &newest.payload, envelope).map_err(|error| error.to_string())?;
+fn check(
+    keys: &TenantKeys,
+    envelope: &Envelope,
+    now: Timestamp,
+) -> Result<closure::TenantClosureStatement, String> {
+    let newest = keys
+        .root_documents
+        .last()
+        .ok_or("the tenant has no root document")?;
+    let verified =
+        closure::verify(&keys.root, &newest.payload, envelope).map_err(|error| error.to_string())?;
     let statement = verified.statement;
     if statement.expires_at <= now {
         return Err(format!("the statement expired at {}", statement.expires_at));
     }
     if statement.issued_at > now.plus(CLOCK_AHEAD) {
-        return Err(format!("the statement was signed at {}, which is still to come", statement.issued_at));
+        return Err(format!(
+            "the statement was signed at {}, which is still to come",
+            statement.issued_at
+        ));
     }
     Ok(statement)
 }
@@ -215,8 +267,12 @@ async fn note_refused(
     let why: String = why.chars().take(WHY_CHARS_MAX).collect();
     let detail = serde_json::json!({"offered_sha256": sha256(&envelope.payload).to_string(), "why": why});
     audit::observe(app, author, move |tx| {
-        tx.record("tenant.closure_refused", ("tenant", tenant.to_string()), detail.clone())
-            .map(drop)
+        tx.record(
+            "tenant.closure_refused",
+            ("tenant", tenant.to_string()),
+            detail.clone(),
+        )
+        .map(drop)
     })
     .await
 }
@@ -226,14 +282,24 @@ pub async fn note_export(app: &App, author: &Author, tenant: TenantId) -> Result
     let by = author.tenant;
     if by == tenant {
         return audit::commit(app, author, move |tx| {
-            tx.record("tenant.exported", ("tenant", tenant.to_string()), serde_json::json!({}))
-                .map(drop)
+            tx.record(
+                "tenant.exported",
+                ("tenant", tenant.to_string()),
+                serde_json::json!({}),
+            )
+            .map(drop)
         })
         .await;
     }
     let (ours, theirs) = keys(app, by, tenant).await?;
     audit::commit_across(app, author, ours, theirs, move |tx| {
-        tell(tx, by, tenant, "tenant.exported", serde_json::json!({"by_operator": true}))
+        tell(
+            tx,
+            by,
+            tenant,
+            "tenant.exported",
+            serde_json::json!({"by_operator": true}),
+        )
     })
     .await
 }

@@ -252,7 +252,9 @@ fn of_table(table: &Table) -> OfTable {
     };
     let (columns, key) = (list(&table.columns), list(&table.key));
     let order = if key.is_empty() { "tenant_id" } else { &key };
-    let places: Vec<String> = (2..2 + table.key.len()).map(|place| format!("${place}")).collect();
+    let places: Vec<String> = (2..2 + table.key.len())
+        .map(|place| format!("${place}"))
+        .collect();
     let (places, last) = (places.join(", "), table.key.len() + 2);
     let after = format!(
         "SELECT {columns} FROM {name} WHERE tenant_id = $1 AND ({key}) > ({places}) ORDER BY {order} LIMIT ${last}"

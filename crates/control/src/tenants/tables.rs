@@ -62,7 +62,11 @@ pub const LEFT_OUT: &[(&str, &str, &str)] = &[
     ("access_device_login", "device_sha256", DIGEST),
     ("access_device_login", "user_code", LIVE),
     ("access_device_login", "session_sha256", DIGEST),
-    ("access_idempotency", "response", "answers that may show a secret once"),
+    (
+        "access_idempotency",
+        "response",
+        "answers that may show a secret once",
+    ),
     ("access_replay", "value_sha256", DIGEST),
     ("access_scim_token", "secret_sha256", DIGEST),
     ("access_session", "session_sha256", DIGEST),
@@ -139,7 +143,9 @@ pub const PLAIN_BYTES: &[(&str, &str)] = &[
 /// Every table of the schema, in the order in which a tenant is deleted: its keys first, then what is sealed, then the rest, and last the
 /// row that says that there is a tenant.
 pub static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
-    let mut tables: Vec<Table> = read(MIGRATIONS.iter().map(|migration| migration.sql)).into_values().collect();
+    let mut tables: Vec<Table> = read(MIGRATIONS.iter().map(|migration| migration.sql))
+        .into_values()
+        .collect();
     tables.sort_by_key(|table| (rank(&table.name), table.name.clone()));
     tables
 });
@@ -167,8 +173,8 @@ impl Table {
         if let Some((_, _, why)) = named {
             return Some(why);
         }
-        let is_undecided = column.kind == ColumnKind::Bytes
-            && !PLAIN_BYTES.iter().any(|(table, name)| is(table, name));
+        let is_undecided =
+            column.kind == ColumnKind::Bytes && !PLAIN_BYTES.iter().any(|(table, name)| is(table, name));
         is_undecided.then_some("nobody has said that it is no secret")
     }
 }
@@ -186,7 +192,9 @@ fn read<'a>(migrations: impl Iterator<Item = &'a str>) -> BTreeMap<String, Table
             let words: Vec<&str> = statement.split_whitespace().take(6).collect();
             match words.as_slice() {
                 ["CREATE", "TABLE", name, ..] => {
-                    let inner = statement.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
+                    let inner = statement
+                        .split_once('(')
+                        .and_then(|(_, rest)| rest.rsplit_once(')'));
                     if let Some(table) = inner.and_then(|(inner, _)| created(name, inner)) {
                         tables.insert((*name).to_owned(), table);
                     }

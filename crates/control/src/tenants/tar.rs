@@ -9,7 +9,9 @@ const FILE_BYTES_MAX: u64 = 0o77_777_777_777;
 
 /// The header of a file, its content, and what fills its last block. None where the name or the content is too long.
 pub fn file(name: &str, content: &[u8], modified: i64) -> Option<Vec<u8>> {
-    let size = u64::try_from(content.len()).ok().filter(|size| *size <= FILE_BYTES_MAX)?;
+    let size = u64::try_from(content.len())
+        .ok()
+        .filter(|size| *size <= FILE_BYTES_MAX)?;
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains('\0') {
         return None;
     }
@@ -20,7 +22,10 @@ pub fn file(name: &str, content: &[u8], modified: i64) -> Option<Vec<u8>> {
     put(108, b"0000000\0");
     put(116, b"0000000\0");
     put(124, format!("{size:011o}\0").as_bytes());
-    put(136, format!("{:011o}\0", modified.clamp(0, 0o77_777_777_777)).as_bytes());
+    put(
+        136,
+        format!("{:011o}\0", modified.clamp(0, 0o77_777_777_777)).as_bytes(),
+    );
     put(148, b"        ");
     put(156, b"0");
     put(257, b"ustar\x0000");

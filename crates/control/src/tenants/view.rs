@@ -98,7 +98,9 @@ fn known(tx: &mut Tx, operator: TenantId, now: muster_model::Timestamp) -> Resul
     }
     let drafts = store::drafts(tx, operator)?.into_iter();
     known.extend(drafts.filter(|draft| draft.expires_at > now).map(Known::Draft));
-    let ended = closings.into_iter().filter(|closing| closing.state == ClosingState::Deleted);
+    let ended = closings
+        .into_iter()
+        .filter(|closing| closing.state == ClosingState::Deleted);
     known.extend(ended.map(Known::Deleted));
     known.sort_by_key(Known::id);
     Ok(known)

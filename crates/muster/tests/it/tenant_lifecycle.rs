@@ -148,12 +148,21 @@ async fn a_tenant_is_made_only_by_its_root_keys_over_exactly_what_the_server_wro
         let answered = draft(&operator, "acme", &[&ada, &bob], 2).await.expect(201);
         let path = format!("/tenants/{}/root", answered["id"].as_str().expect("text"));
         assert_eq!(state(&operator, "acme").await, "awaiting_root");
-        draft(&operator, "acme", &[&eve], 1).await.refused(409, "name_taken");
-        draft(&operator, "default", &[&eve], 1).await.refused(409, "name_taken");
-        draft(&operator, "No Name", &[&eve], 1).await.refused(400, "invalid");
+        draft(&operator, "acme", &[&eve], 1)
+            .await
+            .refused(409, "name_taken");
+        draft(&operator, "default", &[&eve], 1)
+            .await
+            .refused(409, "name_taken");
+        draft(&operator, "No Name", &[&eve], 1)
+            .await
+            .refused(400, "invalid");
         // One of two, others, another purpose, another document.
         let refuse = async |envelope: &Envelope| {
-            operator.post(&path, &json!(envelope)).await.refused(422, "root_refused")
+            operator
+                .post(&path, &json!(envelope))
+                .await
+                .refused(422, "root_refused")
         };
         refuse(&sign(&answered, &[&ada])).await;
         refuse(&sign(&answered, &[&ada, &eve])).await;
@@ -182,11 +191,18 @@ async fn a_tenant_is_made_only_by_its_root_keys_over_exactly_what_the_server_wro
         let spare = format!("/tenants/{}", spare["id"].as_str().expect("text"));
         operator.delete(&spare).await.expect(204);
         operator.get(&spare).await.refused(404, "not_found");
-        operator.delete("/tenants/acme").await.refused(409, "illegal_state");
+        operator
+            .delete("/tenants/acme")
+            .await
+            .refused(409, "illegal_state");
         for number in 0..20 {
-            draft(&operator, &format!("draft-{number}"), &[&eve], 1).await.expect(201);
+            draft(&operator, &format!("draft-{number}"), &[&eve], 1)
+                .await
+                .expect(201);
         }
-        draft(&operator, "draft-20", &[&eve], 1).await.refused(409, "conflict");
+        draft(&operator, "draft-20", &[&eve], 1)
+            .await
+            .refused(409, "conflict");
         assert_healthy(&server).await;
     })
     .await;
@@ -202,16 +218,28 @@ async fn nobody_but_the_operators_tenant_sees_or_changes_tenants() {
         let own = &server.admin.tenant;
         let calls = [
             (Method::GET, "/tenants".to_owned(), json!(null)),
-            (Method::POST, "/tenants".to_owned(), json!({"name": "x", "root_keys": []})),
+            (
+                Method::POST,
+                "/tenants".to_owned(),
+                json!({"name": "x", "root_keys": []}),
+            ),
             (Method::GET, format!("/tenants/{own}"), json!(null)),
             (Method::GET, format!("/tenants/{}", made.id), json!(null)),
-            (Method::PATCH, format!("/tenants/{own}"), json!({"display_name": "x"})),
+            (
+                Method::PATCH,
+                format!("/tenants/{own}"),
+                json!({"display_name": "x"}),
+            ),
             (Method::DELETE, format!("/tenants/{own}"), json!(null)),
             (Method::POST, format!("/tenants/{own}/root"), json!(made.envelope)),
             (Method::POST, format!("/tenants/{own}/suspend"), json!({})),
             (Method::POST, format!("/tenants/{}/suspend", made.id), json!({})),
             (Method::POST, format!("/tenants/{own}/resume"), json!({})),
-            (Method::POST, format!("/tenants/{own}/close"), json!(made.envelope)),
+            (
+                Method::POST,
+                format!("/tenants/{own}/close"),
+                json!(made.envelope),
+            ),
             (Method::GET, format!("/tenants/{own}/export"), json!(null)),
         ];
         for (method, path, body) in calls {
@@ -266,7 +294,12 @@ async fn a_suspended_tenant_is_shut_at_once_and_goes_on_where_it_was() {
             .await
             .refused(409, "illegal_state");
         operator.post(&format!("{path}/resume"), &json!({})).await.ok();
-        assert_eq!(theirs.get("/devices").await.ok()["items"].as_array().map(Vec::len), Some(1));
+        assert_eq!(
+            theirs.get("/devices").await.ok()["items"]
+                .as_array()
+                .map(Vec::len),
+            Some(1)
+        );
         device.checkin().await;
         // Both logs tell of it.
         for api in [&operator, &theirs] {
@@ -301,7 +334,9 @@ async fn a_tenant_ends_by_its_root_keys_alone_and_nothing_of_it_is_left() {
             api.post("/policies", &json!({"name": "base"})).await.expect(201);
             let version = json!({"version": "1", "settings": {"firewall.enabled": true}});
             api.post("/policies/base/versions", &version).await.expect(201);
-            api.post("/policies/base/activate", &json!({"version": "1"})).await.expect(202);
+            api.post("/policies/base/activate", &json!({"version": "1"}))
+                .await
+                .expect(202);
             let hook = json!({
                 "place": {"kind": "webhook", "url": "https://192.0.2.1/hook"},
                 "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
@@ -326,7 +361,9 @@ async fn a_tenant_ends_by_its_root_keys_alone_and_nothing_of_it_is_left() {
             ends.closure(&[&stays.root_key], |_| {}),
             ends.closure(&[&ends.root_key], |statement| statement.tenant = other),
             ends.closure(&[&ends.root_key], |statement| statement.root_version = 2),
-            ends.closure(&[&ends.root_key], |statement| statement.root_sha256 = sha256(b"x")),
+            ends.closure(&[&ends.root_key], |statement| {
+                statement.root_sha256 = sha256(b"x")
+            }),
             ends.closure(&[&ends.root_key], |statement| {
                 statement.issued_at = Timestamp::from_unix_seconds(1_000);
                 statement.expires_at = Timestamp::from_unix_seconds(2_000);
@@ -375,9 +412,20 @@ async fn a_tenant_ends_by_its_root_keys_alone_and_nothing_of_it_is_left() {
         let store = server.store().await;
         let left = rows_of(&store, &tables, &ends.id).await;
         assert!(left.values().all(|rows| *rows == 0), "{left:?}");
-        assert_eq!(rows_of(&store, &tables, &stays.id).await, before, "the other is untouched");
-        eventually("its keys are gone", PATIENCE, async || (!folder.exists()).then_some(())).await;
-        assert!(ended["closing"]["checkpoint"].as_str().is_some_and(|note| note.contains(&ends.id)));
+        assert_eq!(
+            rows_of(&store, &tables, &stays.id).await,
+            before,
+            "the other is untouched"
+        );
+        eventually("its keys are gone", PATIENCE, async || {
+            (!folder.exists()).then_some(())
+        })
+        .await;
+        assert!(
+            ended["closing"]["checkpoint"]
+                .as_str()
+                .is_some_and(|note| note.contains(&ends.id))
+        );
         assert!(ended["closing"]["removed"]["devices_device"].as_u64() > Some(0));
         eventually("the operator's log has the tombstone", PATIENCE, async || {
             let found = operator.list("/log/entries?action=tenant.deleted").await;
@@ -407,7 +455,12 @@ async fn a_tenant_ends_by_its_root_keys_alone_and_nothing_of_it_is_left() {
             ..server.admin.clone()
         };
         let stayed = Api::sign_in(&stayed).await;
-        assert_eq!(stayed.get("/devices").await.ok()["items"].as_array().map(Vec::len), Some(1));
+        assert_eq!(
+            stayed.get("/devices").await.ok()["items"]
+                .as_array()
+                .map(Vec::len),
+            Some(1)
+        );
         make(&operator, &server, "ends").await;
         assert_healthy(&server).await;
     })
@@ -482,7 +535,9 @@ async fn a_tenant_made_on_one_node_is_served_by_the_other_within_seconds() {
         api.post("/policies", &json!({"name": "base"})).await.expect(201);
         let version = json!({"version": "1", "settings": {"firewall.enabled": true}});
         api.post("/policies/base/versions", &version).await.expect(201);
-        api.post("/policies/base/activate", &json!({"version": "1"})).await.expect(202);
+        api.post("/policies/base/activate", &json!({"version": "1"}))
+            .await
+            .expect(202);
         eventually("the device is told its policy", PATIENCE, async || {
             device.checkin().await.desired.is_some().then_some(())
         })
@@ -521,12 +576,28 @@ async fn the_command_line_makes_exports_and_ends_a_tenant() {
     let run = async |words: &[&str]| {
         let arguments = words.iter().copied().chain(["--admin-file", admin.as_str()]);
         let output = run_muster(arguments).await;
-        assert!(output.status.success(), "muster {words:?}: {}", everything(&output));
+        assert!(
+            output.status.success(),
+            "muster {words:?}: {}",
+            everything(&output)
+        );
         everything(&output)
     };
-    run(&["tenant", "create", "acme", "--display-name", "Acme Ltd", "--out", &file("acme.json")]).await;
+    run(&[
+        "tenant",
+        "create",
+        "acme",
+        "--display-name",
+        "Acme Ltd",
+        "--out",
+        &file("acme.json"),
+    ])
+    .await;
     let theirs = Api::sign_in(&AdminFile::read(&folder.path().join("acme.json"))).await;
-    theirs.post("/policies", &json!({"name": "base"})).await.expect(201);
+    theirs
+        .post("/policies", &json!({"name": "base"}))
+        .await
+        .expect(201);
     let listed = run(&["tenant", "list"]).await;
     assert!(listed.contains("acme") && listed.contains("Acme Ltd"), "{listed}");
     run(&["tenant", "suspend", "acme", "--reason", "the contract ends"]).await;
@@ -542,14 +613,38 @@ async fn the_command_line_makes_exports_and_ends_a_tenant() {
     let printed = run_muster(["log", "key", "--root-file", &roots, "-o", "json"]).await;
     let keys: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
     let log_key = first_key(&keys).unwrap_or_else(|| panic!("no key: {keys}"));
-    let verified = run_muster(["log", "verify", "--folder", &file("muster-export/log"), "--key", &log_key]).await;
-    assert!(verified.status.success(), "{}", everything(&verified));
-    run(&[
-        "tenant", "sign-closure", "--root-file", &roots, "--reason", "the contract ended", "--root-key",
-        &file("root-key-acme.pem"), "--out", &file("closure.json"),
+    let verified = run_muster([
+        "log",
+        "verify",
+        "--folder",
+        &file("muster-export/log"),
+        "--key",
+        &log_key,
     ])
     .await;
-    run(&["tenant", "close", "acme", "--closure", &file("closure.json"), "--yes"]).await;
+    assert!(verified.status.success(), "{}", everything(&verified));
+    run(&[
+        "tenant",
+        "sign-closure",
+        "--root-file",
+        &roots,
+        "--reason",
+        "the contract ended",
+        "--root-key",
+        &file("root-key-acme.pem"),
+        "--out",
+        &file("closure.json"),
+    ])
+    .await;
+    run(&[
+        "tenant",
+        "close",
+        "acme",
+        "--closure",
+        &file("closure.json"),
+        "--yes",
+    ])
+    .await;
     let operator = server.api().await;
     eventually("it is deleted", ENDS_WITHIN, async || {
         (state(&operator, "acme").await == "deleted").then_some(())
