@@ -250,9 +250,11 @@ fn ended(outcome: Result<(), CliError>, printer: &Printer) -> ExitCode {
 /// Runs a verb about tenants.
 pub async fn run_tenant(command: TenantCommand, globals: Globals) -> ExitCode {
     let printer = Printer::new(&globals);
-    let outcome = match Api::connect(&globals) {
-        Ok(api) => verbs::tenant::run(command, &api, &printer).await,
-        Err(error) => Err(error),
+    let outcome = match (command, Api::connect(&globals)) {
+        // Where root keys are, there may be no network.
+        (TenantCommand::SignClosure(sign), _) => verbs::tenant::sign_closure(&sign, &printer),
+        (command, Ok(api)) => verbs::tenant::run(command, &api, &printer).await,
+        (_, Err(error)) => Err(error),
     };
     ended(outcome, &printer)
 }

@@ -41,8 +41,6 @@ const ROOTS_EVERY: Duration = Duration::from_secs(5);
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often a node reads which versions of keys there are; a new one signs only several such times after it was made.
 const RINGS_EVERY: Duration = Duration::from_secs(2);
-/// How often a node looks for tenants that were made on other nodes, and for such that ended.
-const TENANTS_EVERY: Duration = Duration::from_secs(1);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
 /// Counting rollouts rests this many times as long as it took: it may cost a tenth of the time.
@@ -63,8 +61,6 @@ const LEASE_TTL: Duration = Duration::from_secs(5);
 const WITNESSES_EVERY: Duration = Duration::from_millis(500);
 /// How often the log is archived: each time costs a handful of objects that stay for years.
 const ARCHIVE_EVERY: Duration = Duration::from_secs(10);
-/// How often telemetry is looked at that waits for its store.
-const TELEMETRY_EVERY: Duration = Duration::from_secs(2);
 /// Transactions that write telemetry at once, where the engine takes more than one.
 const TELEMETRY_WRITERS: usize = 2;
 /// How often rules are evaluated: a new entry of the log is told of within this time and what it takes to send.
@@ -160,14 +156,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
         "committed entries",
         |app| async move { audit::look_for_entries(&app).await },
     ));
-    tasks.spawn(every(
-        app.clone(),
-        stop.clone(),
-        TENANTS_EVERY,
-        "tenants",
-        |app| async move { tenants::follow(&app).await },
-    ));
-    tasks.spawn(tenants::erase(app.clone(), stop.clone()));
+    tasks.spawn(tenants::keep(app.clone(), stop.clone()));
     tasks.spawn(evaluator(app.clone(), stop.clone()));
     tasks.spawn(every(
         app.clone(),
@@ -180,7 +169,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     for _ in 0..telemetry_writers(app) {
         tasks.spawn(telemetry::write_queued(app.clone(), stop.clone()));
     }
-    tasks.spawn(settle_telemetry(app.clone(), stop.clone()));
+    tasks.spawn(telemetry::keep_settled(app.clone(), stop.clone()));
     tasks.spawn(trace::export_finished(app.clone(), stop.clone()));
     if !app.settings.witnesses.is_empty() {
         tasks.spawn(ask_witnesses(app.clone(), stop.clone()));
@@ -743,31 +732,6 @@ fn telemetry_writers(app: &App) -> usize {
     match app.db.engine() {
         Engine::Sqlite => 1,
         Engine::Postgres => TELEMETRY_WRITERS,
-    }
-}
-
-/// Brings telemetry from the spool to its store: one node at a time.
-async fn settle_telemetry(app: App, stop: watch::Receiver<bool>) {
-    let (mut held, never) = (None::<Held>, Notify::new());
-    while !*stop.borrow() {
-        let step = async {
-            match hold(&app, &mut held, telemetry::SETTLER_LEASE).await? {
-                Some(_) => telemetry::settle(&app).await,
-                None => Ok(false),
-            }
-        };
-        match step.await {
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(problem) => {
-                tracing::warn!(%problem, "telemetry waits for its store; trying again");
-                held = None;
-            }
-        }
-        wait(&stop, &never, TELEMETRY_EVERY).await;
-    }
-    if let Some(held) = held {
-        let _ = app.db.release_lease(held.lease).await;
     }
 }
 

@@ -180,7 +180,7 @@ impl LogHeads {
     }
 
     /// Whether an alarm of this kind may be entered into the log now; it then counts as entered.
-    pub fn may_alarm(&self, tenant: TenantId, kind: &'static str) -> bool {
+    pub(super) fn may_alarm(&self, tenant: TenantId, kind: &'static str) -> bool {
         let (now, mut alarmed) = (crate::clock::uptime(), self.alarmed.lock());
         let key = (tenant, kind);
         if alarmed.get(&key).is_some_and(|at| now < *at + ALARM_EVERY) {

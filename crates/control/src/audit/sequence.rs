@@ -33,7 +33,7 @@ pub async fn sequence(app: &App, lease: &Lease) -> Result<u64, Problem> {
         .read(Scope::System, |tx| Ok::<_, Problem>(store::pending_tenants(tx)?))
         .await?;
     let (mut placed, mut failed) = (0, None);
-    for tenant in tenants {
+    for tenant in tenants.into_iter().filter(|tenant| !app.keys.is_gone(*tenant)) {
         let of_tenant = match sequence_tenant(app, lease.clone(), tenant).await {
             Ok(of_tenant) => of_tenant,
             Err(problem) => {

@@ -148,8 +148,6 @@ pub struct Keyring {
     refused_roots: RwLock<HashMap<TenantId, RefusedRow>>,
     /// Tenants that were deleted while this process ran, or before.
     gone: RwLock<HashSet<TenantId>>,
-    /// When alarms about keys of tenants were given, by the clock that nobody sets.
-    alarmed_keys: parking_lot::Mutex<HashMap<TenantId, std::time::Duration>>,
 }
 
 /// The first version of a ring, before the database was asked.
@@ -229,7 +227,6 @@ impl Keyring {
             tenants: RwLock::default(),
             refused_roots: RwLock::default(),
             gone: RwLock::default(),
-            alarmed_keys: parking_lot::Mutex::default(),
         })
     }
 

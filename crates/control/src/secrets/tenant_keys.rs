@@ -30,10 +30,10 @@ use super::{
 use crate::{
     App,
     access::{
-        self, Author,
+        self,
         problem::{Problem, UNAVAILABLE},
     },
-    audit, clock,
+    audit,
 };
 
 /// The use for which the keys are sealed.
@@ -42,8 +42,6 @@ const CONTEXT: &str = "secrets/tenant-keys";
 const ROOT_DOCUMENT_DAYS: u64 = 365;
 /// Rows that one look reads: more tenants than an installation may have.
 const ROWS_MAX: i64 = 4096;
-/// Between two alarms about the keys of one tenant.
-const ALARM_EVERY: Duration = Duration::from_secs(3600);
 /// When a caller may ask again whose tenant is not known here yet.
 const RETRY_AFTER_SECONDS: u64 = 2;
 
@@ -290,16 +288,6 @@ impl Keyring {
         let folder = self.tenant_folder(tenant);
         removed(std::fs::remove_dir_all(&folder), folder)
     }
-
-    /// Whether an alarm about a tenant's keys is due; it counts as given.
-    fn may_alarm_of_keys(&self, tenant: TenantId, now: Duration) -> bool {
-        let mut alarmed = self.alarmed_keys.lock();
-        let is_due = alarmed.get(&tenant).is_none_or(|at| *at + ALARM_EVERY <= now);
-        if is_due {
-            alarmed.insert(tenant, now);
-        }
-        is_due
-    }
 }
 
 fn removed(outcome: std::io::Result<()>, path: std::path::PathBuf) -> Result<(), SecretsError> {
@@ -369,25 +357,20 @@ pub async fn keys_of(app: &App, tenant: TenantId) -> Result<Arc<TenantKeys>, Pro
     })
 }
 
-/// Says that the keys of a tenant are not those that its root document names, or do not open: in the log of the host, and once an
-/// hour in the operator's.
+/// Says that the keys of a tenant are not those that its root document names, or do not open: an alarm in the operator's log.
 async fn alarm(app: &App, tenant: TenantId, error: &SecretsError) {
-    if !app.keys.may_alarm_of_keys(tenant, clock::uptime()) {
-        return;
-    }
-    tracing::error!(%error, %tenant, "THE STORED KEYS OF A TENANT ARE REFUSED: restore the row, or copy the sealing key");
-    let why = error.to_string();
     let operator = match super::keeper::operator(app).await {
         Ok(Some(operator)) if operator != tenant => operator,
-        _ => return,
+        _ => return tracing::error!(%error, %tenant, "THE STORED KEYS OF A TENANT ARE REFUSED"),
     };
+    let why = error.to_string();
     // The entry needs the keys of another tenant, which are looked for in the same way.
-    let author = Author::system(operator);
-    let said = Box::pin(audit::observe(app, &author, move |tx| {
-        let detail = serde_json::json!({"why": why});
-        tx.record("tenant.keys_refused", ("tenant", tenant.to_string()), detail)
-            .map(drop)
-    }));
+    let said = Box::pin(audit::row_edited(
+        app,
+        operator,
+        ("tenant_keys", tenant.to_string()),
+        &why,
+    ));
     if let Err(problem) = said.await {
         tracing::error!(%problem, %tenant, "an alarm about the keys of a tenant is not in the log");
     }

@@ -338,11 +338,14 @@ async fn export_tenant(
     PathOf(id): PathOf<String>,
 ) -> Result<Response, Problem> {
     let own = permit.tenant();
-    let is_own = |text: &str| text.parse::<TenantId>().is_ok_and(|id| id == own);
-    if !is_own(&id) {
+    let mine = state::find(&app, &own.to_string()).await?;
+    let is_own = id == mine.name || id.parse::<TenantId>().is_ok_and(|id| id == own);
+    let tenant = if is_own {
+        mine
+    } else {
         operator(&app, &permit).await?;
-    }
-    let tenant = state::find(&app, &id).await?;
+        state::find(&app, &id).await?
+    };
     if tenant.id != own && !matches!(tenant.state, TenantState::Suspended | TenantState::Closing) {
         return Err(ILLEGAL_STATE.detail(format!(
             "The tenant is {}. The operator exports one that is suspended or closing; its own owner exports it at any time.",

@@ -33,14 +33,15 @@ const OBJECTS_WAIT: Duration = Duration::from_secs(86_400);
 /// What `removed` says at first.
 const NOTHING: &str = "{}";
 
-/// How often it is looked whether a tenant's waiting time is over.
-const ERASE_EVERY: Duration = Duration::from_secs(2);
+/// How often a node looks for tenants that were made on other nodes, for such that ended, and for such whose waiting time is over.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Deletes tenants whose waiting time is over: one node at a time.
-pub async fn erase(app: App, stop: watch::Receiver<bool>) {
+/// Follows which tenants there are, on every node; deletes those whose waiting time is over, on one node at a time.
+pub async fn keep(app: App, stop: watch::Receiver<bool>) {
     let mut held: Option<Held> = None;
     while !*stop.borrow() {
         let step = async {
+            follow::follow(&app).await?;
             match hold(&app, &mut held, ERASER_LEASE).await? {
                 Some(lease) => erase_due(&app, &lease).await,
                 None => Ok(false),
@@ -50,11 +51,11 @@ pub async fn erase(app: App, stop: watch::Receiver<bool>) {
             Ok(true) => continue,
             Ok(false) => {}
             Err(problem) => {
-                tracing::warn!(%problem, "tenants that ended were not deleted; trying again");
+                tracing::warn!(%problem, "tenants were not followed, or those that ended not deleted; trying again");
                 held = None;
             }
         }
-        wait(&stop, &app.nudges.tenants, ERASE_EVERY).await;
+        wait(&stop, &app.nudges.tenants, LOOK_EVERY).await;
     }
     if let Some(held) = held {
         let _ = app.db.release_lease(held.lease).await;
@@ -99,7 +100,7 @@ async fn begin(app: &App, lease: &Lease, operator: TenantId, closing: Closing) -
         None => return Ok(false),
         Some(Ok(())) => {}
         Some(Err(why)) => {
-            follow::alarm(app, operator, &closing, why).await?;
+            follow::alarm(app, operator, &closing, &why).await?;
             return Ok(false);
         }
     }
@@ -146,7 +147,7 @@ async fn go_on(app: &App, lease: &Lease, operator: TenantId, closing: Closing) -
     // This node has checked the signatures when it forgot the keys, or it checks them now.
     if !app.keys.is_gone(tenant) && !matches!(is_signed(app, &closing), Some(Ok(()))) {
         return match is_signed(app, &closing) {
-            Some(Err(why)) => follow::alarm(app, operator, &closing, why).await.map(|()| false),
+            Some(Err(why)) => follow::alarm(app, operator, &closing, &why).await.map(|()| false),
             _ => Ok(false),
         };
     }

@@ -12,11 +12,7 @@ use super::{
     CLOSINGS_MAX,
     store::{self, Closing, ClosingState},
 };
-use crate::{
-    App,
-    access::{Author, problem::Problem},
-    audit, secrets,
-};
+use crate::{App, access::problem::Problem, audit, secrets};
 
 /// How long every node has to forget a tenant before its rows are deleted: several times as long as between two looks.
 pub const SETTLES: Duration = Duration::from_secs(5);
@@ -66,7 +62,7 @@ async fn forget(app: &App, operator: TenantId, closing: &Closing) -> Result<(), 
         // This node never had its keys.
         None => return Ok(()),
         Some(Ok(())) => {}
-        Some(Err(why)) => return alarm(app, operator, closing, why).await,
+        Some(Err(why)) => return alarm(app, operator, closing, &why).await,
     }
     let shared = app.clone();
     tokio::task::spawn_blocking(move || shared.keys.forget_tenant(tenant))
@@ -83,16 +79,7 @@ async fn forget(app: &App, operator: TenantId, closing: &Closing) -> Result<(), 
 }
 
 /// Somebody wrote past the server that a tenant ends: it is not forgotten, and the operator's log says so, once an hour.
-pub async fn alarm(app: &App, operator: TenantId, closing: &Closing, why: String) -> Result<(), Problem> {
-    let tenant = closing.id;
-    if !app.heads.may_alarm(tenant, "closure_forged") {
-        return Ok(());
-    }
-    tracing::error!(%tenant, why, "THE DATABASE SAYS THAT A TENANT ENDS, and its root keys did not sign that: nothing is deleted");
-    audit::observe(app, &Author::system(operator), move |tx| {
-        let detail = serde_json::json!({"code": "closure_forged", "why": why});
-        tx.record("tenant.closure_refused", ("tenant", tenant.to_string()), detail)
-            .map(drop)
-    })
-    .await
+pub async fn alarm(app: &App, operator: TenantId, closing: &Closing, why: &str) -> Result<(), Problem> {
+    let why = format!("it says that the tenant ends, and its root keys did not sign that: {why}");
+    audit::row_edited(app, operator, ("tenant_closing", closing.id.to_string()), &why).await
 }

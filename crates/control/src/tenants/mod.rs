@@ -21,7 +21,7 @@ mod view;
 use muster_storage::Statement;
 
 pub use api::router;
-pub use erase::{ERASER_LEASE, erase, erase_due};
+pub use erase::{ERASER_LEASE, erase_due, keep};
 pub use export::EXPORTS_MAX;
 pub use follow::follow;
 pub use make::{DRAFTS_MAX, forget_expired, reseal};

@@ -505,7 +505,7 @@ async fn the_end_of_a_tenant_is_taken_back_while_it_waits_and_is_not_made_by_sql
             .execute("UPDATE tenants_closing SET erasing_at = 1")
             .await;
         eventually("it is an alarm", PATIENCE, async || {
-            let found = operator.list("/log/entries?action=tenant.closure_refused").await;
+            let found = operator.list("/log/entries?action=security.row_edited").await;
             (!found.is_empty()).then_some(())
         })
         .await;
