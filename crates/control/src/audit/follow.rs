@@ -78,6 +78,8 @@ pub struct Waiting {
 /// entry: what happened before is read from the tables.
 pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem> {
     let other_nodes = app.db.engine() == Engine::Postgres;
+    // Before the snapshot: a log that gets its first head meanwhile is in the next one.
+    let mut headless = app.heads.anchors.tenants();
     // One snapshot: an entry that leaves the waiting ones between two would be in neither.
     let (trees, cosigned, waiting) = app
         .db
@@ -96,7 +98,6 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
         .map(|(tenant, _, note)| (tenant, note))
         .collect();
     let mut unpublished_most = 0;
-    let mut headless = app.heads.anchors.tenants();
     for tree in trees {
         let (tenant, size) = (tree.tenant, tree.size);
         headless.retain(|known| *known != tenant);
