@@ -271,9 +271,10 @@ impl Keyring {
         let device_cas = vec![self.authority.device_ca_sha256()];
         let roots = [root.public().clone()];
         let document = fresh.first_document(tenant, &roots, 1, device_cas, now);
+        let signed = document.sign(&[&root]).map_err(Problem::internal)?;
         let row = KeysRow {
-            sealed: fresh.seal(self, tenant, now)?,
-            envelope: document.sign(&[&root]).map_err(Problem::internal)?.to_json(),
+            sealed: fresh.seal(self, tenant, &signed.payload, now)?,
+            envelope: signed.to_json(),
         };
         self.take(tenant, &row).map_err(internal)?;
         self.keep_roots(tenant).map_err(internal)?;

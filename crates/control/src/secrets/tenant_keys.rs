@@ -1,7 +1,8 @@
 //! The keys with which the server signs for a tenant: made with it, sealed in a table, and taken up from there by every node.
 //!
-//! A node believes a row only if it opens under this installation's sealing key for this very tenant, and if its keys are those that
-//! the first root document names, which the root keys signed.
+//! A node believes a row only if it opens under this installation's sealing key for this very tenant, if the first root document is the
+//! one with which the keys were sealed, and if that names them. A document verifies itself, and public keys are public: without the digest
+//! that is sealed, whoever writes the database could put a document with root keys of his own beside the sealed keys.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,7 @@ use muster_storage::{Scope, Tx};
 use muster_trust::{
     checkpoint,
     dsse::Envelope,
-    key::{Digest, PublicKey, SigningKey},
+    key::{Digest, PublicKey, SigningKey, sha256},
     root::{ApprovalRules, DEFAULT_BUDGETS, Role, RoleKeys, RootDocument},
 };
 use zeroize::Zeroizing;
@@ -53,8 +54,17 @@ pub struct FreshKeys {
     pub(super) log: SigningKey,
 }
 
-/// The keys as they are sealed: one line for each, its name and its PKCS #8 in hexadecimal.
+/// The keys together with the digest of the first root document with which they were sealed.
+#[derive(Debug)]
+pub struct OpenedKeys {
+    keys: FreshKeys,
+    document: Digest,
+}
+
+/// The keys as they are sealed: one line for each, its name and its PKCS #8 in hexadecimal. Behind them the SHA-256 of the first root
+/// document, in the same form.
 const NAMES: [&str; 3] = ["policy", "action", "log"];
+const DOCUMENT: &str = "document";
 
 impl FreshKeys {
     pub fn generate() -> Result<FreshKeys, Problem> {
@@ -112,8 +122,14 @@ impl FreshKeys {
         }
     }
 
-    /// Seals them for this tenant alone.
-    pub fn seal(&self, keyring: &Keyring, tenant: TenantId, now: Timestamp) -> Result<Vec<u8>, Problem> {
+    /// Seals them for this tenant and this first root document alone. `document` is the bytes that the root keys sign.
+    pub fn seal(
+        &self,
+        keyring: &Keyring,
+        tenant: TenantId,
+        document: &[u8],
+        now: Timestamp,
+    ) -> Result<Vec<u8>, Problem> {
         let mut text = Zeroizing::new(String::new());
         for (name, key) in NAMES.into_iter().zip([&self.policy, &self.action, &self.log]) {
             let der = key.to_pkcs8_der().map_err(Problem::internal)?;
@@ -122,6 +138,7 @@ impl FreshKeys {
                 *Zeroizing::new(hex::encode(&*der))
             )));
         }
+        text.push_str(&format!("{DOCUMENT} {}\n", sha256(document).to_hex()));
         let text = SecretText::new(text.as_str().to_owned());
         keyring
             .sealing
@@ -130,29 +147,36 @@ impl FreshKeys {
     }
 
     /// Opens what `seal` made.
-    pub fn open(keyring: &Keyring, tenant: TenantId, sealed: &[u8]) -> Result<FreshKeys, String> {
+    pub fn open(keyring: &Keyring, tenant: TenantId, sealed: &[u8]) -> Result<OpenedKeys, String> {
         let text = keyring
             .sealing
             .unseal(tenant, CONTEXT, sealed)
             .map_err(|error| error.to_string())?;
         let mut lines = text.reveal().lines();
-        let mut key = |name: &str| {
+        let mut value = |name: &str| {
             let line = lines.next().and_then(|line| line.strip_prefix(name));
-            let line = line.and_then(|line| line.strip_prefix(' '));
-            let der = line.and_then(|line| hex::decode(line).ok()).map(Zeroizing::new);
-            let der = der.ok_or_else(|| format!("it does not hold a {name} key"))?;
+            line.and_then(|line| line.strip_prefix(' '))
+        };
+        let mut key = |name: &str| {
+            let der = value(name).and_then(|line| hex::decode(line).ok());
+            let der = der
+                .map(Zeroizing::new)
+                .ok_or_else(|| format!("it does not hold a {name} key"))?;
             SigningKey::from_pkcs8_der(&der).map_err(|error| error.to_string())
         };
         let [policy, action, log] = NAMES;
-        Ok(FreshKeys {
+        let keys = FreshKeys {
             policy: key(policy)?,
             action: key(action)?,
             log: key(log)?,
-        })
+        };
+        let document = value(DOCUMENT).and_then(|digest| digest.parse::<Digest>().ok());
+        let document = document.ok_or("it does not say which root document the keys belong to")?;
+        Ok(OpenedKeys { keys, document })
     }
 
     /// The keys together with the first document, if it verifies, is this tenant's, and names them.
-    pub fn assemble(self, tenant: TenantId, first: &Envelope) -> Result<TenantKeys, String> {
+    fn assemble(self, tenant: TenantId, first: &Envelope) -> Result<TenantKeys, String> {
         let root = RootDocument::verify_first(first, None).map_err(|error| error.to_string())?;
         if root.tenant != tenant {
             return Err(format!("the root document belongs to {}", root.tenant));
@@ -175,6 +199,21 @@ impl FreshKeys {
             root,
             root_documents: vec![first.clone()],
         })
+    }
+}
+
+impl OpenedKeys {
+    /// The keys together with the first document, if it is the one with which they were sealed, verifies, is this tenant's, and names
+    /// them.
+    pub fn assemble(self, tenant: TenantId, first: &Envelope) -> Result<TenantKeys, String> {
+        let found = sha256(&first.payload);
+        if found != self.document {
+            return Err(format!(
+                "the root document {found} is not the one with which the keys were sealed, {}",
+                self.document
+            ));
+        }
+        self.keys.assemble(tenant, first)
     }
 }
 
@@ -218,10 +257,18 @@ impl Keyring {
             })
         };
         let row = KeysRow {
-            sealed: all()?.seal(self, keys.tenant, now)?,
+            sealed: all()?.seal(self, keys.tenant, &first.payload, now)?,
             envelope: first.to_json(),
         };
         Ok(all()?.assemble(keys.tenant, first).is_ok().then_some(row))
+    }
+
+    /// Takes up the keys of a tenant that was made in this process just now.
+    pub fn adopt(&self, keys: &Arc<TenantKeys>) -> Result<(), SecretsError> {
+        files::private_folder(&self.tenant_folder(keys.tenant))?;
+        let mut tenants = self.tenants.write();
+        tenants.entry(keys.tenant).or_insert_with(|| Arc::clone(keys));
+        Ok(())
     }
 
     /// Takes a tenant's keys up from a row of the table. What this node kept of the tenant's root documents must begin with the
@@ -534,7 +581,9 @@ mod tests {
         let cas = vec![keyring.authority.device_ca_sha256()];
         let document = fresh.first_document(of, &[root.public().clone()], 1, cas, now());
         let row = KeysRow {
-            sealed: fresh.seal(keyring, of, now()).expect("it is sealed"),
+            sealed: fresh
+                .seal(keyring, of, &document.to_bytes(), now())
+                .expect("it is sealed"),
             envelope: document.sign(&[&root]).expect("it is signed").to_json(),
         };
         (row, root)
@@ -572,6 +621,38 @@ mod tests {
                 )
                 .is_err()
         );
+    }
+
+    #[test]
+    fn a_document_of_other_root_keys_is_refused_although_it_names_the_sealed_keys() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keyring = Keyring::open(folder.path(), now()).expect("it opens");
+        let (row, _) = made(&keyring, tenant(1));
+        // Whoever writes the database knows the public keys, and is root in a document of their own.
+        let first = Envelope::from_json(&row.envelope).expect("an envelope");
+        let mut document: RootDocument = serde_json::from_slice(&first.payload).expect("a root document");
+        let eve = SigningKey::generate_ed25519().expect("a key");
+        let before = document.roles[&Role::Root].keys.clone();
+        document.keys.retain(|id, _| !before.contains(id));
+        document.keys.insert(eve.key_id(), eve.public().clone());
+        document.roles.insert(
+            Role::Root,
+            RoleKeys {
+                keys: [eve.key_id()].into(),
+                threshold: 1,
+            },
+        );
+        let forged = document.sign(&[&eve]).expect("it is signed");
+        assert!(
+            RootDocument::verify_first(&forged, None).is_ok(),
+            "it verifies itself"
+        );
+        let changed = KeysRow {
+            sealed: row.sealed.clone(),
+            envelope: forged.to_json(),
+        };
+        assert!(keyring.take(tenant(1), &changed).is_err());
+        assert!(keyring.take(tenant(1), &row).is_ok());
     }
 
     #[test]

@@ -102,12 +102,13 @@ pub async fn draft(app: &App, author: &Author, wanted: Wanted) -> Result<Draft, 
     document
         .check()
         .map_err(|error| INVALID.detail(format!("{error}.")))?;
+    let document = document.to_bytes();
     let draft = Draft {
         id,
         name: wanted.name,
         display_name: wanted.display_name,
-        document: document.to_bytes(),
-        sealed: fresh.seal(&app.keys, id, now)?,
+        sealed: fresh.seal(&app.keys, id, &document, now)?,
+        document,
         created_by: author.text(),
         created_at: now,
         expires_at: now.plus(DRAFT_LIVES),
@@ -204,7 +205,7 @@ pub async fn activate(
         tenant: id,
         ..author.clone()
     };
-    let (of_new, by) = (Arc::clone(&keys), author.text());
+    let (of_new, held, by) = (Arc::clone(&keys), Arc::clone(&keys), author.text());
     let made = audit::commit_across(app, &acting, keys, theirs, move |tx| {
         // One of two that activate it at once removes the row.
         if store::remove_draft(tx, operator, id)? == 0 {
@@ -219,7 +220,11 @@ pub async fn activate(
         Ok(Made { client, link })
     })
     .await?;
-    secrets::keys_of(app, id).await?;
+    // What was verified here, not what a row says by now.
+    app.keys.adopt(&held).map_err(Problem::internal)?;
+    if let Err(error) = app.keys.keep_roots(id) {
+        tracing::warn!(%error, tenant = %id, "the root documents are kept in the database alone");
+    }
     Ok(made)
 }
 
