@@ -348,6 +348,8 @@ pub struct Settings {
     pub secret_cache: std::time::Duration,
     /// How long a tenant that its root keys ended can be taken back.
     pub tenant_closing: std::time::Duration,
+    /// Whether the keys of tenants that are in the key folder alone are put into the database, sealed under the key of that folder.
+    pub share_tenant_keys: bool,
     /// Who is asked to cosign every checkpoint.
     pub witnesses: Vec<audit::Witness>,
     /// What goes wrong on purpose.
@@ -373,6 +375,7 @@ impl Default for Settings {
             metrics_tenants: 0,
             secret_cache: secrets::CACHE,
             tenant_closing: std::time::Duration::from_secs(7 * 86_400),
+            share_tenant_keys: false,
             witnesses: Vec::new(),
             #[cfg(debug_assertions)]
             fault: None,

@@ -9,7 +9,7 @@ use crate::{
     access::{self, problem::Problem},
     alerts,
     reconcile::{Held, hold, wait},
-    secrets, signals, sinks, tenants,
+    secrets, signals, sinks,
 };
 
 /// How often it is looked whether a secret is due.
@@ -35,8 +35,6 @@ pub async fn rotate_secrets(app: App, stop: watch::Receiver<bool>) {
                 signals::reseal(&app).await?,
                 access::connection::reseal(&app).await?,
                 access::reseal_trusts(&app).await?,
-                secrets::reseal_tenant_keys(&app).await?,
-                tenants::reseal(&app).await?,
             ];
             if done.into_iter().all(|is_done| is_done) {
                 secrets::retire_sealing(&app, &lease).await?;

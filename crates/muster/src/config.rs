@@ -167,6 +167,15 @@ pub struct Options {
     /// Hours in which a closed tenant can be taken back before it is deleted [default: 168]
     #[arg(long, value_name = "HOURS", env = "MUSTER_TENANT_CLOSING_HOURS")]
     pub tenant_closing_hours: Option<u32>,
+    /// Put the keys of tenants that lie in this node's key folder alone into the database, sealed under its sealing key; off unless given
+    #[arg(
+        long,
+        env = "MUSTER_SHARE_TENANT_KEYS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub share_tenant_keys: Option<bool>,
     /// Keep telemetry in a Prometheus, VictoriaMetrics or Mimir: where it takes remote write, such as
     /// http://prometheus:9090/api/v1/write
     #[arg(long, env = "MUSTER_TELEMETRY_WRITE_URL", value_name = "URL")]
@@ -296,6 +305,7 @@ impl Options {
             scim_requests_per_second: self.scim_requests_per_second.or(stored.scim_requests_per_second),
             compliance_token_seconds: self.compliance_token_seconds.or(stored.compliance_token_seconds),
             tenant_closing_hours: self.tenant_closing_hours.or(stored.tenant_closing_hours),
+            share_tenant_keys: self.share_tenant_keys.or(stored.share_tenant_keys),
             telemetry_write_url: self.telemetry_write_url.or(stored.telemetry_write_url),
             telemetry_query_url: self.telemetry_query_url.or(stored.telemetry_query_url),
             telemetry_token_file: self.telemetry_token_file.or(stored.telemetry_token_file),
@@ -463,6 +473,7 @@ impl Options {
                 .map_or(defaults.tenant_closing, |hours| {
                     Duration::from_secs(u64::from(hours) * 3600)
                 }),
+            share_tenant_keys: self.share_tenant_keys.unwrap_or(defaults.share_tenant_keys),
             metrics_tenants: self.metrics_tenants.unwrap_or(METRICS_TENANTS),
             secret_cache: self
                 .secret_cache_seconds

@@ -83,8 +83,7 @@ pub use roots::{Learned, RefusedRow, RootRow, broken_roots, read_roots};
 pub use scep_ra::{KeyTransport, ScepRa};
 pub use sealed::{SealingKey, SecretText, UnsealError};
 pub use tenant_keys::{
-    FreshKeys, KeysRow, Resealed, find_keys, keys_of, read_tenants, reseal_tenant_keys, sealed_anew,
-    share_tenants, store_keys, take_up_tenants,
+    FreshKeys, KeysRow, find_keys, keys_of, read_tenants, share_tenants, store_keys, take_up_tenants,
 };
 pub use vault_client::{Refused as VaultRefused, VaultClient, VaultLogin, VaultSettings, secret_in};
 
@@ -140,7 +139,7 @@ pub struct Keyring {
     pub(crate) first_enrollment_key: SigningKey,
     /// Seals the secrets of other services that the operator hands over.
     pub sealing: SealingRing,
-    /// Seals the values of the embedded store.
+    /// Seals the values of the embedded store and the keys of tenants. It is in no store.
     master: Arc<SealingKey>,
     /// When the rings were last read again for an unknown key, by the clock that nobody sets.
     looked_at: parking_lot::Mutex<std::time::Duration>,
@@ -273,7 +272,7 @@ impl Keyring {
         let document = fresh.first_document(tenant, &roots, 1, device_cas, now);
         let signed = document.sign(&[&root]).map_err(Problem::internal)?;
         let row = KeysRow {
-            sealed: fresh.seal(self, tenant, &signed.payload, now)?,
+            sealed: fresh.seal(self, tenant, &signed.payload)?,
             envelope: signed.to_json(),
         };
         self.take(tenant, &row).map_err(internal)?;

@@ -57,7 +57,6 @@ statements! {
     TENANTS_WITH_KEYS = "SELECT tenant_id FROM secrets_tenant_keys ORDER BY tenant_id LIMIT $1";
     INSERT_TENANT_KEYS = "INSERT INTO secrets_tenant_keys (tenant_id, sealed, envelope, created_at) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (tenant_id) DO NOTHING";
-    RESEAL_TENANT_KEYS = "UPDATE secrets_tenant_keys SET sealed = $3 WHERE tenant_id = $1 AND sealed = $2";
     FORGET_UNSEEN = "DELETE FROM secrets_record WHERE tenant_id = $1 AND kind = 'tls_certificate' AND seen_at < $2";
 }
 
@@ -370,13 +369,4 @@ pub fn insert_tenant_keys(
         &INSERT_TENANT_KEYS,
         &[&tenant.uuid(), &sealed, &envelope, &at.as_micros()],
     )
-}
-
-pub fn reseal_tenant_keys(
-    tx: &mut Tx,
-    tenant: TenantId,
-    before: &[u8],
-    sealed: &[u8],
-) -> Result<u64, StorageError> {
-    tx.execute(&RESEAL_TENANT_KEYS, &[&tenant.uuid(), &before, &sealed])
 }

@@ -21,19 +21,10 @@ use muster_trust::{
 };
 use zeroize::Zeroizing;
 
-use super::{
-    Keyring, SealingKey, SecretText, SecretsError, TenantKeys, files,
-    places::{self, EMBEDDED},
-    publish,
-    ring::{Link, RingName},
-    store,
-};
+use super::{Keyring, SecretText, SecretsError, TenantKeys, UnsealError, files, publish, store};
 use crate::{
     App,
-    access::{
-        self,
-        problem::{Problem, UNAVAILABLE},
-    },
+    access::problem::{Problem, UNAVAILABLE},
     audit,
 };
 
@@ -65,6 +56,9 @@ pub struct OpenedKeys {
 /// document, in the same form.
 const NAMES: [&str; 3] = ["policy", "action", "log"];
 const DOCUMENT: &str = "document";
+/// Why keys do not open that another node sealed.
+const OTHER_MASTER: &str = "they are sealed under another key than the one of this node's key folder: copy keys/sealing.key, or the file \
+    of --sealing-key-file, from the node that made the tenant";
 
 impl FreshKeys {
     pub fn generate() -> Result<FreshKeys, Problem> {
@@ -122,14 +116,9 @@ impl FreshKeys {
         }
     }
 
-    /// Seals them for this tenant and this first root document alone. `document` is the bytes that the root keys sign.
-    pub fn seal(
-        &self,
-        keyring: &Keyring,
-        tenant: TenantId,
-        document: &[u8],
-        now: Timestamp,
-    ) -> Result<Vec<u8>, Problem> {
+    /// Seals them for this tenant and this first root document alone. `document` is the bytes that the root keys sign. The key is the one
+    /// of the key folder and none of the ring: versions of the ring may lie in a store outside, and what devices obey does not.
+    pub fn seal(&self, keyring: &Keyring, tenant: TenantId, document: &[u8]) -> Result<Vec<u8>, Problem> {
         let mut text = Zeroizing::new(String::new());
         for (name, key) in NAMES.into_iter().zip([&self.policy, &self.action, &self.log]) {
             let der = key.to_pkcs8_der().map_err(Problem::internal)?;
@@ -140,18 +129,20 @@ impl FreshKeys {
         }
         text.push_str(&format!("{DOCUMENT} {}\n", sha256(document).to_hex()));
         let text = SecretText::new(text.as_str().to_owned());
-        keyring
-            .sealing
-            .seal(tenant, CONTEXT, &text, now)
-            .map_err(|error| UNAVAILABLE.detail(error.to_string()))
+        Ok(keyring.master.seal(tenant, CONTEXT, &text))
     }
 
     /// Opens what `seal` made.
     pub fn open(keyring: &Keyring, tenant: TenantId, sealed: &[u8]) -> Result<OpenedKeys, String> {
         let text = keyring
-            .sealing
+            .master
             .unseal(tenant, CONTEXT, sealed)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| match error {
+                UnsealError::OtherKey => OTHER_MASTER.to_owned(),
+                UnsealError::Damaged | UnsealError::Away => {
+                    "they are damaged, or were sealed for something else".to_owned()
+                }
+            })?;
         let mut lines = text.reveal().lines();
         let mut value = |name: &str| {
             let line = lines.next().and_then(|line| line.strip_prefix(name));
@@ -241,7 +232,7 @@ impl Keyring {
     }
 
     /// What the table of keys would hold of a tenant whose keys are here. Nothing where other keys were put in their place since.
-    pub fn row_of(&self, keys: &TenantKeys, now: Timestamp) -> Result<Option<KeysRow>, Problem> {
+    pub fn row_of(&self, keys: &TenantKeys) -> Result<Option<KeysRow>, Problem> {
         let Some(first) = keys.root_documents.first() else {
             return Ok(None);
         };
@@ -257,7 +248,7 @@ impl Keyring {
             })
         };
         let row = KeysRow {
-            sealed: all()?.seal(self, keys.tenant, &first.payload, now)?,
+            sealed: all()?.seal(self, keys.tenant, &first.payload)?,
             envelope: first.to_json(),
         };
         Ok(all()?.assemble(keys.tenant, first).is_ok().then_some(row))
@@ -443,11 +434,8 @@ pub async fn take_up_tenants(app: &App) -> Result<(), Problem> {
     Ok(())
 }
 
-/// As [`take_up_tenants`], for a program beside the nodes that only reads. What another store than the database keeps is not asked.
+/// As [`take_up_tenants`], for a program beside the nodes that only reads.
 pub fn read_tenants(tx: &mut Tx, keyring: &Keyring) -> Result<(), Problem> {
-    if let Some((operator, _)) = access::tenants(tx)?.first() {
-        read_sealing(tx, keyring, *operator)?;
-    }
     for tenant in store::tenants_with_keys(tx, ROWS_MAX)? {
         let is_here = keyring.tenant(tenant).is_ok();
         if let Some(row) = store::tenant_keys(tx, tenant)?.filter(|_| !is_here)
@@ -459,37 +447,12 @@ pub fn read_tenants(tx: &mut Tx, keyring: &Keyring) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Reads the versions of the sealing key that the database keeps.
-fn read_sealing(tx: &mut Tx, keyring: &Keyring, operator: TenantId) -> Result<(), Problem> {
-    let name = RingName::Sealing.as_str();
-    let (known, mut links) = (keyring.sealing.links(), Vec::new());
-    for version in store::versions(tx, operator, name)? {
-        let held = known
-            .iter()
-            .find(|link| link.version.number == version.number && link.version.place == version.place);
-        let key = match (held, version.store_version.parse::<i64>()) {
-            (Some(link), _) => link.key.clone(),
-            (None, Ok(number)) if version.place == EMBEDDED => {
-                let sealed = store::value(tx, operator, name, number)?;
-                let text = sealed.and_then(|sealed| {
-                    let context = places::context(name, number);
-                    keyring.master.unseal(operator, &context, &sealed).ok()
-                });
-                text.and_then(|text| SealingKey::from_hex(text.reveal().as_bytes()).ok())
-                    .map(Arc::new)
-            }
-            (None, _) => None,
-        };
-        links.push(Link { version, key });
-    }
-    if !links.is_empty() {
-        keyring.sealing.set(links);
-    }
-    Ok(())
-}
-
-/// Puts the keys of tenants that were made before there was a table into it, so that nobody has to copy them.
+/// Puts the keys of tenants that were made before there was a table into it, so that nobody has to copy them: where the operator asked for
+/// that, since they leave the key folder by it, sealed.
 pub async fn share_tenants(app: &App) -> Result<(), Problem> {
+    if !app.settings.share_tenant_keys {
+        return Ok(());
+    }
     let now = app.clock.now();
     for keys in app.keys.known() {
         let tenant = keys.tenant;
@@ -503,67 +466,16 @@ pub async fn share_tenants(app: &App) -> Result<(), Problem> {
         if is_there {
             continue;
         }
-        if let Some(row) = app.keys.row_of(&keys, now)? {
+        if let Some(row) = app.keys.row_of(&keys)? {
             audit::housekeeping(app, scope, move |tx| store_keys(tx, tenant, &row, now)).await?;
         }
     }
     Ok(())
 }
 
-/// Seals anew what an earlier key sealed; answers whether everything is sealed with the newest one.
-pub async fn reseal_tenant_keys(app: &App) -> Result<bool, Problem> {
-    let tenants = app
-        .db
-        .read(Scope::System, |tx| {
-            Ok::<_, Problem>(store::tenants_with_keys(tx, ROWS_MAX)?)
-        })
-        .await?;
-    let mut is_done = true;
-    for tenant in tenants {
-        let scope = Scope::Tenant(tenant.uuid());
-        let row = app
-            .db
-            .read(scope, move |tx| Ok::<_, Problem>(store::tenant_keys(tx, tenant)?))
-            .await?;
-        let Some(row) = row else { continue };
-        match sealed_anew(app, tenant, &row.sealed) {
-            Resealed::Newest => {}
-            Resealed::Closed => is_done = false,
-            Resealed::Anew(fresh) => {
-                let changed = audit::housekeeping(app, scope, move |tx| {
-                    Ok(store::reseal_tenant_keys(tx, tenant, &row.sealed, &fresh)?)
-                });
-                is_done &= changed.await? == 1;
-            }
-        }
-    }
-    Ok(is_done)
-}
-
-/// What becomes of a sealed value.
-pub enum Resealed {
-    /// It is sealed with the newest key already.
-    Newest,
-    Anew(Vec<u8>),
-    /// It does not open.
-    Closed,
-}
-
-/// The keys of a tenant, or of a draft of one, under the newest sealing key.
-pub fn sealed_anew(app: &App, tenant: TenantId, sealed: &[u8]) -> Resealed {
-    let (ring, now) = (&app.keys.sealing, app.clock.now());
-    if !ring.is_old(sealed, now) {
-        return Resealed::Newest;
-    }
-    let fresh = ring
-        .unseal(tenant, CONTEXT, sealed)
-        .ok()
-        .and_then(|open| ring.seal(tenant, CONTEXT, &open, now).ok());
-    fresh.map_or(Resealed::Closed, Resealed::Anew)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::{SealingKey, ring::Link};
     use super::*;
 
     fn tenant(number: u128) -> TenantId {
@@ -582,7 +494,7 @@ mod tests {
         let document = fresh.first_document(of, &[root.public().clone()], 1, cas, now());
         let row = KeysRow {
             sealed: fresh
-                .seal(keyring, of, &document.to_bytes(), now())
+                .seal(keyring, of, &document.to_bytes())
                 .expect("it is sealed"),
             envelope: document.sign(&[&root]).expect("it is signed").to_json(),
         };
@@ -656,6 +568,31 @@ mod tests {
     }
 
     #[test]
+    fn no_version_of_the_sealing_ring_opens_the_keys_and_another_folder_says_which_key_is_missing() {
+        let (folder, elsewhere) = (
+            tempfile::tempdir().expect("a folder"),
+            tempfile::tempdir().expect("a folder"),
+        );
+        let keyring = Keyring::open(folder.path(), now()).expect("it opens");
+        // A rotation to a store outside: the newest version of the ring is another key.
+        let outside = SealingKey::from_hex(SealingKey::generate_hex().reveal().as_bytes()).expect("a key");
+        let mut version = keyring.sealing.links()[0].version.clone();
+        version.number = 2;
+        let link = Link {
+            version,
+            key: Some(Arc::new(outside)),
+        };
+        keyring.sealing.set(vec![link]);
+        let (row, _) = made(&keyring, tenant(1));
+        assert!(keyring.sealing.unseal(tenant(1), CONTEXT, &row.sealed).is_err());
+        assert!(keyring.take(tenant(1), &row).is_ok());
+        let other = Keyring::open(elsewhere.path(), now()).expect("it opens");
+        let refused = other.take(tenant(1), &row).map(drop);
+        let why = refused.expect_err("it does not open").to_string();
+        assert!(why.contains("keys/sealing.key"), "{why}");
+    }
+
+    #[test]
     fn a_node_holds_to_the_root_document_that_it_has_kept() {
         let folder = tempfile::tempdir().expect("a folder");
         let (first, forged) = {
@@ -693,7 +630,7 @@ mod tests {
             envelope in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80),
         ) {
             let folder = tempfile::tempdir().expect("a folder");
-            let master = super::super::SealingKey::open(folder.path()).expect("a key");
+            let master = SealingKey::open(folder.path()).expect("a key");
             proptest::prop_assert!(master.unseal(tenant(1), CONTEXT, &sealed).is_err());
             proptest::prop_assert!(Envelope::from_json(&envelope).is_err());
         }

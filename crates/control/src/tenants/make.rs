@@ -17,7 +17,7 @@ use crate::{
         problem::{CONFLICT, ILLEGAL_STATE, INVALID, NAME_TAKEN, NOT_FOUND, Problem, ROOT_REFUSED},
     },
     audit, clock,
-    secrets::{self, FreshKeys, KeysRow, Resealed},
+    secrets::{self, FreshKeys, KeysRow},
 };
 
 /// Tenants that wait for their root keys' signatures.
@@ -107,7 +107,7 @@ pub async fn draft(app: &App, author: &Author, wanted: Wanted) -> Result<Draft, 
         id,
         name: wanted.name,
         display_name: wanted.display_name,
-        sealed: fresh.seal(&app.keys, id, &document, now)?,
+        sealed: fresh.seal(&app.keys, id, &document)?,
         document,
         created_by: author.text(),
         created_at: now,
@@ -230,37 +230,6 @@ pub async fn activate(
 
 fn active_already() -> Problem {
     ILLEGAL_STATE.detail("The tenant has its root document already.")
-}
-
-/// Seals the keys of drafts anew; answers whether all are under the newest key.
-pub async fn reseal(app: &App) -> Result<bool, Problem> {
-    let Some(operator) = secrets::operator(app).await? else {
-        return Ok(true);
-    };
-    let (scope, now) = (muster_storage::Scope::Tenant(operator.uuid()), app.clock.now());
-    let drafts = app
-        .db
-        .read(scope, move |tx| Ok::<_, Problem>(store::drafts(tx, operator)?))
-        .await?;
-    let mut is_done = true;
-    for draft in drafts.into_iter().filter(|draft| draft.expires_at > now) {
-        match secrets::sealed_anew(app, draft.id, &draft.sealed) {
-            Resealed::Newest => {}
-            Resealed::Closed => is_done = false,
-            Resealed::Anew(fresh) => {
-                let changed = audit::housekeeping(app, scope, move |tx| {
-                    Ok(store::reseal_draft(
-                        tx,
-                        operator,
-                        draft.id,
-                        (&draft.sealed, &fresh),
-                    )?)
-                });
-                is_done &= changed.await? == 1;
-            }
-        }
-    }
-    Ok(is_done)
 }
 
 /// Forgets drafts that nobody signed in time. A reconciler's step.

@@ -24,7 +24,7 @@ pub use api::router;
 pub use erase::{ERASER_LEASE, erase_due, keep};
 pub use export::EXPORTS_MAX;
 pub use follow::follow;
-pub use make::{DRAFTS_MAX, forget_expired, reseal};
+pub use make::{DRAFTS_MAX, forget_expired};
 pub use state::{require_operator, resume, suspend};
 pub use store::table_statements;
 pub use view::{ClosingView, TenantView, all as tenant_views, is_operator, one as tenant_view};

@@ -17,7 +17,6 @@ statements! {
         WHERE tenant_id = $1 AND draft_id = $2";
     REMOVE_DRAFT = "DELETE FROM tenants_draft WHERE tenant_id = $1 AND draft_id = $2";
     FORGET_DRAFTS = "DELETE FROM tenants_draft WHERE tenant_id = $1 AND expires_at <= $2";
-    RESEAL_DRAFT = "UPDATE tenants_draft SET sealed = $4 WHERE tenant_id = $1 AND draft_id = $2 AND sealed = $3";
     INSERT_CLOSING = "INSERT INTO tenants_closing (tenant_id, closing_id, name, state, statement, signers, reason, asked_by, \
         asked_at, erase_at, removed) VALUES ($1, $2, $3, 'waiting', $4, $5, $6, $7, $8, $9, '{}') ON CONFLICT DO NOTHING";
     CLOSINGS = "SELECT closing_id, name, state, statement, signers, reason, asked_by, asked_at, erase_at, erasing_at, note, \
@@ -125,15 +124,6 @@ pub fn remove_draft(tx: &mut Tx, operator: TenantId, id: TenantId) -> Result<u64
 
 pub fn forget_drafts(tx: &mut Tx, operator: TenantId, now: Timestamp) -> Result<u64, StorageError> {
     tx.execute(&FORGET_DRAFTS, &[&operator.uuid(), &now.as_micros()])
-}
-
-pub fn reseal_draft(
-    tx: &mut Tx,
-    operator: TenantId,
-    id: TenantId,
-    (before, sealed): (&[u8], &[u8]),
-) -> Result<u64, StorageError> {
-    tx.execute(&RESEAL_DRAFT, &[&operator.uuid(), &id.uuid(), &before, &sealed])
 }
 
 fn closing_of(row: &Row<'_>) -> Result<Closing, StorageError> {
