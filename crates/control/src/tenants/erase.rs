@@ -7,12 +7,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use muster_model::TenantId;
 use muster_storage::{Lease, Scope, Tx};
-use muster_trust::key::sha256;
 use tokio::sync::watch;
 
 use super::{
     CLOSINGS_MAX,
-    follow::{self, SETTLES, is_signed},
+    follow::{self, SETTLES, STATEMENT, Stage, is_signed},
     store::{self, Closing, ClosingState},
     tables::{TABLES, TENANT_TABLE},
 };
@@ -96,7 +95,7 @@ async fn begin(app: &App, lease: &Lease, operator: TenantId, closing: Closing) -
         return Ok(false);
     }
     // A node without its keys does not know whom to believe; another one does.
-    match is_signed(app, &closing) {
+    match is_signed(app, operator, &closing, Stage::Begins).await? {
         None => return Ok(false),
         Some(Ok(())) => {}
         Some(Err(why)) => {
@@ -127,7 +126,7 @@ async fn begin(app: &App, lease: &Lease, operator: TenantId, closing: Closing) -
         }
         let detail = serde_json::json!({
             "name": closing.name, "entries": size, "checkpoint": note, "reason": closing.reason, "signers": closing.signers,
-            "statement_sha256": sha256(&closing.statement).to_string(),
+            STATEMENT: follow::statement_of(&closing),
         });
         tx.record("tenant.erasing", ("tenant", tenant.to_string()), detail).map(drop)
     })
@@ -145,11 +144,12 @@ async fn go_on(app: &App, lease: &Lease, operator: TenantId, closing: Closing) -
         return Ok(false);
     }
     // This node has checked the signatures when it forgot the keys, or it checks them now.
-    if !app.keys.is_gone(tenant) && !matches!(is_signed(app, &closing), Some(Ok(()))) {
-        return match is_signed(app, &closing) {
-            Some(Err(why)) => follow::alarm(app, operator, &closing, &why).await.map(|()| false),
-            _ => Ok(false),
-        };
+    if !app.keys.is_gone(tenant) {
+        match is_signed(app, operator, &closing, Stage::Begun).await? {
+            Some(Ok(())) => {}
+            Some(Err(why)) => return follow::alarm(app, operator, &closing, &why).await.map(|()| false),
+            None => return Ok(false),
+        }
     }
     // What is in the object store is named by rows, so it goes before them.
     if closing.removed == NOTHING

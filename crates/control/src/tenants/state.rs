@@ -7,6 +7,7 @@ use muster_storage::{Scope, Tx};
 use muster_trust::{closure, dsse::Envelope, key::sha256};
 
 use super::{
+    follow::{STATEMENT, is_taken_back},
     make::{self, not_found},
     store::{self, Closing, ClosingState},
 };
@@ -134,6 +135,16 @@ pub async fn resume(app: &App, author: &Author, tenant: TenantId) -> Result<(), 
     let (ours, theirs) = keys(app, operator, tenant).await?;
     audit::commit_across(app, author, ours, theirs, move |tx| {
         let was_closing = store::remove_waiting(tx, operator, tenant)? == 1;
+        // What was handed in last, by the log: that statement is never good again.
+        let taken_back = if was_closing {
+            let keys = Arc::clone(tx.keys());
+            let closed = audit::sealed_about(tx, &keys, &tenant.to_string(), "tenant.closing")?;
+            closed
+                .first()
+                .and_then(|entry| entry.detail.get(STATEMENT).cloned())
+        } else {
+            None
+        };
         let from = if was_closing {
             TenantState::Closing
         } else {
@@ -147,7 +158,10 @@ pub async fn resume(app: &App, author: &Author, tenant: TenantId) -> Result<(), 
                 "suspended, or closing within its waiting time",
             )?);
         }
-        let detail = serde_json::json!({"closure_taken_back": was_closing});
+        let mut detail = serde_json::json!({"closure_taken_back": was_closing});
+        if let Some(statement) = taken_back {
+            detail[STATEMENT] = statement;
+        }
         tell(tx, operator, tenant, "tenant.resumed", detail)
     })
     .await?;
@@ -214,7 +228,13 @@ pub async fn close(app: &App, author: &Author, tenant: TenantId, envelope: &Enve
         removed: String::new(),
         deleted_at: None,
     };
+    let statement = sha256(&envelope.payload).to_string();
     audit::commit_across(app, author, ours, theirs, move |tx| {
+        let keys = Arc::clone(tx.keys());
+        let resumed = audit::sealed_about(tx, &keys, &tenant.to_string(), "tenant.resumed")?;
+        if is_taken_back(&resumed, &statement) {
+            return Err(CLOSURE_REFUSED.detail("This end was taken back. Have another statement signed."));
+        }
         if !access::set_tenant_state(tx, tenant, TenantState::Suspended, TenantState::Closing)? {
             return Err(wrong_state(tx, tenant, "closed", "suspended")?);
         }
@@ -223,7 +243,7 @@ pub async fn close(app: &App, author: &Author, tenant: TenantId, envelope: &Enve
         }
         let detail = serde_json::json!({
             "reason": closing.reason, "signers": closing.signers, "erase_at": closing.erase_at,
-            "statement_sha256": sha256(&closing.statement).to_string(),
+            STATEMENT: statement,
         });
         tell(tx, operator, tenant, "tenant.closing", detail)
     })

@@ -509,9 +509,36 @@ async fn the_end_of_a_tenant_is_taken_back_while_it_waits_and_is_not_made_by_sql
             (!found.is_empty()).then_some(())
         })
         .await;
+        let goes_on = async || {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            theirs.get("/devices").await.ok();
+            assert!(server.data_dir().join("keys/tenants").join(&made.id).exists());
+        };
+        goes_on().await;
+        // Nor by the statement that the root keys signed and that was taken back, whatever the row says of its time.
+        let old = store.blob(closure.to_string().as_bytes());
+        store
+            .execute(&format!("UPDATE tenants_closing SET statement = {old}"))
+            .await;
+        goes_on().await;
+        store
+            .execute("UPDATE tenants_closing SET state = 'waiting', erasing_at = NULL, erase_at = 0")
+            .await;
+        goes_on().await;
+        store.execute("DELETE FROM tenants_closing").await;
+        operator.post(&format!("{path}/suspend"), &json!({})).await.ok();
+        operator
+            .post(&format!("{path}/close"), &closure)
+            .await
+            .refused(422, "closure_refused");
+        let again = made.closure(&[&made.root_key], |statement| {
+            statement.reason = "this time it ends".to_owned();
+        });
+        operator.post(&format!("{path}/close"), &again).await.expect(202);
+        // The waiting time is that of the log, not of the row.
+        store.execute("UPDATE tenants_closing SET erase_at = 0").await;
         tokio::time::sleep(Duration::from_secs(3)).await;
-        theirs.get("/devices").await.ok();
-        assert!(server.data_dir().join("keys/tenants").join(&made.id).exists());
+        assert_eq!(state(&operator, "acme").await, "closing");
     })
     .await;
 }
