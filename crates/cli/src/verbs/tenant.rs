@@ -64,7 +64,7 @@ pub enum TenantCommand {
     Discard { tenant: String },
     /// End a suspended tenant: its root keys sign that, and when the waiting time is over everything of it is deleted
     #[command(
-        after_help = "Examples:\n  muster tenant export acme --out acme.tar\n  muster tenant suspend acme\n  \
+        after_help = "Examples:\n  muster tenant export acme --out acme.tar --admin-file acme-admin.json\n  muster tenant suspend acme\n  \
         muster tenant sign-closure --root-file root.json --reason 'contract ended' --root-key root-key.pem --out closure.json\n  \
         muster tenant close acme --closure closure.json --yes\n\nThe closure is signed wherever the root keys are, with \
         the tenant's root documents (`muster root fetch`, or log/root.json of an export). Until the waiting time is over \

@@ -83,7 +83,7 @@ scopes! {
     SsoWrite = "sso:write", "Connect identity providers, and change and remove their connections.";
     TenantRead = "tenant:read", "See the tenants of the installation (in the operator's tenant only).";
     TenantWrite = "tenant:write", "Make, rename, suspend, resume and close tenants (in the operator's tenant only).";
-    TenantExport = "tenant:export", "Take away everything of one's tenant; in the operator's tenant also of one that is suspended.";
+    TenantExport = "tenant:export", "Take away everything of one's tenant; in the operator's tenant also of one that its root keys have closed.";
 }
 
 /// What a person does only shortly after proving who they are, and a program for them: what is destructive, and what changes who

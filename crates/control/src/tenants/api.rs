@@ -326,7 +326,7 @@ async fn close_tenant(
 }
 
 /// Everything of a tenant as a `tar` archive: the rows of every table as NDJSON without secrets, and the log as it can be verified
-/// offline. A tenant's owner exports their own; the operator exports one that is suspended or ends.
+/// offline. A tenant's owner exports their own; the operator exports one whose root keys signed that it ends, until it is deleted.
 #[utoipa::path(
     get, path = "/tenants/{id}/export", tag = "tenants", params(("id" = String, Path)),
     security(("oauth2" = ["tenant:export"])),
@@ -346,9 +346,10 @@ async fn export_tenant(
         operator(&app, &permit).await?;
         state::find(&app, &id).await?
     };
-    if tenant.id != own && !matches!(tenant.state, TenantState::Suspended | TenantState::Closing) {
+    // Suspending takes no more than a session; that the tenant ends, its root keys have signed.
+    if tenant.id != own && tenant.state != TenantState::Closing {
         return Err(ILLEGAL_STATE.detail(format!(
-            "The tenant is {}. The operator exports one that is suspended or closing; its own owner exports it at any time.",
+            "The tenant is {}. The operator exports one that its root keys have closed; its own owner exports it at any time.",
             tenant.state.as_str()
         )));
     }

@@ -7,13 +7,14 @@
 //! summary.json                  last: how many rows of each table; where it is missing, the archive was cut off
 //! ```
 //!
-//! Tables are read page by page, each page as it is at that moment. Of a tenant that is suspended all pages are of one state.
+//! Tables are read page by page, each page as it is at that moment. Of a tenant that is shut all pages are of one state. Each page is read
+//! only while the tenant is in the state in which the export was allowed.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use muster_model::{TenantId, Timestamp};
-use muster_storage::Scope;
+use muster_storage::{Scope, Tx};
 use muster_trust::encoding::to_base64;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -26,8 +27,8 @@ use super::{
 use crate::{
     App,
     access::{
-        TenantRow,
-        problem::{Problem, UNAVAILABLE},
+        self, TenantRow, TenantState,
+        problem::{ILLEGAL_STATE, Problem, UNAVAILABLE},
     },
     audit, secrets,
 };
@@ -103,10 +104,10 @@ async fn write(app: &App, tenant: &TenantRow, writer: &Writer) -> Result<(), Pro
         .await?;
     let mut rows = BTreeMap::new();
     for (index, table) in TABLES.iter().enumerate() {
-        let count = write_table(app, tenant.id, (index, table), writer).await?;
+        let count = write_table(app, (tenant.id, tenant.state), (index, table), writer).await?;
         rows.insert(table.name.as_str(), count);
     }
-    let entries = write_log(app, tenant.id, writer).await?;
+    let entries = write_log(app, (tenant.id, tenant.state), writer).await?;
     let total: u64 = rows.values().sum();
     let summary = json!({"format": FORMAT, "rows": total, "tables": rows, "log_entries": entries});
     writer.json("summary.json", &summary).await?;
@@ -134,9 +135,21 @@ pub fn manifest(tenant: &TenantRow, at: Timestamp) -> Value {
     })
 }
 
+/// Refuses the next page where the tenant's state is not the one in which the export was allowed: the operator's ends with a closing that
+/// is taken back, and the owner's with a suspension.
+fn require_state(tx: &mut Tx, tenant: TenantId, state: TenantState) -> Result<(), Problem> {
+    match access::tenant(tx, tenant)? {
+        Some(row) if row.state == state => Ok(()),
+        _ => Err(ILLEGAL_STATE.detail(format!(
+            "The tenant is not {} any more: its export is not finished.",
+            state.as_str()
+        ))),
+    }
+}
+
 async fn write_table(
     app: &App,
-    tenant: TenantId,
+    (tenant, state): (TenantId, TenantState),
     (index, table): (usize, &'static Table),
     writer: &Writer,
 ) -> Result<u64, Problem> {
@@ -151,6 +164,7 @@ async fn write_table(
         let rows = app
             .db
             .read(Scope::Tenant(tenant.uuid()), move |tx| {
+                require_state(tx, tenant, state)?;
                 Ok::<_, Problem>(store::rows(tx, tenant, (index, from.as_ref()), limit)?)
             })
             .await?;
@@ -195,7 +209,11 @@ pub fn line(table: &Table, row: &Cells) -> Map<String, Value> {
 }
 
 /// The log as far as it is signed: what can be verified with nothing but its key.
-async fn write_log(app: &App, tenant: TenantId, writer: &Writer) -> Result<u64, Problem> {
+async fn write_log(
+    app: &App,
+    (tenant, state): (TenantId, TenantState),
+    writer: &Writer,
+) -> Result<u64, Problem> {
     let keys = secrets::keys_of(app, tenant).await?;
     let roots = serde_json::to_vec(&keys.root_documents).map_err(Problem::internal)?;
     writer.file("log/root.json", &roots).await?;
@@ -210,7 +228,10 @@ async fn write_log(app: &App, tenant: TenantId, writer: &Writer) -> Result<u64, 
     for path in audit::log_files(size) {
         let bytes = app
             .db
-            .read(scope, move |tx| audit::log_file(tx, tenant, path, size))
+            .read(scope, move |tx| {
+                require_state(tx, tenant, state)?;
+                audit::log_file(tx, tenant, path, size)
+            })
             .await?;
         writer.file(&format!("log/{path}"), &bytes).await?;
     }

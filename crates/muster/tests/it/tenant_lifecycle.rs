@@ -250,11 +250,32 @@ async fn nobody_but_the_operators_tenant_sees_or_changes_tenants() {
             let refused = answer(request).await;
             assert_eq!(refused.word(), "403 operator_only", "{method} {path}");
         }
-        // Its own tenant it takes away at any time; the operator only while it is suspended.
+        // Its own tenant it takes away at any time; the operator only when its root keys have closed it.
         let files = export(&theirs, &made.id).await;
         assert!(files.contains_key("muster-export/summary.json"));
-        let path = format!("/tenants/{}/export", made.id);
-        operator.get(&path).await.refused(409, "illegal_state");
+        let path = format!("/tenants/{}", made.id);
+        let exported = format!("{path}/export");
+        operator.get(&exported).await.refused(409, "illegal_state");
+        operator.post(&format!("{path}/suspend"), &json!({})).await.ok();
+        operator.get(&exported).await.refused(409, "illegal_state");
+        let closure = made.closure(&[&made.root_key], |_| {});
+        operator
+            .post(&format!("{path}/close"), &closure)
+            .await
+            .expect(202);
+        let files = export(&operator, &made.id).await;
+        assert!(files.contains_key("muster-export/summary.json"));
+        operator.post(&format!("{path}/resume"), &json!({})).await.ok();
+        operator.get(&exported).await.refused(409, "illegal_state");
+        // Its people hear of it when it goes on.
+        eventually("it is an alert", PATIENCE, async || {
+            let alerts = theirs.list("/alerts").await;
+            alerts
+                .iter()
+                .any(|alert| alert["rule"] == "tenant_shut")
+                .then_some(())
+        })
+        .await;
         // The operator's tenant is there for good.
         for (what, body) in [("suspend", json!({})), ("close", json!(made.envelope))] {
             operator
@@ -343,6 +364,7 @@ async fn a_tenant_ends_by_its_root_keys_alone_and_nothing_of_it_is_left() {
             });
             api.put("/alert-destinations/hook", &hook).await.ok();
         }
+        let files = export(&Api::sign_in(&ends.admin).await, &ends.id).await;
         let path = format!("/tenants/{}", ends.id);
         let good = ends.closure(&[&ends.root_key], |_| {});
         operator
@@ -377,7 +399,6 @@ async fn a_tenant_ends_by_its_root_keys_alone_and_nothing_of_it_is_left() {
                 .refused(422, "closure_refused");
         }
         assert_eq!(state(&operator, "ends").await, "suspended");
-        let files = export(&operator, &ends.id).await;
         let text: String = files
             .iter()
             .filter(|(name, _)| name.contains("/tables/"))
@@ -628,8 +649,20 @@ async fn the_command_line_makes_exports_and_ends_a_tenant() {
         .expect(201);
     let listed = run(&["tenant", "list"]).await;
     assert!(listed.contains("acme") && listed.contains("Acme Ltd"), "{listed}");
+    // Its owner takes it away; the operator could only when its root keys have closed it.
+    let (archive, owner) = (file("acme.tar"), file("acme.json"));
+    let exported = run_muster([
+        "tenant",
+        "export",
+        "acme",
+        "--out",
+        &archive,
+        "--admin-file",
+        &owner,
+    ])
+    .await;
+    assert!(exported.status.success(), "{}", everything(&exported));
     run(&["tenant", "suspend", "acme", "--reason", "the contract ends"]).await;
-    run(&["tenant", "export", "acme", "--out", &file("acme.tar")]).await;
     let archive = std::fs::read(folder.path().join("acme.tar")).expect("it is there");
     for (name, content) in files(&archive) {
         let path = folder.path().join(name);
