@@ -102,6 +102,7 @@ pub async fn admit(app: &App, tenant: TenantId, identity: OutsideIdentity) -> Re
         voucher: None,
     };
     audit::commit(app, &author, move |tx| {
+        super::require_open_in(tx, tenant)?;
         let at = tx.at();
         if is_new {
             insert(tx, tenant, &name, &identity)?;

@@ -122,16 +122,16 @@ pub fn public_keys(tx: &mut Tx, tenant: TenantId) -> Result<serde_json::Value, P
     Ok(jwks(&keys))
 }
 
-/// Makes and drops keys of every tenant as their time comes. A reconciler's step.
+/// Makes and drops keys of every tenant in operation as their time comes. A reconciler's step.
 pub async fn keep_keys(app: &App) -> Result<(), Problem> {
-    for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
+    for tenant in app.db.read(Scope::System, access::working_tenants).await? {
         keep_keys_of(app, tenant).await?;
     }
     Ok(())
 }
 
 /// As [`keep_keys`], of one tenant.
-pub async fn keep_keys_of(app: &App, tenant: TenantId) -> Result<(), Problem> {
+async fn keep_keys_of(app: &App, tenant: TenantId) -> Result<(), Problem> {
     let (now, shared) = (app.clock.now(), app.clone());
     let is_fine = app
         .db

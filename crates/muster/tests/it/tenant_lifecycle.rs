@@ -296,6 +296,10 @@ async fn a_suspended_tenant_is_shut_at_once_and_goes_on_where_it_was() {
         let theirs = Api::sign_in(&made.admin).await;
         let device = Device::enroll(&theirs, &made.admin).await;
         device.checkin().await;
+        let from = json!({"kind": "ssf", "issuer": "https://idp.example.com", "jwks_url": "https://idp.example.com/jwks"});
+        let source = theirs.put("/signal-sources/idp", &json!({"from": from})).await.ok();
+        let address = source["address"].as_str().expect("an address").to_owned();
+        let store = server.store().await;
         let path = format!("/tenants/{}", made.id);
         operator
             .post(&format!("{path}/suspend"), &json!({"reason": "unpaid"}))
@@ -314,6 +318,13 @@ async fn a_suspended_tenant_is_shut_at_once_and_goes_on_where_it_was() {
             .post(&format!("{path}/suspend"), &json!({}))
             .await
             .refused(409, "illegal_state");
+        // A source outside comes later, and nobody who asks makes keys of a tenant that is shut.
+        let sent = answer(theirs.http.post(&address).body("{}")).await;
+        assert_eq!((sent.status, sent.header("retry-after")), (429, "300"));
+        let keys = store.value("SELECT COUNT(*) FROM signals_key").await.integer();
+        let url = format!("{}/signals/{}/jwks.json", server.admin.admin_url, made.id);
+        assert_eq!(answer(theirs.http.get(&url)).await.status, 200);
+        assert_eq!(store.value("SELECT COUNT(*) FROM signals_key").await.integer(), keys);
         operator.post(&format!("{path}/resume"), &json!({})).await.ok();
         assert_eq!(
             theirs.get("/devices").await.ok()["items"]
