@@ -309,7 +309,7 @@ pub struct Control {
     /// Codes of devices that people typed wrong.
     pub mistyped: access::Mistyped,
     /// Places for exports of whole tenants.
-    pub exports: Arc<tokio::sync::Semaphore>,
+    pub exports: Arc<tenants::Exports>,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -454,7 +454,7 @@ impl Control {
             issuers: access::Issuers::default(),
             answers: access::Answers::default(),
             mistyped: access::Mistyped::default(),
-            exports: Arc::new(tokio::sync::Semaphore::new(tenants::EXPORTS_MAX)),
+            exports: Arc::default(),
             settings,
             node,
         })

@@ -10,12 +10,17 @@
 //! Tables are read page by page, each page as it is at that moment. Of a tenant that is shut all pages are of one state. Each page is read
 //! only while the tenant is in the state in which the export was allowed.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use muster_model::{TenantId, Timestamp};
 use muster_storage::{Scope, Tx};
 use muster_trust::encoding::to_base64;
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
@@ -43,16 +48,50 @@ const PAGE_ROWS_OF_LARGE: i64 = 4;
 const LARGE: &[&str] = &["policy_version", "outputs_output"];
 /// Parts of an archive that wait for a slow reader.
 const PARTS_MAX: usize = 2;
-/// Exports that one node writes at a time.
-pub const EXPORTS_MAX: usize = 2;
+/// Exports that one node writes at a time; one of each tenant, so that no tenant takes the places of the others.
+const EXPORTS_MAX: usize = 16;
+/// How long a reader may take for one part. Whoever stops reading gives the place back.
+const READER_MAX: Duration = Duration::from_secs(60);
+
+/// The tenants of which this node writes an export just now.
+#[derive(Debug, Default)]
+pub struct Exports(Mutex<HashSet<TenantId>>);
+
+/// The place of one export, given back when it is dropped.
+struct Place {
+    exports: Arc<Exports>,
+    tenant: TenantId,
+}
+
+impl Exports {
+    /// A place for an export of this tenant; the error says why there is none.
+    fn take(self: &Arc<Exports>, tenant: TenantId) -> Result<Place, Problem> {
+        let busy = |why: String| UNAVAILABLE.detail(why).retry_after(60);
+        let mut taken = self.0.lock();
+        if taken.len() >= EXPORTS_MAX {
+            return Err(busy(format!("This node writes {EXPORTS_MAX} exports already.")));
+        }
+        if !taken.insert(tenant) {
+            return Err(busy(
+                "This node writes an export of this tenant already.".to_owned(),
+            ));
+        }
+        Ok(Place {
+            exports: Arc::clone(self),
+            tenant,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.exports.0.lock().remove(&self.tenant);
+    }
+}
 
 /// The archive in parts. Where something fails, the last part is the error, and the reader's connection is cut.
 pub fn start(app: &App, tenant: TenantRow) -> Result<mpsc::Receiver<Result<Bytes, std::io::Error>>, Problem> {
-    let place = app.exports.clone().try_acquire_owned().map_err(|_| {
-        UNAVAILABLE
-            .detail(format!("This node writes {EXPORTS_MAX} exports already."))
-            .retry_after(60)
-    })?;
+    let place = app.exports.take(tenant.id)?;
     let (parts, taken) = mpsc::channel(PARTS_MAX);
     let app = app.clone();
     tokio::spawn(async move {
@@ -64,10 +103,8 @@ pub fn start(app: &App, tenant: TenantRow) -> Result<mpsc::Receiver<Result<Bytes
         };
         if let Err(problem) = write(&app, &tenant, &writer).await {
             tracing::warn!(%problem, tenant = %tenant.id, "the export of a tenant was not finished");
-            let _ = writer
-                .parts
-                .send(Err(std::io::Error::other("the export broke off")))
-                .await;
+            let broken = Err(std::io::Error::other("the export broke off"));
+            let _ = tokio::time::timeout(READER_MAX, writer.parts.send(broken)).await;
         }
     });
     Ok(taken)
@@ -93,8 +130,10 @@ impl Writer {
     }
 
     async fn send(&self, bytes: Vec<u8>) -> Result<(), Problem> {
-        let sent = self.parts.send(Ok(bytes.into())).await;
-        sent.map_err(|_| Problem::internal("nobody reads the export any more"))
+        match tokio::time::timeout(READER_MAX, self.parts.send(Ok(bytes.into()))).await {
+            Ok(sent) => sent.map_err(|_| Problem::internal("nobody reads the export any more")),
+            Err(_) => Err(Problem::internal("the reader of the export stands still")),
+        }
     }
 }
 
@@ -240,4 +279,42 @@ async fn write_log(
         .await?;
     writer.file("log/checkpoint", note.as_bytes()).await?;
     Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(number: u128) -> TenantId {
+        TenantId::from_uuid(uuid::Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn a_tenant_has_one_place_and_leaves_the_others_theirs() {
+        let exports: Arc<Exports> = Arc::default();
+        let first = exports.take(tenant(1)).expect("a place");
+        assert!(exports.take(tenant(1)).is_err());
+        let second = exports.take(tenant(2)).expect("a place");
+        drop(first);
+        let again = exports.take(tenant(1)).expect("it was given back");
+        drop((second, again));
+        let all: Vec<_> = (0..20)
+            .filter_map(|number| exports.take(tenant(number)).ok())
+            .collect();
+        assert_eq!(all.len(), EXPORTS_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_stands_still_does_not_hold_the_place_for_ever() {
+        let (parts, _taken) = mpsc::channel(PARTS_MAX);
+        let writer = Writer {
+            modified: Timestamp::from_micros(0),
+            folder: "x",
+            parts,
+        };
+        for _ in 0..PARTS_MAX {
+            assert!(writer.send(vec![0]).await.is_ok());
+        }
+        assert!(writer.send(vec![0]).await.is_err());
+    }
 }

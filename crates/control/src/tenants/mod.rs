@@ -22,7 +22,7 @@ use muster_storage::Statement;
 
 pub use api::router;
 pub use erase::{ERASER_LEASE, erase_due, keep};
-pub use export::EXPORTS_MAX;
+pub use export::Exports;
 pub use follow::follow;
 pub use make::{DRAFTS_MAX, forget_expired};
 pub use state::{require_operator, resume, suspend};
