@@ -145,7 +145,7 @@ pub struct Keyring {
     looked_at: parking_lot::Mutex<std::time::Duration>,
     tenants: RwLock<HashMap<TenantId, Arc<TenantKeys>>>,
     refused_roots: RwLock<HashMap<TenantId, RefusedRow>>,
-    /// Tenants that were deleted while this process ran, or before.
+    /// Tenants that were deleted while this process ran, or before: each has an empty file in `keys/deleted`.
     gone: RwLock<HashSet<TenantId>>,
 }
 
@@ -222,10 +222,10 @@ impl Keyring {
             sealing: Ring::new(RingName::Sealing, vec![first(Arc::clone(&master), now)]),
             master,
             looked_at: parking_lot::Mutex::default(),
+            gone: RwLock::new(tenant_keys::read_gone(&folder)?),
             folder,
             tenants: RwLock::default(),
             refused_roots: RwLock::default(),
-            gone: RwLock::default(),
         })
     }
 

@@ -5,7 +5,7 @@
 //! that is sealed, whoever writes the database could put a document with root keys of his own beside the sealed keys.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -56,6 +56,8 @@ pub struct OpenedKeys {
 /// document, in the same form.
 const NAMES: [&str; 3] = ["policy", "action", "log"];
 const DOCUMENT: &str = "document";
+/// The folder beside the keys with an empty file for each tenant that ended, named by its id.
+const DELETED: &str = "deleted";
 /// Why keys do not open that another node sealed.
 const OTHER_MASTER: &str = "they are sealed under another key than the one of this node's key folder: copy keys/sealing.key, or the file \
     of --sealing-key-file, from the node that made the tenant";
@@ -305,6 +307,10 @@ impl Keyring {
     /// Forgets a tenant that its root keys ended: its keys leave memory and disk, and are never taken up again. The root documents stay
     /// until everything else is deleted, so that a node that begins anew still knows whose word that is.
     pub fn forget_tenant(&self, tenant: TenantId) -> Result<(), SecretsError> {
+        // On disk first: whatever happens behind it, no later start takes the tenant up from a row.
+        let deleted = self.folder.join(DELETED);
+        files::private_folder(&deleted)?;
+        files::write_private(&deleted.join(tenant.to_string()), b"")?;
         self.gone.write().insert(tenant);
         self.tenants.write().remove(&tenant);
         self.refused_roots.write().remove(&tenant);
@@ -326,6 +332,27 @@ impl Keyring {
         let folder = self.tenant_folder(tenant);
         removed(std::fs::remove_dir_all(&folder), folder)
     }
+}
+
+/// The tenants that ended by what is kept in the key folder.
+pub(super) fn read_gone(keys: &Path) -> Result<HashSet<TenantId>, SecretsError> {
+    let path = keys.join(DELETED);
+    let io = |source| SecretsError::Io {
+        path: path.clone(),
+        source,
+    };
+    let entries = match std::fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(HashSet::new()),
+        Err(error) => return Err(io(error)),
+    };
+    let mut gone = HashSet::new();
+    for entry in entries {
+        let name = entry.map_err(io)?.file_name();
+        // What is no id is nothing of ours, such as half of a file.
+        gone.extend(name.to_str().and_then(|name| name.parse::<TenantId>().ok()));
+    }
+    Ok(gone)
 }
 
 fn removed(outcome: std::io::Result<()>, path: std::path::PathBuf) -> Result<(), SecretsError> {
@@ -621,6 +648,10 @@ mod tests {
         keyring.remove_folder(tenant(1)).expect("it is removed");
         assert!(!keyring.has_folder(tenant(1)));
         assert!(keyring.believed_root(tenant(1)).is_none());
+        drop(keyring);
+        let again = Keyring::open(folder.path(), now()).expect("it opens again");
+        assert!(again.is_gone(tenant(1)), "also after a restart");
+        assert!(again.take(tenant(1), &row).is_err());
     }
 
     proptest::proptest! {
