@@ -18,6 +18,8 @@ use crate::{CliError, Globals};
 
 /// Longest time for one answer.
 const CALL_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long an answer may take that is as long as a tenant is large.
+const DOWNLOAD_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Longest time until a connection stands.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// Largest answer: a policy bundle.
@@ -251,6 +253,38 @@ impl Api {
                 Attempt::Again(pause, _) => tokio::time::sleep(pause).await,
             }
         }
+    }
+
+    /// Sends a request and hands the body of its answer on as it comes, however long it is. It is not tried again.
+    pub async fn download(
+        &self,
+        call: Call<'_>,
+        mut take: impl FnMut(&[u8]) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let (url, token) = (self.url(&call)?, self.token(false).await?);
+        let request = self
+            .http
+            .request(call.method.clone(), url)
+            .timeout(DOWNLOAD_TIME_MAX)
+            .bearer_auth(&token)
+            .header(ACCEPT, call.accept);
+        let unreachable = |error: reqwest::Error| self.unreachable(&error);
+        let mut response = request.send().await.map_err(unreachable)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        if !status.is_success() {
+            let bytes = match read_body(response).await {
+                Ok(bytes) => bytes,
+                Err(ReadError::TooLarge) => Vec::new(),
+                Err(ReadError::Broken(error)) => return Err(self.unreachable(&error)),
+            };
+            return Err(CliError::Refused(Box::new(read_problem(
+                status, &headers, &bytes,
+            ))));
+        }
+        while let Some(part) = response.chunk().await.map_err(unreachable)? {
+            take(&part)?;
+        }
+        Ok(())
     }
 
     async fn attempt(&self, call: &Call<'_>, url: &Url, token: &str) -> Result<Attempt, CliError> {

@@ -29,6 +29,7 @@ pub use log::{VerifyArgs, VerifyReport, verify_remote};
 pub use output::Format;
 pub use verbs::log::LogCommand;
 pub use verbs::policy_test::{self, PolicyTest, PolicyTestArgs, TestReport};
+pub use verbs::tenant::{CreateTenant, TenantCommand};
 
 use output::Printer;
 use verbs::{
@@ -233,7 +234,12 @@ pub fn failed(error: &CliError, globals: &Globals) -> ExitCode {
 /// Runs one verb and reports how it went. Never panics, never prompts without a terminal.
 pub async fn run(command: Command, globals: Globals) -> ExitCode {
     let printer = Printer::new(&globals);
-    match dispatch(command, &globals, &printer).await {
+    let outcome = dispatch(command, &globals, &printer).await;
+    ended(outcome, &printer)
+}
+
+fn ended(outcome: Result<(), CliError>, printer: &Printer) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads the answer has seen enough.
         Err(CliError::Output(source)) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -242,6 +248,25 @@ pub async fn run(command: Command, globals: Globals) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Runs a verb about tenants.
+pub async fn run_tenant(command: TenantCommand, globals: Globals) -> ExitCode {
+    let printer = Printer::new(&globals);
+    let outcome = match (command, Api::connect(&globals)) {
+        // Where root keys are, there may be no network.
+        (TenantCommand::SignClosure(sign), _) => verbs::tenant::sign_closure(&sign, &printer),
+        (command, Ok(api)) => verbs::tenant::run(command, &api, &printer).await,
+        (_, Err(error)) => Err(error),
+    };
+    ended(outcome, &printer)
+}
+
+/// Makes a tenant through the API; its root document is signed here.
+pub async fn create_tenant(create: CreateTenant, globals: Globals) -> ExitCode {
+    let printer = Printer::new(&globals);
+    let outcome = verbs::tenant::create(&create, &globals, &printer).await;
+    ended(outcome, &printer)
 }
 
 async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Result<(), CliError> {

@@ -141,6 +141,11 @@ const NOTICES: &[(&str, &str)] = &[
     ),
     ("halt-lifted", "Commands are delivered again."),
     (
+        "tenant-suspended",
+        "The tenant is suspended: nobody of it gets in, and its devices come later.",
+    ),
+    ("tenant-resumed", "The tenant goes on where it was."),
+    (
         "rotation-asked",
         "The server rotates it within seconds. What is in use stays good meanwhile.",
     ),

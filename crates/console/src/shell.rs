@@ -40,6 +40,7 @@ pub enum Section {
     Tokens,
     Users,
     Access,
+    Tenants,
     /// Pages that stand beside the navigation.
     Other,
 }
@@ -168,6 +169,13 @@ pub const NAVIGATION: &[NavEntry] = &[
         label: "Secrets",
         needs: "secret:read",
         icon: "M4.5 9h11v8h-11zM7 9V6a3 3 0 0 1 6 0v3M10 12v2",
+    },
+    NavEntry {
+        section: Section::Tenants,
+        href: "/tenants",
+        label: "Tenants",
+        needs: "tenant:read",
+        icon: "M3 17V7l5-3v13M8 9h9v8M11 12h1M14 12h1M5 10h1M5 13h1M2 17h16",
     },
     NavEntry {
         section: Section::Settings,

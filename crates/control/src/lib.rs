@@ -3,7 +3,7 @@
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
 //! `access, audit, secrets, trace ← devices, certificates, directory, scripts, signals ← commands, enrollment, groups, telemetry ← acme, outputs,
-//! policy ← compliance ← rollout, sinks ← alerts, fleet, passes, query ← configuration, whatif`.
+//! policy ← compliance ← rollout, sinks ← alerts, fleet, passes, query ← configuration, tenants, whatif`.
 
 pub mod access;
 pub mod acme;
@@ -39,6 +39,7 @@ pub mod signals;
 pub mod sinks;
 pub mod strangers;
 pub mod telemetry;
+pub mod tenants;
 pub mod trace;
 pub mod whatif;
 
@@ -221,6 +222,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "secret_revocations",
         sql: include_str!("../migrations/0034_secret_revocations.sql"),
     },
+    Migration {
+        version: 35,
+        name: "tenants",
+        sql: include_str!("../migrations/0035_tenants.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -259,6 +265,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     signals::STATEMENTS,
     sinks::STATEMENTS,
     telemetry::STATEMENTS,
+    tenants::STATEMENTS,
 ];
 
 /// What every handler and reconciler works with.
@@ -325,6 +332,8 @@ pub struct Control {
     pub answers: access::Answers,
     /// Codes of devices that people typed wrong.
     pub mistyped: access::Mistyped,
+    /// Places for exports of whole tenants.
+    pub exports: Arc<tenants::Exports>,
     pub settings: Settings,
     /// This process, as leases name it.
     pub node: String,
@@ -361,6 +370,10 @@ pub struct Settings {
     pub metrics_tenants: usize,
     /// How long secrets of an external store are used after it was last heard of.
     pub secret_cache: std::time::Duration,
+    /// How long a tenant that its root keys ended can be taken back.
+    pub tenant_closing: std::time::Duration,
+    /// Whether the keys of tenants that are in the key folder alone are put into the database, sealed under the key of that folder.
+    pub share_tenant_keys: bool,
     /// Who is asked to cosign every checkpoint.
     pub witnesses: Vec<audit::Witness>,
     /// What goes wrong on purpose.
@@ -385,6 +398,8 @@ impl Default for Settings {
             compliance_token_seconds: 300,
             metrics_tenants: 0,
             secret_cache: secrets::CACHE,
+            tenant_closing: std::time::Duration::from_secs(7 * 86_400),
+            share_tenant_keys: false,
             witnesses: Vec::new(),
             #[cfg(debug_assertions)]
             fault: None,
@@ -407,6 +422,7 @@ pub struct Nudges {
     pub sinks: Notify,
     pub queries: Notify,
     pub secrets: Notify,
+    pub tenants: Notify,
 }
 
 impl Control {
@@ -463,6 +479,7 @@ impl Control {
             issuers: access::Issuers::default(),
             answers: access::Answers::default(),
             mistyped: access::Mistyped::default(),
+            exports: Arc::default(),
             settings,
             node,
         })

@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     App, access, alerts, audit, commands, compliance, configuration, devices, directory, enrollment, fleet,
-    groups, outputs, policy, query, rollout, scripts, secrets, signals, sinks, telemetry, whatif,
+    groups, outputs, policy, query, rollout, scripts, secrets, signals, sinks, telemetry, tenants, whatif,
 };
 
 /// Where the API is mounted.
@@ -62,6 +62,7 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(sinks::router())
         .merge(secrets::records_router())
         .merge(telemetry::router())
+        .merge(tenants::router())
         .merge(whatif::router())
         .routes(routes!(version));
     OpenApiRouter::with_openapi(Document::openapi())

@@ -22,7 +22,7 @@ use crate::{
     certificates, clock, commands, compliance, configuration, devices, directory, enrollment, groups,
     outputs, policy, query, rollout,
     rotation::rotate_secrets,
-    secrets, signals, sinks, telemetry, trace,
+    secrets, signals, sinks, telemetry, tenants, trace,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -61,8 +61,6 @@ const LEASE_TTL: Duration = Duration::from_secs(5);
 const WITNESSES_EVERY: Duration = Duration::from_millis(500);
 /// How often the log is archived: each time costs a handful of objects that stay for years.
 const ARCHIVE_EVERY: Duration = Duration::from_secs(10);
-/// How often telemetry is looked at that waits for its store.
-const TELEMETRY_EVERY: Duration = Duration::from_secs(2);
 /// Transactions that write telemetry at once, where the engine takes more than one.
 const TELEMETRY_WRITERS: usize = 2;
 /// How often rules are evaluated: a new entry of the log is told of within this time and what it takes to send.
@@ -158,6 +156,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
         "committed entries",
         |app| async move { audit::look_for_entries(&app).await },
     ));
+    tasks.spawn(tenants::keep(app.clone(), stop.clone()));
     tasks.spawn(evaluator(app.clone(), stop.clone()));
     tasks.spawn(every(
         app.clone(),
@@ -170,7 +169,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     for _ in 0..telemetry_writers(app) {
         tasks.spawn(telemetry::write_queued(app.clone(), stop.clone()));
     }
-    tasks.spawn(settle_telemetry(app.clone(), stop.clone()));
+    tasks.spawn(telemetry::keep_settled(app.clone(), stop.clone()));
     tasks.spawn(trace::export_finished(app.clone(), stop.clone()));
     if !app.settings.witnesses.is_empty() {
         tasks.spawn(ask_witnesses(app.clone(), stop.clone()));
@@ -183,6 +182,8 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
 
 /// Learns every head and every activation once, before the listeners open.
 pub async fn warm(app: &App) -> Result<(), Problem> {
+    tenants::follow(app).await?;
+    secrets::share_tenants(app).await?;
     secrets::watch_roots(app).await?;
     certificates::adopt_unnamed(app).await?;
     certificates::note_beginnings(app).await?;
@@ -342,6 +343,8 @@ fn forget_identities(app: &App, news: &News) {
             ("device.quarantine_decided" | "certificate.issued", Ok(device)) => {
                 app.registry.forget_identity(device);
             }
+            // Whoever is asked next reads from the database whether the tenant is served.
+            ("tenant.suspended" | "tenant.resumed", _) => app.registry.forget_identities(),
             _ => {}
         }
     }
@@ -380,6 +383,12 @@ async fn take_note(app: &App, entry: &LogEntry) -> Result<(), Problem> {
         (secrets::PUBLISHED, _) => {
             secrets::follow_roots(app, entry.tenant).await?;
             app.registry.call_all(entry.tenant);
+        }
+        ("tenant.suspended" | "tenant.resumed", _) => {
+            // Held streams ask who their peer is, and end where the tenant is not served.
+            if let Ok(tenant) = entry.object.id.parse() {
+                app.registry.call_all(tenant);
+            }
         }
         (action, _) if action.starts_with("rollout.") => {
             rollout::reload(app, entry.tenant).await?;
@@ -491,6 +500,7 @@ async fn sweep(
         signals::note_old_secrets(app).await?;
         secrets::note_tenant_keys(app).await?;
         secrets::forget_retired(app).await?;
+        tenants::forget_expired(app).await?;
     }
     Ok(())
 }
@@ -725,31 +735,6 @@ fn telemetry_writers(app: &App) -> usize {
     match app.db.engine() {
         Engine::Sqlite => 1,
         Engine::Postgres => TELEMETRY_WRITERS,
-    }
-}
-
-/// Brings telemetry from the spool to its store: one node at a time.
-async fn settle_telemetry(app: App, stop: watch::Receiver<bool>) {
-    let (mut held, never) = (None::<Held>, Notify::new());
-    while !*stop.borrow() {
-        let step = async {
-            match hold(&app, &mut held, telemetry::SETTLER_LEASE).await? {
-                Some(_) => telemetry::settle(&app).await,
-                None => Ok(false),
-            }
-        };
-        match step.await {
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(problem) => {
-                tracing::warn!(%problem, "telemetry waits for its store; trying again");
-                held = None;
-            }
-        }
-        wait(&stop, &never, TELEMETRY_EVERY).await;
-    }
-    if let Some(held) = held {
-        let _ = app.db.release_lease(held.lease).await;
     }
 }
 

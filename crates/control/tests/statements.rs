@@ -1,6 +1,6 @@
 //! Every SQL statement is prepared on both engines, and the hot ones scan no whole table.
 
-use muster_control::{MIGRATIONS, STATEMENTS};
+use muster_control::{MIGRATIONS, STATEMENTS, tenants};
 use muster_storage::testing;
 
 /// Statements that read a whole small table on purpose, or run rarely and in the background.
@@ -36,6 +36,7 @@ const MAY_SCAN: &[&str] = &[
     "ALL_COSIGNED",
     "SERVED",
     "ROOT_VERSIONS",
+    "TENANTS_WITH_KEYS",
     // The partial indexes hold only alerts that are open, and messages that wait.
     "OPEN_BY_SEVERITY",
     "ALL_WAITING",
@@ -56,7 +57,8 @@ const MAY_SCAN: &[&str] = &[
 #[tokio::test(flavor = "multi_thread")]
 async fn every_statement_is_valid_on_both_engines() {
     for database in testing::databases(MIGRATIONS).await {
-        for slice in STATEMENTS {
+        let of_tables: &'static [_] = Vec::leak(tenants::table_statements());
+        for slice in STATEMENTS.iter().chain([&of_tables]) {
             let problems = testing::statement_problems(&database, slice).await;
             assert!(problems.is_empty(), "{problems:#?}");
         }
@@ -67,7 +69,8 @@ async fn every_statement_is_valid_on_both_engines() {
 async fn no_hot_statement_scans_a_whole_table() {
     let mut scans = Vec::new();
     for database in testing::databases(MIGRATIONS).await {
-        for slice in STATEMENTS {
+        let of_tables: &'static [_] = Vec::leak(tenants::table_statements());
+        for slice in STATEMENTS.iter().chain([&of_tables]) {
             let hot: Vec<_> = slice
                 .iter()
                 .filter(|statement| !MAY_SCAN.contains(&statement.name))

@@ -60,7 +60,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>(gateway: Gateway) -> Router<S> {
 }
 
 async fn directory(State(acme): State<Acme>, Path(tenant): Path<String>) -> Result<Response, Problem> {
-    let server = acme.server(&tenant)?;
+    let server = acme.server(&tenant).await?;
     let mut response = Bytes::from(server.directory()).into_response();
     response
         .headers_mut()
@@ -74,7 +74,7 @@ async fn new_nonce(
     Path(tenant): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let server = acme.server(&tenant)?;
+    let server = acme.server(&tenant).await?;
     let status = match *request.method() {
         http::Method::HEAD => StatusCode::OK,
         _ => StatusCode::NO_CONTENT,
@@ -156,7 +156,7 @@ fn parse(id: &str) -> Option<Uuid> {
 
 /// Answers a signed request. Without a call there is nothing under the path.
 async fn serve(acme: Acme, tenant: &str, call: Option<Call>, request: Request) -> Response {
-    let server = match acme.server(tenant) {
+    let server = match acme.server(tenant).await {
         Ok(server) => server,
         Err(problem) => return problem.into_response(),
     };
@@ -178,8 +178,8 @@ async fn serve(acme: Acme, tenant: &str, call: Option<Call>, request: Request) -
 }
 
 impl Acme {
-    fn server(&self, tenant: &str) -> Result<Server, Problem> {
-        Server::of(&self.gateway.app, tenant)?.ok_or_else(nothing)
+    async fn server(&self, tenant: &str) -> Result<Server, Problem> {
+        Server::of(&self.gateway.app, tenant).await?.ok_or_else(nothing)
     }
 
     async fn answer(&self, server: &Server, call: Call, request: Request) -> Result<Reply, AcmeProblem> {

@@ -6,10 +6,13 @@ use axum::http::Extensions;
 use muster_channel_agent::enroll::EXPORTER_LABEL;
 use muster_control::{
     App,
-    access::problem::{CERTIFICATE_REQUIRED, CERTIFICATE_REVOKED, DEVICE_BLOCKED, EPOCH_MISMATCH, Problem},
+    access::{
+        self,
+        problem::{CERTIFICATE_REQUIRED, CERTIFICATE_REVOKED, DEVICE_BLOCKED, EPOCH_MISMATCH, Problem},
+    },
     certificates, clock,
     devices::{self, DeviceState, Identity, Seat},
-    rollout,
+    rollout, secrets,
 };
 use muster_model::{DeviceId, TenantId, Timestamp};
 use muster_storage::Scope;
@@ -187,9 +190,13 @@ fn check(certificate: &DeviceCertificate, identity: &Identity, now: Timestamp) -
 async fn learn(app: &App, certificate: &DeviceCertificate, now: Timestamp) -> Result<Arc<Identity>, Problem> {
     let (tenant, id) = (certificate.tenant, certificate.device);
     let read = certificate.seat.forgotten();
+    if secrets::find_keys(app, tenant).await?.is_none() {
+        return Err(CERTIFICATE_REVOKED.detail("The certificate belongs to no device here."));
+    }
     let identity = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
+            access::require_serving(tx, tenant)?;
             let device = devices::get(tx, tenant, id)?;
             let valid = certificates::of_device(tx, tenant, id)?
                 .into_iter()

@@ -144,6 +144,14 @@ impl ObjectArtifacts {
         Ok(Some(content.into()))
     }
 
+    async fn delete(&self, name: &str) -> Result<(), ArtifactError> {
+        use object_store::ObjectStoreExt as _;
+        match self.store.delete(&self.path(name)).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
     /// The storage's own message may repeat a request with its signature, so only its kind is told on.
     pub(crate) fn failed(&self, error: &Error) -> ArtifactError {
         let what = match error {
@@ -174,6 +182,10 @@ impl ArtifactStore for ObjectArtifacts {
         bytes_max: usize,
     ) -> BoxFuture<'a, Result<Option<Bytes>, ArtifactError>> {
         self.read(name, bytes_max).boxed()
+    }
+
+    fn remove<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), ArtifactError>> {
+        self.delete(name).boxed()
     }
 }
 

@@ -170,6 +170,18 @@ pub struct Options {
     /// How long a compliance token of a device lives at most, in seconds, from 30 to 600
     #[arg(long, value_name = "SECONDS", env = "MUSTER_COMPLIANCE_TOKEN_SECONDS")]
     pub compliance_token_seconds: Option<u32>,
+    /// Hours in which a closed tenant can be taken back before it is deleted [default: 168]
+    #[arg(long, value_name = "HOURS", env = "MUSTER_TENANT_CLOSING_HOURS")]
+    pub tenant_closing_hours: Option<u32>,
+    /// Put the keys of tenants that lie in this node's key folder alone into the database, sealed under its sealing key; off unless given
+    #[arg(
+        long,
+        env = "MUSTER_SHARE_TENANT_KEYS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub share_tenant_keys: Option<bool>,
     /// Keep telemetry in a Prometheus, VictoriaMetrics or Mimir: where it takes remote write, such as
     /// http://prometheus:9090/api/v1/write
     #[arg(long, env = "MUSTER_TELEMETRY_WRITE_URL", value_name = "URL")]
@@ -300,6 +312,8 @@ impl Options {
                 .or(stored.telemetry_merge_after_seconds),
             scim_requests_per_second: self.scim_requests_per_second.or(stored.scim_requests_per_second),
             compliance_token_seconds: self.compliance_token_seconds.or(stored.compliance_token_seconds),
+            tenant_closing_hours: self.tenant_closing_hours.or(stored.tenant_closing_hours),
+            share_tenant_keys: self.share_tenant_keys.or(stored.share_tenant_keys),
             telemetry_write_url: self.telemetry_write_url.or(stored.telemetry_write_url),
             telemetry_query_url: self.telemetry_query_url.or(stored.telemetry_query_url),
             telemetry_token_file: self.telemetry_token_file.or(stored.telemetry_token_file),
@@ -476,6 +490,12 @@ impl Options {
             compliance_token_seconds: self
                 .compliance_token_seconds
                 .unwrap_or(defaults.compliance_token_seconds),
+            tenant_closing: self
+                .tenant_closing_hours
+                .map_or(defaults.tenant_closing, |hours| {
+                    Duration::from_secs(u64::from(hours) * 3600)
+                }),
+            share_tenant_keys: self.share_tenant_keys.unwrap_or(defaults.share_tenant_keys),
             metrics_tenants: self.metrics_tenants.unwrap_or(METRICS_TENANTS),
             secret_cache: self
                 .secret_cache_seconds
@@ -490,6 +510,10 @@ impl Options {
         ensure!(
             (1..=10_000).contains(&settings.scim_requests_per_second),
             "scim_requests_per_second is 1 to 10,000"
+        );
+        ensure!(
+            settings.tenant_closing <= Duration::from_secs(90 * 86_400),
+            "tenant_closing_hours is 0 to 2160"
         );
         ensure!(
             (30..=600).contains(&settings.compliance_token_seconds),

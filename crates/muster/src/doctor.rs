@@ -78,6 +78,9 @@ async fn open(data_dir: &Path, options: &Options) -> Result<Install> {
         .await
         .context("the database cannot be opened")?;
     let tenants = db.read(Scope::System, access::tenants).await?;
+    let keyring = Arc::clone(&keys);
+    db.read(Scope::System, move |tx| secrets::read_tenants(tx, &keyring))
+        .await?;
     for (tenant, _) in &tenants {
         let (keyring, tenant) = (Arc::clone(&keys), *tenant);
         db.read(Scope::Tenant(tenant.uuid()), move |tx| {

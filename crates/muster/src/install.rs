@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
+    process::ExitCode,
     sync::Arc,
     time::Duration,
 };
@@ -14,7 +15,7 @@ use muster_control::{
     App, Clock, Control, MIGRATIONS, Settings,
     access::{self, NewClient},
     audit, reconcile,
-    secrets::{Keyring, write_private},
+    secrets::{self, Keyring, write_private},
 };
 use muster_model::TenantId;
 use muster_storage::{Database, DatabaseUrl, OpenOptions, Scope};
@@ -74,9 +75,21 @@ pub struct FirstRun {
 pub async fn first_tenant(app: &App, data_dir: &Path) -> Result<(TenantId, Option<FirstRun>)> {
     let tenants = app.db.read(Scope::System, access::tenants).await?;
     if let Some((tenant, _)) = tenants.first() {
-        for (tenant, _) in &tenants {
-            app.keys.tenant(*tenant)?;
+        // What is sealed in the table of keys may be under a newer key than that of the key folder.
+        secrets::follow(app).await?;
+        for (tenant, name) in &tenants {
+            match secrets::find_keys(app, *tenant).await {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    app.keys.tenant(*tenant)?;
+                }
+                // The others are served; what is wrong with this one is an alarm.
+                Err(problem) => {
+                    tracing::error!(%problem, tenant = name, "the keys of a tenant cannot be used")
+                }
+            }
         }
+        app.keys.tenant(*tenant)?;
         return Ok((*tenant, None));
     }
     let (tenant, client, root_key) =
@@ -116,32 +129,66 @@ pub fn write_ca(app: &App, data_dir: &Path) -> Result<PathBuf> {
 /// Verbs about tenants.
 #[derive(Debug, Subcommand)]
 pub enum TenantCommand {
-    /// Make a tenant with its keys and a service account that holds every scope
-    Create(CreateTenantArgs),
+    /// Make a tenant: sign its root document here, and get its first service account
+    #[command(after_help = CREATE_EXAMPLES)]
+    Create(Box<CreateTenantArgs>),
+    #[command(flatten)]
+    Remote(muster_cli::TenantCommand),
 }
+
+const CREATE_EXAMPLES: &str = "Examples:
+  muster tenant create acme --out acme-admin.json                   a root key is made beside it: carry it away
+  muster tenant create acme --display-name 'Acme Ltd' --root-key ada.pem --root-key bob.pem --root-threshold 2 --out acme.json
+  muster tenant create acme --data-dir /var/lib/muster --admin-file acme.json   on a stopped node, without the API
+
+The server makes the keys that it signs with; the root key stays on this machine, and nobody can end the tenant without it.";
 
 #[derive(Debug, Args)]
 pub struct CreateTenantArgs {
-    /// Data folder of the install
+    /// Make it in this data folder of a stopped node, instead of through the API
     #[arg(long, env = "MUSTER_DATA_DIR", value_name = "DIR")]
-    data_dir: PathBuf,
-    /// Settings file of the install
+    data_dir: Option<PathBuf>,
+    /// Settings file of the install, with --data-dir
     #[arg(long, env = "MUSTER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the tenant's admin.json is written
-    #[arg(long, value_name = "FILE")]
-    admin_file: PathBuf,
-    /// The tenant's name
-    name: String,
+    #[command(flatten)]
+    create: muster_cli::CreateTenant,
     #[command(flatten)]
     options: Options,
 }
 
 /// Runs a verb about tenants.
-pub async fn tenant(command: TenantCommand) -> Result<()> {
-    let TenantCommand::Create(args) = command;
-    let data_dir = data_folder(&args.data_dir)?;
-    let options = args.options.with_file(args.config.as_deref())?;
+pub async fn tenant(command: TenantCommand, globals: muster_cli::Globals) -> ExitCode {
+    let create = match command {
+        TenantCommand::Remote(command) => return muster_cli::run_tenant(command, globals).await,
+        TenantCommand::Create(create) => *create,
+    };
+    let Some(data_dir) = &create.data_dir else {
+        return muster_cli::create_tenant(create.create, globals).await;
+    };
+    match create_in_folder(data_dir, &create, &globals).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("muster: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn create_in_folder(
+    data_dir: &Path,
+    args: &CreateTenantArgs,
+    globals: &muster_cli::Globals,
+) -> Result<()> {
+    let Some(admin_file) = args.create.out.as_ref().or(globals.admin_file.as_ref()) else {
+        bail!("--admin-file names the file for the new tenant's address and credentials");
+    };
+    if args.create.names_root_keys() {
+        bail!("with --data-dir the root key is made in the data folder's `take-away`: name none");
+    }
+    let name = &args.create.name;
+    let data_dir = data_folder(data_dir)?;
+    let options = args.options.clone().with_file(args.config.as_deref())?;
     let Some(stored) = AdminFile::read(&data_dir)? else {
         bail!(
             "{} has no admin.json: run `muster serve` on it first",
@@ -154,8 +201,9 @@ pub async fn tenant(command: TenantCommand) -> Result<()> {
         ..Settings::default()
     };
     let app = open(&data_dir, &options, settings).await?;
-    let (tenant, client, root_key) =
-        access::create_tenant(&app, &args.name, &data_dir.join("take-away")).await?;
+    // The keys are sealed with the newest key that there is.
+    secrets::follow(&app).await?;
+    let (tenant, client, root_key) = access::create_tenant(&app, name, &data_dir.join("take-away")).await?;
     let file = AdminFile {
         tenant: tenant.to_string(),
         client_id: client.id.to_string(),
@@ -163,13 +211,12 @@ pub async fn tenant(command: TenantCommand) -> Result<()> {
         ..stored
     };
     let text = serde_json::to_string_pretty(&file)?;
-    write_private(&args.admin_file, text.as_bytes())?;
+    write_private(admin_file, text.as_bytes())?;
     let signed = sign_first_head(&app, tenant).await;
     close(app).await;
     signed?;
     say!(
-        "Tenant {} is {tenant}. Its root key is {}: carry it away.",
-        args.name,
+        "Tenant {name} is {tenant}. Its root key is {}: carry it away.",
         root_key.display()
     );
     Ok(())

@@ -56,7 +56,7 @@ enum Verb {
     Serve(Box<serve::ServeArgs>),
     /// Check every invariant of an install; exit code 0 or 1
     Doctor(doctor::DoctorArgs),
-    /// Make another tenant; the server must not be running on the same SQLite folder
+    /// Tenants of an installation: make them, pause them, take them away, end them
     #[command(subcommand)]
     Tenant(install::TenantCommand),
     ProxyCertificate(proxy_certificate::ProxyCertificateArgs),
@@ -102,7 +102,7 @@ async fn run(program: Program) -> ExitCode {
     let result = match program.verb {
         Verb::Serve(args) => serve::run(*args).await,
         Verb::Doctor(args) => return doctor::run(args).await,
-        Verb::Tenant(command) => install::tenant(command).await,
+        Verb::Tenant(command) => return install::tenant(command, program.globals).await,
         Verb::ProxyCertificate(args) => proxy_certificate::run(args),
         Verb::Ca(command) => ca::run(command).await,
         Verb::Witness(args) => witness::run(args).await,

@@ -9,12 +9,14 @@
 //! * [`entry`], [`root`], [`bundle`] (in an [`archive`]), [`statement`]: what is signed and logged.
 //! * [`approval`], [`passkey`]: what people sign before something destructive, and with what.
 //! * [`root_change`]: what a root document changes, in words.
+//! * [`closure`]: what ends a tenant.
 //! * [`obey`]: the device's side; every refusal has a stable code.
 
 pub mod approval;
 pub mod archive;
 pub mod bundle;
 pub mod checkpoint;
+pub mod closure;
 pub mod dsse;
 pub mod encoding;
 pub mod entry;

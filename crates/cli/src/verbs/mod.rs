@@ -40,6 +40,8 @@ pub mod sink;
 pub mod sso;
 pub mod system;
 pub mod telemetry;
+pub mod tenant;
+mod tenant_check;
 pub mod token;
 pub mod token_table;
 pub mod trust;

@@ -41,6 +41,7 @@ mod signin;
 mod sink_form;
 mod sinks;
 mod step_up;
+mod tenants;
 mod token_forms;
 mod token_table;
 mod tokens;
@@ -97,6 +98,7 @@ pub fn router() -> Router<App> {
         .merge(halt::router())
         .merge(log::router())
         .merge(secrets::router())
+        .merge(tenants::router())
         .merge(tokens::router())
         .merge(users::router())
         .merge(token_forms::router())

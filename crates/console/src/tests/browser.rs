@@ -182,6 +182,7 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
             "/query?q=SELECT+devise+FROM+devices",
             "/health",
             "/secrets",
+            "/tenants",
             "/health?metric=crashes_total",
             "/health?metric=uptime_seconds",
             "/labels/table",

@@ -25,4 +25,5 @@ mod saml_provider;
 mod security;
 mod signals;
 mod sinks;
+mod tenants;
 mod users;

@@ -155,6 +155,7 @@ async fn j1_j8_hostile_text_stays_text_on_every_page() {
             "/devices",
             "/health",
             "/secrets",
+            "/tenants",
             "/policies",
             "/rollouts",
             "/commands",

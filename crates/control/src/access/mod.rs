@@ -24,9 +24,10 @@ pub mod scope;
 mod session;
 mod step_up;
 mod store;
+mod tenant;
 pub mod tokens;
 
-use std::{marker::PhantomData, path::Path, time::Duration};
+use std::{marker::PhantomData, time::Duration};
 
 use axum::{
     extract::FromRequestParts,
@@ -57,6 +58,11 @@ pub use scim_tokens::{SCIM_TOKENS_MAX, ScimToken, ScimTokenView, scim_token_expi
 use scope::Scopes;
 pub use session::{PagePermit, SESSION_COOKIE, create_signin_link, end_session, sign_in};
 pub use step_up::{ask_passkey, step_up_by_link, step_up_by_passkey};
+pub use tenant::{
+    NewTenant, TENANTS_MAX, TenantRow, TenantState, begin_tenant, create_tenant, first_link, remove_tenant,
+    rename_tenant, require_open, require_open_in, require_serving, set_tenant_state, tenant, tenant_named,
+    tenant_rows, tenants, working_tenants,
+};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
 pub const STATEMENTS: &[Statement] = store::ALL;
@@ -316,6 +322,16 @@ pub async fn authenticate(
     headers: &HeaderMap,
     connection: &Extensions,
 ) -> Result<Caller, Problem> {
+    let caller = caller(app, headers, certificate).await?;
+    require_open(app, caller.author.tenant).await?;
+    Ok(caller)
+}
+
+async fn caller(
+    app: &App,
+    headers: &HeaderMap,
+    certificate: Option<ClientCertificate>,
+) -> Result<Caller, Problem> {
     let token = bearer(headers)?;
     let certificate = connection.get::<ClientCertificate>().copied();
     if scim_tokens::is_one(token) {
@@ -424,11 +440,6 @@ pub async fn authenticate_client(app: &App, client_id: &str, secret: &str) -> Re
     }
 }
 
-/// The tenants of the installation with their names, oldest first.
-pub fn tenants(tx: &mut Tx) -> Result<Vec<(TenantId, String)>, Problem> {
-    Ok(store::tenants(tx)?)
-}
-
 /// Whether a service account exists and was not removed.
 pub fn is_live_client(tx: &mut Tx, tenant: TenantId, id: ClientId) -> Result<bool, Problem> {
     let client = store::client(tx, id)?;
@@ -446,38 +457,6 @@ pub struct NewClient {
     pub id: ClientId,
     /// Empty for one without.
     pub secret: String,
-}
-
-/// Makes a tenant: its keys on disk, its row, its first log entry and its first service account.
-pub async fn create_tenant(
-    app: &App,
-    name: &str,
-    take_away: &Path,
-) -> Result<(TenantId, NewClient, std::path::PathBuf), Problem> {
-    let now = app.clock.now();
-    let tenant = TenantId::generate(now, clock::random());
-    let root_key = app
-        .keys
-        .create_tenant(tenant, take_away, now)
-        .map_err(Problem::internal)?;
-    let name = name.to_owned();
-    let root_sha256 = {
-        let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
-        let text = serde_json::to_vec(&keys.root_documents).map_err(Problem::internal)?;
-        sha256(&text).to_string()
-    };
-    let client = audit::commit(app, &Author::system(tenant), move |tx| {
-        let at = tx.at();
-        store::insert_tenant(tx, tenant, &name, at)?;
-        tx.record(
-            "tenant.created",
-            ("tenant", tenant.to_string()),
-            serde_json::json!({"name": name, "root_version": 1, "root_documents_sha256": root_sha256}),
-        )?;
-        insert_client(tx, tenant, FIRST_CLIENT, &scope::every())
-    })
-    .await?;
-    Ok((tenant, client, root_key))
 }
 
 /// Makes another service account with every scope, for a node or an installation that has no `admin.json`.

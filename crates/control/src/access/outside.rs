@@ -266,6 +266,7 @@ async fn admit(
         voucher: None,
     };
     audit::commit(app, &author, move |tx| {
+        super::require_open_in(tx, tenant)?;
         let at = tx.at();
         if is_new {
             insert(tx, tenant, &name, &identity)?;

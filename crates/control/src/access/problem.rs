@@ -57,6 +57,8 @@ problems! {
     SIGN_IN_HELD = "sign_in_held", 403, "Your sign-in is held";
     NO_ROLE = "no_role", 403, "You have no role here";
     FORBIDDEN = "insufficient_scope", 403, "The credentials do not allow this";
+    TENANT_SUSPENDED = "tenant_suspended", 403, "The tenant is suspended";
+    OPERATOR_ONLY = "operator_only", 403, "Only the operator's tenant may do this";
     CSRF = "csrf", 403, "The form is not from this session";
     ORDER_NOT_READY = "order_not_ready", 403, "The order is not ready for this";
     DEVICE_MISMATCH = "device_mismatch", 403, "The device is not the one that the token names";
@@ -104,6 +106,7 @@ problems! {
     PRUNE_REQUIRED = "prune_required", 422, "The plan would delete, and that was not asked for";
     DELETION_BUDGET_EXCEEDED = "deletion_budget_exceeded", 422, "The plan deletes more than the budget allows";
     ROOT_REFUSED = "root_refused", 422, "The root document is not one that devices would follow";
+    CLOSURE_REFUSED = "closure_refused", 422, "The closure is not one that the tenant's root keys signed";
     BUNDLE_REFUSED = "bundle_refused", 422, "The bundle is not one that devices would take";
     OVER_BUDGET = "over_budget", 429, "The root document's budget is used up";
     RATE_LIMITED = "rate_limited", 429, "Too many requests";

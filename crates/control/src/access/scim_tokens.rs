@@ -332,7 +332,7 @@ async fn delete_scim_token(
 /// Forgets tokens that have been over for a while, and the oldest bars of a tenant that has too many. A reconciler's step.
 pub(super) fn forget(tx: &mut Tx, now: Timestamp) -> Result<u64, Problem> {
     let mut removed = store::forget_scim_tokens(tx, now.minus(OVER_KEPT))?;
-    for (tenant, _) in store::tenants(tx)? {
+    for (tenant, _) in super::tenants(tx)? {
         removed += store::trim_barred(tx, tenant, super::BARRED_MAX)?;
     }
     Ok(removed)

@@ -81,6 +81,9 @@ scopes! {
     AccessWrite = "access:write", "Give and take roles that one holds oneself, define roles, disable people, set the limits of sessions.";
     SessionWrite = "session:write", "End the sessions of others.";
     SsoWrite = "sso:write", "Connect identity providers, and change and remove their connections.";
+    TenantRead = "tenant:read", "See the tenants of the installation (in the operator's tenant only).";
+    TenantWrite = "tenant:write", "Make, rename, suspend, resume and close tenants (in the operator's tenant only).";
+    TenantExport = "tenant:export", "Take away everything of one's tenant; in the operator's tenant also of one that its root keys have closed.";
 }
 
 /// What a person does only shortly after proving who they are, and a program for them: what is destructive, and what changes who
@@ -101,6 +104,8 @@ pub const NEEDS_PROOF: &[&str] = &[
     AlertWrite::NAME,
     SinkWrite::NAME,
     SignalWrite::NAME,
+    TenantWrite::NAME,
+    TenantExport::NAME,
 ];
 
 /// Whether `name` is a scope that exists.

@@ -142,6 +142,7 @@ impl FromRequestParts<App> for PagePermit {
         if found.row.kind != SessionKind::Console {
             return Err(signed_out());
         }
+        super::require_open(app, found.row.tenant).await?;
         touch(app, &hash, &found, now).await?;
         let author = found.author();
         let Standing {
@@ -508,6 +509,7 @@ pub(super) struct NewSession {
 /// oldest.
 pub(super) fn start(tx: &mut LoggedTx<'_>, new: NewSession) -> Result<String, Problem> {
     let (tenant, at, person) = (tx.tenant(), tx.at(), tx.author().actor.id.clone());
+    super::require_open_in(tx, tenant)?;
     let settings = people::session_settings(tx, tenant)?;
     let length = new
         .session_seconds

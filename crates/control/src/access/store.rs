@@ -8,11 +8,22 @@ use muster_trust::{
 };
 use uuid::Uuid;
 
-use super::{Client, ScimToken, passkeys::Passkey};
+use super::{
+    Client, ScimToken,
+    passkeys::Passkey,
+    tenant::{NewTenant, TenantRow, TenantState},
+};
 
 statements! {
-    INSERT_TENANT = "INSERT INTO access_tenant (tenant_id, name, created_at) VALUES ($1, $2, $3)";
-    TENANTS = "SELECT tenant_id, name FROM access_tenant ORDER BY created_at, tenant_id";
+    INSERT_TENANT = "INSERT INTO access_tenant (tenant_id, name, display_name, created_at, state, state_at) \
+        VALUES ($1, $2, $3, $4, 'active', $4) ON CONFLICT DO NOTHING";
+    TENANTS = "SELECT tenant_id, name, display_name, state, created_at, state_at FROM access_tenant \
+        ORDER BY created_at, tenant_id";
+    TENANT = "SELECT tenant_id, name, display_name, state, created_at, state_at FROM access_tenant WHERE tenant_id = $1";
+    TENANT_NAMED = "SELECT tenant_id, name, display_name, state, created_at, state_at FROM access_tenant WHERE name = $1";
+    SET_TENANT_STATE = "UPDATE access_tenant SET state = $3, state_at = $4 WHERE tenant_id = $1 AND state = $2";
+    RENAME_TENANT = "UPDATE access_tenant SET display_name = $2 WHERE tenant_id = $1";
+    REMOVE_TENANT = "DELETE FROM access_tenant WHERE tenant_id = $1 AND state = 'erasing'";
     TENANT_SINCE = "SELECT created_at FROM access_tenant WHERE tenant_id = $1";
     INSERT_CLIENT = "INSERT INTO access_client (tenant_id, client_id, name, secret_sha256, scopes, created_at) \
         VALUES ($1, $2, $3, $4, $5, $6)";
@@ -90,15 +101,59 @@ statements! {
     DELETE_PASSKEY = "DELETE FROM access_passkey WHERE tenant_id = $1 AND key_id = $2 AND actor = $3";
 }
 
-pub fn insert_tenant(tx: &mut Tx, tenant: TenantId, name: &str, at: Timestamp) -> Result<(), StorageError> {
-    tx.execute(&INSERT_TENANT, &[&tenant.uuid(), &name, &at.as_micros()])
-        .map(drop)
+/// Answers how many rows were written: none where the name or the id is taken.
+pub fn insert_tenant(tx: &mut Tx, new: &NewTenant, at: Timestamp) -> Result<u64, StorageError> {
+    let (name, display_name) = (new.name.as_str(), new.display_name.as_str());
+    tx.execute(
+        &INSERT_TENANT,
+        &[&new.id.uuid(), &name, &display_name, &at.as_micros()],
+    )
 }
 
-pub fn tenants(tx: &mut Tx) -> Result<Vec<(TenantId, String)>, StorageError> {
-    tx.query(&TENANTS, &[], |row| {
-        Ok((TenantId::from_uuid(row.get(0)?), row.get(1)?))
+fn tenant_of(row: &Row<'_>) -> Result<TenantRow, StorageError> {
+    let state: String = row.get(3)?;
+    Ok(TenantRow {
+        id: TenantId::from_uuid(row.get(0)?),
+        name: row.get(1)?,
+        display_name: row.get(2)?,
+        // A word that nobody here wrote is no permission.
+        state: TenantState::parse(&state).unwrap_or(TenantState::Suspended),
+        created_at: Timestamp::from_micros(row.get(4)?),
+        state_at: row.get::<Option<i64>>(5)?.map(Timestamp::from_micros),
     })
+}
+
+/// Oldest first.
+pub fn tenant_rows(tx: &mut Tx) -> Result<Vec<TenantRow>, StorageError> {
+    tx.query(&TENANTS, &[], tenant_of)
+}
+
+pub fn tenant(tx: &mut Tx, tenant: TenantId) -> Result<Option<TenantRow>, StorageError> {
+    tx.query_opt(&TENANT, &[&tenant.uuid()], tenant_of)
+}
+
+/// Across tenants: a name is looked up before it is known whose it is.
+pub fn tenant_named(tx: &mut Tx, name: &str) -> Result<Option<TenantRow>, StorageError> {
+    tx.query_opt(&TENANT_NAMED, &[&name], tenant_of)
+}
+
+/// Answers how many rows changed: none where the state is another one than `from`.
+pub fn set_tenant_state(
+    tx: &mut Tx,
+    tenant: TenantId,
+    (from, to): (TenantState, TenantState),
+    at: Timestamp,
+) -> Result<u64, StorageError> {
+    let (from, to) = (from.as_str(), to.as_str());
+    tx.execute(&SET_TENANT_STATE, &[&tenant.uuid(), &from, &to, &at.as_micros()])
+}
+
+pub fn rename_tenant(tx: &mut Tx, tenant: TenantId, display_name: &str) -> Result<u64, StorageError> {
+    tx.execute(&RENAME_TENANT, &[&tenant.uuid(), &display_name])
+}
+
+pub fn remove_tenant(tx: &mut Tx, tenant: TenantId) -> Result<u64, StorageError> {
+    tx.execute(&REMOVE_TENANT, &[&tenant.uuid()])
 }
 
 /// When a tenant was made.

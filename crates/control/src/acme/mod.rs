@@ -33,9 +33,11 @@ use self::{
 };
 use crate::{
     App,
-    access::problem::{ACCOUNT_UNKNOWN, MALFORMED, NONCE_INVALID, PROOF_INVALID, Problem},
-    audit, clock,
-    secrets::SecretsError,
+    access::{
+        self,
+        problem::{ACCOUNT_UNKNOWN, MALFORMED, NONCE_INVALID, PROOF_INVALID, Problem},
+    },
+    audit, clock, secrets,
 };
 pub use jws::BODY_BYTES_MAX;
 pub use problem::{AcmeProblem, ErrorType, ProblemDocument};
@@ -147,15 +149,18 @@ enum SignedBy {
 
 impl Server {
     /// The server of the tenant that a part of a path names; none when this installation has no such tenant.
-    pub fn of(app: &App, tenant: &str) -> Result<Option<Server>, Problem> {
+    pub async fn of(app: &App, tenant: &str) -> Result<Option<Server>, Problem> {
         let Ok(tenant) = tenant.parse::<TenantId>() else {
             return Ok(None);
         };
-        match app.keys.tenant(tenant) {
-            Ok(_) => {}
-            Err(SecretsError::TenantMissing { .. }) => return Ok(None),
-            Err(error) => return Err(Problem::internal(error)),
+        if secrets::find_keys(app, tenant).await?.is_none() {
+            return Ok(None);
         }
+        app.db
+            .read(Scope::Tenant(tenant.uuid()), move |tx| {
+                access::require_serving(tx, tenant)
+            })
+            .await?;
         Ok(Some(Server {
             app: app.clone(),
             tenant,

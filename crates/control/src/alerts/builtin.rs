@@ -277,6 +277,24 @@ const BUILT_IN: &[BuiltIn] = &[
         destination: "pagerduty",
     },
     BuiltIn {
+        name: "tenant_shut",
+        title: "The tenant was suspended, closed or taken away",
+        meaning: "The operator of the installation suspended this tenant or handed in that it ends, or somebody took everything of it \
+                  away as an archive. While it is shut nothing is sent: this came when it went on.",
+        remedy: "Ask whoever did it whether it is meant: the entry names the account, and says whether it was the operator. If nobody \
+                 meant it, look in the log at what was done between `tenant.suspended` and `tenant.resumed`.",
+        severity: Severity::Error,
+        when: Condition::Events {
+            actions: &["tenant.suspended", "tenant.closing", "tenant.exported"],
+            resolved_by: &[],
+            resolve_after_seconds: 7 * DAY,
+        },
+        for_seconds: 0,
+        keep_seconds: 0,
+        no_data: NoData::Keep,
+        destination: "pagerduty",
+    },
+    BuiltIn {
         name: "secret_overdue",
         title: "A secret was not rotated in time",
         meaning: "A secret is older than its period, 30 days unless it was set. What the server rotates by itself is six hours late \

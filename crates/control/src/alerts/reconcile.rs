@@ -49,10 +49,10 @@ pub struct Engine {
 impl Engine {
     /// Evaluates every tenant once. Answers whether there is more to follow at once. Run it under the lease; it may run twice.
     pub async fn evaluate(&mut self, app: &App, lease: &Lease) -> Result<bool, Problem> {
-        let tenants = app.db.read(Scope::System, access::tenants).await?;
+        let tenants = app.db.read(Scope::System, access::working_tenants).await?;
         let mut is_behind = false;
         let mut failed = None;
-        for (tenant, _) in &tenants {
+        for tenant in &tenants {
             match self.evaluate_tenant(app, lease, *tenant).await {
                 Ok(more) => is_behind |= more,
                 // One tenant holds up no other.
@@ -170,8 +170,8 @@ impl Engine {
             return Ok(());
         }
         let held = app.own_expiries.all();
-        let tenants = app.db.read(Scope::System, access::tenants).await?;
-        for (tenant, _) in tenants {
+        let tenants = app.db.read(Scope::System, access::working_tenants).await?;
+        for tenant in tenants {
             let (held, node) = (held.clone(), app.node.clone());
             audit::housekeeping(app, Scope::Tenant(tenant.uuid()), move |tx| {
                 for (name, expires_at) in &held {

@@ -87,7 +87,7 @@ statements! {
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)");
     DELIVERY = concat!("SELECT ", delivery_columns!(), " FROM alerts_delivery WHERE tenant_id = $1 AND delivery_id = $2");
     DUE_DESTINATIONS = "SELECT DISTINCT tenant_id, destination FROM alerts_delivery WHERE ended_at IS NULL AND next_at <= $1 \
-        LIMIT $2";
+        AND EXISTS (SELECT 1 FROM access_tenant t WHERE t.tenant_id = alerts_delivery.tenant_id AND t.state = 'active') LIMIT $2";
     WAITING_FOR = concat!("SELECT ", delivery_columns!(), " FROM alerts_delivery WHERE tenant_id = $1 AND destination = $2 \
         AND ended_at IS NULL ORDER BY delivery_id LIMIT $3");
     COUNT_WAITING = "SELECT COUNT(*) FROM alerts_delivery WHERE tenant_id = $1 AND destination = $2 AND ended_at IS NULL";
@@ -452,7 +452,7 @@ pub fn delivery(tx: &mut Tx, tenant: TenantId, id: DeliveryId) -> Result<Option<
     tx.query_opt(&DELIVERY, &[&tenant.uuid(), &id.uuid()], delivery_of)
 }
 
-/// Destinations of every tenant for which something is due.
+/// Destinations of tenants in operation for which something is due; what waits for those of others goes out when they go on.
 pub fn due_destinations(
     tx: &mut Tx,
     now: Timestamp,

@@ -134,6 +134,11 @@ impl Anchors {
         }
     }
 
+    /// Forgets what a log was held to: it ended.
+    pub(super) fn forget(&self, tenant: TenantId) {
+        self.known.lock().remove(&tenant);
+    }
+
     fn unkept(&self) -> Vec<(TenantId, Arc<Anchor>)> {
         let all = self.known.lock();
         let unkept = all.iter().filter(|(_, known)| !known.is_kept);

@@ -78,6 +78,8 @@ pub struct Waiting {
 /// entry: what happened before is read from the tables.
 pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem> {
     let other_nodes = app.db.engine() == Engine::Postgres;
+    // Before the snapshot: a log that gets its first head meanwhile is in the next one.
+    let mut headless = app.heads.anchors.tenants();
     // One snapshot: an entry that leaves the waiting ones between two would be in neither.
     let (trees, cosigned, waiting) = app
         .db
@@ -96,11 +98,14 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
         .map(|(tenant, _, note)| (tenant, note))
         .collect();
     let mut unpublished_most = 0;
-    let mut headless = app.heads.anchors.tenants();
     for tree in trees {
         let (tenant, size) = (tree.tenant, tree.size);
         headless.retain(|known| *known != tenant);
-        let keys = match app.keys.tenant(tenant) {
+        // Its root keys ended it: what is left of it is about to go.
+        if app.keys.is_gone(tenant) {
+            continue;
+        }
+        let keys = match secrets::keys_of(app, tenant).await {
             Ok(keys) => keys,
             Err(error) => {
                 followed.news.incomplete = true;
@@ -162,7 +167,7 @@ pub async fn follow(app: &App, followed: &mut Followed) -> Result<News, Problem>
             followed.read.insert(tenant, next);
         }
     }
-    for tenant in headless {
+    for tenant in headless.into_iter().filter(|tenant| !app.keys.is_gone(*tenant)) {
         followed.news.incomplete = true;
         tell_refused(app, tenant, Refused::Missing).await;
     }

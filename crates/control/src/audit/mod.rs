@@ -39,13 +39,16 @@ use crate::{
         Author,
         problem::{INTERNAL, Problem, UNAVAILABLE},
     },
-    secrets::TenantKeys,
+    secrets::{self, TenantKeys},
     trace::{self, Span},
 };
 pub use alarm::{Alarms, row_edited};
 pub use anchor::{Anchor, keep_heads, kept as kept_head};
 pub use api::{EntryView, router};
-pub use archive::{ARCHIVE_LEASE, ArchiveError, Archived, LogArchive, Retention, archive, compare_archive};
+pub use archive::{
+    ARCHIVE_LEASE, ArchiveError, Archived, LogArchive, Retention, archive, compare_archive, log_file,
+    log_files,
+};
 pub use events::{EventSink, Priority, SecurityEvent, SecurityEvents, security_event};
 pub use export::{LineFormat, cef, line, ocsf, severity, without_strange_ends};
 pub use follow::{Followed, News, follow};
@@ -90,6 +93,9 @@ pub struct LoggedTx<'a> {
     keys: Arc<TenantKeys>,
     /// The entries of this transaction, with their actions.
     recorded: Vec<(EntryId, &'static str)>,
+    /// The other tenant that the change is one of too, and its entries.
+    other: Option<Arc<TenantKeys>>,
+    recorded_there: Vec<(EntryId, &'static str)>,
     /// What of it goes to who watches the host, after the commit.
     events: Vec<SecurityEvent>,
     /// Changed rows that are no change of the tenant's: a claimed idempotency key and its stored answer.
@@ -196,10 +202,44 @@ impl LoggedTx<'_> {
         let serde_json::Value::Object(detail) = detail else {
             return Err(Problem::internal("an entry's detail is an object"));
         };
+        let keys = Arc::clone(&self.keys);
+        self.write_entry(&keys, id, (action, object, detail))?;
+        self.recorded.push((id, action));
+        Ok(id)
+    }
+
+    /// As `record`, into the log of the other tenant of a change that is one of two: see [`commit_across`].
+    pub fn record_there(
+        &mut self,
+        action: &'static str,
+        object: (&str, String),
+        detail: serde_json::Value,
+    ) -> Result<EntryId, Problem> {
+        let serde_json::Value::Object(detail) = detail else {
+            return Err(Problem::internal("an entry's detail is an object"));
+        };
+        let keys = self.other.clone();
+        let keys = keys.ok_or_else(|| Problem::internal("the change is one of a single tenant"))?;
+        let id = EntryId::generate(self.at, crate::clock::random());
+        self.write_entry(&keys, id, (action, object, detail))?;
+        self.recorded_there.push((id, action));
+        Ok(id)
+    }
+
+    fn write_entry(
+        &mut self,
+        keys: &TenantKeys,
+        id: EntryId,
+        (action, object, detail): (
+            &'static str,
+            (&str, String),
+            serde_json::Map<String, serde_json::Value>,
+        ),
+    ) -> Result<(), Problem> {
         let entry = LogEntry {
             id,
             at: self.at,
-            tenant: self.author.tenant,
+            tenant: keys.tenant,
             actor: self.author.actor.clone(),
             action: action.to_owned(),
             object: Object {
@@ -209,14 +249,13 @@ impl LoggedTx<'_> {
             detail,
         };
         let body = entry.canonical_bytes().map_err(Problem::internal)?;
-        let seal = self.keys.log.sign(&sealed(&body)).map_err(Problem::internal)?;
+        let seal = keys.log.sign(&sealed(&body)).map_err(Problem::internal)?;
         // A trigger can swallow a row without an error.
         if store::insert_entry(self.tx, &entry, &body, &seal)? != 1 {
             return Err(Problem::internal("the database did not take an entry of the log"));
         }
-        self.recorded.push((id, action));
         self.events.extend(events::of_entry(&entry));
-        Ok(id)
+        Ok(())
     }
 }
 
@@ -226,7 +265,34 @@ where
     T: Send + 'static,
     F: FnMut(&mut LoggedTx<'_>) -> Result<T, Problem> + Send + 'static,
 {
-    run(app, author, Entries::Needed, change).await
+    let keys = secrets::keys_of(app, author.tenant).await?;
+    run(app, author, (keys, Reach::Own), Entries::Needed, change).await
+}
+
+/// As [`commit`], of a change of two tenants at once, with entries in the logs of both. `keys` are those of the author's tenant, which
+/// may be one that this very change makes; what is recorded with [`LoggedTx::record_there`] is an entry of the other's.
+pub async fn commit_across<T, F>(
+    app: &App,
+    author: &Author,
+    keys: Arc<TenantKeys>,
+    other: Arc<TenantKeys>,
+    change: F,
+) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: FnMut(&mut LoggedTx<'_>) -> Result<T, Problem> + Send + 'static,
+{
+    run(app, author, (keys, Reach::Two(other)), Entries::Needed, change).await
+}
+
+/// As [`commit`], of a change of the installation: its transaction reaches rows of every tenant, its entries are the author's tenant's.
+pub async fn commit_for_all<T, F>(app: &App, author: &Author, change: F) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: FnMut(&mut LoggedTx<'_>) -> Result<T, Problem> + Send + 'static,
+{
+    let keys = secrets::keys_of(app, author.tenant).await?;
+    run(app, author, (keys, Reach::All), Entries::Needed, change).await
 }
 
 /// Commits what follows from a device's word or from time: observations, which are no change that somebody decided, with
@@ -236,7 +302,8 @@ where
     T: Send + 'static,
     F: FnMut(&mut LoggedTx<'_>) -> Result<T, Problem> + Send + 'static,
 {
-    run(app, author, Entries::WhereTheyMatter, change).await
+    let keys = secrets::keys_of(app, author.tenant).await?;
+    run(app, author, (keys, Reach::Own), Entries::WhereTheyMatter, change).await
 }
 
 /// Whether changed rows need an entry.
@@ -244,6 +311,16 @@ where
 enum Entries {
     Needed,
     WhereTheyMatter,
+}
+
+/// Whose rows a change reaches.
+enum Reach {
+    /// Those of the author's tenant.
+    Own,
+    /// Also those of another tenant, whose log has entries of it too.
+    Two(Arc<TenantKeys>),
+    /// Those of every tenant.
+    All,
 }
 
 /// Hands over what a commit was told of.
@@ -260,21 +337,32 @@ fn tell(app: &App, at: Timestamp, spans: Vec<Span>, awaited: Vec<(EntryId, Trace
     }
 }
 
-async fn run<T, F>(app: &App, author: &Author, entries: Entries, mut change: F) -> Result<T, Problem>
+async fn run<T, F>(
+    app: &App,
+    author: &Author,
+    (keys, reach): (Arc<TenantKeys>, Reach),
+    entries: Entries,
+    mut change: F,
+) -> Result<T, Problem>
 where
     T: Send + 'static,
     F: FnMut(&mut LoggedTx<'_>) -> Result<T, Problem> + Send + 'static,
 {
-    let keys = app.keys.tenant(author.tenant).map_err(Problem::internal)?;
     let (author, at) = (author.clone(), app.clock.now());
     let tenant = author.tenant;
     let is_tracing = app.traces.is_on();
     let trace = trace::current_work().filter(|_| is_tracing);
     #[cfg(debug_assertions)]
     let settings = app.settings.clone();
+    let (scope, other) = match reach {
+        Reach::Own => (tenant_scope(tenant), None),
+        Reach::Two(other) => (Scope::System, Some(other)),
+        Reach::All => (Scope::System, None),
+    };
+    let there = other.as_ref().map(|other| other.tenant);
     let written = app
         .db
-        .write(Scope::Tenant(author.tenant.uuid()), move |tx| {
+        .write(scope, move |tx| {
             let before = tx.changes();
             let mut logged = LoggedTx {
                 tx,
@@ -282,6 +370,8 @@ where
                 at,
                 keys: Arc::clone(&keys),
                 recorded: Vec::new(),
+                other: other.clone(),
+                recorded_there: Vec::new(),
                 events: Vec::new(),
                 excused: 0,
                 is_tracing,
@@ -291,7 +381,7 @@ where
             };
             let value = change(&mut logged)?;
             let (recorded, events, excused) = (logged.recorded, logged.events, logged.excused);
-            let told = (logged.spans, logged.awaited);
+            let (told, recorded_there) = ((logged.spans, logged.awaited), logged.recorded_there);
             #[cfg(debug_assertions)]
             fault::at(settings.fault.as_deref(), When::Before, actions(&recorded))?;
             if entries == Entries::Needed && tx.changes() > before + excused && recorded.is_empty() {
@@ -299,7 +389,7 @@ where
                     "a transaction changed rows and recorded no entry",
                 ));
             }
-            Ok((value, recorded, events, told))
+            Ok((value, recorded, recorded_there, events, told))
         })
         .await
         .inspect_err(|problem: &Problem| {
@@ -308,10 +398,14 @@ where
                 app.log_metrics.failed_changes.inc();
             }
         });
-    let (value, recorded, events, (spans, awaited)) = written?;
+    let (value, recorded, recorded_there, events, (spans, awaited)) = written?;
     tell(app, at, spans, awaited);
     app.own_entries
         .committed(tenant, &recorded, crate::clock::uptime());
+    if let Some(there) = there {
+        app.own_entries
+            .committed(there, &recorded_there, crate::clock::uptime());
+    }
     #[cfg(debug_assertions)]
     fault::at(app.settings.fault.as_deref(), When::After, actions(&recorded))?;
     if !recorded.is_empty() {
@@ -368,6 +462,16 @@ pub fn entries_of(
 /// Whether the log has an entry of this actor.
 pub fn has_acted(tx: &mut Tx, tenant: TenantId, actor: &str) -> Result<bool, Problem> {
     Ok(store::has_acted(tx, tenant, actor)?)
+}
+
+/// The newest checkpoint of a log as stored, with its size: nothing that was verified.
+pub fn stored_checkpoint(tx: &mut Tx, tenant: TenantId) -> Result<Option<(u64, String)>, Problem> {
+    Ok(store::tree(tx, tenant)?.map(|tree| (tree.size, tree.note)))
+}
+
+/// Whether entries of a log wait for their place.
+pub fn has_unplaced(tx: &mut Tx, tenant: TenantId) -> Result<bool, Problem> {
+    Ok(!store::pending(tx, tenant, 1)?.is_empty())
 }
 
 /// An entry by its id, whether it has its place in the tree or not.

@@ -61,6 +61,11 @@ impl OwnEntries {
         }
     }
 
+    /// Forgets the entries of a log that is deleted with its tenant.
+    pub fn forget_tenant(&self, tenant: TenantId) {
+        self.0.lock().retain(|_, own| own.tenant != tenant);
+    }
+
     /// Forgets entries that were read at their places.
     pub(super) fn placed(&self, ids: impl Iterator<Item = EntryId>) {
         let mut watched = self.0.lock();

@@ -116,6 +116,14 @@ impl LogHeads {
         }
     }
 
+    /// Forgets a log that is deleted with its tenant, by the word of its root keys.
+    pub fn forget_tenant(&self, tenant: TenantId) {
+        self.heads.write().remove(&tenant);
+        self.tiles.lock().retain(|(of, _, _), _| *of != tenant);
+        self.roots.write().retain(|(of, _), _| *of != tenant);
+        self.anchors.forget(tenant);
+    }
+
     /// Forgets what was read of trees: it may be what somebody changed.
     fn forget_tree(&self) {
         self.tiles.lock().clear();

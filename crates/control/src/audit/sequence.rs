@@ -16,7 +16,11 @@ use super::{
     store,
     verify::is_ours,
 };
-use crate::{App, access::problem::Problem, secrets::TenantKeys};
+use crate::{
+    App,
+    access::problem::Problem,
+    secrets::{self, TenantKeys},
+};
 
 /// Entries that one transaction places.
 const BATCH: i64 = 2000;
@@ -29,7 +33,7 @@ pub async fn sequence(app: &App, lease: &Lease) -> Result<u64, Problem> {
         .read(Scope::System, |tx| Ok::<_, Problem>(store::pending_tenants(tx)?))
         .await?;
     let (mut placed, mut failed) = (0, None);
-    for tenant in tenants {
+    for tenant in tenants.into_iter().filter(|tenant| !app.keys.is_gone(*tenant)) {
         let of_tenant = match sequence_tenant(app, lease.clone(), tenant).await {
             Ok(of_tenant) => of_tenant,
             Err(problem) => {
@@ -49,7 +53,7 @@ pub async fn sequence(app: &App, lease: &Lease) -> Result<u64, Problem> {
 }
 
 async fn sequence_tenant(app: &App, lease: Lease, tenant: TenantId) -> Result<u64, Problem> {
-    let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
+    let keys = secrets::keys_of(app, tenant).await?;
     let now = app.clock.now();
     let known = app
         .heads

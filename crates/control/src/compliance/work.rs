@@ -20,14 +20,13 @@ pub struct Pass {
     pub after: DeviceId,
 }
 
-/// Every tenant, the one that was served longest ago first.
+/// Every tenant at work, the one that was served longest ago first.
 pub async fn tenants_in_turn(app: &App) -> Result<Vec<TenantId>, Problem> {
     app.db
         .read(Scope::System, |tx| {
             let served: std::collections::HashMap<TenantId, Timestamp> =
                 store::served(tx)?.into_iter().collect();
-            let tenants = access::tenants(tx)?.into_iter().map(|(tenant, _)| tenant);
-            let mut tenants: Vec<TenantId> = tenants.collect();
+            let mut tenants = access::working_tenants(tx)?;
             tenants.sort_by_key(|tenant| served.get(tenant).copied());
             Ok(tenants)
         })

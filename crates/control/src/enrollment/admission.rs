@@ -17,7 +17,7 @@ use super::{
 use crate::{
     App,
     access::{
-        Author,
+        self, Author,
         problem::{
             ATTESTATION_REJECTED, DEVICE_MISMATCH, ENROLLMENT_LIMIT, IDENTITY_CONFLICT, KEY_REUSED, Problem,
             RATE_LIMITED, TOKEN_INVALID, TOKEN_REDEEMED,
@@ -170,6 +170,7 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
     let lifetime = Duration::from_secs(app.settings.device_certificate_days * 86_400);
     let (mut enrolled, issued) = audit::commit(app, &author, move |tx| {
         let at = tx.at();
+        access::require_serving(tx, tenant)?;
         let key_hash = sha256(&candidate.spki);
         let token = store::token(tx, tenant, candidate.token)?.ok_or_else(used)?;
         if store::redeem(tx, tenant, candidate.token, key_hash.as_bytes(), at)? == 0 {

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     App,
     access::{
+        self,
         problem::{
             ATTESTATION_REJECTED, CSR_INVALID, DEVICE_MISMATCH, MALFORMED, PROOF_INVALID, Problem,
             RATE_LIMITED, SESSION_UNKNOWN, TOKEN_INVALID, UNAVAILABLE,
@@ -34,6 +35,7 @@ use crate::{
     },
     audit, certificates, clock,
     devices::{DeviceState, Protocol},
+    secrets,
 };
 
 /// Sessions that one token may have open at a time.
@@ -77,10 +79,16 @@ pub async fn begin(
         .map_err(|limit| MALFORMED.detail(limit.to_string()))?;
     let now = app.clock.now();
     let claims = verify_enrollment_token(app, &request.token, now).await?;
-    if app.keys.tenant(claims.tid).is_err() {
+    if secrets::find_keys(app, claims.tid).await?.is_none() {
         // Without a tenant there is no log that could take the refusal.
         return Err(TOKEN_INVALID.detail("This installation has no such tenant."));
     }
+    let of = claims.tid;
+    app.db
+        .read(Scope::Tenant(of.uuid()), move |tx| {
+            access::require_serving(tx, of)
+        })
+        .await?;
     let token = TokenId::from_uuid(claims.jti);
     let device_uuid = request.hardware.device_uuid.uuid();
     let opened = match check_begin(app, &request, &claims, exporter.is_some()).await {

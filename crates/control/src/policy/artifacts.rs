@@ -52,6 +52,9 @@ pub trait ArtifactStore: std::fmt::Debug + Send + Sync {
         name: &'a str,
         bytes_max: usize,
     ) -> BoxFuture<'a, Result<Option<Bytes>, ArtifactError>>;
+
+    /// Removes an object; that there is none is no error.
+    fn remove<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), ArtifactError>>;
 }
 
 /// A stored bundle as the artifact store's reconciler needs it.
@@ -178,6 +181,34 @@ async fn fetch(app: &App, tenant: TenantId, bundle_sha256: &str) -> Result<Optio
             Err(changed("the artifact store holds something else under its name"))
         }
         Err(error) => Err(unavailable(error)),
+    }
+}
+
+/// Removes the bundles of a tenant that ends from the artifact store. May run twice.
+pub async fn remove_artifacts(app: &App, tenant: TenantId) -> Result<(), Problem> {
+    const PAGE: i64 = 100;
+    let Some(artifacts) = app.artifacts.get() else {
+        return Ok(());
+    };
+    let mut after = String::new();
+    loop {
+        let behind = after.clone();
+        let bundles = app
+            .db
+            .read(Scope::Tenant(tenant.uuid()), move |tx| {
+                Ok::<_, Problem>(store::bundles_behind(tx, tenant, &behind, PAGE)?)
+            })
+            .await?;
+        let Some(last) = bundles.last().cloned() else {
+            return Ok(());
+        };
+        for bundle in bundles {
+            artifacts
+                .remove(&name(tenant, &bundle))
+                .await
+                .map_err(unavailable)?;
+        }
+        after = last;
     }
 }
 

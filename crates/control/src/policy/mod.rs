@@ -32,7 +32,8 @@ use crate::{
 };
 pub use api::router;
 pub use artifacts::{
-    ArtifactError, ArtifactStore, Put, Unstored, artifact, require_artifact, store_artifacts,
+    ArtifactError, ArtifactStore, Put, Unstored, artifact, remove_artifacts, require_artifact,
+    store_artifacts,
 };
 pub use change::{Made, archive, create, describe, hold, make_version, manage, restore};
 pub use compile::{CompileTarget, compile};

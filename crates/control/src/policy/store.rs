@@ -41,6 +41,8 @@ statements! {
         created_by, created_at, tenant_id FROM policy_version WHERE artifact_at IS NULL ORDER BY sequence LIMIT $1";
     HAS_ARTIFACT = "SELECT COUNT(*) FROM policy_version \
         WHERE tenant_id = $1 AND bundle_sha256 = $2 AND artifact_at IS NOT NULL";
+    BUNDLES_BEHIND = "SELECT DISTINCT bundle_sha256 FROM policy_version WHERE tenant_id = $1 AND bundle_sha256 > $2 \
+        ORDER BY bundle_sha256 LIMIT $3";
     MARK_ARTIFACT = "UPDATE policy_version SET artifact_at = $3 WHERE tenant_id = $1 AND bundle_sha256 = $2";
     BUNDLE_BY_SHA256 = "SELECT bundle FROM policy_version WHERE tenant_id = $1 AND bundle_sha256 = $2 LIMIT 1";
 }
@@ -245,5 +247,17 @@ fn version_of(row: &Row<'_>) -> Result<Version, StorageError> {
         entry: EntryId::from_uuid(row.get(7)?),
         created_by: row.get(8)?,
         created_at: Timestamp::from_micros(row.get(9)?),
+    })
+}
+
+/// The digests of a tenant's bundles, in order, behind one.
+pub fn bundles_behind(
+    tx: &mut Tx,
+    tenant: TenantId,
+    behind: &str,
+    limit: i64,
+) -> Result<Vec<String>, StorageError> {
+    tx.query(&BUNDLES_BEHIND, &[&tenant.uuid(), &behind, &limit], |row| {
+        row.get(0)
     })
 }

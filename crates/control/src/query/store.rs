@@ -31,6 +31,7 @@ statements! {
     DELETE_SAVED = "DELETE FROM query_saved WHERE tenant_id = $1 AND name = $2";
     DELETE_RUNS_OF = "DELETE FROM query_run WHERE tenant_id = $1 AND name = $2";
     DUE_QUERIES = concat!("SELECT tenant_id, ", saved_columns!(), " FROM query_saved WHERE next_run_at IS NOT NULL \
+        AND EXISTS (SELECT 1 FROM access_tenant t WHERE t.tenant_id = query_saved.tenant_id AND t.state = 'active') \
         AND next_run_at <= $1 ORDER BY next_run_at, tenant_id, name LIMIT $2");
     QUERY_RAN = "UPDATE query_saved SET next_run_at = $4 WHERE tenant_id = $1 AND name = $2 AND next_run_at = $3";
 

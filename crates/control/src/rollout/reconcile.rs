@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     App,
-    access::{Author, problem::Problem},
+    access::{self, Author, problem::Problem},
     audit, devices,
 };
 
@@ -36,7 +36,11 @@ pub async fn reconcile(app: &App) -> Result<usize, Problem> {
     let running = app
         .db
         .read(Scope::System, |tx| {
-            Ok::<_, Problem>(store::running(tx, ROLLOUTS_PER_PASS)?)
+            // Those of a suspended tenant wait: nobody reports, and that says nothing of them.
+            let working = access::working_tenants(tx)?;
+            let mut running = store::running(tx, ROLLOUTS_PER_PASS)?;
+            running.retain(|(tenant, _)| working.contains(tenant));
+            Ok::<_, Problem>(running)
         })
         .await?;
     let mut steps = 0;

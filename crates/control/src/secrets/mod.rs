@@ -14,6 +14,7 @@ mod files;
 mod first_run;
 mod floor;
 mod keeper;
+mod key_records;
 mod log_head;
 mod node_own;
 mod places;
@@ -34,21 +35,18 @@ mod vault_client;
 mod vouched;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use muster_model::{TenantId, Timestamp};
 use muster_storage::Statement;
-use muster_trust::{
-    checkpoint,
-    dsse::Envelope,
-    key::SigningKey,
-    root::{ApprovalRules, DEFAULT_BUDGETS, Role, RoleKeys, RootDocument},
-};
+use muster_trust::{dsse::Envelope, key::SigningKey, root::RootDocument};
 use parking_lot::RwLock;
 use uuid::Uuid;
+
+use crate::access::problem::Problem;
 
 pub use api::router;
 pub use authority::{Authority, AuthoritySet, PreparedCertificate};
@@ -79,6 +77,7 @@ pub(crate) fn der_value(tag: u8, content: &[u8]) -> Vec<u8> {
 }
 
 pub use files::{signing_key, write_private};
+pub use key_records::{PasswordPlace, note_tenant_keys, say_database_password};
 pub use log_head::KeptHead;
 pub use profile::{CaRole, DeviceSubject, SERVER_CERTIFICATE_DAYS};
 pub(crate) use profile::{offset, responder};
@@ -89,7 +88,9 @@ pub use register::{AuthorityState, Member, Record as AuthorityRecord};
 pub use roots::{Learned, RefusedRow, RootRow, broken_roots, read_roots};
 pub use scep_ra::{KeyTransport, ScepRa};
 pub use sealed::{SealingKey, SecretText, UnsealError};
-pub use tenant_keys::{PasswordPlace, note_tenant_keys, say_database_password};
+pub use tenant_keys::{
+    FreshKeys, KeysRow, find_keys, keys_of, read_tenants, share_tenants, store_keys, take_up_tenants,
+};
 pub use vault_client::{Refused as VaultRefused, VaultClient, VaultLogin, VaultSettings, secret_in};
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
@@ -106,6 +107,8 @@ pub enum SecretsError {
         "the keys of tenant {tenant} are not in {folder}: copy the folder `keys` of the node that made the tenant"
     )]
     TenantMissing { tenant: TenantId, folder: PathBuf },
+    #[error("the stored keys of tenant {tenant} are refused: {why}")]
+    TenantKeys { tenant: TenantId, why: String },
     #[error("certificate: {0}")]
     Certificate(#[from] rcgen::Error),
     #[error("the root document of tenant {tenant} does not verify: {why}")]
@@ -150,7 +153,7 @@ pub struct Keyring {
     pub(crate) first_enrollment_key: SigningKey,
     /// Seals the secrets of other services that the operator hands over.
     pub sealing: SealingRing,
-    /// Seals the values of the embedded store.
+    /// Seals the values of the embedded store and the keys of tenants. It is in no store.
     master: Arc<SealingKey>,
     /// Its text, where no file holds it.
     master_text: Option<SecretText>,
@@ -160,6 +163,8 @@ pub struct Keyring {
     looked_at: parking_lot::Mutex<std::time::Duration>,
     tenants: RwLock<HashMap<TenantId, Arc<TenantKeys>>>,
     refused_roots: RwLock<HashMap<TenantId, RefusedRow>>,
+    /// Tenants that were deleted while this process ran, or before: each has an empty file in `keys/deleted`.
+    gone: RwLock<HashSet<TenantId>>,
 }
 
 /// The first version of a ring, before the database was asked.
@@ -260,6 +265,7 @@ impl Keyring {
             master_text,
             judged: parking_lot::Mutex::default(),
             looked_at: parking_lot::Mutex::default(),
+            gone: RwLock::new(tenant_keys::read_gone(&folder)?),
             folder,
             tenants: RwLock::default(),
             refused_roots: RwLock::default(),
@@ -281,67 +287,40 @@ impl Keyring {
         Ok(keys)
     }
 
-    /// Makes the keys and the first root document of a new tenant. The root key goes to `take_away`, nowhere else.
+    /// Makes the keys and the first root document of a new tenant in this node's folder. The root key goes to `take_away`, nowhere
+    /// else. Answers where it is, and what the table of keys is to hold.
     pub fn create_tenant(
         &self,
         tenant: TenantId,
         take_away: &Path,
         now: Timestamp,
-    ) -> Result<PathBuf, SecretsError> {
-        const ROOT_DOCUMENT_DAYS: u64 = 365;
-        let folder = self.tenant_folder(tenant);
-        files::private_folder(&folder)?;
-        files::private_folder(take_away)?;
+    ) -> Result<(PathBuf, KeysRow), Problem> {
+        let internal = |error: SecretsError| Problem::internal(error);
+        files::private_folder(take_away).map_err(internal)?;
         let root_path = take_away.join(format!("root-key-{tenant}.pem"));
-        let root = files::signing_key(&root_path, SigningKey::generate_ed25519)?;
-        let policy = files::signing_key(&folder.join("policy.pem"), SigningKey::generate_ed25519)?;
-        let action = files::signing_key(&folder.join("action.pem"), SigningKey::generate_ed25519)?;
-        let log = files::signing_key(&folder.join("log.pem"), SigningKey::generate_ed25519)?;
-        // No approver is named yet, so no destructive command can be approved.
-        let members = [
-            (Role::Root, &root),
-            (Role::Policy, &policy),
-            (Role::Action, &action),
-            (Role::Log, &log),
-        ];
-        let document = RootDocument {
-            tenant,
-            version: 1,
-            issued_at: now,
-            expires_at: now.plus(std::time::Duration::from_secs(ROOT_DOCUMENT_DAYS * 86_400)),
-            keys: members
-                .iter()
-                .map(|(_, key)| (key.key_id(), key.public().clone()))
-                .collect(),
-            roles: members
-                .iter()
-                .map(|(role, key)| {
-                    (
-                        *role,
-                        RoleKeys {
-                            keys: [key.key_id()].into(),
-                            threshold: 1,
-                        },
-                    )
-                })
-                .collect(),
-            log_origin: checkpoint::origin(tenant),
-            budgets: DEFAULT_BUDGETS,
-            device_ca_sha256: vec![self.authority.device_ca_sha256()],
-            approvers: BTreeMap::new(),
-            approval: ApprovalRules::default(),
-            restore_epoch: 0,
-            settled_heads: BTreeSet::new(),
+        let root = files::signing_key(&root_path, SigningKey::generate_ed25519).map_err(internal)?;
+        // The files stay beside the table's row: the operator signs bundles with them, and replaces them in a root ceremony.
+        let folder = self.tenant_folder(tenant);
+        files::private_folder(&folder).map_err(internal)?;
+        let key = |name: &str| {
+            files::signing_key(&folder.join(name), SigningKey::generate_ed25519).map_err(internal)
         };
-        let envelope = document
-            .sign(&[&root])
-            .map_err(|error| SecretsError::RootDocument {
-                tenant,
-                why: error.to_string(),
-            })?;
-        let text = serde_json::to_string(&[envelope]).expect("an envelope is serializable");
-        files::write_private(&folder.join("root.json"), text.as_bytes())?;
-        Ok(root_path)
+        let fresh = FreshKeys {
+            policy: key("policy.pem")?,
+            action: key("action.pem")?,
+            log: key("log.pem")?,
+        };
+        let device_cas = vec![self.authority.device_ca_sha256()];
+        let roots = [root.public().clone()];
+        let document = fresh.first_document(tenant, &roots, 1, device_cas, now);
+        let signed = document.sign(&[&root]).map_err(Problem::internal)?;
+        let row = KeysRow {
+            sealed: fresh.seal(self, tenant, &signed.payload)?,
+            envelope: signed.to_json(),
+        };
+        self.take(tenant, &row).map_err(internal)?;
+        self.keep_roots(tenant).map_err(internal)?;
+        Ok((root_path, row))
     }
 
     fn tenant_folder(&self, tenant: TenantId) -> PathBuf {
@@ -350,13 +329,29 @@ impl Keyring {
 
     fn read_tenant(&self, tenant: TenantId) -> Result<TenantKeys, SecretsError> {
         let folder = self.tenant_folder(tenant);
-        let root_path = folder.join("root.json");
-        if !root_path.exists() {
+        let files = ["root.json", "policy.pem", "action.pem", "log.pem"].map(|name| folder.join(name));
+        // Where some of them are missing, the keys are in the table, and these are what the operator put beside them.
+        if self.is_gone(tenant) || !files.iter().all(|path| path.exists()) {
             return Err(SecretsError::TenantMissing {
                 tenant,
                 folder: self.folder.clone(),
             });
         }
+        let (root, root_documents) = self.kept_chain(tenant)?;
+        let [_, policy, action, log] = files;
+        Ok(TenantKeys {
+            tenant,
+            policy: Arc::new(files::existing_key(&policy)?),
+            action: Arc::new(files::existing_key(&action)?),
+            log: Arc::new(files::existing_key(&log)?),
+            root,
+            root_documents,
+        })
+    }
+
+    /// The root documents that this node has kept of a tenant, each verified by the one before.
+    fn kept_chain(&self, tenant: TenantId) -> Result<(RootDocument, Vec<Envelope>), SecretsError> {
+        let root_path = self.tenant_folder(tenant).join("root.json");
         let text = files::read(&root_path)?;
         let root_documents: Vec<Envelope> =
             serde_json::from_slice(&text).map_err(|error| SecretsError::Unreadable {
@@ -374,13 +369,6 @@ impl Keyring {
         if root.tenant != tenant {
             return Err(wrong(format!("it belongs to {}", root.tenant)));
         }
-        Ok(TenantKeys {
-            tenant,
-            policy: Arc::new(files::existing_key(&folder.join("policy.pem"))?),
-            action: Arc::new(files::existing_key(&folder.join("action.pem"))?),
-            log: Arc::new(files::existing_key(&folder.join("log.pem"))?),
-            root,
-            root_documents,
-        })
+        Ok((root, root_documents))
     }
 }

@@ -125,7 +125,7 @@ impl Embedded {
     }
 }
 
-fn context(name: &str, version: i64) -> String {
+pub(super) fn context(name: &str, version: i64) -> String {
     format!("secrets/value/{name}/{version}")
 }
 

@@ -102,11 +102,17 @@ impl Keyring {
     fn take_roots(&self, known: &TenantKeys, root: RootDocument, fresh: Vec<Envelope>) {
         let folder = self.tenant_folder(known.tenant);
         // The operator may have put another key into its place, for this document.
-        let read = |name: &str, held: &Arc<_>| match files::existing_key(&folder.join(name)) {
-            Ok(key) => Arc::new(key),
-            Err(error) => {
-                tracing::warn!(%error, "the key that was read at the start goes on");
-                Arc::clone(held)
+        let read = |name: &str, held: &Arc<_>| {
+            let path = folder.join(name);
+            if !path.exists() {
+                return Arc::clone(held);
+            }
+            match files::existing_key(&path) {
+                Ok(key) => Arc::new(key),
+                Err(error) => {
+                    tracing::warn!(%error, "the key that was read at the start goes on");
+                    Arc::clone(held)
+                }
             }
         };
         let keys = TenantKeys {

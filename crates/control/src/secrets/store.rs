@@ -6,6 +6,7 @@ use muster_storage::{Row, StorageError, Tx, statements};
 use super::{
     records::{Kind, Record, RotatedBy},
     ring::Version,
+    tenant_keys::KeysRow,
 };
 
 statements! {
@@ -56,6 +57,10 @@ statements! {
         WHERE tenant_id = $1 AND name = $2";
     FAILED = "UPDATE secrets_record SET error = $3 WHERE tenant_id = $1 AND name = $2";
     REMOVE_RECORD = "DELETE FROM secrets_record WHERE tenant_id = $1 AND name = $2";
+    TENANT_KEYS = "SELECT sealed, envelope FROM secrets_tenant_keys WHERE tenant_id = $1";
+    TENANTS_WITH_KEYS = "SELECT tenant_id FROM secrets_tenant_keys ORDER BY tenant_id LIMIT $1";
+    INSERT_TENANT_KEYS = "INSERT INTO secrets_tenant_keys (tenant_id, sealed, envelope, created_at) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT (tenant_id) DO NOTHING";
     FORGET_UNSEEN = "DELETE FROM secrets_record WHERE tenant_id = $1 AND kind = 'tls_certificate' AND seen_at < $2";
 }
 
@@ -357,4 +362,33 @@ fn record_of(row: &Row<'_>) -> Result<Record, StorageError> {
         revoke_asked: row.get(12)?,
         revoked_at: row.get::<Option<i64>>(13)?.map(Timestamp::from_micros),
     })
+}
+
+pub fn tenant_keys(tx: &mut Tx, tenant: TenantId) -> Result<Option<KeysRow>, StorageError> {
+    tx.query_opt(&TENANT_KEYS, &[&tenant.uuid()], |row| {
+        Ok(KeysRow {
+            sealed: row.get(0)?,
+            envelope: row.get(1)?,
+        })
+    })
+}
+
+/// The tenants whose keys are in the table.
+pub fn tenants_with_keys(tx: &mut Tx, limit: i64) -> Result<Vec<TenantId>, StorageError> {
+    tx.query(&TENANTS_WITH_KEYS, &[&limit], |row| {
+        row.get(0).map(TenantId::from_uuid)
+    })
+}
+
+pub fn insert_tenant_keys(
+    tx: &mut Tx,
+    tenant: TenantId,
+    row: &KeysRow,
+    at: Timestamp,
+) -> Result<u64, StorageError> {
+    let (sealed, envelope) = (row.sealed.as_slice(), row.envelope.as_slice());
+    tx.execute(
+        &INSERT_TENANT_KEYS,
+        &[&tenant.uuid(), &sealed, &envelope, &at.as_micros()],
+    )
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     App,
-    access::problem::Problem,
+    access::{self, TenantState, problem::Problem},
     audit, clock,
     devices::{self, DeviceState},
     secrets::SecretText,
@@ -31,6 +31,8 @@ const WEBHOOK_SKEW_SECONDS: i64 = 300;
 const MESSAGE_ID_BYTES_MAX: usize = 256;
 /// Signatures of one message: one for each secret of a rotation.
 const SIGNATURES_MAX: usize = 8;
+/// When a sender may come again whose source is one of a tenant that is shut.
+const SUSPENDED_RETRY_SECONDS: u64 = 300;
 const SET_MEDIA_TYPE: &str = "application/secevent+jwt";
 
 /// What the sender is told.
@@ -95,12 +97,23 @@ pub async fn arrive(
     let found = app
         .db
         .read(Scope::System, move |tx| {
-            Ok::<_, Problem>(store::source_by_id(tx, id)?)
+            let Some((tenant, source)) = store::source_by_id(tx, id)? else {
+                return Ok::<_, Problem>(None);
+            };
+            let row = access::tenant(tx, tenant)?;
+            let is_open = row.is_some_and(|row| row.state == TenantState::Active);
+            Ok(Some((tenant, source, is_open)))
         })
         .await?;
-    let Some((tenant, source)) = found else {
+    let Some((tenant, source, is_open)) = found else {
         return Ok(Told::NoSource);
     };
+    if !is_open {
+        app.signals.metrics.message(source.kind(), "later");
+        return Ok(Told::Later {
+            seconds: SUSPENDED_RETRY_SECONDS,
+        });
+    }
     let (kind, now) = (source.kind(), app.clock.now());
     match read(app, tenant, &source, headers, body, now).await {
         Ok(read) => {

@@ -118,10 +118,9 @@ async fn tenant(app: &App, text: &str) -> Result<TenantId, Problem> {
     is_known.then_some(wanted).ok_or_else(missing)
 }
 
-/// The keys of what a tenant signs for others (RFC 7517).
+/// The keys of what a tenant signs for others (RFC 7517). Whoever asks makes none: the first one is made by what is signed first.
 async fn key_set(State(app): State<App>, Path(text): Path<String>) -> Result<Response, Problem> {
     let tenant = tenant(&app, &text).await?;
-    keys::keep_keys_of(&app, tenant).await?;
     let set = keys::public_keys(&app, tenant).await?;
     let mut response = Json(set).into_response();
     let headers = response.headers_mut();

@@ -220,7 +220,7 @@ enum Unread {
     NoKey,
 }
 
-/// Makes and drops keys of every tenant as their time comes. A reconciler's step.
+/// Makes and drops keys of every tenant in operation as their time comes. A reconciler's step.
 pub async fn keep_keys(app: &App) -> Result<(), Problem> {
     keep_all(app, Broken::Kept).await
 }
@@ -233,7 +233,7 @@ pub async fn mend_keys(app: &App) -> Result<(), Problem> {
 
 /// What stops one tenant stops no other.
 async fn keep_all(app: &App, broken: Broken) -> Result<(), Problem> {
-    for (tenant, _) in app.db.read(Scope::System, access::tenants).await? {
+    for tenant in app.db.read(Scope::System, access::working_tenants).await? {
         if let Err(problem) = keep(app, tenant, broken).await {
             tracing::error!(%problem, %tenant, "the keys of a tenant's signals were not seen to; trying again");
         }

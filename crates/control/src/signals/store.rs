@@ -62,7 +62,8 @@ statements! {
         THEN signals_said.due_at ELSE $4 END, verdict = $5, verdict_at = $6, risk = $7, \
         risk_at = $8, user_risk = $9, user_risk_at = $10, assurance = $11, assurance_at = $12, detail = $13, \
         observed_at = $14, session_revoked_at = $15, credential_changed_at = $16");
-    DUE = "SELECT tenant_id, device_id, source_id, due_at FROM signals_said WHERE due_at <= $1 ORDER BY due_at LIMIT $2";
+    DUE = "SELECT tenant_id, device_id, source_id, due_at FROM signals_said WHERE due_at <= $1 AND EXISTS (SELECT 1 \
+        FROM access_tenant t WHERE t.tenant_id = signals_said.tenant_id AND t.state = 'active') ORDER BY due_at LIMIT $2";
     FOLLOWED = "UPDATE signals_said SET due_at = $5 WHERE tenant_id = $1 AND device_id = $2 AND source_id = $3 AND due_at = $4";
     SAID_BY = "SELECT device_id FROM signals_said WHERE tenant_id = $1 AND source_id = $2 ORDER BY observed_at LIMIT $3";
     DROP_SAID = "DELETE FROM signals_said WHERE tenant_id = $1 AND device_id = $2 AND source_id = $3";
@@ -358,6 +359,7 @@ pub struct DueRow {
     pub at: Timestamp,
 }
 
+/// Of tenants that are in operation.
 pub fn due(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<Vec<DueRow>, StorageError> {
     tx.query(&DUE, &[&now.as_micros(), &limit], |row| {
         Ok(DueRow {

@@ -28,7 +28,8 @@ macro_rules! letter_columns {
 statements! {
     SINKS = concat!("SELECT ", sink_columns!(), " FROM sinks_sink WHERE tenant_id = $1 ORDER BY name");
     SINK = concat!("SELECT ", sink_columns!(), " FROM sinks_sink WHERE tenant_id = $1 AND name = $2");
-    SINKS_TO_SERVE = "SELECT tenant_id, name, revision FROM sinks_sink WHERE NOT is_paused";
+    SINKS_TO_SERVE = "SELECT tenant_id, name, revision FROM sinks_sink s WHERE NOT is_paused \
+        AND EXISTS (SELECT 1 FROM access_tenant t WHERE t.tenant_id = s.tenant_id AND t.state = 'active')";
     PUT_SINK = concat!("INSERT INTO sinks_sink (tenant_id, ", sink_columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
         ON CONFLICT (tenant_id, name) DO UPDATE SET definition = $3, secret = $4, is_paused = $5, revision = $6, \
         updated_by = $7, updated_at = $8");

@@ -36,7 +36,7 @@ pub use port::{
     Change, Comparison, Distribution, End, Latest, Line, Movement, Ranked, SeriesStore, Settling, StoreError,
     Survey,
 };
-pub use reconcile::{SETTLER_LEASE, forget_expired, settle};
+pub use reconcile::{SETTLER_LEASE, forget_expired, keep_settled, settle};
 pub use rules::{Chart, Level, STEPS_MAX, Span, Statistic, is_counter, moment};
 pub use series::{Point, SeriesKey, SeriesSet, Windows};
 pub use view::{

@@ -1,15 +1,20 @@
 //! Brings what waits in the spool to the time-series store, and ends what is over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use muster_model::{DeviceId, TenantId};
 use muster_storage::Scope;
+use tokio::sync::{Notify, watch};
 
 use super::{EVENT_RETENTION, Level, Settling, StoreError, embedded, ingest::SPOOL_TENANT_BYTES_MAX, store};
 use crate::{
     App,
     access::problem::{Problem, UNAVAILABLE},
     audit, clock,
+    reconcile::{Held, hold, wait},
 };
 
 /// The lease under which one node empties the spool.
@@ -23,6 +28,34 @@ const BATCHES_PER_DEVICE: usize = 64;
 /// Rows that one step of forgetting removes, and how many steps there are in a round.
 const FORGOTTEN_PER_STEP: usize = 2000;
 const FORGET_STEPS_MAX: usize = 50;
+
+/// How often telemetry is looked at that waits for its store.
+const SETTLE_EVERY: Duration = Duration::from_secs(2);
+
+/// Brings telemetry from the spool to its store: one node at a time.
+pub async fn keep_settled(app: App, stop: watch::Receiver<bool>) {
+    let (mut held, never) = (None::<Held>, Notify::new());
+    while !*stop.borrow() {
+        let step = async {
+            match hold(&app, &mut held, SETTLER_LEASE).await? {
+                Some(_) => settle(&app).await,
+                None => Ok(false),
+            }
+        };
+        match step.await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(problem) => {
+                tracing::warn!(%problem, "telemetry waits for its store; trying again");
+                held = None;
+            }
+        }
+        wait(&stop, &never, SETTLE_EVERY).await;
+    }
+    if let Some(held) = held {
+        let _ = app.db.release_lease(held.lease).await;
+    }
+}
 
 /// Empties a part of the spool; true where there is more. Batches wait a while before they are merged into chunks, so that a
 /// chunk is not written anew for each of them; another store gets them at once.

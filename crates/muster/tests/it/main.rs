@@ -75,6 +75,7 @@ mod signals;
 mod sinks;
 mod split_view;
 mod telemetry;
+mod tenant_lifecycle;
 mod tenants;
 mod tokens;
 mod tpm;

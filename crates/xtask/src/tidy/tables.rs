@@ -128,6 +128,7 @@ pub const SLICES: &[(&str, u8)] = &[
     ("passes", 6),
     ("query", 6),
     ("configuration", 7),
+    ("tenants", 7),
     ("whatif", 7),
 ];
 
@@ -153,6 +154,12 @@ pub const SLICE_PAIRS: &[(&str, &str)] = &[
     // What is said is said of a device.
     ("signals", "devices"),
 ];
+
+/// Slices that delete rows of every table, with the reason: their statements name no table in the text.
+pub const DELETES_EVERYWHERE: &[(&str, &str)] = &[(
+    "tenants",
+    "what ends a tenant deletes its rows of every table; the list is read from the migrations",
+)];
 
 /// Tables without a tenant in their primary key, with the reason.
 pub const TABLES_WITHOUT_TENANT: &[(&str, &str)] = &[];

@@ -244,6 +244,7 @@ async fn held_by(app: &App, client: Client) -> Result<String, Problem> {
     let now = app.clock.now();
     let (tenant, id) = (client.tenant, client.id);
     let held = app.db.read(Scope::Tenant(tenant.uuid()), move |tx| {
+        access::require_open_in(tx, tenant)?;
         Ok::<_, Problem>(people::of_client(tx, &client, now)?.scopes)
     });
     let held = held.await?;

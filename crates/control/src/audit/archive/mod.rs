@@ -236,6 +236,27 @@ async fn bring(
     put_once(app, archive, tenant, &format!("{tenant}/{path}"), bytes.into()).await
 }
 
+/// The files of a log of this size, as `muster log verify --folder` reads them, without its checkpoint and its root documents.
+pub fn log_files(size: u64) -> Vec<TilePath> {
+    let mut paths = Vec::new();
+    for level in 0..=MAX_LEVEL {
+        let mut index = 0;
+        while let Some(tile) = Tile::in_tree(level, index, size) {
+            paths.push(TilePath::Hashes(tile));
+            if level == 0 {
+                paths.push(TilePath::Entries(tile));
+            }
+            index += 1;
+        }
+    }
+    paths
+}
+
+/// The bytes of one of [`log_files`].
+pub fn log_file(tx: &mut Tx, tenant: TenantId, path: TilePath, size: u64) -> Result<Vec<u8>, Problem> {
+    bytes_of(tx, tenant, path, size)
+}
+
 fn bytes_of(tx: &mut Tx, tenant: TenantId, path: TilePath, size: u64) -> Result<Vec<u8>, Problem> {
     let missing = || {
         Problem::internal(format!(

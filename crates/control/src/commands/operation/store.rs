@@ -37,6 +37,7 @@ statements! {
         AND kind = $2 AND arguments = $3 ORDER BY operation_id DESC LIMIT $4");
     OPEN_OPERATIONS = "SELECT COUNT(*) FROM commands_operation WHERE tenant_id = $1 AND ended_at IS NULL";
     DUE_OPERATIONS = "SELECT tenant_id, operation_id FROM commands_operation WHERE next_at IS NOT NULL \
+        AND EXISTS (SELECT 1 FROM access_tenant t WHERE t.tenant_id = commands_operation.tenant_id AND t.state = 'active') \
         AND next_at <= $1 ORDER BY next_at LIMIT $2";
     OVERDUE_OPERATIONS = "SELECT tenant_id, operation_id FROM commands_operation WHERE ended_at IS NULL \
         AND expires_at <= $1 ORDER BY expires_at LIMIT $2";

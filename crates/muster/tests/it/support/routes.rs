@@ -57,6 +57,7 @@ impl Route {
             "rollouts" => id("rol"),
             "scim-tokens" => id("sct"),
             "scripts" => "0".repeat(64),
+            "tenants" => id("tnt"),
             "user-groups" => id("ugr"),
             "users" => id("usr"),
             _ => String::new(),
