@@ -322,7 +322,7 @@ pub async fn authenticate(
     headers: &HeaderMap,
     connection: &Extensions,
 ) -> Result<Caller, Problem> {
-    let caller = caller(app, headers, certificate).await?;
+    let caller = caller(app, headers, connection).await?;
     require_open(app, caller.author.tenant).await?;
     Ok(caller)
 }
@@ -330,7 +330,7 @@ pub async fn authenticate(
 async fn caller(
     app: &App,
     headers: &HeaderMap,
-    certificate: Option<ClientCertificate>,
+    connection: &Extensions,
 ) -> Result<Caller, Problem> {
     let token = bearer(headers)?;
     let certificate = connection.get::<ClientCertificate>().copied();

@@ -531,6 +531,7 @@ mod tests {
             in_directory: None,
             idle_seconds: None,
             session_seconds: None,
+            routed: None,
         }
     }
 
@@ -542,7 +543,7 @@ mod tests {
             let (app, tenant) = (&scene.app, scene.tenant);
             let id = |number| ConnectionId::from_uuid(Uuid::from_u128(number));
             let came = async |number, name: &str| {
-                admit(app, tenant, identity(id(number), name))
+                admit(app, tenant, identity(id(number), name), Purpose::SignIn)
                     .await
                     .expect("it is judged")
             };
