@@ -26,6 +26,9 @@ use crate::{CliError, Globals, clock, progress};
 
 /// How long a closure that is signed here can be handed in.
 const CLOSURE_LIVES: Duration = Duration::from_secs(7 * 86_400);
+/// How often a signed document is handed in whose answer is lost, and how long it waits between.
+const HANDED_IN_MAX: u32 = 3;
+const HANDED_IN_PAUSE: Duration = Duration::from_secs(2);
 
 /// Verbs about tenants that are there.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -345,13 +348,19 @@ pub async fn create(create: &CreateTenant, globals: &Globals, printer: &Printer)
     let envelope = dsse::sign(PAYLOAD_TYPE, &payload, &signers)
         .map_err(|error| CliError::Failed(format!("the root document is not signed: {error}")))?;
     let id = document.tenant.to_string();
-    let answer: Answer<Made> = api
-        .send(Call::post(&["tenants", &id, "root"]).body(json!(envelope)))
-        .await?;
+    // The place for the only copy of the credentials is there before the tenant is.
+    key_file::write_new(out, b"", 0o600)?;
+    let answer = match activate(&api, &id, &envelope).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let _ = std::fs::remove_file(out);
+            return Err(error);
+        }
+    };
     let made = &answer.known;
     let file = admin_file(&api, globals, made)?;
     let text = serde_json::to_string_pretty(&file).map_err(|error| CliError::Failed(error.to_string()))?;
-    key_file::write_new(out, text.as_bytes(), 0o600)?;
+    context::write_private(out, text.as_bytes())?;
     let shown = json!({
         "id": made.id, "name": create.name, "admin_file": out, "root_key": made_key, "signin_url": made.signin_url,
     });
@@ -370,6 +379,23 @@ pub async fn create(create: &CreateTenant, globals: &Globals, printer: &Printer)
                 ),
             ])
     })
+}
+
+/// Hands the signed document in. Where the answer is lost, the same envelope gets it again, as long as nobody used what was in it.
+async fn activate(api: &Api, id: &str, envelope: &Envelope) -> Result<Answer<Made>, CliError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let sent: Result<Answer<Made>, CliError> = api
+            .send(Call::post(&["tenants", id, "root"]).body(json!(envelope)))
+            .await;
+        match sent {
+            Err(CliError::Unreachable { .. } | CliError::Answer(_)) if tries < HANDED_IN_MAX => {
+                tokio::time::sleep(HANDED_IN_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// The root keys that are named, or one that is made beside the file of the tenant.

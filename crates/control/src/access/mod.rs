@@ -59,9 +59,9 @@ use scope::Scopes;
 pub use session::{PagePermit, SESSION_COOKIE, create_signin_link, end_session, sign_in};
 pub use step_up::{ask_passkey, step_up_by_link, step_up_by_passkey};
 pub use tenant::{
-    NewTenant, TENANTS_MAX, TenantRow, TenantState, begin_tenant, create_tenant, first_link, remove_tenant,
-    rename_tenant, require_open, require_open_in, require_serving, set_tenant_state, tenant, tenant_named,
-    tenant_rows, tenants, working_tenants,
+    NewTenant, TENANTS_MAX, TenantRow, TenantState, begin_tenant, create_tenant, first_link, reissue_first,
+    remove_tenant, rename_tenant, require_open, require_open_in, require_serving, set_tenant_state, tenant,
+    tenant_named, tenant_rows, tenants, working_tenants,
 };
 
 /// Every statement of this slice, for the test that prepares them all on both engines.
@@ -327,11 +327,7 @@ pub async fn authenticate(
     Ok(caller)
 }
 
-async fn caller(
-    app: &App,
-    headers: &HeaderMap,
-    connection: &Extensions,
-) -> Result<Caller, Problem> {
+async fn caller(app: &App, headers: &HeaderMap, connection: &Extensions) -> Result<Caller, Problem> {
     let token = bearer(headers)?;
     let certificate = connection.get::<ClientCertificate>().copied();
     if scim_tokens::is_one(token) {

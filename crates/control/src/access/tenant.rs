@@ -7,9 +7,9 @@ use muster_storage::{Scope, Tx};
 use muster_trust::key::sha256;
 
 use super::{
-    Author, FIRST_CLIENT, NewClient, insert_client,
+    Author, FIRST_CLIENT, NewClient, insert_client, people,
     problem::{CONFLICT, NAME_TAKEN, Problem, TENANT_SUSPENDED, UNAUTHENTICATED, UNAVAILABLE},
-    scope, store,
+    rotate_client, scope, store,
 };
 use crate::{
     App,
@@ -210,6 +210,32 @@ pub fn first_link(
     let detail = serde_json::json!({"roles": "", "made_by": client.id.to_string()});
     tx.record("signin.link_created", ("user", person.to_owned()), detail)?;
     Ok((secret, expires_at))
+}
+
+/// A new secret of a tenant's first service account and a new link of its first person, for whoever made the tenant and never got the
+/// answer. Nothing where either was used, or the link is forgotten: then somebody has entered, or could have long ago.
+pub fn reissue_first(
+    tx: &mut LoggedTx<'_>,
+    person: &str,
+) -> Result<Option<(NewClient, (String, Timestamp))>, Problem> {
+    let tenant = tx.tenant();
+    let Some(client) = store::client_by_name(tx, tenant, FIRST_CLIENT)? else {
+        return Ok(None);
+    };
+    let used = people::store::clients_used(tx, tenant)?;
+    let is_used = used.iter().any(|(id, _)| *id == client.id);
+    let mut links = store::open_links(tx, tenant)?;
+    links.retain(|(_, actor)| actor == person);
+    if client.disabled_at.is_some() || is_used || links.is_empty() {
+        return Ok(None);
+    }
+    for (digest, _) in &links {
+        store::delete_link(tx, tenant, digest)?;
+    }
+    let before = client.secret_sha256.clone();
+    let fresh = rotate_client(tx, &client, &before, Duration::ZERO)?;
+    let link = first_link(tx, &fresh, person)?;
+    Ok(Some((fresh, link)))
 }
 
 /// Refuses whoever belongs to a tenant that is not in operation. It is read anew at each request: no node remembers it.

@@ -83,6 +83,8 @@ pub const LOG_TOPIC: &str = "log";
 pub const PENDING_TOPIC: &str = "pending";
 /// Rows of one action about one object that are looked through.
 const SEALED_ROWS_MAX: i64 = 10_000;
+/// The member of an entry's detail that names the tenant of whoever acted, where it is not the log's own.
+pub const BY_TENANT: &str = "by_tenant";
 const SEAL_CONTEXT: &[u8] = b"muster-entry-seal-v1\0";
 
 /// A transaction that knows who acts and counts what was recorded.
@@ -93,6 +95,8 @@ pub struct LoggedTx<'a> {
     keys: Arc<TenantKeys>,
     /// The entries of this transaction, with their actions.
     recorded: Vec<(EntryId, &'static str)>,
+    /// Whose people and programs act: entries in the log of another tenant say so.
+    home: TenantId,
     /// The other tenant that the change is one of too, and its entries.
     other: Option<Arc<TenantKeys>>,
     recorded_there: Vec<(EntryId, &'static str)>,
@@ -230,12 +234,16 @@ impl LoggedTx<'_> {
         &mut self,
         keys: &TenantKeys,
         id: EntryId,
-        (action, object, detail): (
+        (action, object, mut detail): (
             &'static str,
             (&str, String),
             serde_json::Map<String, serde_json::Value>,
         ),
     ) -> Result<(), Problem> {
+        // An account of another tenant is none of this one's, whatever it is called.
+        if keys.tenant != self.home {
+            detail.insert(BY_TENANT.to_owned(), self.home.to_string().into());
+        }
         let entry = LogEntry {
             id,
             at: self.at,
@@ -282,7 +290,24 @@ where
     T: Send + 'static,
     F: FnMut(&mut LoggedTx<'_>) -> Result<T, Problem> + Send + 'static,
 {
-    run(app, author, (keys, Reach::Two(other)), Entries::Needed, change).await
+    commit_as(app, author, author.tenant, (keys, other), change).await
+}
+
+/// As [`commit_across`], by somebody of the tenant `home`: where `author` acts for a tenant that this very change makes, say. Entries in a
+/// log that is not `home`'s name it.
+pub async fn commit_as<T, F>(
+    app: &App,
+    author: &Author,
+    home: TenantId,
+    (keys, other): (Arc<TenantKeys>, Arc<TenantKeys>),
+    change: F,
+) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: FnMut(&mut LoggedTx<'_>) -> Result<T, Problem> + Send + 'static,
+{
+    let reach = Reach::Two(other, home);
+    run(app, author, (keys, reach), Entries::Needed, change).await
 }
 
 /// As [`commit`], of a change of the installation: its transaction reaches rows of every tenant, its entries are the author's tenant's.
@@ -317,8 +342,8 @@ enum Entries {
 enum Reach {
     /// Those of the author's tenant.
     Own,
-    /// Also those of another tenant, whose log has entries of it too.
-    Two(Arc<TenantKeys>),
+    /// Also those of another tenant, whose log has entries of it too, by somebody of the tenant named.
+    Two(Arc<TenantKeys>, TenantId),
     /// Those of every tenant.
     All,
 }
@@ -354,10 +379,10 @@ where
     let trace = trace::current_work().filter(|_| is_tracing);
     #[cfg(debug_assertions)]
     let settings = app.settings.clone();
-    let (scope, other) = match reach {
-        Reach::Own => (tenant_scope(tenant), None),
-        Reach::Two(other) => (Scope::System, Some(other)),
-        Reach::All => (Scope::System, None),
+    let (scope, other, home) = match reach {
+        Reach::Own => (tenant_scope(tenant), None, tenant),
+        Reach::Two(other, home) => (Scope::System, Some(other), home),
+        Reach::All => (Scope::System, None, tenant),
     };
     let there = other.as_ref().map(|other| other.tenant);
     let written = app
@@ -370,6 +395,7 @@ where
                 at,
                 keys: Arc::clone(&keys),
                 recorded: Vec::new(),
+                home,
                 other: other.clone(),
                 recorded_there: Vec::new(),
                 events: Vec::new(),

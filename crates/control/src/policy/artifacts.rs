@@ -64,7 +64,7 @@ pub struct Unstored {
     pub version: Version,
 }
 
-/// Brings bundles to the artifact store that are not there yet. Answers how many; may run twice.
+/// Brings bundles of tenants in operation to the artifact store that are not there yet. Answers how many; may run twice.
 pub async fn store_artifacts(app: &App) -> Result<usize, Problem> {
     if app.artifacts.get().is_none() {
         return Ok(0);

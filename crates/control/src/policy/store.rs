@@ -38,7 +38,8 @@ statements! {
         ORDER BY sequence DESC LIMIT $4";
     BUNDLE = "SELECT bundle FROM policy_version WHERE tenant_id = $1 AND policy_id = $2 AND version = $3";
     WITHOUT_ARTIFACT = "SELECT policy_id, version, sequence, content_sha256, settings, rules, bundle_sha256, entry_id, \
-        created_by, created_at, tenant_id FROM policy_version WHERE artifact_at IS NULL ORDER BY sequence LIMIT $1";
+        created_by, created_at, tenant_id FROM policy_version WHERE artifact_at IS NULL AND EXISTS (SELECT 1 FROM access_tenant t \
+        WHERE t.tenant_id = policy_version.tenant_id AND t.state = 'active') ORDER BY sequence LIMIT $1";
     HAS_ARTIFACT = "SELECT COUNT(*) FROM policy_version \
         WHERE tenant_id = $1 AND bundle_sha256 = $2 AND artifact_at IS NOT NULL";
     BUNDLES_BEHIND = "SELECT DISTINCT bundle_sha256 FROM policy_version WHERE tenant_id = $1 AND bundle_sha256 > $2 \

@@ -29,6 +29,8 @@ pub const ERASER_LEASE: &str = "tenants.eraser";
 const BATCH: i64 = 1000;
 /// How long an object store that does not delete holds the end up. What is left there then is for its own rules.
 const OBJECTS_WAIT: Duration = Duration::from_secs(86_400);
+/// Looks for which a node leaves the lease to others after a failure: another node may know what this one does not.
+const RESTS: u32 = 5;
 /// What `removed` says at first.
 const NOTHING: &str = "{}";
 
@@ -38,9 +40,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Follows which tenants there are, on every node; deletes those whose waiting time is over, on one node at a time.
 pub async fn keep(app: App, stop: watch::Receiver<bool>) {
     let mut held: Option<Held> = None;
+    let mut rest = 0_u32;
     while !*stop.borrow() {
+        let may_hold = rest == 0;
+        rest = rest.saturating_sub(1);
         let step = async {
             follow::follow(&app).await?;
+            if !may_hold {
+                return Ok(false);
+            }
             match hold(&app, &mut held, ERASER_LEASE).await? {
                 Some(lease) => erase_due(&app, &lease).await,
                 None => Ok(false),
@@ -51,7 +59,10 @@ pub async fn keep(app: App, stop: watch::Receiver<bool>) {
             Ok(false) => {}
             Err(problem) => {
                 tracing::warn!(%problem, "tenants were not followed, or those that ended not deleted; trying again");
-                held = None;
+                if let Some(held) = held.take() {
+                    let _ = app.db.release_lease(held.lease).await;
+                }
+                rest = RESTS;
             }
         }
         wait(&stop, &app.nudges.tenants, LOOK_EVERY).await;
@@ -88,15 +99,21 @@ pub async fn erase_due(app: &App, lease: &Lease) -> Result<bool, Problem> {
     failed.map_or(Ok(is_more), Err)
 }
 
+/// A node that never had a tenant's root documents does not know whom to believe; another one does, and gets the lease.
+fn unknown_here(tenant: TenantId) -> Problem {
+    Problem::internal(format!(
+        "this node has no root document of {tenant}, which ends: a node that has served it deletes it"
+    ))
+}
+
 /// When the waiting time is over: remembers the newest checkpoint, and says to every node that the tenant ends now.
 async fn begin(app: &App, lease: &Lease, operator: TenantId, closing: Closing) -> Result<bool, Problem> {
     let tenant = closing.id;
     if closing.erase_at > app.clock.now() {
         return Ok(false);
     }
-    // A node without its keys does not know whom to believe; another one does.
     match is_signed(app, operator, &closing, Stage::Begins).await? {
-        None => return Ok(false),
+        None => return Err(unknown_here(tenant)),
         Some(Ok(())) => {}
         Some(Err(why)) => {
             follow::alarm(app, operator, &closing, &why).await?;
@@ -148,7 +165,7 @@ async fn go_on(app: &App, lease: &Lease, operator: TenantId, closing: Closing) -
         match is_signed(app, operator, &closing, Stage::Begun).await? {
             Some(Ok(())) => {}
             Some(Err(why)) => return follow::alarm(app, operator, &closing, &why).await.map(|()| false),
-            None => return Ok(false),
+            None => return Err(unknown_here(tenant)),
         }
     }
     // What is in the object store is named by rows, so it goes before them.
@@ -203,6 +220,13 @@ fn delete_some(tx: &mut Tx, operator: TenantId, tenant: TenantId) -> Result<i64,
 /// Removes the last row, and writes down what is left of the tenant: that there was one.
 async fn end(app: &App, lease: &Lease, operator: TenantId, closing: Closing) -> Result<bool, Problem> {
     let (tenant, lease) = (closing.id, lease.clone());
+    // What is kept elsewhere is under the rules of where it is kept.
+    let elsewhere = [
+        ("log_archive", app.log_archive.get().is_some()),
+        ("time_series", app.telemetry.remote.get().is_some()),
+    ];
+    let elsewhere = elsewhere.into_iter().filter(|(_, is_there)| *is_there);
+    let not_deleted: Vec<&str> = elsewhere.map(|(name, _)| name).collect();
     audit::commit_for_all(app, &Author::system(operator), move |tx| {
         tx.fence(&lease)?;
         // Somebody may have written a last row since.
@@ -223,7 +247,7 @@ async fn end(app: &App, lease: &Lease, operator: TenantId, closing: Closing) -> 
             .map_or(0, |tables| tables.values().filter_map(serde_json::Value::as_u64).sum());
         let detail = serde_json::json!({
             "name": closing.name, "rows": rows, "tables": removed, "checkpoint": closing.note, "reason": closing.reason,
-            "signers": closing.signers, "asked_by": closing.asked_by,
+            "signers": closing.signers, "asked_by": closing.asked_by, "not_deleted": not_deleted,
         });
         tx.record("tenant.deleted", ("tenant", tenant.to_string()), detail).map(drop)
     })

@@ -174,7 +174,7 @@ pub async fn activate(
     });
     let draft = match found.await? {
         (Some(draft), _) if draft.expires_at > now => draft,
-        (_, Some(_)) => return Err(active_already()),
+        (_, Some(_)) => return reissue(app, author, id, envelope).await,
         (Some(_), None) => {
             return Err(NOT_FOUND.detail("The draft of this tenant has expired. Make another."));
         }
@@ -200,13 +200,13 @@ pub async fn activate(
         name: draft.name,
         display_name: draft.display_name,
     };
-    // Whoever acts is the operator's; the first entry of the new log says so.
+    // Whoever acts is the operator's; the first entries of the new log say so.
     let acting = Author {
         tenant: id,
         ..author.clone()
     };
     let (of_new, held, by) = (Arc::clone(&keys), Arc::clone(&keys), author.text());
-    let made = audit::commit_across(app, &acting, keys, theirs, move |tx| {
+    let made = audit::commit_as(app, &acting, operator, (keys, theirs), move |tx| {
         // One of two that activate it at once removes the row.
         if store::remove_draft(tx, operator, id)? == 0 {
             return Err(active_already());
@@ -226,6 +226,30 @@ pub async fn activate(
         tracing::warn!(%error, tenant = %id, "the root documents are kept in the database alone");
     }
     Ok(made)
+}
+
+/// Whoever made a tenant and never got the answer hands the same envelope in again: as long as nobody used the first account or the first
+/// link, both are made anew, and both logs say so.
+async fn reissue(app: &App, author: &Author, id: TenantId, envelope: &Envelope) -> Result<Made, Problem> {
+    let ours = secrets::keys_of(app, id).await?;
+    let theirs = secrets::keys_of(app, author.tenant).await?;
+    if ours.root_documents.first() != Some(envelope) {
+        return Err(active_already());
+    }
+    let acting = Author {
+        tenant: id,
+        ..author.clone()
+    };
+    audit::commit_as(app, &acting, author.tenant, (ours, theirs), move |tx| {
+        access::require_open_in(tx, id)?;
+        let Some((client, link)) = access::reissue_first(tx, FIRST_PERSON)? else {
+            return Err(active_already());
+        };
+        let detail = serde_json::json!({"client": client.id.to_string()});
+        tx.record_there("tenant.secret_reissued", ("tenant", id.to_string()), detail)?;
+        Ok(Made { client, link })
+    })
+    .await
 }
 
 fn active_already() -> Problem {

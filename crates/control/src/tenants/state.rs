@@ -229,7 +229,7 @@ pub async fn close(app: &App, author: &Author, tenant: TenantId, envelope: &Enve
         deleted_at: None,
     };
     let statement = sha256(&envelope.payload).to_string();
-    audit::commit_across(app, author, ours, theirs, move |tx| {
+    let closed = audit::commit_across(app, author, ours, theirs, move |tx| {
         let keys = Arc::clone(tx.keys());
         let resumed = audit::sealed_about(tx, &keys, &tenant.to_string(), "tenant.resumed")?;
         if is_taken_back(&resumed, &statement) {
@@ -247,7 +247,13 @@ pub async fn close(app: &App, author: &Author, tenant: TenantId, envelope: &Enve
         });
         tell(tx, operator, tenant, "tenant.closing", detail)
     })
-    .await?;
+    .await;
+    if let Err(problem) = &closed
+        && problem.kind == CLOSURE_REFUSED
+    {
+        note_refused(app, author, tenant, envelope, "this end was taken back").await?;
+    }
+    closed?;
     app.nudges.tenants.notify_one();
     Ok(())
 }
