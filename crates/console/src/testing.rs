@@ -522,6 +522,8 @@ impl Scene {
 
     /// As `second_tenant`, of this name.
     pub async fn another_tenant(&self, name: &str) -> ((TenantId, ClientId), String) {
+        // The scene's tenant is the first by its time.
+        self.pass_seconds(1);
         let away = self.folder.path().join(format!("away-{name}"));
         let (tenant, client, _) = access::create_tenant(&self.app, name, &away)
             .await

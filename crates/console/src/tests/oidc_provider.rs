@@ -265,8 +265,13 @@ async fn t10_the_groups_of_a_real_provider_lead_people_and_their_devices_to_a_te
     }
     go_on(&mut stage, "/signin?next=/devices&company=acme", "dora");
     stage.until("location.pathname === '/devices' && document.readyState === 'complete'");
-    let sessions = |of| call_in(&stage, of, Method::GET, "/api/v1/access/sessions", &json!({}));
-    let (of_acme, of_beta) = (sessions(acme).await.to_string(), sessions(beta).await.to_string());
+    let path = "/api/v1/access/sessions";
+    let of_acme = call_in(&stage, acme, Method::GET, path, &json!({}))
+        .await
+        .to_string();
+    let of_beta = call_in(&stage, beta, Method::GET, path, &json!({}))
+        .await
+        .to_string();
     assert!(of_acme.contains("routed:corp/dora@example.com"), "{of_acme}");
     assert!(!of_beta.contains("dora"), "{of_beta}");
 
