@@ -8,8 +8,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     App, access, alerts, audit, commands, compliance, configuration, devices, directory, enrollment, fleet,
-    groups, openapi_complete, outputs, policy, query, rollout, scripts, secrets, signals, sinks, telemetry, tenants,
-    whatif,
+    groups, openapi_complete, outputs, policy, query, rollout, scripts, secrets, signals, sinks, telemetry,
+    tenants, whatif,
 };
 
 /// Where the API is mounted.

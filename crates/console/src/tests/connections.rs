@@ -36,15 +36,24 @@ async fn a_second_connection_of_one_issuer_is_refused() {
 }
 
 #[tokio::test]
-async fn whoever_comes_back_from_a_provider_too_often_waits() {
+async fn whoever_comes_back_from_a_provider_too_often_waits_and_strangers_cost_an_address_nothing() {
     let stage = Stage::new().await;
+    stage.grant("owner", "mdm-admins").await;
+    // What no browser was sent away with is refused, and counts against nobody who shares the address.
     let path = format!("/auth/oidc/{}/callback?code=x&state=y", stage.id);
+    for _ in 0..300 {
+        assert_eq!(stage.scene.get(&path).await.status, StatusCode::FORBIDDEN);
+    }
+    let away = stage.depart(&stage.id, "next=%2F").await;
+    let arrived = stage.arrive(&stage.id, &away, "").await;
+    assert_eq!(arrived.status, StatusCode::SEE_OTHER, "{}", arrived.body);
     let mut last = StatusCode::OK;
     for _ in 0..2000 {
-        last = stage.scene.get(&path).await.status;
+        last = stage.arrive(&stage.id, &away, "").await.status;
         if last == StatusCode::TOO_MANY_REQUESTS {
             break;
         }
+        assert_eq!(last, StatusCode::FORBIDDEN, "a way back counts once");
     }
     assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
 }

@@ -173,7 +173,10 @@ mod tests {
     fn d9_a_callers_storm_leaves_its_tenant_and_a_tenants_storm_leaves_the_others() {
         let budgets = Budgets::new(4, 2, 8);
         let at = Duration::from_secs;
-        let (a, b) = (TenantId::new(), TenantId::new());
+        let (a, b) = (
+            TenantId::from_uuid(uuid::Uuid::from_u128(1)),
+            TenantId::from_uuid(uuid::Uuid::from_u128(2)),
+        );
         let many = |who: &Author, now| (0..100).filter(|_| budgets.take(who, now).is_ok()).count();
         assert_eq!(
             many(&author(a, "one"), at(1)),
