@@ -24,6 +24,7 @@ pub mod groups;
 pub mod invariants;
 mod limit;
 pub mod openapi;
+mod openapi_complete;
 pub mod outbound;
 pub mod outputs;
 pub mod page;

@@ -8,7 +8,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     App, access, alerts, audit, commands, compliance, configuration, devices, directory, enrollment, fleet,
-    groups, outputs, policy, query, rollout, scripts, secrets, signals, sinks, telemetry, tenants, whatif,
+    groups, openapi_complete, outputs, policy, query, rollout, scripts, secrets, signals, sinks, telemetry, tenants,
+    whatif,
 };
 
 /// Where the API is mounted.
@@ -78,5 +79,6 @@ pub fn document() -> utoipa::openapi::OpenApi {
     let flow = Flow::ClientCredentials(ClientCredentials::new("/oauth2/token", scopes));
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("oauth2", SecurityScheme::OAuth2(OAuth2::new([flow])));
+    openapi_complete::complete(&mut document);
     document
 }

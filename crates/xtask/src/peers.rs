@@ -98,6 +98,12 @@ pub const PEERS: &[Peer] = &[
         find: || process::find("curl"),
     },
     Peer {
+        name: "schemathesis",
+        packages: &["python3-venv"],
+        purpose: "the OpenAPI document is held against the server by somebody else's code",
+        find: || python::find("schemathesis"),
+    },
+    Peer {
         name: "moto",
         packages: &["python3-venv"],
         purpose: "bundles are kept in an S3 that is not ours",

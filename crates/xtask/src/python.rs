@@ -30,6 +30,8 @@ const REQUIREMENTS: &[&str] = &[
     "pagerduty==7.2.0",
     "scim2-cli==0.6.0",
     "rotel==0.0.1a15",
+    // Makes requests of every operation of the OpenAPI document.
+    "schemathesis==4.32.5",
     "slack_sdk==3.48.0",
     "standardwebhooks==1.1.0",
     // A client of RFC 7523 that is not ours.

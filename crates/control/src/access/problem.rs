@@ -141,6 +141,7 @@ pub struct FieldError {
 
 /// Why something is not permitted, and what would permit it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ProblemExplanation)]
 pub struct Explanation {
     /// The scopes that it needs.
     pub needs: Vec<String>,

@@ -57,6 +57,7 @@ struct Items<T> {
 #[serde(deny_unknown_fields)]
 struct AlertsQuery {
     /// `open` (the default) or `all`.
+    #[param(inline)]
     state: Option<Which>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,

@@ -219,8 +219,10 @@ struct EntriesQuery {
     until: Option<Timestamp>,
     /// One line for each entry instead of a JSON document: `json_lines`, `ocsf` or `cef`. The header `x-next-cursor` says where
     /// the next page goes on.
+    #[param(inline)]
     format: Option<LineFormat>,
     /// `newest` lists backwards from `after`. Entries about one object come so unless `oldest` is asked for.
+    #[param(inline)]
     order: Option<Order>,
 }
 
@@ -242,7 +244,9 @@ struct EntriesView {
 
 #[utoipa::path(
     get, path = "/log/entries", tag = "log", params(EntriesQuery), security(("oauth2" = ["log:read"])),
-    responses((status = 200, body = EntriesView)),
+    responses((status = 200, content(
+        (EntriesView = "application/json"), (String = "application/x-ndjson"), (String = "text/plain"),
+    ))),
 )]
 async fn entries(
     permit: Permit<LogRead>,

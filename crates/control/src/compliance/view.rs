@@ -227,6 +227,7 @@ pub struct NextStepView {
 
 /// A change of a device's state.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ComplianceChangeView)]
 pub struct ChangeView {
     pub at: String,
     #[schema(value_type = String)]

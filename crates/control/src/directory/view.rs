@@ -22,6 +22,7 @@ const DEVICES_SHOWN: usize = 100;
 
 /// A person of the directory.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = DirectoryPersonView)]
 pub struct PersonView {
     #[schema(value_type = String)]
     pub id: UserId,

@@ -55,6 +55,7 @@ pub fn router() -> OpenApiRouter<App> {
 /// Which device may enroll.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = EnrollmentTokenRequest)]
 struct TokenRequest {
     /// The hardware UUID (SMBIOS system UUID where there is one).
     #[schema(value_type = String)]
@@ -337,6 +338,7 @@ async fn funnel(
 
 /// The tenant's enrollment policy.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EnrollmentPolicyView)]
 struct PolicyView {
     policy: EnrollmentPolicy,
     /// 0 until somebody changes the default.
@@ -370,6 +372,7 @@ async fn get_enrollment_policy(
 /// The whole policy; what is left out has its default.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = EnrollmentPolicyRequest)]
 struct PolicyRequest {
     policy: EnrollmentPolicy,
     /// The version that the change starts from; another one in the meantime is a conflict.

@@ -29,6 +29,7 @@ const REFUSED_COUNTED_MAX: i64 = 1000;
 
 /// A device's policy in short.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FleetPolicyView)]
 pub struct PolicyView {
     #[schema(value_type = String)]
     pub policy_id: muster_model::PolicyId,

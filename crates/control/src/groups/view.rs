@@ -120,6 +120,7 @@ pub struct ReadValue {
 
 /// Why a device is in a group or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = GroupExplanation)]
 pub struct Explanation {
     #[schema(value_type = String)]
     pub group_id: GroupId,

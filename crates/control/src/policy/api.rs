@@ -87,6 +87,7 @@ impl From<PolicySummary> for PolicyView {
 
 /// A version of a policy: immutable.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PolicyVersionView)]
 pub struct VersionView {
     #[schema(value_type = String)]
     pub policy_id: PolicyId,

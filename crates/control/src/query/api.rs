@@ -63,6 +63,7 @@ enum Format {
 #[serde(deny_unknown_fields)]
 struct FormatQuery {
     /// `json` (the default) or `csv`; the header `Accept: text/csv` says it too.
+    #[param(inline)]
     format: Option<Format>,
 }
 

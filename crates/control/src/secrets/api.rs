@@ -60,6 +60,7 @@ struct PublishedView {
 
 /// One change, in words.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SecretChangeView)]
 struct ChangeView {
     text: String,
     /// It takes a safeguard away, or gives somebody power.

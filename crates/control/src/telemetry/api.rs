@@ -569,6 +569,7 @@ struct ChangesQuery {
 
 /// A device whose number moved.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TelemetryChangeView)]
 struct ChangeView {
     #[schema(value_type = String)]
     device_id: DeviceId,

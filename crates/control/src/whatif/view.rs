@@ -45,6 +45,7 @@ pub struct WhatIfView {
 
 /// How far the question got.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WhatIfProgressView)]
 pub struct ProgressView {
     /// Active devices of the tenant.
     pub devices_total: u64,

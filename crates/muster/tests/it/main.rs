@@ -66,6 +66,7 @@ mod root;
 mod routes;
 mod scep;
 mod scim;
+mod schemathesis;
 mod scripts;
 mod secret_rotation;
 mod secret_stores;

@@ -11,6 +11,7 @@ mod length;
 mod openapi;
 mod routes;
 mod rust;
+mod schemas;
 mod slices;
 mod sql;
 mod tables;
@@ -74,6 +75,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("sql", sql::check),
     ("length", length::check),
     ("routes", routes::check),
+    ("schemas", schemas::check),
     ("words", words::check),
     ("errors", errors::check),
     ("book", book::check),

@@ -102,6 +102,7 @@ struct OAuthError {
 
 /// A token request: RFC 6749 §4.4, RFC 7523 §2.2, RFC 8628 §3.4, RFC 8693 §2.1.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = AccessTokenRequest)]
 struct TokenRequest {
     /// `client_credentials`, `urn:ietf:params:oauth:grant-type:token-exchange` or
     /// `urn:ietf:params:oauth:grant-type:device_code`.
@@ -369,7 +370,7 @@ struct Introspection {
 #[utoipa::path(
     post, path = "/oauth2/introspect", tag = "oauth", operation_id = "introspect_token",
     request_body(content = IntrospectRequest, content_type = "application/x-www-form-urlencoded"),
-    responses((status = 200, body = Introspection), (status = 401, body = OAuthError)),
+    responses((status = 200, body = Introspection), (status = 400, body = OAuthError), (status = 401, body = OAuthError)),
 )]
 async fn introspect(
     State(app): State<App>,

@@ -102,6 +102,7 @@ pub struct ApprovalView {
 
 /// A person's approval.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OperationPersonView)]
 pub struct PersonView {
     pub person: String,
     pub keyid: String,

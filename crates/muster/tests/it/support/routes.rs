@@ -78,7 +78,7 @@ impl Route {
             .replace("{run}", &format!("qrn_{}", "0".repeat(32)))
             .replace("{key}", &"0".repeat(43))
             .replace("{artifact}", "policy.mobileconfig")
-            .replace("{*path}", "0/000");
+            .replace("{path}", "0/000");
         if path.contains("/compiled") {
             path + "?platform=macos"
         } else {
