@@ -8,6 +8,7 @@ use axum::{
 };
 use muster_control::{
     App,
+    access::budget,
     access::problem::{CSRF, INTERNAL, METHOD_NOT_ALLOWED, NOT_FOUND, Problem},
     trace::{with_request, with_work},
 };
@@ -55,13 +56,13 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
     let path = request.uri().path().to_owned();
     let begun = Begun::read(&app, &request, is_api);
     let (context, is_told) = (begun.context, begun.is_told);
-    let run = PAGE.scope(path, async move {
+    let run = budget::told(PAGE.scope(path, async move {
         if !is_api && is_foreign_form(&request) {
             let problem = CSRF.detail("Another site sent this form. Open the console itself and repeat.");
             return Refusal(problem).into_response();
         }
         next.run(request).await
-    });
+    }));
     let run = async move {
         if is_told {
             with_work(context, run).await

@@ -287,6 +287,8 @@ pub struct Control {
     /// Spans on their way to a collector. Turned on by the composition root, before the loops start.
     pub traces: trace::Traces,
     pub requests: trace::RequestMetrics,
+    /// What tenants and their callers may still ask of the admin listener.
+    pub budgets: access::budget::Budgets,
     pub registry: devices::Registry,
     pub android_status: enrollment::AndroidStatus,
     /// Whether `registry` may be believed now.
@@ -365,6 +367,10 @@ pub struct Settings {
     pub telemetry_merge_after: std::time::Duration,
     /// SCIM requests that one identity provider may send in a second.
     pub scim_requests_per_second: u32,
+    /// Requests of the admin listener that a tenant may make in a second, five times as many at once.
+    pub api_requests_per_second: u32,
+    /// Of these, how many one caller may make: a service account or a person.
+    pub api_requests_per_second_of_caller: u32,
     /// How long a compliance token lives at most, in seconds.
     pub compliance_token_seconds: u32,
     /// How many tenants metrics name.
@@ -396,6 +402,8 @@ impl Default for Settings {
             telemetry_retention_days: 400,
             telemetry_merge_after: std::time::Duration::from_secs(1800),
             scim_requests_per_second: 100,
+            api_requests_per_second: 2000,
+            api_requests_per_second_of_caller: 1000,
             compliance_token_seconds: 300,
             metrics_tenants: 0,
             secret_cache: secrets::CACHE,
@@ -454,6 +462,11 @@ impl Control {
             command_metrics: commands::CommandMetrics::new(settings.metrics_tenants),
             traces: trace::Traces::default(),
             requests: trace::RequestMetrics::default(),
+            budgets: access::budget::Budgets::new(
+                settings.api_requests_per_second,
+                settings.api_requests_per_second_of_caller,
+                settings.metrics_tenants,
+            ),
             registry: devices::Registry::default(),
             android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),

@@ -7,13 +7,24 @@ use parking_lot::Mutex;
 /// Senders that are counted; with more, whoever has the most left is forgotten.
 const SENDERS_MAX: usize = 4096;
 /// So many seconds' requests may come at once.
-const BURST_SECONDS: u32 = 5;
+pub const BURST_SECONDS: u32 = 5;
 
 /// A bucket of requests for each sender, filled again by time.
 #[derive(Debug)]
 pub struct Limit<K> {
     per_second: u32,
     buckets: Mutex<HashMap<K, Bucket>>,
+}
+
+/// What a sender may still send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    pub per_second: u32,
+    /// How many may come at once.
+    pub quota: u32,
+    pub remaining: u32,
+    /// Until one more may come.
+    pub reset_seconds: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -42,11 +53,31 @@ impl<K: Copy + Eq + Hash> Limit<K> {
 
     /// Takes one request; after how many seconds to come again, where there is none left.
     pub fn take(&self, sender: K, now: Duration) -> Result<(), u64> {
-        let (rate, most) = (
-            f64::from(self.per_second),
-            f64::from(self.per_second * BURST_SECONDS),
-        );
+        self.take_of(sender, now)
+            .map(|_| ())
+            .map_err(|left| left.reset_seconds)
+    }
+
+    /// As [`Limit::take`]: what is left, after this one or without it.
+    pub fn take_of(&self, sender: K, now: Duration) -> Result<Left, Left> {
         let mut buckets = self.buckets.lock();
+        let bucket = self.filled(&mut buckets, sender, now);
+        if bucket.left < 1.0 {
+            return Err(self.told(*bucket));
+        }
+        bucket.left -= 1.0;
+        Ok(self.told(*bucket))
+    }
+
+    /// What a sender may still send.
+    pub fn left(&self, sender: K, now: Duration) -> Left {
+        let mut buckets = self.buckets.lock();
+        let bucket = *self.filled(&mut buckets, sender, now);
+        self.told(bucket)
+    }
+
+    fn filled<'a>(&self, buckets: &'a mut HashMap<K, Bucket>, sender: K, now: Duration) -> &'a mut Bucket {
+        let (rate, most) = (f64::from(self.per_second), f64::from(self.quota()));
         if buckets.len() >= SENDERS_MAX && !buckets.contains_key(&sender) {
             forget_idle(&mut buckets, rate, most, now);
         }
@@ -56,11 +87,27 @@ impl<K: Copy + Eq + Hash> Limit<K> {
             left: (bucket.left + filled).min(most),
             at: now,
         };
-        if bucket.left < 1.0 {
-            return Err(1);
+        bucket
+    }
+
+    fn quota(&self) -> u32 {
+        self.per_second.saturating_mul(BURST_SECONDS)
+    }
+
+    fn told(&self, bucket: Bucket) -> Left {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is between nothing and the quota"
+        )]
+        let remaining = bucket.left.max(0.0) as u32;
+        Left {
+            per_second: self.per_second,
+            quota: self.quota(),
+            remaining,
+            // Every bucket gets at least one request in a second.
+            reset_seconds: 1,
         }
-        bucket.left -= 1.0;
-        Ok(())
     }
 }
 

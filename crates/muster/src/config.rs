@@ -167,6 +167,12 @@ pub struct Options {
     /// SCIM requests that one identity provider may send in a second, five times as many at once
     #[arg(long, value_name = "N", env = "MUSTER_SCIM_REQUESTS_PER_SECOND")]
     pub scim_requests_per_second: Option<u32>,
+    /// Requests of API and console that a tenant may make in a second, five times as many at once [default: 2000]
+    #[arg(long, value_name = "N", env = "MUSTER_API_REQUESTS_PER_SECOND")]
+    pub api_requests_per_second: Option<u32>,
+    /// Of these, requests of one service account or person [default: 1000]
+    #[arg(long, value_name = "N", env = "MUSTER_API_REQUESTS_PER_SECOND_OF_CALLER")]
+    pub api_requests_per_second_of_caller: Option<u32>,
     /// How long a compliance token of a device lives at most, in seconds, from 30 to 600
     #[arg(long, value_name = "SECONDS", env = "MUSTER_COMPLIANCE_TOKEN_SECONDS")]
     pub compliance_token_seconds: Option<u32>,
@@ -311,6 +317,10 @@ impl Options {
                 .telemetry_merge_after_seconds
                 .or(stored.telemetry_merge_after_seconds),
             scim_requests_per_second: self.scim_requests_per_second.or(stored.scim_requests_per_second),
+            api_requests_per_second: self.api_requests_per_second.or(stored.api_requests_per_second),
+            api_requests_per_second_of_caller: self
+                .api_requests_per_second_of_caller
+                .or(stored.api_requests_per_second_of_caller),
             compliance_token_seconds: self.compliance_token_seconds.or(stored.compliance_token_seconds),
             tenant_closing_hours: self.tenant_closing_hours.or(stored.tenant_closing_hours),
             share_tenant_keys: self.share_tenant_keys.or(stored.share_tenant_keys),
@@ -487,6 +497,12 @@ impl Options {
             scim_requests_per_second: self
                 .scim_requests_per_second
                 .unwrap_or(defaults.scim_requests_per_second),
+            api_requests_per_second: self
+                .api_requests_per_second
+                .unwrap_or(defaults.api_requests_per_second),
+            api_requests_per_second_of_caller: self
+                .api_requests_per_second_of_caller
+                .unwrap_or(defaults.api_requests_per_second_of_caller),
             compliance_token_seconds: self
                 .compliance_token_seconds
                 .unwrap_or(defaults.compliance_token_seconds),
@@ -511,6 +527,15 @@ impl Options {
             (1..=10_000).contains(&settings.scim_requests_per_second),
             "scim_requests_per_second is 1 to 10,000"
         );
+        for (name, number) in [
+            ("api_requests_per_second", settings.api_requests_per_second),
+            (
+                "api_requests_per_second_of_caller",
+                settings.api_requests_per_second_of_caller,
+            ),
+        ] {
+            ensure!((10..=1_000_000).contains(&number), "{name} is 10 to 1,000,000");
+        }
         ensure!(
             settings.tenant_closing <= Duration::from_secs(90 * 86_400),
             "tenant_closing_hours is 0 to 2160"

@@ -88,6 +88,7 @@ pub fn router(app: App, metrics: &Metrics) -> Router {
     app.log_metrics.register(&mut registry);
     app.telemetry.metrics.register(&mut registry);
     app.command_metrics.register(&mut registry);
+    app.budgets.register(&mut registry);
     app.alert_metrics.register(&mut registry);
     app.sink_metrics.register(&mut registry);
     app.signals.metrics.register(&mut registry);

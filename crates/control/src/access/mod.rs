@@ -2,6 +2,7 @@
 
 mod api;
 mod barred;
+pub mod budget;
 mod caller;
 pub mod connection;
 #[cfg(test)]
@@ -273,6 +274,7 @@ impl<S: Scopes> FromRequestParts<App> for Permit<S> {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let caller = authenticate(app, &parts.headers, &parts.extensions).await?;
+        app.budgets.take(&caller.author, clock::uptime())?;
         match explain::check(S::NAMES, &caller.scopes, &caller.roles) {
             Ok(()) => Ok(Permit {
                 held_back: caller.held_back,

@@ -145,6 +145,7 @@ impl FromRequestParts<App> for PagePermit {
         super::require_open(app, found.row.tenant).await?;
         touch(app, &hash, &found, now).await?;
         let author = found.author();
+        app.budgets.take(&author, clock::uptime())?;
         let Standing {
             row,
             held,

@@ -48,6 +48,10 @@ impl Server {
         for listener in ["--admin-listen", "--device-listen", "--ops-listen"] {
             command.args([listener, "127.0.0.1:0"]);
         }
+        // What the server can is measured, not what a tenant may.
+        for budget in ["--api-requests-per-second", "--api-requests-per-second-of-caller"] {
+            command.args([budget, "1000000"]);
+        }
         command
             .args(arguments)
             .stdin(Stdio::null())
