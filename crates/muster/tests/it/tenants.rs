@@ -1,368 +1,31 @@
 //! Two tenants of one installation: neither sees, guesses or changes what is the other's.
 
-use std::collections::BTreeMap;
-
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    PATIENCE,
     api::{Answer, Api, answer},
+    crossing::{Said, nothing_like},
     database::each_database,
     device::Device,
-    eventually,
+    furnish::furnish,
     jwt::{self, TokenKey},
-    routes::{Route, all},
-    server::{AdminFile, Options, Server, assert_healthy, create_tenant},
+    server::{Options, Server},
+    two::Two,
 };
 
-/// A server with two tenants, and a client with every scope of each.
-struct Two {
-    server: Server,
-    a: Api,
-    b: Api,
-    b_admin: AdminFile,
-}
-
-impl Two {
-    async fn start(options: Options) -> Two {
-        let mut server = Server::start(options).await;
-        server.stop().await;
-        let file = create_tenant(&server, "other").await;
-        server.restart().await;
-        // The ports are those of the newest start; the credentials are the other tenant's.
-        let made = AdminFile::read(&file);
-        let b_admin = AdminFile {
-            tenant: made.tenant,
-            client_id: made.client_id,
-            client_secret: made.client_secret,
-            ..server.admin.clone()
-        };
-        let (a, b) = (server.api().await, Api::sign_in(&b_admin).await);
-        Two {
-            server,
-            a,
-            b,
-            b_admin,
-        }
-    }
-}
-
-/// One of everything, in one tenant.
-struct Furnished {
-    /// The ids by the noun in the path: several spellings of one thing.
-    ids: BTreeMap<&'static str, Vec<String>>,
-    device: Device,
-}
-
-async fn furnish(api: &Api, admin: &AdminFile, name: &str) -> Furnished {
-    let policy = api.post("/policies", &json!({"name": name})).await.expect(201);
-    let version = json!({"version": "2026.05", "settings": {"firewall.enabled": true}});
-    api.post(&format!("/policies/{name}/versions"), &version)
-        .await
-        .expect(201);
-    let rollout = api
-        .post(
-            &format!("/policies/{name}/activate"),
-            &json!({"version": "2026.05"}),
-        )
-        .await
-        .expect(202);
-    // Nobody is there yet: it ends by itself, and moves nothing afterwards.
-    let path = format!(
-        "/rollouts/{}",
-        rollout["rollout_id"].as_str().expect("an id is text")
-    );
-    eventually("the rollout is completed", PATIENCE, async || {
-        (api.get(&path).await.ok()["state"] == "completed").then_some(())
-    })
-    .await;
-    let device = Device::enroll(api, admin).await;
-    let lock = api
-        .post(
-            &format!("/devices/{}/commands", device.id()),
-            &json!({"type": "lock"}),
-        )
-        .await
-        .expect(202);
-    let operation = api
-        .post(
-            "/commands",
-            &json!({"type": "wipe", "mode": "full", "devices": [device.id()]}),
-        )
-        .await
-        .expect(202);
-    let client = api
-        .post(
-            "/clients",
-            &json!({"name": format!("{name}-helper"), "scopes": ["log:read"]}),
-        )
-        .await
-        .expect(201);
-    let group = api
-        .post(
-            "/groups",
-            &json!({"name": format!("{name}-group"), "include": "true"}),
-        )
-        .await
-        .expect(201);
-    let shown = api.get(&format!("/devices/{}", device.id())).await.ok();
-    eventually("the group is evaluated", PATIENCE, async || {
-        let group = api.get(&format!("/groups/{name}-group")).await.ok();
-        (group["state"] == "ready" && group["members"] == 1).then_some(())
-    })
-    .await;
-    let script = api
-        .post(
-            "/scripts",
-            &json!({"name": format!("{name}-script"), "interpreter": "sh", "text": "id"}),
-        )
-        .await
-        .expect(201);
-    let silence = json!({
-        "matcher": {"object": format!("{name}-*")}, "reason": "moving", "ends_at": "2099-01-01T00:00:00Z",
-        "starts_at": "2098-12-31T00:00:00Z",
-    });
-    let silence = api.post("/alert-silences", &silence).await.expect(201);
-    let hook = json!({
-        "place": {"kind": "webhook", "url": "https://192.0.2.1/hook"},
-        "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-    });
-    api.put(&format!("/alert-destinations/{name}-hook"), &hook)
-        .await
-        .ok();
-    let sink = json!({
-        "place": {"kind": "elastic", "url": "https://192.0.2.1:9200"},
-        "secret": "VnVhQ2ZHY0JDZGJrUW0=",
-    });
-    api.put(&format!("/sinks/{name}-siem"), &sink).await.ok();
-    let signals = json!({"from": {"kind": "webhook", "authentication": "bearer"}});
-    let signals = api
-        .put(&format!("/signal-sources/{name}_edr"), &signals)
-        .await
-        .ok();
-    let made = api
-        .post(&format!("/signal-sources/{name}_edr/secret"), &json!({}))
-        .await
-        .ok();
-    let message = api
-        .http
-        .post(signals["address"].as_str().expect("an address"))
-        .bearer_auth(made["secret"].as_str().expect("a secret"))
-        .json(&json!({"device": device.id(), "verdict": "fail"}));
-    answer(message).await.expect(202);
-    let tested = api
-        .post(&format!("/alert-destinations/{name}-hook/test"), &json!({}))
-        .await
-        .expect(202);
-    let token = api
-        .post("/scim-tokens", &json!({"connector": format!("{name}-provider")}))
-        .await
-        .expect(201);
-    // The service account holds every scope, so it may be an identity provider too.
-    let scim = async |path: &str, body: Value| {
-        let request = api.http.post(format!("{}/scim/v2{path}", api.origin));
-        answer(request.bearer_auth(&api.token).json(&body))
-            .await
-            .expect(201)
-    };
-    let urn = |kind: &str| format!("urn:ietf:params:scim:schemas:core:2.0:{kind}");
-    let person = json!({"schemas": [urn("User")], "userName": format!("{name}@example.com")});
-    let person = scim("/Users", person).await;
-    let team = json!({
-        "schemas": [urn("Group")], "displayName": format!("{name}-people"), "members": [{"value": person["id"]}],
-    });
-    let team = scim("/Groups", team).await;
-    let question = json!({"question": "SELECT device_id FROM devices"});
-    api.put(&format!("/queries/{name}-query"), &question).await.ok();
-    let refresh = api.post("/query-refreshes", &question).await.expect(202);
-    let text = |value: &Value| value.as_str().expect("an id is text").to_owned();
-    let link = api
-        .post(
-            "/console-links",
-            &json!({"person": format!("{name}-person"), "roles": ["read_only"]}),
-        )
-        .await
-        .expect(201);
-    let secret = text(&link["url"])
-        .rsplit_once('#')
-        .expect("the secret is behind the #")
-        .1
-        .to_owned();
-    let signed_in = answer(
-        api.http
-            .post(format!("{}/signin", api.origin))
-            .form(&[("secret", secret.as_str()), ("next", "/")]),
-    )
-    .await;
-    assert!(
-        signed_in.status < 400,
-        "the person is signed in: {}",
-        signed_in.status
-    );
-    let sessions = api
-        .get(&format!("/access/sessions?person={name}-person"))
-        .await
-        .ok();
-    let ids = BTreeMap::from([
-        ("access", vec![text(&sessions["items"][0]["id"])]),
-        ("alert-deliveries", vec![text(&tested["items"][0]["id"])]),
-        ("alert-silences", vec![text(&silence["id"])]),
-        ("clients", vec![text(&client["client_id"])]),
-        ("commands", vec![text(&lock["command_id"])]),
-        (
-            "devices",
-            vec![
-                device.id(),
-                device.applicant.device_uuid.to_string(),
-                text(&shown["name"]),
-            ],
-        ),
-        ("groups", vec![text(&group["id"]), format!("{name}-group")]),
-        ("operations", vec![text(&operation["operation_id"])]),
-        ("policies", vec![text(&policy["id"]), name.to_owned()]),
-        ("query-refreshes", vec![text(&refresh["id"])]),
-        ("rollouts", vec![text(&rollout["rollout_id"])]),
-        ("scim-tokens", vec![text(&token["id"])]),
-        ("scripts", vec![text(&script["sha256"])]),
-        ("user-groups", vec![text(&team["id"])]),
-        ("users", vec![text(&person["id"]), format!("{name}@example.com")]),
-    ]);
-    Furnished { ids, device }
-}
-
-/// An id of the same form that names nothing.
-fn nothing_like(id: &str) -> String {
-    match id.split_once('_') {
-        Some((prefix, hex)) if hex.len() == 32 => format!("{prefix}_{}", "0".repeat(31) + "1"),
-        None if id.len() == 64 => "0".repeat(63) + "1",
-        _ if uuid::Uuid::parse_str(id).is_ok() => uuid::Uuid::new_v4().to_string(),
-        _ => "nothing-of-this-name".to_owned(),
-    }
-}
-
-/// A body that the route would take.
-fn body_of(route: &Route) -> Value {
-    match route.path.rsplit('/').next().unwrap_or_default() {
-        "commands" => json!({"type": "lock"}),
-        "revoke" => json!({"reason": "unspecified"}),
-        "quarantine-decision" => json!({"decision": "accept"}),
-        "activate" | "activation-preview" | "what-if" => json!({"version": "2026.05"}),
-        "labels" => json!({"labels": {"site": "north"}}),
-        "approvals" => json!({"keyid": "0".repeat(64), "sig": "AA=="}),
-        "versions" => json!({"version": "2026.05", "settings": {"firewall.enabled": true}}),
-        _ => json!({}),
-    }
-}
-
-async fn call(api: &Api, route: &Route, path: &str) -> Answer {
-    let method: Method = route.method.parse().expect("the table names methods");
-    let request = api
-        .http
-        .request(method.clone(), format!("{}{path}", api.origin))
-        .bearer_auth(&api.token);
-    answer(if route.path.ends_with("/bundles") {
-        request.header("content-type", "application/zip").body("PK")
-    } else if [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
-        request.json(&body_of(route))
-    } else {
-        request
-    })
-    .await
-}
-
 /// What an answer says, without what differs each time.
-fn said(answer: &Answer, id: &str) -> (u16, String, String) {
-    let mut body = answer.json();
-    if let Some(body) = body.as_object_mut() {
-        body.remove("request_id");
-    }
-    (
-        answer.status,
-        body.to_string().replace(id, "ID"),
-        answer.header("content-type").to_owned(),
-    )
-}
-
-/// Everything that a tenant's own client sees.
-async fn seen(api: &Api) -> Vec<Value> {
-    let mut all = Vec::new();
-    for list in [
-        "clients",
-        "commands",
-        "devices",
-        "enrollment-tokens",
-        "groups",
-        "operations",
-        "policies",
-        "rollouts",
-        "scim-tokens",
-        "scripts",
-        "user-groups",
-        "users",
-    ] {
-        all.extend(api.list(&format!("/{list}")).await);
-    }
-    // How long a stage has been open changes by itself.
-    for stage in all
-        .iter_mut()
-        .filter_map(|one| one.get_mut("stages")?.as_array_mut())
-        .flatten()
-    {
-        stage["gate"]["soaked_seconds"] = Value::Null;
-    }
-    // The server looks at devices by itself.
-    for compliance in all.iter_mut().filter_map(|one| one.get_mut("compliance")) {
-        compliance["evaluated_at"] = Value::Null;
-    }
-    all
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn t1_every_id_of_another_tenant_is_as_if_it_did_not_exist() {
-    each_database(async |options| {
-        let two = Two::start(options).await;
-        let of_a = furnish(&two.a, &two.server.admin, "alpha").await;
-        let before = seen(&two.a).await;
-        let mut crossed = 0;
-        for route in all()
-            .into_iter()
-            .filter(|route| route.path.contains("{id}") || route.path.contains("{sha256}"))
-        {
-            for (noun, ids) in &of_a.ids {
-                for id in ids {
-                    let foreign = call(&two.b, &route, &route.filled_with(id)).await;
-                    let absent_id = nothing_like(id);
-                    let absent = call(&two.b, &route, &route.filled_with(&absent_id)).await;
-                    assert_eq!(
-                        said(&foreign, id),
-                        said(&absent, &absent_id),
-                        "{route:?} with an id of {noun}"
-                    );
-                    assert!(
-                        (400..500).contains(&foreign.status),
-                        "{route:?}: {}",
-                        foreign.status
-                    );
-                    crossed += 1;
-                }
-            }
-        }
-        assert!(crossed > 150, "the matrix is whole: {crossed}");
-        assert_eq!(seen(&two.a).await, before, "nothing of the other tenant changed");
-        assert_healthy(&two.server).await;
-    })
-    .await;
+fn said(answer: &Answer, id: &str) -> Said {
+    Said::of(answer, id)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t1_a_question_about_the_fleet_is_about_the_own_fleet() {
     each_database(async |options| {
         let two = Two::start(options).await;
-        let of_a = furnish(&two.a, &two.server.admin, "alpha").await;
-        furnish(&two.b, &two.b_admin, "beta").await;
-        let asked = json!({"version": "2026.05"});
+        let of_a = furnish(&two.server, &two.a, &two.server.admin, "alpha").await;
+        furnish(&two.server, &two.b, &two.b_admin, "beta").await;
         for (api, own, foreign) in [(&two.a, "alpha", "beta"), (&two.b, "beta", "alpha")] {
+            let asked = json!({"version": format!("{own}.1")});
             let view = api.post(&format!("/policies/{own}/what-if"), &asked).await.ok();
             assert_eq!(view["progress"]["devices_total"], 1, "{own}");
             assert_eq!(view["progress"]["devices"], 1, "{own}");
@@ -371,7 +34,7 @@ async fn t1_a_question_about_the_fleet_is_about_the_own_fleet() {
                 .refused(404, "not_found");
         }
         let device = of_a.device.id();
-        let question = json!({"version": "2026.05", "target": {"devices": [device]}});
+        let question = json!({"version": "beta.1", "target": {"devices": [device]}});
         let view = two.b.post("/policies/beta/what-if", &question).await.ok();
         assert_eq!(
             view["counts"]["devices_in_target"], 0,
@@ -389,7 +52,7 @@ async fn t1_a_question_about_the_fleet_is_about_the_own_fleet() {
 async fn t1_queries_that_name_a_foreign_id_find_nothing() {
     each_database(async |options| {
         let two = Two::start(options).await;
-        let of_a = furnish(&two.a, &two.server.admin, "alpha").await;
+        let of_a = furnish(&two.server, &two.a, &two.server.admin, "alpha").await;
         let device = &of_a.device.id();
         let absent = nothing_like(device);
         let pairs = [
@@ -468,7 +131,7 @@ async fn t3_a_bulk_command_with_one_foreign_device_is_refused_whole() {
 async fn t4_lists_counts_and_searches_show_nothing_foreign() {
     each_database(async |options| {
         let two = Two::start(options).await;
-        let of_a = furnish(&two.a, &two.server.admin, "alpha").await;
+        let of_a = furnish(&two.server, &two.a, &two.server.admin, "alpha").await;
         for list in [
             "commands",
             "devices",
@@ -631,8 +294,8 @@ async fn t5_the_tenant_of_a_token_is_its_clients() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bundle_digest_of_another_tenant_opens_nothing() {
     let two = Two::start(Options::default()).await;
-    furnish(&two.a, &two.server.admin, "alpha").await;
-    let made = two.a.get("/policies/alpha/versions/2026.05").await.ok();
+    furnish(&two.server, &two.a, &two.server.admin, "alpha").await;
+    let made = two.a.get("/policies/alpha/versions/alpha.1").await.ok();
     let sha256 = made["sha256"].as_str().expect("a digest is text");
     let (of_a, of_b) = (
         Device::enroll(&two.a, &two.server.admin).await,

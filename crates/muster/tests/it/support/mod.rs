@@ -7,16 +7,19 @@ pub mod attested;
 pub mod azure;
 pub mod cell;
 pub mod collector;
+pub mod crossing;
 pub mod cutter;
 pub mod database;
 pub mod device;
 pub mod elastic;
 pub mod enrollee;
+pub mod furnish;
 pub mod haproxy;
 pub mod jwt;
 pub mod machine;
 pub mod mail;
 pub mod objects;
+pub mod openapi;
 pub mod pagers;
 pub mod pki;
 pub mod raw;
@@ -30,6 +33,7 @@ pub mod sinks;
 #[expect(dead_code, reason = "the agent's own tests use the rest of it")]
 pub mod swtpm;
 pub mod timeseries;
+pub mod two;
 pub mod vault;
 pub mod witness;
 
