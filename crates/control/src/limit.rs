@@ -79,7 +79,7 @@ impl<K: Copy + Eq + Hash> Limit<K> {
     fn filled<'a>(&self, buckets: &'a mut HashMap<K, Bucket>, sender: K, now: Duration) -> &'a mut Bucket {
         let (rate, most) = (f64::from(self.per_second), f64::from(self.quota()));
         if buckets.len() >= SENDERS_MAX && !buckets.contains_key(&sender) {
-            forget_idle(&mut buckets, rate, most, now);
+            forget_idle(buckets, rate, most, now);
         }
         let bucket = buckets.entry(sender).or_insert(Bucket { left: most, at: now });
         let filled = now.saturating_sub(bucket.at).as_secs_f64() * rate;
