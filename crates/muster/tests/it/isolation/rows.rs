@@ -55,6 +55,22 @@ const HAS_NONE: &[(&str, &str)] = &[
         "/api/v1/sinks/{name}/dead-letters/replay",
         "No such event is set aside",
     ),
+    (
+        "/api/v1/access/held-sign-ins/{reference}/decide",
+        "Nobody of this reference waits",
+    ),
+    (
+        "/api/v1/access/routed-connections/{id}",
+        "Nothing is offered by this connection",
+    ),
+    (
+        "/api/v1/access/connections/{name}/routing",
+        "The connection routes nobody",
+    ),
+    (
+        "/api/v1/access/self-enrollment/{id}",
+        "People of this connection enroll no devices",
+    ),
     ("/api/v1/log/tile/{path}", "The tree does not reach this tile yet"),
     (
         "/api/v1/operations/{id}/approvals",

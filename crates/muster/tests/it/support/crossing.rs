@@ -1,7 +1,7 @@
 //! One request with an id of another tenant beside the same request with an id that names nothing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
@@ -341,27 +341,16 @@ impl Crossings {
         );
     }
 
-    /// Crosses everything. What makes something comes when nothing else looks.
+    /// Crosses everything. What makes or changes something comes alone, one after the other.
     pub async fn cross(&self, crossings: &[Crossing]) {
         let together = crossings.iter().filter(|crossing| !crossing.is_alone);
         stream::iter(together)
             .for_each_concurrent(AT_A_TIME, |crossing| self.one(crossing))
             .await;
-        // What one of them makes or changes, others of its family would see.
-        let mut groups: BTreeMap<&str, Vec<&Crossing>> = BTreeMap::new();
+        // What one of them makes or changes, the next ones would see.
         for crossing in crossings.iter().filter(|crossing| crossing.is_alone) {
-            groups
-                .entry(family(&crossing.with_absent.url))
-                .or_default()
-                .push(crossing);
+            self.one(crossing).await;
         }
-        stream::iter(groups.into_values())
-            .for_each_concurrent(AT_A_TIME, async |group| {
-                for crossing in group {
-                    self.one(crossing).await;
-                }
-            })
-            .await;
     }
 
     async fn one(&self, crossing: &Crossing) {
@@ -427,25 +416,6 @@ impl Crossings {
             changed.join("\n"),
         );
     }
-}
-
-/// What is changed by the same routes: the noun of the address. Policies, groups and devices change each other, and pages
-/// show all of them.
-fn family(url: &str) -> &str {
-    const ONE: &[&str] = &[
-        "policies",
-        "groups",
-        "plan",
-        "apply",
-        "devices",
-        "commands",
-        "labels",
-        "operations",
-        "pages",
-    ];
-    let (_, path) = url.split_once("/api/v1/").unwrap_or(("", "pages"));
-    let noun = path.split(['/', '?']).next().unwrap_or_default();
-    if ONE.contains(&noun) { "fleet" } else { noun }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -437,6 +437,13 @@ impl Furnished {
         let token = json!({"device_uuid": uuid::Uuid::new_v4()});
         let token = api.post("/enrollment-tokens", &token).await.expect(201);
         self.place("an enrollment token", [text(&token["id"])]);
+        self.place("/api/v1/tenants/{id}", [admin.tenant.clone()]);
+        let connection = self.of("/auth/oidc/{id}").expect("it is made");
+        // Nobody is routed here: these are what a tenant has that could be, by its own id of it.
+        self.place("/api/v1/access/self-enrollment/{id}", [connection.clone()]);
+        self.place("/api/v1/access/routed-connections/{id}", [connection]);
+        let held = self.of("/api/v1/operations/{id}").expect("it is made");
+        self.place("/api/v1/access/held-sign-ins/{reference}", [held]);
         self.place("/signals/{tenant}", [admin.tenant.clone()]);
         self.place("/acme/{tenant}", [admin.tenant.clone()]);
         self.place(
