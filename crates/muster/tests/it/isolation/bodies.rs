@@ -197,6 +197,12 @@ impl Bodies {
             (_, "/enrollment-tokens") => json!({"device_uuid": "6f1d1c1e-98a5-4b4a-9a0d-2f5b6f2f3f10"}),
             ("POST", "/groups") => json!({"name": "crossed-group", "include": "true"}),
             ("PATCH", "/groups/{id}") => json!({"name": format!("{}-group", self.name)}),
+            (_, "/access/held-sign-ins/{reference}/decide") => json!({"decision": "refuse"}),
+            // A document of nobody: the tenant's own answer says that it has one, or is not to be closed.
+            (_, "/tenants/{id}/root" | "/tenants/{id}/close") => json!({
+                "payloadType": "application/octet-stream", "payload": "AA==",
+                "signatures": [{"keyid": "0".repeat(64), "sig": "AA=="}],
+            }),
             (_, "/operations/{id}/approvals") => json!({"keyid": "0".repeat(64), "sig": "AA=="}),
             (_, "/plan" | "/apply") => json!({"format": 1, "partial": true, "policies": [{
                 "name": self.name, "active": {"version": self.version, "target": target},

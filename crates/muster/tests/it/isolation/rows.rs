@@ -64,6 +64,14 @@ const HAS_NONE: &[(&str, &str)] = &[
         "Nothing is offered by this connection",
     ),
     (
+        "/api/v1/access/routed-connections/{id}",
+        "The tenant takes nobody from this connection",
+    ),
+    (
+        "/api/v1/access/connections/{name}/routing",
+        "The connection has no rules",
+    ),
+    (
         "/api/v1/access/connections/{name}/routing",
         "The connection routes nobody",
     ),
@@ -585,7 +593,7 @@ impl Rows {
             // What is a service account's goes with it.
             let is_clients = row.path.contains("/clients/{id}");
             (
-                row.method == "DELETE",
+                row.method == "DELETE" && !row.path.ends_with("/routing"),
                 is_clients,
                 is_end,
                 row.method != "GET",
