@@ -239,7 +239,7 @@ fn bound(browser: &str, what: &str) -> String {
 /// Takes somebody where they belong: into a tenant, or nowhere.
 pub(super) async fn arrive(app: &App, whereto: Whereto, purpose: Purpose) -> Result<Admission, Problem> {
     match whereto {
-        Whereto::Tenant(tenant, identity) => admit(app, tenant, identity, purpose).await,
+        Whereto::Tenant(tenant, identity) => admit(app, tenant, *identity, purpose).await,
         Whereto::Held { reference, reason } => Ok(Admission::Held { reference, reason }),
     }
 }

@@ -212,12 +212,12 @@ pub fn first_link(
     Ok((secret, expires_at))
 }
 
+/// A tenant's first service account, and the secret of its first person's link with the time until which it is good.
+pub type FirstWayIn = (NewClient, (String, Timestamp));
+
 /// A new secret of a tenant's first service account and a new link of its first person, for whoever made the tenant and never got the
 /// answer. Nothing where either was used, or the link is forgotten: then somebody has entered, or could have long ago.
-pub fn reissue_first(
-    tx: &mut LoggedTx<'_>,
-    person: &str,
-) -> Result<Option<(NewClient, (String, Timestamp))>, Problem> {
+pub fn reissue_first(tx: &mut LoggedTx<'_>, person: &str) -> Result<Option<FirstWayIn>, Problem> {
     let tenant = tx.tenant();
     let Some(client) = store::client_by_name(tx, tenant, FIRST_CLIENT)? else {
         return Ok(None);

@@ -121,7 +121,7 @@ pub fn of_groups(
     let mut held = Held::of_grants(tx, tenant, "", grants, now)?;
     if let Some(name) = person {
         let more = of_directory(tx, tenant, name, now)?;
-        held.scopes = scope::union([held.scopes.as_str(), more.scopes.as_str()].into_iter());
+        held.scopes = scope::union([held.scopes.as_str(), more.scopes.as_str()]);
         held.through.extend(more.through);
     }
     Ok(held)

@@ -38,7 +38,7 @@ const SEEN_DAYS: u64 = 400;
 #[derive(Debug)]
 pub(in crate::access) enum Whereto {
     /// Into this tenant, as whom it knows.
-    Tenant(TenantId, OutsideIdentity),
+    Tenant(TenantId, Box<OutsideIdentity>),
     /// Nowhere. The reference is what they quote.
     Held { reference: Uuid, reason: Reason },
 }
@@ -51,7 +51,7 @@ pub(in crate::access) async fn whereto(
     identity: OutsideIdentity,
 ) -> Result<Whereto, Problem> {
     let Some((routing, claimed)) = routed else {
-        return Ok(Whereto::Tenant(connection.tenant, identity));
+        return Ok(Whereto::Tenant(connection.tenant, Box::new(identity)));
     };
     let (home, id, definition) = (routing.home, connection.id, connection.definition_sha256());
     let key = person_sha256(&identity.issuer, &identity.subject);
@@ -103,7 +103,7 @@ pub(in crate::access) async fn whereto(
                 identity.issuer = issuer_there(id, &identity.issuer);
                 identity.connection_name = name_there(&connection.name);
             }
-            Ok(Whereto::Tenant(place.tenant, identity))
+            Ok(Whereto::Tenant(place.tenant, Box::new(identity)))
         }
         Err(reason) => {
             // First nobody lets them in any more, then what they have ends.
