@@ -360,6 +360,6 @@ async fn the_access_review_names_who_is_signed_in_by_a_link() {
     let id = session["items"][0]["id"].as_str().expect("an id").to_owned();
     api.post(&format!("/access/sessions/{id}/end"), &json!({}))
         .await
-        .expect(200);
+        .expect(204);
     assert!(named().await.is_none(), "her session is over");
 }
