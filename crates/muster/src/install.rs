@@ -75,8 +75,6 @@ pub struct FirstRun {
 pub async fn first_tenant(app: &App, data_dir: &Path) -> Result<(TenantId, Option<FirstRun>)> {
     let tenants = app.db.read(Scope::System, access::tenants).await?;
     if let Some((tenant, _)) = tenants.first() {
-        // What is sealed in the table of keys may be under a newer key than that of the key folder.
-        secrets::follow(app).await?;
         for (tenant, name) in &tenants {
             match secrets::find_keys(app, *tenant).await {
                 Ok(Some(_)) => {}
@@ -201,8 +199,6 @@ async fn create_in_folder(
         ..Settings::default()
     };
     let app = open(&data_dir, &options, settings).await?;
-    // The keys are sealed with the newest key that there is.
-    secrets::follow(&app).await?;
     let (tenant, client, root_key) = access::create_tenant(&app, name, &data_dir.join("take-away")).await?;
     let file = AdminFile {
         tenant: tenant.to_string(),

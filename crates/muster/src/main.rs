@@ -55,7 +55,7 @@ enum Verb {
     /// Run the control plane
     Serve(Box<serve::ServeArgs>),
     /// Check every invariant of an install; exit code 0 or 1
-    Doctor(doctor::DoctorArgs),
+    Doctor(Box<doctor::DoctorArgs>),
     /// Tenants of an installation: make them, pause them, take them away, end them
     #[command(subcommand)]
     Tenant(install::TenantCommand),
@@ -101,7 +101,7 @@ fn main() -> ExitCode {
 async fn run(program: Program) -> ExitCode {
     let result = match program.verb {
         Verb::Serve(args) => serve::run(*args).await,
-        Verb::Doctor(args) => return doctor::run(args).await,
+        Verb::Doctor(args) => return doctor::run(*args).await,
         Verb::Tenant(command) => return install::tenant(command, program.globals).await,
         Verb::ProxyCertificate(args) => proxy_certificate::run(args),
         Verb::Ca(command) => ca::run(command).await,

@@ -447,13 +447,7 @@ impl Rows {
             for (of, id) in foreign.ids() {
                 let what = format!("{} {}?{} = the id of {of}", row.method, row.path, parameter.name);
                 // A cursor is a place in an order, whether there is something at it or not.
-                let make: fn(String, &str, &dyn Fn(&str) -> Request) -> Crossing =
-                    if parameter.name == "cursor" {
-                        |what, id, request| Crossing::next_to(what, id, request)
-                    } else {
-                        |what, id, request| Crossing::new(what, id, request)
-                    };
-                let crossing = make(what, id, &|id: &str| {
+                let request = |id: &str| {
                     let others = parameters
                         .iter()
                         .filter(|other| other.required && other.name != parameter.name);
@@ -463,8 +457,11 @@ impl Rows {
                     }
                     let kind = kind.clone().unwrap_or_default();
                     self.request(caller, row, &format!("{path}{query}"), body.clone(), &kind)
+                };
+                self.crossings.push(match parameter.name.as_str() {
+                    "cursor" => Crossing::next_to(what, id, request),
+                    _ => Crossing::new(what, id, request),
                 });
-                self.crossings.push(crossing);
             }
         }
     }
