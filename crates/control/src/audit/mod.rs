@@ -14,13 +14,13 @@ mod follow;
 mod metrics;
 mod own;
 mod proofs;
-#[cfg(test)]
-mod sealed_tests;
 mod search;
 mod sequence;
 mod split_view;
 mod state;
 mod store;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod witnesses;
 
