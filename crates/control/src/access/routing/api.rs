@@ -375,9 +375,11 @@ async fn list_held_sign_ins(
 async fn decide_held_sign_in(
     permit: Permit<SsoWrite>,
     State(app): State<App>,
-    PathOf(reference): PathOf<Uuid>,
+    PathOf(reference): PathOf<String>,
     Body(choice): Body<Choice>,
 ) -> Result<StatusCode, Problem> {
+    // What is no reference is one of nobody: the answer is the same for every text.
+    let reference = reference.parse().unwrap_or(Uuid::nil());
     super::decide_held(&app, permit, reference, choice).await?;
     Ok(StatusCode::NO_CONTENT)
 }
