@@ -69,6 +69,14 @@ impl<K: Copy + Eq + Hash> Limit<K> {
         Ok(self.told(*bucket))
     }
 
+    /// Gives a request back that was taken and not carried out, for want of somebody else's.
+    pub fn give_back(&self, sender: K, now: Duration) -> Left {
+        let mut buckets = self.buckets.lock();
+        let bucket = self.filled(&mut buckets, sender, now);
+        bucket.left = (bucket.left + 1.0).min(f64::from(self.quota()));
+        self.told(*bucket)
+    }
+
     /// What a sender may still send.
     pub fn left(&self, sender: K, now: Duration) -> Left {
         let mut buckets = self.buckets.lock();

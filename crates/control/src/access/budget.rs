@@ -86,15 +86,19 @@ impl Budgets {
     /// # Errors
     ///
     /// `rate_limited`, with the seconds after which to come again. A caller that has used up its own budget takes nothing of its
-    /// tenant's.
+    /// tenant's, and one that is refused because others have used up the tenant's keeps its own.
     pub fn take(&self, author: &Author, now: Duration) -> Result<(), Problem> {
         let hash = sha256(author.actor.id.as_bytes()).0;
         let hash = hash.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        let caller = self.callers.take_of((author.tenant, hash), now);
+        let who = (author.tenant, hash);
+        let mut caller = self.callers.take_of(who, now);
         let tenant = match caller {
             Ok(_) => self.tenants.take_of(author.tenant, now),
             Err(_) => Ok(self.tenants.left(author.tenant, now)),
         };
+        if tenant.is_err() {
+            caller = Ok(self.callers.give_back(who, now));
+        }
         let left = |taken: Result<Left, Left>| taken.unwrap_or_else(|none| none);
         let budget = Budget {
             tenant: left(tenant),
