@@ -473,11 +473,14 @@ async fn a_tenant_ends_by_its_root_keys_alone_and_nothing_of_it_is_left() {
         let store = server.store().await;
         let left = rows_of(&store, &tables, &ends.id).await;
         assert!(left.values().all(|rows| *rows == 0), "{left:?}");
-        assert_eq!(
-            rows_of(&store, &tables, &stays.id).await,
-            before,
-            "the other is untouched"
-        );
+        // Its own background work goes on and may add rows.
+        let after = rows_of(&store, &tables, &stays.id).await;
+        let lost: Vec<&String> = before
+            .iter()
+            .filter(|(table, rows)| after[*table] < **rows)
+            .map(|(table, _)| table)
+            .collect();
+        assert!(lost.is_empty(), "the other lost rows of {lost:?}");
         eventually("its keys are gone", PATIENCE, async || {
             (!folder.exists()).then_some(())
         })
