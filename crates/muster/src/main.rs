@@ -73,6 +73,13 @@ enum Verb {
     /// Measure the log in this process, for benchmarks
     #[command(hide = true)]
     BenchLog(bench_log::BenchLogArgs),
+    /// Measure decisions about access in this process, for benchmarks
+    #[command(hide = true)]
+    BenchAuthz {
+        /// How often each is made in a round
+        #[arg(long, default_value_t = 200_000)]
+        times: u32,
+    },
     /// Print the OpenAPI document of the admin API
     Openapi,
     #[command(flatten)]
@@ -109,6 +116,11 @@ async fn run(program: Program) -> ExitCode {
         Verb::Farm(args) => muster_farm::run_program(args).await.map_err(anyhow::Error::from),
         Verb::Load(args) => muster_farm::run_load(args).await.map_err(anyhow::Error::from),
         Verb::BenchLog(args) => bench_log::run(args).await,
+        Verb::BenchAuthz { times } => {
+            let costs = muster_control::access::measure_costs(times.max(1));
+            say!("{}", serde_json::json!(costs));
+            Ok(())
+        }
         Verb::Openapi => openapi(),
         Verb::Client(command) => {
             if let Some(data_dir) = command.local_log_verification() {

@@ -5,7 +5,6 @@ mod barred;
 pub mod budget;
 mod caller;
 pub mod connection;
-#[cfg(test)]
 mod cost;
 mod explain;
 pub mod idempotency;
@@ -47,6 +46,7 @@ pub use api::router;
 pub use barred::{BARRED_MAX, Ended, bar, is_barred, unbar};
 pub use caller::Caller;
 use caller::caller_of;
+pub use cost::{Cost, Costs, measure as measure_costs};
 pub use oauth::{
     Answers, Condition, Issuers, KEYS_MAX, Kind, Mistyped, Question, State, TRUSTS_MAX, Trust, TrustSpec,
     decide, find, note_old_secrets as note_old_trust_secrets, oauth_router, reseal as reseal_trusts, trusts,

@@ -135,7 +135,7 @@ pub fn run(options: &Options) -> Result<bool> {
         query::run()?;
     }
     if wants(Name::Authz) {
-        authz::run()?;
+        authz::run(&programs)?;
     }
     Ok(true)
 }

@@ -24,7 +24,6 @@ use muster_storage::Tx;
 
 pub use api::router as oauth_router;
 pub use conditions::Condition;
-#[cfg(test)]
 pub(super) use conditions::unmet;
 pub use device::{Mistyped, Question, State, decide, find};
 pub use issuers::Issuers;
