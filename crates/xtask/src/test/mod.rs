@@ -58,6 +58,9 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(run.report())
 }
 
+/// Tests of one program that run at once, for each core.
+const TESTS_PER_CORE: usize = 2;
+
 /// The counts and timings so far.
 #[derive(Default)]
 struct Run {
@@ -159,6 +162,11 @@ fn cargo_test(options: &Options, programs: &Programs, server: Option<&postgres::
     cargo
         .env("MUSTER_BIN", &programs.muster)
         .env("MUSTER_AGENT_BIN", &programs.agent);
+    // Much of the time of a test is waiting for servers, timers and other programs.
+    if process::variable("RUST_TEST_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        cargo.env("RUST_TEST_THREADS", (cores * TESTS_PER_CORE).to_string());
+    }
     if let Some(server) = server {
         cargo
             .env("MUSTER_TEST_POSTGRES_URL", &server.url)

@@ -102,6 +102,15 @@ const NO_ID_PARAMETERS: &[&str] = &[
     "needs",
 ];
 
+/// Which ids take the placeholder of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breadth {
+    /// Those of every kind, and of the kind that belongs there every spelling.
+    EveryKind,
+    /// Those of the kind that belongs there, in every spelling.
+    OwnKind,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Api,
@@ -135,6 +144,7 @@ pub struct Rows {
     document: Document,
     /// Creations and the routes that take them back.
     removable: BTreeSet<String>,
+    breadth: Breadth,
 }
 
 /// Every placeholder of a path, with its place: the path up to it.
@@ -230,7 +240,11 @@ fn fields_in(source: &str) -> BTreeSet<String> {
 
 impl Rows {
     /// Every row with its crossings; or what has to be furnished for routes that are new.
-    pub fn new(caller: &Caller, own: &Furnished, foreign: &Furnished) -> Result<Rows, Vec<String>> {
+    pub fn new(
+        caller: &Caller,
+        (own, foreign): (&Furnished, &Furnished),
+        breadth: Breadth,
+    ) -> Result<Rows, Vec<String>> {
         let mut rows: Vec<Row> = routes::all()
             .iter()
             .filter(|route| !route.is_public())
@@ -263,6 +277,7 @@ impl Rows {
             rows,
             crossings: Vec::new(),
             bodies: Bodies::new(own),
+            breadth,
             document: Document::checked_in(),
         };
         let mut missing = Vec::new();
@@ -394,12 +409,16 @@ impl Rows {
         };
         for at in places.iter().filter(|place| !is_no_id(place)) {
             fill(at, "")?;
+            let mut ids = foreign.ids_of(at);
             // Programs spell ids in every way; pages are given what they link to.
-            let ids = if row.kind == Kind::Page {
-                foreign.kinds()
-            } else {
-                foreign.ids()
-            };
+            if row.kind == Kind::Page {
+                ids.truncate(1);
+            }
+            if self.breadth == Breadth::EveryKind {
+                ids.extend(foreign.kinds());
+                let mut known = BTreeSet::new();
+                ids.retain(|(_, id)| known.insert(*id));
+            }
             for (of, id) in ids {
                 let what = format!("{} {} with {at} = the id of {of}", row.method, row.path);
                 let query = required_query(&self.document, row, own);
@@ -444,7 +463,7 @@ impl Rows {
             if !is_id || NO_ID_PARAMETERS.contains(&parameter.name.as_str()) {
                 continue;
             }
-            for (of, id) in foreign.ids() {
+            for (of, id) in foreign.kinds() {
                 let what = format!("{} {}?{} = the id of {of}", row.method, row.path, parameter.name);
                 // A cursor is a place in an order, whether there is something at it or not.
                 let request = |id: &str| {

@@ -343,14 +343,22 @@ impl Crossings {
 
     /// Crosses everything. What makes or changes something comes alone, one after the other.
     pub async fn cross(&self, crossings: &[Crossing]) {
+        let begun = std::time::Instant::now();
         let together = crossings.iter().filter(|crossing| !crossing.is_alone);
         stream::iter(together)
             .for_each_concurrent(AT_A_TIME, |crossing| self.one(crossing))
             .await;
+        let beside = (self.count(), begun.elapsed().as_secs_f64());
         // What one of them makes or changes, the next ones would see.
         for crossing in crossings.iter().filter(|crossing| crossing.is_alone) {
             self.one(crossing).await;
         }
+        let alone = self.count() - beside.0;
+        let seconds = begun.elapsed().as_secs_f64() - beside.1;
+        println!(
+            "crossed {} beside others in {:.1} s, {alone} alone in {seconds:.1} s",
+            beside.0, beside.1
+        );
     }
 
     async fn one(&self, crossing: &Crossing) {

@@ -108,6 +108,15 @@ impl Furnished {
         every.filter(|(_, id)| known.insert(*id)).collect()
     }
 
+    /// The kind that is at a place with every spelling of its ids.
+    pub fn ids_of(&self, place: &str) -> Vec<(&str, &str)> {
+        let found = self.places.get_key_value(&Furnished::canonical(place));
+        found
+            .into_iter()
+            .flat_map(|(place, ids)| ids.iter().map(move |id| (place.as_str(), id.as_str())))
+            .collect()
+    }
+
     /// Every kind with the first spelling of its ids, each once.
     pub fn kinds(&self) -> Vec<(&str, &str)> {
         let every = self
