@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use crate::assertion;
-use crate::context::{self, Context, Credentials};
+use crate::context::{self, Context, Credentials, SYSTEM_AUTHORITIES};
 use crate::error::Problem;
 use crate::{CliError, Globals};
 
@@ -184,11 +184,14 @@ impl Api {
         let unusable = |error: reqwest::Error| {
             CliError::Usage(format!("the CA file holds no usable certificate: {error}"))
         };
-        let anchors = Certificate::from_pem_bundle(context.ca_pem.as_bytes()).map_err(unusable)?;
-        if anchors.is_empty() {
-            return Err(CliError::Usage("the CA file holds no certificate".to_owned()));
-        }
         let mut builder = reqwest::Client::builder();
+        if context.ca_pem != SYSTEM_AUTHORITIES {
+            let anchors = Certificate::from_pem_bundle(context.ca_pem.as_bytes()).map_err(unusable)?;
+            if anchors.is_empty() {
+                return Err(CliError::Usage("the CA file holds no certificate".to_owned()));
+            }
+            builder = builder.tls_certs_only(anchors);
+        }
         if let (Some(certificate), Some(key)) = (&context.certificate_file, &context.key_file) {
             let pem = [context::read_file(certificate)?, context::read_file(key)?].concat();
             let identity = reqwest::Identity::from_pem(&pem).map_err(|_| {
@@ -199,7 +202,6 @@ impl Api {
             builder = builder.identity(identity);
         }
         let http = builder
-            .tls_certs_only(anchors)
             .https_only(true)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()

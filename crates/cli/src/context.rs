@@ -25,6 +25,9 @@ pub struct AdminFile {
     pub ops_url: String,
     /// PEM file of the install's authority.
     pub ca_file: PathBuf,
+    /// PEM file of the authorities of the admin listener, where they are more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_ca_file: Option<PathBuf>,
     /// The tenant.
     pub tenant: String,
     /// The client's id.
@@ -45,6 +48,11 @@ impl std::fmt::Debug for AdminFile {
 }
 
 impl AdminFile {
+    /// The authorities that the admin listener's certificate must come from.
+    pub fn admin_ca(&self) -> &Path {
+        self.admin_ca_file.as_ref().unwrap_or(&self.ca_file)
+    }
+
     /// Reads the file. A relative `ca_file` is looked for beside it.
     pub fn read(path: &Path) -> Result<Self, CliError> {
         let bytes = read_file(path)?;
@@ -53,15 +61,21 @@ impl AdminFile {
             detail,
         };
         let mut file: Self = serde_json::from_slice(&bytes).map_err(|error| content(error.to_string()))?;
-        if file.ca_file.is_relative()
-            && let Some(folder) = path.parent()
-            && folder.join(&file.ca_file).exists()
-        {
-            file.ca_file = folder.join(&file.ca_file);
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for named in [Some(&mut file.ca_file), file.admin_ca_file.as_mut()] {
+            if let Some(named) = named
+                && named.is_relative()
+                && folder.join(&*named).exists()
+            {
+                *named = folder.join(&*named);
+            }
         }
         Ok(file)
     }
 }
+
+/// In place of a file of authorities: those that this machine trusts.
+pub const SYSTEM_AUTHORITIES: &str = "system";
 
 /// What is needed to talk to an install.
 #[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
@@ -69,7 +83,7 @@ impl AdminFile {
 pub struct Context {
     /// Origin of the admin listener.
     pub admin_url: String,
-    /// The only certificates that are trusted, PEM.
+    /// The only certificates that are trusted, PEM; or `system`.
     pub ca_pem: String,
     /// The client's id; of a person, the program's.
     pub client_id: String,
@@ -143,13 +157,13 @@ impl Context {
     pub fn from_admin_file(file: &AdminFile) -> Result<Self, CliError> {
         Self::new(
             &file.admin_url,
-            &file.ca_file,
+            file.admin_ca(),
             &file.client_id,
             &file.client_secret,
         )
     }
 
-    /// From its parts. The address must be HTTPS.
+    /// From its parts. The address must be HTTPS; `system` is no file but stands for the authorities that this machine trusts.
     pub fn new(
         admin_url: &str,
         ca_file: &Path,
@@ -164,10 +178,14 @@ impl Context {
                 "`{admin_url}`: credentials are sent over https alone"
             )));
         }
-        let ca_pem = String::from_utf8(read_file(ca_file)?).map_err(|_| CliError::Content {
-            path: ca_file.to_owned(),
-            detail: "not a PEM file".to_owned(),
-        })?;
+        let ca_pem = if ca_file == Path::new(SYSTEM_AUTHORITIES) {
+            SYSTEM_AUTHORITIES.to_owned()
+        } else {
+            String::from_utf8(read_file(ca_file)?).map_err(|_| CliError::Content {
+                path: ca_file.to_owned(),
+                detail: "not a PEM file".to_owned(),
+            })?
+        };
         let (client_id, client_secret) = (client_id.to_owned(), client_secret.to_owned());
         Ok(Self {
             admin_url: origin,

@@ -28,6 +28,9 @@ pub struct AdminFile {
     pub device_url: String,
     /// PEM file of the install's authority.
     pub ca_file: PathBuf,
+    /// PEM file of the authorities of the admin listener, where they are more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_ca_file: Option<PathBuf>,
     /// The tenant.
     pub tenant: String,
     /// The client's id.
@@ -67,6 +70,11 @@ impl AdminFile {
     /// The authority's certificate, PEM.
     pub fn ca_pem(&self) -> Result<Vec<u8>, FarmError> {
         read_file(&self.ca_file)
+    }
+
+    /// The authorities that the admin listener's certificate must come from, PEM.
+    pub fn admin_ca_pem(&self) -> Result<Vec<u8>, FarmError> {
+        read_file(self.admin_ca_file.as_ref().unwrap_or(&self.ca_file))
     }
 }
 
@@ -139,7 +147,7 @@ impl Admin {
     /// Prepares a client; nothing is sent yet.
     pub fn new(file: AdminFile) -> Result<Self, FarmError> {
         let admin = |error: reqwest::Error| FarmError::Admin(error.to_string());
-        let anchors = Certificate::from_pem_bundle(&file.ca_pem()?).map_err(admin)?;
+        let anchors = Certificate::from_pem_bundle(&file.admin_ca_pem()?).map_err(admin)?;
         let http = reqwest::Client::builder()
             .tls_certs_only(anchors)
             .https_only(true)

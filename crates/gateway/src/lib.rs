@@ -34,7 +34,8 @@ pub use identity::{ChannelBinding, EXPORTER_BYTES, Peer};
 pub use metrics::Metrics;
 pub use network::{Network, NetworkError, Sources};
 pub use tls::{
-    DeviceTls, Identity as TlsIdentity, LiveIdentity, TlsError, program_config, proxy_config, server_config,
+    DeviceTls, Identity as TlsIdentity, LiveIdentity, PublicIdentity, TlsError, Validity, program_config,
+    proxy_config, server_config,
 };
 
 /// What every handler of the gateway works with.

@@ -5,25 +5,28 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
+    client::{danger::HandshakeSignatureValid, verify_server_name},
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     server::{
-        ClientHello, NoServerSessionStorage, ResolvesServerCert,
+        ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
     version::TLS13,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use x509_parser::{
     prelude::{FromDer, X509Certificate},
     time::ASN1Time,
 };
 
 use muster_trust::key::{Digest, sha256};
+
+/// Certificates in one chain.
+const CHAIN_MAX: usize = 10;
 
 /// A certificate chain with its private key (PKCS#8, DER).
 pub type Identity = (Vec<CertificateDer<'static>>, Vec<u8>);
@@ -33,6 +36,8 @@ pub type Identity = (Vec<CertificateDer<'static>>, Vec<u8>);
 pub enum TlsError {
     #[error("TLS: {0}")]
     Rustls(#[from] rustls::Error),
+    #[error("{0}")]
+    Outside(String),
 }
 
 /// The listeners' own certificate, which is replaced while they listen: a handshake takes the newest one, and connections that are
@@ -64,6 +69,102 @@ fn certified(identity: Identity) -> Result<CertifiedKey, TlsError> {
     let provider = aws_lc_rs::default_provider();
     let certified = CertifiedKey::from_der(identity.0, pkcs8(identity.1), &provider)?;
     Ok(certified)
+}
+
+/// What listeners for people and programs show: to whoever asks for a name that is in the certificate of somebody else's authority,
+/// that one; to all others the node's own.
+#[derive(Debug, Clone)]
+pub struct PublicIdentity {
+    own: LiveIdentity,
+    outside: Arc<ArcSwapOption<Outside>>,
+}
+
+#[derive(Debug)]
+struct Outside {
+    key: Arc<CertifiedKey>,
+    leaf: CertificateDer<'static>,
+}
+
+/// When a certificate begins and ends, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    pub not_before: i64,
+    pub not_after: i64,
+}
+
+impl PublicIdentity {
+    /// With the node's own certificate alone.
+    pub fn new(own: LiveIdentity) -> PublicIdentity {
+        PublicIdentity {
+            own,
+            outside: Arc::default(),
+        }
+    }
+
+    /// Takes a certificate of another authority with its key for every handshake from now on. The chain begins with the
+    /// certificate itself.
+    ///
+    /// # Errors
+    ///
+    /// In words for the operator: a chain that is none, a key of another certificate, a certificate that is over or for none of
+    /// `names`. The one before stays.
+    pub fn replace(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        (names, now): (&[String], UnixTime),
+    ) -> Result<Validity, TlsError> {
+        let refused = |why: &str| TlsError::Outside(why.to_owned());
+        if chain.len() > CHAIN_MAX {
+            return Err(refused("the chain has more than 10 certificates"));
+        }
+        let Some(leaf) = chain.first().cloned() else {
+            return Err(refused("there is no certificate"));
+        };
+        let (_, parsed) =
+            X509Certificate::from_der(&leaf).map_err(|_| refused("the first certificate cannot be read"))?;
+        let validity = Validity {
+            not_before: parsed.validity().not_before.timestamp(),
+            not_after: parsed.validity().not_after.timestamp(),
+        };
+        check_validity(&parsed, now)
+            .map_err(|_| refused("the certificate is over, or has not begun by this machine's clock"))?;
+        if !names.is_empty() && !names.iter().any(|name| is_for(&leaf, name)) {
+            let names = names.join(", ");
+            return Err(TlsError::Outside(format!(
+                "the certificate is for none of these names: {names}"
+            )));
+        }
+        let provider = aws_lc_rs::default_provider();
+        let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
+            Error::InconsistentKeys(_) => refused("the key is of another certificate"),
+            other => TlsError::Rustls(other),
+        })?;
+        self.outside.store(Some(Arc::new(Outside {
+            key: Arc::new(key),
+            leaf,
+        })));
+        Ok(validity)
+    }
+}
+
+impl ResolvesServerCert for PublicIdentity {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let outside = self.outside.load();
+        let named = hello.server_name().zip(outside.as_ref());
+        match named {
+            Some((name, outside)) if is_for(&outside.leaf, name) => Some(Arc::clone(&outside.key)),
+            Some(_) | None => self.own.resolve(hello),
+        }
+    }
+}
+
+/// Whether a certificate is for a name of DNS (RFC 9525).
+fn is_for(leaf: &CertificateDer<'_>, name: &str) -> bool {
+    let Ok(name) = ServerName::try_from(name) else {
+        return false;
+    };
+    ParsedCertificate::try_from(leaf).is_ok_and(|leaf| verify_server_name(&leaf, &name).is_ok())
 }
 
 /// TLS of the device listener. A client certificate that `verifier` accepts is optional here and required by the routes that
@@ -105,11 +206,11 @@ impl DeviceTls {
 /// The listener of proxies: who has none of these certificates does not get through the handshake. A certificate is named by
 /// its SHA-256 or by that of its public key (SPKI).
 pub fn proxy_config(identity: &LiveIdentity, proxies: &[Digest]) -> Result<ServerConfig, TlsError> {
-    shown_config(identity, Some(proxies.to_vec()))
+    shown_config(Arc::new(identity.clone()), Some(proxies.to_vec()))
 }
 
 /// A listener without client certificates.
-pub fn server_config(identity: &LiveIdentity) -> Result<ServerConfig, TlsError> {
+pub fn server_config(identity: &PublicIdentity) -> Result<ServerConfig, TlsError> {
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&TLS13])?
         .with_no_client_auth()
@@ -119,11 +220,14 @@ pub fn server_config(identity: &LiveIdentity) -> Result<ServerConfig, TlsError> 
 
 /// The listener of programs: whoever has a certificate shows it, and any will do. What one is good for is decided by whoever
 /// knows which certificates an account registered (RFC 8705, section 2.2).
-pub fn program_config(identity: &LiveIdentity) -> Result<ServerConfig, TlsError> {
-    shown_config(identity, None)
+pub fn program_config(identity: &PublicIdentity) -> Result<ServerConfig, TlsError> {
+    shown_config(Arc::new(identity.clone()), None)
 }
 
-fn shown_config(identity: &LiveIdentity, only: Option<Vec<Digest>>) -> Result<ServerConfig, TlsError> {
+fn shown_config(
+    identity: Arc<dyn ResolvesServerCert>,
+    only: Option<Vec<Digest>>,
+) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = ShownCertificates {
         only,
@@ -132,7 +236,7 @@ fn shown_config(identity: &LiveIdentity, only: Option<Vec<Digest>>) -> Result<Se
     let config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(identity.clone()));
+        .with_cert_resolver(identity);
     Ok(without_resumption(config))
 }
 

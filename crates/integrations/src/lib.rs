@@ -16,7 +16,7 @@ mod timeseries;
 pub use alerts::Couriers;
 pub use log_archive::ObjectArchive;
 pub use otlp::{Otlp, OtlpError, OtlpHeaders, OtlpOptions, OtlpProtocol};
-pub use secrets::{SecretStoreError, open_secret_store};
+pub use secrets::{Certified, SecretStoreError, VaultPki, open_secret_store};
 pub use signals::KeySetsOfOthers;
 pub use sinks::Carriers;
 pub use timeseries::{RemoteError, RemoteOptions, RemoteStore};

@@ -16,6 +16,9 @@ pub struct AdminFile {
     pub device_url: String,
     pub ops_url: String,
     pub ca_file: PathBuf,
+    /// The authorities of the admin listener's certificates, where it shows one of another authority too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_ca_file: Option<PathBuf>,
     pub tenant: String,
     pub client_id: String,
     pub client_secret: String,

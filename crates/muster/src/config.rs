@@ -46,6 +46,13 @@ pub struct Options {
     /// Origin of the device listener behind a load balancer, such as https://devices.example.com
     #[arg(long, env = "MUSTER_DEVICE_URL", value_name = "URL")]
     pub device_url: Option<String>,
+    /// Certificate of the console and the API for the public names: a PEM file with its chain, or vault:MOUNT/ROLE [default: the
+    /// server's own]
+    #[arg(long, env = "MUSTER_ADMIN_CERTIFICATE", value_name = "PLACE")]
+    pub admin_certificate: Option<String>,
+    /// PEM file of the key of --admin-certificate, where that is a file
+    #[arg(long, env = "MUSTER_ADMIN_CERTIFICATE_KEY", value_name = "FILE")]
+    pub admin_certificate_key: Option<PathBuf>,
     /// Days that a device certificate lives [default: 7]
     #[arg(long, env = "MUSTER_DEVICE_CERTIFICATE_DAYS", value_name = "DAYS")]
     pub device_certificate_days: Option<u64>,
@@ -277,6 +284,8 @@ impl Options {
             public_names: self.public_names.or(stored.public_names),
             admin_url: self.admin_url.or(stored.admin_url),
             device_url: self.device_url.or(stored.device_url),
+            admin_certificate: self.admin_certificate.or(stored.admin_certificate),
+            admin_certificate_key: self.admin_certificate_key.or(stored.admin_certificate_key),
             device_certificate_days: self.device_certificate_days.or(stored.device_certificate_days),
             device_ca_key: self.device_ca_key.or(stored.device_ca_key),
             pkcs11_module: self.pkcs11_module.or(stored.pkcs11_module),

@@ -23,6 +23,7 @@ mod ops;
 mod otlp;
 mod policy_test;
 mod proxy_certificate;
+mod public_certificate;
 mod secrets;
 mod seed;
 mod serve;

@@ -10,7 +10,7 @@ use anyhow::Result;
 use muster_control::{
     App,
     access::{self, OwnSecret},
-    secrets::{self, PasswordPlace, SERVER_CERTIFICATE_DAYS},
+    secrets::{self, ListenerCertificate, PasswordPlace, RotatedBy, SERVER_CERTIFICATE_DAYS},
 };
 use muster_gateway::{LiveIdentity, TlsIdentity};
 use muster_model::{ClientId, Timestamp};
@@ -32,10 +32,7 @@ pub struct OwnCertificate {
     names: Vec<String>,
     addresses: Vec<IpAddr>,
     identity: LiveIdentity,
-    /// How people call this node.
-    node: String,
-    /// The record of the certificate.
-    record: String,
+    record: ListenerCertificate,
 }
 
 impl OwnCertificate {
@@ -46,14 +43,9 @@ impl OwnCertificate {
         addresses: Vec<IpAddr>,
         admin: SocketAddr,
     ) -> Result<OwnCertificate> {
-        let machine = rustix::system::uname();
-        let machine = machine.nodename().to_string_lossy().into_owned();
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        let plain: String = machine.chars().filter(|c| is_plain(*c)).take(100).collect();
         let identity = LiveIdentity::new(made(&app, &names, &addresses)?)?;
         let own = OwnCertificate {
-            record: format!("tls:{plain}:{}", admin.port()),
-            node: format!("{machine} ({})", app.settings.admin_url),
+            record: record(&app, admin),
             app,
             names,
             addresses,
@@ -66,6 +58,11 @@ impl OwnCertificate {
     /// What listeners take their certificate from.
     pub fn identity(&self) -> &LiveIdentity {
         &self.identity
+    }
+
+    /// Its record.
+    pub fn record(&self) -> &ListenerCertificate {
+        &self.record
     }
 
     /// Says when the certificate ends: alerts watch it.
@@ -83,15 +80,30 @@ impl OwnCertificate {
     }
 
     async fn renew_if_due(&self) -> Result<()> {
-        if !secrets::is_certificate_due(&self.app, &self.record).await? {
+        if !secrets::is_certificate_due(&self.app, &self.record.name).await? {
             return Ok(());
         }
         self.identity
             .replace(made(&self.app, &self.names, &self.addresses)?)?;
         // A process that dies before the entry takes another certificate at its next start.
-        secrets::certificate_renewed(&self.app, &self.record, &self.node, self.say_end()).await?;
+        let times = (self.app.clock.now(), self.say_end());
+        secrets::certificate_renewed(&self.app, &self.record, times).await?;
         tracing::info!("the listeners have another certificate");
         Ok(())
+    }
+}
+
+/// The record of the node's own certificate: nodes are told apart by their machine and port.
+fn record(app: &App, admin: SocketAddr) -> ListenerCertificate {
+    let machine = rustix::system::uname();
+    let machine = machine.nodename().to_string_lossy();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    let plain: String = machine.chars().filter(|c| is_plain(*c)).take(100).collect();
+    ListenerCertificate {
+        name: format!("tls:{plain}:{}", admin.port()),
+        node: format!("{machine} ({})", app.settings.admin_url),
+        place: "memory".to_owned(),
+        rotated_by: RotatedBy::Server,
     }
 }
 
@@ -102,14 +114,18 @@ fn made(app: &App, names: &[String], addresses: &[IpAddr]) -> Result<TlsIdentity
 
 /// Rotates what this node alone has, until `stop` becomes true.
 pub async fn rotate_own(
-    certificate: OwnCertificate,
+    (certificate, public): (OwnCertificate, Option<ListenerCertificate>),
     (data_dir, database): (PathBuf, DatabaseUrl),
     mut stop: watch::Receiver<bool>,
 ) {
     let app = &certificate.app;
-    if let Err(problem) = secrets::say_certificate(app, &certificate.record, &certificate.node).await {
+    if let Err(problem) = secrets::say_certificate(app, &certificate.record, app.clock.now()).await {
         tracing::warn!(%problem, "the record of the listeners' certificate was not written");
     }
+    let shown: Vec<ListenerCertificate> = [Some(certificate.record.clone()), public]
+        .into_iter()
+        .flatten()
+        .collect();
     let mut rounds = 0_u32;
     while !*stop.borrow() {
         if let Err(error) = certificate.renew_if_due().await {
@@ -119,7 +135,7 @@ pub async fn rotate_own(
             tracing::warn!(%error, "the secret of admin.json was not rotated; trying again");
         }
         if rounds.is_multiple_of(PRESENT_EVERY)
-            && let Err(error) = say_present(&certificate, &data_dir).await
+            && let Err(error) = say_present(app, &shown, &data_dir).await
         {
             tracing::warn!(%error, "the records of this node were not kept");
         }
@@ -149,12 +165,12 @@ async fn say_password(app: &App, database: &DatabaseUrl) -> Result<()> {
     Ok(())
 }
 
-async fn say_present(certificate: &OwnCertificate, data_dir: &Path) -> Result<()> {
+async fn say_present(app: &App, shown: &[ListenerCertificate], data_dir: &Path) -> Result<()> {
     let Some(file) = AdminFile::read(data_dir)? else {
         return Ok(());
     };
     let client: ClientId = file.client_id.parse()?;
-    secrets::say_present(&certificate.app, &certificate.record, &certificate.node, client).await?;
+    secrets::say_present(app, shown, client).await?;
     Ok(())
 }
 

@@ -50,8 +50,9 @@ async fn first_policy(file: &AdminFile, devices: u32) -> Result<()> {
     struct Token {
         access_token: String,
     }
-    let ca = reqwest::Certificate::from_pem(&std::fs::read(&file.ca_file)?)?;
-    let http = reqwest::Client::builder().tls_certs_only([ca]).build()?;
+    let anchors = file.admin_ca_file.as_ref().unwrap_or(&file.ca_file);
+    let anchors = reqwest::Certificate::from_pem_bundle(&std::fs::read(anchors)?)?;
+    let http = reqwest::Client::builder().tls_certs_only(anchors).build()?;
     let form = [
         ("grant_type", "client_credentials"),
         ("client_id", &file.client_id),

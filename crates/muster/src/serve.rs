@@ -19,7 +19,7 @@ use muster_control::{
     telemetry::SeriesStore as _,
 };
 use muster_gateway::{
-    AcceptedDevices, Arrival, DeviceTls, Gateway, Sources,
+    AcceptedDevices, Arrival, DeviceTls, Gateway, PublicIdentity, Sources,
     listener::{self, Limits, Listener, Socket, Tls},
     pki, program_config, server_config,
 };
@@ -39,6 +39,7 @@ use crate::{
     listeners::{Listeners, ProxyListener},
     logging::LogFormat,
     ops, otlp,
+    public_certificate::{self, PublicCertificate},
     secrets::{self, OwnCertificate},
     seed,
 };
@@ -161,6 +162,10 @@ impl ControlPlane {
             device_url: app.settings.device_url.clone(),
             ops_url: format!("http://{}", reachable(listeners.ops.local_addr()?)),
             ca_file: install::write_ca(&app, data_dir)?,
+            admin_ca_file: options
+                .admin_certificate
+                .is_some()
+                .then(|| public_certificate::anchors_file(data_dir)),
             tenant: tenant.to_string(),
             client_id,
             client_secret,
@@ -345,6 +350,8 @@ fn serve(
     let addresses = listeners.addresses()?;
     let certificate = OwnCertificate::new(app.clone(), names, addresses, listeners.admin.local_addr()?)?;
     let identity = certificate.identity().clone();
+    let shown = PublicIdentity::new(identity.clone());
+    let public = PublicCertificate::of(options, (app, certificate.record()), (&shown, data_dir))?;
     let verifier = Arc::new(AcceptedDevices::new(app.clone()));
     let device_tls = Arc::new(DeviceTls::new(&identity, verifier)?);
     let gateway = Gateway {
@@ -374,7 +381,7 @@ fn serve(
     }
     let socket = Socket::Tcp {
         listener: listeners.admin,
-        tls: Tls::Server(Arc::new(server_config(&identity)?)),
+        tls: Tls::Server(Arc::new(server_config(&shown)?)),
     };
     let admins = Listener {
         socket,
@@ -391,7 +398,7 @@ fn serve(
     if let Some(tcp) = listeners.api {
         let socket = Socket::Tcp {
             listener: tcp,
-            tls: Tls::Programs(Arc::new(program_config(&identity)?)),
+            tls: Tls::Programs(Arc::new(program_config(&shown)?)),
         };
         let programs = Listener {
             socket,
@@ -412,10 +419,13 @@ fn serve(
     let ops = ops::router(app.clone(), &gateway.metrics);
     served.spawn(serve_ops(listeners.ops, ops, stopping.clone()));
     served.spawn(secrets::rotate_own(
-        certificate,
+        (certificate, public.as_ref().map(|public| public.record().clone())),
         (data_dir.to_owned(), options.database(data_dir)?),
         stopping.clone(),
     ));
+    if let Some(public) = public {
+        served.spawn(public.keep(stopping.clone()));
+    }
     Ok(served)
 }
 

@@ -23,7 +23,8 @@ const PAUSE_SECONDS_MAX: u64 = 60;
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  muster login --admin-file /var/lib/muster/admin.json\n  muster login --device --admin-url \
-    https://mdm.example:8440 --ca-file ca.pem\n  muster login --admin-url https://mdm.example:8440 --ca-file ca.pem --client-id \
+    https://mdm.example:8440 --ca-file ca.pem\n  muster login --device --admin-url https://mdm.example.com --ca-file system\n  muster \
+    login --admin-url https://mdm.example:8440 --ca-file ca.pem --client-id \
     cli_… --key ci.pem\n  muster login --admin-url https://mdm.example:8440 --ca-file ca.pem --client-id cli_… \\\n      \
     --exchange-token-file token.jwt\n  muster login --name prod --admin-url https://mdm.example:8440 --ca-file ca.pem \\\n      \
     --client-id cli_… --client-secret-file - < secret\n\nThe credentials are tried before they are stored, in a file that only \
@@ -36,7 +37,7 @@ pub struct LoginArgs {
     /// Origin of the admin listener
     #[arg(long, value_name = "URL", env = "MUSTER_ADMIN_URL", requires = "ca_file")]
     admin_url: Option<String>,
-    /// PEM file of the authority that its certificate must come from
+    /// PEM file of the authority that its certificate must come from; system: those that this machine trusts
     #[arg(long, value_name = "FILE", env = "MUSTER_CA_FILE")]
     ca_file: Option<PathBuf>,
     /// Sign in as yourself: a code is shown, and you allow it in the console
@@ -123,7 +124,7 @@ fn read(arguments: &LoginArgs, globals: &Globals) -> Result<Context, CliError> {
         // As a person or by a token, of the file only the address is taken.
         (None, _, Some(path)) if arguments.device => {
             let file = AdminFile::read(path)?;
-            (file.admin_url, file.ca_file)
+            (file.admin_url.clone(), file.admin_ca().to_owned())
         }
         (None, _, Some(path)) => return Context::from_admin_file(&AdminFile::read(path)?),
         _ => {

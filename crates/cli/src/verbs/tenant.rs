@@ -415,9 +415,13 @@ fn admin_file(api: &Api, globals: &Globals, made: &Made) -> Result<Value, CliErr
     let mut file = match &globals.admin_file {
         Some(path) if globals.context.is_none() => {
             let file = AdminFile::read(path)?;
-            json!({
+            let mut known = json!({
                 "admin_url": file.admin_url, "device_url": file.device_url, "ops_url": file.ops_url, "ca_file": file.ca_file,
-            })
+            });
+            if let Some(anchors) = &file.admin_ca_file {
+                known["admin_ca_file"] = json!(anchors);
+            }
+            known
         }
         _ => json!({"admin_url": api.address().trim_end_matches('/'), "ca_file": "ca.pem"}),
     };

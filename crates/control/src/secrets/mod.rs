@@ -56,7 +56,8 @@ pub use keeper::{
     CACHE, StoreStatus, Stores, follow, forget_retired, look_again, operator, readiness, take_up,
 };
 pub use node_own::{
-    certificate_renewed, client_record_name, is_certificate_due, say_certificate, say_present,
+    ListenerCertificate, certificate_failed, certificate_renewed, client_record_name, is_certificate_due,
+    say_certificate, say_present,
 };
 use places::FILE;
 pub use places::{EMBEDDED, SecretStore, StoreError, VALUE_BYTES_MAX, is_store_name};
@@ -71,6 +72,11 @@ pub use records_view::{
 use ring::Link;
 pub use ring::{NoKey, Ring, RingName, SETTLE, SealingRing, TokenRing, Version};
 pub use rotation::{RETIRED, ROTATED, ROTATION_LEASE, retire_sealing, rotate_due};
+/// A certificate (DER) as PEM.
+pub fn certificate_pem(der: &[u8]) -> String {
+    profile::pem("CERTIFICATE", der)
+}
+
 #[cfg(test)]
 pub(crate) fn der_value(tag: u8, content: &[u8]) -> Vec<u8> {
     der::value(tag, &[content])

@@ -1,4 +1,5 @@
-//! Stores of secrets that the operator runs: HashiCorp Vault's KV engine (version 2), Azure Key Vault, AWS Secrets Manager.
+//! Stores of secrets that the operator runs: HashiCorp Vault's KV engine (version 2), Azure Key Vault, AWS Secrets Manager;
+//! and Vault's PKI engine, which makes certificates.
 //!
 //! The operator names the store on the command line, so it may be on a private network; no tenant can name one. Every exchange is
 //! bounded in time and size, follows no redirect, and says in words of ours what went wrong: no address, no credential, no body.
@@ -7,6 +8,7 @@ mod aws;
 mod azure;
 mod exchange;
 mod vault;
+mod vault_pki;
 
 use std::path::Path;
 
@@ -15,6 +17,7 @@ use muster_control::secrets::{SecretStore, VaultSettings};
 use aws::Aws;
 use azure::Azure;
 use vault::VaultKv;
+pub use vault_pki::{Certified, VaultPki};
 
 /// Why a store cannot be used as it is described.
 #[derive(Debug, thiserror::Error)]

@@ -45,7 +45,7 @@ impl VaultKv {
     }
 }
 
-fn failed(refused: VaultRefused) -> StoreError {
+pub(super) fn failed(refused: VaultRefused) -> StoreError {
     match refused.status {
         Some(404) => StoreError::Missing,
         Some(400) => StoreError::Conflict,

@@ -57,6 +57,7 @@ mod policy_test;
 mod prometheus;
 mod protocol;
 mod proxies;
+mod public_certificate;
 mod quarantine;
 mod query;
 mod radius;

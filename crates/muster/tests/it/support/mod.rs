@@ -4,6 +4,7 @@ pub mod acme;
 pub mod api;
 pub mod approvers;
 pub mod attested;
+pub mod authority;
 pub mod azure;
 pub mod cell;
 pub mod collector;

@@ -32,6 +32,9 @@ pub struct AdminFile {
     pub device_url: String,
     pub ops_url: String,
     pub ca_file: PathBuf,
+    /// Only where the admin listener shows a certificate of another authority too.
+    #[serde(default)]
+    pub admin_ca_file: Option<PathBuf>,
     pub tenant: String,
     pub client_id: String,
     pub client_secret: String,
@@ -117,6 +120,7 @@ impl Server {
             device_url: String::new(),
             ops_url: String::new(),
             ca_file: PathBuf::new(),
+            admin_ca_file: None,
             tenant: String::new(),
             client_id: String::new(),
             client_secret: String::new(),

@@ -1,6 +1,6 @@
-//! A stand-in for HashiCorp Vault: AppRole and Kubernetes login, renewal, the transit engine for ECDSA P-256 and the KV engine
-//! (version 2, mounted at `secret`), with the faults that tests ask
-//! for. It counts only as long as `hvac`, the usual client of the real one, works with it too.
+//! A stand-in for HashiCorp Vault: AppRole and Kubernetes login, renewal, the transit engine for ECDSA P-256, the KV engine
+//! (version 2, mounted at `secret`) and the PKI engine (mounted at `pki`, with the role `muster` for names below `example`), with the
+//! faults that tests ask for. It counts only as long as `hvac`, the usual client of the real one, works with it too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -67,6 +67,9 @@ struct Inside {
     wrapped: BTreeMap<String, Value>,
     /// Versions of a secret that the mount keeps.
     max_versions: usize,
+    authority: super::authority::TestAuthority,
+    /// How long certificates live.
+    certificate_seconds: u64,
 }
 
 pub struct Vault {
@@ -97,6 +100,8 @@ impl Vault {
             wrapping: BTreeSet::new(),
             wrapped: BTreeMap::new(),
             max_versions: 10,
+            authority: super::authority::TestAuthority::new("the PKI engine"),
+            certificate_seconds: 3600,
         }));
         let tcp = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
@@ -131,6 +136,16 @@ impl Vault {
     /// How many versions of a secret its mount keeps from now on.
     pub async fn keep_versions(&self, count: usize) {
         self.inside.lock().await.max_versions = count;
+    }
+
+    /// How long certificates live from now on.
+    pub async fn certify_for(&self, seconds: u64) {
+        self.inside.lock().await.certificate_seconds = seconds;
+    }
+
+    /// The certificate of the PKI engine's authority (PEM).
+    pub async fn authority_pem(&self) -> String {
+        self.inside.lock().await.authority.pem()
     }
 
     pub async fn renewals(&self) -> u64 {
@@ -207,7 +222,34 @@ async fn answer(State(inside): State<Arc<Mutex<Inside>>>, request: Request) -> R
         let query = parts.uri.query().unwrap_or_default();
         return key_value(&mut inside, &parts.method, rest, query, &body);
     }
+    if let Some(role) = path.strip_prefix("pki/sign/") {
+        return certify(&inside, role, &body);
+    }
     transit(&mut inside, &parts.method, &path, &body)
+}
+
+fn certify(inside: &Inside, role: &str, body: &Value) -> Response {
+    let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+    let alternatives = text("alt_names");
+    let names: Vec<String> = std::iter::once(text("common_name"))
+        .chain(alternatives.split(',').map(str::to_owned))
+        .filter(|name| !name.is_empty())
+        .collect();
+    if role != "muster" {
+        return refuse(400, "unknown role");
+    }
+    if names.is_empty() || names.iter().any(|name| !name.ends_with(".example")) {
+        return refuse(400, "common name not allowed by this role");
+    }
+    let lifetime = Duration::from_secs(inside.certificate_seconds);
+    let Some(certificate) = inside.authority.certify_request(&text("csr"), &names, lifetime) else {
+        return refuse(400, "certificate request could not be parsed");
+    };
+    let ca = inside.authority.pem();
+    say(json!({"data": {
+        "certificate": certificate, "issuing_ca": ca, "ca_chain": [ca], "serial_number": "17:00",
+        "expiration": 1_900_000_000,
+    }}))
 }
 
 fn key_value(inside: &mut Inside, method: &Method, rest: &str, query: &str, body: &Value) -> Response {
