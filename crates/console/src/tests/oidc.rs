@@ -224,6 +224,23 @@ async fn connect(scene: &Scene, name: &str, issuer: &str) -> String {
 }
 
 impl Stage {
+    /// What a logout token says that is of the session of whoever signed in (Back-Channel Logout 1.0, section 2.4).
+    pub fn logout_claims(&self, jti: &str) -> Value {
+        let now = self.scene.app.clock.now().as_unix_seconds();
+        json!({
+            "iss": self.idp.issuer, "aud": CLIENT, "iat": now, "exp": now + 120, "jti": jti, "sid": "session-1",
+            "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+        })
+    }
+
+    /// The provider says that a session is over.
+    pub async fn logs_out(&self, claims: Value) -> StatusCode {
+        let token = self.idp.behavior().signed(claims);
+        let path = format!("/auth/oidc/{}/backchannel-logout", self.id);
+        let body = format!("logout_token={token}");
+        self.scene.send(Method::POST, &path, &[], &body).await.status
+    }
+
     pub async fn new() -> Stage {
         let scene = Scene::at("https://muster.example:8440").await;
         let network = "127.0.0.0/8".parse().expect("it is a network");
@@ -493,11 +510,8 @@ async fn a13_a_logout_at_the_provider_ends_the_session_at_once() {
     let mut stage = Stage::new().await;
     stage.grant("owner", "mdm-admins").await;
     stage.sign_in().await;
-    let now = stage.scene.app.clock.now().as_unix_seconds();
-    let logout = json!({
-        "iss": stage.idp.issuer, "aud": CLIENT, "iat": now, "exp": now + 120, "jti": "logout-1", "sid": "session-1",
-        "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
-    });
+    let logout = stage.logout_claims("logout-1");
+    let now = logout["iat"].as_i64().expect("it is a number");
     let path = format!("/auth/oidc/{}/backchannel-logout", stage.id);
     let send = async |token: String| {
         stage

@@ -375,6 +375,23 @@ async fn t10_a_named_claim_routes_as_groups_do() {
 }
 
 #[tokio::test]
+async fn a13_a_logout_at_the_provider_ends_the_session_in_the_tenant_that_it_led_to() {
+    let mut routed = Routed::new().await;
+    routed.says(json!({"groups": ["acme-staff"]}));
+    routed.comes_in().await;
+    let mut other = routed.stage.logout_claims("logout-0");
+    other["sid"] = json!("session-2");
+    assert_eq!(routed.stage.logs_out(other).await, StatusCode::OK);
+    assert_eq!(routed.looks().await, StatusCode::OK, "it was another session");
+    let claims = routed.stage.logout_claims("logout-1");
+    assert_eq!(routed.stage.logs_out(claims).await, StatusCode::OK);
+    assert_eq!(routed.looks().await, StatusCode::SEE_OTHER, "the session is over");
+    routed.nobody_is_in().await;
+    let log = routed.log(routed.acme).await;
+    assert!(log.contains("logout at the identity provider"), "{log}");
+}
+
+#[tokio::test]
 async fn t10_nobody_comes_to_a_tenant_that_did_not_accept_them() {
     let mut routed = Routed::unaccepted().await;
     routed.says(json!({"groups": ["acme-staff"]}));

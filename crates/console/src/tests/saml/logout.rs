@@ -3,7 +3,7 @@
 use super::*;
 
 /// A request of the provider's to end sessions.
-fn logout_request(stage: &Stage, id: &str, name_id: &str, session: Option<&str>) -> String {
+pub fn logout_request(stage: &Stage, id: &str, name_id: &str, session: Option<&str>) -> String {
     let session = session.map_or(String::new(), |index| {
         format!("<samlp:SessionIndex>{index}</samlp:SessionIndex>")
     });

@@ -4,6 +4,7 @@ mod answers;
 mod connection;
 mod logout;
 mod people;
+mod routed;
 
 use std::time::Duration;
 
