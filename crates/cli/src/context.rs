@@ -186,6 +186,12 @@ impl Context {
                 detail: "not a PEM file".to_owned(),
             })?
         };
+        if ca_pem == SYSTEM_AUTHORITIES && ca_file != Path::new(SYSTEM_AUTHORITIES) {
+            return Err(CliError::Content {
+                path: ca_file.to_owned(),
+                detail: "not a PEM file".to_owned(),
+            });
+        }
         let (client_id, client_secret) = (client_id.to_owned(), client_secret.to_owned());
         Ok(Self {
             admin_url: origin,

@@ -146,6 +146,11 @@ impl PublicIdentity {
         })));
         Ok(validity)
     }
+
+    /// Shows the node's own certificate to everybody again.
+    pub fn forget(&self) {
+        self.outside.store(None);
+    }
 }
 
 impl ResolvesServerCert for PublicIdentity {

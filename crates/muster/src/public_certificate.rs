@@ -26,8 +26,10 @@ use crate::config::Options;
 const EVERY: Duration = Duration::from_secs(2);
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 const AFTER_FAILURE_MAX: Duration = Duration::from_secs(600);
-/// A certificate of Vault is replaced when this part of its life is left.
+/// A certificate of Vault is replaced when this part of its life, from when it was got, is left.
 const LEFT_PART: u32 = 3;
+/// Vault is asked no sooner for another one, however short a role lets them live.
+const BETWEEN: Duration = Duration::from_secs(20);
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 
 /// Where it comes from.
@@ -73,7 +75,7 @@ pub struct PublicCertificate {
     record: ListenerCertificate,
     /// Where the authorities are written, for programs on this machine that are to trust it.
     anchors: PathBuf,
-    /// Since when and until when the one is good that is shown.
+    /// When the one that is shown was got, or began, and until when it is good.
     shown: Option<(Timestamp, Timestamp)>,
     /// What the files held when they were read last.
     read: Vec<u8>,
@@ -89,7 +91,8 @@ impl PublicCertificate {
     ///
     /// # Errors
     ///
-    /// Settings that do not fit together, and files that hold no certificate with its key for a public name.
+    /// Settings that do not fit together, and files that cannot be read. What the files hold is no error: devices are served whether
+    /// people see the right certificate or not.
     pub fn of(
         options: &Options,
         (app, own): (&App, &ListenerCertificate),
@@ -120,9 +123,17 @@ impl PublicCertificate {
         };
         public.write_anchors(&[])?;
         if let Place::Files { certificate, key } = &public.place {
-            let (read, certified) = from_files(certificate, key)?;
-            public.read = read;
-            public.show(certified).context("--admin-certificate")?;
+            let files = Files::read(certificate, key).context("--admin-certificate")?;
+            match files.certified().and_then(|certified| public.show(certified)) {
+                Ok(_) => public.read = files.digest(),
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    tracing::error!(
+                        why,
+                        "--admin-certificate cannot be shown; people see the node's own"
+                    );
+                }
+            }
         }
         Ok(Some(public))
     }
@@ -166,14 +177,21 @@ impl PublicCertificate {
     }
 
     async fn renew_if_due(&mut self) -> Result<()> {
+        let now = self.app.clock.now();
+        if self.shown.is_some_and(|(_, until)| until <= now) {
+            tracing::error!("the public certificate is over; people see the node's own");
+            self.identity.forget();
+            self.shown = None;
+        }
         let times = match &self.place {
             Place::Files { certificate, key } => {
-                let (read, certified) = from_files(certificate, key)?;
-                if read == self.read {
+                let files = Files::read(certificate, key)?;
+                let read = files.digest();
+                if read == self.read && self.shown.is_some() {
                     return Ok(());
                 }
                 // Two files are not replaced at once: while they do not fit together, the certificate before is shown.
-                let times = self.show(certified)?;
+                let times = self.show(files.certified()?)?;
                 self.read = read;
                 times
             }
@@ -181,9 +199,9 @@ impl PublicCertificate {
                 let is_due = match self.shown {
                     None => true,
                     Some((since, until)) => {
-                        let left = until.since(since) / LEFT_PART;
-                        until.since(self.app.clock.now()) <= left
-                            || secrets::is_certificate_due(&self.app, &self.record.name).await?
+                        let is_old = until.since(now) <= until.since(since) / LEFT_PART;
+                        let is_due = secrets::is_certificate_due(&self.app, &self.record.name).await?;
+                        (is_old || is_due) && now.since(since) >= BETWEEN
                     }
                 };
                 if !is_due {
@@ -191,8 +209,9 @@ impl PublicCertificate {
                 }
                 let certified = pki.certificate(&self.names).await?;
                 let (_, until) = self.show(certified)?;
-                // What Vault signed begins a little before it was signed, and is due by when it was.
-                (self.app.clock.now(), until)
+                // How far back a role dates what it signs says nothing of its age.
+                self.shown = Some((now, until));
+                (now, until)
             }
         };
         secrets::certificate_renewed(&self.app, &self.record, times).await?;
@@ -205,7 +224,7 @@ impl PublicCertificate {
         let now = self.app.clock.now();
         let seconds = u64::try_from(now.as_micros() / 1_000_000).unwrap_or_default();
         let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        let above = chain.get(1..).unwrap_or_default().to_vec();
+        self.write_anchors(chain.get(1..).unwrap_or_default())?;
         let validity: Validity = self.identity.replace(chain, key, (&self.names, now))?;
         let times = (
             Timestamp::from_unix_seconds(validity.not_before),
@@ -214,7 +233,6 @@ impl PublicCertificate {
         self.shown = Some(times);
         let name = format!("Public certificate of {}", self.record.node);
         self.app.own_expiries.say(name, times.1);
-        self.write_anchors(&above)?;
         Ok(times)
     }
 
@@ -248,22 +266,36 @@ fn names(admin_url: &str, options: &Options) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What both files hold, and the certificate with its chain and key.
-fn from_files(certificate: &Path, key: &Path) -> Result<(Vec<u8>, Certified)> {
-    let (chain_pem, key_pem) = (bytes_of(certificate)?, bytes_of(key)?);
-    let chain: Result<Vec<CertificateDer<'static>>, pem::Error> =
-        CertificateDer::pem_slice_iter(&chain_pem).collect();
-    let chain = chain.with_context(|| format!("{} is no PEM file of certificates", certificate.display()))?;
-    ensure!(
-        !chain.is_empty(),
-        "{} holds no certificate",
-        certificate.display()
-    );
-    let private = PrivateKeyDer::from_pem_slice(&key_pem)
-        .map_err(|_| anyhow::anyhow!("{} is no PEM file of a private key", key.display()))?;
-    let digest = |bytes: &[u8]| muster_trust::key::sha256(bytes).0.to_vec();
-    let read = [digest(&chain_pem), digest(&key_pem)].concat();
-    Ok((read, (chain, private)))
+/// What the two files hold.
+struct Files {
+    certificate: (PathBuf, zeroize::Zeroizing<Vec<u8>>),
+    key: (PathBuf, zeroize::Zeroizing<Vec<u8>>),
+}
+
+impl Files {
+    fn read(certificate: &Path, key: &Path) -> Result<Files> {
+        Ok(Files {
+            certificate: (certificate.to_owned(), bytes_of(certificate)?),
+            key: (key.to_owned(), bytes_of(key)?),
+        })
+    }
+
+    fn digest(&self) -> Vec<u8> {
+        let digest = |bytes: &[u8]| muster_trust::key::sha256(bytes).0;
+        [digest(&self.certificate.1), digest(&self.key.1)].concat()
+    }
+
+    /// The certificate with its chain, and its key.
+    fn certified(&self) -> Result<Certified> {
+        let path = self.certificate.0.display();
+        let chain: Result<Vec<CertificateDer<'static>>, pem::Error> =
+            CertificateDer::pem_slice_iter(&self.certificate.1).collect();
+        let chain = chain.with_context(|| format!("{path} is no PEM file of certificates"))?;
+        ensure!(!chain.is_empty(), "{path} holds no certificate");
+        let key = PrivateKeyDer::from_pem_slice(&self.key.1)
+            .map_err(|_| anyhow::anyhow!("{} is no PEM file of a private key", self.key.0.display()))?;
+        Ok((chain, key))
+    }
 }
 
 fn bytes_of(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>> {

@@ -126,13 +126,15 @@ pub async fn say_present(
     audit::housekeeping(app, Scope::System, move |tx| {
         for certificate in &certificates {
             let (owner, place) = (certificate.owner(), certificate.place.as_str());
-            store::claim(tx, operator, &certificate.name, (&owner, place), now)?;
+            let is = (certificate.rotated_by, owner.as_str(), place);
+            store::claim(tx, operator, &certificate.name, is, now)?;
         }
         if let Some(client) = access::client(tx, client)? {
             let named = client_record_name(client.id);
             let node = certificates.first().map_or("this node", |one| one.node.as_str());
             let owner = format!("{}: the administration of {node}", client.name);
-            store::claim(tx, client.tenant, &named, (&owner, "admin.json"), now)?;
+            let is = (RotatedBy::Server, owner.as_str(), "admin.json");
+            store::claim(tx, client.tenant, &named, is, now)?;
         }
         Ok(())
     })

@@ -53,7 +53,7 @@ statements! {
     ASK = "UPDATE secrets_record SET asked_at = $3 WHERE tenant_id = $1 AND name = $2";
     ASK_REVOKE = "UPDATE secrets_record SET asked_at = $3, revoked_at = $3, revoke_asked = TRUE \
         WHERE tenant_id = $1 AND name = $2";
-    CLAIM = "UPDATE secrets_record SET rotated_by = 'server', owner = $3, place = $4, seen_at = $5 \
+    CLAIM = "UPDATE secrets_record SET rotated_by = $6, owner = $3, place = $4, seen_at = $5 \
         WHERE tenant_id = $1 AND name = $2";
     FAILED = "UPDATE secrets_record SET error = $3 WHERE tenant_id = $1 AND name = $2";
     REMOVE_RECORD = "DELETE FROM secrets_record WHERE tenant_id = $1 AND name = $2";
@@ -308,10 +308,14 @@ pub fn claim(
     tx: &mut Tx,
     tenant: TenantId,
     name: &str,
-    (owner, place): (&str, &str),
+    (rotated_by, owner, place): (RotatedBy, &str, &str),
     now: Timestamp,
 ) -> Result<u64, StorageError> {
-    tx.execute(&CLAIM, &[&tenant.uuid(), &name, &owner, &place, &now.as_micros()])
+    let by = rotated_by.as_str();
+    tx.execute(
+        &CLAIM,
+        &[&tenant.uuid(), &name, &owner, &place, &now.as_micros(), &by],
+    )
 }
 
 pub fn failed(tx: &mut Tx, tenant: TenantId, name: &str, error: &str) -> Result<u64, StorageError> {

@@ -112,7 +112,7 @@ async fn a_certificate_from_files_is_replaced_without_a_failed_handshake() {
             fs::write(at("chain.pem"), certificate).expect("it is written");
         };
         put(&[NAME]);
-        let server = Server::start(
+        let mut server = Server::start(
             options
                 .with("--public-names", NAME)
                 .with("--admin-certificate", at("chain.pem").display())
@@ -173,6 +173,19 @@ async fn a_certificate_from_files_is_replaced_without_a_failed_handshake() {
         assert_eq!(shown(&server, &anchor).await, Some(second), "the good one stays");
         load.assert_none_failed().await;
         assert_healthy(&server).await;
+        // What is over stops no start, and the node's own is shown meanwhile; so it is when one ends.
+        server.stop().await;
+        let (certificate, key) = authority.issue(&[NAME], Duration::from_secs(20));
+        fs::write(at("key.pem"), key).expect("it is written");
+        fs::write(at("chain.pem"), certificate).expect("it is written");
+        server.restart().await;
+        assert!(shown(&server, &anchor).await.is_some());
+        eventually("it ends, and the node's own is shown", PATIENCE, async || {
+            shown(&server, &own).await.map(drop)
+        })
+        .await;
+        server.restart().await;
+        assert!(shown(&server, &own).await.is_some());
     })
     .await;
 }
