@@ -314,6 +314,8 @@ impl<'a> Matched<'a> {
             .iter()
             .map(|one| (name_key(&one.user_name), one))
             .collect();
+        // Who is deleted by this plan gives the name free before it is given away.
+        let is_freed = options.vanished == Vanished::Delete && reading.is_complete();
         for person in &reading.people {
             let id = person.external_id.as_str();
             if let Some(found) = own.get(id) {
@@ -335,13 +337,14 @@ impl<'a> Matched<'a> {
             if options.is_adopting {
                 self.people.insert(id, holder);
                 self.taken.insert(&holder.id);
-            } else if holder.external_id.is_some() {
+            } else if holder.external_id.is_some() && !is_freed {
                 self.refused.insert(id);
                 plan.problems.push(Unusable {
                     dn: person.dn.clone(),
                     external_id: Some(person.external_id.clone()),
                     why: format!(
-                        "the userName {} is that of {}, whose entry is gone; if it is the same person, --adopt",
+                        "the userName {} is that of {}, whose entry is gone: --adopt for one run if it is the same person, \
+                         sync.vanished = \"delete\" if not",
                         person.user_name, holder.id
                     ),
                 });

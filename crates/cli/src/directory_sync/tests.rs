@@ -438,6 +438,16 @@ fn who_comes_back_under_another_id_is_taken_over_only_when_that_is_said() {
     let refused = plan(&read, &held, DEACTIVATE);
     assert_eq!(steps(&refused), [("p1".to_owned(), "deactivate")]);
     assert!(refused.problems[0].why.contains("--adopt"));
+    // Where people are deleted, whoever has the name next is somebody else.
+    let deleting = Options {
+        vanished: Vanished::Delete,
+        ..DEACTIVATE
+    };
+    let replaced = plan(&read, &held, deleting);
+    assert_eq!(
+        steps(&replaced),
+        [("p1".to_owned(), "create"), ("p1".to_owned(), "delete")]
+    );
     let adopting = Options {
         is_adopting: true,
         ..DEACTIVATE

@@ -144,26 +144,16 @@ async fn again_and_again(
             Ok(config) => run_once(&config, arguments.credentials_directory.as_deref(), options).await,
             Err(error) => Err(error),
         };
-        let error = match outcome {
-            Ok((report, outcome)) => {
-                match printer.is_json() {
-                    true => printer.line(&report.json().to_string())?,
-                    false => printer.line(&report.line())?,
-                }
-                outcome.err().or_else(|| {
-                    let bad = judged(&report).err()?;
-                    printer.aside(&report.sheet());
-                    Some(bad)
-                })
-            }
-            Err(error) => Some(error),
-        };
-        failures = match &error {
-            Some(error) => {
-                printer.error(error);
+        // What was left out or held back waits for a person, and nobody else waits for it.
+        failures = match outcome.and_then(|(report, outcome)| {
+            told(&report, printer)?;
+            outcome
+        }) {
+            Ok(()) => 0,
+            Err(error) => {
+                printer.error(&error);
                 failures.saturating_add(1)
             }
-            None => 0,
         };
         let pause = paused(every, failures);
         if failures > 0 {
@@ -174,6 +164,19 @@ async fn again_and_again(
         }
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Says how one of many runs went: a line, and what is not as it should be.
+fn told(report: &Report, printer: &Printer) -> Result<(), CliError> {
+    match printer.is_json() {
+        true => printer.line(&report.json().to_string())?,
+        false => printer.line(&report.line())?,
+    }
+    if let Err(bad) = judged(report) {
+        printer.aside(&report.sheet());
+        printer.error(&bad);
+    }
+    Ok(())
 }
 
 /// The pause after so many failures, one after the other.
