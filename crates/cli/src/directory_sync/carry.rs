@@ -26,6 +26,8 @@ pub struct Done {
     pub updated: usize,
     pub deactivated: usize,
     pub deleted: usize,
+    /// Managers who were made in the same run.
+    pub managers: usize,
     pub teams_created: usize,
     pub teams_updated: usize,
     pub teams_deleted: usize,
@@ -57,6 +59,7 @@ enum Kind {
     Updated,
     Deactivated,
     Deleted,
+    Manager,
     TeamCreated,
     TeamUpdated,
     TeamDeleted,
@@ -130,7 +133,7 @@ impl Run<'_> {
         Some(Operation {
             body: patch(&format!("/Users/{of}"), None, operations),
             what: format!("the manager of {of}"),
-            kind: Kind::Updated,
+            kind: Kind::Manager,
             makes: None,
             is_again: false,
         })
@@ -224,6 +227,7 @@ impl Run<'_> {
             Kind::Updated => self.done.updated += 1,
             Kind::Deactivated => self.done.deactivated += 1,
             Kind::Deleted => self.done.deleted += 1,
+            Kind::Manager => self.done.managers += 1,
             Kind::TeamCreated => self.done.teams_created += 1,
             Kind::TeamUpdated => self.done.teams_updated += 1,
             Kind::TeamDeleted => self.done.teams_deleted += 1,

@@ -148,11 +148,6 @@ pub struct TooMany {
 const REMOVALS_FREE: usize = 5;
 
 impl Plan {
-    /// Whether Muster knows what the directory knows.
-    pub fn is_empty(&self) -> bool {
-        self.people.is_empty() && self.teams.is_empty() && self.members.is_empty() && self.managers.is_empty()
-    }
-
     /// Where more goes than a share of what is there, and more than a handful: a directory that was half restored or half
     /// hidden looks like this. `allowed` is the number that a person allowed for this run.
     pub fn too_many(&self, percent_max: u8, allowed: Option<usize>) -> Vec<TooMany> {

@@ -89,9 +89,9 @@ impl Report {
     /// One line about a run, for a journal.
     pub fn line(&self) -> String {
         let read = format!(
-            "read {} people, {} groups",
-            self.reading.people.len(),
-            self.reading.teams.len()
+            "read {}, {}",
+            counted(self.reading.people.len(), "person", "people"),
+            counted(self.reading.teams.len(), "group", "groups")
         );
         let Some(done) = &self.done else {
             return read;
@@ -101,17 +101,30 @@ impl Report {
             (done.updated, "updated"),
             (done.deactivated, "deactivated"),
             (done.deleted, "deleted"),
-            (done.teams_created, "groups created"),
-            (done.teams_updated, "groups updated"),
-            (done.teams_deleted, "groups deleted"),
-            (done.members_added, "members added"),
-            (done.members_removed, "members removed"),
-            (done.failures.len(), "refused"),
+            (done.managers, "given their managers"),
         ];
-        let said: Vec<String> = counts
+        let people = counts
             .into_iter()
+            .map(|(count, what)| (count, format!("{count} {what}")));
+        let counts = [
+            (done.teams_created, "created"),
+            (done.teams_updated, "updated"),
+            (done.teams_deleted, "deleted"),
+        ];
+        let teams = counts
+            .into_iter()
+            .map(|(count, what)| (count, format!("{} {what}", counted(count, "group", "groups"))));
+        let counts = [(done.members_added, "added"), (done.members_removed, "removed")];
+        let members = counts
+            .into_iter()
+            .map(|(count, what)| (count, format!("{} {what}", counted(count, "member", "members"))));
+        let refused = (done.failures.len(), format!("{} refused", done.failures.len()));
+        let said: Vec<String> = people
+            .chain(teams)
+            .chain(members)
+            .chain([refused])
             .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"))
+            .map(|(_, text)| text)
             .collect();
         match said.is_empty() {
             true => format!("{read}; nothing changed"),
@@ -151,7 +164,7 @@ impl Report {
             }).collect::<Vec<_>>(),
             "done": self.done.as_ref().map(|done| json!({
                 "created": done.created, "updated": done.updated, "deactivated": done.deactivated, "deleted": done.deleted,
-                "groups_created": done.teams_created, "groups_updated": done.teams_updated,
+                "managers_set": done.managers, "groups_created": done.teams_created, "groups_updated": done.teams_updated,
                 "groups_deleted": done.teams_deleted, "members_added": done.members_added,
                 "members_removed": done.members_removed,
                 "refused": done.failures.iter().map(|one| json!({"what": one.what, "why": one.detail})).collect::<Vec<_>>(),
@@ -237,23 +250,21 @@ impl Report {
         let mut lines = vec![match &self.done {
             Some(_) => capitalized(&self.line()),
             None => format!(
-                "{}; {} changes of people, {} of groups, {} of memberships",
+                "{}; {} of people, {} of groups, {} of memberships",
                 capitalized(&self.line()),
-                self.plan.people.len(),
+                counted(self.plan.people.len(), "change", "changes"),
                 self.plan.teams.len(),
                 self.plan.members.len()
             ),
         }];
         if self.reading.referrals > 0 {
-            lines.push(format!(
-                "{} references to other servers were not followed",
-                self.reading.referrals
-            ));
+            let count = counted(self.reading.referrals, "reference", "references");
+            lines.push(format!("Not followed: {count} to other servers"));
         }
         if self.plan.members_elsewhere > 0 {
+            let count = counted(self.plan.members_elsewhere, "member", "members");
             lines.push(format!(
-                "{} members of groups are no people or groups that were read",
-                self.plan.members_elsewhere
+                "Left out: {count} of groups, about whom no entry was read"
             ));
         }
         lines
@@ -262,6 +273,10 @@ impl Report {
             .collect::<Vec<_>>()
             .join("\n")
     }
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn capitalized(text: &str) -> String {

@@ -87,7 +87,8 @@ pub async fn every_entry(
     Ok(all)
 }
 
-/// The values of an attribute from a place on, where a directory answers only a part at a time.
+/// The values of an attribute from a place on, where a directory answers only a part at a time (MS-ADTS, section
+/// 3.1.1.3.1.3.3).
 ///
 /// # Errors
 /// The directory refused, or its parts do not follow each other.
@@ -95,14 +96,14 @@ pub async fn more_values(
     session: &mut Session,
     dn: &str,
     attribute: &str,
-    mut first: u32,
+    first: u32,
     values_max: usize,
 ) -> Result<Vec<Vec<u8>>, LdapError> {
     let filter = Filter::Present("objectClass".to_owned());
     let wrong = |detail: &str| LdapError::new(Step::Search, format!("{attribute} of {dn}: {detail}"));
-    let mut values = Vec::new();
+    let mut parts = Parts::new(attribute, first, values_max);
     for _ in 0..RANGES_MAX {
-        let description = format!("{attribute};range={first}-*");
+        let description = parts.description();
         let asked = Search {
             base: dn,
             scope: Scope::Base,
@@ -116,28 +117,61 @@ pub async fn more_values(
         if end.cut.is_some() {
             return Err(wrong("the directory stopped early"));
         }
-        let found = found.ok_or_else(|| wrong("the entry is gone"))?;
-        let Some((range, part)) = range_of(&found, attribute) else {
-            // Nothing is left: somebody took members away in the meantime, or the last part was full.
-            return Ok(values);
-        };
-        if range.first != first {
-            return Err(wrong("its parts do not follow each other"));
-        }
-        values.extend_from_slice(part);
-        if values.len() > values_max {
-            return Err(wrong("it has more values than a group has members"));
-        }
-        match range.last {
-            None => return Ok(values),
-            Some(last) => {
-                first = last
-                    .checked_add(1)
-                    .ok_or_else(|| wrong("its parts have no end"))?
-            }
+        if parts.take(found.as_ref()).map_err(wrong)? {
+            return Ok(parts.values);
         }
     }
     Err(wrong("it has too many parts"))
+}
+
+/// Values that come part by part. Pure: what to ask for out, what was found in.
+pub struct Parts<'a> {
+    attribute: &'a str,
+    first: u32,
+    values_max: usize,
+    pub values: Vec<Vec<u8>>,
+}
+
+impl<'a> Parts<'a> {
+    pub fn new(attribute: &'a str, first: u32, values_max: usize) -> Self {
+        Self {
+            attribute,
+            first,
+            values_max,
+            values: Vec::new(),
+        }
+    }
+
+    /// What to ask for next.
+    pub fn description(&self) -> String {
+        format!("{};range={}-*", self.attribute, self.first)
+    }
+
+    /// Takes a part; says whether it is the last one.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn take(&mut self, found: Option<&Entry>) -> Result<bool, &'static str> {
+        let found = found.ok_or("the entry is gone")?;
+        let Some((range, part)) = range_of(found, self.attribute) else {
+            // Nothing is left: somebody took members away in the meantime, or the part before was the last one and full.
+            return Ok(true);
+        };
+        if range.first != self.first {
+            return Err("its parts do not follow each other");
+        }
+        self.values.extend_from_slice(part);
+        if self.values.len() > self.values_max {
+            return Err("it has more values than a group has members");
+        }
+        match range.last {
+            None => Ok(true),
+            Some(last) => {
+                self.first = last.checked_add(1).ok_or("its parts have no end")?;
+                Ok(false)
+            }
+        }
+    }
 }
 
 /// The part of an attribute's values that an entry holds, where it holds only a part.

@@ -88,7 +88,7 @@ pub async fn run(command: DirectoryCommand, printer: &Printer) -> Result<(), Cli
             match tried.failed_at() {
                 None => Ok(()),
                 Some(step) => Err(CliError::Failed(format!(
-                    "the directory cannot be read: it fails at {step}"
+                    "it fails at {step}; nothing was changed"
                 ))),
             }
         }
