@@ -309,7 +309,10 @@ async fn s6_a_stripped_starttls_ends_before_anything_is_said() {
         everything(&output)
     );
     let log = slapd.log();
-    assert!(log.contains("STARTTLS") && !log.contains(" BIND "), "{log}");
+    assert!(
+        log.contains("EXT oid=1.3.6.1.4.1.1466.20037") && !log.contains(" BIND "),
+        "{log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -392,6 +395,47 @@ async fn a_directory_that_stops_early_takes_nobody_away() {
     );
     assert_eq!(user(&provider, "p3@ex.com").await["title"], "Dr");
     assert_eq!(user(&provider, "p1").await["active"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_set_up_anew_is_taken_over_when_that_is_said_and_who_is_gone_can_be_deleted() {
+    if !is_installed().await {
+        return;
+    }
+    let (server, _, provider) = connected(Options::default()).await;
+    let slapd = Slapd::start(&["ada", "bob"].map(|uid| person(uid, "")).concat()).await;
+    let file = slapd.configuration(&server, &provider, &[]);
+    synced(&[], &file).await;
+    let before = user(&provider, "ada").await;
+    let gone = format!("dn: uid=ada,ou=people,{SUFFIX}\nchangetype: delete\n\n");
+    let (dn, rest) = person("ada", "")
+        .split_once('\n')
+        .map(|(dn, rest)| (dn.to_owned(), rest.to_owned()))
+        .expect("lines");
+    slapd
+        .modify(&format!("{gone}{dn}\nchangetype: add\n{rest}"))
+        .await;
+    let output = directory(&["sync"], &file).await;
+    let said = everything(&output);
+    assert!(
+        output.status.code() == Some(1) && said.contains("--adopt"),
+        "{said}"
+    );
+    assert_eq!(user(&provider, "ada").await["active"], false);
+    let adopted = synced(&["--adopt"], &file).await;
+    assert_eq!(adopted["done"]["updated"], 1, "{adopted}");
+    let after = user(&provider, "ada").await;
+    assert_eq!((&after["id"], &after["active"]), (&before["id"], &json!(true)));
+    assert_ne!(after["externalId"], before["externalId"]);
+    no_change(&synced(&[], &file).await);
+    slapd.modify(&gone).await;
+    let deleting = "[groups]\nscope = \"one\"";
+    let file = slapd.configuration(&server, &provider, &[("[groups]", deleting)]);
+    let text = fs::read_to_string(&file).expect("a file") + "[sync]\nvanished = \"delete\"\n";
+    fs::write(&file, text).expect("it can be written");
+    assert_eq!(synced(&[], &file).await["done"]["deleted"], 1);
+    assert!(provider.find("/Users", "userName eq \"ada\"").await.is_empty());
+    assert_healthy(&server).await;
 }
 
 /// How many people the measurement has, unless `MUSTER_TEST_PEOPLE` says otherwise.
