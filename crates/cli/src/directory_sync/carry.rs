@@ -265,13 +265,14 @@ fn person(one: &super::plan::Named<PersonStep>) -> Operation {
             id,
             version,
             resource,
-            ends,
             ..
-        } => (
-            json!({"method": "PUT", "path": path(id), "version": version, "data": user_data(resource)}),
-            if *ends { Kind::Deactivated } else { Kind::Updated },
-            None,
-        ),
+        } => {
+            let mut body = json!({"method": "PUT", "path": path(id), "data": user_data(resource)});
+            if let (Some(version), Value::Object(body)) = (version, &mut body) {
+                body.insert("version".to_owned(), version.clone().into());
+            }
+            (body, Kind::Updated, None)
+        }
         PersonStep::Deactivate { id, version } => {
             let operations = json!([{"op": "replace", "path": "active", "value": false}]);
             (

@@ -55,6 +55,8 @@ pub struct Unusable {
     pub dn: String,
     /// Where the entry has one: it is there, and nobody vanished.
     pub external_id: Option<String>,
+    /// Whether the directory says all the same that the account is not to be used.
+    pub is_inactive: bool,
     pub why: String,
 }
 
@@ -99,9 +101,11 @@ pub fn group_attributes(map: &GroupMap) -> Vec<&str> {
 /// The person of an entry.
 pub fn person(entry: &Entry, map: &PersonMap, now_seconds: i64) -> Result<Person, Unusable> {
     let external_id = external_id(entry, &map.external_id);
+    let is_active = is_active(entry, map, now_seconds);
     let unusable = |why: String| Unusable {
         dn: entry.dn.clone(),
         external_id: external_id.clone(),
+        is_inactive: is_active == Ok(false),
         why,
     };
     let Some(id) = external_id.clone() else {
@@ -116,7 +120,7 @@ pub fn person(entry: &Entry, map: &PersonMap, now_seconds: i64) -> Result<Person
             map.user_name
         )));
     }
-    let is_active = is_active(entry, map, now_seconds).map_err(unusable)?;
+    let is_active = is_active.clone().map_err(unusable)?;
     Ok(Person {
         dn: entry.dn.clone(),
         external_id: id.clone(),
@@ -201,6 +205,7 @@ pub fn team(entry: &Entry, map: &GroupMap) -> Result<Team, Unusable> {
     let unusable = |why: String| Unusable {
         dn: entry.dn.clone(),
         external_id: external_id.clone(),
+        is_inactive: false,
         why,
     };
     let Some(id) = external_id.clone() else {

@@ -65,13 +65,12 @@ pub enum PersonStep {
     Create {
         resource: Map<String, Value>,
     },
-    /// `ends` where they were active and will not be.
+    /// As a whole; of a version, unless the step before it makes the next one.
     Replace {
         id: String,
-        version: String,
+        version: Option<String>,
         resource: Map<String, Value>,
         changed: Vec<String>,
-        ends: bool,
     },
     Deactivate {
         id: String,
@@ -210,8 +209,7 @@ impl PersonStep {
     pub fn is_end(&self) -> bool {
         match self {
             PersonStep::Deactivate { .. } | PersonStep::Delete { .. } => true,
-            PersonStep::Replace { ends, .. } => *ends,
-            PersonStep::Create { .. } => false,
+            PersonStep::Create { .. } | PersonStep::Replace { .. } => false,
         }
     }
 }
@@ -337,6 +335,7 @@ impl<'a> Matched<'a> {
                 plan.problems.push(Unusable {
                     dn: person.dn.clone(),
                     external_id: Some(person.external_id.clone()),
+                    is_inactive: !person.is_active,
                     why: format!(
                         "the userName {} is that of {}, whose entry is gone: --adopt for one run if it is the same person, \
                          sync.vanished = \"delete\" if not",
@@ -443,12 +442,14 @@ fn people(reading: &Reading, held: &Held, options: Options, matched: &Matched<'_
             }
             Some(Ref::Team(_)) | None => wanted(person, None),
         };
-        let step = match found {
-            None => Some(PersonStep::Create { resource }),
+        let steps = match found {
+            None => vec![PersonStep::Create { resource }],
             Some(found) => replaced(found, resource),
         };
-        plan.people.extend(step.map(|step| named_person(person, step)));
+        let named = steps.into_iter().map(|step| named_person(person, step));
+        plan.people.extend(named);
     }
+    ended(reading, held, plan);
     if !reading.is_complete() {
         return;
     }
@@ -470,6 +471,32 @@ fn people(reading: &Reading, held: &Held, options: Options, matched: &Matched<'_
             dn: None,
             external_id: external_id.clone(),
             step,
+        });
+    }
+}
+
+/// People whose entry cannot be brought over, and says all the same that they are not active. Nobody stays in because something
+/// else is wrong with their entry.
+fn ended(reading: &Reading, held: &Held, plan: &mut Plan) {
+    let inactive = reading.unusable_people.iter().filter(|one| one.is_inactive);
+    let by_id: HashMap<&str, &Unusable> = inactive
+        .filter_map(|one| Some((one.external_id.as_deref()?, one)))
+        .collect();
+    for one in held.people.iter().filter(|one| one.is_active) {
+        let Some(external_id) = &one.external_id else {
+            continue;
+        };
+        let Some(entry) = by_id.get(external_id.as_str()) else {
+            continue;
+        };
+        plan.people.push(Named {
+            name: one.user_name.clone(),
+            dn: Some(entry.dn.clone()),
+            external_id: external_id.clone(),
+            step: PersonStep::Deactivate {
+                id: one.id.clone(),
+                version: one.version.clone(),
+            },
         });
     }
 }
@@ -506,9 +533,11 @@ fn wanted(person: &Person, manager: Option<&str>) -> Map<String, Value> {
     resource
 }
 
-fn replaced(found: &HeldPerson, resource: Map<String, Value>) -> Option<PersonStep> {
+/// What makes a person what is wanted. Whoever ends is ended by a step of its own: it must not wait for a name that somebody else
+/// has.
+fn replaced(found: &HeldPerson, resource: Map<String, Value>) -> Vec<PersonStep> {
     let names: BTreeSet<&String> = found.resource.keys().chain(resource.keys()).collect();
-    let changed: Vec<String> = names
+    let mut changed: Vec<String> = names
         .into_iter()
         .filter(|name| found.resource.get(*name) != resource.get(*name))
         .map(|name| match name == ENTERPRISE_USER.id {
@@ -516,16 +545,25 @@ fn replaced(found: &HeldPerson, resource: Map<String, Value>) -> Option<PersonSt
             false => name.clone(),
         })
         .collect();
-    if changed.is_empty() {
-        return None;
+    let mut steps = Vec::new();
+    let mut version = Some(found.version.clone());
+    if found.is_active && resource.get("active") == Some(&Value::Bool(false)) {
+        steps.push(PersonStep::Deactivate {
+            id: found.id.clone(),
+            version: found.version.clone(),
+        });
+        version = None;
+        changed.retain(|name| name != "active");
     }
-    Some(PersonStep::Replace {
-        id: found.id.clone(),
-        version: found.version.clone(),
-        ends: found.is_active && resource.get("active") == Some(&Value::Bool(false)),
-        resource,
-        changed,
-    })
+    if !changed.is_empty() {
+        steps.push(PersonStep::Replace {
+            id: found.id.clone(),
+            version,
+            resource,
+            changed,
+        });
+    }
+    steps
 }
 
 fn teams(reading: &Reading, held: &Held, matched: &Matched<'_>, plan: &mut Plan) {

@@ -71,6 +71,7 @@ impl Reading {
                     why: format!("another entry has the userName {} too", person.user_name),
                     dn: person.dn,
                     external_id: Some(person.external_id),
+                    is_inactive: !person.is_active,
                 }),
             }
         }
@@ -117,6 +118,7 @@ fn parted<T>(
             _ => unusable.push(Unusable {
                 dn: dn.clone(),
                 external_id: Some(id.clone()),
+                is_inactive: false,
                 why: format!("another entry has the id {id} too"),
             }),
         }

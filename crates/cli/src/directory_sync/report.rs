@@ -24,7 +24,7 @@ pub struct Report {
 fn word(step: &PersonStep) -> &'static str {
     match step {
         PersonStep::Create { .. } => "create",
-        PersonStep::Replace { ends: true, .. } | PersonStep::Deactivate { .. } => "deactivate",
+        PersonStep::Deactivate { .. } => "deactivate",
         PersonStep::Replace { .. } => "update",
         PersonStep::Delete { .. } => "delete",
     }
@@ -38,10 +38,11 @@ fn team_word(step: &TeamStep) -> &'static str {
     }
 }
 
-fn why(step: &PersonStep) -> String {
-    match step {
+fn why(one: &Named<PersonStep>) -> String {
+    match &one.step {
         PersonStep::Create { .. } => String::new(),
         PersonStep::Replace { changed, .. } => changed.join(", "),
+        PersonStep::Deactivate { .. } if one.dn.is_some() => "the directory says not active".to_owned(),
         PersonStep::Deactivate { .. } | PersonStep::Delete { .. } => "the entry is gone".to_owned(),
     }
 }
@@ -212,7 +213,7 @@ impl Report {
                 word(&one.step).to_owned(),
                 "user".to_owned(),
                 clean(&one.name),
-                clean(&why(&one.step)),
+                clean(&why(one)),
             ]
         });
         let teams = self.plan.teams.iter().map(|one| {

@@ -427,6 +427,7 @@ fn a_reading_that_was_cut_off_takes_nothing_away() {
     let nameless = Unusable {
         dn: "uid=p2,dc=ex".to_owned(),
         external_id: None,
+        is_inactive: false,
         why: "no id".to_owned(),
     };
     let read = Reading::new(
@@ -457,6 +458,35 @@ fn of_two_entries_with_one_name_neither_counts_and_nobody_is_taken_away() {
             .iter()
             .all(|one| one.why.contains("another entry has the userName"))
     );
+}
+
+#[test]
+fn nobody_stays_in_by_making_something_wrong_with_their_entry() {
+    let (ada, mut bob) = (somebody(1), somebody(2));
+    let held = Held {
+        people: vec![kept(&ada), kept(&bob)],
+        teams: Vec::new(),
+    };
+    // Bob gave himself Ada's name before his account was disabled.
+    bob.user_name = "p1".to_owned();
+    bob.is_active = false;
+    let read = reading(vec![ada.clone(), bob.clone()], Vec::new());
+    assert_eq!(read.people.len(), 0);
+    let planned = plan(&read, &held, DEACTIVATE);
+    assert_eq!(steps(&planned), [("p2".to_owned(), "deactivate")]);
+    let after = carried(&held, &planned);
+    assert!(is_empty(&plan(&read, &after, DEACTIVATE)));
+    // Or a name that another connector keeps: the end does not wait for it.
+    bob.user_name = "somebody else".to_owned();
+    bob.resource.insert("userName".to_owned(), "somebody else".into());
+    bob.resource.insert("active".to_owned(), false.into());
+    let planned = plan(&reading(vec![ada, bob], Vec::new()), &held, DEACTIVATE);
+    let words: Vec<&str> = steps(&planned).into_iter().map(|(_, word)| word).collect();
+    assert_eq!(words, ["deactivate", "replace"]);
+    assert!(matches!(
+        &planned.people[1].step,
+        PersonStep::Replace { version: None, .. }
+    ));
 }
 
 #[test]
