@@ -1,4 +1,4 @@
-//! The command line of Muster: a client of the admin API and of nothing else.
+//! The command line of Muster: a client of the admin API and of nothing else, but for `directory`, which reads LDAP too.
 //!
 //! The binary flattens [`Globals`] and [`Command`] into its own parser and calls [`run`]. Exit codes: 0 ok, 1 failed,
 //! 2 usage, 3 drift where it was asked for. Answers go to standard output, as tables or as the server's JSON; everything else goes to standard error.
