@@ -1,4 +1,4 @@
-//! The command line of Muster: a client of the admin API and of nothing else.
+//! The command line of Muster: a client of the admin API and of nothing else, but for `directory`, which reads LDAP too.
 //!
 //! The binary flattens [`Globals`] and [`Command`] into its own parser and calls [`run`]. Exit codes: 0 ok, 1 failed,
 //! 2 usage, 3 drift where it was asked for. Answers go to standard output, as tables or as the server's JSON; everything else goes to standard error.
@@ -7,6 +7,7 @@ mod api;
 mod assertion;
 mod clock;
 mod context;
+mod directory_sync;
 mod error;
 mod folder;
 mod key_file;
@@ -34,9 +35,9 @@ pub use verbs::tenant::{CreateTenant, TenantCommand};
 use output::Printer;
 use verbs::{
     access, alert, approver, bundle, client, command, compliance, compliance_token, configuration,
-    console_link, context as contexts, device, directory, enrollment, group, halt, key, label, login,
-    operation, policy, policy_compile, query, rollout, root, routing, script, secret, signal, sink, sso,
-    system, telemetry, token, trust,
+    console_link, context as contexts, device, directory, directory_sync as directories, enrollment, group,
+    halt, key, label, login, operation, policy, policy_compile, query, rollout, root, routing, script,
+    secret, signal, sink, sso, system, telemetry, token, trust,
 };
 
 /// Flags that every verb takes.
@@ -132,6 +133,9 @@ pub enum Command {
     /// Identity providers: their tokens, what they changed, what was refused
     #[command(subcommand)]
     Scim(directory::ScimCommand),
+    /// LDAP directories: bring their people and groups to Muster, from a machine of your own
+    #[command(subcommand)]
+    Directory(directories::DirectoryCommand),
     /// Alerts: what fires, who is told, silences, rules, destinations
     Alert {
         #[command(subcommand)]
@@ -301,6 +305,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Approver(command) => approver::run(command, globals, printer).await,
         Command::User(command) => directory::run_user(command, &Api::connect(globals)?, printer).await,
         Command::Scim(command) => directory::run_scim(command, &Api::connect(globals)?, printer).await,
+        Command::Directory(command) => directories::run(command, printer).await,
         Command::Signal { command } => signal::run(command, &Api::connect(globals)?, printer).await,
         Command::Sink { command } => sink::run(command, &Api::connect(globals)?, printer).await,
         Command::Alert { command } => alert::run(command, &Api::connect(globals)?, printer).await,
@@ -403,6 +408,11 @@ mod tests {
             "scim log --refused --limit 20",
             "scim token create entra --days 365",
             "scim token revoke sct_1 --yes",
+            "directory sync --config d.toml --dry-run -o json",
+            "directory sync --config d.toml --every 15m",
+            "directory sync --config d.toml --allow-removals 40 --adopt",
+            "directory test --config d.toml",
+            "directory example active-directory",
             "signal",
             "signal put okta --kind ssf --issuer https://a.example --jwks-url https://a.example/keys",
             "signal put edr --kind webhook --authentication hmac --field device=/host --verdict ok=pass --devices-by label:edr",
@@ -557,6 +567,10 @@ mod tests {
             "root renew --publish",
             "root remove-approver --out next.json",
             "root init --in root.json --keys 0 --keys-out stick --out next.json",
+            "directory sync",
+            "directory sync --config d.toml --every 1s",
+            "directory sync --config d.toml --every 15m --allow-removals 9",
+            "directory example novell",
             "approver show",
             "approver approve --request request.json --key ada.pem",
             "approver approve opr_1",

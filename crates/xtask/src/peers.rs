@@ -58,6 +58,12 @@ pub const PEERS: &[Peer] = &[
         find: || process::find("eapol_test").and(find_administrative("freeradius")),
     },
     Peer {
+        name: "slapd",
+        packages: &["slapd", "ldap-utils"],
+        purpose: "people and groups are read from a directory that is not ours",
+        find: || process::find("ldapmodify").and(find_administrative("slapd")),
+    },
+    Peer {
         name: "softhsm2",
         packages: &["softhsm2", "opensc"],
         purpose: "the device CA's key is kept on a PKCS#11 token",

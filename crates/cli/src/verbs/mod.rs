@@ -17,6 +17,7 @@ pub mod console_link;
 pub mod context;
 pub mod device;
 pub mod directory;
+pub mod directory_sync;
 pub mod enrollment;
 pub mod group;
 pub mod halt;

@@ -33,6 +33,7 @@ mod crash;
 mod custody;
 mod device_nodes;
 mod directory;
+mod directory_ldap;
 mod enrollment;
 mod enrollment_tokens;
 mod est;

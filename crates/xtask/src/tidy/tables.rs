@@ -17,6 +17,8 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("muster-channel-apple", &["muster-model"]),
     // What identity providers send is read and judged without I/O.
     ("muster-scim", &["muster-model"]),
+    // LDAP as bytes and text, for the program that reads a directory; the server does not speak it.
+    ("muster-ldap", &[]),
     // What sources of signals say is read and judged without I/O.
     ("muster-ssf", &["muster-model"]),
     ("muster-storage", &[]),
@@ -59,7 +61,9 @@ pub const CRATES: &[(&str, &[&str])] = &[
             "muster-channel-android",
             "muster-channel-apple",
             "muster-channel-windows",
+            "muster-ldap",
             "muster-model",
+            "muster-scim",
             "muster-ssf",
             "muster-trust",
         ],

@@ -30,6 +30,7 @@ pub mod scim;
 pub mod server;
 pub mod siem;
 pub mod sinks;
+pub mod slapd;
 #[path = "../../../../agent/src/tpm/swtpm.rs"]
 #[expect(dead_code, reason = "the agent's own tests use the rest of it")]
 pub mod swtpm;
