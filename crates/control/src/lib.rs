@@ -228,6 +228,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "tenants",
         sql: include_str!("../migrations/0035_tenants.sql"),
     },
+    Migration {
+        version: 36,
+        name: "tenant_limits",
+        sql: include_str!("../migrations/0036_tenant_limits.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -237,6 +242,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     access::CONNECTION_STATEMENTS,
     access::OAUTH_STATEMENTS,
     access::ROUTING_STATEMENTS,
+    access::LIMITS_STATEMENTS,
     acme::STATEMENTS,
     alerts::STATEMENTS,
     audit::STATEMENTS,
@@ -287,8 +293,10 @@ pub struct Control {
     /// Spans on their way to a collector. Turned on by the composition root, before the loops start.
     pub traces: trace::Traces,
     pub requests: trace::RequestMetrics,
-    /// What tenants and their callers may still ask of the admin listener.
+    /// What tenants, their callers and their devices may still ask.
     pub budgets: access::budget::Budgets,
+    /// Which limits of tenants this node told of.
+    pub limits_told: access::limits::Told,
     pub registry: devices::Registry,
     pub android_status: enrollment::AndroidStatus,
     /// Whether `registry` may be believed now.
@@ -371,6 +379,8 @@ pub struct Settings {
     pub api_requests_per_second: u32,
     /// Of these, how many one caller may make: a service account or a person.
     pub api_requests_per_second_of_caller: u32,
+    /// Messages that the devices of a tenant may send in a second, five times as many at once.
+    pub device_messages_per_second: u32,
     /// How long a compliance token lives at most, in seconds.
     pub compliance_token_seconds: u32,
     /// How many tenants metrics name.
@@ -404,6 +414,7 @@ impl Default for Settings {
             scim_requests_per_second: 100,
             api_requests_per_second: 2000,
             api_requests_per_second_of_caller: 1000,
+            device_messages_per_second: 5000,
             compliance_token_seconds: 300,
             metrics_tenants: 0,
             secret_cache: secrets::CACHE,
@@ -463,10 +474,14 @@ impl Control {
             traces: trace::Traces::default(),
             requests: trace::RequestMetrics::default(),
             budgets: access::budget::Budgets::new(
-                settings.api_requests_per_second,
-                settings.api_requests_per_second_of_caller,
+                access::budget::PerSecond {
+                    requests: settings.api_requests_per_second,
+                    requests_of_caller: settings.api_requests_per_second_of_caller,
+                    device_messages: settings.device_messages_per_second,
+                },
                 settings.metrics_tenants,
             ),
+            limits_told: access::limits::Told::default(),
             registry: devices::Registry::default(),
             android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),
