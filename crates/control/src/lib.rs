@@ -2,13 +2,14 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets, trace ← devices, certificates, directory, scripts, signals ← commands, enrollment, groups, telemetry ← acme, outputs,
+//! `access, audit, secrets, trace ← branding, devices, certificates, directory, scripts, signals ← commands, enrollment, groups, telemetry ← acme, outputs,
 //! policy ← compliance ← rollout, sinks ← alerts, fleet, passes, query ← configuration, tenants, whatif`.
 
 pub mod access;
 pub mod acme;
 pub mod alerts;
 pub mod audit;
+pub mod branding;
 pub mod certificates;
 pub mod clock;
 pub mod commands;
@@ -233,6 +234,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "tenant_limits",
         sql: include_str!("../migrations/0036_tenant_limits.sql"),
     },
+    Migration {
+        version: 37,
+        name: "branding",
+        sql: include_str!("../migrations/0037_branding.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -250,6 +256,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     audit::SEARCH_STATEMENTS,
     audit::SPLIT_VIEW_STATEMENTS,
     audit::WITNESS_STATEMENTS,
+    branding::STATEMENTS,
     certificates::STATEMENTS,
     commands::STATEMENTS,
     commands::OPERATION_STATEMENTS,

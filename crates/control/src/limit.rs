@@ -215,12 +215,20 @@ mod tests {
             kept_percent: 0,
             ..rest
         };
-        let many = |share, now| (0..100).filter(|_| limit.take_share(1, share, now).is_ok()).count();
+        let many = |share, now| {
+            (0..100)
+                .filter(|_| limit.take_share(1, share, now).is_ok())
+                .count()
+        };
         assert_eq!(many(rest, at(1)), 30, "50 at once, 20 of them kept");
         assert_eq!(many(first, at(1)), 20, "the kept ones");
         let refused = limit.take_share(1, rest, at(1)).expect_err("nothing is left");
         assert_eq!((refused.reset_seconds, refused.remaining), (3, 0));
-        assert_eq!(many(rest, at(3)), 0, "20 are there again, and all of them are kept");
+        assert_eq!(
+            many(rest, at(3)),
+            0,
+            "20 are there again, and all of them are kept"
+        );
         assert_eq!(many(rest, at(4)), 10);
     }
 
@@ -232,7 +240,11 @@ mod tests {
             per_second,
             kept_percent: 0,
         };
-        let many = |share| (0..1000).filter(|_| limit.take_share(1, share, at).is_ok()).count();
+        let many = |share| {
+            (0..1000)
+                .filter(|_| limit.take_share(1, share, at).is_ok())
+                .count()
+        };
         assert!(limit.take_share(1, of(100), at).is_ok());
         assert_eq!(many(of(2)), 10, "what was left of 500 is cut to what is in force");
         assert_eq!(many(of(100)), 0, "a larger one fills by time alone");

@@ -459,7 +459,11 @@ mod tests {
         };
         assert_eq!(many(Door::Api, "build"), 20);
         assert_eq!(many(Door::Api, "other"), 0, "the programs have used theirs up");
-        assert_eq!(many(Door::Console, "ada"), 20, "people have a budget of their own");
+        assert_eq!(
+            many(Door::Console, "ada"),
+            20,
+            "people have a budget of their own"
+        );
         assert_eq!(many(Door::OAuth, "build"), 20);
         assert_eq!(many(Door::Console, "bob"), 0);
     }
@@ -504,7 +508,10 @@ mod tests {
         assert_eq!(many(DeviceMessage::Other), 30);
         assert_eq!(many(DeviceMessage::Enroll), 0);
         assert_eq!(many(DeviceMessage::Checkin), 10);
-        assert!(budgets.check_device(tenant(1), at(1)).is_ok(), "receipts may come");
+        assert!(
+            budgets.check_device(tenant(1), at(1)).is_ok(),
+            "receipts may come"
+        );
         assert_eq!(many(DeviceMessage::Receipts), 10);
         let refused = budgets
             .check_device(tenant(1), at(1))

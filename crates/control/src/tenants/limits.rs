@@ -97,7 +97,15 @@ fn view(tx: &mut Tx, row: &TenantRow, settings: &Settings) -> Result<LimitsView,
         in_force: set,
         used: Some(u64::try_from(used).unwrap_or_default()),
     };
-    let (changed_by, changed_at) = set.map(|Set { changed_by, changed_at, .. }| (changed_by, changed_at)).unzip();
+    let (changed_by, changed_at) = set
+        .map(
+            |Set {
+                 changed_by,
+                 changed_at,
+                 ..
+             }| (changed_by, changed_at),
+        )
+        .unzip();
     Ok(LimitsView {
         tenant: row.id,
         name: row.name.clone(),

@@ -127,7 +127,10 @@ pub async fn follow(app: &App) -> Result<(), Problem> {
             Ok::<_, Problem>(store::all_limits(tx, most)?)
         })
         .await?;
-    let all: HashMap<TenantId, Limits> = all.into_iter().map(|(tenant, set)| (tenant, set.limits)).collect();
+    let all: HashMap<TenantId, Limits> = all
+        .into_iter()
+        .map(|(tenant, set)| (tenant, set.limits))
+        .collect();
     app.budgets.set_limits(all);
     Ok(())
 }

@@ -190,8 +190,7 @@ fn address_of(request: &Request) -> Option<IpAddr> {
 
 /// The account that a request names, proven or not.
 fn named(headers: &HeaderMap, id: Option<&str>) -> Option<String> {
-    id.map(str::to_owned)
-        .or_else(|| basic(headers).map(|(id, _)| id))
+    id.map(str::to_owned).or_else(|| basic(headers).map(|(id, _)| id))
 }
 
 /// Counts credentials that were refused, and remembers where they were good. What waits for a person is neither.
