@@ -138,7 +138,10 @@ pub async fn run(command: BrandingCommand, api: &Api, printer: &Printer) -> Resu
             if bytes.len() > LOGO_BYTES_MAX {
                 return Err(CliError::Content {
                     path: file,
-                    detail: format!("it has {} bytes; a logo has at most {LOGO_BYTES_MAX}", bytes.len()),
+                    detail: format!(
+                        "it has {} bytes; a logo has at most {LOGO_BYTES_MAX}",
+                        bytes.len()
+                    ),
                 });
             }
             Call::put(&LOGO, Value::Null).bytes("image/png", bytes)
@@ -172,8 +175,14 @@ fn sheet(printer: &Printer, branding: &Branding) -> Sheet {
         .as_ref()
         .map(|logo| format!("{} by {} pixels, {}", logo.width, logo.height, clean(&logo.url)));
     Sheet::new().fields(vec![
-        ("name", Some(text(&branding.display_name).unwrap_or_else(|| "-".to_owned()))),
-        ("accent", Some(accent.unwrap_or_else(|| "Muster's own".to_owned()))),
+        (
+            "name",
+            Some(text(&branding.display_name).unwrap_or_else(|| "-".to_owned())),
+        ),
+        (
+            "accent",
+            Some(accent.unwrap_or_else(|| "Muster's own".to_owned())),
+        ),
         ("logo", Some(logo.unwrap_or_else(|| "none".to_owned()))),
         ("help by mail", text(&branding.support.mail)),
         ("help by phone", text(&branding.support.phone)),
@@ -217,7 +226,10 @@ mod tests {
             accent: Some("#7a1fa2".to_owned()),
             ..nothing.clone()
         };
-        assert_eq!(own.over(&now)["accent"], json!({"light": "#7a1fa2", "dark": null}));
+        assert_eq!(
+            own.over(&now)["accent"],
+            json!({"light": "#7a1fa2", "dark": null})
+        );
         let back = SetArgs {
             accent: Some("muster".to_owned()),
             ..nothing

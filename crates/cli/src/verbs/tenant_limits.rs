@@ -136,7 +136,8 @@ pub async fn run(arguments: &LimitsArgs, api: &Api, printer: &Printer) -> Result
 
 fn sheet(printer: &Printer, limits: &Limits) -> Sheet {
     let row = |name: &str, limit: Limit, unlimited: &str| {
-        let number = |number: Option<u32>, none: &str| number.map_or_else(|| none.to_owned(), |n| n.to_string());
+        let number =
+            |number: Option<u32>, none: &str| number.map_or_else(|| none.to_owned(), |n| n.to_string());
         let is_reached = limit
             .in_force
             .zip(limit.used)
@@ -155,7 +156,11 @@ fn sheet(printer: &Printer, limits: &Limits) -> Sheet {
     let rows = vec![
         row("requests per second", limits.requests_per_second, "-"),
         row("  of one caller", limits.requests_per_second_of_caller, "-"),
-        row("device messages per second", limits.device_messages_per_second, "-"),
+        row(
+            "device messages per second",
+            limits.device_messages_per_second,
+            "-",
+        ),
         row("devices", limits.devices_max, "no limit"),
         row("people of the directory", limits.people_max, "no limit"),
     ];

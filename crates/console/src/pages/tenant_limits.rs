@@ -117,11 +117,7 @@ fn rows(view: &LimitsView) -> Vec<Row> {
     ]
 }
 
-async fn show(
-    State(app): State<App>,
-    session: Session,
-    At(tenant): At<String>,
-) -> Result<Response, Refusal> {
+async fn show(State(app): State<App>, session: Session, At(tenant): At<String>) -> Result<Response, Refusal> {
     session.permit::<TenantRead>()?;
     let (own, now) = (session.tenant(), app.clock.now());
     let is_operator = tenants::is_operator(&app, own).await?;

@@ -65,14 +65,21 @@ async fn a_tenants_people_see_its_look_and_nobody_else_does() {
     each_database(async |options| {
         let two = Two::start(options).await;
         let fresh = two.b.get("/settings/branding").await.ok();
-        let plain = json!({"display_name": "", "support": {"mail": "", "phone": "", "url": ""}, "signin_notice": ""});
+        let plain =
+            json!({"display_name": "", "support": {"mail": "", "phone": "", "url": ""}, "signin_notice": ""});
         assert_eq!(fresh, plain);
         let made = two.b.put("/settings/branding", &full()).await.ok();
         assert_eq!(made["accent"]["light"], "#7a1fa2");
         let dark = made["accent"]["dark"].as_str().expect("one is made").to_owned();
         let made = put_logo(&two.b, logo(64, 90)).await.ok();
-        let url = made["logo"]["url"].as_str().expect("it has an address").to_owned();
-        assert_eq!((&made["logo"]["width"], &made["logo"]["height"]), (&json!(64), &json!(64)));
+        let url = made["logo"]["url"]
+            .as_str()
+            .expect("it has an address")
+            .to_owned();
+        assert_eq!(
+            (&made["logo"]["width"], &made["logo"]["height"]),
+            (&json!(64), &json!(64))
+        );
         assert_eq!(two.a.get("/settings/branding").await.ok(), plain);
         logged(&two.b, "tenant.branding_changed", 1).await;
         logged(&two.b, "tenant.logo_changed", 1).await;
@@ -84,7 +91,10 @@ async fn a_tenants_people_see_its_look_and_nobody_else_does() {
         };
         let home = page(cookie.clone(), "/devices").await.text();
         let style = format!("/look/7a1fa2-{}.css", dark.trim_start_matches('#'));
-        let image = url.strip_prefix(&two.b.origin).expect("it is of this origin").to_owned();
+        let image = url
+            .strip_prefix(&two.b.origin)
+            .expect("it is of this origin")
+            .to_owned();
         for part in [
             "<span>Acme &#60;Ltd&#62;</span>",
             &image,
@@ -112,7 +122,10 @@ async fn a_tenants_people_see_its_look_and_nobody_else_does() {
         let made = two.b.put("/access/connections/corp", &connection).await;
         assert!(made.status < 300, "{made:?}");
         let signin = fetched(&two.b, "/signin?company=other").await.text();
-        assert!(signin.contains("For staff of Acme.") && signin.contains(&image), "{signin}");
+        assert!(
+            signin.contains("For staff of Acme.") && signin.contains(&image),
+            "{signin}"
+        );
         let own = "/enroll-my-device?company=other&device=9b2f0c3e-1111-4222-8333-444455556666";
         assert!(fetched(&two.b, own).await.text().contains("Acme"));
         assert_healthy(&two.server).await;
@@ -135,10 +148,20 @@ async fn j8_what_browsers_fetch_is_inert_kept_by_its_content_and_tells_nothing_o
         assert_eq!(served.status, 200);
         assert_eq!(served.header("content-type"), "image/png");
         assert_eq!(served.header("x-content-type-options"), "nosniff");
-        assert!(served.header("content-security-policy").starts_with("default-src 'none'"));
-        assert_eq!(served.header("cache-control"), "public, max-age=31536000, immutable");
+        assert!(
+            served
+                .header("content-security-policy")
+                .starts_with("default-src 'none'")
+        );
+        assert_eq!(
+            served.header("cache-control"),
+            "public, max-age=31536000, immutable"
+        );
         assert_eq!(served.header("cross-origin-resource-policy"), "same-origin");
-        assert!(!served.bytes.windows(4).any(|name| name == b"tEXt"), "what it was made with is left out");
+        assert!(
+            !served.bytes.windows(4).any(|name| name == b"tEXt"),
+            "what it was made with is left out"
+        );
         let changed = url(&two.a, 11).await;
         assert_ne!(changed, first);
         for gone in [
@@ -155,15 +178,12 @@ async fn j8_what_browsers_fetch_is_inert_kept_by_its_content_and_tells_nothing_o
             assert_ne!(answer.header("cache-control"), served.header("cache-control"));
         }
         let style = fetched(&two.a, "/look/7a1fa2-d9a5ee.css").await;
-        assert_eq!((style.status, style.header("content-type")), (200, "text/css; charset=utf-8"));
-        two.a
-            .delete("/settings/branding/logo")
-            .await
-            .expect(204);
-        two.a
-            .delete("/settings/branding/logo")
-            .await
-            .expect(204);
+        assert_eq!(
+            (style.status, style.header("content-type")),
+            (200, "text/css; charset=utf-8")
+        );
+        two.a.delete("/settings/branding/logo").await.expect(204);
+        two.a.delete("/settings/branding/logo").await.expect(204);
         assert_eq!(fetched(&two.a, &changed).await.status, 404);
         assert_eq!(fetched(&two.b, &same).await.status, 200);
         logged(&two.a, "tenant.logo_removed", 1).await;
@@ -178,19 +198,32 @@ async fn an_accent_that_cannot_be_read_and_a_file_that_is_no_picture_are_refused
     let api = server.api().await;
     for (member, value, says) in [
         ("accent", json!({"light": "#ffcc00"}), "contrast"),
-        ("accent", json!({"light": "#7a1fa2", "dark": "#7a1fa2"}), "the dark theme"),
+        (
+            "accent",
+            json!({"light": "#7a1fa2", "dark": "#7a1fa2"}),
+            "the dark theme",
+        ),
         ("accent", json!({"light": "purple"}), "six hex digits"),
         ("display_name", json!("x".repeat(61)), "60"),
         ("signin_notice", json!("x\u{202e}y"), "plain text"),
         ("support", json!({"url": "javascript:alert(1)"}), "https://"),
-        ("support", json!({"mail": "a?bcc=b@example.com"}), "help@example.com"),
+        (
+            "support",
+            json!({"mail": "a?bcc=b@example.com"}),
+            "help@example.com",
+        ),
     ] {
         let mut body = full();
         body[member] = value.clone();
         let refused = api.put("/settings/branding", &body).await;
         assert!(refused.word().ends_with(" invalid"), "{member}: {refused:?}");
         let body = refused.json();
-        assert!(body["detail"].as_str().is_some_and(|detail| detail.contains(says)), "{body}");
+        assert!(
+            body["detail"]
+                .as_str()
+                .is_some_and(|detail| detail.contains(says)),
+            "{body}"
+        );
         assert_eq!(body["errors"].as_array().map(Vec::len), Some(1), "{body}");
     }
     let svg = b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>".to_vec();

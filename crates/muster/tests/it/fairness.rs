@@ -104,7 +104,11 @@ async fn measure(options: Options, per_second: u32) -> (String, usize, usize, f6
     storm.ends.store(true, Ordering::Relaxed);
     let seconds = begun.elapsed().as_secs_f64();
     senders.join_all().await;
-    assert_eq!(storm.silent.load(Ordering::Relaxed), 0, "each refusal says when to come again");
+    assert_eq!(
+        storm.silent.load(Ordering::Relaxed),
+        0,
+        "each refusal says when to come again"
+    );
     let (answered, refused) = (
         storm.answered.load(Ordering::Relaxed),
         storm.refused.load(Ordering::Relaxed),
@@ -118,7 +122,10 @@ async fn measure(options: Options, per_second: u32) -> (String, usize, usize, f6
         );
         assert!(metrics.contains(&wanted), "{wanted} is not in {metrics}");
         assert!(
-            !metrics.contains(&format!("mdm_device_budget_refusals_total{{tenant=\"{}\"", two.b_admin.tenant)),
+            !metrics.contains(&format!(
+                "mdm_device_budget_refusals_total{{tenant=\"{}\"",
+                two.b_admin.tenant
+            )),
             "nothing of the quiet tenant was refused"
         );
     }
@@ -159,8 +166,14 @@ async fn d9_receipts_of_commands_are_taken_in_the_middle_of_a_storm() {
         let loud = Device::enroll(&two.a, &two.server.admin).await;
         let honest = Device::enroll(&two.a, &two.server.admin).await;
         let asked = json!({"type": "lock"});
-        let asked = two.a.post(&format!("/devices/{}/commands", honest.id()), &asked).await;
-        let command = asked.expect(202)["command_id"].as_str().expect("an id").to_owned();
+        let asked = two
+            .a
+            .post(&format!("/devices/{}/commands", honest.id()), &asked)
+            .await;
+        let command = asked.expect(202)["command_id"]
+            .as_str()
+            .expect("an id")
+            .to_owned();
         eventually("the command is delivered", PATIENCE, async || {
             (!honest.checkin().await.commands.is_empty()).then_some(())
         })
@@ -177,7 +190,10 @@ async fn d9_receipts_of_commands_are_taken_in_the_middle_of_a_storm() {
         let state = two.a.get(&format!("/commands/{command}")).await.ok();
         assert_eq!(state["state"], "done");
         // What can wait is told to, a device of its own included; so is whoever would enroll there.
-        let inventory = honest.door.http.put(format!("{}{}", honest.door.url, path::INVENTORY));
+        let inventory = honest
+            .door
+            .http
+            .put(format!("{}{}", honest.door.url, path::INVENTORY));
         let refused = crate::support::api::answer(inventory.json(&json!({"epoch": 1, "facts": {}}))).await;
         refused.refused(429, "rate_limited");
         let applicant = Applicant::new();

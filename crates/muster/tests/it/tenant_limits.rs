@@ -109,7 +109,10 @@ async fn one_device_more_than_the_operator_allows_is_refused_and_those_that_are_
             applicant.try_enroll(&door, &token).await
         };
         let said = try_one().await.refused(403, "enrollment_limit");
-        assert!(said.contains("the operator of this installation allows"), "{said}");
+        assert!(
+            said.contains("the operator of this installation allows"),
+            "{said}"
+        );
         assert_eq!(two.b.list("/devices").await.len(), 1);
         // The operator's own tenant, and the device that is there, notice nothing.
         Device::enroll(&two.a, &two.server.admin).await;
@@ -123,7 +126,10 @@ async fn one_device_more_than_the_operator_allows_is_refused_and_those_that_are_
             "it is told of once an hour"
         );
         assert_eq!(
-            two.b.list("/log/entries?action=security.identity_mismatch").await.len(),
+            two.b
+                .list("/log/entries?action=security.identity_mismatch")
+                .await
+                .len(),
             0,
             "nobody pretends to be another"
         );
@@ -160,7 +166,11 @@ async fn one_person_more_than_the_operator_allows_is_refused_to_their_identity_p
         provider.user("bob@example.com").await;
         let refused = provider.post("/Users", &user("eve@example.com")).await;
         assert_eq!(refused.status, 403, "{refused:?}");
-        assert!(refused.text().contains("the operator of this installation allows"));
+        assert!(
+            refused
+                .text()
+                .contains("the operator of this installation allows")
+        );
         assert_eq!(provider.find("/Users", "userName pr").await.len(), 2);
         logged(&two.b, "tenant.limit_reached", 1).await;
         until_alert(&two.b).await;
@@ -203,7 +213,11 @@ async fn d9_a_limit_of_requests_counts_on_every_node_within_seconds() {
             origin: second.admin.admin_url.clone(),
             ..two.b.clone()
         };
-        assert_eq!(refused_of(&there, 60).await, 0, "the installation's number counts");
+        assert_eq!(
+            refused_of(&there, 60).await,
+            0,
+            "the installation's number counts"
+        );
         set(
             &two,
             json!({"requests_per_second": 10, "requests_per_second_of_caller": 10}),
