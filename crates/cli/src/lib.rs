@@ -34,7 +34,7 @@ pub use verbs::tenant::{CreateTenant, TenantCommand};
 
 use output::Printer;
 use verbs::{
-    access, alert, approver, bundle, client, command, compliance, compliance_token, configuration,
+    access, alert, approver, branding, bundle, client, command, compliance, compliance_token, configuration,
     console_link, context as contexts, device, directory, directory_sync as directories, enrollment, group,
     halt, key, label, login, operation, policy, policy_compile, query, rollout, root, routing, script,
     secret, signal, sink, sso, system, telemetry, token, trust,
@@ -195,6 +195,9 @@ pub enum Command {
     /// Make a link that signs a person in to the console, once
     #[command(after_help = console_link::HELP)]
     ConsoleLink(console_link::ConsoleLinkArgs),
+    /// How the tenant looks to its own people: name, accent, logo, whom to ask
+    #[command(subcommand)]
+    Branding(branding::BrandingCommand),
     /// The catalogue of settings that policies can hold
     #[command(after_help = system::SETTINGS_HELP)]
     Settings(system::SettingsArgs),
@@ -309,6 +312,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Signal { command } => signal::run(command, &Api::connect(globals)?, printer).await,
         Command::Sink { command } => sink::run(command, &Api::connect(globals)?, printer).await,
         Command::Alert { command } => alert::run(command, &Api::connect(globals)?, printer).await,
+        Command::Branding(command) => branding::run(command, &Api::connect(globals)?, printer).await,
         Command::Halt { arguments, command } => {
             halt::run(command, arguments, &Api::connect(globals)?, printer).await
         }

@@ -169,6 +169,27 @@ mod tests {
         }
     }
 
+    /// What tenants choose is checked against these.
+    #[test]
+    fn the_colors_against_which_accents_are_checked_are_those_of_the_style_sheet() {
+        use muster_control::branding::colors::{DARK, LIGHT};
+        let style = Files::get("app.css").expect("the style is embedded").data;
+        let style = String::from_utf8_lossy(&style).into_owned();
+        let mut pairs = vec![
+            ("accent-ink", LIGHT.on_accent, DARK.on_accent),
+            ("surface", LIGHT.surface, DARK.surface),
+            ("ink", LIGHT.ink, DARK.ink),
+        ];
+        for (light, dark) in LIGHT.grounds.iter().zip(DARK.grounds) {
+            assert_eq!(light.0, dark.0);
+            pairs.push((light.0, light.1, dark.1));
+        }
+        for (name, light, dark) in pairs {
+            let wanted = format!("--{name}: light-dark({light}, {dark});");
+            assert!(style.contains(&wanted), "{wanted}");
+        }
+    }
+
     #[test]
     fn no_script_makes_markup_from_text() {
         for (name, asset) in ASSETS.iter().filter(|(name, _)| name.ends_with(".js")) {

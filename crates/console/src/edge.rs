@@ -40,7 +40,7 @@ tokio::task_local! {
 pub fn page_of_form() -> String {
     const DEEDS: &[&str] = &[
         "retire", "revoke", "approve", "release", "reject", "cancel", "remove", "grant", "disable", "enable",
-        "decide", "test", "end", "put", "delete", "settings",
+        "decide", "test", "end", "put", "delete", "settings", "logo",
     ];
     let path = PAGE.try_with(Clone::clone).unwrap_or_else(|_| "/".to_owned());
     match path.rsplit_once('/') {

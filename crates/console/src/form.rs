@@ -16,6 +16,8 @@ use crate::{BODY_BYTES_MAX, session::Session, shell::Refusal};
 
 /// Fields that a form with a file may have.
 const PARTS_MAX: usize = 32;
+/// Fields whose files are no text.
+const PICTURES: &[&str] = &["logo"];
 
 /// A form with the person who sent it. There is no other way to a form's fields, so no handler can forget the check.
 pub struct Sent {
@@ -25,7 +27,11 @@ pub struct Sent {
 
 /// The fields of a form, in their order.
 #[derive(Debug, Default)]
-pub struct Fields(Vec<(String, String)>);
+pub struct Fields {
+    texts: Vec<(String, String)>,
+    /// Files that are no text, in their order.
+    files: Vec<(String, Vec<u8>)>,
+}
 
 impl FromRequest<App> for Sent {
     type Rejection = Response;
@@ -52,27 +58,31 @@ impl FromRequest<App> for Fields {
             return read_parts(request, boundary).await;
         }
         match Form::<Vec<(String, String)>>::from_request(request, app).await {
-            Ok(Form(pairs)) => Ok(Fields(pairs)),
+            Ok(Form(pairs)) => Ok(Fields::of(pairs)),
             Err(_) => Err(Refusal(MALFORMED.detail("The form could not be read."))),
         }
     }
 }
 
-/// Reads a form that carries a file (`multipart/form-data`, RFC 7578). A file is text here, as every field is.
+/// Reads a form that carries a file (`multipart/form-data`, RFC 7578). A file is text here, as every field is, but for pictures.
 async fn read_parts(request: Request, boundary: String) -> Result<Fields, Refusal> {
     let unreadable = |_| Refusal(MALFORMED.detail("The form could not be read, or has more than 2 MiB."));
     let limit = SizeLimit::new().whole_stream(BODY_BYTES_MAX as u64);
     let body = request.with_limited_body().into_body().into_data_stream();
     let mut parts = Multipart::with_constraints(body, boundary, Constraints::new().size_limit(limit));
-    let mut pairs = Vec::new();
+    let (mut pairs, mut files) = (Vec::new(), Vec::new());
     while let Some(part) = parts.next_field().await.map_err(unreadable)? {
-        if pairs.len() >= PARTS_MAX {
+        if pairs.len() + files.len() >= PARTS_MAX {
             return Err(Refusal(
                 MALFORMED.detail("The form has more fields than any of ours."),
             ));
         }
         let name = part.name().unwrap_or_default().to_owned();
         let bytes = part.bytes().await.map_err(unreadable)?;
+        if PICTURES.contains(&name.as_str()) {
+            files.push((name, bytes.to_vec()));
+            continue;
+        }
         let text = String::from_utf8(bytes.to_vec()).map_err(|_| {
             Refusal(INVALID.detail(format!(
                 "{name}: the file is not UTF-8 text. Save it again as \u{201c}CSV UTF-8\u{201d}."
@@ -80,18 +90,29 @@ async fn read_parts(request: Request, boundary: String) -> Result<Fields, Refusa
         })?;
         pairs.push((name, text));
     }
-    Ok(Fields(pairs))
+    Ok(Fields { texts: pairs, files })
 }
 
 impl Fields {
     /// The fields that a form would have sent.
     pub fn of(pairs: Vec<(String, String)>) -> Fields {
-        Fields(pairs)
+        Fields {
+            texts: pairs,
+            files: Vec::new(),
+        }
+    }
+
+    /// A file that is no text; none where the form has no such part.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.files
+            .iter()
+            .find(|(field, _)| field == name)
+            .map(|(_, bytes)| bytes.as_slice())
     }
 
     /// A field without the spaces around it; empty where it is missing.
     pub fn text(&self, name: &str) -> &str {
-        self.0
+        self.texts
             .iter()
             .find(|(field, _)| field == name)
             .map_or("", |(_, value)| value.trim())
@@ -121,7 +142,7 @@ impl Fields {
 
     /// Every value of a field that may stand several times.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
-        self.0
+        self.texts
             .iter()
             .filter(move |(field, _)| field == name)
             .map(|(_, value)| value.trim())

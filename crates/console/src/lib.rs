@@ -8,6 +8,7 @@ mod charts;
 mod edge;
 mod form;
 mod kinds;
+mod look;
 mod markdown;
 mod pages;
 mod proof;
@@ -47,6 +48,7 @@ pub fn router(app: App) -> Router {
         .merge(api)
         .merge(reference::router())
         .merge(assets::router())
+        .merge(look::router())
         .merge(pages::router())
         .fallback(edge::not_found)
         .method_not_allowed_fallback(edge::method_not_allowed)

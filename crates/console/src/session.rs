@@ -19,6 +19,7 @@ use muster_storage::Scope;
 use serde::de::DeserializeOwned;
 
 use crate::{
+    look::Look,
     shell::{Halted, Person, Refusal, Section, Shell, see_other},
     ui::{self, When},
 };
@@ -110,6 +111,15 @@ const NOTICES: &[(&str, &str)] = &[
         "The command is queued. A connected device gets it at once.",
     ),
     ("command-cancelled", "The command is cancelled."),
+    (
+        "branding-saved",
+        "It is saved. This is how your people see it now.",
+    ),
+    ("logo-removed", "The logo is removed."),
+    (
+        "limits-changed",
+        "The limits are set. They count on every node within seconds.",
+    ),
     (
         "command-asked",
         "The command waits: people must look at it before a device gets it.",
@@ -219,6 +229,7 @@ pub struct Session {
     permit: PagePermit,
     notice: Option<&'static str>,
     halted: Option<Halted>,
+    look: Look,
 }
 
 impl Session {
@@ -255,6 +266,7 @@ impl Session {
         Shell {
             notice: self.notice,
             halted: self.halted.clone(),
+            look: self.look.clone(),
             ..Shell::new(title, section, Some(person))
         }
     }
@@ -266,13 +278,14 @@ impl FromRequestParts<App> for Session {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
         match PagePermit::from_request_parts(parts, app).await {
             Ok(permit) => {
-                let halted = halted(app, &permit)
+                let (halted, look) = surroundings(app, &permit)
                     .await
                     .map_err(|problem| Refusal(problem).into_response())?;
                 Ok(Session {
                     permit,
                     notice: notice(parts.uri.query()),
                     halted,
+                    look,
                 })
             }
             Err(problem) if problem.kind == UNAUTHENTICATED && parts.method == Method::GET => {
@@ -284,20 +297,21 @@ impl FromRequestParts<App> for Session {
     }
 }
 
-/// Every page says while the delivery of commands is halted.
-async fn halted(app: &App, permit: &PagePermit) -> Result<Option<Halted>, Problem> {
+/// Every page says while the delivery of commands is halted, and looks as its tenant does.
+async fn surroundings(app: &App, permit: &PagePermit) -> Result<(Option<Halted>, Look), Problem> {
     let (tenant, now) = (permit.tenant(), app.clock.now());
-    let halt = app
+    let (halt, look) = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
-            commands::halt_of(tx, tenant)
+            Ok::<_, Problem>((commands::halt_of(tx, tenant)?, Look::read(tx, tenant)?))
         })
         .await?;
-    Ok(halt.map(|halt| Halted {
+    let halted = halt.map(|halt| Halted {
         at: When::new(halt.at, now),
         by: ui::author(&halt.by),
         because: halt.because,
-    }))
+    });
+    Ok((halted, look))
 }
 
 /// Typed parameters of a path, refused as a page.

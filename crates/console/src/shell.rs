@@ -17,6 +17,7 @@ use muster_storage::StorageError;
 use crate::{
     assets::{ADDRESSES, Addresses},
     edge::page_of_form,
+    look::Look,
     ui::When,
 };
 
@@ -41,6 +42,7 @@ pub enum Section {
     Users,
     Access,
     Tenants,
+    Branding,
     /// Pages that stand beside the navigation.
     Other,
 }
@@ -178,6 +180,13 @@ pub const NAVIGATION: &[NavEntry] = &[
         icon: "M3 17V7l5-3v13M8 9h9v8M11 12h1M14 12h1M5 10h1M5 13h1M2 17h16",
     },
     NavEntry {
+        section: Section::Branding,
+        href: "/branding",
+        label: "Branding",
+        needs: "access:write",
+        icon: "M4 16.5c2.5.5 4-.5 4-2.5l7-8.5 2 2-8.5 7M4 16.5c1-1 .5-2.5 1.5-3.3a1.8 1.8 0 0 1 2.6 2.3",
+    },
+    NavEntry {
         section: Section::Settings,
         href: "/settings",
         label: "Catalog",
@@ -211,6 +220,8 @@ pub struct Shell {
     pub notice: Option<&'static str>,
     /// Whether the delivery of commands is halted.
     pub halted: Option<Halted>,
+    /// How the tenant looks.
+    pub look: Look,
     pub assets: &'static Addresses,
     pub navigation: Vec<&'static NavEntry>,
     pub version: &'static str,
@@ -230,6 +241,7 @@ impl Shell {
             person,
             notice: None,
             halted: None,
+            look: Look::default(),
             assets: &ADDRESSES,
             version: env!("CARGO_PKG_VERSION"),
         }
@@ -240,6 +252,15 @@ impl Shell {
         self.person
             .as_ref()
             .is_some_and(|person| scope::holds(&person.scopes, wanted))
+    }
+
+    /// What the program is called here.
+    pub fn product(&self) -> &str {
+        if self.look.name.is_empty() {
+            "Muster"
+        } else {
+            &self.look.name
+        }
     }
 
     /// Who is signed in.

@@ -2,13 +2,14 @@
 //!
 //! Each slice has `mod.rs` (what others call), `rules.rs` (pure decisions), `store.rs` (its SQL, private), `api.rs`
 //! (admin routes) and, where it works by itself, `reconcile.rs`. Slices call leftwards only:
-//! `access, audit, secrets, trace ← devices, certificates, directory, scripts, signals ← commands, enrollment, groups, telemetry ← acme, outputs,
+//! `access, audit, secrets, trace ← branding, devices, certificates, directory, scripts, signals ← commands, enrollment, groups, telemetry ← acme, outputs,
 //! policy ← compliance ← rollout, sinks ← alerts, fleet, passes, query ← configuration, tenants, whatif`.
 
 pub mod access;
 pub mod acme;
 pub mod alerts;
 pub mod audit;
+pub mod branding;
 pub mod certificates;
 pub mod clock;
 pub mod commands;
@@ -228,6 +229,16 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "tenants",
         sql: include_str!("../migrations/0035_tenants.sql"),
     },
+    Migration {
+        version: 36,
+        name: "tenant_limits",
+        sql: include_str!("../migrations/0036_tenant_limits.sql"),
+    },
+    Migration {
+        version: 37,
+        name: "branding",
+        sql: include_str!("../migrations/0037_branding.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -237,6 +248,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     access::CONNECTION_STATEMENTS,
     access::OAUTH_STATEMENTS,
     access::ROUTING_STATEMENTS,
+    access::LIMITS_STATEMENTS,
     acme::STATEMENTS,
     alerts::STATEMENTS,
     audit::STATEMENTS,
@@ -244,6 +256,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     audit::SEARCH_STATEMENTS,
     audit::SPLIT_VIEW_STATEMENTS,
     audit::WITNESS_STATEMENTS,
+    branding::STATEMENTS,
     certificates::STATEMENTS,
     commands::STATEMENTS,
     commands::OPERATION_STATEMENTS,
@@ -287,8 +300,10 @@ pub struct Control {
     /// Spans on their way to a collector. Turned on by the composition root, before the loops start.
     pub traces: trace::Traces,
     pub requests: trace::RequestMetrics,
-    /// What tenants and their callers may still ask of the admin listener.
+    /// What tenants, their callers and their devices may still ask.
     pub budgets: access::budget::Budgets,
+    /// Which limits of tenants this node told of.
+    pub limits_told: access::limits::Told,
     pub registry: devices::Registry,
     pub android_status: enrollment::AndroidStatus,
     /// Whether `registry` may be believed now.
@@ -371,6 +386,8 @@ pub struct Settings {
     pub api_requests_per_second: u32,
     /// Of these, how many one caller may make: a service account or a person.
     pub api_requests_per_second_of_caller: u32,
+    /// Messages that the devices of a tenant may send in a second, five times as many at once.
+    pub device_messages_per_second: u32,
     /// How long a compliance token lives at most, in seconds.
     pub compliance_token_seconds: u32,
     /// How many tenants metrics name.
@@ -404,6 +421,7 @@ impl Default for Settings {
             scim_requests_per_second: 100,
             api_requests_per_second: 2000,
             api_requests_per_second_of_caller: 1000,
+            device_messages_per_second: 5000,
             compliance_token_seconds: 300,
             metrics_tenants: 0,
             secret_cache: secrets::CACHE,
@@ -463,10 +481,14 @@ impl Control {
             traces: trace::Traces::default(),
             requests: trace::RequestMetrics::default(),
             budgets: access::budget::Budgets::new(
-                settings.api_requests_per_second,
-                settings.api_requests_per_second_of_caller,
+                access::budget::PerSecond {
+                    requests: settings.api_requests_per_second,
+                    requests_of_caller: settings.api_requests_per_second_of_caller,
+                    device_messages: settings.device_messages_per_second,
+                },
                 settings.metrics_tenants,
             ),
+            limits_told: access::limits::Told::default(),
             registry: devices::Registry::default(),
             android_status: enrollment::AndroidStatus::default(),
             activations: rollout::Activations::default(),

@@ -16,6 +16,14 @@ pub struct Limit<K> {
     buckets: Mutex<HashMap<K, Bucket>>,
 }
 
+/// How fast a sender's bucket fills, and which part of it one kind of request leaves to those that matter more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    pub per_second: u32,
+    /// Hundredths of the quota that are not touched.
+    pub kept_percent: u32,
+}
+
 /// What a sender may still send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
@@ -31,6 +39,22 @@ pub struct Left {
 struct Bucket {
     left: f64,
     at: Duration,
+    per_second: u32,
+}
+
+impl Bucket {
+    fn most(&self) -> f64 {
+        f64::from(quota(self.per_second))
+    }
+
+    fn left_at(&self, now: Duration) -> f64 {
+        let filled = now.saturating_sub(self.at).as_secs_f64() * f64::from(self.per_second);
+        (self.left + filled).min(self.most())
+    }
+}
+
+fn quota(per_second: u32) -> u32 {
+    per_second.saturating_mul(BURST_SECONDS)
 }
 
 impl<K: Copy + Eq + Hash> Limit<K> {
@@ -41,13 +65,25 @@ impl<K: Copy + Eq + Hash> Limit<K> {
         }
     }
 
+    /// What every sender has of whom nothing else is said.
+    pub fn whole(&self) -> Share {
+        Share {
+            per_second: self.per_second,
+            kept_percent: 0,
+        }
+    }
+
+    /// Whether somebody took of this sender's bucket, and it is remembered.
+    pub fn knows(&self, sender: &K) -> bool {
+        self.buckets.lock().contains_key(sender)
+    }
+
     /// Refuses where none is left, and takes none.
     pub fn check(&self, sender: &K, now: Duration) -> Result<(), u64> {
-        let rate = f64::from(self.per_second);
         let buckets = self.buckets.lock();
-        let left = buckets.get(sender).map_or(f64::INFINITY, |bucket| {
-            bucket.left + now.saturating_sub(bucket.at).as_secs_f64() * rate
-        });
+        let left = buckets
+            .get(sender)
+            .map_or(f64::INFINITY, |bucket| bucket.left_at(now));
         if left < 1.0 { Err(1) } else { Ok(()) }
     }
 
@@ -60,76 +96,91 @@ impl<K: Copy + Eq + Hash> Limit<K> {
 
     /// As [`Limit::take`]: what is left, after this one or without it.
     pub fn take_of(&self, sender: K, now: Duration) -> Result<Left, Left> {
+        self.take_share(sender, self.whole(), now)
+    }
+
+    /// As [`Limit::take_of`], of a sender whose share is its own.
+    pub fn take_share(&self, sender: K, share: Share, now: Duration) -> Result<Left, Left> {
         let mut buckets = self.buckets.lock();
-        let bucket = self.filled(&mut buckets, sender, now);
-        if bucket.left < 1.0 {
-            return Err(self.told(*bucket));
+        let bucket = filled(&mut buckets, sender, share.per_second, now);
+        let kept = f64::from(share.kept_percent.min(100)) / 100.0 * bucket.most();
+        if bucket.left < kept + 1.0 {
+            return Err(told(*bucket, kept));
         }
         bucket.left -= 1.0;
-        Ok(self.told(*bucket))
+        Ok(told(*bucket, kept))
     }
 
     /// Gives a request back that was taken and not carried out, for want of somebody else's.
-    pub fn give_back(&self, sender: K, now: Duration) -> Left {
+    pub fn give_back(&self, sender: K, share: Share, now: Duration) -> Left {
         let mut buckets = self.buckets.lock();
-        let bucket = self.filled(&mut buckets, sender, now);
-        bucket.left = (bucket.left + 1.0).min(f64::from(self.quota()));
-        self.told(*bucket)
+        let bucket = filled(&mut buckets, sender, share.per_second, now);
+        bucket.left = (bucket.left + 1.0).min(bucket.most());
+        told(*bucket, 0.0)
     }
 
     /// What a sender may still send.
-    pub fn left(&self, sender: K, now: Duration) -> Left {
+    pub fn left(&self, sender: K, share: Share, now: Duration) -> Left {
         let mut buckets = self.buckets.lock();
-        let bucket = *self.filled(&mut buckets, sender, now);
-        self.told(bucket)
+        let bucket = *filled(&mut buckets, sender, share.per_second, now);
+        told(bucket, 0.0)
     }
+}
 
-    fn filled<'a>(&self, buckets: &'a mut HashMap<K, Bucket>, sender: K, now: Duration) -> &'a mut Bucket {
-        let (rate, most) = (f64::from(self.per_second), f64::from(self.quota()));
-        if buckets.len() >= SENDERS_MAX && !buckets.contains_key(&sender) {
-            forget_idle(buckets, rate, most, now);
-        }
-        let bucket = buckets.entry(sender).or_insert(Bucket { left: most, at: now });
-        let filled = now.saturating_sub(bucket.at).as_secs_f64() * rate;
-        *bucket = Bucket {
-            left: (bucket.left + filled).min(most),
-            at: now,
-        };
-        bucket
+fn filled<K: Copy + Eq + Hash>(
+    buckets: &mut HashMap<K, Bucket>,
+    sender: K,
+    per_second: u32,
+    now: Duration,
+) -> &mut Bucket {
+    if buckets.len() >= SENDERS_MAX && !buckets.contains_key(&sender) {
+        forget_idle(buckets, now);
     }
+    let per_second = per_second.max(1);
+    let bucket = buckets.entry(sender).or_insert(Bucket {
+        left: f64::from(quota(per_second)),
+        at: now,
+        per_second,
+    });
+    let left = bucket.left_at(now);
+    // Where the share was changed, what is left counts up to the new one: nobody begins anew by it.
+    *bucket = Bucket {
+        left: left.min(f64::from(quota(per_second))),
+        at: now,
+        per_second,
+    };
+    bucket
+}
 
-    fn quota(&self) -> u32 {
-        self.per_second.saturating_mul(BURST_SECONDS)
-    }
-
-    fn told(&self, bucket: Bucket) -> Left {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "it is between nothing and the quota"
-        )]
-        let remaining = bucket.left.max(0.0) as u32;
-        Left {
-            per_second: self.per_second,
-            quota: self.quota(),
-            remaining,
-            // Every bucket gets at least one request in a second.
-            reset_seconds: 1,
-        }
+fn told(bucket: Bucket, kept: f64) -> Left {
+    let waits = (kept + 1.0 - bucket.left) / f64::from(bucket.per_second);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "both are between nothing and the quota"
+    )]
+    let (remaining, waits) = (
+        (bucket.left - kept).max(0.0) as u32,
+        waits.ceil().clamp(1.0, f64::from(BURST_SECONDS)) as u64,
+    );
+    Left {
+        per_second: bucket.per_second,
+        quota: quota(bucket.per_second),
+        remaining,
+        reset_seconds: waits,
     }
 }
 
 /// Makes room for one more: those whose buckets are full again lose nothing by it. Without one, whoever has the most left goes, so that
 /// nobody who has used theirs up begins anew because many others come.
-fn forget_idle<K: Copy + Eq + Hash>(buckets: &mut HashMap<K, Bucket>, rate: f64, most: f64, now: Duration) {
-    let left = |bucket: &Bucket| bucket.left + now.saturating_sub(bucket.at).as_secs_f64() * rate;
-    buckets.retain(|_, bucket| left(bucket) < most);
+fn forget_idle<K: Copy + Eq + Hash>(buckets: &mut HashMap<K, Bucket>, now: Duration) {
+    buckets.retain(|_, bucket| bucket.left_at(now) < bucket.most());
     if buckets.len() < SENDERS_MAX {
         return;
     }
     let fullest = buckets
         .iter()
-        .max_by(|(_, a), (_, b)| left(a).total_cmp(&left(b)))
+        .max_by(|(_, a), (_, b)| a.left_at(now).total_cmp(&b.left_at(now)))
         .map(|(sender, _)| *sender);
     if let Some(fullest) = fullest {
         buckets.remove(&fullest);
@@ -150,6 +201,53 @@ mod tests {
         assert_eq!(limit.take(1, at(1)), Err(1));
         assert_eq!(limit.take(2, at(1)), Ok(()));
         assert_eq!(limit.take(1, at(2)), Ok(()));
+    }
+
+    #[test]
+    fn what_matters_less_leaves_a_part_of_the_bucket_alone_and_is_told_when_there_is_more() {
+        let limit: Limit<u8> = Limit::new(1);
+        let at = Duration::from_secs;
+        let rest = Share {
+            per_second: 10,
+            kept_percent: 40,
+        };
+        let first = Share {
+            kept_percent: 0,
+            ..rest
+        };
+        let many = |share, now| {
+            (0..100)
+                .filter(|_| limit.take_share(1, share, now).is_ok())
+                .count()
+        };
+        assert_eq!(many(rest, at(1)), 30, "50 at once, 20 of them kept");
+        assert_eq!(many(first, at(1)), 20, "the kept ones");
+        let refused = limit.take_share(1, rest, at(1)).expect_err("nothing is left");
+        assert_eq!((refused.reset_seconds, refused.remaining), (3, 0));
+        assert_eq!(
+            many(rest, at(3)),
+            0,
+            "20 are there again, and all of them are kept"
+        );
+        assert_eq!(many(rest, at(4)), 10);
+    }
+
+    #[test]
+    fn a_changed_share_counts_at_once_and_gives_nobody_a_new_start() {
+        let limit: Limit<u8> = Limit::new(1);
+        let at = Duration::from_secs(1);
+        let of = |per_second| Share {
+            per_second,
+            kept_percent: 0,
+        };
+        let many = |share| {
+            (0..1000)
+                .filter(|_| limit.take_share(1, share, at).is_ok())
+                .count()
+        };
+        assert!(limit.take_share(1, of(100), at).is_ok());
+        assert_eq!(many(of(2)), 10, "what was left of 500 is cut to what is in force");
+        assert_eq!(many(of(100)), 0, "a larger one fills by time alone");
     }
 
     #[test]

@@ -7,9 +7,9 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    App, access, alerts, audit, commands, compliance, configuration, devices, directory, enrollment, fleet,
-    groups, openapi_complete, outputs, policy, query, rollout, scripts, secrets, signals, sinks, telemetry,
-    tenants, whatif,
+    App, access, alerts, audit, branding, commands, compliance, configuration, devices, directory,
+    enrollment, fleet, groups, openapi_complete, outputs, policy, query, rollout, scripts, secrets, signals,
+    sinks, telemetry, tenants, whatif,
 };
 
 /// Where the API is mounted.
@@ -45,6 +45,7 @@ pub fn api_router() -> OpenApiRouter<App> {
         .merge(access::router())
         .merge(alerts::router())
         .merge(audit::router())
+        .merge(branding::router())
         .merge(commands::router())
         .merge(compliance::router())
         .merge(configuration::router())

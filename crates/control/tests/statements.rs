@@ -35,6 +35,7 @@ const MAY_SCAN: &[&str] = &[
     // One row for each tenant.
     "ALL_COSIGNED",
     "SERVED",
+    "ALL_LIMITS",
     "ROOT_VERSIONS",
     "TENANTS_WITH_KEYS",
     // The partial indexes hold only alerts that are open, and messages that wait.

@@ -44,7 +44,7 @@ use muster_trust::key::Digest;
 use crate::{
     Arrival, Gateway, Peer, acme, checkin,
     client_cert::{self, Gate},
-    est,
+    est, fairness,
     identity::{ChannelBinding, known, known_peer},
     pki, scep, telemetry, wake, wire,
 };
@@ -78,6 +78,7 @@ pub fn router(gateway: Gateway, arrival: Arrival) -> Router {
         .merge(est::router())
         .fallback(|| async { NOT_FOUND.detail(NO_SUCH_PATH) })
         .method_not_allowed_fallback(|| async { METHOD_NOT_ALLOWED.detail("The path takes another method.") })
+        .layer(middleware::from_fn_with_state(gateway.clone(), fairness::shared))
         .layer(DefaultBodyLimit::max(INVENTORY_BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(gate, client_cert::gate))
         .layer(middleware::from_fn_with_state(gateway.clone(), identified))

@@ -34,7 +34,7 @@ use muster_storage::{Scope, Tx};
 use muster_trust::{dsse::Envelope, entry::LogEntry, key::PublicKey};
 
 use crate::{
-    Gateway, Peer,
+    Gateway, Peer, fairness,
     identity::{Known, known_peer},
     wire,
 };
@@ -54,8 +54,10 @@ pub async fn checkin(State(gateway): State<Gateway>, request: Request) -> Result
         .await
         .inspect_err(|_| gateway.metrics.checkin("refused"))?;
     let message = wire::read::<CheckinRequest>(request, CHECKIN_BODY_BYTES_MAX).await?;
-    let known = known_peer(&gateway.app, peer.as_ref()).await?;
     let asked = message.value;
+    fairness::take_checkin(&gateway.app, peer.as_ref(), &asked)
+        .inspect_err(|_| gateway.metrics.checkin("refused"))?;
+    let known = known_peer(&gateway.app, peer.as_ref()).await?;
     asked
         .check_limits()
         .map_err(|limit| MALFORMED.detail(limit.to_string()))?;

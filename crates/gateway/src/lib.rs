@@ -9,6 +9,7 @@ mod agent;
 mod checkin;
 mod client_cert;
 mod est;
+mod fairness;
 mod identity;
 pub mod listener;
 mod metrics;

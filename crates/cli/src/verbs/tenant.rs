@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::tenant_check::{Asked, check_closure, check_document, what_is_signed};
-use super::{Page, Paging, list};
+use super::{Page, Paging, list, tenant_limits};
 use crate::api::{Answer, Api, Call};
 use crate::context::{self, AdminFile};
 use crate::key_file::{self, NewPassphrase, PassphraseSource};
@@ -62,6 +62,9 @@ pub enum TenantCommand {
     /// Let a tenant go on; it also takes back that it ends, until its waiting time is over
     #[command(after_help = "Examples:\n  muster tenant resume acme")]
     Resume { tenant: String },
+    /// What a tenant may: requests, messages of devices, devices, people
+    #[command(after_help = tenant_limits::HELP)]
+    Limits(tenant_limits::LimitsArgs),
     /// Forget a tenant whose root document nobody signed
     #[command(after_help = "Examples:\n  muster tenant discard acme")]
     Discard { tenant: String },
@@ -224,6 +227,7 @@ pub async fn run(command: TenantCommand, api: &Api, printer: &Printer) -> Result
             )
             .await
         }
+        TenantCommand::Limits(arguments) => tenant_limits::run(&arguments, api, printer).await,
         TenantCommand::Discard { tenant } => {
             api.send_quiet(Call::delete(&["tenants", &tenant])).await?;
             printer.answer(&json!({"discarded": tenant}), |_| {

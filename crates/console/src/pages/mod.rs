@@ -5,6 +5,7 @@ mod access_forms;
 mod alert_destination;
 mod alerts;
 mod approvals;
+mod branding;
 mod bulk;
 mod catalogue;
 mod commands;
@@ -41,6 +42,7 @@ mod signin;
 mod sink_form;
 mod sinks;
 mod step_up;
+mod tenant_limits;
 mod tenants;
 mod token_forms;
 mod token_table;
@@ -99,6 +101,8 @@ pub fn router() -> Router<App> {
         .merge(log::router())
         .merge(secrets::router())
         .merge(tenants::router())
+        .merge(tenant_limits::router())
+        .merge(branding::router())
         .merge(tokens::router())
         .merge(users::router())
         .merge(token_forms::router())

@@ -25,6 +25,7 @@ use serde::Deserialize;
 use super::ways_in::{Offer, cookie, offer, own_device_start};
 use crate::{
     form::Fields,
+    look::look_of,
     qr::{self, Drawing},
     session::{Ask, encode},
     shell::{Refusal, Section, Shell, page},
@@ -68,7 +69,10 @@ async fn show(State(app): State<App>, Ask(wanted): Ask<Wanted>) -> Result<Respon
         None => Offer::default(),
     };
     page(&OwnDevicePage {
-        shell: Shell::new("Enroll my device", Section::Other, None),
+        shell: Shell {
+            look: offer.look.clone(),
+            ..Shell::new("Enroll my device", Section::Other, None)
+        },
         is_no_device: device.is_none() && !typed.is_empty(),
         device: device.map_or_else(|| typed.to_owned(), |device| device.uuid().to_string()),
         company: wanted.company,
@@ -120,7 +124,10 @@ pub async fn ask(app: &App, proven: Proven, place: &str) -> Result<Response, Ref
     let device = device_of(place)?.uuid().to_string();
     let browser = clock::random_secret();
     let shown = page(&ConfirmPage {
-        shell: Shell::new("Enroll my device", Section::Other, None),
+        shell: Shell {
+            look: look_of(app, proven.tenant()).await?,
+            ..Shell::new("Enroll my device", Section::Other, None)
+        },
         tenant: tenant_name(app, proven.tenant()).await?,
         owner: proven.name().to_owned(),
         proof: proven.kept(app, &browser, &device)?,
@@ -143,7 +150,10 @@ async fn make(State(app): State<App>, headers: HeaderMap, fields: Fields) -> Res
     let (tenant, owner) = (proven.tenant(), proven.name().to_owned());
     let made = enrollment::own_device(&app, proven, device).await?;
     let shown = page(&TokenPage {
-        shell: Shell::new("Your token", Section::Other, None),
+        shell: Shell {
+            look: look_of(&app, tenant).await?,
+            ..Shell::new("Your token", Section::Other, None)
+        },
         device: shown,
         tenant: tenant_name(&app, tenant).await?,
         owner,

@@ -104,7 +104,6 @@ async fn sign_in_page(
     wanted: Wanted,
     is_refused: bool,
 ) -> Result<Response, Refusal> {
-    let shell = Shell::new("Sign in", Section::Other, None);
     let next = local_path(&wanted.next).to_owned();
     let left = wanted.left.parse::<ConnectionId>().ok();
     let kind = if wanted.by == saml::BY_SAML {
@@ -112,11 +111,15 @@ async fn sign_in_page(
     } else {
         oidc::BY_OIDC
     };
+    let offer = offer(app, wanted.company.trim(), &next, start_of).await?;
     page_with(
         status,
         &SigninPage {
-            shell,
-            offer: offer(app, wanted.company.trim(), &next, start_of).await?,
+            shell: Shell {
+                look: offer.look.clone(),
+                ..Shell::new("Sign in", Section::Other, None)
+            },
+            offer,
             company: wanted.company,
             left: left.map(|id| format!("/auth/{kind}/{id}/logout")),
             is_out: wanted.left == "everywhere",

@@ -47,6 +47,7 @@ struct Row {
     waits: String,
     can_be_suspended: bool,
     can_be_resumed: bool,
+    has_limits: bool,
     checkpoint: Option<String>,
 }
 
@@ -103,6 +104,7 @@ fn row(tenant: TenantView, now: muster_model::Timestamp) -> Row {
         waits: waits(&tenant),
         can_be_suspended: tenant.state == "active" && !tenant.is_operator,
         can_be_resumed: matches!(tenant.state, "suspended" | "closing"),
+        has_limits: matches!(tenant.state, "active" | "suspended" | "closing"),
         checkpoint: tenant
             .closing
             .filter(|closing| closing.deleted_at.is_some())

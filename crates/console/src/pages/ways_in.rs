@@ -22,6 +22,7 @@ use serde::Deserialize;
 
 use super::{own_device, step_up::with_notice};
 use crate::{
+    look::Look,
     session::{encode, local_path},
     shell::{Refusal, see_other},
 };
@@ -172,6 +173,8 @@ pub struct Offer {
     /// Whether the person has to say whose connections they mean.
     pub asks_company: bool,
     pub is_unknown: bool,
+    /// How the company looks whose connections are offered.
+    pub look: Look,
 }
 
 /// The connections of the company that is named, or of the only one.
@@ -195,7 +198,12 @@ pub async fn offer(
                 None => Vec::new(),
             };
             let way = |offered: Offered| (start(&offered.kind, offered.id, &next), offered.name);
+            // Of several tenants only one is shown whose ways in are offered: nothing tells those apart that have none from those that
+            // are not there.
+            let shown = found.filter(|_| tenants.len() == 1 || !ways.is_empty());
+            let look = shown.map(|tenant| Look::read(tx, tenant)).transpose()?;
             Ok::<_, Problem>(Offer {
+                look: look.unwrap_or_default(),
                 asks_company: tenants.len() > 1,
                 is_unknown: !company.is_empty() && ways.is_empty(),
                 ways: ways.into_iter().map(way).collect(),

@@ -153,6 +153,14 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
         )
         .await;
     super::saml::connect_hostile(&stage.scene, "portal").await;
+    let look = json!({
+        "display_name": HOSTILE, "signin_notice": HOSTILE, "accent": {"light": "#7a1fa2"},
+        "support": {"mail": "help@example.com", "phone": "+49 30 123", "url": "https://help.example.com/it"},
+    });
+    stage
+        .scene
+        .call(Method::PUT, "/api/v1/settings/branding", &look.to_string())
+        .await;
     let grant = json!({"role": "security", "group": HOSTILE, "source": "corp"}).to_string();
     stage
         .scene
@@ -183,6 +191,7 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
             "/health",
             "/secrets",
             "/tenants",
+            "/branding",
             "/health?metric=crashes_total",
             "/health?metric=uptime_seconds",
             "/labels/table",
@@ -230,6 +239,7 @@ async fn every_page_is_sound_in_both_themes_and_on_a_phone() {
     );
     paths.extend([
         format!("/devices/{rival}"),
+        format!("/tenants/{}/limits", stage.scene.tenant),
         format!("/groups/{group}"),
         format!("/groups/{group}?device={device}"),
         format!("/groups/{group}?device=nobody"),

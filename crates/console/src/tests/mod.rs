@@ -3,6 +3,7 @@
 mod access;
 mod alerts;
 mod approvals;
+mod branding;
 mod browser;
 mod chromium;
 mod connections;

@@ -39,6 +39,7 @@ const PAGES: &[&str] = &[
     "/access/connections",
     "/access/routing",
     "/access/me",
+    "/branding",
     "/step-up",
 ];
 
@@ -70,6 +71,10 @@ fn forms() -> Vec<String> {
         "/access/routing/withdraw".to_owned(),
         "/access/routing/decide".to_owned(),
         "/access/routing/own-devices".to_owned(),
+        "/branding".to_owned(),
+        "/branding/logo".to_owned(),
+        "/branding/logo/remove".to_owned(),
+        format!("/tenants/tnt_{:032x}/limits", 1),
         "/halt/lift".to_owned(),
         "/passkeys".to_owned(),
         format!("/passkeys/{}/remove", "0".repeat(64)),

@@ -9,6 +9,7 @@ mod cost;
 mod explain;
 pub mod idempotency;
 mod jose;
+pub mod limits;
 mod oauth;
 pub mod oidc;
 pub mod outside;
@@ -75,6 +76,8 @@ pub const CONNECTION_STATEMENTS: &[Statement] = connection::store::ALL;
 pub const OAUTH_STATEMENTS: &[Statement] = oauth::store::ALL;
 /// As [`STATEMENTS`], of routing people to tenants.
 pub const ROUTING_STATEMENTS: &[Statement] = routing::store::ALL;
+/// As [`STATEMENTS`], of what the operator allows tenants.
+pub const LIMITS_STATEMENTS: &[Statement] = limits::store::ALL;
 /// The name of the service account that the first run makes.
 pub const FIRST_CLIENT: &str = "admin";
 

@@ -19,7 +19,9 @@ use muster_trust::{
 use subtle::ConstantTimeEq;
 
 use super::{
-    Author, Permit, explain, is_barred,
+    Author, Permit,
+    budget::Door,
+    explain, is_barred,
     outside::Session,
     people::{self, Held, SessionSettings, Through},
     problem::{CONFLICT, CSRF, FORBIDDEN, INVALID, Problem, STEP_UP, UNAUTHENTICATED},
@@ -145,7 +147,7 @@ impl FromRequestParts<App> for PagePermit {
         super::require_open(app, found.row.tenant).await?;
         touch(app, &hash, &found, now).await?;
         let author = found.author();
-        app.budgets.take(&author, clock::uptime())?;
+        app.budgets.take_by(Door::Console, &author, clock::uptime())?;
         let Standing {
             row,
             held,

@@ -295,6 +295,23 @@ const BUILT_IN: &[BuiltIn] = &[
         destination: "pagerduty",
     },
     BuiltIn {
+        name: "tenant_limit_reached",
+        title: "The tenant has as much as its operator allows",
+        meaning: "A device was not enrolled, or a person of the directory not taken, since the operator of the installation allows this \
+                  tenant no more. What is there goes on.",
+        remedy: "Retire devices that are not used, or ask the operator for more: `muster tenant limits` shows what is allowed and used.",
+        severity: Severity::Warning,
+        when: Condition::Events {
+            actions: &["tenant.limit_reached"],
+            resolved_by: &["tenant.limits_changed"],
+            resolve_after_seconds: DAY,
+        },
+        for_seconds: 0,
+        keep_seconds: 0,
+        no_data: NoData::Keep,
+        destination: "email",
+    },
+    BuiltIn {
         name: "secret_overdue",
         title: "A secret was not rotated in time",
         meaning: "A secret is older than its period, 30 days unless it was set. What the server rotates by itself is six hours late \

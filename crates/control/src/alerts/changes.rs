@@ -148,6 +148,7 @@ fn notice(app: &App, tx: &LoggedTx<'_>, what: &str) -> Notice {
         event: Event::Changed,
         at,
         tenant,
+        tenant_name: String::new(),
         dedup_key: format!("muster/{tenant}/change/{id}"),
         alert: None,
         rule: RULE.to_owned(),

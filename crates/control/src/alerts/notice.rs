@@ -58,6 +58,9 @@ pub struct Notice {
     /// When it was written.
     pub at: Timestamp,
     pub tenant: TenantId,
+    /// What people call the tenant, as of the moment in which it is sent; empty where nobody said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tenant_name: String,
     /// Of the alert: the same for everything that is told of it.
     pub dedup_key: String,
     #[serde(default)]

@@ -19,7 +19,7 @@ use super::{
     reconcile::shortened,
     store,
 };
-use crate::{App, access::problem::Problem, audit, outbound};
+use crate::{App, access::problem::Problem, audit, branding, outbound};
 
 /// Destinations that are served at a time, of all tenants.
 const DESTINATIONS_AT_A_TIME_MAX: usize = 16;
@@ -110,11 +110,16 @@ async fn serve(app: &App, key: &Key) -> Result<Option<Timestamp>, Problem> {
     let (tenant, name) = key.clone();
     let scope = Scope::Tenant(tenant.uuid());
     let now = app.clock.now();
-    let (destination, waiting) = app
+    let (destination, waiting, called) = app
         .db
         .read(scope, move |tx| {
             let destination = store::destination(tx, tenant, &name)?;
-            Ok::<_, Problem>((destination, store::waiting_for(tx, tenant, &name, PER_TURN_MAX)?))
+            let waiting = store::waiting_for(tx, tenant, &name, PER_TURN_MAX)?;
+            let called = match waiting.is_empty() {
+                true => String::new(),
+                false => branding::name_of(tx, tenant)?,
+            };
+            Ok::<_, Problem>((destination, waiting, called))
         })
         .await?;
     let destination = destination.filter(|destination| destination.is_enabled);
@@ -134,7 +139,8 @@ async fn serve(app: &App, key: &Key) -> Result<Option<Timestamp>, Problem> {
     }
     // What is told of an alert arrives in its order: a later message waits for an earlier one.
     let mut blocked: HashSet<AlertId> = HashSet::new();
-    for delivery in waiting {
+    for mut delivery in waiting {
+        delivery.notice.tenant_name.clone_from(&called);
         let now = app.clock.now();
         if delivery.alert.is_some_and(|alert| blocked.contains(&alert)) {
             continue;
@@ -282,6 +288,7 @@ mod tests {
             event: Event::Firing,
             at: now,
             tenant: TenantId::from_uuid(uuid::Uuid::nil()),
+            tenant_name: String::new(),
             dedup_key: "k".to_owned(),
             alert: None,
             rule: "r".to_owned(),

@@ -196,6 +196,11 @@ pub fn population(
     })
 }
 
+/// Devices of a tenant that are not retired.
+pub fn live(tx: &mut Tx, tenant: TenantId) -> Result<i64, Problem> {
+    Ok(store::live(tx, tenant)?)
+}
+
 /// Decides about an applicant from what is stored, without changing anything.
 pub fn consider(tx: &mut Tx, tenant: TenantId, applicant: &Applicant) -> Result<Admission, Problem> {
     let same_key = store::by_key(tx, tenant, sha256(&applicant.spki).as_bytes())?;

@@ -28,8 +28,8 @@ use crate::{
     audit::{self, LoggedTx},
 };
 pub use admission::{
-    Admitted, Applicant, Population, Protocol, admit, consider, population, refuse_tpm_of_another_tenant,
-    rekey,
+    Admitted, Applicant, Population, Protocol, admit, consider, live, population,
+    refuse_tpm_of_another_tenant, rekey,
 };
 pub use api::{DeviceView, router};
 pub use changes::CHANGE_STATEMENTS;

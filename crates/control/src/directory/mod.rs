@@ -75,6 +75,11 @@ impl Directory {
     }
 }
 
+/// How many people the directory of a tenant has.
+pub fn size(tx: &mut muster_storage::Tx, tenant: TenantId) -> Result<i64, Problem> {
+    Ok(store::counted(tx, tenant)?.users)
+}
+
 /// A person as stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct User {

@@ -38,6 +38,7 @@ use crate::{
     App,
     access::{
         Author, Permit,
+        limits::{self, Reached},
         problem::{FORBIDDEN, Problem, RATE_LIMITED},
         scope::ScimWrite,
     },
@@ -313,8 +314,14 @@ pub async fn create(
             let user = users::create(tx, resource.clone())?;
             let target = format!("Users/{}", user.id);
             Ok((user, target))
-        });
-        return Ok(Done::user(&asker, user.await?));
+        })
+        .await;
+        if let Err(problem) = &user
+            && problem.detail == users::ALL_ALLOWED
+        {
+            limits::note_reached(app, client.tenant(), Reached::People).await?;
+        }
+        return Ok(Done::user(&asker, user?));
     }
     let members = members_of(&mut sent)?;
     let resource = accept(kind, sent)?;

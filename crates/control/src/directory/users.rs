@@ -12,6 +12,9 @@ use crate::{
     clock,
 };
 
+/// What a provider is told that sends one more than the operator allows.
+pub const ALL_ALLOWED: &str = "The tenant has as many users as the operator of this installation allows it.";
+
 /// The connector that acts: a service account.
 pub fn connector_of(tx: &LoggedTx<'_>) -> Result<ClientId, Problem> {
     tx.author()
@@ -89,8 +92,13 @@ fn described(mut resource: Resource) -> (User, String) {
 /// Makes a person.
 pub fn create(tx: &mut LoggedTx<'_>, resource: Resource) -> Result<User, Problem> {
     let (tenant, at, connector) = (tx.tenant(), tx.at(), connector_of(tx)?);
-    if store::count_users(tx, tenant, 1)? > USERS_MAX {
+    let users = store::count_users(tx, tenant, 1)?;
+    if users > USERS_MAX {
         return Err(ScimError::new(403, "The tenant has as many users as it may have: 200,000.").into());
+    }
+    let allowed = access::limits::limits_of(tx, tenant)?.people_max;
+    if allowed.is_some_and(|most| users > i64::from(most)) {
+        return Err(ScimError::new(403, ALL_ALLOWED).into());
     }
     let (described, key) = described(resource);
     let user = User {

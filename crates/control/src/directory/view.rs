@@ -298,12 +298,13 @@ pub fn overview(
             }),
         }
     }
+    let allowed = access::limits::limits_of(tx, tenant)?.people_max;
     Ok(DirectoryView {
         users: counted.users,
         inactive_users: store::count_inactive(tx, tenant)?,
         groups: counted.groups,
         memberships: counted.members,
-        users_max: USERS_MAX,
+        users_max: allowed.map_or(USERS_MAX, |most| i64::from(most).min(USERS_MAX)),
         scim_url: format!("{admin_url}/scim/v2"),
         connectors,
     })

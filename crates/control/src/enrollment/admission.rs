@@ -18,6 +18,8 @@ use crate::{
     App,
     access::{
         self, Author,
+        budget::DeviceMessage,
+        limits::{self, Reached},
         problem::{
             ATTESTATION_REJECTED, DEVICE_MISMATCH, ENROLLMENT_LIMIT, IDENTITY_CONFLICT, KEY_REUSED, Problem,
             RATE_LIMITED, TOKEN_INVALID, TOKEN_REDEEMED,
@@ -26,11 +28,14 @@ use crate::{
     },
     audit::{self, LoggedTx},
     certificates::{self, Issued},
+    clock,
     devices::{self, Admission, Applicant, DeviceState, Population},
 };
 
 /// Refusals that are recorded of one token: whoever holds a used token must not be able to fill the log with it.
 const FAILURES_PER_TOKEN_MAX: i64 = 32;
+/// What a device is told that would be one more than the operator allows.
+const ALL_ALLOWED: &str = "The tenant has as many devices as the operator of this installation allows it.";
 /// A device whose answer was lost gets the same certificate again for this long.
 pub const REPEAT_MINUTES: u64 = 10;
 
@@ -149,6 +154,8 @@ impl Refusal {
 /// Redeems the token and makes the identity, in one transaction. A refusal leaves everything as it was, and is for the caller
 /// to record with `refused`.
 pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem> {
+    app.budgets
+        .take_device(candidate.tenant, DeviceMessage::Enroll, clock::uptime())?;
     // A token must not be used up for a certificate that nobody can sign.
     certificates::ready(app).await?;
     if let Some(ek) = candidate.evidence.tpm_ek_sha256 {
@@ -268,18 +275,25 @@ fn judge(
     let tenant = tx.tenant();
     let policy = store::policy(tx, tenant)?.unwrap_or_default().document;
     policy.admits(applicant, &token.rules(), at)?;
-    if policy.limits.any() {
+    let allowed = limits::limits_of(tx, tenant)?.devices_max;
+    if policy.limits.any() || allowed.is_some() {
         // Two admissions take turns here, so that each counts the other.
         store::take_turn(tx, tenant, at)?;
     }
     let admission = devices::consider(tx, tenant, applicant)?;
+    let known = match &admission {
+        Admission::Again { device, .. } => Some(devices::get(tx, tenant, *device)?),
+        Admission::New { .. } | Admission::Refuse(_) => None,
+    };
+    let known = known.filter(|known| known.state != DeviceState::Retired);
+    if let Some(most) = allowed.filter(|_| known.is_none())
+        && devices::live(tx, tenant)? >= i64::from(most)
+    {
+        return Err(ENROLLMENT_LIMIT.detail(ALL_ALLOWED));
+    }
     if policy.limits.any() {
         let mut there = devices::population(tx, tenant, applicant, at)?;
-        let known = match &admission {
-            Admission::Again { device, .. } => Some(devices::get(tx, tenant, *device)?),
-            Admission::New { .. } | Admission::Refuse(_) => None,
-        };
-        if let Some(known) = known.filter(|known| known.state != DeviceState::Retired) {
+        if let Some(known) = known {
             // It is counted already: only the hour's number can refuse it, and that of an owner who is new to it.
             there = Population {
                 enrolled_in_the_last_hour: there.enrolled_in_the_last_hour,
@@ -411,8 +425,13 @@ pub async fn refused(
 ) -> Problem {
     let Refusal { problem, reason } = refusal;
     let problem = *problem;
-    if problem.kind.status >= 500 {
+    // Who comes too often comes again: a log that told of each would be filled by it.
+    if problem.kind.status >= 500 || problem.kind == RATE_LIMITED {
         return problem;
+    }
+    let is_all_allowed = problem.kind == ENROLLMENT_LIMIT && problem.detail == ALL_ALLOWED;
+    if is_all_allowed && let Err(unavailable) = limits::note_reached(app, tenant, Reached::Devices).await {
+        return unavailable;
     }
     let code = problem.code();
     let actor = match device_uuid {
@@ -433,7 +452,7 @@ pub async fn refused(
         actor,
         voucher: None,
     };
-    let alerts = is_alert(&problem);
+    let alerts = is_alert(&problem) && !is_all_allowed;
     let logged = audit::commit(app, &author, move |tx| {
         // A token without a row cannot be counted on it; only a key of this installation signs such a one.
         let has_row = code != TOKEN_INVALID.code;

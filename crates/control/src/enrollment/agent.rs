@@ -26,6 +26,7 @@ use crate::{
     App,
     access::{
         self,
+        budget::DeviceMessage,
         problem::{
             ATTESTATION_REJECTED, CSR_INVALID, DEVICE_MISMATCH, MALFORMED, PROOF_INVALID, Problem,
             RATE_LIMITED, SESSION_UNKNOWN, TOKEN_INVALID, UNAVAILABLE,
@@ -83,6 +84,8 @@ pub async fn begin(
         // Without a tenant there is no log that could take the refusal.
         return Err(TOKEN_INVALID.detail("This installation has no such tenant."));
     }
+    app.budgets
+        .take_device(claims.tid, DeviceMessage::Enroll, clock::uptime())?;
     let of = claims.tid;
     app.db
         .read(Scope::Tenant(of.uuid()), move |tx| {

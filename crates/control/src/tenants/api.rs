@@ -45,6 +45,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(resume_tenant))
         .routes(routes!(close_tenant))
         .routes(routes!(export_tenant))
+        .merge(super::limits::router())
 }
 
 /// The operator's tenant, or 403.

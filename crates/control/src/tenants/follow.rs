@@ -37,9 +37,10 @@ pub enum Stage {
     Begun,
 }
 
-/// Takes up the keys of tenants that were made on other nodes, and forgets tenants that their root keys ended. Runs at the start and every
+/// Takes up limits of tenants, the keys of those that were made on other nodes, and forgets tenants that their root keys ended. Runs at the start and every
 /// second.
 pub async fn follow(app: &App) -> Result<(), Problem> {
+    access::limits::follow(app).await?;
     secrets::take_up_tenants(app).await?;
     let Some(operator) = secrets::operator(app).await? else {
         return Ok(());

@@ -87,7 +87,7 @@ pub async fn rename(
 }
 
 /// Writes one entry into the log of the operator and one into the tenant's; one where they are the same.
-fn tell(
+pub(super) fn tell(
     tx: &mut audit::LoggedTx<'_>,
     operator: TenantId,
     tenant: TenantId,

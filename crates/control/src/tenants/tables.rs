@@ -106,6 +106,7 @@ pub const PLAIN_BYTES: &[(&str, &str)] = &[
     ("access_passkey", "public_key"),
     ("access_routed_connection", "definition_sha256"),
     ("access_routed_person", "person_sha256"),
+    ("branding_look", "logo"),
     ("acme_order", "account"),
     ("acme_order", "identifier"),
     ("acme_order", "spki"),

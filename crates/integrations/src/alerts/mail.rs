@@ -168,8 +168,11 @@ fn message(notice: &Notice, from: &str, to: &[String], delivery: &str) -> Result
         "auto-generated".to_owned(),
     );
     let thread = format!("<{}@muster.invalid>", notice.dedup_key.replace('/', "."));
+    // Whose alert it is stands where people look first: one installation may send for many tenants.
+    let mut sender = mailbox(from)?;
+    sender.name = (!notice.tenant_name.is_empty()).then(|| notice.tenant_name.clone());
     let mut builder = Message::builder()
-        .from(mailbox(from)?)
+        .from(sender)
         .subject(notice.headline())
         .message_id(Some(format!("<{delivery}@muster.invalid>")))
         .references(thread)
@@ -191,8 +194,11 @@ fn plain(notice: &Notice) -> String {
             lines.extend([String::new(), format!("{title}: {text}")]);
         }
     }
+    lines.push(String::new());
+    if !notice.tenant_name.is_empty() {
+        lines.push(format!("Tenant:   {}", notice.tenant_name));
+    }
     lines.extend([
-        String::new(),
         format!("Since:    {}", notice.started_at),
         format!("Muster:   {}", notice.console_url),
         format!("Runbook:  {}", notice.runbook_url),
@@ -214,6 +220,9 @@ fn html(notice: &Notice) -> String {
         if !text.is_empty() {
             body += &format!("<p>{}</p>", escaped(text));
         }
+    }
+    if !notice.tenant_name.is_empty() {
+        body += &format!("<p>{}</p>", escaped(&notice.tenant_name));
     }
     body += &format!(
         "<p>Since {} · <a href=\"{}\">Open in Muster</a> · <a href=\"{}\">Runbook</a></p>",
@@ -300,9 +309,23 @@ mod tests {
     }
 
     #[test]
+    fn a_mail_names_the_tenant_where_it_has_a_name() {
+        let to = ["admin@example.com".to_owned()];
+        let mut named = notice(Event::Firing);
+        named.tenant_name = "Acme <Ltd>".to_owned();
+        let mail = message(&named, "mdm@example.com", &to, "dlv_1").expect("a mail");
+        let text = String::from_utf8(mail.formatted()).expect("it is text");
+        assert!(text.contains("From: \"Acme <Ltd>\" <mdm@example.com>"), "{text}");
+        assert!(plain(&named).contains("Tenant:   Acme <Ltd>"));
+        assert!(html(&named).contains("<p>Acme &lt;Ltd&gt;</p>"));
+        assert!(!plain(&notice(Event::Firing)).contains("Tenant:"));
+    }
+
+    #[test]
     fn no_text_of_an_alert_becomes_a_header() {
         let mut notice = notice(Event::Firing);
         notice.title = "x\r\nBcc: victim@example.com".to_owned();
+        notice.tenant_name = "Acme\r\nBcc: victim@example.com".to_owned();
         let to = ["admin@example.com".to_owned()];
         let text = message(&notice, "mdm@example.com", &to, "dlv_1").map(|mail| mail.formatted());
         let text = String::from_utf8(text.expect("a mail")).expect("it is text");

@@ -133,6 +133,7 @@ pub(crate) mod testing {
             event,
             at,
             tenant,
+            tenant_name: String::new(),
             dedup_key: format!("muster/{tenant}/{alert}"),
             alert: Some(alert),
             rule: "mass_command_held".to_owned(),

@@ -49,7 +49,11 @@ impl Server {
             command.args([listener, "127.0.0.1:0"]);
         }
         // What the server can is measured, not what a tenant may.
-        for budget in ["--api-requests-per-second", "--api-requests-per-second-of-caller"] {
+        for budget in [
+            "--api-requests-per-second",
+            "--api-requests-per-second-of-caller",
+            "--device-messages-per-second",
+        ] {
             command.args([budget, "1000000"]);
         }
         command

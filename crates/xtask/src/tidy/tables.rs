@@ -112,6 +112,7 @@ pub const SLICES: &[(&str, u8)] = &[
     ("audit", 0),
     ("secrets", 0),
     ("trace", 0),
+    ("branding", 1),
     ("devices", 1),
     ("certificates", 1),
     ("directory", 1),

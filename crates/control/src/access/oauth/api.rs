@@ -1,5 +1,7 @@
 //! The endpoints of the authorization server, beside `/api/v1`: tokens, codes of devices, introspection, metadata.
 
+use std::net::IpAddr;
+
 use axum::{
     Extension, Form, Json,
     extract::{FromRequest, Request, State, rejection::FormRejection},
@@ -7,8 +9,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use muster_model::TenantId;
+use muster_model::{ClientId, TenantId};
 use muster_storage::Scope;
+use muster_trust::entry::{Actor, ActorKind};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -22,12 +25,14 @@ use super::{
 use crate::{
     App,
     access::{
-        self, Client, ClientAddress, ClientCertificate, authenticate_client, people,
+        self, Author, Client, ClientAddress, ClientCertificate, authenticate_client,
+        budget::Door,
+        people,
         problem::{INVALID_CLIENT, Problem},
         scope, session,
         tokens::{self, AccessClaims, Confirmation, Issue, Via},
     },
-    audit,
+    audit, clock,
 };
 
 const CLIENT_CREDENTIALS: &str = "client_credentials";
@@ -56,6 +61,16 @@ impl Failure {
         Failure::Said {
             error,
             description: description.into(),
+        }
+    }
+}
+
+impl Failure {
+    /// Whether somebody is not who they say, or brought what nobody here gave out: what counts as a failure of an address.
+    fn is_of_credentials(&self) -> bool {
+        match self {
+            Failure::Said { error, .. } => matches!(*error, "invalid_client" | "invalid_grant"),
+            Failure::Problem(problem) => problem.kind.status == 401,
         }
     }
 }
@@ -155,11 +170,67 @@ impl Granted {
 )]
 async fn token(State(app): State<App>, headers: HeaderMap, request: Request) -> Result<Response, Failure> {
     let shown = request.extensions().get::<ClientCertificate>().copied();
+    let from = address_of(&request);
     let form: TokenRequest = form(request).await?;
-    let granted = match form.grant_type.as_str() {
-        CLIENT_CREDENTIALS => of_client(&app, &headers, shown, form).await?,
+    let named = named(&headers, form.client_id.as_deref());
+    app.budgets
+        .check_credentials(named.as_deref(), from, clock::uptime())?;
+    let granted = grant(&app, &headers, shown, form).await;
+    note(&app, named.as_deref(), from, &granted);
+    Ok(uncached(Json(granted?).into_response()))
+}
+
+/// Where a request came from, as the listener says.
+fn address_of(request: &Request) -> Option<IpAddr> {
+    request
+        .extensions()
+        .get::<ClientAddress>()
+        .and_then(|address| address.0)
+}
+
+/// The account that a request names, proven or not.
+fn named(headers: &HeaderMap, id: Option<&str>) -> Option<String> {
+    id.map(str::to_owned).or_else(|| basic(headers).map(|(id, _)| id))
+}
+
+/// Counts credentials that were refused, and remembers where they were good. What waits for a person is neither.
+fn note<T>(app: &App, named: Option<&str>, from: Option<IpAddr>, answer: &Result<T, Failure>) {
+    let now = clock::uptime();
+    match (answer, named) {
+        (Ok(_), Some(named)) if named != device::PUBLIC_CLIENT => {
+            app.budgets.credentials_proven(named, from, now);
+        }
+        (Err(failure), _) if failure.is_of_credentials() => {
+            app.budgets.credentials_failed(named, from, now);
+        }
+        (Ok(_) | Err(_), _) => {}
+    }
+}
+
+/// Counts a request of a service account that has proven who it is.
+fn take(app: &App, tenant: TenantId, client: ClientId) -> Result<(), Problem> {
+    let author = Author {
+        tenant,
+        actor: Actor {
+            kind: ActorKind::Client,
+            id: client.to_string(),
+        },
+        voucher: None,
+    };
+    app.budgets.take_by(Door::OAuth, &author, clock::uptime())
+}
+
+/// What a request for a token gets.
+async fn grant(
+    app: &App,
+    headers: &HeaderMap,
+    shown: Option<ClientCertificate>,
+    form: TokenRequest,
+) -> Result<Granted, Failure> {
+    Ok(match form.grant_type.as_str() {
+        CLIENT_CREDENTIALS => of_client(app, headers, shown, form).await?,
         exchange::GRANT => {
-            if form.client_secret.is_some() || form.client_assertion.is_some() || basic(&headers).is_some() {
+            if form.client_secret.is_some() || form.client_assertion.is_some() || basic(headers).is_some() {
                 return Err(Failure::of(
                     "invalid_request",
                     "A workload has its token and nothing else: send no secret.",
@@ -175,12 +246,12 @@ async fn token(State(app): State<App>, headers: HeaderMap, request: Request) -> 
             };
             {
                 let cnf = shown.map(|ClientCertificate(digest)| Confirmation::of(&digest));
-                exchange::exchange(&app, &parameters, cnf.as_ref()).await?
+                exchange::exchange(app, &parameters, cnf.as_ref()).await?
             }
         }
         device::GRANT => {
             check_public_client(form.client_id.as_deref())?;
-            let let_in = device::poll(&app, form.device_code.as_deref().unwrap_or_default()).await?;
+            let let_in = device::poll(app, form.device_code.as_deref().unwrap_or_default()).await?;
             Granted {
                 access_token: let_in.token,
                 token_type: "Bearer",
@@ -197,8 +268,7 @@ async fn token(State(app): State<App>, headers: HeaderMap, request: Request) -> 
             );
             return Err(Failure::of("unsupported_grant_type", known));
         }
-    };
-    Ok(uncached(Json(granted).into_response()))
+    })
 }
 
 async fn of_client(
@@ -209,6 +279,7 @@ async fn of_client(
 ) -> Result<Granted, Failure> {
     let wanted = form.scope.clone();
     let (client, via) = client_of(app, headers, shown, Credentials::of(form)).await?;
+    take(app, client.tenant, client.id)?;
     let held = held_by(app, client.clone()).await?;
     let scope = narrowed(wanted.as_deref(), &held)?;
     let issue = Issue {
@@ -378,22 +449,33 @@ async fn introspect(
     request: Request,
 ) -> Result<Response, Failure> {
     let shown = request.extensions().get::<ClientCertificate>().copied();
+    let from = address_of(&request);
     // The asker is authenticated by its own client credentials or access token; it learns of its own tenant alone.
     let bearer = access::authenticate(&app, &headers, request.extensions())
         .await
         .ok()
-        .map(|caller| caller.author.tenant);
+        .map(|caller| caller.author);
     let form: IntrospectRequest = form(request).await?;
     let tenant = match bearer {
-        Some(tenant) => tenant,
+        Some(author) => {
+            app.budgets.take_by(Door::OAuth, &author, clock::uptime())?;
+            author.tenant
+        }
         None => {
+            let named = named(&headers, form.client_id.as_deref());
+            app.budgets
+                .check_credentials(named.as_deref(), from, clock::uptime())?;
             let credentials = Credentials {
                 id: form.client_id,
                 secret: form.client_secret,
                 assertion_type: form.client_assertion_type,
                 assertion: form.client_assertion,
             };
-            client_of(&app, &headers, shown, credentials).await?.0.tenant
+            let asker = client_of(&app, &headers, shown, credentials).await;
+            note(&app, named.as_deref(), from, &asker);
+            let (client, _) = asker?;
+            take(&app, client.tenant, client.id)?;
+            client.tenant
         }
     };
     let answer = describe(&app, tenant, &form.token).await?;

@@ -22,6 +22,11 @@ const NO_IDS: &[&str] = &[
     "remedy",
     "phone",
     "label",
+    "display_name",
+    "signin_notice",
+    "mail",
+    "light",
+    "dark",
     // Words of closed lists, and times.
     "type",
     "mode",
@@ -157,6 +162,12 @@ impl Bodies {
         let target =
             json!({"devices": [self.device], "groups": [self.group], "exclude_groups": [self.group]});
         Some(match (method, path) {
+            (_, "/settings/branding") => json!({
+                "display_name": self.name, "signin_notice": "For staff.", "support": {"mail": "help@example.com"},
+                "accent": {"light": "#0f5a69", "dark": "#6fc7d6"},
+            }),
+            // So much that nobody of the test meets it.
+            (_, "/tenants/{id}/limits") => json!({"devices_max": 100_000, "people_max": 100_000}),
             (_, "/access/grants" | "/access/grants/revoke") => {
                 json!({"role": self.role, "client": self.client})
             }

@@ -68,7 +68,7 @@ fn later(seconds: u64) -> Timestamp {
 }
 
 /// Signs a person in by a link: the cookie, and what forms carry.
-async fn sign_in(api: &Api, person: &str, role: &str) -> (String, String) {
+pub async fn sign_in(api: &Api, person: &str, role: &str) -> (String, String) {
     let body = json!({"person": person, "roles": [role]});
     let link = api.post("/console-links", &body).await.expect(201);
     let url = text(&link["url"]);
