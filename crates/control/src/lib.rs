@@ -228,6 +228,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "tenants",
         sql: include_str!("../migrations/0035_tenants.sql"),
     },
+    Migration {
+        version: 36,
+        name: "visits",
+        sql: include_str!("../migrations/0036_visits.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -237,6 +242,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     access::CONNECTION_STATEMENTS,
     access::OAUTH_STATEMENTS,
     access::ROUTING_STATEMENTS,
+    access::VISIT_STATEMENTS,
     acme::STATEMENTS,
     alerts::STATEMENTS,
     audit::STATEMENTS,

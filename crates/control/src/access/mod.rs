@@ -27,6 +27,7 @@ mod step_up;
 mod store;
 mod tenant;
 pub mod tokens;
+pub mod visits;
 
 use std::{marker::PhantomData, time::Duration};
 
@@ -34,7 +35,7 @@ use axum::{
     extract::FromRequestParts,
     http::{Extensions, HeaderMap, header, request::Parts},
 };
-use muster_model::{ClientId, TenantId, Timestamp};
+use muster_model::{ClientId, SessionId, TenantId, Timestamp};
 use muster_storage::{Scope as TenantScope, Statement, Tx};
 use muster_trust::{
     entry::{Actor, ActorKind},
@@ -75,6 +76,8 @@ pub const CONNECTION_STATEMENTS: &[Statement] = connection::store::ALL;
 pub const OAUTH_STATEMENTS: &[Statement] = oauth::store::ALL;
 /// As [`STATEMENTS`], of routing people to tenants.
 pub const ROUTING_STATEMENTS: &[Statement] = routing::store::ALL;
+/// As [`STATEMENTS`], of visits.
+pub const VISIT_STATEMENTS: &[Statement] = visits::store::ALL;
 /// The name of the service account that the first run makes.
 pub const FIRST_CLIENT: &str = "admin";
 
@@ -143,6 +146,8 @@ pub struct Author {
     pub actor: Actor,
     /// Of a person who is signed in: the account that vouches for that.
     pub voucher: Option<Actor>,
+    /// Of somebody of the operator's tenant who acts here by a visit. Every entry of theirs says so.
+    pub visit: Option<visits::Mark>,
 }
 
 impl Author {
@@ -166,6 +171,7 @@ impl Author {
                 id: "muster".to_owned(),
             },
             voucher: None,
+            visit: None,
         }
     }
 
@@ -178,6 +184,7 @@ impl Author {
                 id: device.to_string(),
             },
             voucher: None,
+            visit: None,
         }
     }
 }
@@ -194,6 +201,8 @@ pub struct Permit<S> {
     held_back: String,
     /// Whether a person would have to prove who they are before what needs that.
     is_stale: bool,
+    /// The session behind it, of a person who has one.
+    session: Option<SessionId>,
     scope: PhantomData<S>,
 }
 
@@ -232,8 +241,10 @@ impl<S> Permit<S> {
         }
     }
 
-    /// Refuses to hand on a scope that the caller does not hold: a credential never makes a stronger one.
+    /// Refuses to hand on a scope that the caller does not hold: a credential never makes a stronger one. A visit hands on nothing: what
+    /// it made would outlive it.
     fn require_held<'a>(&self, mut wanted: impl Iterator<Item = &'a str>) -> Result<(), Problem> {
+        visits::refuse(&self.author)?;
         match wanted.find(|wanted| !wanted.is_empty() && !scope::holds(&self.held, wanted)) {
             None => Ok(()),
             Some(missing) => Err(FORBIDDEN.detail(format!(
@@ -249,6 +260,7 @@ impl<S> Permit<S> {
             roles,
             held_back: String::new(),
             is_stale: false,
+            session: None,
             scope: PhantomData,
         }
     }
@@ -279,6 +291,7 @@ impl<S: Scopes> FromRequestParts<App> for Permit<S> {
             Ok(()) => Ok(Permit {
                 held_back: caller.held_back,
                 is_stale: caller.is_stale,
+                session: caller.session,
                 ..Permit::new(caller.author, caller.scopes, caller.roles)
             }),
             Err(problem) => {
@@ -366,6 +379,7 @@ async fn caller(app: &App, headers: &HeaderMap, connection: &Extensions) -> Resu
             id: client.id.to_string(),
         },
         voucher: None,
+        visit: None,
     };
     Ok(Caller {
         author,
@@ -373,6 +387,7 @@ async fn caller(app: &App, headers: &HeaderMap, connection: &Extensions) -> Resu
         roles: held.roles(),
         held_back: String::new(),
         is_stale: false,
+        session: None,
     })
 }
 
@@ -659,6 +674,9 @@ pub fn account_since(tx: &mut Tx, tenant: TenantId, actor: &Actor) -> Result<Opt
 /// Since when a person has been what they are: known, and able to do as much as now. Whoever stole an administrator would let
 /// somebody in, or give somebody more, and act through them.
 fn person_since(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Timestamp>, Problem> {
+    if let Some(begun) = visits::since(tx, tenant, name)? {
+        return Ok(Some(begun));
+    }
     let Some(person) = people::person(tx, tenant, name)? else {
         return Ok(None);
     };
