@@ -202,6 +202,15 @@ pub struct Halted {
     pub because: String,
 }
 
+/// In which tenant somebody of the operator's tenant is, as whom, and until when.
+#[derive(Debug, Clone)]
+pub struct Visiting {
+    pub tenant: String,
+    pub person: String,
+    pub role: String,
+    pub until: When,
+}
+
 /// What surrounds a page.
 pub struct Shell {
     pub title: String,
@@ -211,6 +220,10 @@ pub struct Shell {
     pub notice: Option<&'static str>,
     /// Whether the delivery of commands is halted.
     pub halted: Option<Halted>,
+    /// Of a visit to another tenant: every page says so.
+    pub visiting: Option<Visiting>,
+    /// Whether a visit ended from which the person came back here.
+    pub is_visit_over: bool,
     pub assets: &'static Addresses,
     pub navigation: Vec<&'static NavEntry>,
     pub version: &'static str,
@@ -230,6 +243,8 @@ impl Shell {
             person,
             notice: None,
             halted: None,
+            visiting: None,
+            is_visit_over: false,
             assets: &ADDRESSES,
             version: env!("CARGO_PKG_VERSION"),
         }

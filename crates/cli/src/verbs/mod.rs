@@ -45,6 +45,7 @@ mod tenant_check;
 pub mod token;
 pub mod token_table;
 pub mod trust;
+pub mod visit;
 pub mod what_if;
 pub mod why;
 

@@ -46,6 +46,7 @@ mod token_forms;
 mod token_table;
 mod tokens;
 mod users;
+mod visits;
 mod ways_in;
 mod what_if;
 
@@ -99,6 +100,7 @@ pub fn router() -> Router<App> {
         .merge(log::router())
         .merge(secrets::router())
         .merge(tenants::router())
+        .merge(visits::router())
         .merge(tokens::router())
         .merge(users::router())
         .merge(token_forms::router())

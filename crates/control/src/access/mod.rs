@@ -58,8 +58,9 @@ pub use passkeys::{
 use problem::{FORBIDDEN, INVALID_CLIENT, Problem, STEP_UP, TOKEN_INVALID, UNAUTHENTICATED};
 pub use scim_tokens::{SCIM_TOKENS_MAX, ScimToken, ScimTokenView, scim_token_expiries, scim_tokens};
 use scope::Scopes;
-pub use session::{PagePermit, SESSION_COOKIE, create_signin_link, end_session, sign_in};
+pub use session::{PagePermit, SESSION_COOKIE, VISIT_COOKIE, create_signin_link, end_session, sign_in};
 pub use step_up::{ask_passkey, step_up_by_link, step_up_by_passkey};
+pub use store::SessionKind;
 pub use tenant::{
     NewTenant, TENANTS_MAX, TenantRow, TenantState, begin_tenant, create_tenant, first_link, reissue_first,
     remove_tenant, rename_tenant, require_open, require_open_in, require_serving, set_tenant_state, tenant,

@@ -37,6 +37,7 @@ use crate::{
 };
 pub use api::router;
 pub use course::{Begun, begin, call_back, leave, send_away};
+pub(super) use rules::scopes_of;
 pub use rules::{ANSWER_WITHIN, Because, MINUTES_MAX, Mode, ROLES, State, within};
 pub use settle::settle;
 pub use standing::{Standing, count_changes};
@@ -111,6 +112,15 @@ pub fn refuse(author: &Author) -> Result<(), Problem> {
             "You are here by a visit of the operator: a visit neither proves who somebody is nor makes or hands on a way in.",
         )),
     }
+}
+
+/// The visits to a tenant that are granted or under way, and not over by their time.
+pub(super) fn let_in(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<Visit>, Problem> {
+    let mut open = store::open(tx, tenant)?;
+    open.retain(|visit| {
+        visit.state != State::Requested && !rules::overdue(visit.state, visit.answer_by, visit.ends_at, now)
+    });
+    Ok(open)
 }
 
 /// Since when a visitor acts, by their name in the log; nothing for everybody else.

@@ -51,7 +51,12 @@ pub fn count_changes(tx: &mut LoggedTx<'_>, visit: Mark, actions: &[&'static str
     }
 }
 
-pub(in crate::access) fn touch(tx: &mut Tx, home: TenantId, session: SessionId, now: Timestamp) -> Result<(), Problem> {
+pub(in crate::access) fn touch(
+    tx: &mut Tx,
+    home: TenantId,
+    session: SessionId,
+    now: Timestamp,
+) -> Result<(), Problem> {
     store::touch(tx, home, session, now).map(drop)?;
     Ok(())
 }
