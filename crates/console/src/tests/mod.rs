@@ -27,3 +27,4 @@ mod signals;
 mod sinks;
 mod tenants;
 mod users;
+mod visits;
