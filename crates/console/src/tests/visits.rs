@@ -55,7 +55,10 @@ async fn somebody_is_let_in_sees_where_they_are_and_comes_home() {
     let tenant = sides.tenant.to_string();
     // Nobody is let in by default, and the page says what to do.
     let page = sides.page(&there, "/access/visits").await;
-    assert!(page.contains("Nobody ever asked") && page.contains("change that below"), "{page}");
+    assert!(
+        page.contains("Nobody ever asked") && page.contains("change that below"),
+        "{page}"
+    );
     let asked = [
         ("tenant", tenant.as_str()),
         ("reason", "ticket <7>"),
@@ -71,7 +74,10 @@ async fn somebody_is_let_in_sees_where_they_are_and_comes_home() {
     assert_eq!(next, "/tenants?notice=visit-asked");
     // What needs somebody stands first there.
     let page = sides.page(&there, "/access/visits").await;
-    assert!(page.contains("One request waits") && page.contains("ticket &#60;7&#62;"), "{page}");
+    assert!(
+        page.contains("One request waits") && page.contains("ticket &#60;7&#62;"),
+        "{page}"
+    );
     let id = sides.visit().await.id.to_string();
     let grant = [("visit", id.as_str()), ("role", "read_only"), ("minutes", "20")];
     sides.post(there.clone(), "/access/visits/grant", &grant).await;
@@ -79,17 +85,25 @@ async fn somebody_is_let_in_sees_where_they_are_and_comes_home() {
     assert!(page.contains("Begin the visit"), "{page}");
     // They enter: a second cookie goes before their own.
     sides.scene.cookie.clone_from(&home);
-    let begun = sides
-        .scene
-        .post("/tenants/visits/begin", &[("visit", &id)])
-        .await;
-    assert_eq!((begun.status, begun.location()), (StatusCode::SEE_OTHER, "/"), "{}", begun.body);
+    let begun = sides.scene.post("/tenants/visits/begin", &[("visit", &id)]).await;
+    assert_eq!(
+        (begun.status, begun.location()),
+        (StatusCode::SEE_OTHER, "/"),
+        "{}",
+        begun.body
+    );
     let secret = begun.cookie(VISIT_COOKIE).expect("a cookie is set");
     let inside = format!("{home}; {VISIT_COOKIE}={secret}");
     for path in ["/", "/devices", "/log"] {
         let page = sides.page(&inside, path).await;
-        assert!(page.contains("You are in second") && page.contains("visit of olga as read_only"), "{path}: {page}");
-        assert!(page.contains("action=\"/visit/leave\"") && !page.contains("action=\"/signout\""), "{path}");
+        assert!(
+            page.contains("You are in second") && page.contains("visit of olga as read_only"),
+            "{path}: {page}"
+        );
+        assert!(
+            page.contains("action=\"/visit/leave\"") && !page.contains("action=\"/signout\""),
+            "{path}"
+        );
     }
     // Its cookie in the place of another opens nothing.
     sides.scene.cookie = format!("{SESSION_COOKIE}={secret}");
@@ -97,18 +111,29 @@ async fn somebody_is_let_in_sees_where_they_are_and_comes_home() {
     // What a visit is not for is refused, also where a page asks for no scope.
     sides.scene.cookie.clone_from(&inside);
     for (path, fields) in [
-        ("/access/visits/setting", vec![("mode", "always"), ("ceiling", "operator")]),
+        (
+            "/access/visits/setting",
+            vec![("mode", "always"), ("ceiling", "operator")],
+        ),
         ("/tenants/visits/ask", asked.to_vec()),
-        ("/device-login/decide", vec![("code", "BCDF-GHJK"), ("decision", "allow")]),
+        (
+            "/device-login/decide",
+            vec![("code", "BCDF-GHJK"), ("decision", "allow")],
+        ),
     ] {
         let refused = sides.scene.post(path, &fields).await;
         assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}: {}", refused.body);
     }
     // The tenant sends them away: the next page is their own tenant's, a form of before does nothing.
     let csrf = sides.scene.csrf();
-    sides.post(there.clone(), "/access/visits/end", &[("visit", &id)]).await;
+    sides
+        .post(there.clone(), "/access/visits/end", &[("visit", &id)])
+        .await;
     let page = sides.page(&inside, "/devices").await;
-    assert!(page.contains("The visit is over.") && !page.contains("You are in second"), "{page}");
+    assert!(
+        page.contains("The visit is over.") && !page.contains("You are in second"),
+        "{page}"
+    );
     sides.scene.cookie.clone_from(&home);
     let body = format!("csrf={csrf}&reason=late");
     let sent = sides
@@ -124,7 +149,10 @@ async fn somebody_is_let_in_sees_where_they_are_and_comes_home() {
     let ended = sides.visit().await;
     assert_eq!((ended.state, ended.changes), (visits::State::Ended, 0));
     let page = sides.page(&home, "/tenants").await;
-    assert!(page.contains("Nothing was changed. Over: the visited tenant ended it."), "{page}");
+    assert!(
+        page.contains("Nothing was changed. Over: the visited tenant ended it."),
+        "{page}"
+    );
 }
 
 #[tokio::test]
@@ -148,7 +176,10 @@ async fn a_visit_ends_from_within_and_with_its_time() {
     let secret = begun.cookie(VISIT_COOKIE).expect("a cookie is set");
     let inside = format!("{home}; {VISIT_COOKIE}={secret}");
     let page = sides.page(&there, "/access").await;
-    assert!(page.contains("by a visit"), "the review lists who is here: {page}");
+    assert!(
+        page.contains("by a visit"),
+        "the review lists who is here: {page}"
+    );
     // Five minutes later nobody is there, before anything is written down.
     sides.scene.pass_seconds(301);
     let page = sides.page(&inside, "/devices").await;
