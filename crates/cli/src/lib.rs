@@ -37,7 +37,7 @@ use verbs::{
     access, alert, approver, branding, bundle, client, command, compliance, compliance_token, configuration,
     console_link, context as contexts, device, directory, directory_sync as directories, enrollment, group,
     halt, key, label, login, operation, policy, policy_compile, query, rollout, root, routing, script,
-    secret, signal, sink, sso, system, telemetry, token, trust,
+    secret, signal, sink, sso, system, telemetry, token, trust, visit,
 };
 
 /// Flags that every verb takes.
@@ -186,6 +186,9 @@ pub enum Command {
     /// Where people of identity providers belong, and who waits for a decision
     #[command(subcommand)]
     Routing(routing::RoutingCommand),
+    /// Visits of the operator's people to this tenant: whether they may ask, who is here, what was changed
+    #[command(subcommand)]
+    Visits(visit::VisitsCommand),
     /// API clients, their scopes and keys
     #[command(subcommand)]
     Client(client::ClientCommand),
@@ -263,7 +266,7 @@ pub async fn run_tenant(command: TenantCommand, globals: Globals) -> ExitCode {
     let outcome = match (command, Api::connect(&globals)) {
         // Where root keys are, there may be no network.
         (TenantCommand::SignClosure(sign), _) => verbs::tenant::sign_closure(&sign, &printer),
-        (command, Ok(api)) => verbs::tenant::run(command, &api, &printer).await,
+        (command, Ok(api)) => verbs::tenant::run(command, &api, &globals, &printer).await,
         (_, Err(error)) => Err(error),
     };
     ended(outcome, &printer)
@@ -325,6 +328,7 @@ async fn dispatch(command: Command, globals: &Globals, printer: &Printer) -> Res
         Command::Access(command) => access::run(command, &Api::connect(globals)?, printer).await,
         Command::Sso(command) => sso::run(command, &Api::connect(globals)?, printer).await,
         Command::Routing(command) => routing::run(command, &Api::connect(globals)?, printer).await,
+        Command::Visits(command) => visit::run_visits(command, &Api::connect(globals)?, printer).await,
         Command::Client(command) => client::run(command, &Api::connect(globals)?, printer).await,
         Command::Trust(command) => trust::run(command, &Api::connect(globals)?, printer).await,
         Command::ConsoleLink(arguments) => {

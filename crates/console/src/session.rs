@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     look::Look,
-    shell::{Halted, Person, Refusal, Section, Shell, see_other},
+    shell::{Halted, Person, Refusal, Section, Shell, Visiting, see_other},
     ui::{self, When},
 };
 
@@ -52,6 +52,24 @@ const NOTICES: &[(&str, &str)] = &[
         "It is decided. The person's next sign-in follows it.",
     ),
     ("own-devices-changed", "It is changed."),
+    (
+        "visit-asked",
+        "It is asked. When the tenant has granted it, begin the visit here.",
+    ),
+    (
+        "visit-open",
+        "The tenant lets you in without asking. Begin the visit here.",
+    ),
+    ("visit-granted", "It is granted. Both logs say so."),
+    ("visit-denied", "It is denied."),
+    (
+        "visit-ended",
+        "The visit is over. Both logs say what was changed.",
+    ),
+    (
+        "operator-access-changed",
+        "It is changed. Visits that are beyond it are over.",
+    ),
     (
         "role-given",
         "The role is given. It counts from the next click on.",
@@ -230,6 +248,7 @@ pub struct Session {
     notice: Option<&'static str>,
     halted: Option<Halted>,
     look: Look,
+    visiting: Option<Visiting>,
 }
 
 impl Session {
@@ -267,6 +286,8 @@ impl Session {
             notice: self.notice,
             halted: self.halted.clone(),
             look: self.look.clone(),
+            visiting: self.visiting.clone(),
+            is_visit_over: self.permit.is_visit_over(),
             ..Shell::new(title, section, Some(person))
         }
     }
@@ -281,7 +302,15 @@ impl FromRequestParts<App> for Session {
                 let (halted, look) = surroundings(app, &permit)
                     .await
                     .map_err(|problem| Refusal(problem).into_response())?;
+                let now = app.clock.now();
+                let visiting = permit.visit().map(|visit| Visiting {
+                    tenant: visit.tenant_name.clone(),
+                    person: visit.person.clone(),
+                    role: visit.role.clone(),
+                    until: When::new(visit.ends_at, now),
+                });
                 Ok(Session {
+                    visiting,
                     permit,
                     notice: notice(parts.uri.query()),
                     halted,

@@ -211,6 +211,15 @@ pub struct Halted {
     pub because: String,
 }
 
+/// In which tenant somebody of the operator's tenant is, as whom, and until when.
+#[derive(Debug, Clone)]
+pub struct Visiting {
+    pub tenant: String,
+    pub person: String,
+    pub role: String,
+    pub until: When,
+}
+
 /// What surrounds a page.
 pub struct Shell {
     pub title: String,
@@ -222,6 +231,10 @@ pub struct Shell {
     pub halted: Option<Halted>,
     /// How the tenant looks.
     pub look: Look,
+    /// Of a visit to another tenant: every page says so.
+    pub visiting: Option<Visiting>,
+    /// Whether a visit ended from which the person came back here.
+    pub is_visit_over: bool,
     pub assets: &'static Addresses,
     pub navigation: Vec<&'static NavEntry>,
     pub version: &'static str,
@@ -242,6 +255,8 @@ impl Shell {
             notice: None,
             halted: None,
             look: Look::default(),
+            visiting: None,
+            is_visit_over: false,
             assets: &ADDRESSES,
             version: env!("CARGO_PKG_VERSION"),
         }

@@ -16,7 +16,7 @@ use axum::{
 use muster_channel_agent::telemetry::{Accounting, DeviceEvent, Series, TelemetryBatch};
 use muster_control::{
     App, Clock, Control, MIGRATIONS, Settings,
-    access::{self, Author, SESSION_COOKIE, problem::Problem},
+    access::{self, Author, SESSION_COOKIE, VISIT_COOKIE, problem::Problem},
     audit,
     devices::{self, Admitted, Applicant},
     reconcile,
@@ -371,10 +371,13 @@ impl Scene {
 
     /// The value that forms of the session carry.
     pub fn csrf(&self) -> String {
-        let secret = self
-            .cookie
-            .strip_prefix(&format!("{SESSION_COOKIE}="))
-            .expect("it is the session's cookie");
+        // Of several, the last goes before the others.
+        let newest = self.cookie.rsplit("; ").next().unwrap_or_default();
+        let (name, secret) = newest.split_once('=').expect("a cookie has a name");
+        assert!(
+            [SESSION_COOKIE, VISIT_COOKIE].contains(&name),
+            "it is a session's cookie"
+        );
         muster_trust::key::sha256(format!("csrf:{secret}").as_bytes()).to_string()
     }
 

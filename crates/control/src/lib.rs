@@ -239,6 +239,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "branding",
         sql: include_str!("../migrations/0037_branding.sql"),
     },
+    Migration {
+        version: 38,
+        name: "visits",
+        sql: include_str!("../migrations/0038_visits.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.
@@ -249,6 +254,7 @@ pub const STATEMENTS: &[&[Statement]] = &[
     access::OAUTH_STATEMENTS,
     access::ROUTING_STATEMENTS,
     access::LIMITS_STATEMENTS,
+    access::VISIT_STATEMENTS,
     acme::STATEMENTS,
     alerts::STATEMENTS,
     audit::STATEMENTS,

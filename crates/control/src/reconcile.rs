@@ -470,6 +470,9 @@ async fn sweep(
         if let Err(problem) = secrets::settle_roots(app).await {
             tracing::warn!(%problem, "root documents were not settled; trying again");
         }
+        if let Err(problem) = access::visits::settle(app).await {
+            tracing::warn!(%problem, "visits that are over were not ended; trying again");
+        }
         while audit::label_entries(app).await? {}
         commands::expire_overdue(app).await?;
         commands::expire_operations(app).await?;

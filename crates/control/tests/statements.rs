@@ -51,6 +51,8 @@ const MAY_SCAN: &[&str] = &[
     // A handful of sinks, and one row for each tenant.
     "SINKS_TO_SERVE",
     "EVENT_ENDS",
+    // The partial index holds only visits that are not over, 20 to a tenant at most.
+    "ALL_OPEN_VISITS",
     // The partial index holds only bundles that wait for the artifact store.
     "WITHOUT_ARTIFACT",
 ];

@@ -89,6 +89,8 @@ ids! {
     ClientId = "cli";
     /// A session of a person in the console.
     SessionId = "ses";
+    /// A visit of somebody of the operator's tenant to another tenant.
+    VisitId = "vis";
     /// A connection to an identity provider.
     ConnectionId = "con";
     /// A trust in an issuer of tokens.

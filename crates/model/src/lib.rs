@@ -33,7 +33,7 @@ pub use expression::{Expression, ExpressionError};
 pub use id::{
     AlertId, ClientId, CommandId, ConnectionId, DeliveryId, DeviceId, EntryId, GroupId, PolicyId, QueryRunId,
     RefreshId, RolloutId, ScimRequestId, ScimTokenId, SessionId, SignalArrivalId, SignalSourceId, SilenceId,
-    TenantId, TokenId, TrustId, UserGroupId, UserId, ViolationId,
+    TenantId, TokenId, TrustId, UserGroupId, UserId, ViolationId, VisitId,
 };
 pub use merge::loosened;
 pub use platform::Platform;

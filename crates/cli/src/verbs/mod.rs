@@ -48,6 +48,7 @@ mod tenant_limits;
 pub mod token;
 pub mod token_table;
 pub mod trust;
+pub mod visit;
 pub mod what_if;
 pub mod why;
 

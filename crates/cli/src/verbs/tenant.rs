@@ -91,6 +91,9 @@ pub enum TenantCommand {
         muster tenant sign-closure --add closure.json --root-file root.json --root-key bob.pem --out closure.json"
     )]
     SignClosure(SignClosure),
+    /// Visit another tenant, as far as it lets people of the operator's tenant in
+    #[command(subcommand)]
+    Visit(super::visit::VisitCommand),
     /// Take everything of a tenant away: rows of every table without secrets, and its log as it verifies offline
     #[command(
         after_help = "Examples:\n  muster tenant export acme --out acme.tar\n  tar -xf acme.tar && muster log verify --folder muster-export/log \
@@ -202,8 +205,14 @@ struct Made {
 }
 
 /// Runs one verb.
-pub async fn run(command: TenantCommand, api: &Api, printer: &Printer) -> Result<(), CliError> {
+pub async fn run(
+    command: TenantCommand,
+    api: &Api,
+    globals: &Globals,
+    printer: &Printer,
+) -> Result<(), CliError> {
     match command {
+        TenantCommand::Visit(command) => super::visit::run(command, api, globals, printer).await,
         TenantCommand::List { paging } => {
             let answer: Answer<Page<Tenant>> = list(api, Call::get(&["tenants"]), &paging).await?;
             printer.answer(&answer.value, |printer| rows(printer, &answer.known.items))?;

@@ -76,6 +76,7 @@ impl Row {
             ReviewedSubject::Link => "person, by a one-time link",
             ReviewedSubject::Group => "group",
             ReviewedSubject::Client => "client",
+            ReviewedSubject::Visitor => "person of the operator's tenant, by a visit",
         };
         let through = reviewed.through.into_iter().map(|through| Given {
             is_own: through.by == "directly" && through.granted_by.is_some(),
@@ -85,7 +86,9 @@ impl Row {
                 (None, None) => String::new(),
             },
             role: through.role,
-            by: if through.by == "directly" || reviewed.kind == ReviewedSubject::Link {
+            by: if through.by == "directly"
+                || matches!(reviewed.kind, ReviewedSubject::Link | ReviewedSubject::Visitor)
+            {
                 String::new()
             } else {
                 format!("as member of {}", through.by)

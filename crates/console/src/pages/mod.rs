@@ -48,6 +48,7 @@ mod token_forms;
 mod token_table;
 mod tokens;
 mod users;
+mod visits;
 mod ways_in;
 mod what_if;
 
@@ -103,6 +104,7 @@ pub fn router() -> Router<App> {
         .merge(tenants::router())
         .merge(tenant_limits::router())
         .merge(branding::router())
+        .merge(visits::router())
         .merge(tokens::router())
         .merge(users::router())
         .merge(token_forms::router())

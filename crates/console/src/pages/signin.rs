@@ -85,6 +85,11 @@ async fn sign_in(State(app): State<App>, fields: Fields) -> Result<Response, Ref
 
 async fn sign_out(State(app): State<App>, sent: Sent) -> Result<Response, Refusal> {
     let permit = sent.session.page_permit();
+    // Whoever visits goes home; their own session is another one.
+    if permit.visit().is_some() {
+        access::visits::leave(&app, permit).await?;
+        return Ok(super::visits::forgotten("/tenants?notice=visit-ended"));
+    }
     // Whatever is wrong there, people sign out here.
     let farewell = saml::farewell(&app, permit).await.ok().flatten();
     let next = match (permit.connection(), permit.method()) {

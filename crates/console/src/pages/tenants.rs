@@ -12,6 +12,7 @@ use muster_control::{
     access::{
         problem::NOT_FOUND,
         scope::{TenantRead, TenantWrite},
+        visits,
     },
     tenants::{self, TenantView},
 };
@@ -48,6 +49,8 @@ struct Row {
     can_be_suspended: bool,
     can_be_resumed: bool,
     has_limits: bool,
+    /// Whether somebody can ask for a visit; the tenant says whether it lets them in.
+    can_be_visited: bool,
     checkpoint: Option<String>,
 }
 
@@ -64,6 +67,9 @@ struct TenantsPage {
     /// There are more than are shown.
     more: bool,
     rows: Vec<Row>,
+    /// The roles of visits, and the newest visits of people of this tenant.
+    roles: &'static [&'static str],
+    visits: Vec<super::visits::Row>,
 }
 
 fn badge(state: &str) -> Badge {
@@ -105,6 +111,7 @@ fn row(tenant: TenantView, now: muster_model::Timestamp) -> Row {
         can_be_suspended: tenant.state == "active" && !tenant.is_operator,
         can_be_resumed: matches!(tenant.state, "suspended" | "closing"),
         has_limits: matches!(tenant.state, "active" | "suspended" | "closing"),
+        can_be_visited: tenant.state == "active" && !tenant.is_operator,
         checkpoint: tenant
             .closing
             .filter(|closing| closing.deleted_at.is_some())
@@ -141,7 +148,19 @@ async fn show(State(app): State<App>, session: Session) -> Result<Response, Refu
         _ => 4,
     });
     let rows: Vec<Row> = found.into_iter().map(|tenant| row(tenant, now)).collect();
+    let mut visits = if is_operator {
+        visits::from_home(&app, own, None, super::visits::SHOWN_MAX).await?
+    } else {
+        Vec::new()
+    };
+    visits.truncate(super::visits::SHOWN_MAX);
+    visits.sort_by_key(|named| !named.visit.state.is_open());
     page(&TenantsPage {
+        roles: visits::ROLES,
+        visits: visits
+            .into_iter()
+            .map(|named| super::visits::Row::of(named, now))
+            .collect(),
         shell: session.shell("Tenants", Section::Tenants),
         is_operator,
         own: own.to_string(),

@@ -28,3 +28,4 @@ mod signals;
 mod sinks;
 mod tenants;
 mod users;
+mod visits;

@@ -37,6 +37,7 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(people::router())
         .merge(super::connection::router())
         .merge(super::routing::router())
+        .merge(super::visits::router())
         .merge(oauth::router())
 }
 

@@ -1,6 +1,6 @@
 //! Who presents a token of the API, and what it may do at this moment.
 
-use muster_model::Timestamp;
+use muster_model::{SessionId, Timestamp};
 
 use super::{Author, people, scope, session::Standing};
 
@@ -14,6 +14,8 @@ pub struct Caller {
     pub held_back: String,
     /// Whether it is a person who did not prove who they are a short time ago.
     pub is_stale: bool,
+    /// The session behind it, where there is one.
+    pub session: Option<SessionId>,
 }
 
 impl Caller {
@@ -30,6 +32,7 @@ impl Caller {
             roles,
             held_back: held_back.join(" "),
             is_stale: !is_fresh,
+            session: None,
         }
     }
 }
@@ -37,5 +40,9 @@ impl Caller {
 /// The person of a session, with what they may do now.
 pub(super) fn caller_of(session: Standing, now: Timestamp) -> Caller {
     let is_fresh = session.is_fresh(now);
-    Caller::of_person(session.author(), session.held, is_fresh)
+    let id = session.row.id;
+    Caller {
+        session: id,
+        ..Caller::of_person(session.author(), session.held, is_fresh)
+    }
 }

@@ -27,6 +27,7 @@ mod step_up;
 mod store;
 mod tenant;
 pub mod tokens;
+pub mod visits;
 
 use std::{marker::PhantomData, time::Duration};
 
@@ -34,7 +35,7 @@ use axum::{
     extract::FromRequestParts,
     http::{Extensions, HeaderMap, header, request::Parts},
 };
-use muster_model::{ClientId, TenantId, Timestamp};
+use muster_model::{ClientId, SessionId, TenantId, Timestamp};
 use muster_storage::{Scope as TenantScope, Statement, Tx};
 use muster_trust::{
     entry::{Actor, ActorKind},
@@ -58,8 +59,9 @@ pub use passkeys::{
 use problem::{FORBIDDEN, INVALID_CLIENT, Problem, STEP_UP, TOKEN_INVALID, UNAUTHENTICATED};
 pub use scim_tokens::{SCIM_TOKENS_MAX, ScimToken, ScimTokenView, scim_token_expiries, scim_tokens};
 use scope::Scopes;
-pub use session::{PagePermit, SESSION_COOKIE, create_signin_link, end_session, sign_in};
+pub use session::{PagePermit, SESSION_COOKIE, VISIT_COOKIE, create_signin_link, end_session, sign_in};
 pub use step_up::{ask_passkey, step_up_by_link, step_up_by_passkey};
+pub use store::SessionKind;
 pub use tenant::{
     NewTenant, TENANTS_MAX, TenantRow, TenantState, begin_tenant, create_tenant, first_link, reissue_first,
     remove_tenant, rename_tenant, require_open, require_open_in, require_serving, set_tenant_state, tenant,
@@ -78,6 +80,8 @@ pub const OAUTH_STATEMENTS: &[Statement] = oauth::store::ALL;
 pub const ROUTING_STATEMENTS: &[Statement] = routing::store::ALL;
 /// As [`STATEMENTS`], of what the operator allows tenants.
 pub const LIMITS_STATEMENTS: &[Statement] = limits::store::ALL;
+/// As [`STATEMENTS`], of visits.
+pub const VISIT_STATEMENTS: &[Statement] = visits::store::ALL;
 /// The name of the service account that the first run makes.
 pub const FIRST_CLIENT: &str = "admin";
 
@@ -146,6 +150,8 @@ pub struct Author {
     pub actor: Actor,
     /// Of a person who is signed in: the account that vouches for that.
     pub voucher: Option<Actor>,
+    /// Of somebody of the operator's tenant who acts here by a visit. Every entry of theirs says so.
+    pub visit: Option<visits::Mark>,
 }
 
 impl Author {
@@ -169,6 +175,7 @@ impl Author {
                 id: "muster".to_owned(),
             },
             voucher: None,
+            visit: None,
         }
     }
 
@@ -181,6 +188,7 @@ impl Author {
                 id: device.to_string(),
             },
             voucher: None,
+            visit: None,
         }
     }
 }
@@ -197,6 +205,8 @@ pub struct Permit<S> {
     held_back: String,
     /// Whether a person would have to prove who they are before what needs that.
     is_stale: bool,
+    /// The session behind it, of a person who has one.
+    session: Option<SessionId>,
     scope: PhantomData<S>,
 }
 
@@ -235,8 +245,10 @@ impl<S> Permit<S> {
         }
     }
 
-    /// Refuses to hand on a scope that the caller does not hold: a credential never makes a stronger one.
+    /// Refuses to hand on a scope that the caller does not hold: a credential never makes a stronger one. A visit hands on nothing: what
+    /// it made would outlive it.
     fn require_held<'a>(&self, mut wanted: impl Iterator<Item = &'a str>) -> Result<(), Problem> {
+        visits::refuse(&self.author)?;
         match wanted.find(|wanted| !wanted.is_empty() && !scope::holds(&self.held, wanted)) {
             None => Ok(()),
             Some(missing) => Err(FORBIDDEN.detail(format!(
@@ -252,6 +264,7 @@ impl<S> Permit<S> {
             roles,
             held_back: String::new(),
             is_stale: false,
+            session: None,
             scope: PhantomData,
         }
     }
@@ -282,6 +295,7 @@ impl<S: Scopes> FromRequestParts<App> for Permit<S> {
             Ok(()) => Ok(Permit {
                 held_back: caller.held_back,
                 is_stale: caller.is_stale,
+                session: caller.session,
                 ..Permit::new(caller.author, caller.scopes, caller.roles)
             }),
             Err(problem) => {
@@ -369,6 +383,7 @@ async fn caller(app: &App, headers: &HeaderMap, connection: &Extensions) -> Resu
             id: client.id.to_string(),
         },
         voucher: None,
+        visit: None,
     };
     Ok(Caller {
         author,
@@ -376,6 +391,7 @@ async fn caller(app: &App, headers: &HeaderMap, connection: &Extensions) -> Resu
         roles: held.roles(),
         held_back: String::new(),
         is_stale: false,
+        session: None,
     })
 }
 
@@ -662,6 +678,9 @@ pub fn account_since(tx: &mut Tx, tenant: TenantId, actor: &Actor) -> Result<Opt
 /// Since when a person has been what they are: known, and able to do as much as now. Whoever stole an administrator would let
 /// somebody in, or give somebody more, and act through them.
 fn person_since(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Timestamp>, Problem> {
+    if let Some(begun) = visits::since(tx, tenant, name)? {
+        return Ok(Some(begun));
+    }
     let Some(person) = people::person(tx, tenant, name)? else {
         return Ok(None);
     };

@@ -214,6 +214,7 @@ impl Proven {
                 id: self.owner.person.clone(),
             },
             voucher: None,
+            visit: None,
         }
     }
 }
@@ -264,6 +265,7 @@ async fn admit(
             id: name.clone(),
         },
         voucher: None,
+        visit: None,
     };
     audit::commit(app, &author, move |tx| {
         super::require_open_in(tx, tenant)?;

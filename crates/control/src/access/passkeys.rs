@@ -56,6 +56,7 @@ pub fn add_passkey(
     challenge: &Digest,
     registration: &Registration,
 ) -> Result<Passkey, Problem> {
+    super::visits::refuse(tx.author())?;
     let made = registration
         .check(party, challenge)
         .map_err(|why| INVALID.detail(format!("The passkey is refused: {why}.")))?;

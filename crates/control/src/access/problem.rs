@@ -52,12 +52,14 @@ problems! {
     TOKEN_EXPIRED = "token_expired", 401, "The token has expired";
     INVALID_CLIENT = "invalid_client", 401, "The client is not known or its secret is wrong";
     CERTIFICATE_REQUIRED = "certificate_required", 401, "A device certificate is required";
+    VISIT_OVER = "visit_over", 401, "The visit is over";
     STEP_UP = "step_up_required", 401, "Prove again who you are";
     SIGN_IN_REFUSED = "sign_in_refused", 403, "The sign-in was refused";
     SIGN_IN_HELD = "sign_in_held", 403, "Your sign-in is held";
     NO_ROLE = "no_role", 403, "You have no role here";
     FORBIDDEN = "insufficient_scope", 403, "The credentials do not allow this";
     TENANT_SUSPENDED = "tenant_suspended", 403, "The tenant is suspended";
+    VISIT_REFUSED = "visit_refused", 403, "The tenant does not let this visit in";
     OPERATOR_ONLY = "operator_only", 403, "Only the operator's tenant may do this";
     CSRF = "csrf", 403, "The form is not from this session";
     ORDER_NOT_READY = "order_not_ready", 403, "The order is not ready for this";

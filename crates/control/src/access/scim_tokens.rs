@@ -112,8 +112,10 @@ pub(super) async fn authenticate(app: &App, token: &str) -> Result<Caller, Probl
             id: token.client.to_string(),
         },
         voucher: None,
+        visit: None,
     };
     Ok(Caller {
+        session: None,
         author,
         scopes: super::shared_scopes(ScimWrite::NAME, &scopes),
         roles: Vec::new(),

@@ -84,6 +84,8 @@ scopes! {
     TenantRead = "tenant:read", "See the tenants of the installation (in the operator's tenant only).";
     TenantWrite = "tenant:write", "Make, rename, suspend, resume and close tenants (in the operator's tenant only).";
     TenantExport = "tenant:export", "Take away everything of one's tenant; in the operator's tenant also of one that its root keys have closed.";
+    TenantEnter = "tenant:enter", "Visit another tenant within what that tenant lets in (in the operator's tenant only, and in person). Asking and beginning need a fresh proof.";
+    VisitManage = "visit:manage", "Say whether people of the operator's tenant may visit this one, grant, deny and end their visits. Letting more in needs a fresh proof, in person.";
 }
 
 /// What a person does only shortly after proving who they are, and a program for them: what is destructive, and what changes who

@@ -27,6 +27,7 @@ use super::{
     problem::{CONFLICT, CSRF, FORBIDDEN, INVALID, Problem, STEP_UP, UNAUTHENTICATED},
     routing, scope,
     store::{self, SessionKind},
+    visits,
 };
 use crate::{
     App,
@@ -36,6 +37,8 @@ use crate::{
 
 /// The name of the session cookie; the prefix binds it to this origin (RFC 6265bis).
 pub const SESSION_COOKIE: &str = "__Host-muster";
+/// The cookie of a visit to another tenant. It goes before the person's own, which stays for when the visit is over.
+pub const VISIT_COOKIE: &str = "__Host-muster-visit";
 /// How a person came who used a link.
 pub const BY_LINK: &str = "link";
 const SIGNIN_LINK_MINUTES: u64 = 60;
@@ -57,6 +60,9 @@ pub struct PagePermit {
     authenticated_at: Timestamp,
     settings: SessionSettings,
     pub(super) challenge: Option<Vec<u8>>,
+    visit: Option<visits::Standing>,
+    /// Whether the browser still has the cookie of a visit that is over.
+    is_visit_over: bool,
 }
 
 impl PagePermit {
@@ -98,11 +104,24 @@ impl PagePermit {
         &self.display_name
     }
 
+    /// The visit by which somebody of the operator's tenant is here.
+    pub fn visit(&self) -> Option<&visits::Standing> {
+        self.visit.as_ref()
+    }
+
+    /// Whether a visit ended from which the browser came back just now.
+    pub fn is_visit_over(&self) -> bool {
+        self.is_visit_over
+    }
+
     /// The permit for an action of this page.
     pub fn permit<S: super::scope::Scopes>(&self) -> Result<Permit<S>, Problem> {
         let roles = self.held.roles();
         explain::check(S::NAMES, &self.held.scopes, &roles)?;
-        Ok(Permit::new(self.author.clone(), self.held.scopes.clone(), roles))
+        Ok(Permit {
+            session: self.id,
+            ..Permit::new(self.author.clone(), self.held.scopes.clone(), roles)
+        })
     }
 
     /// Refuses a form that was not made by this session.
@@ -117,6 +136,7 @@ impl PagePermit {
     /// Refuses what a person does only shortly after they proved who they are: a session that was left open, or stolen, is not
     /// enough.
     pub fn require_fresh(&self, now: Timestamp) -> Result<(), Problem> {
+        visits::refuse(&self.author)?;
         let allowed = Duration::from_secs(self.settings.step_up_seconds);
         if now.since(self.authenticated_at) <= allowed {
             return Ok(());
@@ -132,14 +152,23 @@ impl FromRequestParts<App> for PagePermit {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let secret = session_secret(&parts.headers).ok_or_else(signed_out)?.to_owned();
-        let hash = sha256(secret.as_bytes());
         let now = app.clock.now();
-        let found = app
-            .db
-            .read(Scope::System, move |tx| standing(tx, &hash, now))
-            .await?
-            .ok_or_else(signed_out)?;
+        let own = cookie_of(&parts.headers, SESSION_COOKIE);
+        let of_visit = cookie_of(&parts.headers, VISIT_COOKIE);
+        let mut found = None;
+        for (secret, is_visit) in [(of_visit, true), (own, false)] {
+            let Some(secret) = secret else { continue };
+            let hash = sha256(secret.as_bytes());
+            let read = app.db.read(Scope::System, move |tx| standing(tx, &hash, now));
+            // Each cookie holds its own kind, whoever wrote it into the browser.
+            let standing = read.await?.filter(|found| found.visit.is_some() == is_visit);
+            if let Some(standing) = standing {
+                found = Some((standing, secret.to_owned(), hash));
+                break;
+            }
+        }
+        let (found, secret, hash) = found.ok_or_else(signed_out)?;
+        let is_visit_over = of_visit.is_some() && found.visit.is_none();
         // What a program holds opens no page.
         if found.row.kind != SessionKind::Console {
             return Err(signed_out());
@@ -153,6 +182,7 @@ impl FromRequestParts<App> for PagePermit {
             held,
             settings,
             display_name,
+            visit,
         } = found;
         let csrf = sha256(format!("csrf:{secret}").as_bytes()).to_string();
         Ok(PagePermit {
@@ -167,6 +197,8 @@ impl FromRequestParts<App> for PagePermit {
             authenticated_at: row.authenticated_at,
             settings,
             challenge: row.challenge,
+            visit,
+            is_visit_over,
         })
     }
 }
@@ -190,6 +222,7 @@ pub(super) async fn of_hash(app: &App, hash: Digest) -> Result<Option<Session>, 
                 id: found.row.actor,
             },
             voucher: None,
+            visit: None,
         },
         hash,
     }))
@@ -199,8 +232,12 @@ pub(super) async fn of_hash(app: &App, hash: Digest) -> Result<Option<Session>, 
 async fn touch(app: &App, hash: &Digest, found: &Standing, now: Timestamp) -> Result<(), Problem> {
     let idle = now.since(found.row.seen_at);
     if idle > Duration::from_secs(TOUCH_SECONDS.min(found.settings.idle_seconds / 2)) {
-        let hash = *hash;
+        let (hash, behind) = (*hash, found.visit.as_ref().map(visits::Standing::session_at_home));
         audit::housekeeping(app, Scope::System, move |tx| {
+            // Whoever visits is at work at home as well: their visit stands on that session.
+            if let Some((home, session)) = behind {
+                visits::touch(tx, home, session, now)?;
+            }
             Ok(store::touch_session(tx, hash.as_bytes(), now)?)
         })
         .await?;
@@ -213,7 +250,9 @@ pub(super) struct Standing {
     pub row: store::SessionRow,
     pub held: Held,
     pub settings: SessionSettings,
-    display_name: String,
+    pub(super) display_name: String,
+    /// Of a visit of somebody of the operator's tenant.
+    pub(super) visit: Option<visits::Standing>,
 }
 
 impl Standing {
@@ -228,12 +267,15 @@ impl Standing {
                 id: self.row.actor.clone(),
             },
             voucher,
+            visit: self.visit.as_ref().map(|visit| visit.mark),
         }
     }
 
     /// Whether the person proved who they are so recently that it counts for what needs that.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
-        now.since(self.row.authenticated_at) <= Duration::from_secs(self.settings.step_up_seconds)
+        // Whoever visits proves nothing here.
+        self.visit.is_none()
+            && now.since(self.row.authenticated_at) <= Duration::from_secs(self.settings.step_up_seconds)
     }
 }
 
@@ -261,9 +303,18 @@ pub(super) async fn about_token(app: &App, token: &str) -> Result<Option<Standin
 
 /// The session of a cookie, if it stands.
 pub(super) fn standing(tx: &mut Tx, hash: &Digest, now: Timestamp) -> Result<Option<Standing>, Problem> {
-    let Some(row) = store::session(tx, hash.as_bytes())? else {
-        return Ok(None);
-    };
+    match store::session(tx, hash.as_bytes())? {
+        Some(row) => standing_of(tx, row, now),
+        None => Ok(None),
+    }
+}
+
+/// As [`standing`], of a session that was read.
+pub(super) fn standing_of(
+    tx: &mut Tx,
+    row: store::SessionRow,
+    now: Timestamp,
+) -> Result<Option<Standing>, Problem> {
     let settings = people::session_settings(tx, row.tenant)?;
     let idle = row
         .idle_seconds
@@ -272,6 +323,9 @@ pub(super) fn standing(tx: &mut Tx, hash: &Digest, now: Timestamp) -> Result<Opt
     let is_idle = now.since(row.seen_at) > Duration::from_secs(idle);
     if row.expires_at <= now || is_idle {
         return Ok(None);
+    }
+    if row.method == visits::BY_VISIT {
+        return visits::standing(tx, row, settings, now);
     }
     let person = people::person(tx, row.tenant, &row.actor)?;
     if person.as_ref().is_some_and(|person| person.disabled_at.is_some()) {
@@ -301,6 +355,7 @@ pub(super) fn standing(tx: &mut Tx, hash: &Digest, now: Timestamp) -> Result<Opt
         row,
         held,
         settings,
+        visit: None,
     }))
 }
 
@@ -458,6 +513,7 @@ pub async fn sign_in(app: &App, link_secret: &str) -> Result<String, Problem> {
             id: link.person.clone(),
         },
         voucher: Some(super::actor_of(&link.made_by)),
+        visit: None,
     };
     audit::commit(app, &author, move |tx| {
         let at = tx.at();
@@ -587,7 +643,8 @@ pub async fn end_session(app: &App, permit: &PagePermit) -> Result<(), Problem> 
     .await
 }
 
-fn session_secret(headers: &HeaderMap) -> Option<&str> {
+/// The value of a cookie.
+fn cookie_of<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     let cookies = headers
         .get_all(header::COOKIE)
         .iter()
@@ -595,7 +652,7 @@ fn session_secret(headers: &HeaderMap) -> Option<&str> {
     cookies
         .flat_map(|line| line.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .find_map(|(name, value)| (name == SESSION_COOKIE).then_some(value))
+        .find_map(|(name, value)| (name == wanted).then_some(value))
 }
 
 fn signed_out() -> Problem {

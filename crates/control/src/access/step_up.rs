@@ -99,6 +99,7 @@ pub(super) async fn proven(
     by: &'static str,
     at: Timestamp,
 ) -> Result<(), Problem> {
+    super::visits::refuse(&session.author)?;
     let (hash, person) = (session.hash, session.author.actor.id.clone());
     audit::commit(app, &session.author, move |tx| {
         store::authenticated(tx, hash.as_bytes(), at)?;

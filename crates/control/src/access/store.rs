@@ -56,6 +56,9 @@ statements! {
     SESSION = "SELECT tenant_id, actor, made_by, seen_at, expires_at, session_id, method, roles, connection_id, member_of, \
         authenticated_at, idle_seconds, challenge, kind, scopes, provider_session, \
         provider_name, routed FROM access_session WHERE session_sha256 = $1";
+    SESSION_BY_ID = "SELECT tenant_id, actor, made_by, seen_at, expires_at, session_id, method, roles, connection_id, member_of, \
+        authenticated_at, idle_seconds, challenge, kind, scopes, provider_session, \
+        provider_name, routed FROM access_session WHERE tenant_id = $1 AND session_id = $2";
     AUTHENTICATED = "UPDATE access_session SET authenticated_at = $2, challenge = NULL WHERE session_sha256 = $1";
     CHALLENGE = "UPDATE access_session SET challenge = $2 WHERE session_sha256 = $1";
     TAKE_CHALLENGE = "UPDATE access_session SET challenge = NULL WHERE session_sha256 = $1 AND challenge = $2";
@@ -374,33 +377,44 @@ pub fn insert_session(tx: &mut Tx, sha256: &[u8], row: &SessionRow) -> Result<()
 }
 
 pub fn session(tx: &mut Tx, sha256: &[u8]) -> Result<Option<SessionRow>, StorageError> {
-    tx.query_opt(&SESSION, &[&sha256], |row| {
-        let member_of: String = row.get(9)?;
-        Ok(SessionRow {
-            tenant: TenantId::from_uuid(row.get(0)?),
-            actor: row.get(1)?,
-            made_by: row.get(2)?,
-            seen_at: Timestamp::from_micros(row.get(3)?),
-            expires_at: Timestamp::from_micros(row.get(4)?),
-            id: row.get::<Option<Uuid>>(5)?.map(SessionId::from_uuid),
-            method: row.get(6)?,
-            roles: row.get(7)?,
-            connection: row.get::<Option<Uuid>>(8)?.map(ConnectionId::from_uuid),
-            provider_session: row.get(15)?,
-            provider_name: row.get(16)?,
-            member_of: serde_json::from_str(&member_of).unwrap_or_default(),
-            authenticated_at: Timestamp::from_micros(row.get(10)?),
-            idle_seconds: row
-                .get::<Option<i64>>(11)?
-                .and_then(|seconds| u64::try_from(seconds).ok()),
-            challenge: row.get(12)?,
-            kind: match row.get::<String>(13)?.as_str() {
-                "console" => SessionKind::Console,
-                _ => SessionKind::Api,
-            },
-            scopes: row.get(14)?,
-            routed: row.get(17)?,
-        })
+    tx.query_opt(&SESSION, &[&sha256], session_of)
+}
+
+/// As [`session`], by its id in lists.
+pub fn session_by_id(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: SessionId,
+) -> Result<Option<SessionRow>, StorageError> {
+    tx.query_opt(&SESSION_BY_ID, &[&tenant.uuid(), &id.uuid()], session_of)
+}
+
+fn session_of(row: &Row<'_>) -> Result<SessionRow, StorageError> {
+    let member_of: String = row.get(9)?;
+    Ok(SessionRow {
+        tenant: TenantId::from_uuid(row.get(0)?),
+        actor: row.get(1)?,
+        made_by: row.get(2)?,
+        seen_at: Timestamp::from_micros(row.get(3)?),
+        expires_at: Timestamp::from_micros(row.get(4)?),
+        id: row.get::<Option<Uuid>>(5)?.map(SessionId::from_uuid),
+        method: row.get(6)?,
+        roles: row.get(7)?,
+        connection: row.get::<Option<Uuid>>(8)?.map(ConnectionId::from_uuid),
+        provider_session: row.get(15)?,
+        provider_name: row.get(16)?,
+        member_of: serde_json::from_str(&member_of).unwrap_or_default(),
+        authenticated_at: Timestamp::from_micros(row.get(10)?),
+        idle_seconds: row
+            .get::<Option<i64>>(11)?
+            .and_then(|seconds| u64::try_from(seconds).ok()),
+        challenge: row.get(12)?,
+        kind: match row.get::<String>(13)?.as_str() {
+            "console" => SessionKind::Console,
+            _ => SessionKind::Api,
+        },
+        scopes: row.get(14)?,
+        routed: row.get(17)?,
     })
 }
 

@@ -312,6 +312,24 @@ const BUILT_IN: &[BuiltIn] = &[
         destination: "email",
     },
     BuiltIn {
+        name: "operator_visit",
+        title: "The operator's people ask to come in, or are here",
+        meaning: "A person of the operator's tenant asked for a visit to this tenant, was refused one, or has begun one. In the operator's \
+                  own tenant it says the same of its people's visits to others.",
+        remedy: "Look under Access, Visits, or with `muster visits list`, who it is and why. Grant or deny what waits; end what nobody \
+                 expected with `muster visits end`, and `muster visits allow never` lets nobody in.",
+        severity: Severity::Warning,
+        when: Condition::Events {
+            actions: &["visit.requested", "visit.refused", "visit.begun"],
+            resolved_by: &["visit.denied", "visit.expired", "visit.ended"],
+            resolve_after_seconds: 2 * DAY,
+        },
+        for_seconds: 0,
+        keep_seconds: 0,
+        no_data: NoData::Keep,
+        destination: "pagerduty",
+    },
+    BuiltIn {
         name: "secret_overdue",
         title: "A secret was not rotated in time",
         meaning: "A secret is older than its period, 30 days unless it was set. What the server rotates by itself is six hours late \

@@ -38,6 +38,7 @@ use crate::{
     access::{
         Author,
         problem::{INTERNAL, Problem, UNAVAILABLE},
+        visits,
     },
     secrets::{self, TenantKeys},
     trace::{self, Span},
@@ -85,6 +86,8 @@ pub const PENDING_TOPIC: &str = "pending";
 const SEALED_ROWS_MAX: i64 = 10_000;
 /// The member of an entry's detail that names the tenant of whoever acted, where it is not the log's own.
 pub const BY_TENANT: &str = "by_tenant";
+/// The member that names the visit by which somebody of the operator's tenant acted.
+pub const BY_VISIT: &str = "visit";
 const SEAL_CONTEXT: &[u8] = b"muster-entry-seal-v1\0";
 
 /// A transaction that knows who acts and counts what was recorded.
@@ -243,6 +246,10 @@ impl LoggedTx<'_> {
         // An account of another tenant is none of this one's, whatever it is called.
         if keys.tenant != self.home {
             detail.insert(BY_TENANT.to_owned(), self.home.to_string().into());
+        }
+        if let Some(visit) = &self.author.visit {
+            detail.insert(BY_TENANT.to_owned(), visit.home.to_string().into());
+            detail.insert(BY_VISIT.to_owned(), visit.id.to_string().into());
         }
         let entry = LogEntry {
             id,
@@ -406,6 +413,11 @@ where
                 awaited: Vec::new(),
             };
             let value = change(&mut logged)?;
+            if let Some(visit) = logged.author.visit {
+                // In the transaction of the change: none is committed when the visit is over, and none is left out of its count.
+                let actions: Vec<_> = logged.recorded.iter().map(|(_, action)| *action).collect();
+                visits::count_changes(&mut logged, visit, &actions)?;
+            }
             let (recorded, events, excused) = (logged.recorded, logged.events, logged.excused);
             let (told, recorded_there) = ((logged.spans, logged.awaited), logged.recorded_there);
             #[cfg(debug_assertions)]

@@ -166,6 +166,7 @@ pub async fn admit(app: &App, candidate: Candidate) -> Result<Enrolled, Problem>
         tenant,
         actor: applicant_actor(app, tenant, candidate.token).await?,
         voucher: None,
+        visit: None,
     };
     let doubt = match super::find_token(app, tenant, candidate.token).await? {
         Some(Token {
@@ -451,6 +452,7 @@ pub async fn refused(
         tenant,
         actor,
         voucher: None,
+        visit: None,
     };
     let alerts = is_alert(&problem) && !is_all_allowed;
     let logged = audit::commit(app, &author, move |tx| {

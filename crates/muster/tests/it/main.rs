@@ -90,5 +90,6 @@ mod tpm;
 mod traces;
 mod transport;
 mod unwritable;
+mod visits;
 mod whatif;
 mod witnesses;

@@ -26,9 +26,9 @@ use crate::support::{
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A tenant that was made through the API.
-struct Made {
-    id: String,
-    admin: AdminFile,
+pub(crate) struct Made {
+    pub(crate) id: String,
+    pub(crate) admin: AdminFile,
     root_key: SigningKey,
     /// The signed first document.
     envelope: Envelope,
@@ -50,7 +50,7 @@ fn sign(draft: &Value, keys: &[&SigningKey]) -> Envelope {
 }
 
 /// Makes a tenant by the two steps.
-async fn make(operator: &Api, server: &Server, name: &str) -> Made {
+pub(crate) async fn make(operator: &Api, server: &Server, name: &str) -> Made {
     let root_key = key();
     let draft = draft(operator, name, &[&root_key], 1).await.expect(201);
     let id = draft["id"].as_str().expect("text").to_owned();

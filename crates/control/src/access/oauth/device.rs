@@ -293,6 +293,7 @@ async fn look_up(app: &App, permit: &PagePermit, code: &str) -> Result<Asked, Pr
 /// Lets a program in as the person, or turns it away. Letting in needs a fresh proof of who the person is.
 pub async fn decide(app: &App, permit: &PagePermit, code: &str, state: State) -> Result<(), Problem> {
     let now = app.clock.now();
+    crate::access::visits::refuse(permit.author())?;
     if state == State::Allowed {
         permit.require_fresh(now)?;
     }

@@ -284,6 +284,7 @@ async fn grant(
             id: client.id.to_string(),
         },
         voucher: None,
+        visit: None,
     };
     let (tenant, id, client, once) = (client.tenant, trust.id, client.id, spec.once);
     let taken = audit::commit(app, &author, move |tx| {

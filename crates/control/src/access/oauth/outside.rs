@@ -344,6 +344,7 @@ async fn caller(
             id: person,
         },
         voucher: None,
+        visit: None,
     };
     Ok(Caller::of_person(author, held, is_fresh))
 }

@@ -12,6 +12,7 @@ use crate::access::{
     problem::Problem,
     scope,
     session::{BY_LINK, of_link},
+    visits,
 };
 
 /// Rows of each kind that a review looks at.
@@ -38,6 +39,8 @@ pub enum ReviewedSubject {
     Link,
     Group,
     Client,
+    /// A person of the operator's tenant who is here by a visit, or may begin one now.
+    Visitor,
 }
 
 /// One who may do something.
@@ -110,6 +113,7 @@ pub fn review(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<(Vec<Revi
     let (by_link, all_sessions) = signed_in_by_link(tx, tenant, now)?;
     is_whole &= all_sessions;
     rows.extend(by_link);
+    rows.extend(visitors(tx, tenant, now)?);
     let mut groups: BTreeMap<Subject, Vec<Through>> = BTreeMap::new();
     for grant in store::grants(tx, tenant, ROWS_MAX)? {
         if matches!(grant.subject, Subject::Group { .. }) && grant.counts(now) {
@@ -137,6 +141,27 @@ pub fn review(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<(Vec<Revi
     }
     rows.sort_by_key(|row| std::cmp::Reverse((row.powers.len(), row.scopes.len())));
     Ok((rows, is_whole))
+}
+
+/// People of the operator's tenant whose visits are granted or under way.
+fn visitors(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<Reviewed>, Problem> {
+    let mut rows = Vec::new();
+    for visit in visits::let_in(tx, tenant, now)? {
+        let through = Through {
+            role: visit.role.clone(),
+            by: visits::BY_VISIT.to_owned(),
+            granted_by: visit.decided_by.clone(),
+            granted_at: visit.decided_at.map(|at| at.to_string()),
+            expires_at: visit.ends_at.or(Some(visit.answer_by)).map(|at| at.to_string()),
+        };
+        let scopes = visits::scopes_of(&visit.role).unwrap_or_default();
+        rows.push(Reviewed::of(
+            (ReviewedSubject::Visitor, visit.actor, visit.display_name),
+            (vec![through], &scopes),
+            (visit.begun_at, visit.asked_at, now),
+        ));
+    }
+    Ok(rows)
 }
 
 /// People who are signed in by a one-time link: nobody gave them a role, and they act all the same, until their sessions end.

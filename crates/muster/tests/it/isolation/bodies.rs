@@ -214,6 +214,8 @@ impl Bodies {
                 "payloadType": "application/octet-stream", "payload": "AA==",
                 "signatures": [{"keyid": "0".repeat(64), "sig": "AA=="}],
             }),
+            (_, "/tenants/{id}/visits") => json!({"reason": "ticket 1", "role": "read_only", "minutes": 5}),
+            (_, "/settings/operator-access") => json!({"mode": "never", "ceiling": "read_only"}),
             (_, "/operations/{id}/approvals") => json!({"keyid": "0".repeat(64), "sig": "AA=="}),
             (_, "/plan" | "/apply") => json!({"format": 1, "partial": true, "policies": [{
                 "name": self.name, "active": {"version": self.version, "target": target},

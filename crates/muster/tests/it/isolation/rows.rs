@@ -79,6 +79,13 @@ const HAS_NONE: &[(&str, &str)] = &[
         "/api/v1/access/self-enrollment/{id}",
         "People of this connection enroll no devices",
     ),
+    // The matrix asks as a service account, and these are done in person: `visits.rs` has people.
+    ("/api/v1/tenants/{id}/visits", "Only a person visits a tenant"),
+    ("/api/v1/visits/{id}/begin", "Only a person visits a tenant"),
+    (
+        "/api/v1/operator-visits/{id}/grant",
+        "Only a person lets the operator's people in",
+    ),
     ("/api/v1/log/tile/{path}", "The tree does not reach this tile yet"),
     (
         "/api/v1/operations/{id}/approvals",

@@ -472,5 +472,17 @@ impl Furnished {
         );
         assert_eq!(store.execute(&sql).await, 1);
         self.place("/api/v1/passkeys/{key}", [key.to_string()]);
+        // Nobody visits here: a request of a person of the tenant to itself, which no call would take.
+        let visit = format!("vis_{}", uuid::Uuid::new_v4().simple());
+        let (id, tenant) = (store.id(&visit), store.id(&admin.tenant));
+        let sql = format!(
+            "INSERT INTO access_visit (tenant_id, visit_id, home, person, display_name, account, actor, role, minutes, reason, \
+             state, asked_at, answer_by, changes) VALUES ({tenant}, {id}, {tenant}, '{name}-person', '', 'user:{name}-person', \
+             '{name}-person (visit {visit})', 'read_only', 5, '{name}', 'requested', 1, {}, 0)",
+            later(86_400).as_micros(),
+        );
+        assert_eq!(store.execute(&sql).await, 1);
+        self.place("/api/v1/visits/{id}", [visit.clone()]);
+        self.place("/api/v1/operator-visits/{id}", [visit]);
     }
 }

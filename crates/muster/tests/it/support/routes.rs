@@ -51,6 +51,7 @@ impl Route {
             "commands" => id("cmd"),
             "devices" => id("dev"),
             "groups" => id("grp"),
+            "operator-visits" | "visits" => id("vis"),
             "operations" => "00000000-0000-0000-0000-000000000000".to_owned(),
             "policies" => id("pol"),
             "query-refreshes" => id("rfr"),
