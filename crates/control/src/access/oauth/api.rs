@@ -210,12 +210,11 @@ fn note<T>(app: &App, named: Option<&str>, from: Option<IpAddr>, answer: &Result
 /// Counts a request of a service account that has proven who it is.
 fn take(app: &App, tenant: TenantId, client: ClientId) -> Result<(), Problem> {
     let author = Author {
-        tenant,
         actor: Actor {
             kind: ActorKind::Client,
             id: client.to_string(),
         },
-        voucher: None,
+        ..Author::system(tenant)
     };
     app.budgets.take_by(Door::OAuth, &author, clock::uptime())
 }
