@@ -20,6 +20,6 @@ pub use message::{
     VALUES_MAX, bind_external, bind_simple, frame_length, search, start_tls, unbind,
 };
 pub use value::{
-    DAYS_PER_ACCOUNT_MAX, Range, file_time, generalized_time, guid_bytes, guid_text, is_disabled_account, parse_range,
-    shadow_days, truth,
+    DAYS_PER_ACCOUNT_MAX, Range, file_time, generalized_time, guid_bytes, guid_text, is_disabled_account,
+    parse_range, shadow_days, truth,
 };
