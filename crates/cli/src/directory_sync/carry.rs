@@ -373,3 +373,30 @@ fn team(one: &super::plan::Named<TeamStep>) -> Operation {
         is_again: false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_of_whom_one_is_not_taken_are_sent_in_halves() {
+        let ids = ["a", "b", "c"].map(|id| json!({"value": id}));
+        let of = |ids: &[Value]| Operation {
+            body: patch(
+                "/Groups/g",
+                None,
+                json!([{"op": "add", "path": "members", "value": ids}]),
+            ),
+            what: String::new(),
+            kind: Kind::MembersAdded(ids.len()),
+            makes: None,
+            is_again: false,
+        };
+        let halves = of(&ids).halves().expect("two halves");
+        let parts = halves.each_ref().map(|half| half.body.pointer(MEMBERS).cloned());
+        assert_eq!(parts, [Some(json!(&ids[..1])), Some(json!(&ids[1..]))]);
+        assert!(matches!(halves[0].kind, Kind::MembersAdded(1)));
+        assert!(matches!(halves[1].kind, Kind::MembersAdded(2)));
+        assert!(of(&ids[..1]).halves().is_none(), "one alone is what is refused");
+    }
+}

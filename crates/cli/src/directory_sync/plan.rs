@@ -233,6 +233,9 @@ pub fn before(held: &Held, options: Options) -> Totals {
     }
 }
 
+/// Somebody who has a uid: nobody where the entry cannot be brought over; and who has it in Muster.
+type Meant<'a> = (Option<Ref>, Option<&'a str>);
+
 /// Who of the directory is who of Muster.
 struct Matched<'a> {
     /// By external id, of people who were read: the one in Muster.
@@ -369,7 +372,7 @@ impl<'a> Matched<'a> {
     }
 
     fn name(&mut self, reading: &'a Reading, own: &HashMap<&str, &'a HeldPerson>) {
-        let mut uids: HashMap<&str, Vec<(Option<Ref>, Option<&'a str>)>> = HashMap::new();
+        let mut uids: HashMap<&str, Vec<Meant<'a>>> = HashMap::new();
         for person in &reading.people {
             let id = person.external_id.as_str();
             if self.refused.contains(id) {

@@ -123,14 +123,14 @@ impl Reading {
 }
 
 /// How much more can be kept of a reading.
-struct Room {
-    bytes: usize,
-    memberships: usize,
+pub struct Room {
+    pub bytes: usize,
+    pub memberships: usize,
 }
 
 impl Room {
     /// Whether there is room, which is taken.
-    fn take(&mut self, bytes: usize, memberships: usize) -> bool {
+    pub fn take(&mut self, bytes: usize, memberships: usize) -> bool {
         let left = (
             self.bytes.checked_sub(bytes),
             self.memberships.checked_sub(memberships),

@@ -68,7 +68,7 @@ fn one_rule_that_says_not_active_is_enough_whatever_another_says() {
 #[test]
 fn nobody_is_ended_by_a_stranger_with_their_id() {
     let (ada, mut bob) = (somebody(1), somebody(2));
-    let held = held(&[ada.clone()], &[]);
+    let held = held(std::slice::from_ref(&ada), &[]);
     bob.external_id = ada.external_id.clone();
     bob.is_active = false;
     // The stranger's entry is not even one that can be used.
@@ -279,6 +279,23 @@ fn what_is_kept_of_an_entry_is_weighed() {
 }
 
 #[test]
+fn a_reading_has_one_budget_and_nothing_is_kept_after_it_is_used_up() {
+    let room = || super::super::reading::Room {
+        bytes: 100,
+        memberships: 3,
+    };
+    let mut of_bytes = room();
+    assert!(of_bytes.take(60, 1) && of_bytes.take(40, 1));
+    assert!(!of_bytes.take(1, 0) && !of_bytes.take(1, 0));
+    let mut of_members = room();
+    assert!(of_members.take(1, 3) && !of_members.take(1, 1));
+    assert!(
+        !of_members.take(1, 0),
+        "small ones that come later are not kept either"
+    );
+}
+
+#[test]
 fn a_group_of_which_a_part_is_missing_loses_nobody_and_others_go_on() {
     let people = crowd(20);
     let teams = [group_of("large", &people), group_of("small", &people)];
@@ -385,7 +402,7 @@ fn two_entries_whose_names_cannot_be_told_apart_are_two() {
     bob.dn = ada.dn.to_uppercase();
     let read = reading(
         vec![ada.clone(), bob.clone()],
-        vec![group_of("g", &[ada.clone()])],
+        vec![group_of("g", std::slice::from_ref(&ada))],
     );
     assert_eq!(read.unusable_people.len(), 2);
     assert!(is_empty(&plan(&read, &held, DEACTIVATE)));
