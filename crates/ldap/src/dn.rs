@@ -4,7 +4,8 @@
 pub const NAME_BYTES_MAX: usize = 4 * 1024;
 
 /// A text that is the same for every spelling of a name: case, spaces around separators, several spaces, escapes, and the
-/// order inside of a part of several values make no difference. What is no name is compared as it stands, in lower case.
+/// order inside of a part of several values make no difference. What is no name is compared as it stands, in lower case, and so
+/// is one with a value that is no text: two such values are never taken for one.
 ///
 /// Attribute types are compared by their words: `cn` and `2.5.4.3` are two.
 pub fn dn_key(name: &str) -> String {
@@ -64,7 +65,7 @@ fn value(text: &str) -> Option<(String, Option<char>, &str)> {
             ',' | ';' | '+' => {
                 bytes.truncate(kept);
                 let after = text.get(at + c.len_utf8()..)?;
-                return Some((String::from_utf8_lossy(&bytes).into_owned(), Some(c), after));
+                return Some((String::from_utf8(bytes).ok()?, Some(c), after));
             }
             '\\' => {
                 let (_, next) = chars.next()?;
@@ -86,7 +87,7 @@ fn value(text: &str) -> Option<(String, Option<char>, &str)> {
         }
     }
     bytes.truncate(kept);
-    Some((String::from_utf8_lossy(&bytes).into_owned(), None, ""))
+    Some((String::from_utf8(bytes).ok()?, None, ""))
 }
 
 fn put(bytes: &mut Vec<u8>, c: char) {

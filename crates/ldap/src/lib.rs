@@ -17,9 +17,9 @@ pub use dn::{NAME_BYTES_MAX, dn_key};
 pub use filter::{FILTER_BYTES_MAX, Filter, FilterError, escape};
 pub use message::{
     Control, DecodeError, Entry, Message, Outcome, PAGED_RESULTS, Page, Response, START_TLS, Scope, Search,
-    bind_external, bind_simple, frame_length, search, start_tls, unbind,
+    VALUES_MAX, bind_external, bind_simple, frame_length, search, start_tls, unbind,
 };
 pub use value::{
-    DAYS_PER_ACCOUNT_MAX, Range, file_time, generalized_time, guid_text, is_disabled_account, parse_range,
-    shadow_days, truth,
+    DAYS_PER_ACCOUNT_MAX, Range, file_time, generalized_time, guid_bytes, guid_text, is_disabled_account,
+    parse_range, shadow_days, truth,
 };

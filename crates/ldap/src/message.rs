@@ -1,5 +1,7 @@
 //! Requests as they are sent and answers as they are read (RFC 4511, section 4).
 
+use zeroize::Zeroizing;
+
 use crate::ber::{
     BOOLEAN, ENUMERATED, Elements, INTEGER, MESSAGE_BYTES_MAX, OCTET_STRING, SEQUENCE, SET, header, put,
     put_number,
@@ -12,8 +14,8 @@ pub const START_TLS: &str = "1.3.6.1.4.1.1466.20037";
 pub const PAGED_RESULTS: &str = "1.2.840.113556.1.4.319";
 /// Attributes of one entry.
 const ATTRIBUTES_MAX: usize = 2_000;
-/// Values of one attribute in one answer.
-const VALUES_MAX: usize = 250_000;
+/// Values of one answer, of all its attributes together. An empty one takes twelve times as much memory as it is long.
+pub const VALUES_MAX: usize = 250_000;
 /// Controls of one answer.
 const CONTROLS_MAX: usize = 32;
 /// Characters kept of what a directory says for people.
@@ -283,7 +285,7 @@ fn outcome(content: &mut Elements<'_>) -> Result<Outcome, DecodeError> {
 fn entry(content: &mut Elements<'_>) -> Result<Entry, DecodeError> {
     let dn = text(content.expect(OCTET_STRING)?)?;
     let mut listed = Elements::of(content.expect(SEQUENCE)?);
-    let mut attributes = Vec::new();
+    let (mut attributes, mut count) = (Vec::new(), 0);
     while !listed.is_empty() {
         if attributes.len() == ATTRIBUTES_MAX {
             return Err(DecodeError::TooMany);
@@ -293,9 +295,10 @@ fn entry(content: &mut Elements<'_>) -> Result<Entry, DecodeError> {
         let mut set = Elements::of(one.expect(SET)?);
         let mut values = Vec::new();
         while !set.is_empty() {
-            if values.len() == VALUES_MAX {
+            if count == VALUES_MAX {
                 return Err(DecodeError::TooMany);
             }
+            count += 1;
             values.push(set.expect(OCTET_STRING)?.to_vec());
         }
         attributes.push((description, values));
@@ -324,22 +327,28 @@ fn read_controls(content: &[u8]) -> Result<Vec<Control>, DecodeError> {
     Ok(controls)
 }
 
-/// A whole request.
+/// Bytes around a content that [`request`] and [`bind_simple`] put there, at most.
+const AROUND_BYTES_MAX: usize = 32;
+
+/// A whole request. It may hold a password: nothing grows after it was made, so that no copy is left behind, and what is not
+/// handed out is wiped.
 fn request(id: u32, operation: u8, content: &[u8], controls: &[u8]) -> Vec<u8> {
-    let mut parts = Vec::with_capacity(content.len() + controls.len() + 16);
+    let size = content.len() + controls.len() + AROUND_BYTES_MAX;
+    let mut parts = Zeroizing::new(Vec::with_capacity(size));
     put_number(&mut parts, INTEGER, id);
     put(&mut parts, operation, content);
     if !controls.is_empty() {
         put(&mut parts, 0xa0, controls);
     }
-    let mut message = Vec::with_capacity(parts.len() + 8);
+    let mut message = Vec::with_capacity(parts.len() + AROUND_BYTES_MAX);
     put(&mut message, SEQUENCE, &parts);
     message
 }
 
 /// A simple bind (section 4.2). The bytes hold the password: whoever sends them wipes them.
 pub fn bind_simple(id: u32, dn: &str, password: &[u8]) -> Vec<u8> {
-    let mut content = Vec::new();
+    let size = dn.len() + password.len() + AROUND_BYTES_MAX;
+    let mut content = Zeroizing::new(Vec::with_capacity(size));
     put_number(&mut content, INTEGER, 3);
     put(&mut content, OCTET_STRING, dn.as_bytes());
     put(&mut content, 0x80, password);

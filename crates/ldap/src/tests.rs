@@ -98,6 +98,30 @@ fn what_is_too_long_or_no_message_is_refused_before_it_is_read() {
 }
 
 #[test]
+fn the_values_of_one_answer_are_counted_together() {
+    let empty: Vec<&[u8]> = vec![b""; VALUES_MAX / 2];
+    let whole = entry_bytes(1, "cn=x", &[("a", &empty), ("b", &empty)]);
+    assert!(Message::decode(&whole).is_ok());
+    let over = entry_bytes(1, "cn=x", &[("a", &empty), ("b", &empty), ("c", &[b""])]);
+    assert_eq!(Message::decode(&over), Err(DecodeError::TooMany));
+}
+
+#[test]
+fn a_bind_is_what_the_standard_says_whatever_its_length() {
+    let bytes = bind_simple(2, "cn=a", b"secret");
+    let expected = b"\x30\x16\x02\x01\x02\x60\x11\x02\x01\x03\x04\x04cn=a\x80\x06secret";
+    assert_eq!(bytes, expected);
+    let long = bind_simple(u32::MAX >> 1, &"d".repeat(70_000), &[b'p'; 70_000]);
+    assert_eq!(frame_length(&long), Ok(Some(long.len())));
+}
+
+#[test]
+fn names_with_values_that_are_no_text_are_never_one() {
+    assert_ne!(dn_key("cn=\\ff,dc=ex"), dn_key("cn=\\fe,dc=ex"));
+    assert_eq!(dn_key("CN=\\FF,dc=ex"), dn_key("cn=\\ff,dc=ex"));
+}
+
+#[test]
 fn filters_are_read_and_written_as_the_standard_says() {
     let filter =
         Filter::parse("(&(objectClass=person)(!(uid=a\\2ab))(mail=*@ex*.com)(cn=*))").expect("a filter");
@@ -233,6 +257,7 @@ proptest! {
             let _ = message.next_page();
         }
         let _ = guid_text(&bytes);
+        let _ = guid_bytes(&String::from_utf8_lossy(&bytes));
         let text = String::from_utf8_lossy(&bytes);
         let _ = Filter::parse(&text);
         let _ = dn_key(&text);
@@ -270,6 +295,7 @@ proptest! {
     fn a_guid_has_one_text(bytes in any::<[u8; 16]>()) {
         let text = guid_text(&bytes).expect("16 bytes");
         prop_assert_eq!(text.len(), 36);
+        prop_assert_eq!(guid_bytes(&text), Some(bytes));
         prop_assert_eq!(text.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
     }
 }

@@ -24,6 +24,26 @@ pub fn guid_text(bytes: &[u8]) -> Option<String> {
     Some(text)
 }
 
+/// The bytes of an objectGUID that has this text; nothing where it is none. The way back of [`guid_text`].
+pub fn guid_bytes(text: &str) -> Option<[u8; 16]> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'-').collect();
+    let mut read = [0_u8; 16];
+    if digits.len() != 32 {
+        return None;
+    }
+    for (pair, byte) in digits.chunks_exact(2).zip(&mut read) {
+        let digits = std::str::from_utf8(pair).ok()?;
+        let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        *byte = is_hex.then(|| u8::from_str_radix(digits, 16).ok()).flatten()?;
+    }
+    let [d, c, b, a, f, e, h, g, rest @ ..] = read;
+    let mut bytes = [a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0];
+    for (byte, read) in bytes.iter_mut().skip(8).zip(rest) {
+        *byte = read;
+    }
+    (guid_text(&bytes)? == text).then_some(bytes)
+}
+
 /// Which part of an attribute's values an answer holds (MS-ADTS, section 3.1.1.3.1.3.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {

@@ -17,6 +17,8 @@ const OPERATIONS_MAX: usize = 100;
 const BYTES_MAX: usize = BULK_BYTES_MAX / 2;
 /// Members of one operation.
 const MEMBERS_MAX: usize = 2_000;
+/// Where an operation about members has them.
+const MEMBERS: &str = "/data/Operations/0/value";
 const PATCH_URN: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
 
 /// What was done.
@@ -51,6 +53,36 @@ struct Operation {
     /// What is made, by the external id.
     makes: Option<Ref>,
     is_again: bool,
+}
+
+impl Operation {
+    /// The same in two, where it is about several members.
+    fn halves(&self) -> Option<[Operation; 2]> {
+        let (Kind::MembersAdded(count) | Kind::MembersRemoved(count)) = self.kind else {
+            return None;
+        };
+        let of = |from: usize, to: usize| {
+            let mut body = self.body.clone();
+            let Some(Value::Array(members)) = body.pointer_mut(MEMBERS) else {
+                return None;
+            };
+            *members = members.get(from..to)?.to_vec();
+            Some(Operation {
+                body,
+                what: self.what.clone(),
+                kind: match self.kind {
+                    Kind::MembersAdded(_) => Kind::MembersAdded(to - from),
+                    _ => Kind::MembersRemoved(to - from),
+                },
+                makes: None,
+                is_again: self.is_again,
+            })
+        };
+        if count < 2 {
+            return None;
+        }
+        Some([of(0, count / 2)?, of(count / 2, count)?])
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -164,11 +196,13 @@ impl Run<'_> {
         }
     }
 
-    /// Sends operations, and once more those whose name somebody had who is renamed by a later one.
-    async fn send(&mut self, operations: Vec<Operation>) -> Result<(), CliError> {
-        let mut again = self.once(operations).await?;
-        again.iter_mut().for_each(|one| one.is_again = true);
-        self.once(again).await.map(drop)
+    /// Sends operations, and once more those whose name somebody had who is renamed by a later one. Members of whom one is not
+    /// taken are sent again in halves, until only that one is left out.
+    async fn send(&mut self, mut operations: Vec<Operation>) -> Result<(), CliError> {
+        while !operations.is_empty() {
+            operations = self.once(operations).await?;
+        }
+        Ok(())
     }
 
     async fn once(&mut self, operations: Vec<Operation>) -> Result<Vec<Operation>, CliError> {
@@ -199,9 +233,16 @@ impl Run<'_> {
         let told = self.scim.bulk(&bodies).await?;
         self.bar.inc(part.len() as u64);
         let mut again = Vec::new();
-        for (operation, answered) in part.into_iter().zip(told) {
+        for (mut operation, answered) in part.into_iter().zip(told) {
             if answered.status == 409 && !operation.is_again {
+                operation.is_again = true;
                 again.push(operation);
+                continue;
+            }
+            if matches!(answered.status, 400 | 404)
+                && let Some(halves) = operation.halves()
+            {
+                again.extend(halves);
                 continue;
             }
             self.note(operation, answered);
@@ -318,7 +359,7 @@ fn team(one: &super::plan::Named<TeamStep>) -> Operation {
                 None,
             )
         }
-        TeamStep::Delete { id, version } => (
+        TeamStep::Delete { id, version, .. } => (
             json!({"method": "DELETE", "path": path(id), "version": version}),
             Kind::TeamDeleted,
             None,
@@ -330,5 +371,32 @@ fn team(one: &super::plan::Named<TeamStep>) -> Operation {
         kind,
         makes,
         is_again: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_of_whom_one_is_not_taken_are_sent_in_halves() {
+        let ids = ["a", "b", "c"].map(|id| json!({"value": id}));
+        let of = |ids: &[Value]| Operation {
+            body: patch(
+                "/Groups/g",
+                None,
+                json!([{"op": "add", "path": "members", "value": ids}]),
+            ),
+            what: String::new(),
+            kind: Kind::MembersAdded(ids.len()),
+            makes: None,
+            is_again: false,
+        };
+        let halves = of(&ids).halves().expect("two halves");
+        let parts = halves.each_ref().map(|half| half.body.pointer(MEMBERS).cloned());
+        assert_eq!(parts, [Some(json!(&ids[..1])), Some(json!(&ids[1..]))]);
+        assert!(matches!(halves[0].kind, Kind::MembersAdded(1)));
+        assert!(matches!(halves[1].kind, Kind::MembersAdded(2)));
+        assert!(of(&ids[..1]).halves().is_none(), "one alone is what is refused");
     }
 }

@@ -60,10 +60,12 @@ pub struct LdapError {
 }
 
 impl LdapError {
+    /// What a directory says for itself, and names of its entries, end on a terminal or in a journal: in one line there.
     pub fn new(step: Step, detail: impl Into<String>) -> Self {
+        let detail: String = detail.into();
         Self {
             step,
-            detail: detail.into(),
+            detail: detail.replace(char::is_control, "\u{fffd}"),
         }
     }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use muster_ldap::{
-    Entry, dn_key, file_time, generalized_time, guid_text, is_disabled_account, shadow_days, truth,
+    Entry, NAME_BYTES_MAX, dn_key, file_time, generalized_time, guid_bytes, guid_text, is_disabled_account,
+    shadow_days, truth,
 };
 use muster_scim::ENTERPRISE_USER;
 use serde_json::{Map, Value, json};
@@ -12,6 +13,10 @@ use super::config::{ActiveRule, GroupMap, IdAttribute, PersonMap};
 
 /// Characters of a text that Muster takes (docs/reference/scim.md).
 const TEXT_CHARS_MAX: usize = 2_048;
+/// Bytes that a text, a value or a member takes beside its own.
+const PART_BYTES: usize = 48;
+/// Values of one attribute by which an entry that cannot be brought over is known.
+const UIDS_MAX: usize = 100;
 /// Mail addresses of a person that are brought over.
 const EMAILS_MAX: usize = 20;
 /// The value of `pwdAccountLockedTime` that only an administrator sets (draft-behera-ldap-password-policy, section 5.3.3).
@@ -39,6 +44,8 @@ pub struct Team {
     pub external_id: String,
     pub display_name: String,
     pub members: BTreeSet<MemberName>,
+    /// Why not all of its members are known. Nobody leaves it then.
+    pub gap: Option<String>,
 }
 
 /// How a group names a member.
@@ -55,9 +62,83 @@ pub struct Unusable {
     pub dn: String,
     /// Where the entry has one: it is there, and nobody vanished.
     pub external_id: Option<String>,
+    /// What `memberUid` may call them, in lower case.
+    pub uids: BTreeSet<String>,
     /// Whether the directory says all the same that the account is not to be used.
     pub is_inactive: bool,
     pub why: String,
+}
+
+impl Person {
+    /// The same person, who is there and not brought over.
+    pub fn unusable(self, why: String) -> Unusable {
+        Unusable {
+            dn: self.dn,
+            external_id: Some(self.external_id),
+            uids: self.uid.into_iter().collect(),
+            is_inactive: !self.is_active,
+            why,
+        }
+    }
+
+    /// About how many bytes are kept of them.
+    pub fn weight(&self) -> usize {
+        let texts = [&self.dn, &self.external_id, &self.user_name];
+        let more = [&self.uid, &self.manager].into_iter().flatten();
+        let texts: usize = texts
+            .into_iter()
+            .chain(more)
+            .map(|text| text.len() + PART_BYTES)
+            .sum();
+        texts + self.resource.values().map(weight).sum::<usize>()
+    }
+}
+
+impl Team {
+    /// The same group, which is there and not brought over.
+    pub fn unusable(self, why: String) -> Unusable {
+        Unusable {
+            dn: self.dn,
+            external_id: Some(self.external_id),
+            uids: BTreeSet::new(),
+            is_inactive: false,
+            why,
+        }
+    }
+
+    /// About how many bytes are kept of it.
+    pub fn weight(&self) -> usize {
+        let texts = [&self.dn, &self.external_id, &self.display_name];
+        let texts: usize = texts.into_iter().map(|text| text.len() + PART_BYTES).sum();
+        texts + self.members.iter().map(MemberName::weight).sum::<usize>()
+    }
+}
+
+impl MemberName {
+    /// About how many bytes are kept of it.
+    pub fn weight(&self) -> usize {
+        let (MemberName::Dn(name) | MemberName::Uid(name)) = self;
+        name.len() + PART_BYTES
+    }
+}
+
+impl Unusable {
+    /// About how many bytes are kept of it.
+    pub fn weight(&self) -> usize {
+        let texts = [&self.dn, &self.why].into_iter().chain(&self.external_id);
+        let texts = texts.chain(&self.uids);
+        texts.map(|text| text.len() + PART_BYTES).sum()
+    }
+}
+
+fn weight(value: &Value) -> usize {
+    PART_BYTES
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(all) => all.iter().map(weight).sum(),
+            Value::Object(all) => all.iter().map(|(name, value)| name.len() + weight(value)).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
 }
 
 /// Attributes that are asked for.
@@ -103,14 +184,17 @@ pub fn person(entry: &Entry, map: &PersonMap, now_seconds: i64) -> Result<Person
     let external_id = external_id(entry, &map.external_id);
     let is_active = is_active(entry, map, now_seconds);
     let unusable = |why: String| Unusable {
-        dn: entry.dn.clone(),
-        external_id: external_id.clone(),
+        dn: shown_name(&entry.dn),
+        external_id: external_id.clone().ok(),
+        uids: match &map.uid {
+            Some(name) => lower_texts(entry.values(name)).take(UIDS_MAX).collect(),
+            None => BTreeSet::new(),
+        },
         is_inactive: is_active == Ok(false),
         why,
     };
-    let Some(id) = external_id.clone() else {
-        return Err(unusable(format!("{} cannot be read", map.external_id.name)));
-    };
+    let id = external_id.clone().map_err(unusable)?;
+    name_fits(&entry.dn).map_err(unusable)?;
     let Some(user_name) = text(entry, Some(&map.user_name)) else {
         return Err(unusable(format!("{} is absent or no text", map.user_name)));
     };
@@ -203,52 +287,98 @@ fn emails(entry: &Entry, map: &PersonMap) -> Vec<Value> {
 pub fn team(entry: &Entry, map: &GroupMap) -> Result<Team, Unusable> {
     let external_id = external_id(entry, &map.external_id);
     let unusable = |why: String| Unusable {
-        dn: entry.dn.clone(),
-        external_id: external_id.clone(),
+        dn: shown_name(&entry.dn),
+        external_id: external_id.clone().ok(),
+        uids: BTreeSet::new(),
         is_inactive: false,
         why,
     };
-    let Some(id) = external_id.clone() else {
-        return Err(unusable(format!("{} cannot be read", map.external_id.name)));
-    };
+    let id = external_id.clone().map_err(unusable)?;
+    name_fits(&entry.dn).map_err(unusable)?;
     let Some(display_name) = text(entry, Some(&map.display_name)) else {
         return Err(unusable(format!("{} is absent or no text", map.display_name)));
     };
-    let mut members = BTreeSet::new();
-    for name in &map.members {
-        members.extend(member_names(entry.values(name)));
-    }
-    if let Some(name) = &map.member_uids {
-        let uids = entry.values(name).iter().filter_map(|value| usable_text(value));
-        members.extend(uids.map(|uid| MemberName::Uid(uid.to_lowercase())));
-    }
-    Ok(Team {
+    let mut team = Team {
         dn: entry.dn.clone(),
         external_id: id,
         display_name,
-        members,
-    })
-}
-
-/// Members by their distinguished names. The bits that `uniqueMember` may have after one (RFC 4517, section 3.3.21) name
-/// nobody else here.
-pub fn member_names(values: &[Vec<u8>]) -> impl Iterator<Item = MemberName> + '_ {
-    let plain = |value: &'_ Vec<u8>| -> Option<MemberName> {
-        let text = std::str::from_utf8(value).ok()?;
-        let name = match text.rsplit_once('#') {
-            Some((name, bits)) if bits.starts_with('\'') && bits.ends_with("'B") => name,
-            _ => text,
-        };
-        (!name.trim().is_empty()).then(|| MemberName::Dn(dn_key(name)))
+        members: BTreeSet::new(),
+        gap: None,
     };
-    values.iter().filter_map(plain)
+    for name in &map.members {
+        team.extend(entry.values(name));
+    }
+    if let Some(name) = &map.member_uids {
+        let uids = lower_texts(entry.values(name));
+        team.members.extend(uids.map(MemberName::Uid));
+    }
+    Ok(team)
 }
 
-fn external_id(entry: &Entry, id: &IdAttribute) -> Option<String> {
-    if id.is_guid {
-        return entry.values(&id.name).first().and_then(|bytes| guid_text(bytes));
+impl Team {
+    /// Takes members by their names. One that is longer than a name can be is a gap.
+    pub fn extend(&mut self, values: &[Vec<u8>]) {
+        let fits = |value: &&Vec<u8>| value.len() <= NAME_BYTES_MAX;
+        self.members
+            .extend(values.iter().filter(fits).filter_map(|value| member_name(value)));
+        let long = values.iter().filter(|value| !fits(value)).count();
+        if long > 0 {
+            self.gap = Some(format!(
+                "{long} of its members have names longer than {NAME_BYTES_MAX} bytes"
+            ));
+        }
     }
-    text(entry, Some(&id.name))
+}
+
+/// The name of an entry as it is told: no longer than a name can be.
+fn shown_name(dn: &str) -> String {
+    let end = dn.floor_char_boundary(NAME_BYTES_MAX);
+    dn.get(..end).unwrap_or_default().to_owned()
+}
+
+fn name_fits(dn: &str) -> Result<(), String> {
+    match dn.len() <= NAME_BYTES_MAX {
+        true => Ok(()),
+        false => Err(format!("its name is longer than {NAME_BYTES_MAX} bytes")),
+    }
+}
+
+fn lower_texts(values: &[Vec<u8>]) -> impl Iterator<Item = String> + '_ {
+    let texts = values.iter().filter_map(|value| usable_text(value));
+    texts.map(|text| text.to_lowercase())
+}
+
+/// A member by the distinguished name. The bits that `uniqueMember` may have after it (RFC 4517, section 3.3.21) name nobody
+/// else here.
+fn member_name(value: &[u8]) -> Option<MemberName> {
+    let text = std::str::from_utf8(value).ok()?;
+    let name = match text.rsplit_once('#') {
+        Some((name, bits)) if bits.starts_with('\'') && bits.ends_with("'B") => name,
+        _ => text,
+    };
+    (!name.trim().is_empty()).then(|| MemberName::Dn(dn_key(name)))
+}
+
+/// The id of an entry. Values have no order, so that one of several would be another one tomorrow.
+///
+/// # Errors
+/// Why it has none.
+pub fn external_id(entry: &Entry, id: &IdAttribute) -> Result<String, String> {
+    let unreadable = || format!("{} cannot be read", id.name);
+    match entry.values(&id.name) {
+        [value] if id.is_guid => guid_text(value).ok_or_else(unreadable),
+        [value] => usable_text(value).ok_or_else(unreadable),
+        [] => Err(unreadable()),
+        _ => Err(format!("{} has several values: which one is the id?", id.name)),
+    }
+}
+
+/// What an entry with this id has as the value of the attribute.
+pub fn id_bytes(text: &str, id: &IdAttribute) -> Option<Vec<u8>> {
+    match id.is_guid {
+        true => guid_bytes(text).map(Vec::from),
+        false => Some(text.as_bytes().to_vec()),
+    }
 }
 
 fn text(entry: &Entry, name: Option<&str>) -> Option<String> {
@@ -299,11 +429,13 @@ impl ActiveRule {
     }
 }
 
+/// Whether every rule leaves the account usable. One that says clearly that it does not is enough, whatever the others say.
 fn is_active(entry: &Entry, map: &PersonMap, now_seconds: i64) -> Result<bool, String> {
-    let mut is_active = true;
-    for rule in &map.active {
-        is_active &= rule.holds(entry, now_seconds)?;
-    }
+    let told: Vec<_> = map
+        .active
+        .iter()
+        .map(|rule| rule.holds(entry, now_seconds))
+        .collect();
     let is_met = map.inactive_when.iter().any(|condition| {
         let mut values = entry.values(&condition.attribute).iter();
         values.any(|value| {
@@ -311,5 +443,8 @@ fn is_active(entry: &Entry, map: &PersonMap, now_seconds: i64) -> Result<bool, S
                 .is_ok_and(|value| value.trim().to_lowercase() == condition.value.to_lowercase())
         })
     });
-    Ok(is_active && !is_met)
+    if is_met || told.contains(&Ok(false)) {
+        return Ok(false);
+    }
+    told.into_iter().try_fold(true, |all, one| Ok(all && one?))
 }

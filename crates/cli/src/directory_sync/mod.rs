@@ -7,6 +7,7 @@
 mod carry;
 mod config;
 mod connect;
+mod guard;
 mod mapping;
 mod plan;
 mod preset;
@@ -18,6 +19,7 @@ mod search;
 mod tests;
 mod trial;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -32,7 +34,8 @@ pub use trial::trial;
 
 use config::{Bind, Ldap};
 use connect::{LdapError, Session};
-use plan::Options;
+use plan::{Held, Options, Plan};
+use reading::Reading;
 use scim::Scim;
 
 /// How one run is to be.
@@ -65,25 +68,39 @@ pub async fn run(
     let mut session = open(&config.ldap, credentials).await?;
     let spinner = progress::spinner("reading the directory".to_owned());
     let now_seconds = clock::now().as_micros() / 1_000_000;
-    let reading = reading::read(&mut session, config, now_seconds, &spinner).await;
-    session.end().await;
-    let reading = reading?;
+    let mut reading = match reading::read(&mut session, config, now_seconds, &spinner).await {
+        Ok(reading) => reading,
+        Err(error) => {
+            session.end().await;
+            return Err(error.into());
+        }
+    };
     spinner.set_message("asking Muster what it has");
     let held = scim
         .held(options.is_adopting, |count| {
             spinner.set_message(format!("asking Muster what it has: {count} people"));
         })
         .await?;
+    let allowed = options.removals_allowed;
+    let how = Options {
+        vanished: config.sync.vanished,
+        is_adopting: options.is_adopting,
+    };
+    let before = plan::before(&held, how);
+    reading.doubt(before.people, before.teams, allowed);
+    let too_many = |plan: &Plan| plan.too_many(config.sync.removals_percent_max, allowed);
+    let mut plan = plan::plan(&reading, &held, how);
+    let mut held_back = too_many(&plan);
+    if held_back.is_empty() && plan.has_vanished() {
+        spinner.set_message("asking the directory once more who is gone");
+        plan = seen_twice(&mut reading, &held, plan, how, async |plan: &Plan| {
+            ask_again(&mut session, config, credentials, plan).await
+        })
+        .await;
+        held_back = too_many(&plan);
+    }
+    session.end().await;
     spinner.finish_and_clear();
-    let plan = plan::plan(
-        &reading,
-        &held,
-        Options {
-            vanished: config.sync.vanished,
-            is_adopting: options.is_adopting,
-        },
-    );
-    let held_back = plan.too_many(config.sync.removals_percent_max, options.removals_allowed);
     let mut report = Report {
         reading,
         plan,
@@ -98,6 +115,44 @@ pub async fn run(
     bar.finish_and_clear();
     report.done = Some(done);
     Ok((report, outcome))
+}
+
+/// The plan after everybody who would go because their entry is gone was asked for once more. Whoever is there stays; where
+/// that cannot be found out, nobody goes.
+async fn seen_twice(
+    reading: &mut Reading,
+    held: &Held,
+    plan: Plan,
+    how: Options,
+    mut ask: impl AsyncFnMut(&Plan) -> Result<BTreeSet<String>, String>,
+) -> Plan {
+    match ask(&plan).await {
+        Ok(there) if there.is_empty() => return plan,
+        Ok(there) => reading.moved = there,
+        Err(why) => reading
+            .cuts
+            .push(format!("who is gone could not be asked for again: {why}")),
+    }
+    plan::plan(reading, held, how)
+}
+
+/// Which of those who would go are there all the same. A directory that ended the connection meanwhile is asked in a new one.
+async fn ask_again(
+    session: &mut Session,
+    config: &Config,
+    credentials: Option<&Path>,
+    plan: &Plan,
+) -> Result<BTreeSet<String>, String> {
+    let (people, teams) = plan.vanished();
+    if let Ok(there) = reading::still_there(session, config, &people, &teams).await {
+        return Ok(there);
+    }
+    let mut anew = open(&config.ldap, credentials)
+        .await
+        .map_err(|error| error.to_string())?;
+    let there = reading::still_there(&mut anew, config, &people, &teams).await;
+    anew.end().await;
+    there.map_err(|error| error.detail)
 }
 
 /// A connection that is bound.

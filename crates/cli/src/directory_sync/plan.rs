@@ -86,8 +86,15 @@ pub enum PersonStep {
 #[derive(Debug, Clone, PartialEq)]
 pub enum TeamStep {
     Create,
-    Rename { id: String, version: String },
-    Delete { id: String, version: String },
+    Rename {
+        id: String,
+        version: String,
+    },
+    Delete {
+        id: String,
+        version: String,
+        members: BTreeSet<String>,
+    },
 }
 
 /// Who enters a group and who leaves it.
@@ -122,8 +129,31 @@ pub struct Plan {
     pub problems: Vec<Unusable>,
     /// Members whom no entry is about that was read.
     pub members_elsewhere: usize,
-    /// What is there before: active people (all, where they are deleted), groups, memberships.
+    /// What is there before: active people (all, where they are deleted), groups, memberships, people who are not active.
     pub before: Totals,
+    /// People who are not active in Muster, and are again.
+    pub reactivated: Vec<String>,
+    /// Who loses the value of an attribute, and how many have one, in the order of [`ATTRIBUTES`].
+    pub losses: [Losses; ATTRIBUTES.len()],
+}
+
+/// Attributes that rules of groups and policies read, and what several of their values are called.
+pub const ATTRIBUTES: [(&str, &str); 8] = [
+    ("displayName", "display names"),
+    ("name", "names"),
+    ("title", "titles"),
+    ("emails", "mail addresses"),
+    ("phoneNumbers", "phone numbers"),
+    ("department", "departments"),
+    ("organization", "organizations"),
+    ("employeeNumber", "employee numbers"),
+];
+
+/// Values of one attribute that go without another in their place.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Losses {
+    pub of: usize,
+    pub names: Vec<String>,
 }
 
 /// Numbers of a kind each.
@@ -132,75 +162,27 @@ pub struct Totals {
     pub people: usize,
     pub teams: usize,
     pub memberships: usize,
+    pub inactive: usize,
 }
-
-/// Too much that would go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TooMany {
-    pub what: &'static str,
-    pub count: usize,
-    pub of: usize,
-    pub names: Vec<String>,
-}
-
-/// So many of a kind may always go in one run.
-const REMOVALS_FREE: usize = 5;
 
 impl Plan {
-    /// Where more goes than a share of what is there, and more than a handful: a directory that was half restored or half
-    /// hidden looks like this. `allowed` is the number that a person allowed for this run.
-    pub fn too_many(&self, percent_max: u8, allowed: Option<usize>) -> Vec<TooMany> {
-        let people = self.people.iter().filter(|one| one.step.is_end());
-        let teams = self
-            .teams
+    /// External ids of people and of groups who would go because their entries are gone.
+    pub fn vanished(&self) -> (Vec<&str>, Vec<&str>) {
+        let people = self
+            .people
             .iter()
-            .filter(|one| matches!(one.step, TeamStep::Delete { .. }));
-        let leaving = self.members.iter().filter(|one| !one.remove.is_empty());
-        let gone = self.gone();
-        let memberships = self
-            .members
-            .iter()
-            .flat_map(|one| &one.remove)
-            .filter(|id| !gone.contains(id.as_str()))
-            .count();
-        let people: Vec<String> = people.map(|one| one.name.clone()).collect();
-        let teams: Vec<String> = teams.map(|one| one.name.clone()).collect();
-        let leaving = leaving
-            .map(|one| format!("{} from {}", one.remove.len(), one.name))
-            .collect();
-        let kinds = [
-            ("people", people.len(), self.before.people, people),
-            ("groups", teams.len(), self.before.teams, teams),
-            ("memberships", memberships, self.before.memberships, leaving),
-        ];
-        let is_too_much = |count: usize, of: usize| {
-            count > REMOVALS_FREE
-                && count.saturating_mul(100) > of.saturating_mul(usize::from(percent_max))
-                && allowed.is_none_or(|allowed| count > allowed)
-        };
-        kinds
-            .into_iter()
-            .filter(|(_, count, of, _)| is_too_much(*count, *of))
-            .map(|(what, count, of, names)| TooMany {
-                what,
-                count,
-                of,
-                names,
-            })
-            .collect()
+            .filter(|one| one.step.is_end() && one.dn.is_none());
+        let teams = self.teams.iter().filter(|one| one.dn.is_none());
+        (
+            people.map(|one| one.external_id.as_str()).collect(),
+            teams.map(|one| one.external_id.as_str()).collect(),
+        )
     }
 
-    /// People and groups who go: that they leave their groups follows.
-    fn gone(&self) -> HashSet<&str> {
-        let people = self.people.iter().filter_map(|one| match &one.step {
-            PersonStep::Deactivate { id, .. } | PersonStep::Delete { id, .. } => Some(id.as_str()),
-            PersonStep::Create { .. } | PersonStep::Replace { .. } => None,
-        });
-        let teams = self.teams.iter().filter_map(|one| match &one.step {
-            TeamStep::Delete { id, .. } => Some(id.as_str()),
-            TeamStep::Create | TeamStep::Rename { .. } => None,
-        });
-        people.chain(teams).collect()
+    /// Whether somebody would go because their entry is gone.
+    pub fn has_vanished(&self) -> bool {
+        let (people, teams) = self.vanished();
+        !people.is_empty() || !teams.is_empty()
     }
 }
 
@@ -235,8 +217,10 @@ pub fn plan(reading: &Reading, held: &Held, options: Options) -> Plan {
     plan
 }
 
-fn before(held: &Held, options: Options) -> Totals {
+/// What is there before.
+pub fn before(held: &Held, options: Options) -> Totals {
     let own = held.people.iter().filter(|one| one.external_id.is_some());
+    let inactive = own.clone().filter(|one| !one.is_active).count();
     let own_teams = || held.teams.iter().filter(|one| one.external_id.is_some());
     Totals {
         people: match options.vanished {
@@ -245,8 +229,12 @@ fn before(held: &Held, options: Options) -> Totals {
         },
         teams: own_teams().count(),
         memberships: own_teams().map(|one| one.members.len()).sum(),
+        inactive,
     }
 }
+
+/// Somebody who has a uid: nobody where the entry cannot be brought over; and who has it in Muster.
+type Meant<'a> = (Option<Ref>, Option<&'a str>);
 
 /// Who of the directory is who of Muster.
 struct Matched<'a> {
@@ -262,6 +250,10 @@ struct Matched<'a> {
     /// Everybody who can be a member or a manager, by the key of the name.
     by_dn: HashMap<String, Ref>,
     by_uid: HashMap<&'a str, Ref>,
+    /// Ids of Muster whom a name may mean: who is a member under it stays one.
+    unclear: BTreeMap<MemberName, BTreeSet<&'a str>>,
+    /// Ids of Muster whose entries were moved while the directory was read.
+    moved: HashSet<&'a str>,
 }
 
 impl<'a> Matched<'a> {
@@ -278,6 +270,7 @@ impl<'a> Matched<'a> {
         let present: HashSet<&str> = people
             .chain(teams)
             .chain(unusable().filter_map(|one| one.external_id.as_deref()))
+            .chain(reading.moved.iter().map(String::as_str))
             .collect();
         let mut matched = Matched {
             people: HashMap::new(),
@@ -287,7 +280,14 @@ impl<'a> Matched<'a> {
             taken: HashSet::new(),
             by_dn: HashMap::new(),
             by_uid: HashMap::new(),
+            unclear: BTreeMap::new(),
+            moved: HashSet::new(),
         };
+        let is_moved = |id: &Option<String>| id.as_ref().is_some_and(|id| reading.moved.contains(id));
+        let people = held.people.iter().map(|one| (&one.id, &one.external_id));
+        let teams = held.teams.iter().map(|one| (&one.id, &one.external_id));
+        let moved = people.chain(teams).filter(|(_, id)| is_moved(id));
+        matched.moved.extend(moved.map(|(id, _)| id.as_str()));
         matched.match_people(reading, held, &own, options, plan);
         matched.match_teams(reading, held, options);
         matched.name(reading, &own);
@@ -332,16 +332,12 @@ impl<'a> Matched<'a> {
                 self.taken.insert(&holder.id);
             } else if holder.external_id.is_some() && !is_freed {
                 self.refused.insert(id);
-                plan.problems.push(Unusable {
-                    dn: person.dn.clone(),
-                    external_id: Some(person.external_id.clone()),
-                    is_inactive: !person.is_active,
-                    why: format!(
-                        "the userName {} is that of {}, whose entry is gone: --adopt for one run if it is the same person, \
-                         sync.vanished = \"delete\" if not",
-                        person.user_name, holder.id
-                    ),
-                });
+                let why = format!(
+                    "the userName {} is that of {}, whose entry is gone: --adopt for one run if it is the same person, \
+                     sync.vanished = \"delete\" if not",
+                    person.user_name, holder.id
+                );
+                plan.problems.push(person.clone().unusable(why));
             }
         }
     }
@@ -376,7 +372,7 @@ impl<'a> Matched<'a> {
     }
 
     fn name(&mut self, reading: &'a Reading, own: &HashMap<&str, &'a HeldPerson>) {
-        let mut twice = Vec::new();
+        let mut uids: HashMap<&str, Vec<Meant<'a>>> = HashMap::new();
         for person in &reading.people {
             let id = person.external_id.as_str();
             if self.refused.contains(id) {
@@ -386,15 +382,12 @@ impl<'a> Matched<'a> {
                 Some(found) => Ref::Known(found.id.clone()),
                 None => Ref::Person(person.external_id.clone()),
             };
-            if let Some(uid) = &person.uid
-                && self.by_uid.insert(uid, who.clone()).is_some()
-            {
-                twice.push(uid.as_str());
+            if let Some(uid) = &person.uid {
+                let known = self.people.get(id).map(|found| found.id.as_str());
+                uids.entry(uid).or_default().push((Some(who.clone()), known));
             }
             self.by_dn.insert(dn_key(&person.dn), who);
         }
-        // Of two people with one uid, nobody knows who is meant.
-        twice.into_iter().for_each(|uid| drop(self.by_uid.remove(uid)));
         for team in &reading.teams {
             let who = match self.teams.get(team.external_id.as_str()) {
                 Some(found) => Ref::Known(found.id.clone()),
@@ -405,17 +398,66 @@ impl<'a> Matched<'a> {
         // Who is there and cannot be read right stays where they are.
         for one in &reading.unusable_people {
             let found = one.external_id.as_deref().and_then(|id| own.get(id));
-            if let Some(found) = found {
-                self.by_dn.insert(dn_key(&one.dn), Ref::Known(found.id.clone()));
+            for uid in &one.uids {
+                let known = found.map(|found| found.id.as_str());
+                uids.entry(uid).or_default().push((None, known));
             }
+            if let Some(found) = found {
+                let key = dn_key(&one.dn);
+                self.by_dn.insert(key.clone(), Ref::Known(found.id.clone()));
+                self.unclear
+                    .entry(MemberName::Dn(key))
+                    .or_default()
+                    .insert(&found.id);
+            }
+        }
+        // Of two people with one uid, nobody knows who is meant: nobody enters under it, and nobody leaves.
+        for (uid, mut who) in uids {
+            if let [(Some(_), _)] = who.as_slice() {
+                self.by_uid
+                    .extend(who.pop().and_then(|(who, _)| Some((uid, who?))));
+                continue;
+            }
+            let ids = self.unclear.entry(MemberName::Uid(uid.to_owned())).or_default();
+            ids.extend(who.into_iter().filter_map(|(_, known)| known));
         }
         for one in &reading.unusable_teams {
             let found = one.external_id.as_deref().and_then(|id| self.teams.get(id));
             if let Some(found) = found {
-                self.by_dn.insert(dn_key(&one.dn), Ref::Known(found.id.clone()));
+                let key = dn_key(&one.dn);
+                self.by_dn.insert(key.clone(), Ref::Known(found.id.clone()));
+                self.unclear
+                    .entry(MemberName::Dn(key))
+                    .or_default()
+                    .insert(&found.id);
             }
         }
     }
+}
+
+impl Plan {
+    /// Notes what somebody loses or gets back: of too many at once it is an attribute that the account may not read any more.
+    fn weigh(&mut self, person: &Person, found: &HeldPerson, resource: &Map<String, Value>) {
+        for (losses, (name, _)) in self.losses.iter_mut().zip(ATTRIBUTES) {
+            if value_of(&found.resource, name).is_none() {
+                continue;
+            }
+            losses.of += 1;
+            if value_of(resource, name).is_none() {
+                losses.names.push(person.user_name.clone());
+            }
+        }
+        // Whoever is taken over under another id comes back because somebody said so.
+        let is_same = found.external_id.as_ref() == Some(&person.external_id);
+        if is_same && !found.is_active && person.is_active {
+            self.reactivated.push(person.user_name.clone());
+        }
+    }
+}
+
+fn value_of<'a>(resource: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let work = || resource.get(ENTERPRISE_USER.id)?.get(name);
+    resource.get(name).or_else(work)
 }
 
 fn people(reading: &Reading, held: &Held, options: Options, matched: &Matched<'_>, plan: &mut Plan) {
@@ -436,15 +478,22 @@ fn people(reading: &Reading, held: &Held, options: Options, matched: &Matched<'_
                 plan.managers.push((who, made.clone()));
                 wanted(person, None)
             }
-            // A manager who was not read in a reading that was cut off is no manager who is gone.
-            None if !reading.is_complete() && person.manager.is_some() => {
-                wanted(person, found.and_then(|found| manager_of(&found.resource)))
+            // A manager who was not read in a reading that was cut off, or was moved meanwhile, is no manager who is gone.
+            None if person.manager.is_some() => {
+                let now = found.and_then(|found| manager_of(&found.resource));
+                wanted(
+                    person,
+                    now.filter(|now| !reading.is_complete() || matched.moved.contains(now)),
+                )
             }
             Some(Ref::Team(_)) | None => wanted(person, None),
         };
         let steps = match found {
             None => vec![PersonStep::Create { resource }],
-            Some(found) => replaced(found, resource),
+            Some(found) => {
+                plan.weigh(person, found, &resource);
+                replaced(found, resource)
+            }
         };
         let named = steps.into_iter().map(|step| named_person(person, step));
         plan.people.extend(named);
@@ -478,10 +527,17 @@ fn people(reading: &Reading, held: &Held, options: Options, matched: &Matched<'_
 /// People whose entry cannot be brought over, and says all the same that they are not active. Nobody stays in because something
 /// else is wrong with their entry.
 fn ended(reading: &Reading, held: &Held, plan: &mut Plan) {
-    let inactive = reading.unusable_people.iter().filter(|one| one.is_inactive);
-    let by_id: HashMap<&str, &Unusable> = inactive
-        .filter_map(|one| Some((one.external_id.as_deref()?, one)))
-        .collect();
+    // Of several entries with one id, each must say so: nobody is ended by a stranger who gave themselves their id.
+    let mut by_id: HashMap<&str, &Unusable> = HashMap::new();
+    for one in &reading.unusable_people {
+        if let Some(id) = &one.external_id {
+            let all = by_id.entry(id).or_insert(one);
+            if !one.is_inactive {
+                *all = one;
+            }
+        }
+    }
+    by_id.retain(|_, one| one.is_inactive);
     for one in held.people.iter().filter(|one| one.is_active) {
         let Some(external_id) = &one.external_id else {
             continue;
@@ -605,6 +661,7 @@ fn teams(reading: &Reading, held: &Held, matched: &Matched<'_>, plan: &mut Plan)
             step: TeamStep::Delete {
                 id: one.id.clone(),
                 version: one.version.clone(),
+                members: one.members.clone(),
             },
         });
     }
@@ -617,17 +674,28 @@ fn members(reading: &Reading, held: &Held, matched: &Matched<'_>, plan: &mut Pla
         let found = matched.teams.get(team.external_id.as_str());
         let found = found.and_then(|found| known.get(found.id.as_str()).copied());
         let now = found.map_or(&none, |found| &found.members);
-        let (wanted, elsewhere) = wanted_members(team, matched);
+        let (wanted, unclear, elsewhere) = wanted_members(team, matched);
         plan.members_elsewhere += elsewhere;
+        if let Some(gap) = &team.gap {
+            let why = format!("not all of its members could be read, so nobody leaves it: {gap}");
+            plan.problems.push(Unusable {
+                dn: team.dn.clone(),
+                external_id: Some(team.external_id.clone()),
+                uids: BTreeSet::new(),
+                is_inactive: false,
+                why,
+            });
+        }
+        let stays = |id: &str| unclear.contains(id) || matched.moved.contains(id);
         let add: Vec<Ref> = wanted
             .iter()
             .filter(|who| !matches!(who, Ref::Known(id) if now.contains(id)))
             .cloned()
             .collect();
-        let remove: Vec<String> = match reading.is_complete() {
+        let remove: Vec<String> = match reading.is_complete() && team.gap.is_none() {
             true => now
                 .iter()
-                .filter(|id| !wanted.contains(&Ref::Known((*id).clone())))
+                .filter(|id| !wanted.contains(&Ref::Known((*id).clone())) && !stays(id))
                 .cloned()
                 .collect(),
             false => Vec::new(),
@@ -647,20 +715,21 @@ fn members(reading: &Reading, held: &Held, matched: &Matched<'_>, plan: &mut Pla
     }
 }
 
-/// Who is a member, and how many members are nobody that was read. A group is no member of itself.
-fn wanted_members(team: &Team, matched: &Matched<'_>) -> (BTreeSet<Ref>, usize) {
+/// Who is a member; of whom that cannot be said; and how many members are nobody that was read. A group is no member of itself.
+fn wanted_members<'a>(team: &Team, matched: &Matched<'a>) -> (BTreeSet<Ref>, BTreeSet<&'a str>, usize) {
     let itself = matched.by_dn.get(&dn_key(&team.dn));
-    let (mut wanted, mut elsewhere) = (BTreeSet::new(), 0);
+    let (mut wanted, mut unclear, mut elsewhere) = (BTreeSet::new(), BTreeSet::new(), 0);
     for name in &team.members {
         let found = match name {
             MemberName::Dn(key) => matched.by_dn.get(key),
             MemberName::Uid(uid) => matched.by_uid.get(uid.as_str()),
         };
+        unclear.extend(matched.unclear.get(name).into_iter().flatten());
         match found {
             Some(found) if Some(found) == itself => {}
             Some(found) => drop(wanted.insert(found.clone())),
             None => elsewhere += 1,
         }
     }
-    (wanted, elsewhere)
+    (wanted, unclear, elsewhere)
 }

@@ -5,18 +5,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use indicatif::ProgressBar;
 use muster_scim::name_key;
 
-use super::config::{Config, GroupMap};
+use crate::output::clean;
+
+use super::config::{Config, GroupMap, IdAttribute, Query};
 use super::connect::{LdapError, Session};
 use super::mapping::{
-    MemberName, Person, Team, Unusable, group_attributes, member_names, person, person_attributes, team,
+    Person, Team, Unusable, external_id, group_attributes, id_bytes, person, person_attributes, team,
 };
-use super::search::{Bounds, every_entry, more_values, range_of};
+use super::search::{Bounds, every_entry, more_values, next_of, range_of, those_there};
 
 /// People, groups, members of a group, and memberships: what a tenant of Muster may have (docs/reference/scim.md).
 const PEOPLE_MAX: usize = 200_000;
 const TEAMS_MAX: usize = 20_000;
 const MEMBERS_MAX: usize = 200_000;
 const MEMBERSHIPS_MAX: usize = 4_000_000;
+/// Bytes that a member takes beside its name.
+const MEMBER_BYTES: usize = 48;
+/// Bytes of everything that is kept of one reading, about.
+const BYTES_MAX: usize = 1024 * 1024 * 1024;
 
 /// What was read.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,6 +33,8 @@ pub struct Reading {
     pub has_teams: bool,
     pub unusable_people: Vec<Unusable>,
     pub unusable_teams: Vec<Unusable>,
+    /// Ids of entries that were not read, and were there when they were asked for by their ids: they were moved meanwhile.
+    pub moved: BTreeSet<String>,
     /// Why not everything was read. Nothing is taken away then.
     pub cuts: Vec<String>,
     pub referrals: usize,
@@ -57,7 +65,11 @@ impl Reading {
             referrals,
             ..Reading::default()
         };
-        let (people, unusable) = parted(people, |person| (&person.dn, &person.external_id));
+        let (people, unusable) = parted(
+            people,
+            |person| (&person.dn, &person.external_id),
+            Person::unusable,
+        );
         reading.unusable_people = unusable;
         let mut names: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (at, person) in people.iter().enumerate() {
@@ -67,15 +79,17 @@ impl Reading {
         for (at, person) in people.into_iter().enumerate() {
             match twice.contains(&at) {
                 false => reading.people.push(person),
-                true => reading.unusable_people.push(Unusable {
-                    why: format!("another entry has the userName {} too", person.user_name),
-                    dn: person.dn,
-                    external_id: Some(person.external_id),
-                    is_inactive: !person.is_active,
-                }),
+                true => {
+                    let why = format!("another entry has the userName {} too", person.user_name);
+                    reading.unusable_people.push(person.unusable(why));
+                }
             }
         }
-        let (teams, unusable) = parted(teams.unwrap_or_default(), |team| (&team.dn, &team.external_id));
+        let (teams, unusable) = parted(
+            teams.unwrap_or_default(),
+            |team| (&team.dn, &team.external_id),
+            Team::unusable,
+        );
         (reading.teams, reading.unusable_teams) = (teams, unusable);
         for (what, unusable) in [
             ("people", &reading.unusable_people),
@@ -90,37 +104,89 @@ impl Reading {
         }
         reading
     }
+
+    /// Takes a reading that found nobody, or no group, for one that was cut off, where there are so many in Muster: an account
+    /// that lost its right to read sees just that. `allowed` is the number that a person allowed for this run.
+    pub fn doubt(&mut self, people: usize, teams: usize, allowed: Option<usize>) {
+        let allowed = allowed.unwrap_or_default();
+        let (has_people, has_teams) = (
+            !self.people.is_empty() || !self.unusable_people.is_empty(),
+            !self.teams.is_empty() || !self.unusable_teams.is_empty() || !self.has_teams,
+        );
+        for (what, is_there, held) in [("people", has_people, people), ("groups", has_teams, teams)] {
+            if !is_there && held > allowed {
+                self.cuts
+                    .push(format!("no {what} at all are found, and Muster has {held}"));
+            }
+        }
+    }
+}
+
+/// How much more can be kept of a reading.
+pub struct Room {
+    pub bytes: usize,
+    pub memberships: usize,
+}
+
+impl Room {
+    /// Whether there is room, which is taken.
+    pub fn take(&mut self, bytes: usize, memberships: usize) -> bool {
+        let left = (
+            self.bytes.checked_sub(bytes),
+            self.memberships.checked_sub(memberships),
+        );
+        match left {
+            (Some(bytes), Some(memberships)) => {
+                (self.bytes, self.memberships) = (bytes, memberships);
+                true
+            }
+            _ => {
+                // What comes after it is left out too.
+                (self.bytes, self.memberships) = (0, 0);
+                false
+            }
+        }
+    }
 }
 
 /// What can be used, each entry once, and what cannot.
 fn parted<T>(
     found: Vec<Result<T, Unusable>>,
     of: impl Fn(&T) -> (&String, &String),
+    refused: impl Fn(T, String) -> Unusable,
 ) -> (Vec<T>, Vec<Unusable>) {
-    let mut unusable = Vec::new();
-    let mut by_dn: BTreeMap<String, T> = BTreeMap::new();
+    // Bases that lie in each other give an entry twice. Two entries with one id, or with names that cannot be told apart, are two.
+    let mut once: BTreeMap<(String, Option<String>), Result<T, Unusable>> = BTreeMap::new();
     for one in found {
-        match one {
-            // Bases that lie in each other give an entry twice.
-            Ok(one) => drop(by_dn.insert(muster_ldap::dn_key(of(&one).0), one)),
-            Err(why) => unusable.push(why),
+        let (dn, id) = match &one {
+            Ok(one) => (of(one).0, Some(of(one).1.clone())),
+            Err(unusable) => (&unusable.dn, unusable.external_id.clone()),
+        };
+        once.insert((muster_ldap::dn_key(dn), id), one);
+    }
+    let (mut names, mut ids): (BTreeMap<String, usize>, BTreeMap<String, usize>) = Default::default();
+    for (name, id) in once.keys() {
+        *names.entry(name.clone()).or_default() += 1;
+        if let Some(id) = id {
+            *ids.entry(id.clone()).or_default() += 1;
         }
     }
-    let mut ids: BTreeMap<String, usize> = BTreeMap::new();
-    for one in by_dn.values() {
-        *ids.entry(of(one).1.clone()).or_default() += 1;
-    }
-    let mut usable = Vec::new();
-    for one in by_dn.into_values() {
-        let (dn, id) = of(&one);
-        match ids.get(id).copied().unwrap_or_default() {
-            0 | 1 => usable.push(one),
-            _ => unusable.push(Unusable {
-                dn: dn.clone(),
-                external_id: Some(id.clone()),
-                is_inactive: false,
-                why: format!("another entry has the id {id} too"),
-            }),
+    let (mut usable, mut unusable) = (Vec::new(), Vec::new());
+    for ((name, id), one) in once {
+        let is_alone = names.get(&name) == Some(&1);
+        let id = id.unwrap_or_default();
+        match one {
+            Err(one) => unusable.push(one),
+            Ok(one) if ids.get(&id) != Some(&1) => {
+                unusable.push(refused(one, format!("another entry has the id {id} too")));
+            }
+            Ok(one) if !is_alone => {
+                unusable.push(refused(
+                    one,
+                    "another entry has the same name, as far as names can be compared".to_owned(),
+                ));
+            }
+            Ok(one) => usable.push(one),
         }
     }
     (usable, unusable)
@@ -142,10 +208,21 @@ pub async fn read(
         entries_max: PEOPLE_MAX,
         pages_max: usize::MAX,
     };
-    let mut people = Vec::new();
+    let mut room = Room {
+        bytes: BYTES_MAX,
+        memberships: MEMBERSHIPS_MAX,
+    };
+    let no_room = "it is more than 1 GiB, or more memberships than Muster has";
+    let (mut people, mut is_full) = (Vec::new(), false);
     let attributes = person_attributes(&config.person);
     let searched = every_entry(session, &config.people, &attributes, bounds, |entry| {
-        people.push(person(&entry, &config.person, now_seconds));
+        let made = person(&entry, &config.person, now_seconds);
+        let weight = made.as_ref().map_or_else(Unusable::weight, Person::weight);
+        is_full |= !room.take(weight, 0);
+        if is_full {
+            return;
+        }
+        people.push(made);
         if people.len().is_multiple_of(100) {
             progress.set_message(format!("reading the directory: {} people", people.len()));
         }
@@ -153,6 +230,9 @@ pub async fn read(
     .await?;
     let mut referrals = searched.referrals;
     cuts.extend(searched.cut.map(|cut| format!("people: {cut}")));
+    if is_full {
+        cuts.push(format!("people: {no_room}"));
+    }
     let mut teams = None;
     if let Some((query, map)) = &config.groups {
         let bounds = Bounds {
@@ -161,63 +241,108 @@ pub async fn read(
         };
         let attributes = group_attributes(map);
         let (mut found, mut open) = (Vec::new(), Vec::new());
-        let (mut memberships, mut is_over) = (0, false);
         let searched = every_entry(session, query, &attributes, bounds, |entry| {
-            let made = team(&entry, map);
+            let mut made = team(&entry, map);
+            let mut parts = Vec::new();
+            if let Ok(team) = &mut made {
+                parts = opened(&entry, map, team, found.len());
+                if team.members.len() > MEMBERS_MAX {
+                    team.members.clear();
+                    team.gap = Some(format!("it has more than {MEMBERS_MAX} members"));
+                }
+            }
+            let weight = made.as_ref().map_or_else(Unusable::weight, Team::weight);
             let count = made.as_ref().map_or(0, |team| team.members.len());
-            memberships += count;
-            is_over |= memberships > MEMBERSHIPS_MAX || count > MEMBERS_MAX;
-            if is_over {
+            is_full |= !room.take(weight, count);
+            if is_full {
                 return;
             }
-            open.extend(opened(&entry, map, found.len()));
+            open.extend(parts);
             found.push(made);
             progress.set_message(format!("reading the directory: {} groups", found.len()));
         })
         .await?;
-        if is_over {
-            cuts.push(format!(
-                "groups: there are more than {MEMBERSHIPS_MAX} memberships, or {MEMBERS_MAX} of one group"
-            ));
-        }
         referrals += searched.referrals;
         cuts.extend(searched.cut.map(|cut| format!("groups: {cut}")));
         for part in open {
             let Some(Ok(team)) = found.get_mut(part.team) else {
                 continue;
             };
-            progress.set_message(format!("reading the members of {}", team.display_name));
-            team.members.extend(member_names(&part.values));
-            if let Some(first) = part.next {
-                let dn = team.dn.clone();
-                let more = more_values(session, &dn, &part.attribute, first, MEMBERS_MAX).await?;
-                team.members.extend(member_names(&more));
-            }
+            progress.set_message(format!("reading the members of {}", clean(&team.display_name)));
+            let dn = team.dn.clone();
+            let rest = MEMBERS_MAX.saturating_sub(team.members.len());
+            let gap = more_values(session, &dn, &part.attribute, part.next, rest, |values| {
+                let weight = values.iter().map(|value| value.len() + MEMBER_BYTES).sum();
+                is_full |= !room.take(weight, values.len());
+                if !is_full {
+                    team.extend(values);
+                }
+                !is_full
+            })
+            .await?;
+            team.gap = team.gap.take().or(gap);
+        }
+        if is_full {
+            cuts.push(format!("groups: {no_room}"));
         }
         teams = Some(found);
     }
     Ok(Reading::new(people, teams, cuts, referrals))
 }
 
-/// Members that a directory sends in parts.
+/// Which ids are there all the same: people and groups that were not read, asked for one by one. An entry that was moved from
+/// one place to another while both were read is in neither reading.
+///
+/// # Errors
+/// The directory could not be asked: nobody knows then who is gone.
+pub async fn still_there(
+    session: &mut Session,
+    config: &Config,
+    people: &[&str],
+    teams: &[&str],
+) -> Result<BTreeSet<String>, LdapError> {
+    let mut there = BTreeSet::new();
+    let mut look = async |query: &Query, id: &IdAttribute, wanted: &[&str]| {
+        let wanted: Vec<Vec<u8>> = wanted.iter().filter_map(|text| id_bytes(text, id)).collect();
+        those_there(session, query, &id.name, &wanted, |entry| {
+            there.extend(external_id(&entry, id).ok());
+        })
+        .await
+    };
+    look(&config.people, &config.person.external_id, people).await?;
+    if let Some((query, map)) = &config.groups {
+        look(query, &map.external_id, teams).await?;
+    }
+    Ok(there)
+}
+
+/// Members that a directory sends in parts, and where the next part begins.
 struct Part {
     team: usize,
     attribute: String,
-    values: Vec<Vec<u8>>,
-    next: Option<u32>,
+    next: u32,
 }
 
-fn opened(entry: &muster_ldap::Entry, map: &GroupMap, team: usize) -> Vec<Part> {
-    let one = |attribute: &String| {
-        let (range, values) = range_of(entry, attribute)?;
-        Some(Part {
-            team,
-            attribute: attribute.clone(),
-            values: values.to_vec(),
-            next: range.last.and_then(|last| last.checked_add(1)),
-        })
-    };
-    map.members.iter().filter_map(one).collect()
+/// Takes the first parts into the group; answers what is still to be asked for.
+fn opened(entry: &muster_ldap::Entry, map: &GroupMap, team: &mut Team, at: usize) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for attribute in &map.members {
+        let Some((range, values)) = range_of(entry, attribute) else {
+            continue;
+        };
+        team.extend(values);
+        match next_of(range, values.len()) {
+            _ if range.first != 0 => team.gap = Some(format!("{attribute}: the first part is missing")),
+            Err(why) => team.gap = Some(format!("{attribute}: {why}")),
+            Ok(None) => {}
+            Ok(Some(next)) => parts.push(Part {
+                team: at,
+                attribute: attribute.clone(),
+                next,
+            }),
+        }
+    }
+    parts
 }
 
 /// The first few people and groups, to be shown.
@@ -264,13 +389,7 @@ pub async fn sample_teams(
         if teams.len() < wanted {
             let mut made = team(&entry, map);
             if let Ok(team) = &mut made {
-                let parts = opened(&entry, map, 0);
-                team.members.extend(
-                    parts
-                        .iter()
-                        .flat_map(|part| member_names(&part.values))
-                        .collect::<Vec<MemberName>>(),
-                );
+                opened(&entry, map, team, 0);
             }
             teams.push(made);
         }

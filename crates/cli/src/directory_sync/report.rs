@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::output::{Sheet, clean};
 
 use super::carry::Done;
-use super::plan::{Named, PersonStep, Plan, TeamStep, TooMany};
+use super::guard::TooMany;
+use super::plan::{Named, PersonStep, Plan, TeamStep};
 use super::reading::Reading;
 
 /// Rows of a table for people; `-o json` has all.
@@ -62,13 +63,9 @@ impl Report {
         let failures = self.done.as_ref().map_or(0, |done| done.failures.len());
         let mut parts = Vec::new();
         if let Some(most) = self.held_back.iter().map(|one| one.count).max() {
-            let kinds: Vec<String> = self
-                .held_back
-                .iter()
-                .map(|one| format!("{} of {} {}", one.count, one.of, one.what))
-                .collect();
+            let kinds: Vec<String> = self.held_back.iter().map(TooMany::sentence).collect();
             parts.push(format!(
-                "nothing was done: {} would go. If that is meant: --allow-removals {most}",
+                "nothing was done: {}. If that is meant: --allow-removals {most}",
                 kinds.join(", ")
             ));
         }
@@ -188,7 +185,7 @@ impl Report {
             .map(|(what, name)| vec![what.to_owned(), clean(name)])
             .collect();
         if !held.is_empty() {
-            sheet = sheet.rows("removals", &["would go", "name"], held);
+            sheet = sheet.rows("removals", &["too many", "name"], held);
         }
         let problems = self.plan.problems.iter().take(ROWS_MAX);
         let problems: Vec<Vec<String>> = problems

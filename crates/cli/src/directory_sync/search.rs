@@ -9,6 +9,8 @@ use super::connect::{LdapError, Session, Step};
 const TIME_LIMIT_SECONDS: u32 = 60;
 /// Pages without an entry, one after the other: a directory that sends these forever is not waited for.
 const EMPTY_PAGES_MAX: u32 = 100;
+/// Ids that one search asks for.
+const IDS_PER_SEARCH: u16 = 100;
 /// Answers that hold the values of one attribute.
 const RANGES_MAX: u32 = 2_000;
 
@@ -63,6 +65,9 @@ pub async fn every_entry(
                 }
             })
             .await?;
+            if let Some(refused) = end.refused {
+                return Err(LdapError::new(Step::Search, format!("{base}: {refused}")));
+            }
             all.referrals += end.referrals;
             if count > bounds.entries_max {
                 all.cut = Some(format!("there are more than {} entries", bounds.entries_max));
@@ -88,19 +93,21 @@ pub async fn every_entry(
 }
 
 /// The values of an attribute from a place on, where a directory answers only a part at a time (MS-ADTS, section
-/// 3.1.1.3.1.3.3).
+/// 3.1.1.3.1.3.3). Hands each part on; `take` says whether there is room for more. Answers why there are values that did not
+/// come: that is a matter of this one entry.
 ///
 /// # Errors
-/// The directory refused, or its parts do not follow each other.
+/// The connection ended.
 pub async fn more_values(
     session: &mut Session,
     dn: &str,
     attribute: &str,
     first: u32,
     values_max: usize,
-) -> Result<Vec<Vec<u8>>, LdapError> {
+    mut take: impl FnMut(&[Vec<u8>]) -> bool,
+) -> Result<Option<String>, LdapError> {
     let filter = Filter::Present("objectClass".to_owned());
-    let wrong = |detail: &str| LdapError::new(Step::Search, format!("{attribute} of {dn}: {detail}"));
+    let gap = |detail: &str| Ok(Some(format!("{attribute}: {detail}")));
     let mut parts = Parts::new(attribute, first, values_max);
     for _ in 0..RANGES_MAX {
         let description = parts.description();
@@ -114,22 +121,59 @@ pub async fn more_values(
         };
         let mut found = None;
         let end = one(session, &asked, |entry| found = Some(entry)).await?;
-        if end.cut.is_some() {
-            return Err(wrong("the directory stopped early"));
+        if let Some(why) = end.refused.or(end.cut) {
+            return gap(&why);
         }
-        if parts.take(found.as_ref()).map_err(wrong)? {
-            return Ok(parts.values);
+        match parts.take(found.as_ref()) {
+            Err(why) => return gap(why),
+            Ok((values, _)) if !take(values) => return gap("there is no room for more"),
+            Ok((_, true)) => return Ok(None),
+            Ok((_, false)) => {}
         }
     }
-    Err(wrong("it has too many parts"))
+    gap("it has too many parts")
+}
+
+/// Which ids of these are there below the bases of a query, and found by its filter.
+///
+/// # Errors
+/// The directory refused or stopped early, or the connection ended: nobody knows then.
+pub async fn those_there(
+    session: &mut Session,
+    query: &Query,
+    attribute: &str,
+    ids: &[Vec<u8>],
+    mut take: impl FnMut(Entry),
+) -> Result<(), LdapError> {
+    for ids in ids.chunks(usize::from(IDS_PER_SEARCH)) {
+        let any = ids
+            .iter()
+            .map(|id| Filter::Equal(attribute.to_owned(), id.clone()));
+        let filter = Filter::And(vec![query.filter.clone(), Filter::Or(any.collect())]);
+        let query = Query {
+            filter,
+            ..query.clone()
+        };
+        let bounds = Bounds {
+            page_entries: u32::from(IDS_PER_SEARCH),
+            // Bases that lie in each other give an entry twice.
+            entries_max: ids.len() * query.bases.len(),
+            pages_max: usize::MAX,
+        };
+        let searched = every_entry(session, &query, &[attribute], bounds, &mut take).await?;
+        if let Some(cut) = searched.cut {
+            return Err(LdapError::new(Step::Search, cut));
+        }
+    }
+    Ok(())
 }
 
 /// Values that come part by part. Pure: what to ask for out, what was found in.
 pub struct Parts<'a> {
     attribute: &'a str,
     first: u32,
+    count: usize,
     values_max: usize,
-    pub values: Vec<Vec<u8>>,
 }
 
 impl<'a> Parts<'a> {
@@ -137,8 +181,8 @@ impl<'a> Parts<'a> {
         Self {
             attribute,
             first,
+            count: 0,
             values_max,
-            values: Vec::new(),
         }
     }
 
@@ -147,30 +191,42 @@ impl<'a> Parts<'a> {
         format!("{};range={}-*", self.attribute, self.first)
     }
 
-    /// Takes a part; says whether it is the last one.
+    /// Takes a part: its values, and whether it is the last one, which only the directory can say.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn take(&mut self, found: Option<&Entry>) -> Result<bool, &'static str> {
+    pub fn take<'e>(&mut self, found: Option<&'e Entry>) -> Result<(&'e [Vec<u8>], bool), &'static str> {
         let found = found.ok_or("the entry is gone")?;
         let Some((range, part)) = range_of(found, self.attribute) else {
-            // Nothing is left: somebody took members away in the meantime, or the part before was the last one and full.
-            return Ok(true);
+            return Err("the directory does not send the rest");
         };
         if range.first != self.first {
             return Err("its parts do not follow each other");
         }
-        self.values.extend_from_slice(part);
-        if self.values.len() > self.values_max {
+        self.count += part.len();
+        if self.count > self.values_max {
             return Err("it has more values than a group has members");
         }
-        match range.last {
-            None => Ok(true),
-            Some(last) => {
-                self.first = last.checked_add(1).ok_or("its parts have no end")?;
-                Ok(false)
-            }
-        }
+        self.first = match next_of(range, part.len())? {
+            None => return Ok((part, true)),
+            Some(next) => next,
+        };
+        Ok((part, false))
+    }
+}
+
+/// Where the part after one with so many values begins; nothing after the last one.
+///
+/// # Errors
+/// The part does not hold what it says it holds.
+pub fn next_of(range: Range, count: usize) -> Result<Option<u32>, &'static str> {
+    let Some(last) = range.last else {
+        return Ok(None);
+    };
+    let next = last.checked_add(1).ok_or("its parts have no end")?;
+    match usize::try_from(next - range.first) == Ok(count) {
+        true => Ok(Some(next)),
+        false => Err("a part does not hold what it says it holds"),
     }
 }
 
@@ -186,10 +242,15 @@ pub fn range_of<'a>(entry: &'a Entry, attribute: &str) -> Option<(Range, &'a [Ve
 struct End {
     cookie: Option<Vec<u8>>,
     cut: Option<String>,
+    /// Why there is no answer.
+    refused: Option<String>,
     referrals: usize,
 }
 
 /// One request and all its answers.
+///
+/// # Errors
+/// The connection ended, or what came is no answer.
 async fn one(
     session: &mut Session,
     asked: &Search<'_>,
@@ -209,21 +270,18 @@ async fn one(
             Response::Entry(entry) => take(entry),
             Response::Reference(count) => referrals += count,
             Response::SearchDone(outcome) => {
-                let cut = match outcome {
-                    outcome if outcome.is_success() => None,
-                    outcome if outcome.is_cut_off() => Some(outcome.sentence()),
-                    outcome if outcome.is_referral => {
-                        return Err(failed(
-                            "the directory names another server for it, and references are not followed"
-                                .to_owned(),
-                        ));
-                    }
-                    outcome => return Err(failed(outcome.sentence())),
+                let elsewhere = "the directory names another server for it, and references are not followed";
+                let (cut, refused) = match outcome {
+                    outcome if outcome.is_success() => (None, None),
+                    outcome if outcome.is_cut_off() => (Some(outcome.sentence()), None),
+                    outcome if outcome.is_referral => (None, Some(elsewhere.to_owned())),
+                    outcome => (None, Some(outcome.sentence())),
                 };
                 let cookie = next_page.map_err(|error| failed(error.to_string()))?;
                 return Ok(End {
                     cookie,
                     cut,
+                    refused,
                     referrals,
                 });
             }

@@ -36,8 +36,8 @@ const SYNC_HELP: &str = "Examples:
   muster directory sync --config directory.toml --every 15m   as a service; see the how-to for the unit of systemd
   muster directory sync --config directory.toml --allow-removals 40
 
-Nothing goes where a search was cut off. More than 10 % (and more than 5) of the people, groups or memberships go only with
---allow-removals. Exit codes: 0 everything is brought over, 1 something was left out, refused or held back.";
+Nothing goes where a search was cut off or found nothing. More than 10 % (and more than 5, or all) of the people, groups or
+memberships, or of an attribute's values, go only with --allow-removals, and so do people come back. Exit codes: 0 everything is brought over, 1 something was left out, refused or held back.";
 
 /// Which file says what.
 #[derive(Clone, Debug, clap::Args)]
@@ -61,7 +61,7 @@ pub struct SyncArgs {
     /// Run again after this time, until ended
     #[arg(long, value_name = "TIME", value_parser = pause)]
     pub every: Option<Duration>,
-    /// So many people, groups or memberships may go in this one run
+    /// So many people, groups, memberships or values may go, and people come back, in this one run
     #[arg(long, value_name = "COUNT", conflicts_with = "every")]
     pub allow_removals: Option<usize>,
     /// Take over who is there under the same userName: for a directory that was set up anew, or after another connector

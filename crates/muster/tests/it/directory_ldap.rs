@@ -137,6 +137,12 @@ async fn follows(options: Options) {
         (&json!(2), &json!(0)),
         "{second}"
     );
+    // Who is gone was asked for once more, by an id that the directory understands.
+    assert!(
+        slapd.log().contains("(&(objectClass=inetOrgPerson)(|(entryUUID="),
+        "{}",
+        slapd.log()
+    );
     assert_eq!(user(&provider, "robert").await["id"], before);
     assert_eq!(user(&provider, "cat").await["active"], false);
     assert_eq!(user(&provider, "ada").await["active"], false);
@@ -374,6 +380,16 @@ async fn a_directory_that_stops_early_takes_nobody_away() {
     let told = report(&output);
     assert_eq!(told["read"]["complete"], false, "{told}");
     assert_eq!(told["done"]["deactivated"], 0, "{told}");
+    // One that finds nobody at all is no company that ended.
+    let nobody = "filter = \"(uid=nobody)\"\n[groups]";
+    let hidden = slapd.configuration(&server, &provider, &[("[groups]", nobody)]);
+    let output = directory(&["sync"], &hidden).await;
+    let said = everything(&output);
+    assert!(
+        output.status.code() == Some(1) && said.contains("no people at all are found"),
+        "{said}"
+    );
+    assert_eq!(user(&provider, "p0").await["active"], true);
     // Two entries with one name: neither counts, and the others go on.
     slapd
         .modify(&format!(
