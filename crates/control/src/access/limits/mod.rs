@@ -260,7 +260,7 @@ mod tests {
     fn a_reached_limit_is_told_of_once_an_hour_for_each_tenant_and_kind() {
         let told = Told::default();
         let tenant = |n| TenantId::from_uuid(uuid::Uuid::from_u128(n));
-        let at = |seconds| Timestamp::from_unix_seconds(1_800_000_000 + seconds);
+        let at = |seconds: i64| Timestamp::from_unix_seconds(1_800_000_000 + seconds);
         assert!(told.is_due((tenant(1), Reached::Devices), at(0)));
         assert!(!told.is_due((tenant(1), Reached::Devices), at(3599)));
         assert!(told.is_due((tenant(1), Reached::People), at(1)));
