@@ -86,6 +86,14 @@ impl LinkError {
         }
     }
 
+    /// True if the server had no time for it: what was refused is kept and sent again.
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::Answered { problem, .. } => matches!(problem.status, 429 | 503),
+            Self::Unreachable(_) | Self::Protocol(_) => false,
+        }
+    }
+
     /// When the server asked to be left alone until.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -152,8 +160,8 @@ impl Link {
     }
 
     /// Uploads what a command printed or collected: a gzip file.
-    pub async fn output(&self, path: &str, gzip: Vec<u8>) -> Result<(), LinkError> {
-        let mut request = self.request(Method::POST, path, Bytes::from(gzip))?;
+    pub async fn output(&self, path: &str, gzip: Bytes) -> Result<(), LinkError> {
+        let mut request = self.request(Method::POST, path, gzip)?;
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(OUTPUT_CONTENT_TYPE));
         self.call(request, PROBLEM_BYTES_MAX, UPLOAD_TIME_MAX)

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Method;
 use muster_channel_agent::backoff::{Backoff, full_jitter, spread};
 use muster_channel_agent::checkin::CheckinResponse;
 use muster_channel_agent::clock::ClockReading;
-use muster_channel_agent::device::{Action, CheckinFailure, Departed, DeviceCore, REVERTED_CODE};
+use muster_channel_agent::device::{Action, CheckinFailure, Departed, DeviceCore, Execution, REVERTED_CODE};
 use muster_channel_agent::limits::CHECKIN_RESPONSE_BYTES_MAX;
 use muster_channel_agent::telemetry::FinishedSpan;
 use muster_channel_agent::{ErrorCode, path};
@@ -91,7 +92,9 @@ pub struct Agent {
     is_unsigned: bool,
     /// A command that may take long, while it runs.
     work: Option<Work>,
-    /// Those that wait for it.
+    /// What the server has had no time for yet. Nothing that may take long is begun before it is sent, so that memory holds one.
+    unsent: Option<Unsent>,
+    /// Those that wait for both.
     queue: VecDeque<CommandId>,
     /// Only one check-in is made: nothing that may take long is begun.
     is_once: bool,
@@ -106,6 +109,17 @@ pub struct Agent {
 struct Work {
     command_id: CommandId,
     handle: JoinHandle<ExecOutcome>,
+}
+
+/// What a command printed or collected. The command ends when the server has it.
+struct Unsent {
+    command_id: CommandId,
+    /// A gzip file.
+    bytes: Bytes,
+    /// How the command ended on the machine.
+    execution: Execution,
+    backoff: Backoff,
+    again_at: Instant,
 }
 
 /// What the check-in at the end of an enrollment brought.
@@ -154,6 +168,7 @@ impl Agent {
             waiting: Vec::new(),
             is_unsigned: false,
             work: None,
+            unsent: None,
             queue: VecDeque::new(),
             is_once: false,
             departed: None,
@@ -265,7 +280,17 @@ impl Agent {
                     (command_id, outcome) = next_work(&mut self.work) => {
                         self.work = None;
                         self.on_work_done(command_id, outcome).await;
-                        schedule.checkin = Instant::now();
+                        if self.unsent.is_none() {
+                            schedule.checkin = Instant::now();
+                        }
+                    }
+                    () = due_again(self.unsent.as_ref().map(|unsent| unsent.again_at)) => {
+                        if let Some(unsent) = self.unsent.take() {
+                            self.send_output(unsent).await;
+                        }
+                        if self.unsent.is_none() {
+                            schedule.checkin = Instant::now();
+                        }
                     }
                     () = tokio::time::sleep_until(schedule.checkin) => self.attempt(&mut schedule).await,
                     () = tokio::time::sleep_until(schedule.enforce) => {
@@ -363,7 +388,10 @@ impl Agent {
                 self.backoff.failed(machine_clock::random(), None)
             }
             Err(AttemptError::Link(error)) => {
-                self.disconnect();
+                // A server that has no time now would have less for another handshake, and calls over what is held.
+                if !error.is_busy() {
+                    self.disconnect();
+                }
                 self.on_failure(&error).await;
                 let floor = is_hopeless(&error)
                     .then_some(HOPELESS_DELAY)
@@ -537,6 +565,14 @@ impl Agent {
 async fn next_wake(wake: &mut Option<WakeStream>) -> Wake {
     match wake {
         Some(stream) => stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits forever where nothing waits to be sent.
+async fn due_again(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

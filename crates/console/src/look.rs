@@ -4,7 +4,7 @@
 //! follows from the tenant and the file.
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Path, State},
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
@@ -12,11 +12,15 @@ use axum::{
 };
 use muster_control::{
     App,
-    access::problem::{NOT_FOUND, Problem},
+    access::{
+        ClientAddress,
+        problem::{NOT_FOUND, Problem},
+    },
     branding::{
         self, Support,
         colors::{self, Color, DARK, LIGHT},
     },
+    strangers::Door,
 };
 use muster_model::TenantId;
 use muster_storage::{Scope, Tx};
@@ -79,7 +83,15 @@ pub fn router() -> Router<App> {
     Router::new().route("/look/{file}", get(serve))
 }
 
-async fn serve(State(app): State<App>, Path(file): Path<String>) -> Result<Response, Refusal> {
+async fn serve(
+    State(app): State<App>,
+    Path(file): Path<String>,
+    from: Option<Extension<ClientAddress>>,
+) -> Result<Response, Refusal> {
+    if file.ends_with(".png") {
+        let from = from.and_then(|Extension(ClientAddress(address))| address);
+        app.strangers.take(Door::Logo, from)?;
+    }
     let found = match file.rsplit_once('.') {
         Some((address, "png")) => branding::logo_at(&app, address)
             .await?

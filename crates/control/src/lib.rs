@@ -394,6 +394,8 @@ pub struct Settings {
     pub api_requests_per_second_of_caller: u32,
     /// Messages that the devices of a tenant may send in a second, five times as many at once.
     pub device_messages_per_second: u32,
+    /// Of these, messages of one device, five times as many at once.
+    pub device_messages_per_second_of_device: u32,
     /// How long a compliance token lives at most, in seconds.
     pub compliance_token_seconds: u32,
     /// How many tenants metrics name.
@@ -428,6 +430,7 @@ impl Default for Settings {
             api_requests_per_second: 2000,
             api_requests_per_second_of_caller: 1000,
             device_messages_per_second: 5000,
+            device_messages_per_second_of_device: 20,
             compliance_token_seconds: 300,
             metrics_tenants: 0,
             secret_cache: secrets::CACHE,
@@ -491,6 +494,7 @@ impl Control {
                     requests: settings.api_requests_per_second,
                     requests_of_caller: settings.api_requests_per_second_of_caller,
                     device_messages: settings.device_messages_per_second,
+                    messages_of_device: settings.device_messages_per_second_of_device,
                 },
                 settings.metrics_tenants,
             ),

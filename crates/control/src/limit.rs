@@ -1,6 +1,11 @@
 //! How many requests one of many may send: an identity provider, a source of signals.
 
-use std::{collections::HashMap, hash::Hash, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
@@ -14,6 +19,24 @@ pub const BURST_SECONDS: u32 = 5;
 pub struct Limit<K> {
     per_second: u32,
     buckets: Mutex<HashMap<K, Bucket>>,
+}
+
+/// The bucket of one sender, for whoever keeps something of each sender anyway: the microsecond at which it is full again.
+#[derive(Debug, Default)]
+pub struct Meter(AtomicU64);
+
+impl Meter {
+    /// Takes one where there is one left of `per_second`, of which five seconds' may come at once. The next one comes within a second.
+    pub fn take(&self, per_second: u32, now: Duration) -> bool {
+        let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        let each = (1_000_000 / u64::from(per_second.max(1))).max(1);
+        let empty = now.saturating_add(u64::from(BURST_SECONDS) * 1_000_000);
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full| {
+            let full = full.clamp(now, empty) + each;
+            (full <= empty).then_some(full)
+        });
+        taken.is_ok()
+    }
 }
 
 /// How fast a sender's bucket fills, and which part of it one kind of request leaves to those that matter more.
@@ -71,11 +94,6 @@ impl<K: Copy + Eq + Hash> Limit<K> {
             per_second: self.per_second,
             kept_percent: 0,
         }
-    }
-
-    /// Whether somebody took of this sender's bucket, and it is remembered.
-    pub fn knows(&self, sender: &K) -> bool {
-        self.buckets.lock().contains_key(sender)
     }
 
     /// Refuses where none is left, and takes none.
@@ -201,6 +219,24 @@ mod tests {
         assert_eq!(limit.take(1, at(1)), Err(1));
         assert_eq!(limit.take(2, at(1)), Ok(()));
         assert_eq!(limit.take(1, at(2)), Ok(()));
+    }
+
+    #[test]
+    fn a_meter_holds_five_seconds_fills_by_time_and_follows_another_speed_at_once() {
+        let meter = Meter::default();
+        let at = Duration::from_millis;
+        let many = |per_second, now| (0..1000).filter(|_| meter.take(per_second, now)).count();
+        assert_eq!(many(4, at(0)), 20);
+        assert_eq!(many(4, at(249)), 0);
+        assert_eq!(many(4, at(250)), 1);
+        assert_eq!(many(4, at(1250)), 4);
+        assert_eq!(many(4, at(3_600_000)), 20, "it holds no more");
+        assert_eq!(many(10, at(3_600_500)), 5);
+        assert_eq!(
+            many(0, at(3_601_500)),
+            1,
+            "nothing is the least there is: one in a second"
+        );
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub enum Door {
     Token,
     /// They send a message to a source of signals, and do not prove who they are.
     Signal,
+    /// They fetch a logo, which pages before the sign-in show.
+    Logo,
 }
 
 /// What each address has left at each door.

@@ -627,11 +627,17 @@ impl Device {
     }
 }
 
-/// A server that cannot be reached is asked again.
+/// A server that cannot be reached or has no time is asked again.
 fn sent(result: Result<(), LinkError>) -> Execution {
     match result {
         Ok(()) => Execution::done(),
         Err(error @ LinkError::Unreachable(_)) => Execution::not_now("upload_failed", error.to_string()),
+        Err(LinkError::Answered { problem, .. }) if matches!(problem.status, 429 | 503) => {
+            Execution::not_now(
+                "upload_failed",
+                format!("the server had no time: {}", problem.detail),
+            )
+        }
         Err(error) => Execution::failed("upload_refused", error.to_string()),
     }
 }

@@ -52,12 +52,13 @@ pub async fn checkin(State(gateway): State<Gateway>, request: Request) -> Result
     let peer = request.extensions().get::<Peer>().cloned();
     known_peer(&gateway.app, peer.as_ref())
         .await
+        .and_then(|_| fairness::check(&gateway.app, peer.as_ref()))
         .inspect_err(|_| gateway.metrics.checkin("refused"))?;
     let message = wire::read::<CheckinRequest>(request, CHECKIN_BODY_BYTES_MAX).await?;
     let asked = message.value;
-    fairness::take_checkin(&gateway.app, peer.as_ref(), &asked)
-        .inspect_err(|_| gateway.metrics.checkin("refused"))?;
     let known = known_peer(&gateway.app, peer.as_ref()).await?;
+    fairness::take_checkin(&gateway.app, &known, &asked)
+        .inspect_err(|_| gateway.metrics.checkin("refused"))?;
     asked
         .check_limits()
         .map_err(|limit| MALFORMED.detail(limit.to_string()))?;

@@ -1,5 +1,8 @@
-//! One tenant's storm of messages leaves the devices of the others alone: each tenant has a bucket, and its certificate says whose a message
-//! is before anything is read or looked up.
+//! One tenant's storm of messages leaves the devices of the others alone, and one device's storm those of its tenant.
+//!
+//! Each device has a bucket, which its certificate names before anything is read or looked up. Each tenant has one as well, of which only
+//! its devices take: whoever was retired, or shows a certificate that was revoked, is refused by whoever would answer and uses up nothing
+//! but its own.
 //!
 //! What can wait is refused first: telemetry, inventories, outputs and bundles, then check-ins. A check-in with receipts is taken as long as
 //! there is anything left, so that whoever waits for a command hears of it. Enrollments are counted where their token names the tenant
@@ -17,7 +20,10 @@ use muster_control::{
     clock,
 };
 
-use crate::{Gateway, Peer};
+use crate::{
+    Gateway, Peer,
+    identity::{Known, known_peer},
+};
 
 const CHECKIN: &str = "/agent/v1/checkin";
 /// What devices need to be reached at all, and to stay devices.
@@ -25,16 +31,14 @@ const URGENT: &[&str] = &["/agent/v1/wake", "/agent/v1/renew"];
 /// Benchmarks compare everything else with it.
 const UNCOUNTED: &str = "/agent/v1/ping";
 
-/// Counts a request of a device on its tenant. A check-in counts when it is read: what is in it decides.
+/// Counts a request of a device on it and its tenant. On its tenant a check-in counts when it is read: what is in it decides.
 pub(crate) async fn shared(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
-    let taken = request
-        .extensions()
-        .get::<Peer>()
-        .map_or(Ok(()), |peer| take(&gateway.app, peer, request.uri().path()));
-    match taken {
+    let peer = request.extensions().get::<Peer>().cloned();
+    let path = request.uri().path();
+    match take(&gateway.app, peer.as_ref(), path).await {
         Ok(()) => next.run(request).await,
         Err(problem) => {
-            if request.uri().path() == CHECKIN {
+            if path == CHECKIN {
                 gateway.metrics.checkin("refused");
             }
             problem.into_response()
@@ -42,34 +46,41 @@ pub(crate) async fn shared(State(gateway): State<Gateway>, request: Request, nex
     }
 }
 
-fn take(app: &App, peer: &Peer, path: &str) -> Result<(), Problem> {
-    let Some(device) = &peer.device else {
-        return Ok(());
-    };
-    let now = clock::uptime();
-    match path {
-        UNCOUNTED => Ok(()),
-        CHECKIN => app.budgets.check_device(device.tenant, now),
-        path => {
-            let message = if URGENT.contains(&path) {
-                DeviceMessage::Checkin
-            } else {
-                DeviceMessage::Other
-            };
-            app.budgets.take_device(device.tenant, message, now)
-        }
-    }
-}
-
-/// Counts a check-in on its tenant.
-pub(crate) fn take_checkin(app: &App, peer: Option<&Peer>, asked: &CheckinRequest) -> Result<(), Problem> {
+async fn take(app: &App, peer: Option<&Peer>, path: &str) -> Result<(), Problem> {
     let Some(device) = peer.and_then(|peer| peer.device.as_ref()) else {
         return Ok(());
     };
-    let message = if asked.receipts.is_empty() {
+    if path == UNCOUNTED {
+        return Ok(());
+    }
+    app.budgets
+        .take_of_device(device.tenant, &device.seat.budget, clock::uptime())?;
+    if path == CHECKIN {
+        return Ok(());
+    }
+    let Ok(known) = known_peer(app, peer).await else {
+        return Ok(());
+    };
+    let message = if URGENT.contains(&path) {
         DeviceMessage::Checkin
     } else {
-        DeviceMessage::Receipts
+        DeviceMessage::Other
     };
-    app.budgets.take_device(device.tenant, message, clock::uptime())
+    app.budgets
+        .take_device(known.identity.tenant, message, clock::uptime())
+}
+
+/// Refuses a check-in before it is read where the devices of its tenant have nothing left, whatever is in it.
+pub(crate) fn check(app: &App, peer: Option<&Peer>) -> Result<(), Problem> {
+    let device = peer.and_then(|peer| peer.device.as_ref());
+    device.map_or(Ok(()), |device| {
+        app.budgets.check_device(device.tenant, clock::uptime())
+    })
+}
+
+/// Counts a check-in on its tenant.
+pub(crate) fn take_checkin(app: &App, known: &Known, asked: &CheckinRequest) -> Result<(), Problem> {
+    let now = clock::uptime();
+    let message = known.seat.budget.checkin(!asked.receipts.is_empty(), now);
+    app.budgets.take_device(known.identity.tenant, message, now)
 }

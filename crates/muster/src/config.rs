@@ -183,6 +183,9 @@ pub struct Options {
     /// Messages that the devices of a tenant may send in a second, five times as many at once [default: 5000]
     #[arg(long, value_name = "N", env = "MUSTER_DEVICE_MESSAGES_PER_SECOND")]
     pub device_messages_per_second: Option<u32>,
+    /// Of these, messages of one device, a quarter of its tenant's at most [default: 20]
+    #[arg(long, value_name = "N", env = "MUSTER_DEVICE_MESSAGES_PER_SECOND_OF_DEVICE")]
+    pub device_messages_per_second_of_device: Option<u32>,
     /// How long a compliance token of a device lives at most, in seconds, from 30 to 600
     #[arg(long, value_name = "SECONDS", env = "MUSTER_COMPLIANCE_TOKEN_SECONDS")]
     pub compliance_token_seconds: Option<u32>,
@@ -336,6 +339,9 @@ impl Options {
             device_messages_per_second: self
                 .device_messages_per_second
                 .or(stored.device_messages_per_second),
+            device_messages_per_second_of_device: self
+                .device_messages_per_second_of_device
+                .or(stored.device_messages_per_second_of_device),
             compliance_token_seconds: self.compliance_token_seconds.or(stored.compliance_token_seconds),
             tenant_closing_hours: self.tenant_closing_hours.or(stored.tenant_closing_hours),
             share_tenant_keys: self.share_tenant_keys.or(stored.share_tenant_keys),
@@ -521,6 +527,9 @@ impl Options {
             device_messages_per_second: self
                 .device_messages_per_second
                 .unwrap_or(defaults.device_messages_per_second),
+            device_messages_per_second_of_device: self
+                .device_messages_per_second_of_device
+                .unwrap_or(defaults.device_messages_per_second_of_device),
             compliance_token_seconds: self
                 .compliance_token_seconds
                 .unwrap_or(defaults.compliance_token_seconds),
@@ -552,6 +561,10 @@ impl Options {
                 settings.api_requests_per_second_of_caller,
             ),
             ("device_messages_per_second", settings.device_messages_per_second),
+            (
+                "device_messages_per_second_of_device",
+                settings.device_messages_per_second_of_device,
+            ),
         ] {
             ensure!((10..=1_000_000).contains(&number), "{name} is 10 to 1,000,000");
         }

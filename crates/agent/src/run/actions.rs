@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::Method;
 use muster_channel_agent::Base64Bytes;
+use muster_channel_agent::backoff::Backoff;
 use muster_channel_agent::device::{Action, Begin, Execution};
 use muster_channel_agent::inventory::InventoryRequest;
 use muster_channel_agent::limits::{BUNDLE_BYTES_MAX, INVENTORY_BODY_BYTES_MAX, RENEW_RESPONSE_BYTES_MAX};
@@ -18,8 +20,9 @@ use muster_model::settings::SettingValue;
 use muster_model::telemetry::EventKind;
 use muster_trust::key::{Digest, sha256};
 use muster_trust::statement::ScriptStatement;
+use tokio::time::Instant;
 
-use super::{Agent, AttemptError, Work};
+use super::{Agent, AttemptError, RETRY, Unsent, Work};
 use crate::error::AgentError;
 use crate::link::{Link, LinkError};
 use crate::machine_clock;
@@ -54,16 +57,17 @@ impl Agent {
     }
 
     /// Performs actions in order, and what follows from them. Without a link, what needs the server is left out: the
-    /// server asks again.
+    /// server asks again. A bundle for which the server has no time now does not keep the rest from being done.
     pub(super) async fn perform(
         &mut self,
         actions: Vec<Action>,
         link: Option<&Link>,
     ) -> Result<(), AttemptError> {
         let mut queue = VecDeque::from(actions);
+        let mut busy = None;
         for _ in 0..ACTIONS_MAX {
             let Some(action) = queue.pop_front() else {
-                return Ok(());
+                return busy.map_or(Ok(()), |error| Err(AttemptError::Link(error)));
             };
             match action {
                 Action::Refused(refused) => {
@@ -76,8 +80,14 @@ impl Agent {
                 }
                 Action::Execute { command_id } => self.execute(command_id, link).await?,
                 Action::FetchBundle { sha256 } => {
-                    let Some(link) = link else { continue };
-                    queue.extend(self.fetch_bundle(sha256, link).await?);
+                    let Some(link) = link.filter(|_| busy.is_none()) else {
+                        continue;
+                    };
+                    match self.fetch_bundle(sha256, link).await {
+                        Ok(more) => queue.extend(more),
+                        Err(AttemptError::Link(error)) if error.is_busy() => busy = Some(error),
+                        Err(error) => return Err(error),
+                    }
                 }
                 Action::Apply { settings } => self.apply(settings).await?,
                 Action::ReadBack { settings } => {
@@ -181,7 +191,7 @@ impl Agent {
         if self.is_once {
             return Ok(());
         }
-        if self.work.is_some() {
+        if self.work.is_some() || self.unsent.is_some() {
             if !self.queue.contains(&command_id) {
                 self.queue.push_back(command_id);
             }
@@ -201,17 +211,49 @@ impl Agent {
     pub(super) async fn on_work_done(&mut self, command_id: CommandId, outcome: ExecOutcome) {
         let mut outcome = outcome;
         let upload = outcome.upload.take();
-        let mut execution = execution_of(outcome);
-        if let Some(bytes) = upload {
-            execution = match self.upload(command_id, bytes).await {
-                Ok(digest) => Execution {
-                    output_sha256: Some(digest),
-                    ..execution
-                },
-                Err(AttemptError::Link(error)) => not_sent(&error),
-                Err(error) => Execution::not_now("upload_failed", error.to_string()),
-            };
+        let execution = execution_of(outcome);
+        match upload {
+            None => self.end_work(command_id, execution),
+            Some(bytes) => {
+                let unsent = Unsent {
+                    command_id,
+                    bytes: Bytes::from(bytes),
+                    execution,
+                    backoff: Backoff::new(RETRY.0, RETRY.1),
+                    again_at: Instant::now(),
+                };
+                self.send_output(unsent).await;
+            }
         }
+    }
+
+    /// Uploads what a command printed or collected, which ends it. Where the server has no time, or cannot be reached any more
+    /// since, it is kept: what a command did is not done again for its output.
+    pub(super) async fn send_output(&mut self, mut unsent: Unsent) {
+        let command_id = unsent.command_id;
+        let was_kept = unsent.backoff.attempts() > 0;
+        let execution = match self.upload(command_id, unsent.bytes.clone()).await {
+            Ok(digest) => Execution {
+                output_sha256: Some(digest),
+                ..unsent.execution
+            },
+            Err(AttemptError::Link(error)) if error.is_busy() || (was_kept && is_unreachable(&error)) => {
+                let delay = unsent
+                    .backoff
+                    .failed(machine_clock::random(), error.retry_after());
+                tracing::warn!(command = %command_id, %error, retry_in = ?delay, "an output is kept");
+                unsent.again_at = Instant::now() + delay;
+                self.unsent = Some(unsent);
+                return;
+            }
+            Err(AttemptError::Link(error)) => not_sent(&error),
+            Err(error) => Execution::not_now("upload_failed", error.to_string()),
+        };
+        self.end_work(command_id, execution);
+    }
+
+    /// Records how work has ended, and starts what waited for it.
+    fn end_work(&mut self, command_id: CommandId, execution: Execution) {
         if let Err(error) = self.finish(command_id, execution) {
             tracing::error!(%error, "the outcome of a command is not saved yet");
         }
@@ -224,7 +266,7 @@ impl Agent {
         }
     }
 
-    async fn upload(&mut self, command_id: CommandId, bytes: Vec<u8>) -> Result<Digest, AttemptError> {
+    async fn upload(&mut self, command_id: CommandId, bytes: Bytes) -> Result<Digest, AttemptError> {
         let digest = sha256(&bytes);
         let link = self.connected().await?;
         link.output(&format!("{}{command_id}/output", path::COMMANDS), bytes)
@@ -411,13 +453,16 @@ fn execution_of(outcome: ExecOutcome) -> Execution {
     }
 }
 
-/// A server that cannot be reached is asked again; what it refuses, it refuses.
+fn is_unreachable(error: &LinkError) -> bool {
+    matches!(error, LinkError::Unreachable(_))
+}
+
+/// A server that cannot be reached or has no time is asked again; what it refuses, it refuses.
 fn not_sent(error: &LinkError) -> Execution {
-    match error {
-        LinkError::Unreachable(_) => Execution::not_now("upload_failed", error.to_string()),
-        LinkError::Answered { .. } | LinkError::Protocol(_) => {
-            Execution::failed("upload_refused", error.to_string())
-        }
+    if is_unreachable(error) || error.is_busy() {
+        Execution::not_now("upload_failed", error.to_string())
+    } else {
+        Execution::failed("upload_refused", error.to_string())
     }
 }
 
@@ -468,4 +513,42 @@ fn facts_digest(facts: &Facts) -> Result<Digest, LinkError> {
         ));
     }
     Ok(sha256(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_channel_agent::problem::Problem;
+    use muster_model::command::ReceiptOutcome;
+
+    use super::*;
+
+    #[test]
+    fn what_the_server_has_no_time_for_is_not_now_and_what_it_refuses_has_failed() {
+        let answered = |status| LinkError::Answered {
+            problem: Box::new(Problem {
+                kind: String::new(),
+                title: String::new(),
+                status,
+                detail: String::new(),
+                code: String::new(),
+                request_id: String::new(),
+            }),
+            retry_after: None,
+        };
+        for (error, is_busy, outcome) in [
+            (answered(429), true, ReceiptOutcome::NotNow),
+            (answered(503), true, ReceiptOutcome::NotNow),
+            (answered(403), false, ReceiptOutcome::Failed),
+            (answered(500), false, ReceiptOutcome::Failed),
+            (
+                LinkError::Unreachable(String::new()),
+                false,
+                ReceiptOutcome::NotNow,
+            ),
+            (LinkError::Protocol(String::new()), false, ReceiptOutcome::Failed),
+        ] {
+            assert_eq!(error.is_busy(), is_busy, "{error}");
+            assert_eq!(not_sent(&error).outcome, outcome, "{error}");
+        }
+    }
 }

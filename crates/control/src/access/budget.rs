@@ -13,7 +13,7 @@ use axum::{
     http::{HeaderName, HeaderValue},
     response::Response,
 };
-use muster_model::TenantId;
+use muster_model::{TenantId, TokenId};
 use muster_trust::key::sha256;
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::{
@@ -28,7 +28,7 @@ use super::{
     problem::{Problem, RATE_LIMITED},
 };
 use crate::{
-    limit::{BURST_SECONDS, Left, Limit, Share},
+    limit::{BURST_SECONDS, Left, Limit, Meter, Share},
     strangers::network,
 };
 
@@ -38,6 +38,9 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const OTHER: &str = "_other";
 /// What one address may fail at in a second at the endpoints of the authorization server; five times as much may come at once.
 const FAILURES_PER_SECOND: u32 = 20;
+
+/// Check-ins of one device in a second that count as those with receipts: whoever says more of them is refused with the others.
+const RECEIPTS_PER_SECOND: u32 = 1;
 
 /// By what requests come: the budgets of one leave those of the others alone, so that no program of a tenant shuts out its people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,10 +104,26 @@ impl DeviceMessage {
     }
 }
 
+/// What one device may still send, whatever its tenant has left.
+#[derive(Debug, Default)]
+pub struct OfDevice {
+    messages: Meter,
+    receipts: Meter,
+}
+
+impl OfDevice {
+    /// What a check-in counts as. Anybody can put a receipt into it, so that few of them count as more than a check-in.
+    pub fn checkin(&self, has_receipts: bool, now: Duration) -> DeviceMessage {
+        if has_receipts && self.receipts.take(RECEIPTS_PER_SECOND, now) {
+            DeviceMessage::Receipts
+        } else {
+            DeviceMessage::Checkin
+        }
+    }
+}
+
 /// A caller of a tenant, by one door: the hash of what it is called.
 type Caller = (TenantId, Door, u64);
-/// An address, and the account that it names, where that account has proven from there who it is.
-type Failing = (IpAddr, Option<u64>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusedLabel {
@@ -116,7 +135,7 @@ struct RefusedLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusedDevice {
     tenant: String,
-    /// `receipts`, `checkin`, `other` or `enroll`.
+    /// `receipts`, `checkin`, `other` or `enroll` where the tenant's devices sent too much; `device` where this one did.
     message: &'static str,
 }
 
@@ -126,9 +145,11 @@ pub struct Budgets {
     tenants: Limit<(TenantId, Door)>,
     callers: Limit<Caller>,
     devices: Limit<TenantId>,
-    failures: Limit<Failing>,
-    /// Accounts that have proven who they are at the authorization server, with the address.
-    proven: Limit<(u64, IpAddr)>,
+    /// Enrollments by their token: what a device that is none yet may send.
+    enrollments: Limit<TokenId>,
+    per_device: u32,
+    /// Credentials that were refused at the authorization server, by address.
+    failures: Limit<IpAddr>,
     /// What the operator set, by tenant; of all others the numbers of the installation count.
     limits: RwLock<HashMap<TenantId, Limits>>,
     refused: Family<RefusedLabel, Counter>,
@@ -153,6 +174,7 @@ pub struct PerSecond {
     pub requests: u32,
     pub requests_of_caller: u32,
     pub device_messages: u32,
+    pub messages_of_device: u32,
 }
 
 tokio::task_local! {
@@ -164,6 +186,11 @@ fn hashed(name: &str) -> u64 {
     hash.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
+/// What one caller of a tenant may: half of the tenant's at most, so that no single one shuts out the others.
+pub(crate) fn caller_of(tenant: u32, caller: u32) -> u32 {
+    caller.min((tenant / 2).max(1))
+}
+
 impl Budgets {
     /// At most so many tenants are named in metrics.
     pub fn new(per_second: PerSecond, named_max: usize) -> Budgets {
@@ -171,8 +198,9 @@ impl Budgets {
             tenants: Limit::new(per_second.requests),
             callers: Limit::new(per_second.requests_of_caller),
             devices: Limit::new(per_second.device_messages),
+            enrollments: Limit::new(per_second.messages_of_device),
+            per_device: per_second.messages_of_device,
             failures: Limit::new(FAILURES_PER_SECOND),
-            proven: Limit::new(FAILURES_PER_SECOND),
             limits: RwLock::default(),
             refused: Family::default(),
             refused_devices: Family::default(),
@@ -224,7 +252,8 @@ impl Budgets {
             ..whole
         };
         let of_tenant = share(limits.requests_per_second, self.tenants.whole());
-        let of_caller = share(limits.requests_per_second_of_caller, self.callers.whole());
+        let mut of_caller = share(limits.requests_per_second_of_caller, self.callers.whole());
+        of_caller.per_second = caller_of(of_tenant.per_second, of_caller.per_second);
         let who = (author.tenant, door, hashed(&author.actor.id));
         let theirs = (author.tenant, door);
         let mut caller = self.callers.take_share(who, of_caller, now);
@@ -258,6 +287,48 @@ impl Budgets {
             left.per_second
         );
         Err(RATE_LIMITED.detail(sentence).retry_after(left.reset_seconds))
+    }
+
+    /// Takes one message of a device's own budget, before anything is asked about it: whoever is no device any more, or sends without
+    /// end, takes nothing of its tenant's.
+    ///
+    /// # Errors
+    ///
+    /// `rate_limited`, with the seconds after which to come again.
+    pub fn take_of_device(&self, tenant: TenantId, of: &OfDevice, now: Duration) -> Result<(), Problem> {
+        if of.messages.take(self.of_device(tenant), now) {
+            return Ok(());
+        }
+        Err(self.refuse_one(tenant, 1))
+    }
+
+    /// Takes one enrollment: of its token first, and then of the tenant's devices.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Budgets::take_device`].
+    pub fn take_enrollment(&self, tenant: TenantId, token: TokenId, now: Duration) -> Result<(), Problem> {
+        let share = Share {
+            per_second: self.of_device(tenant),
+            ..self.enrollments.whole()
+        };
+        self.enrollments
+            .take_share(token, share, now)
+            .map_err(|left| self.refuse_one(tenant, left.reset_seconds))?;
+        self.take_device(tenant, DeviceMessage::Enroll, now)
+    }
+
+    /// What one device may send in a second: a quarter of its tenant's at most.
+    fn of_device(&self, tenant: TenantId) -> u32 {
+        let of_tenant = self.of_devices(tenant).per_second;
+        self.per_device.min((of_tenant / 4).max(1))
+    }
+
+    fn refuse_one(&self, tenant: TenantId, seconds: u64) -> Problem {
+        self.count_refused(tenant, "device");
+        RATE_LIMITED
+            .detail("This device sent more than one may in a second. Come again later.")
+            .retry_after(seconds)
     }
 
     /// Takes one message of a device of this tenant.
@@ -305,53 +376,32 @@ impl Budgets {
     }
 
     fn refuse_device(&self, tenant: TenantId, message: DeviceMessage, left: Left) -> Problem {
-        let label = RefusedDevice {
-            tenant: self.name_of(tenant),
-            message: message.as_str(),
-        };
-        self.refused_devices.get_or_create(&label).inc();
+        self.count_refused(tenant, message.as_str());
         RATE_LIMITED
             .detail("The devices of this tenant sent more than they may in a second. Come again later.")
             .retry_after(left.reset_seconds)
     }
 
-    /// Refuses whoever has failed too often at the authorization server, before anything is asked about them. Failures count by address;
-    /// an account that has proven from there who it is has a count of its own, so that no neighbor shuts it out.
+    fn count_refused(&self, tenant: TenantId, message: &'static str) {
+        let label = RefusedDevice {
+            tenant: self.name_of(tenant),
+            message,
+        };
+        self.refused_devices.get_or_create(&label).inc();
+    }
+
+    /// Counts credentials that were refused at the authorization server on the address that they came from. They are always looked at
+    /// first, so that nobody's failures refuse anybody who is who they say.
     ///
     /// # Errors
     ///
-    /// `rate_limited`, with the seconds after which to come again.
-    pub fn check_credentials(
-        &self,
-        account: Option<&str>,
-        from: Option<IpAddr>,
-        now: Duration,
-    ) -> Result<(), Problem> {
-        let failing = self.failing(account, from);
-        self.failures.check(&failing, now).map_err(|seconds| {
+    /// `rate_limited`, with the seconds after which to come again, instead of what is wrong with them.
+    pub fn credentials_failed(&self, from: Option<IpAddr>, now: Duration) -> Result<(), Problem> {
+        self.failures.take(network(from), now).map_err(|seconds| {
             RATE_LIMITED
                 .detail("Too many credentials that came from your address were refused. Try again in a few seconds.")
                 .retry_after(seconds)
         })
-    }
-
-    /// Counts credentials that were refused.
-    pub fn credentials_failed(&self, account: Option<&str>, from: Option<IpAddr>, now: Duration) {
-        // With nothing left it is refused before it comes here; of those that came at once it matters as little.
-        let _ = self.failures.take(self.failing(account, from), now);
-    }
-
-    /// Remembers that an account has proven who it is, from this address.
-    pub fn credentials_proven(&self, account: &str, from: Option<IpAddr>, now: Duration) {
-        let _ = self.proven.take((hashed(account), network(from)), now);
-    }
-
-    fn failing(&self, account: Option<&str>, from: Option<IpAddr>) -> Failing {
-        let from = network(from);
-        let known = account
-            .map(hashed)
-            .filter(|account| self.proven.knows(&(*account, from)));
-        (from, known)
     }
 
     fn name_of(&self, tenant: TenantId) -> String {
@@ -413,6 +463,7 @@ mod tests {
             requests,
             requests_of_caller,
             device_messages: 10,
+            messages_of_device: 5,
         };
         Budgets::new(per_second, 8)
     }
@@ -457,15 +508,24 @@ mod tests {
                 .filter(|_| budgets.take_by(door, &who, at(1)).is_ok())
                 .count()
         };
-        assert_eq!(many(Door::Api, "build"), 20);
-        assert_eq!(many(Door::Api, "other"), 0, "the programs have used theirs up");
+        assert_eq!(
+            many(Door::Api, "build"),
+            10,
+            "half of the tenant's, whatever a caller may"
+        );
+        assert_eq!(many(Door::Api, "other"), 10);
+        assert_eq!(many(Door::Api, "third"), 0, "the programs have used theirs up");
         assert_eq!(
             many(Door::Console, "ada"),
-            20,
+            10,
             "people have a budget of their own"
         );
-        assert_eq!(many(Door::OAuth, "build"), 20);
-        assert_eq!(many(Door::Console, "bob"), 0);
+        assert_eq!(many(Door::OAuth, "build"), 10);
+        assert_eq!(
+            many(Door::Console, "bob"),
+            10,
+            "nobody shuts out the others alone"
+        );
     }
 
     #[test]
@@ -483,7 +543,7 @@ mod tests {
             (0..1000).filter(|_| budgets.take(&who, at(1)).is_ok()).count()
         };
         assert_eq!((many(1, "one"), many(1, "two"), many(1, "three")), (50, 50, 0));
-        assert_eq!(many(2, "one"), 20);
+        assert_eq!(many(2, "one"), 10);
         let devices = |n| {
             let taken = |_: &usize| {
                 let message = DeviceMessage::Receipts;
@@ -526,25 +586,67 @@ mod tests {
     }
 
     #[test]
-    fn d9_failures_at_the_authorization_server_shut_out_their_address_and_nobody_who_proved_who_they_are() {
+    fn d9_one_device_uses_up_its_own_budget_and_a_part_of_its_tenants() {
         let budgets = budgets(4, 4);
-        let from: Option<IpAddr> = Some("192.0.2.1".parse().expect("it is an address"));
-        budgets.credentials_proven("build", from, at(1));
-        for _ in 0..200 {
-            budgets.credentials_failed(None, from, at(1));
-            budgets.credentials_failed(Some("guessed"), from, at(1));
-        }
-        assert!(budgets.check_credentials(None, from, at(1)).is_err());
-        assert!(budgets.check_credentials(Some("guessed"), from, at(1)).is_err());
-        assert!(budgets.check_credentials(Some("build"), from, at(1)).is_ok());
-        let elsewhere: Option<IpAddr> = Some("192.0.2.2".parse().expect("it is an address"));
-        assert!(budgets.check_credentials(None, elsewhere, at(1)).is_ok());
-        for _ in 0..200 {
-            budgets.credentials_failed(Some("build"), from, at(1));
-        }
-        assert!(
-            budgets.check_credentials(Some("build"), from, at(1)).is_err(),
-            "its own failures count as well"
+        let (loud, quiet) = (OfDevice::default(), OfDevice::default());
+        let taken = |of: &OfDevice| {
+            (0..1000)
+                .filter(|_| budgets.take_of_device(tenant(1), of, at(1)).is_ok())
+                .count()
+        };
+        assert_eq!(
+            taken(&loud),
+            10,
+            "a quarter of ten in a second, whatever a device may"
         );
+        assert_eq!(taken(&quiet), 10);
+        let refused = budgets
+            .take_of_device(tenant(1), &loud, at(1))
+            .expect_err("it is used up");
+        assert_eq!(
+            (refused.kind, refused.retry_after_seconds),
+            (RATE_LIMITED, Some(1))
+        );
+        let left = |message| budgets.take_device(tenant(1), message, at(1)).is_ok();
+        assert!(left(DeviceMessage::Other), "the tenant's is as it was");
+        let receipts = (0..1000)
+            .filter(|_| loud.checkin(true, at(1)) == DeviceMessage::Receipts)
+            .count();
+        assert_eq!(receipts, 5, "more of them are check-ins");
+        assert_eq!(quiet.checkin(false, at(1)), DeviceMessage::Checkin);
+        assert_eq!(quiet.checkin(true, at(1)), DeviceMessage::Receipts);
+    }
+
+    #[test]
+    fn d9_the_holder_of_one_token_uses_up_nothing_but_its_own() {
+        let budgets = budgets(4, 4);
+        let token = |n| TokenId::from_uuid(uuid::Uuid::from_u128(n));
+        let begun = |n| {
+            (0..1000)
+                .filter(|_| budgets.take_enrollment(tenant(1), token(n), at(1)).is_ok())
+                .count()
+        };
+        assert_eq!((begun(1), begun(2)), (10, 10));
+        assert!(
+            budgets
+                .take_device(tenant(1), DeviceMessage::Other, at(1))
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn d9_failures_at_the_authorization_server_count_by_address() {
+        let budgets = budgets(4, 4);
+        let address = |text: &str| Some(text.parse::<IpAddr>().expect("it is an address"));
+        let failed = |from| {
+            (0..200)
+                .filter(|_| budgets.credentials_failed(from, at(1)).is_ok())
+                .count()
+        };
+        assert_eq!(failed(address("192.0.2.1")), 100);
+        assert_eq!(failed(address("192.0.2.2")), 100);
+        let refused = budgets.credentials_failed(address("192.0.2.1"), at(1));
+        let refused = refused.expect_err("it has used them up");
+        assert_eq!(refused.retry_after_seconds, Some(1));
     }
 }

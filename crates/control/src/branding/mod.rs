@@ -151,11 +151,11 @@ fn accent(wanted: &WantedAccent) -> Result<Accent, FieldError> {
 }
 
 /// Whether a text is what a person sees, and turns nothing around it: no control characters but line feeds where they may be, and none
-/// that change the direction of what follows (Unicode Standard Annex 9, explicit formatting).
+/// that change the direction of what follows (Unicode Standard Annex 9), end a line unseen or take no room.
 fn is_plain(text: &str, lines_max: usize) -> bool {
     let is_hidden = |letter: char| {
         (letter.is_control() && !(letter == '\n' && lines_max > 1))
-            || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+            || matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
     };
     !text.chars().any(is_hidden) && text.lines().count() <= lines_max
 }

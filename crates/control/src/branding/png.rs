@@ -1,8 +1,8 @@
 //! Logos: PNG files (W3C Portable Network Graphics, third edition) that are read to the last byte before anybody is shown one.
 //!
 //! Nothing is drawn. The file is walked chunk by chunk with its checksums, its image data is inflated into a small buffer and counted
-//! against what its header says, and what is kept is written anew from the chunks that make the picture: texts, times, places and
-//! programs that the file was made with do not reach anybody. Bounds: [`BYTES_MAX`], [`SIDE_MAX`], and with them what is inflated.
+//! against what its header says, and what is kept is written anew from the chunks that make the picture (IHDR, PLTE, tRNS, IDAT, IEND):
+//! texts, times, places and programs that the file was made with do not reach anybody, nor do hints at its colors. Bounds: [`BYTES_MAX`], [`SIDE_MAX`], and with them what is inflated.
 
 use std::io::Read;
 
@@ -17,8 +17,6 @@ pub const SIDE_MAX: u32 = 1024;
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// Chunks of a file; the smallest has 12 bytes.
 const CHUNKS_MAX: usize = 1024;
-/// Chunks besides the critical ones that change how the picture looks.
-const KEPT: &[&[u8; 4]] = &[b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"pHYs"];
 
 /// A picture that was read to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +123,7 @@ pub fn read(file: &[u8]) -> Result<Png, PngError> {
     }
     let mut rest = file.strip_prefix(SIGNATURE).ok_or(PngError::NoPng)?;
     let mut kept = SIGNATURE.to_vec();
-    let (mut header, mut place, mut colors) = (None, Place::Header, None);
+    let (mut header, mut place, mut colors, mut clear) = (None, Place::Header, None, None);
     let mut data = Vec::new();
     for _ in 0..CHUNKS_MAX {
         let chunk;
@@ -136,13 +134,14 @@ pub fn read(file: &[u8]) -> Result<Png, PngError> {
                 place = Place::BeforeData;
             }
             (_, Place::Header) | (b"IHDR", _) => return Err(PngError::Order),
-            (b"PLTE", Place::BeforeData) if colors.is_none() => {
+            (b"PLTE", Place::BeforeData) if colors.is_none() && clear.is_none() => {
                 let (count, is_whole) = (chunk.data.len() / 3, chunk.data.len() % 3 == 0);
                 if !is_whole || !(1..=256).contains(&count) {
                     return Err(PngError::Palette);
                 }
                 colors = Some(count);
             }
+            (b"tRNS", Place::BeforeData) if clear.is_none() => clear = Some(chunk.data.len()),
             (b"IDAT", Place::BeforeData | Place::InData) => {
                 data.extend_from_slice(chunk.data);
                 place = Place::InData;
@@ -157,13 +156,14 @@ pub fn read(file: &[u8]) -> Result<Png, PngError> {
                 kept.extend_from_slice(chunk.whole);
                 let header = header.ok_or(PngError::Order)?;
                 check(header, colors, &data)?;
+                check_clear(header, colors, clear)?;
                 return Ok(Png {
                     width: header.width,
                     height: header.height,
                     bytes: kept,
                 });
             }
-            (b"PLTE" | b"IDAT" | b"IEND", _) => return Err(PngError::Order),
+            (b"PLTE" | b"tRNS" | b"IDAT" | b"IEND", _) => return Err(PngError::Order),
             (name, _) => {
                 // A capital letter first: no picture without it (section 5.4).
                 if name[0].is_ascii_uppercase() {
@@ -172,9 +172,7 @@ pub fn read(file: &[u8]) -> Result<Png, PngError> {
                 if place == Place::InData {
                     place = Place::BehindData;
                 }
-                if !KEPT.contains(&name) {
-                    continue;
-                }
+                continue;
             }
         }
         kept.extend_from_slice(chunk.whole);
@@ -214,6 +212,18 @@ fn next(rest: &[u8]) -> Result<(Chunk<'_>, &[u8]), PngError> {
         whole,
     };
     Ok((chunk, behind))
+}
+
+/// What is seen through has as many bytes as the header says (section 11.3.1.1).
+fn check_clear(header: Header, colors: Option<usize>, clear: Option<usize>) -> Result<(), PngError> {
+    let Some(bytes) = clear else { return Ok(()) };
+    let is_right = match header.color {
+        0 => bytes == 2,
+        2 => bytes == 6,
+        3 => bytes >= 1 && colors.is_some_and(|colors| bytes <= colors),
+        _ => false,
+    };
+    if is_right { Ok(()) } else { Err(PngError::Palette) }
 }
 
 /// Inflates the image data and counts it: rows as the header says, each with a filter that there is, and not a byte more.
@@ -311,12 +321,16 @@ mod tests {
         let plain = read(&file(&parts())).expect("it is a picture");
         assert_eq!((plain.width, plain.height), (16, 16));
         assert_eq!(plain.bytes, file(&parts()));
-        for name in [b"tEXt", b"iTXt", b"eXIf", b"tIME", b"iCCP", b"acTL"] {
+        for name in [b"tEXt", b"iTXt", b"eXIf", b"tIME", b"iCCP", b"acTL", b"gAMA"] {
             let told = with(1, chunk(name, b"who made it, and where")).expect("it is a picture");
             assert_eq!(told.bytes, plain.bytes, "{name:?}");
         }
-        let kept = with(1, chunk(b"gAMA", &[0, 0, 0xb1, 0x8f])).expect("it is a picture");
-        assert_eq!(kept.bytes.len(), plain.bytes.len() + 16);
+        let kept = with(1, chunk(b"tRNS", &[0; 6])).expect("it is a picture");
+        assert_eq!(kept.bytes.len(), plain.bytes.len() + 18);
+        assert_eq!(with(1, chunk(b"tRNS", &[0; 7])), Err(PngError::Palette));
+        assert_eq!(with(2, chunk(b"tRNS", &[0; 6])), Err(PngError::Order));
+        let twice = [chunk(b"tRNS", &[0; 6]), chunk(b"tRNS", &[0; 6])].concat();
+        assert_eq!(with(1, twice), Err(PngError::Order));
         let mut split = parts();
         let data = deflated(&[0; 16 * 49]);
         split[1] = [chunk(b"IDAT", &data[..5]), chunk(b"IDAT", &data[5..])].concat();

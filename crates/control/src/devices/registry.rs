@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::{DeviceState, Held, Traits};
+use crate::access::budget::OfDevice;
 
 const SHARDS: usize = 64;
 /// Refused messages of one device that this node records in an hour.
@@ -88,6 +89,8 @@ pub struct Seat {
     refusals: Mutex<(i64, usize)>,
     /// When a refusal by memory was last doubted.
     doubted_at: Mutex<Option<Duration>>,
+    /// What it may still send to this node.
+    pub budget: OfDevice,
     wake: Notify,
 }
 

@@ -319,7 +319,7 @@ pub async fn create(
         if let Err(problem) = &user
             && problem.detail == users::ALL_ALLOWED
         {
-            limits::note_reached(app, client.tenant(), Reached::People).await?;
+            limits::note_reached(app, client.tenant(), Reached::People).await;
         }
         return Ok(Done::user(&asker, user?));
     }

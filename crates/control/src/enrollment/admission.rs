@@ -276,8 +276,8 @@ fn judge(
     let tenant = tx.tenant();
     let policy = store::policy(tx, tenant)?.unwrap_or_default().document;
     policy.admits(applicant, &token.rules(), at)?;
-    let allowed = limits::limits_of(tx, tenant)?.devices_max;
-    if policy.limits.any() || allowed.is_some() {
+    let allowed = limits::devices_in_turn(tx, tenant)?;
+    if policy.limits.any() {
         // Two admissions take turns here, so that each counts the other.
         store::take_turn(tx, tenant, at)?;
     }
@@ -431,8 +431,8 @@ pub async fn refused(
         return problem;
     }
     let is_all_allowed = problem.kind == ENROLLMENT_LIMIT && problem.detail == ALL_ALLOWED;
-    if is_all_allowed && let Err(unavailable) = limits::note_reached(app, tenant, Reached::Devices).await {
-        return unavailable;
+    if is_all_allowed {
+        limits::note_reached(app, tenant, Reached::Devices).await;
     }
     let code = problem.code();
     let actor = match device_uuid {

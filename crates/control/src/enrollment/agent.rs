@@ -26,7 +26,6 @@ use crate::{
     App,
     access::{
         self,
-        budget::DeviceMessage,
         problem::{
             ATTESTATION_REJECTED, CSR_INVALID, DEVICE_MISMATCH, MALFORMED, PROOF_INVALID, Problem,
             RATE_LIMITED, SESSION_UNKNOWN, TOKEN_INVALID, UNAVAILABLE,
@@ -84,15 +83,14 @@ pub async fn begin(
         // Without a tenant there is no log that could take the refusal.
         return Err(TOKEN_INVALID.detail("This installation has no such tenant."));
     }
-    app.budgets
-        .take_device(claims.tid, DeviceMessage::Enroll, clock::uptime())?;
+    let token = TokenId::from_uuid(claims.jti);
+    app.budgets.take_enrollment(claims.tid, token, clock::uptime())?;
     let of = claims.tid;
     app.db
         .read(Scope::Tenant(of.uuid()), move |tx| {
             access::require_serving(tx, of)
         })
         .await?;
-    let token = TokenId::from_uuid(claims.jti);
     let device_uuid = request.hardware.device_uuid.uuid();
     let opened = match check_begin(app, &request, &claims, exporter.is_some()).await {
         Ok(opened) => opened,

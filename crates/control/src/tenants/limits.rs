@@ -12,6 +12,7 @@ use crate::{
     App, Settings,
     access::{
         Author, Permit, TenantRow,
+        budget::caller_of,
         limits::{self, Limits, Set},
         problem::Problem,
         request::{Body, PathOf},
@@ -33,7 +34,7 @@ pub struct LimitView {
     /// What the operator set; absent where nothing is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set: Option<u32>,
-    /// What counts: what is set, or the installation's; absent where there is no limit.
+    /// What counts: what is set, or the installation's, and of a caller at most half of the tenant's; absent where there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_force: Option<u32>,
     /// How many there are; absent of what is counted by the second.
@@ -110,10 +111,17 @@ fn view(tx: &mut Tx, row: &TenantRow, settings: &Settings) -> Result<LimitsView,
         tenant: row.id,
         name: row.name.clone(),
         requests_per_second: by_second(limits.requests_per_second, settings.api_requests_per_second),
-        requests_per_second_of_caller: by_second(
-            limits.requests_per_second_of_caller,
-            settings.api_requests_per_second_of_caller,
-        ),
+        requests_per_second_of_caller: LimitView {
+            in_force: Some(caller_of(
+                limits
+                    .requests_per_second
+                    .unwrap_or(settings.api_requests_per_second),
+                limits
+                    .requests_per_second_of_caller
+                    .unwrap_or(settings.api_requests_per_second_of_caller),
+            )),
+            ..by_second(limits.requests_per_second_of_caller, 0)
+        },
         device_messages_per_second: by_second(
             limits.device_messages_per_second,
             settings.device_messages_per_second,

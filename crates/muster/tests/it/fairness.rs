@@ -9,21 +9,26 @@ use std::{
 };
 
 use muster_channel_agent::path;
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::{
     PATIENCE,
+    api::Api,
     database::each_database,
     device::{Applicant, Device, Door, token_for},
     eventually,
-    server::{Options, assert_healthy},
+    machine::{Machine, ended, order},
+    server::{AdminFile, Options, Server, assert_healthy},
     two::Two,
 };
 
-/// Connections that send as fast as they can.
-const STORMING: usize = 24;
-/// Check-ins of the other tenant's device that are measured.
+/// Devices that send as fast as they can, and the connections of each. One alone has a quarter of its tenant's bucket at most.
+const LOUD: usize = 6;
+const STORMING: usize = 4;
+/// Devices of the other tenant, and their check-ins that are measured.
+const QUIET: usize = 6;
 const MEASURED: usize = 120;
 const PAUSE: Duration = Duration::from_millis(15);
 
@@ -47,9 +52,9 @@ enum Refused {
 }
 
 /// Devices of a tenant that send messages which cost something, until they are stopped.
-fn storm(device: &Device, refused: Refused) -> (Arc<Storm>, JoinSet<()>) {
+fn storm(devices: &[Device], refused: Refused) -> (Arc<Storm>, JoinSet<()>) {
     let (storm, mut senders) = (Arc::<Storm>::default(), JoinSet::new());
-    for sender in 0..STORMING {
+    for (sender, device) in devices.iter().cycle().take(devices.len() * STORMING).enumerate() {
         let (storm, door) = (Arc::clone(&storm), device.door.clone());
         // It stands at another digest than it should: the server has work with each of them.
         let mut body = device.checkin_body();
@@ -77,10 +82,32 @@ fn storm(device: &Device, refused: Refused) -> (Arc<Storm>, JoinSet<()>) {
     (storm, senders)
 }
 
+async fn enroll(count: usize, api: &Api, admin: &AdminFile) -> Vec<Device> {
+    let mut devices = Vec::with_capacity(count);
+    for _ in 0..count {
+        devices.push(Device::enroll(api, admin).await);
+    }
+    devices
+}
+
+/// Sends one message over and over until it is stopped, whatever the answers are.
+fn flood(door: &Door, method: Method, path: &str, body: &Value, ends: &Arc<AtomicBool>, senders: &mut JoinSet<()>) {
+    for _ in 0..STORMING {
+        let (door, path, body, ends) = (door.clone(), path.to_owned(), body.clone(), Arc::clone(ends));
+        let method = method.clone();
+        senders.spawn(async move {
+            while !ends.load(Ordering::Relaxed) {
+                let request = door.http.request(method.clone(), format!("{}{path}", door.url));
+                crate::support::api::answer(request.json(&body)).await;
+            }
+        });
+    }
+}
+
 /// Latencies of check-ins one after the other, the shortest first.
-async fn latencies(device: &Device) -> Vec<Duration> {
+async fn latencies(devices: &[Device]) -> Vec<Duration> {
     let mut measured = Vec::with_capacity(MEASURED);
-    for _ in 0..MEASURED {
+    for device in devices.iter().cycle().take(MEASURED) {
         let begun = Instant::now();
         device.checkin().await;
         measured.push(begun.elapsed());
@@ -107,8 +134,8 @@ async fn measure(options: Options, per_second: u32, manner: Refused) -> (String,
             .with("--metrics-tenants", 8),
     )
     .await;
-    let loud = Device::enroll(&two.a, &two.server.admin).await;
-    let quiet = Device::enroll(&two.b, &two.b_admin).await;
+    let loud = enroll(LOUD, &two.a, &two.server.admin).await;
+    let quiet = enroll(QUIET, &two.b, &two.b_admin).await;
     let alone = latencies(&quiet).await;
     let (storm, senders) = storm(&loud, manner);
     let begun = Instant::now();
@@ -182,7 +209,7 @@ async fn d9_receipts_of_commands_are_taken_in_the_middle_of_a_storm() {
             .with("--device-messages-per-second", 40)
             .with("--metrics-tenants", 8);
         let two = Two::start(options).await;
-        let loud = Device::enroll(&two.a, &two.server.admin).await;
+        let loud = enroll(LOUD, &two.a, &two.server.admin).await;
         let honest = Device::enroll(&two.a, &two.server.admin).await;
         let asked = json!({"type": "lock"});
         let asked = two
@@ -232,4 +259,97 @@ async fn d9_receipts_of_commands_are_taken_in_the_middle_of_a_storm() {
         assert_healthy(&two.server).await;
     })
     .await;
+}
+
+/// A command that a device has fetched.
+async fn fetched(api: &Api, device: &Device) -> String {
+    let command = order(api, &device.id(), &json!({"type": "lock"})).await;
+    eventually("the command is delivered", PATIENCE, async || {
+        (!device.checkin().await.commands.is_empty()).then_some(())
+    })
+    .await;
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d9_one_device_live_or_retired_and_one_token_leave_the_rest_of_their_tenant_alone() {
+    each_database(async |options| {
+        let options = options
+            .with("--device-messages-per-second", 100)
+            .with("--metrics-tenants", 8);
+        let server = Server::start(options).await;
+        let api = server.api().await;
+        let [loud, retired, honest] =
+            <[Device; 3]>::try_from(enroll(3, &api, &server.admin).await).expect("three were enrolled");
+        api.post(&format!("/devices/{}/retire", retired.id()), &json!({}))
+            .await
+            .expect(204);
+        let applicant = Applicant::new();
+        let token = token_for(&api, applicant.device_uuid).await;
+        let (ends, mut senders) = (Arc::<AtomicBool>::default(), JoinSet::new());
+        let mut worthless = loud.checkin_body();
+        worthless["receipts"] = json!([loud.receipt("01980000-0000-7000-8000-000000000000", "done")]);
+        flood(&loud.door, Method::POST, path::CHECKIN, &worthless, &ends, &mut senders);
+        let renewal = json!({"csr": ""});
+        flood(&retired.door, Method::POST, path::RENEW, &renewal, &ends, &mut senders);
+        flood(&retired.door, Method::POST, path::CHECKIN, &retired.checkin_body(), &ends, &mut senders);
+        let begin = applicant.begin_body(&token);
+        let stranger = Door::of(&server.admin);
+        flood(&stranger, Method::POST, "/agent/v1/enroll/begin", &begin, &ends, &mut senders);
+        let wanted = format!(
+            "mdm_device_budget_refusals_total{{tenant=\"{}\",message=\"device\"}}",
+            server.admin.tenant
+        );
+        let metrics = async || {
+            let metrics = reqwest::get(format!("{}/metrics", server.admin.ops_url)).await;
+            metrics.expect("metrics are served").text().await.expect("text")
+        };
+        eventually("they are refused by themselves", PATIENCE, async || {
+            metrics().await.contains(&wanted).then_some(())
+        })
+        .await;
+        for _ in 0..3 {
+            let command = fetched(&api, &honest).await;
+            let taken = honest
+                .checkin_with("receipts", json!([honest.receipt(&command, "done")]))
+                .await;
+            assert_eq!(taken.receipts_accepted.len(), 1);
+            honest.send_facts().await;
+        }
+        Device::enroll(&api, &server.admin).await.checkin().await;
+        let refused = metrics().await;
+        for message in ["receipts", "checkin", "other"] {
+            let of_all = format!("message=\"{message}\"");
+            assert!(!refused.contains(&of_all), "the tenant has some left: {refused}");
+        }
+        ends.store(true, Ordering::Relaxed);
+        senders.join_all().await;
+        assert_healthy(&server).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d9_an_output_for_which_the_server_has_no_time_is_kept_and_comes_later() {
+    let server = Server::start(Options::default().with("--device-messages-per-second", 100)).await;
+    let api = server.api().await;
+    let mut machine = Machine::running(&api, &server.admin).await;
+    let loud = enroll(LOUD, &api, &server.admin).await;
+    let (ends, mut senders) = (Arc::<AtomicBool>::default(), JoinSet::new());
+    for device in &loud {
+        flood(&device.door, Method::PUT, path::INVENTORY, &json!({}), &ends, &mut senders);
+    }
+    // What is refused leaves check-ins their part of the bucket, so that the command comes to the device.
+    let command = order(&api, &machine.device, &json!({"type": "collect-logs"})).await;
+    eventually("the output is kept", PATIENCE, async || {
+        (machine.logged("an output is kept") > 0).then_some(())
+    })
+    .await;
+    ends.store(true, Ordering::Relaxed);
+    senders.join_all().await;
+    let done = ended(&api, &command).await;
+    assert_eq!(done["state"], "done", "{done}");
+    assert!(done["receipt"]["output_sha256"].is_string(), "{done}");
+    assert!(machine.runs());
+    assert_healthy(&server).await;
 }

@@ -2,6 +2,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::support::{
     PATIENCE,
@@ -232,6 +233,31 @@ async fn d9_a_limit_of_requests_counts_on_every_node_within_seconds() {
             (refused_of(&there, 60).await == 0).then_some(())
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_that_enroll_at_once_are_counted_one_after_the_other() {
+    const MOST: usize = 3;
+    each_database(async |options| {
+        let two = Two::start(options).await;
+        set(&two, json!({"devices_max": MOST})).await;
+        let mut applicants = JoinSet::new();
+        for _ in 0..20 {
+            let (applicant, door) = (Applicant::new(), Door::of(&two.b_admin));
+            let token = token_for(&two.b, applicant.device_uuid).await;
+            // Nobody wrote an enrollment policy there, by whose row they could take turns.
+            applicants.spawn(async move { applicant.try_enroll(&door, &token).await });
+        }
+        let answers = applicants.join_all().await;
+        let enrolled = answers.iter().filter(|answer| answer.status == 201).count();
+        assert_eq!(enrolled, MOST);
+        for answer in answers.iter().filter(|answer| answer.status != 201) {
+            answer.refused(403, "enrollment_limit");
+        }
+        assert_eq!(two.b.list("/devices").await.len(), MOST);
+        assert_healthy(&two.server).await;
     })
     .await;
 }

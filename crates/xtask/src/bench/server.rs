@@ -53,6 +53,7 @@ impl Server {
             "--api-requests-per-second",
             "--api-requests-per-second-of-caller",
             "--device-messages-per-second",
+            "--device-messages-per-second-of-device",
         ] {
             command.args([budget, "1000000"]);
         }

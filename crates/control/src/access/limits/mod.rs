@@ -41,7 +41,7 @@ pub struct Limits {
     /// Requests of its programs in a second, and as many of its people in the console: 10 to 1,000,000; five times as many at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_second: Option<u32>,
-    /// Of these, requests of one service account or person: 10 to 1,000,000.
+    /// Of these, requests of one service account or person: 10 to 1,000,000, of which at most half of the tenant's count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_second_of_caller: Option<u32>,
     /// Messages of its devices in a second: 10 to 1,000,000; five times as many at once.
@@ -73,7 +73,7 @@ impl Limits {
             ("devices_max", self.devices_max, DEVICES),
             ("people_max", self.people_max, PEOPLE),
         ];
-        let errors: Vec<FieldError> = within
+        let mut errors: Vec<FieldError> = within
             .into_iter()
             .filter_map(|(field, limit, range)| {
                 let limit = limit.filter(|limit| !range.contains(limit))?;
@@ -84,6 +84,15 @@ impl Limits {
                 })
             })
             .collect();
+        if let (Some(tenant), Some(caller)) = (self.requests_per_second, self.requests_per_second_of_caller)
+            && caller > tenant
+        {
+            errors.push(FieldError {
+                field: "requests_per_second_of_caller".to_owned(),
+                code: "out_of_range".to_owned(),
+                detail: format!("It is at most requests_per_second, {tenant}, not {caller}."),
+            });
+        }
         if errors.is_empty() {
             return Ok(());
         }
@@ -110,6 +119,16 @@ pub fn set_of(tx: &mut Tx, tenant: TenantId) -> Result<Option<Set>, Problem> {
 /// The limits of a tenant as its row says now.
 pub fn limits_of(tx: &mut Tx, tenant: TenantId) -> Result<Limits, Problem> {
     Ok(store::limits_of(tx, tenant)?.map_or_else(Limits::default, |set| set.limits))
+}
+
+/// How many devices a tenant may have, where its operator said so. Those who ask take turns until their transactions end, so that each
+/// counts the devices of the one before.
+pub fn devices_in_turn(tx: &mut Tx, tenant: TenantId) -> Result<Option<u32>, Problem> {
+    if limits_of(tx, tenant)?.devices_max.is_none() {
+        return Ok(None);
+    }
+    store::take_turn(tx, tenant)?;
+    Ok(limits_of(tx, tenant)?.devices_max)
 }
 
 /// Writes what a tenant may. The caller records it in both logs.
@@ -167,14 +186,25 @@ impl Told {
         told.insert(of, now);
         true
     }
+
+    fn forget(&self, of: (TenantId, Reached)) {
+        self.0.lock().remove(&of);
+    }
 }
 
 /// Writes into the tenant's log that something was refused because of a limit of the operator, once an hour, so that an alert begins and
-/// people hear of it.
-pub async fn note_reached(app: &App, tenant: TenantId, reached: Reached) -> Result<(), Problem> {
+/// people hear of it. Where that fails it is told of with the next refusal: whoever was refused hears why in any case.
+pub async fn note_reached(app: &App, tenant: TenantId, reached: Reached) {
     if !app.limits_told.is_due((tenant, reached), app.clock.now()) {
-        return Ok(());
+        return;
     }
+    if let Err(problem) = record_reached(app, tenant, reached).await {
+        app.limits_told.forget((tenant, reached));
+        tracing::warn!(%tenant, limit = reached.as_str(), code = problem.code(), "that a limit is reached could not be logged yet");
+    }
+}
+
+async fn record_reached(app: &App, tenant: TenantId, reached: Reached) -> Result<(), Problem> {
     audit::observe(app, &Author::system(tenant), move |tx| {
         let limits = limits_of(tx, tenant)?;
         let most = match reached {
@@ -217,6 +247,13 @@ mod tests {
             fields,
             ["requests_per_second", "device_messages_per_second", "people_max"]
         );
+        let larger = Limits {
+            requests_per_second: Some(20),
+            requests_per_second_of_caller: Some(21),
+            ..Limits::default()
+        };
+        let problem = larger.check().expect_err("a caller is a part of its tenant");
+        assert_eq!(problem.errors[0].field, "requests_per_second_of_caller");
     }
 
     #[test]
@@ -229,5 +266,10 @@ mod tests {
         assert!(told.is_due((tenant(1), Reached::People), at(1)));
         assert!(told.is_due((tenant(2), Reached::Devices), at(1)));
         assert!(told.is_due((tenant(1), Reached::Devices), at(3600)));
+        told.forget((tenant(1), Reached::Devices));
+        assert!(
+            told.is_due((tenant(1), Reached::Devices), at(3601)),
+            "it was not told after all"
+        );
     }
 }

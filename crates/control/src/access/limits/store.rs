@@ -10,6 +10,7 @@ statements! {
         people_max, changed_by, changed_at FROM access_limits WHERE tenant_id = $1";
     ALL_LIMITS = "SELECT tenant_id, requests_per_second, requests_per_second_of_caller, device_messages_per_second, devices_max, \
         people_max, changed_by, changed_at FROM access_limits ORDER BY tenant_id LIMIT $1";
+    TAKE_TURN = "UPDATE access_limits SET changed_at = changed_at WHERE tenant_id = $1";
     PUT_LIMITS = "INSERT INTO access_limits (tenant_id, requests_per_second, requests_per_second_of_caller, \
         device_messages_per_second, devices_max, people_max, changed_by, changed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
         ON CONFLICT (tenant_id) DO UPDATE SET requests_per_second = excluded.requests_per_second, \
@@ -41,6 +42,11 @@ fn set_of(row: &Row<'_>) -> Result<(TenantId, Set), StorageError> {
 pub fn limits_of(tx: &mut Tx, tenant: TenantId) -> Result<Option<Set>, StorageError> {
     let found = tx.query_opt(&LIMITS_OF, &[&tenant.uuid()], set_of)?;
     Ok(found.map(|(_, set)| set))
+}
+
+/// Holds the row until the transaction ends.
+pub fn take_turn(tx: &mut Tx, tenant: TenantId) -> Result<(), StorageError> {
+    tx.execute(&TAKE_TURN, &[&tenant.uuid()]).map(drop)
 }
 
 /// Those of every tenant that has some of its own, at most `most`.

@@ -172,11 +172,12 @@ async fn token(State(app): State<App>, headers: HeaderMap, request: Request) -> 
     let shown = request.extensions().get::<ClientCertificate>().copied();
     let from = address_of(&request);
     let form: TokenRequest = form(request).await?;
-    let named = named(&headers, form.client_id.as_deref());
-    app.budgets
-        .check_credentials(named.as_deref(), from, clock::uptime())?;
+    let is_exchange = form.grant_type == exchange::GRANT;
     let granted = grant(&app, &headers, shown, form).await;
-    note(&app, named.as_deref(), from, &granted);
+    // A workload's token is its credential, and what is wrong with it is said as of any other parameter.
+    let granted = counted(&app, from, granted, |failure| {
+        failure.is_of_credentials() || (is_exchange && matches!(failure, Failure::Said { .. }))
+    });
     Ok(uncached(Json(granted?).into_response()))
 }
 
@@ -188,27 +189,22 @@ fn address_of(request: &Request) -> Option<IpAddr> {
         .and_then(|address| address.0)
 }
 
-/// The account that a request names, proven or not.
-fn named(headers: &HeaderMap, id: Option<&str>) -> Option<String> {
-    id.map(str::to_owned).or_else(|| basic(headers).map(|(id, _)| id))
-}
-
-/// Counts credentials that were refused, and remembers where they were good. What waits for a person is neither.
-fn note<T>(app: &App, named: Option<&str>, from: Option<IpAddr>, answer: &Result<T, Failure>) {
-    let now = clock::uptime();
-    match (answer, named) {
-        (Ok(_), Some(named)) if named != device::PUBLIC_CLIENT => {
-            app.budgets.credentials_proven(named, from, now);
-        }
-        (Err(failure), _) if failure.is_of_credentials() => {
-            app.budgets.credentials_failed(named, from, now);
-        }
-        (Ok(_) | Err(_), _) => {}
+/// Counts credentials that were refused on the address that they came from. With too many of them the answer is that, and not what is
+/// wrong with these.
+fn counted<T>(
+    app: &App,
+    from: Option<IpAddr>,
+    answer: Result<T, Failure>,
+    is_of_credentials: impl Fn(&Failure) -> bool,
+) -> Result<T, Failure> {
+    if answer.as_ref().is_err_and(is_of_credentials) {
+        app.budgets.credentials_failed(from, clock::uptime())?;
     }
+    answer
 }
 
 /// Counts a request of a service account that has proven who it is.
-fn take(app: &App, tenant: TenantId, client: ClientId) -> Result<(), Problem> {
+pub fn take(app: &App, tenant: TenantId, client: ClientId) -> Result<(), Problem> {
     let author = Author {
         actor: Actor {
             kind: ActorKind::Client,
@@ -461,9 +457,6 @@ async fn introspect(
             author.tenant
         }
         None => {
-            let named = named(&headers, form.client_id.as_deref());
-            app.budgets
-                .check_credentials(named.as_deref(), from, clock::uptime())?;
             let credentials = Credentials {
                 id: form.client_id,
                 secret: form.client_secret,
@@ -471,8 +464,7 @@ async fn introspect(
                 assertion: form.client_assertion,
             };
             let asker = client_of(&app, &headers, shown, credentials).await;
-            note(&app, named.as_deref(), from, &asker);
-            let (client, _) = asker?;
+            let (client, _) = counted(&app, from, asker, Failure::is_of_credentials)?;
             take(&app, client.tenant, client.id)?;
             client.tenant
         }
@@ -647,7 +639,8 @@ async fn client_of(
                 Err(keys::Refused::Other(problem)) => Err(problem.into()),
             };
         }
-        (Some(pair), _, None, None) => pair,
+        // Whoever is authenticated is the one who is named (RFC 6749, section 2.3).
+        (Some(pair), id, None, None) if id.as_ref().is_none_or(|id| *id == pair.0) => pair,
         (None, Some(id), Some(secret), None) => (id, secret),
         _ => {
             return Err(Failure::of(

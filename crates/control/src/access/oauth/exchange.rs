@@ -241,6 +241,7 @@ async fn grant(
     claims: &Members,
     (wanted, cnf): (Option<&str>, Option<&Confirmation>),
 ) -> Result<Granted, Failure> {
+    super::api::take(app, client.tenant, client.id)?;
     let most = crate::access::shared_scopes(&spec.scopes.join(" "), held);
     let scope = super::api::narrowed(wanted, &most)?;
     if scope.is_empty() {

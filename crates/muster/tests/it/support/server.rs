@@ -322,6 +322,11 @@ pub fn serve_arguments(data_dir: &Path, options: &Options) -> Vec<String> {
     if let Place::Postgres(database) = &options.place {
         arguments.extend(["--database-url".to_owned(), database.url()]);
     }
+    // A test asks over and over where a device waits.
+    const OF_DEVICE: &str = "--device-messages-per-second-of-device";
+    if !options.arguments.iter().any(|argument| argument == OF_DEVICE) {
+        arguments.extend([OF_DEVICE.to_owned(), "1000000".to_owned()]);
+    }
     arguments.extend(options.arguments.iter().cloned());
     arguments
 }
