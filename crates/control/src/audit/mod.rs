@@ -25,7 +25,7 @@ mod verify;
 mod witnesses;
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use muster_model::{EntryId, TenantId, Timestamp, TraceContext};
 use muster_storage::{Scope, Statement, Tx};
@@ -381,7 +381,9 @@ where
     F: FnMut(&mut LoggedTx<'_>) -> Result<T, Problem> + Send + 'static,
 {
     let (author, at) = (author.clone(), app.clock.now());
-    let tenant = author.tenant;
+    let (tenant, visit) = (author.tenant, author.visit);
+    let overstep = Arc::new(OnceLock::new());
+    let noted = Arc::clone(&overstep);
     let is_tracing = app.traces.is_on();
     let trace = trace::current_work().filter(|_| is_tracing);
     #[cfg(debug_assertions)]
@@ -416,6 +418,9 @@ where
             if let Some(visit) = logged.author.visit {
                 // In the transaction of the change: none is committed when the visit is over, and none is left out of its count.
                 let actions: Vec<_> = logged.recorded.iter().map(|(_, action)| *action).collect();
+                if let Some(action) = visits::overstep(&actions) {
+                    let _ = noted.set(action);
+                }
                 visits::count_changes(&mut logged, visit, &actions)?;
             }
             let (recorded, events, excused) = (logged.recorded, logged.events, logged.excused);
@@ -436,6 +441,10 @@ where
                 app.log_metrics.failed_changes.inc();
             }
         });
+    let is_refused = written.is_err();
+    if let (true, Some(visit), Some(action)) = (is_refused, visit, overstep.get()) {
+        visits::tell_overstep(app, tenant, visit, action).await;
+    }
     let (value, recorded, recorded_there, events, (spans, awaited)) = written?;
     tell(app, at, spans, awaited);
     app.own_entries
