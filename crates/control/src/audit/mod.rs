@@ -29,7 +29,7 @@ use std::sync::{Arc, OnceLock};
 
 use muster_model::{EntryId, TenantId, Timestamp, TraceContext};
 use muster_storage::{Scope, Statement, Tx};
-use muster_trust::entry::{LogEntry, Object};
+use muster_trust::entry::{Actor, LogEntry, Object};
 
 #[cfg(debug_assertions)]
 use crate::fault::{self, When};
@@ -100,6 +100,8 @@ pub struct LoggedTx<'a> {
     recorded: Vec<(EntryId, &'static str)>,
     /// Whose people and programs act: entries in the log of another tenant say so.
     home: TenantId,
+    /// As whom the log of `home` names the author, where that is another name than here.
+    at_home: Option<Actor>,
     /// The other tenant that the change is one of too, and its entries.
     other: Option<Arc<TenantKeys>>,
     recorded_there: Vec<(EntryId, &'static str)>,
@@ -233,6 +235,16 @@ impl LoggedTx<'_> {
         Ok(id)
     }
 
+    /// Says as whom the author's own tenant knows them: its log names them so.
+    pub fn known_at_home(&mut self, actor: Actor) {
+        self.at_home = Some(actor);
+    }
+
+    fn actor_in(&self, tenant: TenantId) -> &Actor {
+        let at_home = self.at_home.as_ref().filter(|_| tenant == self.home);
+        at_home.unwrap_or(&self.author.actor)
+    }
+
     fn write_entry(
         &mut self,
         keys: &TenantKeys,
@@ -255,7 +267,7 @@ impl LoggedTx<'_> {
             id,
             at: self.at,
             tenant: keys.tenant,
-            actor: self.author.actor.clone(),
+            actor: self.actor_in(keys.tenant).clone(),
             action: action.to_owned(),
             object: Object {
                 kind: object.0.to_owned(),
@@ -405,6 +417,7 @@ where
                 keys: Arc::clone(&keys),
                 recorded: Vec::new(),
                 home,
+                at_home: None,
                 other: other.clone(),
                 recorded_there: Vec::new(),
                 events: Vec::new(),

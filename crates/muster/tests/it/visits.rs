@@ -339,6 +339,9 @@ async fn v2_a_visit_is_granted_seen_and_ended_by_the_tenant_that_is_visited() {
                 assert_eq!(entry["detail"]["visit"], id.as_str());
             }
         }
+        // At home it was olga who began it.
+        let entry = entry_of(&both.operator, &id, "visit.begun").await;
+        assert_eq!(entry["actor"], "olga", "{entry}");
         // The operator's log says how much was changed, and between which sizes of the other.
         let entry = entry_of(&both.operator, &id, "visit.ended").await;
         let detail = &entry["detail"];
@@ -588,14 +591,13 @@ async fn v6_a_visitor_locks_and_cancels_their_own_and_visits_more_are_no_second_
             let mut bulk = body.clone();
             bulk["devices"] = json!([device]);
             let refused = inside.post("/commands", &bulk).await;
-            assert!(
-                [401, 403].contains(&refused.status),
-                "{bulk}: {}",
-                refused.word()
-            );
+            assert!([401, 403].contains(&refused.status), "{bulk}: {}", refused.word());
         }
         let cancel = format!("/commands/{of_theirs}/cancel");
-        inside.post(&cancel, &json!({})).await.refused(403, "insufficient_scope");
+        inside
+            .post(&cancel, &json!({}))
+            .await
+            .refused(403, "insufficient_scope");
         let own = text(&inside.post(&path, &lock).await.expect(202)["command_id"]);
         let cancel = format!("/commands/{own}/cancel");
         inside.post(&cancel, &json!({})).await.ok();

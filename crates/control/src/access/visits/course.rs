@@ -45,6 +45,14 @@ fn visitor(visit: &Visit) -> Author {
     }
 }
 
+/// Whoever visits, as their own tenant's log names them.
+fn at_home_of(visit: &Visit) -> Actor {
+    Actor {
+        kind: ActorKind::User,
+        id: visit.person.clone(),
+    }
+}
+
 /// Begins a visit that was granted: only the person who asked, by the same account, on a session of theirs.
 pub async fn begin(
     app: &App,
@@ -71,6 +79,7 @@ pub async fn begin(
     let acting = visitor(&found);
     audit::commit_as(app, &acting, home, (theirs, ours), move |tx| {
         let at = tx.at();
+        tx.known_at_home(at_home_of(&found));
         take_turn(tx, found.tenant)?;
         let mut visit = store::visit(tx, found.tenant, id)?.ok_or_else(no_visit)?;
         if visit.state != State::Granted {
@@ -210,6 +219,7 @@ pub async fn leave(app: &App, permit: &PagePermit) -> Result<Visit, Problem> {
     let acting = visitor(&found);
     audit::commit_as(app, &acting, mark.home, (theirs, ours), move |tx| {
         let by = tx.actor();
+        tx.known_at_home(at_home_of(&found));
         finish(tx, (found.tenant, found.id), &by, Because::Visitor)
     })
     .await

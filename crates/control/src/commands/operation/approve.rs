@@ -180,7 +180,8 @@ pub fn cancel(tx: &mut LoggedTx<'_>, id: Uuid, because: &str) -> Result<Operatio
     let because = reason(because)?;
     if tx.author().visit.is_some() {
         let tenant = tx.tenant();
-        visits::require_own(tx.author(), &super::get(tx, tenant, id)?.created_by)?;
+        let asked = super::get(tx, tenant, id)?;
+        visits::require_own(tx.author(), &asked.created_by)?;
     }
     let open = [
         OperationState::AwaitingApproval,
