@@ -63,6 +63,8 @@ impl Sides {
 
     /// Asks for a visit; answers its id, whatever became of it.
     async fn ask(&mut self, role: &str) -> String {
+        // Later ones have greater ids.
+        self.scene.pass_seconds(1);
         let tenant = self.tenant.to_string();
         let asked = [
             ("tenant", tenant.as_str()),
@@ -133,6 +135,7 @@ async fn somebody_is_let_in_sees_where_they_are_and_comes_home() {
     assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.body);
     let ask = [("mode", "ask"), ("ceiling", "helpdesk")];
     sides.post(there.clone(), "/access/visits/setting", &ask).await;
+    sides.scene.pass_seconds(1);
     let next = sides.post(home.clone(), "/tenants/visits/ask", &asked).await;
     assert_eq!(next, "/tenants?notice=visit-asked");
     // What needs somebody stands first there.
