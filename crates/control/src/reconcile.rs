@@ -455,6 +455,12 @@ async fn sweep(
     if hold(app, held, SWEEPER_LEASE).await?.is_none() {
         return Ok(());
     }
+    // Before what may fail: a visit that is over waits for nothing else.
+    if rounds.is_multiple_of(SWEEP_EVERY.as_secs())
+        && let Err(problem) = access::visits::settle(app).await
+    {
+        tracing::warn!(%problem, "visits that are over were not ended; trying again");
+    }
     let begun = clock::uptime();
     if begun >= *rested_at {
         let counted = rollout::reconcile(app).await;
@@ -469,9 +475,6 @@ async fn sweep(
         }
         if let Err(problem) = secrets::settle_roots(app).await {
             tracing::warn!(%problem, "root documents were not settled; trying again");
-        }
-        if let Err(problem) = access::visits::settle(app).await {
-            tracing::warn!(%problem, "visits that are over were not ended; trying again");
         }
         while audit::label_entries(app).await? {}
         commands::expire_overdue(app).await?;

@@ -71,7 +71,10 @@ async fn show(State(app): State<App>, Ask(wanted): Ask<Wanted>) -> Result<Respon
 async fn sign_in(State(app): State<App>, fields: Fields) -> Result<Response, Refusal> {
     let next = local_path(fields.text("next")).to_owned();
     match access::sign_in(&app, secret_of(fields.text("secret"))).await {
-        Ok(secret) => Ok(([(header::SET_COOKIE, cookie(&secret, ""))], see_other(&next)).into_response()),
+        Ok(secret) => {
+            let set = [cookie(&secret, ""), super::visits::no_cookie()].map(|set| (header::SET_COOKIE, set));
+            Ok((AppendHeaders(set), see_other(&next)).into_response())
+        }
         Err(problem) if problem.kind == UNAUTHENTICATED => {
             let wanted = Wanted {
                 next,
@@ -98,7 +101,10 @@ async fn sign_out(State(app): State<App>, sent: Sent) -> Result<Response, Refusa
         (None, _) => "/signin".to_owned(),
     };
     access::end_session(&app, permit).await?;
-    let mut set = vec![(header::SET_COOKIE, cookie("", "; Max-Age=0"))];
+    let mut set = vec![
+        (header::SET_COOKIE, cookie("", "; Max-Age=0")),
+        (header::SET_COOKIE, super::visits::no_cookie()),
+    ];
     set.extend(farewell.map(|kept| (header::SET_COOKIE, farewell_cookie(&kept))));
     Ok((AppendHeaders(set), see_other(&next)).into_response())
 }

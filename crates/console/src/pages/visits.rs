@@ -288,9 +288,14 @@ async fn forget(_: Sent) -> Response {
     forgotten("/tenants")
 }
 
+/// What takes the cookie of a visit from the browser: whoever signs in or out there is in no visit.
+pub fn no_cookie() -> String {
+    cookie("", 0)
+}
+
 /// Goes on without the cookie of a visit.
 pub fn forgotten(next: &str) -> Response {
-    let set = [(header::SET_COOKIE, cookie("", 0))];
+    let set = [(header::SET_COOKIE, no_cookie())];
     (AppendHeaders(set), see_other(next)).into_response()
 }
 

@@ -20,7 +20,7 @@ use muster_model::ConnectionId;
 use muster_storage::Scope;
 use serde::Deserialize;
 
-use super::{own_device, step_up::with_notice};
+use super::{own_device, step_up::with_notice, visits};
 use crate::{
     look::Look,
     session::{encode, local_path},
@@ -114,7 +114,7 @@ pub async fn arrived(app: &App, arrival: Arrival) -> Result<Response, Refusal> {
             ..
         } => {
             let cookie = format!("{SESSION_COOKIE}={secret}; Path=/; Secure; HttpOnly; SameSite=Lax");
-            let set = AppendHeaders([(header::SET_COOKIE, cookie)]);
+            let set = AppendHeaders([cookie, visits::no_cookie()].map(|set| (header::SET_COOKIE, set)));
             Ok((set, see_other(local_path(&next))).into_response())
         }
         Arrival::Admitted {

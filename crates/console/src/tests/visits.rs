@@ -1,8 +1,16 @@
 //! Visits: letting in, entering, the banner of every page, and coming home.
 
-use axum::http::StatusCode;
-use muster_control::access::{SESSION_COOKIE, VISIT_COOKIE, visits};
+use axum::http::{Method, StatusCode, header};
+use muster_control::{
+    access::{
+        Author, SESSION_COOKIE, VISIT_COOKIE,
+        problem::{FORBIDDEN, INVALID, Problem},
+        visits,
+    },
+    audit,
+};
 use muster_model::TenantId;
+use muster_trust::entry::{Actor, ActorKind};
 
 use crate::testing::Scene;
 
@@ -43,8 +51,65 @@ impl Sides {
     async fn visit(&self) -> visits::Visit {
         let found = visits::of_tenant(&self.scene.app, self.tenant, None, 10).await;
         let mut found = found.expect("they can be listed");
-        assert_eq!(found.len(), 1);
         found.remove(0).visit
+    }
+
+    /// Says how far the other tenant lets in.
+    async fn allow(&mut self, mode: &str, ceiling: &str) {
+        let fields = [("mode", mode), ("ceiling", ceiling)];
+        self.post(self.there.clone(), "/access/visits/setting", &fields)
+            .await;
+    }
+
+    /// Asks for a visit; answers its id, whatever became of it.
+    async fn ask(&mut self, role: &str) -> String {
+        // Later ones have greater ids.
+        self.scene.pass_seconds(1);
+        let tenant = self.tenant.to_string();
+        let asked = [
+            ("tenant", tenant.as_str()),
+            ("reason", "a look"),
+            ("role", role),
+            ("minutes", "30"),
+        ];
+        self.scene.cookie.clone_from(&self.home);
+        self.scene.post("/tenants/visits/ask", &asked).await;
+        self.visit().await.id.to_string()
+    }
+
+    /// Begins a visit; answers its cookie alone.
+    async fn begin(&mut self, id: &str) -> String {
+        self.scene.cookie.clone_from(&self.home);
+        let begun = self.scene.post("/tenants/visits/begin", &[("visit", id)]).await;
+        let secret = begun.cookie(VISIT_COOKIE).expect("a cookie is set");
+        format!("{VISIT_COOKIE}={secret}")
+    }
+
+    /// Whoever visits, as their requests act.
+    async fn visitor(&self) -> Author {
+        let visit = self.visit().await;
+        let mark = visits::Mark {
+            id: visit.id,
+            home: visit.home,
+        };
+        Author {
+            tenant: visit.tenant,
+            actor: Actor {
+                kind: ActorKind::User,
+                id: visit.actor,
+            },
+            voucher: Some(visits::account_of(mark)),
+            visit: Some(mark),
+        }
+    }
+
+    /// Commits an entry of this action as the visitor.
+    async fn record(&self, author: &Author, action: &'static str) -> Result<(), Problem> {
+        audit::commit(&self.scene.app, author, move |tx| {
+            tx.record(action, ("test", "x".to_owned()), serde_json::json!({}))
+                .map(drop)
+        })
+        .await
     }
 }
 
@@ -70,6 +135,7 @@ async fn somebody_is_let_in_sees_where_they_are_and_comes_home() {
     assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.body);
     let ask = [("mode", "ask"), ("ceiling", "helpdesk")];
     sides.post(there.clone(), "/access/visits/setting", &ask).await;
+    sides.scene.pass_seconds(1);
     let next = sides.post(home.clone(), "/tenants/visits/ask", &asked).await;
     assert_eq!(next, "/tenants?notice=visit-asked");
     // What needs somebody stands first there.
@@ -195,4 +261,161 @@ async fn a_visit_ends_from_within_and_with_its_time() {
     );
     let next = sides.post(home, "/visit/forget", &[]).await;
     assert_eq!(next, "/tenants", "their own session is one as before");
+}
+
+#[tokio::test]
+async fn what_only_the_setting_granted_ends_when_the_tenant_wants_to_be_asked() {
+    let mut sides = Sides::new().await;
+    sides.allow("always", "read_only").await;
+    let under_way = sides.ask("read_only").await;
+    let cookie = sides.begin(&under_way).await;
+    let inside = format!("{}; {cookie}", sides.home);
+    assert!(
+        sides
+            .page(&inside, "/devices")
+            .await
+            .contains("You are in second")
+    );
+    let waiting = sides.ask("read_only").await;
+    assert_eq!(sides.visit().await.state, visits::State::Granted);
+    sides.allow("ask", "read_only").await;
+    let page = sides.page(&inside, "/devices").await;
+    assert!(page.contains("The visit is over."), "{page}");
+    let found = sides.visit().await;
+    assert_eq!(
+        (found.state, found.ended_because.as_deref()),
+        (visits::State::Ended, Some("setting"))
+    );
+    // Also when it says `always` again.
+    sides.allow("always", "read_only").await;
+    sides.scene.cookie.clone_from(&sides.home);
+    let refused = sides
+        .scene
+        .post("/tenants/visits/begin", &[("visit", &waiting)])
+        .await;
+    assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.body);
+    // What a person of the tenant granted goes on.
+    sides.allow("ask", "read_only").await;
+    let granted = sides.ask("read_only").await;
+    let grant = [
+        ("visit", granted.as_str()),
+        ("role", "read_only"),
+        ("minutes", "20"),
+    ];
+    sides
+        .post(sides.there.clone(), "/access/visits/grant", &grant)
+        .await;
+    let cookie = sides.begin(&granted).await;
+    let inside = format!("{}; {cookie}", sides.home);
+    sides.allow("always", "read_only").await;
+    sides.allow("ask", "read_only").await;
+    assert!(
+        sides
+            .page(&inside, "/devices")
+            .await
+            .contains("You are in second")
+    );
+    // After `never` nothing of before is good.
+    sides.allow("never", "read_only").await;
+    sides.allow("ask", "read_only").await;
+    let page = sides.page(&inside, "/devices").await;
+    assert!(page.contains("The visit is over."), "{page}");
+}
+
+#[tokio::test]
+async fn a_visit_counts_only_beside_the_session_on_which_it_stands() {
+    let mut sides = Sides::new().await;
+    sides.allow("always", "read_only").await;
+    let id = sides.ask("read_only").await;
+    let visit = sides.begin(&id).await;
+    let other = sides.scene.sign_in("otto").await;
+    let (home, there) = (sides.home.clone(), sides.there.clone());
+    let page = sides.page(&format!("{home}; {visit}"), "/devices").await;
+    assert!(page.contains("You are in second"), "{page}");
+    // Somebody else signs in at the same browser, or only the visit's cookie was taken.
+    for own in [&other, &there] {
+        let page = sides.page(&format!("{own}; {visit}"), "/devices").await;
+        assert!(!page.contains("You are in second"), "{page}");
+    }
+    sides.scene.cookie.clone_from(&visit);
+    assert_eq!(sides.scene.get("/devices").await.status, StatusCode::SEE_OTHER);
+    // Signing in and out takes it from the browser.
+    let link = sides.scene.link("otto").await;
+    let body = format!("secret={link}&next=%2F");
+    let signed_in = sides.scene.send(Method::POST, "/signin", &[], &body).await;
+    sides.scene.cookie = other;
+    let signed_out = sides.scene.post("/signout", &[]).await;
+    for answer in [signed_in, signed_out] {
+        let mut set = answer.headers.get_all(header::SET_COOKIE).iter();
+        assert!(
+            set.any(|set| set.to_str().is_ok_and(|set| {
+                set.starts_with(&format!("{VISIT_COOKIE}=;")) && set.contains("Max-Age=0")
+            })),
+            "{answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_is_asked_so_often_in_an_hour_refusals_included() {
+    let mut sides = Sides::new().await;
+    let mut asked = std::collections::BTreeSet::new();
+    // It lets nobody in: each attempt is a row and an entry, up to the limit.
+    for _ in 0..visits::ASKS_MAX {
+        asked.insert(sides.ask("read_only").await);
+        assert_eq!(sides.visit().await.state, visits::State::Denied);
+    }
+    assert_eq!(asked.len() as i64, visits::ASKS_MAX);
+    assert!(asked.contains(&sides.ask("read_only").await), "no row more");
+    sides.allow("always", "read_only").await;
+    assert!(asked.contains(&sides.ask("read_only").await), "nor with consent");
+    sides.scene.pass_seconds(3601);
+    sides.home = sides.scene.sign_in("olga").await;
+    assert!(!asked.contains(&sides.ask("read_only").await));
+    assert_eq!(sides.visit().await.state, visits::State::Granted);
+}
+
+#[tokio::test]
+async fn alarms_about_a_visitor_are_recorded_and_an_overstep_is_told_in_both_logs() {
+    let mut sides = Sides::new().await;
+    sides.allow("always", "operator").await;
+    let id = sides.ask("operator").await;
+    sides.begin(&id).await;
+    let author = sides.visitor().await;
+    for action in [
+        "security.mass_command",
+        "security.destructive_refused",
+        "policy.bundle_tampered",
+    ] {
+        let recorded = sides.record(&author, action).await;
+        recorded.unwrap_or_else(|problem| panic!("{action}: {problem}"));
+    }
+    let refused = sides.record(&author, "client.created").await;
+    assert_eq!(refused.expect_err("no visit is for this").kind, FORBIDDEN);
+    sides.scene.settle().await;
+    let (home, there) = (sides.home.clone(), sides.there.clone());
+    for cookie in [&home, &there] {
+        let page = sides.page(cookie, "/log?action=visit.overstepped").await;
+        assert!(page.contains(&id), "{page}");
+    }
+    let page = sides.page(&there, "/log?action=security.mass_command").await;
+    assert!(page.contains(&author.actor.id), "{page}");
+    assert_eq!(sides.visit().await.changes, 3, "what was refused is no change");
+}
+
+#[tokio::test]
+async fn visits_of_one_home_are_one_account_and_nobody_is_called_as_a_visitor() {
+    let mut sides = Sides::new().await;
+    sides.allow("always", "read_only").await;
+    let id = sides.ask("read_only").await;
+    sides.begin(&id).await;
+    let first = sides.visitor().await;
+    let id = sides.ask("read_only").await;
+    sides.begin(&id).await;
+    let second = sides.visitor().await;
+    assert_ne!(first.text(), second.text());
+    assert_eq!(first.account(), second.account());
+    let by = Author::system(sides.tenant);
+    let named = muster_control::access::create_signin_link(&sides.scene.app, &by, &first.actor.id, &[]).await;
+    assert_eq!(named.expect_err("the log calls visitors so").kind, INVALID);
 }

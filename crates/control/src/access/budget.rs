@@ -254,7 +254,9 @@ impl Budgets {
         let of_tenant = share(limits.requests_per_second, self.tenants.whole());
         let mut of_caller = share(limits.requests_per_second_of_caller, self.callers.whole());
         of_caller.per_second = caller_of(of_tenant.per_second, of_caller.per_second);
-        let who = (author.tenant, door, hashed(&author.actor.id));
+        // A visit more is no budget more.
+        let behind = author.voucher.as_ref().filter(|_| author.visit.is_some());
+        let who = (author.tenant, door, hashed(&behind.unwrap_or(&author.actor).id));
         let theirs = (author.tenant, door);
         let mut caller = self.callers.take_share(who, of_caller, now);
         let tenant = match caller {

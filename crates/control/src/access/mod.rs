@@ -667,7 +667,11 @@ pub fn account_since(tx: &mut Tx, tenant: TenantId, actor: &Actor) -> Result<Opt
                 }),
             }
         }
-        ActorKind::User => person_since(tx, tenant, &actor.id)?,
+        ActorKind::User => match visits::since(tx, tenant, &actor.id)? {
+            // Whoever visits is new, also in a tenant that is.
+            Some(begun) => return Ok(Some(begun)),
+            None => person_since(tx, tenant, &actor.id)?,
+        },
         ActorKind::Device | ActorKind::System => None,
     };
     let begun = store::tenant_since(tx, tenant)?;
@@ -678,9 +682,6 @@ pub fn account_since(tx: &mut Tx, tenant: TenantId, actor: &Actor) -> Result<Opt
 /// Since when a person has been what they are: known, and able to do as much as now. Whoever stole an administrator would let
 /// somebody in, or give somebody more, and act through them.
 fn person_since(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Timestamp>, Problem> {
-    if let Some(begun) = visits::since(tx, tenant, name)? {
-        return Ok(Some(begun));
-    }
     let Some(person) = people::person(tx, tenant, name)? else {
         return Ok(None);
     };

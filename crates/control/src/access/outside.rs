@@ -26,6 +26,7 @@ use super::{
     session::{self, NewSession},
     step_up,
     store::SessionKind,
+    visits,
 };
 use crate::{App, audit, clock, secrets::SecretText};
 
@@ -452,6 +453,8 @@ async fn free_name(app: &App, tenant: TenantId, identity: &OutsideIdentity) -> R
         .chars()
         .filter(|char| !char.is_control() && *char != '/');
     let called: String = seen.take(NAME_CHARS_MAX).collect();
+    // Nobody is called as the log calls visitors.
+    let called = called.replace(visits::IN_NAMES, "[");
     let called = match called.trim() {
         "" => "somebody".to_owned(),
         text => text.to_owned(),

@@ -153,21 +153,21 @@ impl FromRequestParts<App> for PagePermit {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let now = app.clock.now();
-        let own = cookie_of(&parts.headers, SESSION_COOKIE);
         let of_visit = cookie_of(&parts.headers, VISIT_COOKIE);
-        let mut found = None;
-        for (secret, is_visit) in [(of_visit, true), (own, false)] {
-            let Some(secret) = secret else { continue };
-            let hash = sha256(secret.as_bytes());
-            let read = app.db.read(Scope::System, move |tx| standing(tx, &hash, now));
-            // Each cookie holds its own kind, whoever wrote it into the browser.
-            let standing = read.await?.filter(|found| found.visit.is_some() == is_visit);
-            if let Some(standing) = standing {
-                found = Some((standing, secret.to_owned(), hash));
-                break;
-            }
-        }
-        let (found, secret, hash) = found.ok_or_else(signed_out)?;
+        // Each cookie holds its own kind, whoever wrote it into the browser.
+        let own = of_cookie(app, cookie_of(&parts.headers, SESSION_COOKIE), now).await?;
+        let own = own.filter(|(found, ..)| found.visit.is_none());
+        // A visit counts beside the very session on which it stands: who signs in at the same browser is not the one who visits.
+        let visiting = match &own {
+            Some((at_home, ..)) => of_cookie(app, of_visit, now).await?.filter(|(found, ..)| {
+                found
+                    .visit
+                    .as_ref()
+                    .is_some_and(|visit| visit.is_on(&at_home.row))
+            }),
+            None => None,
+        };
+        let (found, secret, hash) = visiting.or(own).ok_or_else(signed_out)?;
         let is_visit_over = of_visit.is_some() && found.visit.is_none();
         // What a program holds opens no page.
         if found.row.kind != SessionKind::Console {
@@ -201,6 +201,20 @@ impl FromRequestParts<App> for PagePermit {
             is_visit_over,
         })
     }
+}
+
+/// The session of a cookie, if there is one and it stands, with the cookie's value and its hash.
+async fn of_cookie(
+    app: &App,
+    secret: Option<&str>,
+    now: Timestamp,
+) -> Result<Option<(Standing, String, Digest)>, Problem> {
+    let Some(secret) = secret else {
+        return Ok(None);
+    };
+    let hash = sha256(secret.as_bytes());
+    let found = app.db.read(Scope::System, move |tx| standing(tx, &hash, now));
+    Ok(found.await?.map(|found| (found, secret.to_owned(), hash)))
 }
 
 /// The session of this hash, if it stands and its person came from outside: for an answer that a browser brings without its cookie,
@@ -260,14 +274,15 @@ impl Standing {
     pub fn author(&self) -> Author {
         // Whoever came from outside has no account behind them: they answer for themselves.
         let voucher = (self.row.method == BY_LINK).then(|| super::actor_of(&self.row.made_by));
+        let visit = self.visit.as_ref().map(|visit| visit.mark);
         Author {
             tenant: self.row.tenant,
             actor: Actor {
                 kind: ActorKind::User,
                 id: self.row.actor.clone(),
             },
-            voucher,
-            visit: self.visit.as_ref().map(|visit| visit.mark),
+            voucher: voucher.or_else(|| visit.map(visits::account_of)),
+            visit,
         }
     }
 
@@ -440,6 +455,9 @@ pub async fn create_signin_link(
     person: &str,
     roles: &[String],
 ) -> Result<(String, Timestamp), Problem> {
+    if person.contains(visits::IN_NAMES) {
+        return Err(INVALID.detail("person: visitors are called so. Choose another name."));
+    }
     let secret = clock::random_secret();
     let hash = sha256(secret.as_bytes());
     let tenant = author.tenant;

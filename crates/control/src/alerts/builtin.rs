@@ -314,13 +314,19 @@ const BUILT_IN: &[BuiltIn] = &[
     BuiltIn {
         name: "operator_visit",
         title: "The operator's people ask to come in, or are here",
-        meaning: "A person of the operator's tenant asked for a visit to this tenant, was refused one, or has begun one. In the operator's \
+        meaning: "A person of the operator's tenant asked for a visit to this tenant, was refused one, has begun one, or tried in one what no \
+                  visit is for. In the operator's \
                   own tenant it says the same of its people's visits to others.",
         remedy: "Look under Access, Visits, or with `muster visits list`, who it is and why. Grant or deny what waits; end what nobody \
                  expected with `muster visits end`, and `muster visits allow never` lets nobody in.",
         severity: Severity::Warning,
         when: Condition::Events {
-            actions: &["visit.requested", "visit.refused", "visit.begun"],
+            actions: &[
+                "visit.requested",
+                "visit.refused",
+                "visit.begun",
+                "visit.overstepped",
+            ],
             resolved_by: &["visit.denied", "visit.expired", "visit.ended"],
             resolve_after_seconds: 2 * DAY,
         },

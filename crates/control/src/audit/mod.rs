@@ -25,11 +25,11 @@ mod verify;
 mod witnesses;
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use muster_model::{EntryId, TenantId, Timestamp, TraceContext};
 use muster_storage::{Scope, Statement, Tx};
-use muster_trust::entry::{LogEntry, Object};
+use muster_trust::entry::{Actor, LogEntry, Object};
 
 #[cfg(debug_assertions)]
 use crate::fault::{self, When};
@@ -100,6 +100,8 @@ pub struct LoggedTx<'a> {
     recorded: Vec<(EntryId, &'static str)>,
     /// Whose people and programs act: entries in the log of another tenant say so.
     home: TenantId,
+    /// As whom the log of `home` names the author, where that is another name than here.
+    at_home: Option<Actor>,
     /// The other tenant that the change is one of too, and its entries.
     other: Option<Arc<TenantKeys>>,
     recorded_there: Vec<(EntryId, &'static str)>,
@@ -233,6 +235,16 @@ impl LoggedTx<'_> {
         Ok(id)
     }
 
+    /// Says as whom the author's own tenant knows them: its log names them so.
+    pub fn known_at_home(&mut self, actor: Actor) {
+        self.at_home = Some(actor);
+    }
+
+    fn actor_in(&self, tenant: TenantId) -> &Actor {
+        let at_home = self.at_home.as_ref().filter(|_| tenant == self.home);
+        at_home.unwrap_or(&self.author.actor)
+    }
+
     fn write_entry(
         &mut self,
         keys: &TenantKeys,
@@ -255,7 +267,7 @@ impl LoggedTx<'_> {
             id,
             at: self.at,
             tenant: keys.tenant,
-            actor: self.author.actor.clone(),
+            actor: self.actor_in(keys.tenant).clone(),
             action: action.to_owned(),
             object: Object {
                 kind: object.0.to_owned(),
@@ -381,7 +393,9 @@ where
     F: FnMut(&mut LoggedTx<'_>) -> Result<T, Problem> + Send + 'static,
 {
     let (author, at) = (author.clone(), app.clock.now());
-    let tenant = author.tenant;
+    let (tenant, visit) = (author.tenant, author.visit);
+    let overstep = Arc::new(OnceLock::new());
+    let noted = Arc::clone(&overstep);
     let is_tracing = app.traces.is_on();
     let trace = trace::current_work().filter(|_| is_tracing);
     #[cfg(debug_assertions)]
@@ -403,6 +417,7 @@ where
                 keys: Arc::clone(&keys),
                 recorded: Vec::new(),
                 home,
+                at_home: None,
                 other: other.clone(),
                 recorded_there: Vec::new(),
                 events: Vec::new(),
@@ -416,6 +431,9 @@ where
             if let Some(visit) = logged.author.visit {
                 // In the transaction of the change: none is committed when the visit is over, and none is left out of its count.
                 let actions: Vec<_> = logged.recorded.iter().map(|(_, action)| *action).collect();
+                if let Some(action) = visits::overstep(&actions) {
+                    let _ = noted.set(action);
+                }
                 visits::count_changes(&mut logged, visit, &actions)?;
             }
             let (recorded, events, excused) = (logged.recorded, logged.events, logged.excused);
@@ -436,6 +454,10 @@ where
                 app.log_metrics.failed_changes.inc();
             }
         });
+    let is_refused = written.is_err();
+    if let (true, Some(visit), Some(action)) = (is_refused, visit, overstep.get()) {
+        visits::tell_overstep(app, tenant, visit, action).await;
+    }
     let (value, recorded, recorded_there, events, (spans, awaited)) = written?;
     tell(app, at, spans, awaited);
     app.own_entries

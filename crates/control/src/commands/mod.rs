@@ -31,6 +31,7 @@ use crate::{
     access::{
         Author,
         problem::{ILLEGAL_STATE, INVALID, NOT_FOUND, Problem, RATE_LIMITED},
+        visits,
     },
     audit::{self, LoggedTx},
     clock,
@@ -140,6 +141,7 @@ pub(crate) fn queue(
     ttl: Duration,
     release: Option<&Release<'_>>,
 ) -> Result<Command, Problem> {
+    visits::refuse_command(tx.author(), kind)?;
     crate::devices::require_active(device)?;
     kind.check_for(device.ownership)
         .map_err(|why| INVALID.detail(format!("{}: {why}.", device.name)))?;
@@ -602,6 +604,7 @@ fn unit_random() -> f64 {
 pub fn cancel(tx: &mut LoggedTx<'_>, id: CommandId) -> Result<Command, Problem> {
     let tenant = tx.tenant();
     let command = get(tx, tenant, id)?;
+    visits::require_own(tx.author(), &command.created_by)?;
     let state = command::next(command.state, CommandEvent::Cancel)
         .map_err(|refused| ILLEGAL_STATE.detail(format!("The command cannot be cancelled: {refused}.")))?;
     // It was not made yet: its operation is taken back.

@@ -114,6 +114,7 @@ pub async fn suspend(app: &App, author: &Author, tenant: TenantId, reason: &str)
         if !access::set_tenant_state(tx, tenant, TenantState::Active, TenantState::Suspended)? {
             return Err(wrong_state(tx, tenant, "suspended", "active")?);
         }
+        access::visits::end_suspended(tx, tenant)?;
         tell(
             tx,
             operator,

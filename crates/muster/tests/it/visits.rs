@@ -280,9 +280,14 @@ async fn v2_a_visit_is_granted_seen_and_ended_by_the_tenant_that_is_visited() {
             .await
             .refused(409, "illegal_state");
         let listed = both.owner.api.list("/operator-visits").await;
+        // The newest first; the attempt before is there as well.
         assert_eq!(
-            (listed.len(), listed[0]["reason"].as_str()),
-            (1, Some("ticket 4711"))
+            (
+                listed.len(),
+                listed[0]["reason"].as_str(),
+                listed[1]["state"].as_str()
+            ),
+            (2, Some("ticket 4711"), Some("denied"))
         );
         let grant = format!("/operator-visits/{id}/grant");
         both.theirs
@@ -334,6 +339,9 @@ async fn v2_a_visit_is_granted_seen_and_ended_by_the_tenant_that_is_visited() {
                 assert_eq!(entry["detail"]["visit"], id.as_str());
             }
         }
+        // At home it was olga who began it.
+        let entry = entry_of(&both.operator, &id, "visit.begun").await;
+        assert_eq!(entry["actor"], "olga", "{entry}");
         // The operator's log says how much was changed, and between which sizes of the other.
         let entry = entry_of(&both.operator, &id, "visit.ended").await;
         let detail = &entry["detail"];
@@ -476,19 +484,13 @@ async fn v4_a_visit_ends_with_whatever_it_stands_on() {
             .ok();
         inside.get("/devices").await.refused(401, "unauthenticated");
         both.ended(&id, "visit.ended", "visitor").await;
-        // The tenant is suspended; that it goes on brings the visit not back.
+        // The tenant is suspended; that it goes on at once brings the visit not back.
         let (id, inside) = both.visit("read_only").await;
         let path = format!("/tenants/{}", both.made.id);
         both.operator
             .post(&format!("{path}/suspend"), &json!({}))
             .await
             .ok();
-        assert!([401, 403].contains(&inside.get("/devices").await.status));
-        eventually("the visit is over", PATIENCE, async || {
-            let shown = both.operator.get(&format!("/visits/{id}")).await.ok();
-            (shown["state"] == "ended").then_some(())
-        })
-        .await;
         both.operator
             .post(&format!("{path}/resume"), &json!({}))
             .await
@@ -561,6 +563,102 @@ async fn v5_what_nobody_answers_expires_and_what_is_of_others_is_not_there() {
         let id = text(&both.visitor.ask("acme", "read_only").await["id"]);
         both.allow("never", "read_only").await;
         both.ended(&id, "visit.denied", "setting").await;
+        assert_healthy(&both.server).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v6_a_visitor_locks_and_cancels_their_own_and_visits_more_are_no_second_allowance() {
+    each_database(async |options| {
+        let both = Both::start(options).await;
+        both.allow("always", "operator").await;
+        let device = Device::enroll(&both.theirs, &both.made.admin).await.id();
+        let path = format!("/devices/{device}/commands");
+        let lock = json!({"type": "lock"});
+        let of_theirs = text(&both.theirs.post(&path, &lock).await.expect(202)["command_id"]);
+        let (_, inside) = both.visit("operator").await;
+        for body in [
+            json!({"type": "install-app", "package": "sudo", "version": "1.9.4-2"}),
+            json!({"type": "remove-app", "package": "sudo"}),
+            json!({"type": "update-agent", "version": "0.1.0"}),
+            json!({"type": "clear-passcode"}),
+            json!({"type": "shut-down"}),
+            json!({"type": "collect-files", "paths": ["/etc/shadow"]}),
+            json!({"type": "unlock"}),
+        ] {
+            inside.post(&path, &body).await.refused(403, "insufficient_scope");
+            let mut bulk = body.clone();
+            bulk["devices"] = json!([device]);
+            let refused = inside.post("/commands", &bulk).await;
+            assert!([401, 403].contains(&refused.status), "{bulk}: {}", refused.word());
+        }
+        let cancel = format!("/commands/{of_theirs}/cancel");
+        inside
+            .post(&cancel, &json!({}))
+            .await
+            .refused(403, "insufficient_scope");
+        let own = text(&inside.post(&path, &lock).await.expect(202)["command_id"]);
+        let cancel = format!("/commands/{own}/cancel");
+        inside.post(&cancel, &json!({})).await.ok();
+        let policy = muster_model::PolicyId::from_uuid(uuid::Uuid::new_v4());
+        let body = json!({"version": "1"});
+        inside
+            .post(&format!("/policies/{policy}/activate"), &body)
+            .await
+            .refused(403, "insufficient_scope");
+        // What they asked counts for all visits together.
+        let (granted, inside) = both.visit("operator").await;
+        inside.post(&path, &lock).await.expect(202);
+        let store = both.server.store().await;
+        let account = format!("user:visitors of {}", both.server.admin.tenant);
+        let counted = store
+            .rows("SELECT DISTINCT actor FROM commands_pace WHERE actor LIKE '%visit%'")
+            .await;
+        let counted: Vec<&str> = counted.iter().map(|row| row[0].text()).collect();
+        assert_eq!(counted, [account.as_str()]);
+        // Who wants to be asked is asked: what only the setting granted is over.
+        let waiting = text(&both.visitor.ask("acme", "operator").await["id"]);
+        both.allow("ask", "operator").await;
+        inside.get("/devices").await.refused(401, "unauthenticated");
+        both.ended(&granted, "visit.ended", "setting").await;
+        both.visitor
+            .api
+            .post(&format!("/visits/{waiting}/begin"), &json!({}))
+            .await
+            .refused(409, "illegal_state");
+        assert_healthy(&both.server).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v7_never_wins_over_whatever_visitors_do_at_the_same_time() {
+    each_database(async |options| {
+        let both = Both::start(options).await;
+        both.allow("always", "read_only").await;
+        let mut asked = Vec::new();
+        for _ in 0..6 {
+            asked.push(text(&both.visitor.ask("acme", "read_only").await["id"]));
+        }
+        let never = json!({"mode": "never"});
+        let beginning = async {
+            for id in &asked {
+                let begun = both
+                    .visitor
+                    .api
+                    .post(&format!("/visits/{id}/begin"), &json!({}))
+                    .await;
+                assert!([201, 403, 409].contains(&begun.status), "{}", begun.status);
+            }
+        };
+        let forbidding = async {
+            both.theirs.put("/settings/operator-access", &never).await.ok();
+        };
+        tokio::join!(beginning, forbidding);
+        for visit in both.owner.api.list("/operator-visits").await {
+            assert_eq!(visit["state"], "ended", "{visit}");
+        }
         assert_healthy(&both.server).await;
     })
     .await;

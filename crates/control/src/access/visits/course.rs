@@ -11,7 +11,7 @@ use muster_trust::{
 
 use super::{
     BY_VISIT, Because, State, Visit, keys, no_visit, of_home, refuse, require_operator, require_visitor,
-    standing::stands, store, tell, to_tenant, view, wrong_state,
+    standing::stands, store, take_turn, tell, to_tenant, view, wrong_state,
 };
 use crate::{
     App,
@@ -45,6 +45,14 @@ fn visitor(visit: &Visit) -> Author {
     }
 }
 
+/// Whoever visits, as their own tenant's log names them.
+fn at_home_of(visit: &Visit) -> Actor {
+    Actor {
+        kind: ActorKind::User,
+        id: visit.person.clone(),
+    }
+}
+
 /// Begins a visit that was granted: only the person who asked, by the same account, on a session of theirs.
 pub async fn begin(
     app: &App,
@@ -71,6 +79,8 @@ pub async fn begin(
     let acting = visitor(&found);
     audit::commit_as(app, &acting, home, (theirs, ours), move |tx| {
         let at = tx.at();
+        tx.known_at_home(at_home_of(&found));
+        take_turn(tx, found.tenant)?;
         let mut visit = store::visit(tx, found.tenant, id)?.ok_or_else(no_visit)?;
         if visit.state != State::Granted {
             return Err(wrong_state(&visit, "cannot be begun"));
@@ -136,6 +146,7 @@ pub(super) fn finish(
     because: Because,
 ) -> Result<Visit, Problem> {
     let at = tx.at();
+    take_turn(tx, tenant)?;
     let visit = store::visit(tx, tenant, id)?.ok_or_else(no_visit)?;
     if !visit.state.is_open() {
         return Err(wrong_state(&visit, "is over already"));
@@ -190,6 +201,16 @@ pub async fn call_back(app: &App, permit: &Permit<TenantEnter>, id: VisitId) -> 
     .await
 }
 
+/// Ends the visits to a tenant that are under way, with the transaction that suspends it: one that goes on soon brings none back.
+pub fn end_suspended(tx: &mut LoggedTx<'_>, tenant: TenantId) -> Result<(), Problem> {
+    take_turn(tx, tenant)?;
+    let (by, open) = (tx.actor(), store::open(tx, tenant)?);
+    for visit in open.iter().filter(|visit| visit.state == State::Active) {
+        finish(tx, (tenant, visit.id), &by, Because::Suspended)?;
+    }
+    Ok(())
+}
+
 /// Ends a visit from within.
 pub async fn leave(app: &App, permit: &PagePermit) -> Result<Visit, Problem> {
     let mark = permit.author().visit.ok_or_else(no_visit)?;
@@ -198,6 +219,7 @@ pub async fn leave(app: &App, permit: &PagePermit) -> Result<Visit, Problem> {
     let acting = visitor(&found);
     audit::commit_as(app, &acting, mark.home, (theirs, ours), move |tx| {
         let by = tx.actor();
+        tx.known_at_home(at_home_of(&found));
         finish(tx, (found.tenant, found.id), &by, Because::Visitor)
     })
     .await

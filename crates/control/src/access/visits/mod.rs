@@ -15,16 +15,17 @@ mod standing;
 pub(super) mod store;
 mod view;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use muster_model::{SessionId, TenantId, Timestamp, VisitId};
+use muster_model::{CommandKind, SessionId, TenantId, Timestamp, VisitId};
 use muster_storage::{Scope, Tx};
-use muster_trust::entry::ActorKind;
+use muster_trust::entry::{Actor, ActorKind};
 
 use super::{
     Author, Permit,
     problem::{
-        CONFLICT, FORBIDDEN, ILLEGAL_STATE, INVALID, NOT_FOUND, OPERATOR_ONLY, Problem, VISIT_REFUSED,
+        CONFLICT, FORBIDDEN, ILLEGAL_STATE, INVALID, NOT_FOUND, OPERATOR_ONLY, Problem, RATE_LIMITED,
+        VISIT_REFUSED,
     },
     scope::{TenantEnter, VisitManage},
     tenant::{TenantRow, TenantState, tenant, tenant_named},
@@ -36,11 +37,12 @@ use crate::{
     secrets::{self, TenantKeys},
 };
 pub use api::router;
-pub use course::{Begun, begin, call_back, leave, send_away};
+pub use course::{Begun, begin, call_back, end_suspended, leave, send_away};
+use rules::BY_SETTING;
 pub(super) use rules::scopes_of;
 pub use rules::{ANSWER_WITHIN, Because, MINUTES_MAX, Mode, ROLES, State, within};
 pub use settle::settle;
-pub use standing::{Standing, count_changes};
+pub use standing::{Standing, count_changes, overstep, tell_overstep};
 pub(super) use standing::{standing, touch};
 pub use view::{Named, from_home, of_tenant};
 
@@ -50,12 +52,26 @@ pub const BY_VISIT: &str = "visit";
 pub const OPEN_MAX: usize = 20;
 /// Visits to one tenant that are remembered.
 pub const VISITS_MAX: i64 = 1_000;
+/// Visits to one tenant that are asked for within [`ASKS_WITHIN`], also those that it refused: each is told in both logs for good.
+pub const ASKS_MAX: i64 = 20;
+pub const ASKS_WITHIN: Duration = Duration::from_secs(3600);
+/// What the name of a visitor in the log has, and no other person's.
+pub const IN_NAMES: &str = "(visit vis_";
 
 /// By which visit somebody acts, and of which tenant they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     pub id: VisitId,
     pub home: TenantId,
+}
+
+/// The account behind a visitor, whichever visit it is: what limits accounts limits the visitors of one tenant together, so that neither
+/// another visit nor a colleague's is a second allowance.
+pub fn account_of(visit: Mark) -> Actor {
+    Actor {
+        kind: ActorKind::User,
+        id: format!("visitors of {}", visit.home),
+    }
 }
 
 /// How far a tenant lets people of the operator's tenant in.
@@ -66,6 +82,12 @@ pub struct OperatorAccess {
     pub ceiling: String,
     pub updated_by: Option<String>,
     pub updated_at: Option<Timestamp>,
+}
+
+impl OperatorAccess {
+    fn lets_stand(&self, visit: &Visit) -> bool {
+        rules::lets_stand((self.mode, &self.ceiling), &visit.role, visit.is_by_setting())
+    }
 }
 
 /// A visit as stored.
@@ -102,6 +124,54 @@ pub struct Visit {
     pub ended_at: Option<Timestamp>,
     pub ended_by: Option<String>,
     pub ended_because: Option<String>,
+}
+
+impl Visit {
+    /// Whether no person of the visited tenant granted it.
+    fn is_by_setting(&self) -> bool {
+        self.decided_by.as_deref() == Some(BY_SETTING)
+    }
+}
+
+/// Refuses a visitor a command that no visit sends.
+pub fn refuse_command(author: &Author, kind: &CommandKind) -> Result<(), Problem> {
+    if author.visit.is_none() || rules::may_send(kind) {
+        return Ok(());
+    }
+    Err(FORBIDDEN.detail(format!(
+        "You are here by a visit of the operator, and no visit sends {}: only what locks, looks or tells.",
+        kind.type_name()
+    )))
+}
+
+/// Refuses a visitor what waits for people of the visited tenant: its own people ask each other.
+pub fn refuse_approvals(author: &Author) -> Result<(), Problem> {
+    match author.visit {
+        None => Ok(()),
+        Some(_) => Err(FORBIDDEN.detail(
+            "You are here by a visit of the operator: what people of this tenant must approve, they ask for themselves.",
+        )),
+    }
+}
+
+/// Refuses a visitor to begin a rollout: pausing, aborting and going back stay.
+pub fn refuse_activation(author: &Author) -> Result<(), Problem> {
+    match author.visit {
+        None => Ok(()),
+        Some(_) => Err(FORBIDDEN.detail(
+            "You are here by a visit of the operator: no visit activates a version. It pauses, aborts and rolls back.",
+        )),
+    }
+}
+
+/// Refuses a visitor to take back what was asked for by somebody else, or by another visit.
+pub fn require_own(author: &Author, created_by: &str) -> Result<(), Problem> {
+    if author.visit.is_none() || author.text() == created_by {
+        return Ok(());
+    }
+    Err(FORBIDDEN.detail(
+        "You are here by a visit of the operator: a visitor cancels only what they asked for themselves.",
+    ))
 }
 
 /// Refuses a visitor what no visit is for.
@@ -157,6 +227,14 @@ fn require_person_of<S>(permit: &Permit<S>) -> Result<(), Problem> {
         ));
     }
     permit.require_proof()
+}
+
+/// What becomes of a tenant's visits, and what it says of them, is one after the other on every node: whoever has the turn finds what the
+/// one before left, and what they read is so until their commit.
+fn take_turn(tx: &mut LoggedTx<'_>, visited: TenantId) -> Result<(), Problem> {
+    let taken = store::take_turn(tx, visited)?;
+    tx.excuse(taken);
+    Ok(())
 }
 
 fn no_visit() -> Problem {
@@ -232,8 +310,13 @@ pub async fn ask(
     let (theirs, ours) = keys(app, visited, home).await?;
     let asked = audit::commit_across(app, permit.author(), ours, theirs, move |tx| {
         let at = tx.at();
+        take_turn(tx, visited)?;
         if tenant(tx, visited)?.is_none_or(|row| row.state != TenantState::Active) {
             return Err(ILLEGAL_STATE.detail("The tenant is not in operation: nobody gets in."));
+        }
+        if store::asked_since(tx, visited, home, at.minus(ASKS_WITHIN))? >= ASKS_MAX {
+            let text = format!("{ASKS_MAX} visits to this tenant were asked for within the hour. Ask later.");
+            return Err(RATE_LIMITED.detail(text).retry_after(ASKS_WITHIN.as_secs()));
         }
         let id = VisitId::generate(at, clock::random());
         let (person, account) = (author.actor.id.clone(), author.account());
@@ -270,6 +353,16 @@ pub async fn ask(
         };
         let access = store::operator_access(tx, visited)?;
         if let Err(why) = lets_in(&access, &visit.role) {
+            // A row of it remains, so that attempts are counted, and their list shows them.
+            store::trim(tx, visited, VISITS_MAX - 1)?;
+            (visit.decided_by, visit.decided_at) = (Some(BY_SETTING.to_owned()), Some(at));
+            store::insert(tx, &visit)?;
+            store::end(
+                tx,
+                &visit,
+                State::Denied,
+                (at, BY_SETTING, Because::Setting.word()),
+            )?;
             tell(
                 tx,
                 "visit.refused",
@@ -289,7 +382,7 @@ pub async fn ask(
         tell(tx, "visit.requested", &visit, asked)?;
         if access.mode == Mode::Always {
             visit.state = State::Granted;
-            visit.decided_by = Some("setting".to_owned());
+            visit.decided_by = Some(BY_SETTING.to_owned());
             visit.decided_at = Some(at);
             tell(
                 tx,
@@ -371,6 +464,7 @@ async fn decide(
     let (ours, theirs) = keys(app, tenant, found.home).await?;
     audit::commit_across(app, permit.author(), ours, theirs, move |tx| {
         let at = tx.at();
+        take_turn(tx, tenant)?;
         let mut visit = store::visit(tx, tenant, id)?.ok_or_else(no_visit)?;
         if visit.state != State::Requested || visit.answer_by <= at {
             return Err(wrong_state(&visit, "waits for no answer"));
@@ -451,23 +545,26 @@ pub async fn set_operator_access(
     let ceiling = ceiling.to_owned();
     audit::commit_across(app, permit.author(), ours, theirs, move |tx| {
         let (at, by) = (tx.at(), tx.actor());
+        take_turn(tx, tenant)?;
         let now = store::operator_access(tx, tenant)?;
-        if now != before {
+        // To let in less wins over whatever else is done at the same time.
+        if now != before && lets_more(&now, mode, &ceiling) {
             return Err(CONFLICT.detail("Somebody changed it just now. Look at it again."));
         }
         store::put_operator_access(tx, tenant, (mode, &ceiling), (&by, at))?;
         tx.record(
             "access.operator_access_changed",
             ("tenant", tenant.to_string()),
-            serde_json::json!({"mode": mode.word(), "ceiling": ceiling, "mode_before": before.mode.word(),
-                "ceiling_before": before.ceiling}),
+            serde_json::json!({"mode": mode.word(), "ceiling": ceiling, "mode_before": now.mode.word(),
+                "ceiling_before": now.ceiling}),
         )?;
+        let said = store::operator_access(tx, tenant)?;
         for visit in store::open(tx, tenant)? {
-            if mode == Mode::Never || !rules::is_within(&visit.role, &ceiling) {
+            if !said.lets_stand(&visit) {
                 course::finish(tx, (tenant, visit.id), &by, Because::Setting)?;
             }
         }
-        Ok(store::operator_access(tx, tenant)?)
+        Ok(said)
     })
     .await
 }

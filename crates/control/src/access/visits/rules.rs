@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_model::Timestamp;
+use muster_model::{CommandKind, Timestamp};
 
 use crate::access::{problem::INVALID, problem::Problem, roles, scope};
 
@@ -10,6 +10,8 @@ use crate::access::{problem::INVALID, problem::Problem, roles, scope};
 pub const MINUTES_MAX: u32 = 8 * 60;
 /// How long a request waits for an answer, and a granted visit to be begun.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(24 * 3600);
+/// Who decided, of a visit that nobody was asked for.
+pub const BY_SETTING: &str = "setting";
 const REASON_CHARS: std::ops::RangeInclusive<usize> = 1..=500;
 /// The role that a tenant's ceiling is at first.
 pub const FIRST_CEILING: &str = "read_only";
@@ -30,7 +32,6 @@ const VISITABLE: &[&str] = &[
     "command:write",
     "token:read",
     "policy:read",
-    "policy:activate",
     "telemetry:read",
     "directory:read",
     "rollout:read",
@@ -53,8 +54,11 @@ const RECORDABLE: &[&str] = &[
     "group.",
     "operation.asked",
     "operation.cancelled",
+    // An alarm about the visitor changes nothing, and is for the tenant's people.
+    "policy.bundle_tampered",
     "query.",
     "rollout.",
+    "security.",
 ];
 /// What of that releases what somebody else held.
 const NOT_RECORDABLE: &[&str] = &["rollout.promoted", "rollout.resumed"];
@@ -62,6 +66,51 @@ const NOT_RECORDABLE: &[&str] = &["rollout.promoted", "rollout.resumed"];
 /// Whether a visitor does what this action says.
 pub fn may_record(action: &str) -> bool {
     RECORDABLE.iter().any(|start| action.starts_with(start)) && !NOT_RECORDABLE.contains(&action)
+}
+
+/// The first action of these that no visit is for.
+pub fn overstep(actions: &[&'static str]) -> Option<&'static str> {
+    actions.iter().copied().find(|action| !may_record(action))
+}
+
+/// Whether a visitor sends such a command: it locks, looks or tells. Nothing that installs, removes, updates or runs, takes away what
+/// somebody else set, restarts, or fetches files.
+pub const fn may_send(kind: &CommandKind) -> bool {
+    match kind {
+        CommandKind::Lock { .. }
+        | CommandKind::Locate {}
+        | CommandKind::CollectInventory {}
+        | CommandKind::CollectLogs { .. }
+        | CommandKind::Message { .. } => true,
+        CommandKind::Unlock {}
+        | CommandKind::ClearPasscode {}
+        | CommandKind::Restart { .. }
+        | CommandKind::ShutDown { .. }
+        | CommandKind::Wipe { .. }
+        | CommandKind::Unenroll {}
+        | CommandKind::LostModeOn { .. }
+        | CommandKind::LostModeOff {}
+        | CommandKind::InstallApp { .. }
+        | CommandKind::RemoveApp { .. }
+        | CommandKind::UpdateApp { .. }
+        | CommandKind::RunScript { .. }
+        | CommandKind::CollectFiles { .. }
+        | CommandKind::RotateKey { .. }
+        | CommandKind::UpdateOs {}
+        | CommandKind::UpdateAgent { .. }
+        | CommandKind::LoosenPolicy { .. } => false,
+    }
+}
+
+/// Whether a setting lets a visit stand in this role; `by_setting` where no person of the tenant granted it. What only `always` granted
+/// ends with `always`.
+pub fn lets_stand((mode, ceiling): (Mode, &str), role: &str, by_setting: bool) -> bool {
+    let is_meant = match mode {
+        Mode::Never => false,
+        Mode::Ask => !by_setting,
+        Mode::Always => true,
+    };
+    is_meant && is_within(role, ceiling)
 }
 
 /// How far a tenant lets people of the operator's tenant in.
@@ -238,6 +287,7 @@ mod tests {
             assert!(!held.is_empty());
             for never in [
                 "approval:write",
+                "policy:activate",
                 "halt:write",
                 "token:write",
                 "tenant:enter",
@@ -282,6 +332,10 @@ mod tests {
             "group.updated",
             "rollout.paused",
             "query.saved",
+            // What tells of them.
+            "security.mass_command",
+            "security.destructive_refused",
+            "policy.bundle_tampered",
         ] {
             assert!(may_record(action), "{action}");
         }
@@ -296,8 +350,62 @@ mod tests {
             "session.stepped_up",
             "visit.granted",
             "tenant.suspended",
+            "policy.created",
         ] {
             assert!(!may_record(action), "{action}");
+        }
+        assert_eq!(
+            overstep(&["command.created", "client.created"]),
+            Some("client.created")
+        );
+        assert_eq!(overstep(&["command.created"]), None);
+    }
+
+    #[test]
+    fn a_visitor_locks_looks_and_tells_and_sends_nothing_else() {
+        let kind = |json: &str| CommandKind::parse(json.as_bytes()).expect("it is a command");
+        for json in [
+            r#"{"type":"lock"}"#,
+            r#"{"type":"locate"}"#,
+            r#"{"type":"collect-inventory"}"#,
+            r#"{"type":"collect-logs"}"#,
+            r#"{"type":"message","text":"hello"}"#,
+        ] {
+            assert!(may_send(&kind(json)), "{json}");
+        }
+        for json in [
+            r#"{"type":"install-app","package":"sudo"}"#,
+            r#"{"type":"remove-app","package":"sudo"}"#,
+            r#"{"type":"update-app","package":"sudo"}"#,
+            r#"{"type":"update-os"}"#,
+            r#"{"type":"clear-passcode"}"#,
+            r#"{"type":"shut-down"}"#,
+            r#"{"type":"restart"}"#,
+            r#"{"type":"collect-files","paths":["/etc/shadow"]}"#,
+            r#"{"type":"wipe","mode":"full"}"#,
+            r#"{"type":"unlock"}"#,
+            r#"{"type":"lost-mode-off"}"#,
+        ] {
+            assert!(!may_send(&kind(json)), "{json}");
+        }
+    }
+
+    #[test]
+    fn what_only_the_setting_granted_ends_with_the_setting() {
+        for (mode, by_setting, stands) in [
+            (Mode::Always, true, true),
+            (Mode::Always, false, true),
+            (Mode::Ask, false, true),
+            (Mode::Ask, true, false),
+            (Mode::Never, true, false),
+            (Mode::Never, false, false),
+        ] {
+            let found = lets_stand((mode, "helpdesk"), "helpdesk", by_setting);
+            assert_eq!(found, stands, "{mode:?} {by_setting}");
+            assert!(
+                !lets_stand((mode, "helpdesk"), "operator", by_setting),
+                "{mode:?}"
+            );
         }
     }
 

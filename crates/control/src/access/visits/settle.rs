@@ -65,6 +65,7 @@ async fn settle_one(app: &App, visit: &Visit, because: Because) -> Result<(), Pr
     audit::commit_across(app, &Author::system(tenant), theirs, ours, move |tx| {
         let by = tx.actor();
         // Somebody may have done it, or answered it, meanwhile.
+        super::take_turn(tx, tenant)?;
         if store::visit(tx, tenant, id)?.is_none_or(|visit| visit.state != from) {
             return Ok(());
         }

@@ -1,18 +1,23 @@
 //! What a visit stands on, read at each request, and the count of what is changed by it.
 
+use std::pin::Pin;
+
 use muster_model::{SessionId, TenantId, Timestamp, VisitId};
 use muster_storage::Tx;
 
-use super::{BY_VISIT, Because, Mark, Mode, State, Visit, rules, store};
+pub use super::rules::overstep;
+use super::{BY_VISIT, Because, Mark, State, Visit, keys, no_visit, rules, store, tell};
 use crate::{
+    App,
     access::{
+        Author,
         people::{Held, SessionSettings, Through},
         problem::{FORBIDDEN, Problem, VISIT_OVER},
         scope, session, shared_scopes,
         store::{self as access_store, SessionRow},
         tenant::{TenantState, tenant},
     },
-    audit::LoggedTx,
+    audit::{self, LoggedTx},
 };
 
 /// A visit that stands, as a request finds it.
@@ -28,6 +33,11 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Whether it stands on this session.
+    pub(in crate::access) fn is_on(&self, row: &SessionRow) -> bool {
+        row.tenant == self.mark.home && row.id == Some(self.home_session)
+    }
+
     pub(in crate::access) fn session_at_home(&self) -> (TenantId, SessionId) {
         (self.mark.home, self.home_session)
     }
@@ -35,7 +45,7 @@ impl Standing {
 
 /// Counts what a visitor's transaction recorded, and refuses it where the visit is over, or is not for that.
 pub fn count_changes(tx: &mut LoggedTx<'_>, visit: Mark, actions: &[&'static str]) -> Result<(), Problem> {
-    if let Some(action) = actions.iter().find(|action| !rules::may_record(action)) {
+    if let Some(action) = overstep(actions) {
         return Err(FORBIDDEN.detail(format!(
             "You are here by a visit of the operator, and no visit is for this ({action})."
         )));
@@ -49,6 +59,30 @@ pub fn count_changes(tx: &mut LoggedTx<'_>, visit: Mark, actions: &[&'static str
         0 => Err(VISIT_OVER.detail("The visit is over. Nothing was changed.")),
         _ => Ok(()),
     }
+}
+
+/// Tells both logs that a visitor's transaction was refused, because no visit is for this: by then it is rolled back.
+pub fn tell_overstep<'a>(
+    app: &'a App,
+    tenant: TenantId,
+    visit: Mark,
+    action: &'static str,
+) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    Box::pin(async move {
+        if let Err(problem) = overstepped(app, tenant, visit, action).await {
+            tracing::warn!(%problem, visit = %visit.id, action, "a visitor was refused what no visit is for, and the log does not say so");
+        }
+    })
+}
+
+async fn overstepped(app: &App, tenant: TenantId, mark: Mark, action: &'static str) -> Result<(), Problem> {
+    let (theirs, ours) = keys(app, tenant, mark.home).await?;
+    audit::commit_across(app, &Author::system(tenant), theirs, ours, move |tx| {
+        let visit = store::visit(tx, tenant, mark.id)?.ok_or_else(no_visit)?;
+        let detail = serde_json::json!({"action": action, "actor": visit.actor});
+        tell(tx, "visit.overstepped", &visit, detail)
+    })
+    .await
 }
 
 pub(in crate::access) fn touch(
@@ -76,7 +110,7 @@ pub(super) fn stands(
         }
     }
     let access = store::operator_access(tx, visit.tenant)?;
-    if access.mode == Mode::Never || !rules::is_within(&visit.role, &access.ceiling) {
+    if !access.lets_stand(visit) {
         return Ok(Err(Because::Setting));
     }
     let Some(id) = visit.home_session else {

@@ -10,6 +10,8 @@ use super::{
 };
 
 statements! {
+    TAKE_TURN = "UPDATE access_tenant SET state_at = state_at WHERE tenant_id = $1";
+    ASKED_SINCE = "SELECT COUNT(*) FROM access_visit WHERE tenant_id = $1 AND home = $2 AND asked_at > $3";
     OPERATOR_ACCESS = "SELECT mode, ceiling, updated_by, updated_at FROM access_operator_access WHERE tenant_id = $1";
     PUT_OPERATOR_ACCESS = "INSERT INTO access_operator_access (tenant_id, mode, ceiling, updated_by, updated_at) \
         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant_id) DO UPDATE SET mode = excluded.mode, \
@@ -53,6 +55,25 @@ statements! {
     TOUCH_HOME = "UPDATE access_session SET seen_at = $3 WHERE tenant_id = $1 AND session_id = $2";
     TRIM_VISITS = "DELETE FROM access_visit WHERE tenant_id = $1 AND state IN ('denied', 'expired', 'ended') \
         AND visit_id <= (SELECT visit_id FROM access_visit WHERE tenant_id = $1 ORDER BY visit_id DESC LIMIT 1 OFFSET $2)";
+}
+
+/// Holds the row of a tenant, so that transactions over its visits wait for one another; answers the rows.
+pub fn take_turn(tx: &mut Tx, tenant: TenantId) -> Result<u64, StorageError> {
+    tx.execute(&TAKE_TURN, &[&tenant.uuid()])
+}
+
+/// How many visits people of `home` asked a tenant for after `since`.
+pub fn asked_since(
+    tx: &mut Tx,
+    tenant: TenantId,
+    home: TenantId,
+    since: Timestamp,
+) -> Result<i64, StorageError> {
+    tx.query_one(
+        &ASKED_SINCE,
+        &[&tenant.uuid(), &home.uuid(), &since.as_micros()],
+        |row| row.get(0),
+    )
 }
 
 /// What a tenant said; `never` where it said nothing.

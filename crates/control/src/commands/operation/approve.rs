@@ -18,6 +18,7 @@ use crate::{
     access::{
         self,
         problem::{APPROVER_REFUSED, FORBIDDEN, ILLEGAL_STATE, INVALID, Problem, ROW_EDITED},
+        visits,
     },
     audit::LoggedTx,
 };
@@ -177,6 +178,11 @@ pub fn reject(tx: &mut LoggedTx<'_>, id: Uuid, because: &str) -> Result<Operatio
 /// Takes an operation back: nothing more of it is released, and what no device was handed is cancelled.
 pub fn cancel(tx: &mut LoggedTx<'_>, id: Uuid, because: &str) -> Result<Operation, Problem> {
     let because = reason(because)?;
+    if tx.author().visit.is_some() {
+        let tenant = tx.tenant();
+        let asked = super::get(tx, tenant, id)?;
+        visits::require_own(tx.author(), &asked.created_by)?;
+    }
     let open = [
         OperationState::AwaitingApproval,
         OperationState::Held,

@@ -19,6 +19,7 @@ use crate::{
     access::{
         self,
         problem::{ACCOUNT_TOO_NEW, INVALID, OVER_BUDGET, Problem, RATE_LIMITED},
+        visits,
     },
     audit::LoggedTx,
     clock, devices,
@@ -126,6 +127,7 @@ pub fn ask(tx: &mut LoggedTx<'_>, order: Order) -> Result<Operation, Problem> {
         targets,
         is_single,
     } = order;
+    visits::refuse_command(tx.author(), &kind)?;
     if targets.len() > TARGETS_MAX {
         return Err(INVALID.detail("An operation is for at most 1,000,000 devices."));
     }
@@ -197,6 +199,7 @@ fn await_approval(
     operation: &mut Operation,
     targets: &[(DeviceId, u32)],
 ) -> Result<(), Problem> {
+    visits::refuse_approvals(tx.author())?;
     let (tenant, at) = (tx.tenant(), tx.at());
     let fleet = devices::active_count(tx, tenant)?;
     let root = &tx.keys().root;

@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     Settings,
-    access::problem::{ILLEGAL_STATE, NOT_FOUND, Problem},
+    access::{
+        problem::{ILLEGAL_STATE, NOT_FOUND, Problem},
+        visits,
+    },
     audit::LoggedTx,
     clock,
     devices::{self, Held, Traits, stratum},
@@ -136,6 +139,7 @@ pub fn activate(
     version: &VersionLabel,
     prepared: Prepared,
 ) -> Result<Rollout, Problem> {
+    visits::refuse_activation(tx.author())?;
     let beginning = Beginning {
         policy,
         version,
