@@ -120,7 +120,10 @@ async fn d9_a_storm_at_the_token_endpoint_is_told_to_wait_and_shuts_out_nobody_w
     assert!(guessed.iter().all(|answer| matches!(answer.status, 401 | 429)));
     // They came from this very address, some of them in this account's name.
     let own = &two.server.admin;
-    let in_its_name = [("client_id", own.client_id.as_str()), ("client_secret", "guessed")];
+    let in_its_name = [
+        ("client_id", own.client_id.as_str()),
+        ("client_secret", "guessed"),
+    ];
     for _ in 0..50 {
         let answer = two.a.ask_token(&in_its_name).await;
         assert!(matches!(answer.status, 401 | 429), "{answer:?}");

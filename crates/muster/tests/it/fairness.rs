@@ -91,7 +91,14 @@ async fn enroll(count: usize, api: &Api, admin: &AdminFile) -> Vec<Device> {
 }
 
 /// Sends one message over and over until it is stopped, whatever the answers are.
-fn flood(door: &Door, method: Method, path: &str, body: &Value, ends: &Arc<AtomicBool>, senders: &mut JoinSet<()>) {
+fn flood(
+    door: &Door,
+    method: Method,
+    path: &str,
+    body: &Value,
+    ends: &Arc<AtomicBool>,
+    senders: &mut JoinSet<()>,
+) {
     for _ in 0..STORMING {
         let (door, path, body, ends) = (door.clone(), path.to_owned(), body.clone(), Arc::clone(ends));
         let method = method.clone();
@@ -289,13 +296,41 @@ async fn d9_one_device_live_or_retired_and_one_token_leave_the_rest_of_their_ten
         let (ends, mut senders) = (Arc::<AtomicBool>::default(), JoinSet::new());
         let mut worthless = loud.checkin_body();
         worthless["receipts"] = json!([loud.receipt("01980000-0000-7000-8000-000000000000", "done")]);
-        flood(&loud.door, Method::POST, path::CHECKIN, &worthless, &ends, &mut senders);
+        flood(
+            &loud.door,
+            Method::POST,
+            path::CHECKIN,
+            &worthless,
+            &ends,
+            &mut senders,
+        );
         let renewal = json!({"csr": ""});
-        flood(&retired.door, Method::POST, path::RENEW, &renewal, &ends, &mut senders);
-        flood(&retired.door, Method::POST, path::CHECKIN, &retired.checkin_body(), &ends, &mut senders);
+        flood(
+            &retired.door,
+            Method::POST,
+            path::RENEW,
+            &renewal,
+            &ends,
+            &mut senders,
+        );
+        flood(
+            &retired.door,
+            Method::POST,
+            path::CHECKIN,
+            &retired.checkin_body(),
+            &ends,
+            &mut senders,
+        );
         let begin = applicant.begin_body(&token);
         let stranger = Door::of(&server.admin);
-        flood(&stranger, Method::POST, "/agent/v1/enroll/begin", &begin, &ends, &mut senders);
+        flood(
+            &stranger,
+            Method::POST,
+            "/agent/v1/enroll/begin",
+            &begin,
+            &ends,
+            &mut senders,
+        );
         let wanted = format!(
             "mdm_device_budget_refusals_total{{tenant=\"{}\",message=\"device\"}}",
             server.admin.tenant
@@ -337,7 +372,14 @@ async fn d9_an_output_for_which_the_server_has_no_time_is_kept_and_comes_later()
     let loud = enroll(LOUD, &api, &server.admin).await;
     let (ends, mut senders) = (Arc::<AtomicBool>::default(), JoinSet::new());
     for device in &loud {
-        flood(&device.door, Method::PUT, path::INVENTORY, &json!({}), &ends, &mut senders);
+        flood(
+            &device.door,
+            Method::PUT,
+            path::INVENTORY,
+            &json!({}),
+            &ends,
+            &mut senders,
+        );
     }
     // What is refused leaves check-ins their part of the bucket, so that the command comes to the device.
     let command = order(&api, &machine.device, &json!({"type": "collect-logs"})).await;
