@@ -286,8 +286,8 @@ async fn d9_one_device_live_or_retired_and_one_token_leave_the_rest_of_their_ten
             .with("--metrics-tenants", 8);
         let server = Server::start(options).await;
         let api = server.api().await;
-        let [loud, retired, honest] =
-            <[Device; 3]>::try_from(enroll(3, &api, &server.admin).await).expect("three were enrolled");
+        let [loud, retired, honest] = <[Device; 3]>::try_from(enroll(3, &api, &server.admin).await)
+            .unwrap_or_else(|_| panic!("three were enrolled"));
         api.post(&format!("/devices/{}/retire", retired.id()), &json!({}))
             .await
             .expect(204);
