@@ -173,11 +173,8 @@ async fn entry_of(api: &Api, object: &str, action: &str) -> Value {
     eventually(&format!("{action} is logged"), PATIENCE, async || {
         let path = format!("/log/entries?action={action}");
         let found = api.get(&path).await.json();
-        let found = found["items"].as_array()?.iter();
-        found
-            .filter(|entry| entry["object"] == object)
-            .next_back()
-            .cloned()
+        let mut found = found["items"].as_array()?.iter();
+        found.rfind(|entry| entry["object"] == object).cloned()
     })
     .await
 }
