@@ -366,12 +366,17 @@ async fn d9_one_device_live_or_retired_and_one_token_leave_the_rest_of_their_ten
 
 #[tokio::test(flavor = "multi_thread")]
 async fn d9_an_output_for_which_the_server_has_no_time_is_kept_and_comes_later() {
-    let server = Server::start(Options::default().with("--device-messages-per-second", 20)).await;
+    let options = Options::default().with("--metrics-tenants", 8);
+    let server = Server::start(options).await;
     let api = server.api().await;
     let mut machine = Machine::running(&api, &server.admin).await;
     // Too long for a receipt: it is sent beside it.
     machine.write("/var/log/syslog", &"a line of the log\n".repeat(10_000));
-    let loud = enroll(LOUD, &api, &server.admin).await;
+    // Each has a quarter of the limit at most: so many leave one in six of what can wait to anybody.
+    let loud = enroll(24, &api, &server.admin).await;
+    let limits = json!({"device_messages_per_second": 20});
+    let path = format!("/tenants/{}/limits", server.admin.tenant);
+    api.put(&path, &limits).await.ok();
     let (ends, mut senders) = (Arc::<AtomicBool>::default(), JoinSet::new());
     for device in &loud {
         flood(
@@ -383,17 +388,35 @@ async fn d9_an_output_for_which_the_server_has_no_time_is_kept_and_comes_later()
             &mut senders,
         );
     }
-    // What is refused leaves check-ins their part of the bucket, so that the command comes to the device.
-    let command = order(&api, &machine.device, &json!({"type": "collect-logs"})).await;
-    eventually("the output is kept", PATIENCE, async || {
-        (machine.logged("an output is kept") > 0).then_some(())
+    let wanted = format!(
+        "mdm_device_budget_refusals_total{{tenant=\"{}\",message=\"other\"}}",
+        server.admin.tenant
+    );
+    eventually("what can wait is refused", PATIENCE, async || {
+        let metrics = reqwest::get(format!("{}/metrics", server.admin.ops_url))
+            .await
+            .ok()?;
+        metrics.text().await.ok()?.contains(&wanted).then_some(())
     })
     .await;
+    // What is refused leaves check-ins their part of the bucket, so that the command comes to the device.
+    let mut commands = Vec::new();
+    while machine.logged("an output is kept") == 0 {
+        assert!(commands.len() < 20, "one of so many is refused");
+        commands.push(order(&api, &machine.device, &json!({"type": "collect-logs"})).await);
+        eventually("it was executed", PATIENCE, async || {
+            (machine.logged("actions: executed") >= commands.len()).then_some(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
     ends.store(true, Ordering::Relaxed);
     senders.join_all().await;
-    let done = ended(&api, &command).await;
-    assert_eq!(done["state"], "done", "{done}");
-    assert!(done["receipt"]["output_sha256"].is_string(), "{done}");
+    for command in commands {
+        let done = ended(&api, &command).await;
+        assert_eq!(done["state"], "done", "{done}");
+        assert!(done["receipt"]["output_sha256"].is_string(), "{done}");
+    }
     assert!(machine.runs());
     assert_healthy(&server).await;
 }
