@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use muster_model::{TenantId, VisitId};
-use muster_storage::{Scope, Tx};
+use muster_storage::{Scope, StorageError, Tx};
 
 use super::{Visit, no_visit, store};
 use crate::{App, access::problem::Problem};
@@ -61,16 +61,10 @@ pub async fn from_home(
     before: Option<VisitId>,
     limit: usize,
 ) -> Result<Vec<Named>, Problem> {
-    let (before, rows) = (
-        before.unwrap_or_else(newest),
-        i64::try_from(limit + 1).unwrap_or(i64::MAX),
-    );
-    app.db
-        .read(Scope::System, move |tx| {
-            let visits = store::visits_from(tx, home, before, rows)?;
-            named(tx, visits)
-        })
-        .await
+    page(app, before, limit, move |tx, before, rows| {
+        store::visits_from(tx, home, before, rows)
+    })
+    .await
 }
 
 /// As [`from_home`], to one tenant.
@@ -80,13 +74,23 @@ pub async fn of_tenant(
     before: Option<VisitId>,
     limit: usize,
 ) -> Result<Vec<Named>, Problem> {
-    let (before, rows) = (
-        before.unwrap_or_else(newest),
-        i64::try_from(limit + 1).unwrap_or(i64::MAX),
-    );
+    page(app, before, limit, move |tx, before, rows| {
+        store::visits(tx, tenant, before, rows)
+    })
+    .await
+}
+
+async fn page(
+    app: &App,
+    before: Option<VisitId>,
+    limit: usize,
+    read: impl Fn(&mut Tx, VisitId, i64) -> Result<Vec<Visit>, StorageError> + Send + 'static,
+) -> Result<Vec<Named>, Problem> {
+    let before = before.unwrap_or_else(newest);
+    let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
     app.db
         .read(Scope::System, move |tx| {
-            let visits = store::visits(tx, tenant, before, rows)?;
+            let visits = read(tx, before, rows)?;
             named(tx, visits)
         })
         .await
