@@ -19,6 +19,23 @@ pub struct Peer {
     find: fn() -> Option<PathBuf>,
 }
 
+/// Packages that conflict with others that bring the same program: they are not asked for where it is there.
+const BROUGHT_OTHERWISE: &[(&str, &str)] = &[("nodejs", "node"), ("npm", "npm")];
+
+impl Peer {
+    /// The packages to ask Debian for.
+    fn wanted_packages(&self) -> impl Iterator<Item = &'static str> {
+        let is_there = |package: &str| {
+            let mut programs = BROUGHT_OTHERWISE.iter().filter(|(name, _)| *name == package);
+            programs.any(|(_, program)| process::find(program).is_some())
+        };
+        self.packages
+            .iter()
+            .copied()
+            .filter(move |package| !is_there(package))
+    }
+}
+
 /// Every peer of the tests.
 pub const PEERS: &[Peer] = &[
     Peer {
@@ -258,17 +275,7 @@ pub fn setup() -> Result<bool> {
 pub fn install_missing() -> Result<Vec<&'static Peer>> {
     let wanted = missing();
     if !wanted.is_empty() && process::is_root() && process::find("apt-get").is_some() {
-        let packages: Vec<&str> = wanted
-            .iter()
-            .flat_map(|peer| peer.packages.iter().copied())
-            .collect();
-        eprintln!("installing {}", packages.join(" "));
-        let _no_start = NoServiceStart::new();
-        let installed = process::succeeds(&mut apt_get(&["update"]))?
-            && process::succeeds(apt_get(&["install", "--yes", "--no-install-recommends"]).args(&packages))?;
-        if !installed {
-            eprintln!("apt-get did not install everything; its own words are above");
-        }
+        install_packages(&wanted)?;
     }
     if let Err(error) = node::install() {
         eprintln!("npm's programs are missing, and their tests will be skipped: {error:#}");
@@ -285,6 +292,31 @@ pub fn install_missing() -> Result<Vec<&'static Peer>> {
         );
     }
     Ok(missing)
+}
+
+/// Asks apt for everything at once, and where that fails for each peer alone: one package that cannot be had holds up no other.
+fn install_packages(wanted: &[&Peer]) -> Result<()> {
+    let _no_start = NoServiceStart::new();
+    let install = |packages: &[&str]| -> Result<bool> {
+        eprintln!("installing {}", packages.join(" "));
+        let arguments = ["install", "--yes", "--no-install-recommends"];
+        process::succeeds(apt_get(&arguments).args(packages))
+    };
+    let updated = process::succeeds(&mut apt_get(&["update"]))?;
+    let packages: Vec<&str> = wanted.iter().flat_map(|peer| peer.wanted_packages()).collect();
+    if updated && (packages.is_empty() || install(&packages)?) {
+        return Ok(());
+    }
+    eprintln!(
+        "apt-get did not install everything at once, its own words are above: each program is tried alone"
+    );
+    for peer in wanted {
+        let packages: Vec<&str> = peer.wanted_packages().collect();
+        if !packages.is_empty() && !install(&packages)? {
+            eprintln!("apt-get did not install {}", peer.name);
+        }
+    }
+    Ok(())
 }
 
 /// The browser of the console's tests.

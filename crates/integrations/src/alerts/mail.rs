@@ -170,7 +170,9 @@ fn message(notice: &Notice, from: &str, to: &[String], delivery: &str) -> Result
     let thread = format!("<{}@muster.invalid>", notice.dedup_key.replace('/', "."));
     // Whose alert it is stands where people look first: one installation may send for many tenants.
     let mut sender = mailbox(from)?;
-    sender.name = (!notice.tenant_name.is_empty()).then(|| notice.tenant_name.clone());
+    // The library cannot write a control character there, and panics.
+    let name = notice.tenant_name.replace(char::is_control, " ");
+    sender.name = (!name.trim().is_empty()).then_some(name);
     let mut builder = Message::builder()
         .from(sender)
         .subject(notice.headline())
@@ -286,6 +288,8 @@ impl AsyncTokioStream for Secured {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+
     use super::{super::testing::notice, *};
 
     #[test]
@@ -315,10 +319,21 @@ mod tests {
         named.tenant_name = "Acme <Ltd>".to_owned();
         let mail = message(&named, "mdm@example.com", &to, "dlv_1").expect("a mail");
         let text = String::from_utf8(mail.formatted()).expect("it is text");
-        assert!(text.contains("From: \"Acme <Ltd>\" <mdm@example.com>"), "{text}");
+        assert!(text.contains(&named_sender("Acme <Ltd>")), "{text}");
+        named.tenant_name = "Zoo".to_owned();
+        let mail = message(&named, "mdm@example.com", &to, "dlv_1").expect("a mail");
+        let text = String::from_utf8(mail.formatted()).expect("it is text");
+        assert!(text.contains("From: Zoo <mdm@example.com>\r\n"), "{text}");
+        named.tenant_name = "Acme <Ltd>".to_owned();
         assert!(plain(&named).contains("Tenant:   Acme <Ltd>"));
         assert!(html(&named).contains("<p>Acme &lt;Ltd&gt;</p>"));
         assert!(!plain(&notice(Event::Firing)).contains("Tenant:"));
+    }
+
+    /// The header of a sender whose name is more than a word (RFC 2047).
+    fn named_sender(name: &str) -> String {
+        let encoded = STANDARD.encode(name);
+        format!("From: =?utf-8?b?{encoded}?= <mdm@example.com>\r\n")
     }
 
     #[test]

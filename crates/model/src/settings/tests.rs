@@ -264,7 +264,7 @@ pub(crate) fn value_of(kind: SettingKind) -> BoxedStrategy<SettingValue> {
     let text = |form: TextForm| -> BoxedStrategy<SettingValue> {
         let texts = match form {
             TextForm::Clock => "(0[0-9]|1[0-9]|2[0-3]):[0-5][0-9]",
-            TextForm::Moment => "2026-(0[1-9]|1[0-2])-[12][0-9]T[01][0-9]:00:00Z",
+            TextForm::Moment => "2026-(0[1-9]|1[0-2])-[12][0-8]T[01][0-9]:00:00Z",
             TextForm::Url => "https?://[a-z]{1,8}/[a-z]{0,4}",
             TextForm::Line
             | TextForm::Lines
