@@ -253,6 +253,18 @@ pub const PEERS: &[Peer] = &[
         find: || process::find("xmllint").and(process::find("xmlsec1")),
     },
     Peer {
+        name: "strace",
+        packages: &["strace"],
+        purpose: "the system says that the server starts no program, whatever it is asked",
+        find: || process::find("strace"),
+    },
+    Peer {
+        name: "systemd-analyze",
+        packages: &["systemd"],
+        purpose: "the units of the services are judged by systemd",
+        find: || process::find("systemd-analyze"),
+    },
+    Peer {
         name: "faketime",
         packages: &["faketime"],
         purpose: "the agent is tested with a clock that is wrong",

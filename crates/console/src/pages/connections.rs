@@ -11,8 +11,8 @@ use muster_control::{
     App,
     access::{
         connection::{
-            self, Addresses, Checked, Connection, ConnectionChange, Definition, DirectoryMatch, MatchedBy,
-            Outcome,
+            self, Addresses, Checked, Connection, ConnectionChange, DIRECTORY_AT_MOST, Definition,
+            DirectoryMatch, MatchedBy, Outcome,
         },
         oidc::{self, ClientAuth, ConnectionSpec},
         problem::{INVALID, Problem},
@@ -135,6 +135,7 @@ struct OidcFields {
     session_seconds: String,
     directory: String,
     directory_by: String,
+    directory_at_most: String,
     addresses: oidc::Addresses,
 }
 
@@ -157,6 +158,7 @@ struct SamlFields {
     idle_seconds: String,
     session_seconds: String,
     directory: String,
+    directory_at_most: String,
 }
 
 /// A number as a field of a form shows it.
@@ -178,6 +180,7 @@ impl SamlFields {
             idle_seconds: number(spec.idle_seconds),
             session_seconds: number(spec.session_seconds),
             directory: connector_of(spec.directory.as_ref()),
+            directory_at_most: most_of(spec.directory.as_ref()),
             spec: spec.clone(),
         }
     }
@@ -221,6 +224,7 @@ fn connection_page(
                     Some(MatchedBy::Oid) => "oid".to_owned(),
                     Some(MatchedBy::Subject) | None => "subject".to_owned(),
                 },
+                directory_at_most: most_of(spec.directory.as_ref()),
                 spec: *spec,
                 addresses,
             },
@@ -277,6 +281,14 @@ fn connector_of(directory: Option<&DirectoryMatch>) -> String {
         .unwrap_or_default()
 }
 
+/// The role that its groups give at most, as a form shows it.
+fn most_of(directory: Option<&DirectoryMatch>) -> String {
+    directory.map_or_else(
+        || DIRECTORY_AT_MOST.to_owned(),
+        |directory| directory.at_most.clone(),
+    )
+}
+
 /// Whose people a form says that a connection's people are.
 fn directory_of(fields: &Fields) -> Option<DirectoryMatch> {
     fields
@@ -288,6 +300,10 @@ fn directory_of(fields: &Fields) -> Option<DirectoryMatch> {
             } else {
                 MatchedBy::Subject
             },
+            at_most: fields
+                .optional("directory_at_most")
+                .unwrap_or(DIRECTORY_AT_MOST)
+                .to_owned(),
         })
 }
 

@@ -70,8 +70,13 @@ impl Both {
         json!({"definition": definition, "client_secret": "s3cret"}).to_string()
     }
 
+    /// Links the two; the groups may give everything, unless it is said.
     async fn link(&self, directory: &Value) {
-        let body = self.definition(directory);
+        let mut directory = directory.clone();
+        if directory.is_object() && directory["at_most"].is_null() {
+            directory["at_most"] = "owner".into();
+        }
+        let body = self.definition(&directory);
         self.stage.scene.call(Method::PUT, CONNECTION, &body).await;
     }
 
@@ -207,4 +212,88 @@ async fn m3_whose_people_these_are_is_said_by_who_may_do_everything() {
         .ask(&weak, Method::POST, "/api/v1/scim-tokens", &other)
         .await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
+}
+
+#[tokio::test]
+async fn s2_groups_of_the_directory_give_no_more_than_their_connector_may_and_who_joins_is_told_of() {
+    let mut both = Both::new().await;
+    let scene_grant =
+        |role: &str| json!({"role": role, "group": "MDM Admins", "source": "directory"}).to_string();
+    // Without a word, everything but the root document and identity providers.
+    let body = both.definition(&json!({"connector": "entra"}));
+    both.stage.scene.call(Method::PUT, CONNECTION, &body).await;
+    let shown = both
+        .stage
+        .scene
+        .call(Method::GET, "/api/v1/access/connections", "")
+        .await;
+    let directory = &shown["items"][0]["definition"]["directory"];
+    assert_eq!(directory["at_most"], "administrator", "{shown}");
+    let above = both
+        .stage
+        .scene
+        .try_call(Method::POST, GRANTS, &scene_grant("owner"))
+        .await;
+    assert_eq!(above.status, StatusCode::BAD_REQUEST, "{}", above.body);
+    assert!(
+        above.body.contains("at most the role administrator") && above.body.contains("owner can do more"),
+        "{}",
+        above.body
+    );
+    both.stage
+        .scene
+        .call(Method::POST, GRANTS, &scene_grant("operator"))
+        .await;
+    both.stage.sign_in().await;
+    assert!(both.is_in().await);
+    // A lower ceiling counts with the next request, also for what was granted before.
+    let body = both.definition(&json!({"connector": "entra", "at_most": "read_only"}));
+    both.stage.scene.call(Method::PUT, CONNECTION, &body).await;
+    assert_eq!(
+        both.stage.scene.get("/devices").await.status,
+        StatusCode::FORBIDDEN
+    );
+    let body = both.definition(&json!({"connector": "entra", "at_most": "operator"}));
+    both.stage.scene.call(Method::PUT, CONNECTION, &body).await;
+    assert!(both.is_in().await, "whose people they are did not change");
+    // A path with a filter is no way around: whoever joins such a group is in the log by its own entry, which alerts.
+    let other = both.user("eve@example.com", "0002").await;
+    let inner = json!({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:Group"], "displayName": "Inner", "members": []});
+    let inner = both.scim(Method::POST, "/Groups", &inner).await;
+    both.patch(
+        &format!("/Groups/{}", both.group),
+        &json!({"op": "add", "path": "members", "value": [{"value": inner}]}),
+    )
+    .await;
+    both.patch(
+        &format!("/Groups/{inner}"),
+        &json!({"op": "add", "path": "members", "value": [{"value": other}]}),
+    )
+    .await;
+    let entries = both
+        .stage
+        .scene
+        .call(
+            Method::GET,
+            "/api/v1/log/entries?action=access.role_by_directory",
+            "",
+        )
+        .await;
+    let told: Vec<&Value> = entries["items"].as_array().expect("entries").iter().collect();
+    assert_eq!(told.len(), 2, "{entries}");
+    for entry in told {
+        assert_eq!(entry["details"]["roles"], json!(["operator"]), "{entry}");
+        assert_eq!(entry["details"]["added"], 1, "{entry}");
+    }
+    // A role that is no more is no ceiling, and one that is a ceiling stays.
+    let role = json!({"scopes": ["device:read"]}).to_string();
+    let path = "/api/v1/access/roles/lookers";
+    both.stage.scene.call(Method::PUT, path, &role).await;
+    let unknown = both.definition(&json!({"connector": "entra", "at_most": "nobody"}));
+    let refused = both.stage.scene.try_call(Method::PUT, CONNECTION, &unknown).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.body);
+    let body = both.definition(&json!({"connector": "entra", "at_most": "lookers"}));
+    both.stage.scene.call(Method::PUT, CONNECTION, &body).await;
+    let kept = both.stage.scene.try_call(Method::DELETE, path, "").await;
+    assert_eq!(kept.status, StatusCode::CONFLICT, "{}", kept.body);
 }

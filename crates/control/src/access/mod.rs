@@ -56,6 +56,7 @@ pub use oauth::{
 pub use passkeys::{
     PASSKEYS_MAX, PASSKEYS_PER_ACCOUNT_MAX, Passkey, add_passkey, passkeys_of, remove_passkey,
 };
+pub use people::note_joined;
 use problem::{FORBIDDEN, INVALID_CLIENT, Problem, STEP_UP, TOKEN_INVALID, UNAUTHENTICATED};
 pub use scim_tokens::{SCIM_TOKENS_MAX, ScimToken, ScimTokenView, scim_token_expiries, scim_tokens};
 use scope::Scopes;

@@ -261,6 +261,24 @@ const BUILT_IN: &[BuiltIn] = &[
         destination: "email",
     },
     BuiltIn {
+        name: "role_by_directory",
+        title: "The directory gave somebody a role",
+        meaning: "Members were added to a group of the directory through which people have roles in Muster. They have them from their \
+                  next sign-in on.",
+        remedy: "Compare with what was asked for at the identity provider. If nobody asked, take the role from the group \
+                 (`muster access revoke`), and look at who holds tokens of the connector (`muster scim token list`).",
+        severity: Severity::Warning,
+        when: Condition::Events {
+            actions: &["access.role_by_directory"],
+            resolved_by: &[],
+            resolve_after_seconds: DAY,
+        },
+        for_seconds: 0,
+        keep_seconds: 0,
+        no_data: NoData::Keep,
+        destination: "email",
+    },
+    BuiltIn {
         name: "security_event",
         title: "A security event",
         meaning: "The log holds an entry about security that no other rule is about.",

@@ -9,6 +9,7 @@ use crate::support::{
     raw,
     routes::all,
     server::{Options, Server, assert_healthy},
+    traced::Traced,
 };
 
 /// Texts as they stand in a URL.
@@ -155,52 +156,70 @@ async fn j4_no_filter_cursor_or_limit_is_more_than_that() {
 async fn j1_j4_text_comes_back_as_it_went_in() {
     each_database(async |options| {
         let server = Server::start(options).await;
-        let api = server.api().await;
-        for (number, text) in NASTY_TEXTS.iter().enumerate() {
-            let name = name_of(number, text);
-            let made = api
-                .post("/policies", &json!({"name": name, "description": text}))
-                .await
-                .expect(201);
-            let id = made["id"].as_str().expect("an id is text");
-            let shown = api.get(&format!("/policies/{id}")).await.ok();
-            assert_eq!(
-                (shown["name"].as_str(), shown["description"].as_str()),
-                (Some(name.as_str()), Some(*text))
-            );
-            // Second order: what was stored is used in a later query and in the log.
-            let version = json!({"version": "1", "settings": {"firewall.enabled": true}});
-            api.post(&format!("/policies/{id}/versions"), &version)
-                .await
-                .expect(201);
-            let started = api
-                .post(&format!("/policies/{id}/activate"), &json!({"version": "1"}))
-                .await
-                .expect(202);
-            let rollout = api
-                .get(&format!(
-                    "/rollouts/{}",
-                    started["rollout_id"].as_str().expect("text")
-                ))
-                .await
-                .ok();
-            assert_eq!(rollout["policy_name"], name.as_str());
-            api.post("/clients", &json!({"name": name, "scopes": ["device:read"]}))
-                .await
-                .expect(201);
-            let token = json!({"device_uuid": Uuid::new_v4(), "owner": name});
-            api.post("/enrollment-tokens", &token).await.expect(201);
-        }
-        let owners = api.list("/enrollment-tokens").await;
-        assert_eq!(owners.len(), NASTY_TEXTS.len());
-        assert!(NASTY_TEXTS.iter().enumerate().all(|(number, text)| {
-            owners
-                .iter()
-                .any(|token| token["owner"] == name_of(number, text).as_str())
-        }));
-        assert_healthy(&server).await;
+        nasty_texts_come_back(&server).await;
     })
     .await;
+}
+
+/// What [`schemathesis`](crate::schemathesis) asks is watched as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn j2_no_text_starts_a_program() {
+    each_database(async |options| {
+        let Some(traced) = Traced::new().await else { return };
+        let mut server = Server::start(traced.watching(options)).await;
+        nasty_texts_come_back(&server).await;
+        server.restart().await;
+        server.stop().await;
+        traced.assert_nothing_but(2);
+    })
+    .await;
+}
+
+async fn nasty_texts_come_back(server: &Server) {
+    let api = server.api().await;
+    for (number, text) in NASTY_TEXTS.iter().enumerate() {
+        let name = name_of(number, text);
+        let made = api
+            .post("/policies", &json!({"name": name, "description": text}))
+            .await
+            .expect(201);
+        let id = made["id"].as_str().expect("an id is text");
+        let shown = api.get(&format!("/policies/{id}")).await.ok();
+        assert_eq!(
+            (shown["name"].as_str(), shown["description"].as_str()),
+            (Some(name.as_str()), Some(*text))
+        );
+        // Second order: what was stored is used in a later query and in the log.
+        let version = json!({"version": "1", "settings": {"firewall.enabled": true}});
+        api.post(&format!("/policies/{id}/versions"), &version)
+            .await
+            .expect(201);
+        let started = api
+            .post(&format!("/policies/{id}/activate"), &json!({"version": "1"}))
+            .await
+            .expect(202);
+        let rollout = api
+            .get(&format!(
+                "/rollouts/{}",
+                started["rollout_id"].as_str().expect("text")
+            ))
+            .await
+            .ok();
+        assert_eq!(rollout["policy_name"], name.as_str());
+        api.post("/clients", &json!({"name": name, "scopes": ["device:read"]}))
+            .await
+            .expect(201);
+        let token = json!({"device_uuid": Uuid::new_v4(), "owner": name});
+        api.post("/enrollment-tokens", &token).await.expect(201);
+    }
+    let owners = api.list("/enrollment-tokens").await;
+    assert_eq!(owners.len(), NASTY_TEXTS.len());
+    assert!(NASTY_TEXTS.iter().enumerate().all(|(number, text)| {
+        owners
+            .iter()
+            .any(|token| token["owner"] == name_of(number, text).as_str())
+    }));
+    assert_healthy(server).await;
 }
 
 /// A name with the text in it, where a name may hold it: one that turns the direction of writing would show another name.

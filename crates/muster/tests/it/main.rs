@@ -77,6 +77,7 @@ mod scripts;
 mod secret_rotation;
 mod secret_stores;
 mod secrets;
+mod service_units;
 mod siem;
 mod signals;
 mod sinks;

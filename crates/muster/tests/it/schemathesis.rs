@@ -7,6 +7,7 @@ use std::{fs, path::Path, process::Stdio, time::Duration};
 
 use crate::support::{
     server::{Options, Server, assert_healthy, everything, program},
+    traced::Traced,
     variable,
 };
 
@@ -41,7 +42,8 @@ async fn schemathesis_finds_no_answer_that_the_document_does_not_promise() {
         println!("SKIPPED schemathesis: not installed");
         return;
     };
-    let server = Server::start(Options::default()).await;
+    let Some(traced) = Traced::new().await else { return };
+    let mut server = Server::start(traced.watching(Options::default())).await;
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let report = server.folder().path().join("schemathesis.json");
     let settings = server.folder().path().join("schemathesis.toml");
@@ -93,4 +95,7 @@ async fn schemathesis_finds_no_answer_that_the_document_does_not_promise() {
         summary.trim_matches(|letter| letter == '=' || letter == ' ')
     );
     assert_healthy(&server).await;
+    // J2: whatever it asked, no program was started.
+    server.stop().await;
+    traced.assert_nothing_but(1);
 }

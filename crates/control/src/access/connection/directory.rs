@@ -4,14 +4,14 @@
 //! them. So a tenant says, for one connection, which connector's people these are, and both name a person by an id that never
 //! changes: the connector's `externalId` is the provider's subject.
 
-use muster_model::{ClientId, TenantId};
+use muster_model::{ClientId, ConnectionId, TenantId};
 use muster_storage::Tx;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Definition, store};
 use crate::access::{
-    Permit,
+    Permit, people,
     problem::{INVALID, Problem},
     scope, store as clients,
 };
@@ -40,6 +40,18 @@ pub struct DirectoryMatch {
     /// What its `externalId` is at the provider.
     #[serde(default)]
     pub by: MatchedBy,
+    /// The role that the connector's groups give at most: one that can do more gives nothing through them. Whoever has a token of the
+    /// connector puts people into its groups.
+    #[serde(default = "most_unless_said")]
+    #[schema(default = "administrator")]
+    pub at_most: String,
+}
+
+/// Everything but the root document and identity providers.
+pub const DIRECTORY_AT_MOST: &str = "administrator";
+
+fn most_unless_said() -> String {
+    DIRECTORY_AT_MOST.to_owned()
 }
 
 /// Who somebody is to a connector.
@@ -51,6 +63,11 @@ pub struct InDirectory {
 }
 
 impl DirectoryMatch {
+    /// Whether both know people by the same.
+    pub fn knows_people_as(&self, other: &DirectoryMatch) -> bool {
+        (&self.connector, self.by) == (&other.connector, other.by)
+    }
+
     /// The person of this id, if it is one that is compared.
     pub fn person(&self, id: Option<&str>) -> Option<InDirectory> {
         let id = id.filter(|id| !id.trim().is_empty() && id.chars().count() <= ID_CHARS_MAX)?;
@@ -75,17 +92,22 @@ pub(super) fn require_for<S>(
         return Ok(());
     }
     require_everything(permit)?;
-    match is {
-        Some(wanted) if was != is => connector(tx, tenant, &wanted.connector)?
-            .map(drop)
-            .ok_or_else(|| {
-                INVALID.detail(format!(
-                    "There is no SCIM connector {:?}. Make a token for it first: `muster scim token create`.",
-                    wanted.connector
-                ))
-            }),
-        _ => Ok(()),
+    let Some(wanted) = is.filter(|_| was != is) else {
+        return Ok(());
+    };
+    if connector(tx, tenant, &wanted.connector)?.is_none() {
+        return Err(INVALID.detail(format!(
+            "There is no SCIM connector {:?}. Make a token for it first: `muster scim token create`.",
+            wanted.connector
+        )));
     }
+    if people::find_role(tx, tenant, &wanted.at_most)?.is_none() {
+        return Err(INVALID.detail(format!(
+            "at_most names a role, and there is none that is called {:?}: `muster access roles` lists them.",
+            wanted.at_most
+        )));
+    }
+    Ok(())
 }
 
 fn require_everything<S>(permit: &Permit<S>) -> Result<(), Problem> {
@@ -100,18 +122,29 @@ pub fn connector(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Cli
         .map(|client| client.id))
 }
 
-/// Whether people of a connection have the roles of this connector's groups.
-pub fn is_linked(tx: &mut Tx, tenant: TenantId, connector: &str) -> Result<bool, Problem> {
+/// What connections of a tenant say of whose people theirs are.
+pub fn links(tx: &mut Tx, tenant: TenantId) -> Result<Vec<DirectoryMatch>, Problem> {
+    let mut found = Vec::new();
     for connection in store::connections(tx, tenant)? {
-        let definition = connection.definition()?;
-        if definition
-            .directory()
-            .is_some_and(|wanted| wanted.connector == connector)
-        {
-            return Ok(true);
-        }
+        found.extend(connection.definition()?.directory().cloned());
     }
-    Ok(false)
+    Ok(found)
+}
+
+/// Whether people of a connection have the roles of this connector's groups.
+fn is_linked(tx: &mut Tx, tenant: TenantId, connector: &str) -> Result<bool, Problem> {
+    Ok(links(tx, tenant)?.iter().any(|link| link.connector == connector))
+}
+
+/// The scopes that groups of a directory give the people of a connection at most.
+pub fn ceiling(tx: &mut Tx, tenant: TenantId, connection: ConnectionId) -> Result<String, Problem> {
+    let found = store::connection(tx, connection)?.filter(|found| found.tenant == tenant);
+    let definition = found.map(|found| found.definition()).transpose()?;
+    let Some(link) = definition.as_ref().and_then(Definition::directory) else {
+        return Ok(String::new());
+    };
+    let role = people::find_role(tx, tenant, &link.at_most)?;
+    Ok(role.map(|role| role.scopes).unwrap_or_default())
 }
 
 /// Refuses to make a way to act as a connector whose groups give roles, but by who may do everything.

@@ -30,8 +30,8 @@ use crate::{
     secrets::{self as all_secrets, SealingRing, SecretText},
 };
 pub use api::router;
-pub use directory::{DirectoryMatch, InDirectory, MatchedBy};
-pub(super) use directory::{connector, is_linked, require_for_connector};
+pub use directory::{DIRECTORY_AT_MOST, DirectoryMatch, InDirectory, MatchedBy};
+pub(super) use directory::{ceiling, connector, links, require_for_connector};
 pub(super) use once::Once;
 pub use probe::{Checked, Outcome, probe};
 pub(super) use probe::{checked, last_sign_in, sentence};
@@ -294,7 +294,14 @@ fn put<S>(
         error: None,
     };
     store::put_connection(tx, &connection)?;
-    if was.as_ref().and_then(Definition::directory) != change.definition.directory() {
+    let knows_people_as_before = match (
+        was.as_ref().and_then(Definition::directory),
+        change.definition.directory(),
+    ) {
+        (Some(was), Some(is)) => was.knows_people_as(is),
+        (was, is) => was.is_none() && is.is_none(),
+    };
+    if !knows_people_as_before {
         // Until they come again nobody knows who they are there.
         people_store::leave_directory(tx, tenant, id)?;
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{DIRECTORY, Grant, Subject, find_role, store};
-use crate::access::{Client, problem::Problem, scope, shared_scopes};
+use crate::access::{Client, connection, problem::Problem, scope, shared_scopes};
 
 /// Names that an explanation gives of those who can help.
 const HELPERS_MAX: usize = 5;
@@ -154,14 +154,28 @@ fn of_source(
     Ok(grants)
 }
 
-/// What groups of the directory give a person, by the groups' names. They are in them now, and active.
+/// What groups of the directory give a person, by the groups' names. They are in them now, and active; a role that can do more than
+/// the groups of this connector give at most is none of them.
 pub fn directory_grants(tx: &mut Tx, tenant: TenantId, person: &str) -> Result<Vec<Grant>, Problem> {
-    let grants = store::grants_from(tx, tenant, DIRECTORY)?;
+    let mut grants = store::grants_from(tx, tenant, DIRECTORY)?;
     if grants.is_empty() {
         return Ok(grants);
     }
     let teams = store::teams_of_person(tx, tenant, person)?;
-    let named = grants.into_iter().filter_map(|grant| {
+    grants.retain(|grant| teams.iter().any(|(id, _)| id.to_string() == grant.subject.name()));
+    let connection = store::person(tx, tenant, person)?.and_then(|person| person.connection);
+    let ceiling = match connection {
+        Some(connection) if !grants.is_empty() => connection::ceiling(tx, tenant, connection)?,
+        _ => String::new(),
+    };
+    let mut within = Vec::new();
+    for grant in grants {
+        // A role that is no more gives nothing, wherever it is counted.
+        if find_role(tx, tenant, &grant.role)?.is_some_and(|role| role.is_within(&ceiling)) {
+            within.push(grant);
+        }
+    }
+    let named = within.into_iter().filter_map(|grant| {
         let (_, name) = teams
             .iter()
             .find(|(id, _)| id.to_string() == grant.subject.name())?;

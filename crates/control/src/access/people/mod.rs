@@ -9,6 +9,8 @@ mod review;
 mod room;
 pub(super) mod store;
 
+use std::collections::BTreeSet;
+
 use muster_model::{ClientId, ConnectionId, SessionId, TenantId, Timestamp, UserGroupId};
 use muster_storage::Tx;
 use serde::{Deserialize, Serialize};
@@ -229,7 +231,7 @@ pub fn role(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Role, Problem> 
     })
 }
 
-fn find_role(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Role>, Problem> {
+pub(super) fn find_role(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Role>, Problem> {
     match roles::find(name) {
         Some(role) => Ok(Some(Role::of(role))),
         None => Ok(store::role(tx, tenant, name)?),
@@ -247,6 +249,13 @@ pub fn granted_at(tx: &mut Tx, tenant: TenantId, grants: &[Grant]) -> Result<Opt
 }
 
 impl Role {
+    /// Whether it can do nothing that these scopes cannot.
+    fn is_within(&self, scopes: &str) -> bool {
+        self.scopes
+            .split_whitespace()
+            .all(|name| scope::holds(scopes, name))
+    }
+
     fn of(role: &roles::BuiltIn) -> Role {
         Role {
             name: role.name.to_owned(),
@@ -313,6 +322,14 @@ pub fn delete_role<S>(tx: &mut LoggedTx<'_>, permit: &Permit<S>, name: &str) -> 
         return Err(NOT_FOUND.detail("The tenant has no role of this name. Those of the program stay."));
     };
     permit.require_held(found.scopes.split(' '))?;
+    if connection::links(tx, tenant)?
+        .iter()
+        .any(|link| link.at_most == name)
+    {
+        return Err(CONFLICT.detail(
+            "A connection's directory gives at most this role: `muster sso list` shows which. Name another one there first.",
+        ));
+    }
     let granted = store::role_grants(tx, tenant, name)?;
     if granted > 0 {
         return Err(CONFLICT.detail(format!(
@@ -342,7 +359,7 @@ pub fn grant<S>(
     if expires_at.is_some_and(|end| end <= at) {
         return Err(INVALID.detail("The grant would have ended already."));
     }
-    check_subject(tx, &subject)?;
+    check_subject(tx, &subject, &found)?;
     let others = store::grants_of(tx, tenant, &subject)?;
     let is_new = !others.iter().any(|grant| grant.role == name);
     if is_new && (others.len() >= ROLES_OF_ONE_MAX || store::grant_count(tx, tenant)? >= GRANTS_MAX) {
@@ -389,7 +406,7 @@ pub fn revoke<S>(
 }
 
 /// A subject that exists, or a group that may.
-fn check_subject(tx: &mut LoggedTx<'_>, subject: &Subject) -> Result<(), Problem> {
+fn check_subject(tx: &mut LoggedTx<'_>, subject: &Subject, role: &Role) -> Result<(), Problem> {
     let tenant = tx.tenant();
     match subject {
         Subject::Person(name) => match store::person(tx, tenant, name)? {
@@ -410,7 +427,7 @@ fn check_subject(tx: &mut LoggedTx<'_>, subject: &Subject) -> Result<(), Problem
                 Err(NOT_FOUND.detail("There is no client with this id."))
             }
         }
-        Subject::Group { source, name } if source == DIRECTORY => check_team(tx, tenant, name),
+        Subject::Group { source, name } if source == DIRECTORY => check_team(tx, tenant, name, role),
         Subject::Group { source, name } => {
             if source.is_empty() || source.len() > NAME_CHARS_MAX {
                 return Err(INVALID.detail("Say by which connection the group comes."));
@@ -423,21 +440,63 @@ fn check_subject(tx: &mut LoggedTx<'_>, subject: &Subject) -> Result<(), Problem
     }
 }
 
-/// A group of a connector whose people sign in by a connection that says so.
-fn check_team(tx: &mut LoggedTx<'_>, tenant: TenantId, id: &str) -> Result<(), Problem> {
+/// A group of a connector whose people sign in by a connection that says so, and that may give them so much.
+fn check_team(tx: &mut LoggedTx<'_>, tenant: TenantId, id: &str, role: &Role) -> Result<(), Problem> {
     let found = match id.parse() {
         Ok(id) => store::team(tx, tenant, id)?,
         Err(_) => None,
     };
     let team = found.ok_or_else(|| NOT_FOUND.detail("The directory has no such group."))?;
     let connector = super::client_name(tx, tenant, team.connector)?;
-    if connection::is_linked(tx, tenant, &connector)? {
-        return Ok(());
+    let mut links = connection::links(tx, tenant)?;
+    links.retain(|link| link.connector == connector);
+    let Some(link) = links.first() else {
+        return Err(INVALID.detail(format!(
+            "Groups of the connector {connector} give roles only once a connection says that its people are that connector's: set \
+             directory in it."
+        )));
+    };
+    for link in &links {
+        if find_role(tx, tenant, &link.at_most)?.is_some_and(|most| role.is_within(&most.scopes)) {
+            return Ok(());
+        }
     }
     Err(INVALID.detail(format!(
-        "Groups of the connector {connector} give roles only once a connection says that its people are that connector's: set \
-         directory in it."
+        "Groups of the connector {connector} give at most the role {}, and {} can do more. Give it to the person, or set \
+         at_most of the connection's directory.",
+        link.at_most, role.name
     )))
+}
+
+/// Says in the log that members were added to a group of the directory through which people get roles: whoever keeps the directory
+/// gives them, so that somebody here is told.
+pub fn note_joined(tx: &mut LoggedTx<'_>, group: UserGroupId, added: usize) -> Result<(), Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    let mut grants = store::grants_from(tx, tenant, DIRECTORY)?;
+    grants.retain(|grant| grant.counts(at));
+    if grants.is_empty() {
+        return Ok(());
+    }
+    let Some(team) = store::team(tx, tenant, group)? else {
+        return Ok(());
+    };
+    let mut groups = store::teams_over(tx, tenant, group.uuid(), team.connector.uuid())?;
+    groups.push((group, team.name));
+    let is_of = |grant: &Grant| {
+        groups
+            .iter()
+            .any(|(id, _)| id.to_string() == grant.subject.name())
+    };
+    let roles: BTreeSet<String> = grants.into_iter().filter(is_of).map(|grant| grant.role).collect();
+    if roles.is_empty() {
+        return Ok(());
+    }
+    tx.record(
+        "access.role_by_directory",
+        ("user_group", group.to_string()),
+        serde_json::json!({"roles": roles, "added": added}),
+    )
+    .map(drop)
 }
 
 /// Lets a person in no more, and ends their sessions.

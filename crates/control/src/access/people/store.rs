@@ -391,11 +391,21 @@ pub fn teams_of_person(
     let known: Vec<(Uuid, Uuid, bool)> = tx.query(&IN_DIRECTORY, &[&tenant.uuid(), &name], |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?))
     })?;
-    let [(user, connector, true)] = known.as_slice() else {
-        return Ok(Vec::new());
-    };
+    match known.as_slice() {
+        [(user, connector, true)] => teams_over(tx, tenant, *user, *connector),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The groups of a connector that somebody, or a group, is in, directly or through others.
+pub fn teams_over(
+    tx: &mut Tx,
+    tenant: TenantId,
+    member: Uuid,
+    connector: Uuid,
+) -> Result<Vec<(UserGroupId, String)>, StorageError> {
     let (mut found, mut seen, mut asked) = (Vec::new(), HashSet::new(), 0);
-    let mut layer = vec![*user];
+    let mut layer = vec![member];
     for _ in 0..TEAMS_DEPTH_MAX {
         let mut next = Vec::new();
         for member in layer {
@@ -406,7 +416,7 @@ pub fn teams_of_person(
             let left = i64::try_from(TEAMS_OF_ONE_MAX).unwrap_or(i64::MAX);
             let listing = tx.query(
                 &TEAMS_LISTING,
-                &[&tenant.uuid(), &member, connector, &left],
+                &[&tenant.uuid(), &member, &connector, &left],
                 |row| Ok((row.get::<Uuid>(0)?, row.get::<String>(1)?)),
             )?;
             for (id, name) in listing {

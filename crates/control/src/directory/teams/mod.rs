@@ -15,7 +15,11 @@ use super::{
     MEMBERS_MAX, NESTING_MAX, OWNER_GROUPS_MAX, TEAM_MEMBERS_MAX, TEAMS_MAX, Team, store as users,
     users::{connector_of, refuse_foreign, refuse_stale},
 };
-use crate::{access::problem::Problem, audit::LoggedTx, clock};
+use crate::{
+    access::{self, problem::Problem},
+    audit::LoggedTx,
+    clock,
+};
 pub use store::{MemberRow, Walking, by_external, by_name, is_member, members, people_in, team};
 
 /// Every statement of this part.
@@ -173,6 +177,9 @@ pub fn change(
             "renamed": is_renamed, "version": team.version, "added": named(&moved.added), "removed": named(&moved.removed),
         }),
     )?;
+    if !moved.added.is_empty() {
+        access::note_joined(tx, id, moved.added.len())?;
+    }
     Ok(team)
 }
 

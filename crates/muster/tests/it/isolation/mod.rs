@@ -2,6 +2,7 @@
 //! new route is crossed without anybody adding it (`docs/reference/isolation.md`).
 
 mod bodies;
+mod members;
 mod picture;
 mod rows;
 

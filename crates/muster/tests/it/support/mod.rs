@@ -35,6 +35,7 @@ pub mod slapd;
 #[expect(dead_code, reason = "the agent's own tests use the rest of it")]
 pub mod swtpm;
 pub mod timeseries;
+pub mod traced;
 pub mod two;
 pub mod vault;
 pub mod witness;

@@ -140,6 +140,48 @@ impl Document {
         }
     }
 
+    /// Where a body has objects whose members the schema names, as pointers (RFC 6901), with these names.
+    pub fn closed_objects<'a>(&'a self, schema: &'a Value, body: &Value) -> Vec<(String, BTreeSet<&'a str>)> {
+        let mut found = Vec::new();
+        self.close(schema, body, "", &mut found);
+        found
+    }
+
+    fn close<'a>(
+        &'a self,
+        schema: &'a Value,
+        body: &Value,
+        pointer: &str,
+        found: &mut Vec<(String, BTreeSet<&'a str>)>,
+    ) {
+        let schema = self.at(schema);
+        for variant in ["oneOf", "anyOf"]
+            .iter()
+            .filter_map(|word| schema[word].as_array())
+        {
+            if let Some(variant) = variant.iter().find(|variant| self.fits(variant, body)) {
+                self.close(variant, body, pointer, found);
+            }
+        }
+        let properties = schema["properties"].as_object();
+        if let (Some(body), Some(properties)) = (body.as_object(), properties) {
+            if !schema["additionalProperties"].is_object() {
+                found.push((
+                    pointer.to_owned(),
+                    properties.keys().map(String::as_str).collect(),
+                ));
+            }
+            for (name, inner) in body {
+                if let Some(schema) = properties.get(name) {
+                    self.close(schema, inner, &format!("{pointer}/{name}"), found);
+                }
+            }
+        }
+        for (place, inner) in body.as_array().into_iter().flatten().enumerate() {
+            self.close(&schema["items"], inner, &format!("{pointer}/{place}"), found);
+        }
+    }
+
     /// A body like `base` with `value` at the end of these steps.
     pub fn with(&self, schema: &Value, steps: &[Step], base: Option<&Value>, value: &Value) -> Value {
         let schema = self.at(schema);

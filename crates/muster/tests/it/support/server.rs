@@ -70,6 +70,8 @@ pub struct Options {
     pub arguments: Vec<String>,
     /// Variables that the program is started with, such as those of a PKCS#11 library.
     pub environment: Vec<(String, String)>,
+    /// A program that is given the command and becomes the server, with its arguments; nothing where it is started plainly.
+    pub under: Vec<String>,
 }
 
 impl Options {
@@ -291,7 +293,14 @@ impl Server {
                 .open(self.output(name))
         };
         let stdout = fs::File::create(self.output("stdout")).expect("the output can be kept");
-        let mut command = muster();
+        let mut command = match self.options.under.split_first() {
+            None => muster(),
+            Some((first, arguments)) => {
+                let mut command = program(Path::new(first));
+                command.args(arguments).arg(muster().as_std().get_program());
+                command
+            }
+        };
         command.args(serve_arguments(&self.data_dir(), &self.options));
         command.envs(self.options.environment.iter().cloned());
         command
