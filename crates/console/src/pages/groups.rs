@@ -15,6 +15,7 @@ use muster_control::{
     },
     audit, devices,
     groups::{self, Explanation, Group, GroupState, GroupView, Member, NewGroup, Preview, PreviewRequest},
+    rollout,
 };
 use muster_model::{
     DeviceId, GroupId,
@@ -285,14 +286,34 @@ async fn change(State(app): State<App>, At(id): At<String>, sent: Sent) -> Resul
         return preview(&app, &sent.session, form).await;
     }
     let id = group.id;
+    let keys = app
+        .keys
+        .tenant(sent.session.tenant())
+        .map_err(Problem::internal)?;
     let changed = match draft.new_group() {
         Ok(wanted) => {
-            audit::commit(&app, permit.author(), move |tx| {
+            let to = wanted.clone();
+            let changed = audit::commit(&app, permit.author(), move |tx| {
                 let tenant = tx.tenant();
                 let group = groups::resolve(tx, tenant, &id.to_string())?;
-                groups::update(tx, &group, &wanted)
+                rollout::change_group(tx, &keys, &group, &to)
             })
-            .await
+            .await;
+            match changed {
+                Ok(group) => Ok(group),
+                Err(problem) => {
+                    let wanted = rollout::WantedChange::Regroup(id.to_string(), wanted.into());
+                    if let Some(operation) =
+                        rollout::ask_people(&app, permit.author(), &problem, wanted).await?
+                    {
+                        return Ok(see_other(&format!(
+                            "/operations/{}?notice=people-asked",
+                            operation.id
+                        )));
+                    }
+                    Err(problem)
+                }
+            }
         }
         Err(problem) => Err(problem),
     };

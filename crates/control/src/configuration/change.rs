@@ -120,6 +120,11 @@ pub fn ask_people(
     let mut asked = Vec::new();
     for Step { change, work } in rules::steps(entries, &state).map_err(moved_on)? {
         let wanted = match &work {
+            Work::UpdateGroup { before, wanted } => {
+                let operations = rollout::ask_for_group(tx, keys, before, wanted)?;
+                asked.extend(operations.into_iter().map(|operation| operation.id));
+                continue;
+            }
             Work::Withdraw { rollout }
             | Work::Archive {
                 active: Some(rollout),
@@ -195,7 +200,7 @@ fn make(
             group_id: None,
         };
         match (&change.group, &change.policy) {
-            (Some(_), _) => made.group_id = about_group(tx, work, &mut counters.groups)?,
+            (Some(_), _) => made.group_id = about_group(tx, keys, work, &mut counters.groups)?,
             (None, Some(name)) => {
                 let generation = &mut counters.generation;
                 made.rollout_id = about_policy(tx, keys, settings, name, work, generation)?;
@@ -212,6 +217,7 @@ fn make(
 /// Makes, changes or deletes a group. A change of another group in between is seen by the version that they share.
 fn about_group(
     tx: &mut LoggedTx<'_>,
+    keys: &TenantKeys,
     work: &Work<'_>,
     version: &mut i64,
 ) -> Result<Option<GroupId>, Problem> {
@@ -221,7 +227,7 @@ fn about_group(
             (group.version, Some(group.id))
         }
         Work::UpdateGroup { before, wanted } => {
-            let group = groups::update(tx, before, wanted).map_err(gone)?;
+            let group = rollout::change_group(tx, keys, before, wanted).map_err(gone)?;
             (group.version, None)
         }
         Work::DeleteGroup { group } => {

@@ -32,7 +32,7 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list_groups, create_group))
         .routes(routes!(preview_group))
-        .routes(routes!(get_group, change_group, delete_group))
+        .routes(routes!(get_group, delete_group))
         .routes(routes!(list_members))
         .routes(routes!(explain_member))
 }
@@ -66,9 +66,9 @@ impl GroupRequest {
 }
 
 /// A change of a group: what is left out stays, `null` removes.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-struct GroupPatch {
+pub struct GroupPatch {
     #[schema(value_type = Option<String>)]
     name: Option<Name>,
     #[schema(value_type = Option<String>)]
@@ -85,9 +85,20 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> R
     T::deserialize(deserializer).map(Some)
 }
 
+impl From<NewGroup> for GroupPatch {
+    fn from(group: NewGroup) -> GroupPatch {
+        GroupPatch {
+            name: Some(group.name),
+            description: Some(group.description),
+            include: Some(group.include),
+            exclude: Some(group.exclude),
+        }
+    }
+}
+
 impl GroupPatch {
     /// The group as it is to be.
-    fn wanted(&self, group: &super::Group) -> Result<NewGroup, Problem> {
+    pub fn wanted(&self, group: &super::Group) -> Result<NewGroup, Problem> {
         let stored = |text: &Option<String>| {
             let text = text.as_deref().map(Description::parse);
             text.transpose().map_err(Problem::internal)
@@ -169,27 +180,6 @@ async fn get_group(
             GroupView::read(tx, tenant, group)
         })
         .await?;
-    Ok(Json(view))
-}
-
-#[utoipa::path(
-    patch, path = "/groups/{id}", tag = "groups", params(("id" = String, Path, description = "Id or name")),
-    security(("oauth2" = ["group:write"])), request_body = GroupPatch, responses((status = 200, body = GroupView)),
-)]
-async fn change_group(
-    permit: Permit<GroupWrite>,
-    State(app): State<App>,
-    PathOf(id): PathOf<String>,
-    Body(patch): Body<GroupPatch>,
-) -> Result<Json<GroupView>, Problem> {
-    let view = audit::commit(&app, permit.author(), move |tx| {
-        let tenant = tx.tenant();
-        let group = super::resolve(tx, tenant, &id)?;
-        let group = super::update(tx, &group, &patch.wanted(&group)?)?;
-        GroupView::read(tx, tenant, group)
-    })
-    .await?;
-    app.nudges.groups.notify_one();
     Ok(Json(view))
 }
 

@@ -17,6 +17,8 @@ use crate::{
 };
 
 /// Users of a group that a refusal names.
+/// As many as a tenant has rollouts that are not over.
+const USERS_MAX: usize = 100_000;
 const USERS_NAMED_MAX: usize = 8;
 
 /// What a person says of a group.
@@ -86,7 +88,19 @@ pub fn create(tx: &mut LoggedTx<'_>, new: &NewGroup) -> Result<Group, Problem> {
     Ok(group)
 }
 
-/// Changes what a person says of a group; another expression is evaluated over all devices.
+/// Whether this is another definition of a group, and not only another name or description.
+pub fn redefines(group: &Group, wanted: &NewGroup) -> Result<bool, Problem> {
+    let pair = read_pair(&wanted.include, wanted.exclude.as_deref())?;
+    Ok(pair.include.to_string() != group.include
+        || pair.exclude.as_ref().map(ToString::to_string) != group.exclude)
+}
+
+/// What uses a group, by the names that [`uses`] was given.
+pub fn users(tx: &mut Tx, tenant: TenantId, group: GroupId) -> Result<Vec<String>, Problem> {
+    Ok(store::users(tx, tenant, group, USERS_MAX)?)
+}
+
+/// Changes what a person says of a group, for `rollout`, which asks people where policies are for it; another expression is evaluated over all devices.
 pub fn update(tx: &mut LoggedTx<'_>, group: &Group, wanted: &NewGroup) -> Result<Group, Problem> {
     let pair = read_pair(&wanted.include, wanted.exclude.as_deref())?;
     let (tenant, at) = (tx.tenant(), tx.at());

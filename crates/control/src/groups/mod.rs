@@ -22,8 +22,10 @@ use muster_storage::{Statement, Tx};
 use uuid::Uuid;
 
 use crate::access::problem::{ILLEGAL_STATE, NOT_FOUND, Problem};
+pub use api::GroupPatch;
 pub use api::router;
-pub use change::{NewGroup, canonical, create, delete, let_go, update, uses};
+pub(crate) use change::update;
+pub use change::{NewGroup, canonical, create, delete, let_go, redefines, users, uses};
 pub use definition::{EXPRESSION_BYTES_MAX, Known};
 pub use evaluate::{Moves, settle};
 pub use memory::{Memberships, note, of};

@@ -41,8 +41,8 @@ use crate::{
 pub use activations::{Activations, DesiredSet};
 pub use api::router;
 pub use change::{
-    Order, PolicyChange, Prepared, Undone, Wanted as WantedChange, activate, ask_people, ask_where_required,
-    pause, prepare, promote, resume, take_back, undo,
+    Order, PolicyChange, Prepared, Undone, Wanted as WantedChange, activate, ask_for_group, ask_people,
+    ask_where_required, change_group, pause, prepare, promote, resume, take_back, undo,
 };
 pub use course::Course;
 pub use decisions::{Decision, list as decisions_of};

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     PATIENCE,
-    api::Api,
+    api::{Api, answer},
     approvers::{
         approve, approver, ask_wipe, at_once, batch_of, change_root, command_of, hand_in, name, reaches,
         two_of,
@@ -531,6 +531,66 @@ async fn m12_a_policy_asks_less_of_many_devices_only_when_people_approved_it() {
                 .await
                 .expect(202);
         }
+        assert_healthy(&server).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m12_a_group_that_policies_are_for_is_defined_anew_only_when_people_approved_it() {
+    each_database(async |options| {
+        let (server, api, keys) = with_people(options).await;
+        devices(&server, &api, 7).await;
+        for name in ["all", "none", "unused"] {
+            let include = if name == "none" { "false" } else { "true" };
+            let body = json!({"name": name, "include": include});
+            api.post("/groups", &body).await.expect(201);
+        }
+        let shown = async |name: &str| { api.get(&format!("/groups/{name}")).await.ok() };
+        let (all, none) = (shown("all").await["id"].clone(), shown("none").await["id"].clone());
+        eventually("everybody is in it", PATIENCE, async || {
+            (shown("all").await["members"] == 7).then_some(())
+        })
+        .await;
+        api.post("/policies", &json!({"name": "base"})).await.expect(201);
+        let version = json!({"version": "1", "settings": {"camera.allowed": false}});
+        api.post("/policies/base/versions", &version).await.expect(201);
+        let order = json!({"version": "1", "stages": [{"name": "full"}],
+            "target": {"groups": [all], "exclude_groups": [none]}});
+        api.post("/policies/base/activate", &order).await.expect(202);
+        // Whoever may change groups takes nothing off by it: neither by the group that it is for, nor by the one that it is not for.
+        let only = api.client_with("groups-alone", &["group:read", "group:write"]).await;
+        let patch = async |api: &Api, name: &str, body: Value| {
+            let url = format!("{}/api/v1/groups/{name}", api.origin);
+            answer(api.http.patch(url).bearer_auth(&api.token).json(&body)).await
+        };
+        let nobody = json!({"include": "device.platform == \"windows\""});
+        let refused = patch(&only, "all", nobody.clone()).await;
+        let detail = refused.refused(403, "approval_required");
+        assert!(detail.contains("7 devices") && detail.contains("target"), "{detail}");
+        let operation = named_in(&detail);
+        let everybody = patch(&only, "none", json!({"include": "true"})).await;
+        assert_eq!(named_in(&everybody.refused(403, "approval_required")), operation, "the same policy stays");
+        let asked = api.get(&format!("/operations/{operation}")).await.ok();
+        let reason = asked["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains("base stays at version 1 while its group all"), "{asked}");
+        assert_eq!(shown("all").await["include"], "true");
+        // Its name is its name, and a group that no policy is for is nobody's business.
+        patch(&only, "all", json!({"description": "every device"})).await.ok();
+        patch(&only, "unused", json!({"include": "false"})).await.ok();
+        // By a document neither.
+        let group = |include: &str| json!({"format": 1, "partial": true, "groups": [{"name": "all", "include": include}]});
+        let plan = api.post("/plan", &group("false")).await.ok();
+        let applied = api.post("/apply", &json!({"plan_sha256": plan["plan_sha256"]})).await;
+        assert_eq!(named_in(&applied.refused(403, "approval_required")), operation);
+        approve(&api, &operation, &keys[0]).await.ok();
+        approve(&api, &operation, &keys[1]).await.ok();
+        reaches(&api, &operation, "completed").await;
+        patch(&only, "all", nobody).await.ok();
+        eventually("nobody is in it", PATIENCE, async || {
+            (shown("all").await["members"] == 0).then_some(())
+        })
+        .await;
         assert_healthy(&server).await;
     })
     .await;

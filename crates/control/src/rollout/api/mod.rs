@@ -1,6 +1,7 @@
 //! Routes of rollouts, and a device's settings and verdicts.
 
 mod activate;
+mod groups;
 
 use std::collections::BTreeMap;
 
@@ -37,6 +38,7 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(activate::activate_policy))
         .routes(routes!(activate::preview_activation))
+        .routes(routes!(groups::change_group))
         .routes(routes!(list_rollouts))
         .routes(routes!(get_rollout))
         .routes(routes!(list_rollout_devices))

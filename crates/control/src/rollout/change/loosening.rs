@@ -29,6 +29,7 @@ use crate::{
     audit::{self, LoggedTx},
     commands::{self, Operation, OperationOrder, OperationState, TARGETS_MAX},
     devices::{self, DeviceFilter},
+    groups::{self, Group, GroupPatch, NewGroup},
     policy,
     rollout::{Rollout, rules::Target, store},
     secrets::TenantKeys,
@@ -69,9 +70,16 @@ pub fn require(
     if root.role(Role::Approver).1 == 0 {
         return Ok(None);
     }
-    let Some(less) = less(tx, keys, change)? else {
-        return Ok(None);
-    };
+    match less(tx, keys, change)? {
+        Some(less) => decided(tx, &less),
+        None => Ok(None),
+    }
+}
+
+/// Whether so much less may be asked: by the operation that people approved, or because it is little. Nobody is asked where the root
+/// document names nobody.
+fn decided(tx: &mut LoggedTx<'_>, less: &Less) -> Result<Option<uuid::Uuid>, Problem> {
+    let root = tx.keys().root.clone();
     let tenant = tx.tenant();
     let count = affected(tx, &less.targets)?.len() as u64;
     let fleet = devices::active_count(tx, tenant)?;
@@ -99,16 +107,21 @@ pub fn ask(tx: &mut LoggedTx<'_>, keys: &TenantKeys, change: &Change<'_>) -> Res
     let Some(less) = less(tx, keys, change)? else {
         return Err(INVALID.detail("The change asks no less of any device. It needs no approval."));
     };
+    let to = change.version.map_or_else(
+        || "to be withdrawn".to_owned(),
+        |version| format!("to version {version}"),
+    );
+    ask_for(tx, change.policy, less, &to)
+}
+
+/// Asks for what becomes of a policy, in words that people read; who asked before is answered with that.
+fn ask_for(tx: &mut LoggedTx<'_>, policy: PolicyId, less: Less, to: &str) -> Result<Operation, Problem> {
     if let Some(waiting) = commands::waiting_for(tx, &less.kind)? {
         // To look again is no change.
         return Ok(waiting);
     }
     let tenant = tx.tenant();
-    let name = policy::resolve(tx, tenant, &change.policy.to_string())?.name;
-    let to = change.version.map_or_else(
-        || "to be withdrawn".to_owned(),
-        |version| format!("to version {version}"),
-    );
+    let name = policy::resolve(tx, tenant, &policy.to_string())?.name;
     let mut reason = format!("policy {name} {to}; asks less: {}", less.what.join(", "));
     if let Some((end, _)) = reason.char_indices().nth(REASON_CHARS_MAX) {
         reason.truncate(end);
@@ -157,21 +170,91 @@ fn less(tx: &mut LoggedTx<'_>, keys: &TenantKeys, change: &Change<'_>) -> Result
     if what.is_empty() {
         return Ok(None);
     }
-    let bundle_sha256 = match change.version {
-        None => None,
-        Some(version) => {
-            let version = policy::version(tx, tenant, change.policy, version)?;
-            Some(Sha256Text::parse(&version.bundle_sha256).map_err(Problem::internal)?)
-        }
-    };
+    let version = change
+        .version
+        .map(|version| policy::version(tx, tenant, change.policy, version));
     Ok(Some(Less {
-        kind: CommandKind::LoosenPolicy {
-            policy_id: change.policy,
-            bundle_sha256,
-        },
+        kind: kind_of(change.policy, version.transpose()?.as_ref())?,
         what,
         targets,
     }))
+}
+
+/// What people approve: that this version takes effect, or that the policy is withdrawn.
+fn kind_of(policy_id: PolicyId, version: Option<&policy::Version>) -> Result<CommandKind, Problem> {
+    let digest = version.map(|version| Sha256Text::parse(&version.bundle_sha256));
+    Ok(CommandKind::LoosenPolicy {
+        policy_id,
+        bundle_sha256: digest.transpose().map_err(Problem::internal)?,
+    })
+}
+
+/// Changes what a person says of a group. One that policies are for is defined anew only where each of them may ask less of so many
+/// devices: whom an expression means later is in the hands of whoever writes facts and labels, so it is not asked who leaves just now.
+pub fn change_group(
+    tx: &mut LoggedTx<'_>,
+    keys: &TenantKeys,
+    group: &Group,
+    wanted: &NewGroup,
+) -> Result<Group, Problem> {
+    for (_, less) in regrouped(tx, keys, group, wanted)? {
+        decided(tx, &less)?;
+    }
+    groups::update(tx, group, wanted)
+}
+
+/// Asks the people who approve for a change of a group that [`change_group`] refuses; answers the operations.
+pub fn ask_for_group(
+    tx: &mut LoggedTx<'_>,
+    keys: &TenantKeys,
+    group: &Group,
+    wanted: &NewGroup,
+) -> Result<Vec<Operation>, Problem> {
+    let mut asked = Vec::new();
+    for (rollout, less) in regrouped(tx, keys, group, wanted)? {
+        match decided(tx, &less) {
+            Ok(_) => {}
+            Err(problem) if problem.kind == APPROVAL_REQUIRED => {
+                let to = format!(
+                    "stays at version {} while its group {} is defined anew",
+                    rollout.version, group.name
+                );
+                asked.push(ask_for(tx, rollout.policy, less, &to)?);
+            }
+            Err(problem) => return Err(problem),
+        }
+    }
+    Ok(asked)
+}
+
+/// What may ask less once a group is defined anew: policies that ask anything, and that are for it or for all but it.
+fn regrouped(
+    tx: &mut LoggedTx<'_>,
+    keys: &TenantKeys,
+    group: &Group,
+    wanted: &NewGroup,
+) -> Result<Vec<(Rollout, Less)>, Problem> {
+    if tx.keys().root.role(Role::Approver).1 == 0 || !groups::redefines(group, wanted)? {
+        return Ok(Vec::new());
+    }
+    let tenant = tx.tenant();
+    let mut found = Vec::new();
+    for user in groups::users(tx, tenant, group.id)? {
+        let id = user.parse().map_err(Problem::internal)?;
+        let rollout = crate::rollout::get(tx, tenant, id)?;
+        let (asked, rules) = content(tx, keys, rollout.policy, &rollout.version)?;
+        if loosened(&asked, &PolicySettings::default()).is_empty() && rules.is_empty() {
+            continue;
+        }
+        let version = policy::version(tx, tenant, rollout.policy, &rollout.version)?;
+        let less = Less {
+            kind: kind_of(rollout.policy, Some(&version))?,
+            what: vec!["target".to_owned()],
+            targets: vec![rollout.plan.target.clone()],
+        };
+        found.push((rollout, less));
+    }
+    Ok(found)
 }
 
 fn orders_at_scale(rule: &Rule) -> bool {
@@ -233,6 +316,8 @@ pub enum Wanted {
     Activate(String, VersionLabel, Target),
     /// To undo this rollout.
     Undo(RolloutId),
+    /// To change the group with this id or name.
+    Regroup(String, GroupPatch),
 }
 
 /// Where a change was refused for want of approvals, asks the people who give them. Answers the operation, or the refusal.
@@ -252,6 +337,13 @@ pub async fn ask_people(
             Wanted::Activate(policy, version, target) => {
                 let policy = policy::resolve(tx, tenant, policy)?;
                 (policy.id, Some((version.clone(), target.clone())))
+            }
+            Wanted::Regroup(group, wanted) => {
+                let group = groups::resolve(tx, tenant, group)?;
+                let asked = ask_for_group(tx, &keys, &group, &wanted.wanted(&group)?)?;
+                return asked.into_iter().next().ok_or_else(|| {
+                    INVALID.detail("The group can be changed now: it was refused a moment ago. Ask again.")
+                });
             }
             Wanted::Undo(id) => {
                 let rollout = crate::rollout::get(tx, tenant, *id)?;

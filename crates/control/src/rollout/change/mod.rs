@@ -17,7 +17,9 @@ use crate::{
     audit::LoggedTx,
     clock, groups,
 };
-pub use loosening::{Change as PolicyChange, Wanted, ask_people, ask_where_required};
+pub use loosening::{
+    Change as PolicyChange, Wanted, ask_for_group, ask_people, ask_where_required, change_group,
+};
 pub use stages::promote;
 pub(super) use stages::{complete, hold, open_next};
 pub use start::{Order, Prepared, activate, prepare};
