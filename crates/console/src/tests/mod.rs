@@ -26,6 +26,7 @@ mod saml_provider;
 mod security;
 mod signals;
 mod sinks;
+mod strangers;
 mod tenants;
 mod users;
 mod visits;

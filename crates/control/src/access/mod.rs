@@ -16,6 +16,7 @@ pub mod outside;
 mod passkeys;
 pub mod people;
 pub mod problem;
+mod remembered;
 pub mod request;
 pub mod roles;
 pub mod routing;
