@@ -12,6 +12,7 @@ mod enrollment;
 mod enrollment_policy;
 mod forms;
 mod groups;
+mod leavers;
 mod oauth;
 mod oauth_people;
 mod oidc;

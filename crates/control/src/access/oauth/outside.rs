@@ -28,7 +28,9 @@ use super::{
 use crate::{
     App,
     access::{
-        Author, Caller, connection, is_barred,
+        Author, Caller,
+        barred::is_barred_as,
+        connection, is_barred,
         jose::{self, Members, texts_of},
         oidc::{self, ConnectionSpec, WebRequest},
         people::{self, Outside},
@@ -325,8 +327,13 @@ async fn caller(
         else {
             return Ok(None);
         };
+        let there = match &identity.in_directory {
+            Some(there) => connection::connector(tx, tenant, &there.connector)?
+                .map(|connector| (connector, there.external_id.as_str())),
+            None => None,
+        };
         let is_out = person.disabled_at.is_some()
-            || is_barred(tx, tenant, &person.name)?
+            || is_barred_as(tx, tenant, &person.name, there)?
             || is_barred(tx, tenant, &person.username)?
             || is_barred(tx, tenant, &identity.username)?;
         if is_out {
