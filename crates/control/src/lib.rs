@@ -244,6 +244,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "visits",
         sql: include_str!("../migrations/0038_visits.sql"),
     },
+    Migration {
+        version: 40,
+        name: "leavers",
+        sql: include_str!("../migrations/0040_leavers.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.

@@ -77,6 +77,20 @@ pub fn network(address: Option<IpAddr>) -> IpAddr {
     }
 }
 
+/// The network around an address that one hand can have many addresses of: /48 of IPv6, /24 of IPv4.
+pub fn around(address: Option<IpAddr>) -> IpAddr {
+    match network(address) {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            IpAddr::from([a, b, c, 0])
+        }
+        IpAddr::V6(address) => {
+            let [a, b, c, ..] = address.segments();
+            IpAddr::from([a, b, c, 0, 0, 0, 0, 0])
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +115,10 @@ mod tests {
         );
         assert_ne!(network(address("192.0.2.1")), network(address("192.0.2.2")));
         assert_eq!(network(None), network(address("0.0.0.0")));
+        assert_eq!(around(address("2001:db8::1")), around(address("2001:db8:0:9::1")));
+        assert_ne!(around(address("2001:db8::1")), around(address("2001:db8:1::1")));
+        assert_eq!(around(address("192.0.2.1")), around(address("192.0.2.9")));
+        assert_ne!(around(address("192.0.2.1")), around(address("192.0.3.1")));
     }
 
     #[test]

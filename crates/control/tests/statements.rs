@@ -47,7 +47,7 @@ const MAY_SCAN: &[&str] = &[
     // What it counts is a bounded query by an index.
     "COUNT_ACTION",
     // At most a thousand programs wait, for ten minutes.
-    "WAITING_FROM",
+    "PROGRAMS_WAITING",
     // A handful of sinks, and one row for each tenant.
     "SINKS_TO_SERVE",
     "EVENT_ENDS",

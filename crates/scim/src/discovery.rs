@@ -145,7 +145,8 @@ fn describe_attribute(attribute: &Attribute) -> Value {
         "type": attribute.kind.as_str(),
         "multiValued": attribute.is_multiple,
         "description": attribute.description,
-        "required": attribute.is_required,
+        // What cannot be removed is told so by the one word that schemas have for it.
+        "required": attribute.is_required || attribute.is_lasting,
         "mutability": attribute.mutability.as_str(),
         "returned": attribute.returned.as_str(),
         "uniqueness": if attribute.is_unique { "server" } else { "none" },

@@ -111,6 +111,11 @@ pub fn apply(
     resource: &mut Resource,
     operations: Vec<Operation>,
 ) -> Result<(), ScimError> {
+    let attributes = kind.schema.attributes.iter();
+    let lasting: Vec<&str> = attributes
+        .filter(|attribute| attribute.is_lasting && resource.contains_key(attribute.name))
+        .map(|attribute| attribute.name)
+        .collect();
     for operation in operations {
         let Some(path) = &operation.path else {
             apply_members(kind, resource, operation)?;
@@ -118,6 +123,10 @@ pub fn apply(
         };
         let path = PatchPath::parse(kind, path)?;
         apply_one(kind, resource, &path, operation.kind, operation.value)?;
+    }
+    // Null in its place is a removal too.
+    if let Some(name) = lasting.into_iter().find(|name| !resource.contains_key(*name)) {
+        return Err(value(format!("{name} stays: give it a value.")));
     }
     resource::check(kind, resource)
 }
@@ -218,7 +227,7 @@ fn refuse_read_only(target: &Target) -> Result<(), ScimError> {
 /// What every resource must have is not removed.
 fn refuse_loss(kind: &ResourceType, target: &Target, what: OperationKind) -> Result<(), ScimError> {
     let is_needed = target.extension.is_none()
-        && target.attribute.is_required
+        && (target.attribute.is_required || target.attribute.is_lasting)
         && kind.schema.attributes.contains(target.attribute);
     if what == OperationKind::Remove && is_needed {
         return Err(ScimError::of(

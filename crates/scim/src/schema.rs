@@ -76,6 +76,8 @@ pub struct Attribute {
     pub is_multiple: bool,
     pub description: &'static str,
     pub is_required: bool,
+    /// Once it is there it stays: it is changed, never removed. Whoever creates a resource may leave it out.
+    pub is_lasting: bool,
     pub is_case_exact: bool,
     pub mutability: Mutability,
     pub returned: Returned,
@@ -96,6 +98,7 @@ impl Attribute {
             is_multiple: false,
             description,
             is_required: false,
+            is_lasting: false,
             is_case_exact: false,
             mutability: Mutability::ReadWrite,
             returned: Returned::Default,
@@ -113,6 +116,11 @@ impl Attribute {
 
     const fn required(mut self) -> Attribute {
         self.is_required = true;
+        self
+    }
+
+    const fn lasting(mut self) -> Attribute {
+        self.is_lasting = true;
         self
     }
 
@@ -310,8 +318,9 @@ pub static USER: Schema = Schema {
         Attribute::new(
             "active",
             Kind::Boolean,
-            "Whether the person may act. False ends sessions, links and approvals.",
-        ),
+            "Whether the person may act; true unless it is said. False ends sessions, links and approvals.",
+        )
+        .lasting(),
         text(
             "password",
             "It is accepted and dropped: Muster keeps no passwords.",

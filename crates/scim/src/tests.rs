@@ -217,6 +217,27 @@ fn what_a_filter_asks_of_members_is_known() {
     );
 }
 
+#[test]
+fn whether_somebody_is_active_is_changed_and_never_taken_away() {
+    for (operation, kind) in [
+        (json!({"op": "remove", "path": "active"}), ScimType::Mutability),
+        (
+            json!({"op": "replace", "path": "active", "value": null}),
+            ScimType::InvalidValue,
+        ),
+        (
+            json!({"op": "replace", "value": {"active": null, "title": "Countess"}}),
+            ScimType::InvalidValue,
+        ),
+    ] {
+        assert_eq!(
+            refused(json!({"active": false}), json!([operation])),
+            kind,
+            "{operation}"
+        );
+    }
+}
+
 /// The requests that Microsoft documents for its provisioning service, and the forms that it is known to send besides.
 #[test]
 fn entra_id_is_understood() {

@@ -3,7 +3,7 @@
 use axum::{
     Form, Json, Router,
     extract::{FromRequestParts, Path, Query, Request, State},
-    http::{StatusCode, header},
+    http::{Extensions, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -38,7 +38,7 @@ async fn start(
     let id = id_of(&id)?;
     let (mut parts, _) = request.into_parts();
     let (purpose, session) = wanted.purpose(&mut parts, &app, id).await?;
-    let browser = cookie(&parts.headers, FLOW_COOKIE);
+    let browser = (cookie(&parts.headers, FLOW_COOKIE), address_of(&parts.extensions));
     let away = oidc::depart(&app, id, browser, (purpose, session.as_ref()), wanted.next()).await?;
     let cookie = format!(
         "{FLOW_COOKIE}={}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={COOKIE_SECONDS}",
@@ -78,10 +78,11 @@ struct LogoutForm {
 async fn backchannel_logout(
     State(app): State<App>,
     Path(id): Path<String>,
+    extensions: Extensions,
     form: Result<Form<LogoutForm>, axum::extract::rejection::FormRejection>,
 ) -> Result<Response, Problem> {
     let Form(form) = form.map_err(|_| INVALID.detail("Send logout_token in a form."))?;
-    match oidc::logged_out(&app, id_of(&id)?, &form.logout_token).await {
+    match oidc::logged_out(&app, id_of(&id)?, &form.logout_token, address_of(&extensions)).await {
         Ok(_) => Ok((StatusCode::OK, [(header::CACHE_CONTROL, "no-store")]).into_response()),
         // Section 2.8: what is wrong with the request is answered with 400.
         Err(problem) if problem.kind == SIGN_IN_REFUSED => Err(INVALID.detail(problem.detail)),

@@ -10,15 +10,15 @@ const CONNECTION: &str = "/api/v1/access/connections/corp";
 const GRANTS: &str = "/api/v1/access/grants";
 
 /// A provider by both ways: it signs people in, and keeps them here by SCIM.
-struct Both {
-    stage: Stage,
-    token: String,
-    person: String,
+pub struct Both {
+    pub stage: Stage,
+    pub token: String,
+    pub person: String,
     group: String,
 }
 
 impl Both {
-    async fn new() -> Both {
+    pub async fn new() -> Both {
         let stage = Stage::new().await;
         let token = json!({"connector": "entra"}).to_string();
         let made = stage
@@ -39,7 +39,7 @@ impl Both {
     }
 
     /// A request of the connector; answers the id of what came of it.
-    async fn scim(&self, method: Method, path: &str, body: &Value) -> String {
+    pub async fn scim(&self, method: Method, path: &str, body: &Value) -> String {
         let path = format!("/scim/v2{path}");
         let answer = self
             .stage
@@ -50,13 +50,13 @@ impl Both {
         answer.json()["id"].as_str().unwrap_or_default().to_owned()
     }
 
-    async fn user(&self, name: &str, external_id: &str) -> String {
+    pub async fn user(&self, name: &str, external_id: &str) -> String {
         let user = json!({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": name, "externalId": external_id,
             "active": true});
         self.scim(Method::POST, "/Users", &user).await
     }
 
-    async fn patch(&self, path: &str, operation: &Value) {
+    pub async fn patch(&self, path: &str, operation: &Value) {
         let patch =
             json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": [operation]});
         self.scim(Method::PATCH, path, &patch).await;
@@ -71,7 +71,7 @@ impl Both {
     }
 
     /// Links the two; the groups may give everything, unless it is said.
-    async fn link(&self, directory: &Value) {
+    pub async fn link(&self, directory: &Value) {
         let mut directory = directory.clone();
         if directory.is_object() && directory["at_most"].is_null() {
             directory["at_most"] = "owner".into();
@@ -85,7 +85,7 @@ impl Both {
         self.stage.scene.call(Method::POST, GRANTS, &body).await
     }
 
-    async fn is_in(&self) -> bool {
+    pub async fn is_in(&self) -> bool {
         self.stage.scene.get("/devices").await.status == StatusCode::OK
     }
 }

@@ -39,6 +39,8 @@ pub struct Behavior {
     header: Value,
     metadata: Value,
     pub is_down: bool,
+    /// How often somebody asked what the provider says of itself.
+    pub metadata_asked: u32,
     jwks: Option<Value>,
 }
 
@@ -107,6 +109,7 @@ impl Idp {
             header: json!({}),
             metadata: json!({}),
             is_down: false,
+            metadata_asked: 0,
             jwks: None,
         }));
         let app = scene.app.clone();
@@ -134,6 +137,11 @@ impl Idp {
 }
 
 async fn metadata(State(shared): State<Shared>) -> Response {
+    shared
+        .behavior
+        .lock()
+        .expect("nobody panics with it")
+        .metadata_asked += 1;
     let behavior = shared.behavior.lock().expect("nobody panics with it").clone();
     if behavior.is_down {
         return StatusCode::BAD_GATEWAY.into_response();

@@ -16,6 +16,7 @@ pub mod outside;
 mod passkeys;
 pub mod people;
 pub mod problem;
+mod remembered;
 pub mod request;
 pub mod roles;
 pub mod routing;
@@ -45,7 +46,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{App, audit, clock, secrets};
 pub use api::router;
-pub use barred::{BARRED_MAX, Ended, bar, is_barred, unbar};
+pub use barred::{BARRED_MAX, Ended, bar, end, follow_id, is_barred, lose_id, unbar};
 pub use caller::Caller;
 use caller::caller_of;
 pub use cost::{Cost, Costs, measure as measure_costs};

@@ -6,7 +6,7 @@
 //! and gets no session.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use muster_model::{ConnectionId, TenantId, Timestamp};
+use muster_model::{ClientId, ConnectionId, TenantId, Timestamp};
 use muster_storage::Scope;
 use muster_trust::{
     entry::{Actor, ActorKind},
@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::{
     Author, PagePermit,
+    barred::is_barred_as,
     connection::{self, InDirectory, refused},
     is_barred,
     people::{self, Outside, Person, store},
@@ -338,17 +339,26 @@ fn note_directory(
     name: &str,
     identity: &OutsideIdentity,
 ) -> Result<(), Problem> {
+    let there = in_directory(tx, tenant, identity)?;
+    Ok(store::note_directory(tx, tenant, name, there)?)
+}
+
+/// Who a person is to the connector that their connection names.
+fn in_directory<'a>(
+    tx: &mut audit::LoggedTx<'_>,
+    tenant: TenantId,
+    identity: &'a OutsideIdentity,
+) -> Result<Option<(ClientId, &'a str)>, Problem> {
     // Whose people a connection's people are is for its own tenant to say.
     let own = identity
         .in_directory
         .as_ref()
         .filter(|_| identity.routed.is_none());
-    let there = match own {
+    Ok(match own {
         Some(there) => connection::connector(tx, tenant, &there.connector)?
             .map(|connector| (connector, there.external_id.as_str())),
         None => None,
-    };
-    Ok(store::note_directory(tx, tenant, name, there)?)
+    })
 }
 
 /// Why somebody who was proven to be this person does not come in.
@@ -358,11 +368,12 @@ fn turned_away(
     person: &Person,
     identity: &OutsideIdentity,
 ) -> Result<Option<&'static str>, Problem> {
+    let there = in_directory(tx, tenant, identity)?;
     Ok(if !person.is_of(identity.connection) {
         Some("known by another connection")
     } else if person.disabled_at.is_some() {
         Some("disabled")
-    } else if is_barred(tx, tenant, &identity.username)? || is_barred(tx, tenant, &person.name)? {
+    } else if is_barred(tx, tenant, &identity.username)? || is_barred_as(tx, tenant, &person.name, there)? {
         Some("inactive in the directory")
     } else {
         None

@@ -135,7 +135,7 @@ pub fn owner_of(tx: &mut Tx, tenant: TenantId, device: &Device) -> Result<Owner,
     };
     let key = name_key(owner);
     let Some((user, is_active, department)) = store::owner(tx, tenant, &key)? else {
-        let is_gone = access::is_barred(tx, tenant, &key)?;
+        let is_gone = access::is_barred(tx, tenant, owner)?;
         return Ok(Owner {
             active: is_gone.then_some(false),
             ..Owner::default()

@@ -298,20 +298,24 @@ fn rows(limit: usize) -> i64 {
 }
 
 fn user_of(row: &Row<'_>) -> Result<User, StorageError> {
-    let resource: String = row.get(7)?;
+    let (resource, is_active): (String, bool) = (row.get(7)?, row.get(4)?);
+    let read: Result<Resource, _> = serde_json::from_str(&resource);
+    let mut resource = read.map_err(|error| StorageError::Type {
+        index: 7,
+        expected: "a JSON object",
+        found: error.to_string(),
+    })?;
+    // Those who came without it before it was always kept.
+    resource.entry("active").or_insert_with(|| is_active.into());
     Ok(User {
         id: UserId::from_uuid(row.get(0)?),
         user_name: row.get(1)?,
         display_name: row.get(2)?,
         department: row.get(3)?,
-        is_active: row.get(4)?,
+        is_active,
         connector: ClientId::from_uuid(row.get(5)?),
         external_id: row.get(6)?,
-        resource: serde_json::from_str(&resource).map_err(|error| StorageError::Type {
-            index: 7,
-            expected: "a JSON object",
-            found: error.to_string(),
-        })?,
+        resource,
         version: row.get(8)?,
         created_at: Timestamp::from_micros(row.get(9)?),
         updated_at: Timestamp::from_micros(row.get(10)?),

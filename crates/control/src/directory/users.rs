@@ -60,6 +60,11 @@ pub fn unknown() -> Problem {
     ScimError::new(404, "There is no such user.").into()
 }
 
+/// Says of a resource whether the person is active, where whoever sent it does not.
+fn say_active(resource: &mut Resource, is_active: bool) {
+    resource.entry("active").or_insert_with(|| is_active.into());
+}
+
 /// The columns that a resource says, with the key of its name.
 fn described(mut resource: Resource) -> (User, String) {
     let text =
@@ -77,7 +82,8 @@ fn described(mut resource: Resource) -> (User, String) {
         id: UserId::from_uuid(uuid::Uuid::nil()),
         display_name: text(&resource, "displayName"),
         department: department.map(str::to_owned),
-        is_active: resource.get("active").and_then(Value::as_bool).unwrap_or(true),
+        // It is always said by now.
+        is_active: resource.get("active").and_then(Value::as_bool) == Some(true),
         connector: ClientId::from_uuid(uuid::Uuid::nil()),
         external_id,
         user_name,
@@ -90,7 +96,7 @@ fn described(mut resource: Resource) -> (User, String) {
 }
 
 /// Makes a person.
-pub fn create(tx: &mut LoggedTx<'_>, resource: Resource) -> Result<User, Problem> {
+pub fn create(tx: &mut LoggedTx<'_>, mut resource: Resource) -> Result<User, Problem> {
     let (tenant, at, connector) = (tx.tenant(), tx.at(), connector_of(tx)?);
     let users = store::count_users(tx, tenant, 1)?;
     if users > USERS_MAX {
@@ -100,6 +106,7 @@ pub fn create(tx: &mut LoggedTx<'_>, resource: Resource) -> Result<User, Problem
     if allowed.is_some_and(|most| users > i64::from(most)) {
         return Err(ScimError::new(403, ALL_ALLOWED).into());
     }
+    say_active(&mut resource, true);
     let (described, key) = described(resource);
     let user = User {
         id: UserId::generate(at, clock::random()),
@@ -111,7 +118,8 @@ pub fn create(tx: &mut LoggedTx<'_>, resource: Resource) -> Result<User, Problem
     if store::insert_user(tx, tenant, &user, &key)? == 0 {
         return Err(taken());
     }
-    let ended = follow_state(tx, tenant, &key, user.is_active, at)?;
+    let mut ended = follow_state(tx, tenant, &key, user.is_active, at)?;
+    ended += follow_ids(tx, None, Some(&user))?;
     store::touch_name(tx, tenant, &key, at)?;
     let attributes: Vec<&String> = user.resource.keys().collect();
     tx.record(
@@ -145,14 +153,48 @@ fn follow_state(
     access::bar(tx, tenant, key, now)
 }
 
-/// Replaces a person (RFC 7644, section 3.5.1).
+/// Follows the ids by which a connector knows a person, for whoever comes by a connection that names the connector: those whom no
+/// active user stands for any more are out, and the devices of all of them are looked at.
+fn follow_ids(
+    tx: &mut LoggedTx<'_>,
+    before: Option<&User>,
+    after: Option<&User>,
+) -> Result<access::Ended, Problem> {
+    let (tenant, at) = (tx.tenant(), tx.at());
+    let id_of = |user: &User| Some((user.connector, user.external_id.clone()?));
+    let (was, is) = (before.and_then(id_of), after.and_then(id_of));
+    let mut ended = access::Ended::default();
+    if was == is && before.map(|user| user.is_active) == after.map(|user| user.is_active) {
+        return Ok(ended);
+    }
+    if let Some((connector, id)) = was.as_ref().filter(|was| is.as_ref() != Some(*was)) {
+        // Somebody who stays, and whose connector took the place of one that was removed, has not left.
+        let is_handed_over = is.as_ref().is_some_and(|(_, now)| now == id)
+            && [before, after].iter().flatten().all(|user| user.is_active);
+        if !is_handed_over {
+            access::lose_id(tx, tenant, (*connector, id), at)?;
+        }
+    }
+    let both = was.iter().chain(is.iter().filter(|is| was.as_ref() != Some(*is)));
+    for (connector, id) in both {
+        let (more, names) = access::follow_id(tx, tenant, (*connector, id))?;
+        ended += more;
+        for name in names {
+            store::touch_name(tx, tenant, &name_key(&name), at)?;
+        }
+    }
+    Ok(ended)
+}
+
+/// Replaces a person (RFC 7644, section 3.5.1). Whether they are active stays as it is where it is left out.
 pub fn replace(
     tx: &mut LoggedTx<'_>,
     id: UserId,
     expected: Option<&str>,
-    resource: Resource,
+    mut resource: Resource,
 ) -> Result<User, Problem> {
     let held = hold(tx, id, expected)?;
+    say_active(&mut resource, held.is_active);
     change(tx, held, resource)
 }
 
@@ -202,15 +244,19 @@ fn change(tx: &mut LoggedTx<'_>, held: User, resource: Resource) -> Result<User,
         return Err(taken());
     }
     store::update_user(tx, tenant, &user, &key)?;
+    let mut ended = access::Ended::default();
     if key != key_before {
-        // Whoever has the old name next is another person.
-        access::unbar(tx, tenant, &key_before)?;
+        // Who leaves is often renamed: the old name stays barred until somebody else has it. Whoever stays signs in anew.
+        ended += match held.is_active && user.is_active {
+            true => access::end(tx, tenant, &key_before)?,
+            false => access::bar(tx, tenant, &key_before, at)?,
+        };
         store::touch_name(tx, tenant, &key_before, at)?;
     }
-    let ended = match key != key_before || held.is_active != user.is_active {
-        true => follow_state(tx, tenant, &key, user.is_active, at)?,
-        false => access::Ended::default(),
-    };
+    if key != key_before || held.is_active != user.is_active {
+        ended += follow_state(tx, tenant, &key, user.is_active, at)?;
+    }
+    ended += follow_ids(tx, Some(&held), Some(&user))?;
     store::touch_name(tx, tenant, &key, at)?;
     let action = match (held.is_active, user.is_active) {
         (true, false) => "user.deactivated",
@@ -268,7 +314,8 @@ pub fn delete(tx: &mut LoggedTx<'_>, id: UserId, expected: Option<&str>) -> Resu
     let left = teams::leave_all(tx, tenant, id.uuid(), at)?;
     store::delete_user(tx, tenant, id)?;
     store::count_users(tx, tenant, -1)?;
-    let ended = access::bar(tx, tenant, &key, at)?;
+    let mut ended = access::bar(tx, tenant, &key, at)?;
+    ended += follow_ids(tx, Some(&held), None)?;
     store::touch_name(tx, tenant, &key, at)?;
     tx.record(
         "user.deleted",

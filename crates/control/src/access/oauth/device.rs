@@ -6,7 +6,9 @@
 //! in it, so that nobody is let in by a click on somebody else's link.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -26,7 +28,7 @@ use crate::{
         store::SessionKind,
     },
     audit, clock,
-    strangers::network,
+    strangers::{around, network},
 };
 
 /// `grant_type` (RFC 8628, section 3.4).
@@ -39,9 +41,13 @@ pub const INTERVAL_SECONDS: i64 = 5;
 const INTERVAL_SECONDS_MAX: i64 = 60;
 /// The longest that a program's session lives; a tenant's limit may be shorter.
 pub const SESSION_SECONDS_MAX: u64 = 8 * 3600;
-/// Programs that wait at once, in all and from one address.
-pub const WAITING_MAX: i64 = 1_000;
+/// Programs that wait at once, in all, from one address, and from one network around it. With more in all the oldest goes of the network
+/// that has most of them: whoever has many addresses shuts out themselves.
+pub const WAITING_MAX: usize = 1_000;
 pub const WAITING_FROM_ONE_MAX: usize = 20;
+pub const WAITING_FROM_AROUND_MAX: usize = 100;
+/// As many are read: of those who come at once on several nodes a few are above the bound.
+const WAITING_READ_MAX: i64 = 2_000;
 /// Letters of a code: no vowels, so that it is no word, and none that look alike. 20 letters, 8 places: 34 bits.
 const LETTERS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 const CODE_LETTERS: usize = 8;
@@ -97,6 +103,49 @@ pub struct Asked {
     pub interval_seconds: i64,
     pub state: State,
     pub session_sha256: Option<Vec<u8>>,
+}
+
+/// A program that waits, as room is made for another.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    pub device_sha256: Vec<u8>,
+    pub address: Option<IpAddr>,
+    pub asked_at: Timestamp,
+    /// Whether a person decided about it, or is about to.
+    pub is_claimed: bool,
+}
+
+/// Whether one more may wait.
+#[derive(Debug, PartialEq, Eq)]
+enum Room {
+    Free,
+    /// In the place of this one.
+    InPlaceOf(Vec<u8>),
+    None,
+}
+
+/// The room for a program of this address beside those that wait. Pure.
+fn room(waiting: &[Waiting], from: Option<IpAddr>) -> Room {
+    let (here, about) = (network(from), around(from));
+    let count = |is: &dyn Fn(&Waiting) -> bool| waiting.iter().filter(|one| is(one)).count();
+    if count(&|one| network(one.address) == here) >= WAITING_FROM_ONE_MAX
+        || count(&|one| around(one.address) == about) >= WAITING_FROM_AROUND_MAX
+    {
+        return Room::None;
+    }
+    if waiting.len() < WAITING_MAX {
+        return Room::Free;
+    }
+    let mut crowds: HashMap<IpAddr, usize> = HashMap::new();
+    for one in waiting {
+        *crowds.entry(around(one.address)).or_default() += 1;
+    }
+    let unclaimed = waiting.iter().filter(|one| !one.is_claimed);
+    let crowd = |one: &Waiting| crowds.get(&around(one.address)).copied().unwrap_or_default();
+    match unclaimed.max_by_key(|one| (crowd(one), Reverse(one.asked_at))) {
+        Some(one) => Room::InPlaceOf(one.device_sha256.clone()),
+        None => Room::None,
+    }
 }
 
 /// How often people typed codes that are none, so that nobody tries them out. It counts on this node alone, which is enough: a
@@ -169,7 +218,7 @@ pub async fn begin(
     app: &App,
     scopes: Option<&str>,
     label: Option<&str>,
-    address: Option<std::net::IpAddr>,
+    address: Option<IpAddr>,
 ) -> Result<Begun, Failure> {
     let wanted = scopes.unwrap_or_default();
     if let Some(unknown) = wanted.split_whitespace().find(|name| !scope::exists(name)) {
@@ -203,14 +252,12 @@ pub async fn begin(
         session_sha256: None,
     };
     let user_code = shown(&asked.user_code);
-    let here = network(address);
     let taken = audit::housekeeping(app, Scope::System, move |tx| {
         store::forget_asked(tx, now)?;
-        let waiting = store::waiting_from(tx, WAITING_MAX)?;
-        let is_here = |address: &&String| network(address.parse().ok()) == here;
-        let from_here = waiting.iter().filter(is_here).count();
-        if waiting.len() as i64 >= WAITING_MAX || from_here >= WAITING_FROM_ONE_MAX {
-            return Ok(false);
+        match room(&store::waiting(tx, WAITING_READ_MAX)?, address) {
+            Room::Free => {}
+            Room::InPlaceOf(oldest) => drop(store::evict_asked(tx, &oldest)?),
+            Room::None => return Ok(false),
         }
         store::insert_asked(tx, &asked)?;
         Ok(true)
@@ -496,6 +543,56 @@ mod tests {
             assert_eq!(typed(text), None, "{text}");
         }
         assert_eq!(shown("BCDFGHJK"), "BCDF-GHJK");
+    }
+
+    #[test]
+    fn whoever_asks_from_everywhere_shuts_nobody_out() {
+        let waits = |number: usize, address: String, is_claimed: bool| Waiting {
+            device_sha256: number.to_be_bytes().to_vec(),
+            address: address.parse().ok(),
+            asked_at: Timestamp::from_unix_seconds(1_800_000_000 + number as i64),
+            is_claimed,
+        };
+        let from = |text: &str| text.parse::<IpAddr>().ok();
+        // An honest one, the oldest, and one that a person has claimed, among those of somebody with many networks.
+        let mut waiting = vec![
+            waits(0, "192.0.2.1".to_owned(), false),
+            waits(1, "2001:db8:1::1".to_owned(), true),
+        ];
+        for number in 2..WAITING_MAX {
+            let (net, host) = (number % 20, number);
+            waiting.push(waits(number, format!("2001:db8:{net:x}:{host:x}::1"), false));
+        }
+        assert_eq!(
+            room(&waiting, from("198.51.100.7")),
+            Room::InPlaceOf(2_usize.to_be_bytes().to_vec())
+        );
+        // Few addresses of one network: those at the bound are refused, and nobody else.
+        let few = |count: usize, of: fn(usize) -> String| -> Vec<Waiting> {
+            (0..count)
+                .map(|number| waits(number, of(number), false))
+                .collect()
+        };
+        let one = few(WAITING_FROM_ONE_MAX, |_| "2001:db8::1".to_owned());
+        assert_eq!(room(&one, from("2001:db8::2")), Room::None);
+        assert_eq!(room(&one, from("2001:db8:0:1::2")), Room::Free);
+        let around = few(WAITING_FROM_AROUND_MAX, |number| {
+            format!("2001:db8:0:{number:x}::1")
+        });
+        assert_eq!(room(&around, from("2001:db8:0:ffff::2")), Room::None);
+        assert_eq!(room(&around, from("2001:db8:1::2")), Room::Free);
+        let around = few(WAITING_FROM_AROUND_MAX, |number| format!("192.0.2.{number}"));
+        assert_eq!(room(&around, from("192.0.2.200")), Room::None);
+        assert_eq!(room(&around, from("192.0.3.200")), Room::Free);
+        // Nobody who is claimed goes.
+        let claimed: Vec<Waiting> = waiting
+            .iter()
+            .map(|one| Waiting {
+                is_claimed: true,
+                ..one.clone()
+            })
+            .collect();
+        assert_eq!(room(&claimed, from("198.51.100.7")), Room::None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::{
     api::{Failure, Granted},
     conditions,
     issuers::{self, Unbelieved},
+    outside::BOUND,
     store,
     trusts::{Trust, WorkloadSpec},
 };
@@ -180,6 +181,9 @@ fn judge(spec: &WorkloadSpec, claims: &Members, now: i64) -> Result<(), String> 
             "its audience is not {} and nothing besides",
             spec.audience
         ));
+    }
+    if claims.0.contains_key("cnf") {
+        return Err(BOUND.to_owned());
     }
     let (Some(issued), Some(expires)) = (claims.seconds("iat"), claims.seconds("exp")) else {
         return Err("it does not say when it was issued and when it ends".to_owned());
@@ -357,6 +361,10 @@ mod tests {
             ("nbf", json!(NOW + 61)),
             ("exp", Value::Null),
             ("iat", Value::Null),
+            (
+                "cnf",
+                json!({"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}),
+            ),
         ];
         for (name, value) in wrong {
             assert!(

@@ -1,15 +1,9 @@
 //! Keys that others publish, remembered for a while: of issuers whose tokens are exchanged, and of service accounts.
 //!
-//! What is fetched is named by its address and by nothing else, so that a thousand trusts in one issuer fetch its keys once. Whoever
-//! sends tokens that name unknown keys, or an issuer that does not answer, makes this server ask twice a minute and no more.
+//! What is fetched is named by its address and by nothing else, so that a thousand trusts in one issuer fetch its keys once.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use muster_model::Timestamp;
 use serde::Deserialize;
 
 use crate::{
@@ -17,17 +11,10 @@ use crate::{
     access::{
         jose::{self, JoseError, KeySet, Signed},
         oidc::{self, WebRequest},
+        remembered::{AGAIN, FRESH, Remembered},
     },
 };
 
-/// How long what was fetched is used without asking again.
-const FRESH: Duration = Duration::from_secs(3600);
-/// How long it is used where nobody answers.
-const STALE_MAX: Duration = Duration::from_secs(86_400);
-/// How long after one question the next is asked at the earliest, whatever tokens say.
-const AGAIN: Duration = Duration::from_secs(30);
-/// Addresses that are remembered.
-const REMEMBERED_MAX: usize = 1_000;
 const URL_CHARS_MAX: usize = 2_000;
 
 /// Where keys are.
@@ -39,31 +26,8 @@ pub enum Place {
     Issuer(String),
 }
 
-#[derive(Debug, Clone, Default)]
-struct Known {
-    keys: Option<(Arc<KeySet>, Timestamp)>,
-    asked_at: Option<Timestamp>,
-    error: Option<String>,
-}
-
 /// What this process remembers of keys of others.
-#[derive(Debug, Default)]
-pub struct Issuers(Mutex<HashMap<Place, Known>>);
-
-impl Issuers {
-    fn get(&self, place: &Place) -> Known {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(place).cloned().unwrap_or_default()
-    }
-
-    fn put(&self, place: &Place, change: impl FnOnce(&mut Known)) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED_MAX && !known.contains_key(place) {
-            known.clear();
-        }
-        change(known.entry(place.clone()).or_default());
-    }
-}
+pub type Issuers = Remembered<Place, KeySet>;
 
 /// Why a token of another was not believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,36 +54,12 @@ pub async fn open(app: &App, place: &Place, token: &str, types: &[&str]) -> Resu
 
 /// Keys that are not older than this, where they can be had.
 async fn keys(app: &App, place: &Place, age_max: Duration) -> Result<Arc<KeySet>, String> {
-    let now = app.clock.now();
-    let known = app.issuers.get(place);
-    if let Some((keys, at)) = &known.keys
-        && now.since(*at) < age_max
-    {
-        return Ok(Arc::clone(keys));
-    }
-    let stale = known
-        .keys
-        .filter(|(_, at)| now.since(*at) < STALE_MAX)
-        .map(|(keys, _)| keys);
-    if known.asked_at.is_some_and(|at| now.since(at) < AGAIN) {
-        return stale.ok_or_else(|| known.error.unwrap_or_else(|| "they are being fetched".to_owned()));
-    }
-    // Noted before it is asked, so that tokens that come meanwhile do not ask as well.
-    app.issuers.put(place, |known| known.asked_at = Some(now));
-    match fetch(app, place).await {
-        Ok(fresh) => {
-            let fresh = Arc::new(fresh);
-            app.issuers.put(place, |known| {
-                known.keys = Some((Arc::clone(&fresh), now));
-                known.error = None;
-            });
-            Ok(fresh)
-        }
-        Err(error) => {
-            app.issuers.put(place, |known| known.error = Some(error.clone()));
-            stale.ok_or(error)
-        }
-    }
+    let fetch = || {
+        let (app, place) = (app.clone(), place.clone());
+        async move { fetch(&app, &place).await }
+    };
+    let when = (age_max, app.clock.now());
+    app.issuers.get(place.clone(), when, fetch).await
 }
 
 async fn fetch(app: &App, place: &Place) -> Result<KeySet, String> {

@@ -28,7 +28,9 @@ use super::{
 use crate::{
     App,
     access::{
-        Author, Caller, connection, is_barred,
+        Author, Caller,
+        barred::is_barred_as,
+        connection, is_barred,
         jose::{self, Members, texts_of},
         oidc::{self, ConnectionSpec, WebRequest},
         people::{self, Outside},
@@ -45,6 +47,10 @@ const TRUSTS_LOOKED_AT: i64 = 16;
 const HEADER_TYPES: &[&str] = &["jwt", "at+jwt"];
 /// Longest token that is no JSON Web Token.
 const OPAQUE_BYTES_MAX: usize = 4096;
+/// Whoever presents a token that is bound to a key has to prove that they hold the key (RFC 7800, RFC 8705, RFC 9449), and no other
+/// issuer's tokens come with such a proof here: without it, it is somebody else's.
+pub(super) const BOUND: &str = "it is bound to a key of its holder (cnf), and such tokens of other issuers are not taken; have the \
+    issuer give one that is not";
 const SKEW_SECONDS: i64 = 60;
 const LIFE_SECONDS_MAX: i64 = 86_400;
 /// How long an answer about a token counts: as long as a change may go unseen.
@@ -253,6 +259,9 @@ fn judge(spec: &PeopleSpec, connection: &ConnectionSpec, claims: &Members, now: 
     if claims.texts("aud").as_deref() != Some(&[spec.audience.as_str()]) {
         return refuse("its audience is not this API and nothing besides");
     }
+    if claims.0.contains_key("cnf") {
+        return refuse(BOUND);
+    }
     let Some(expires) = claims.seconds("exp") else {
         return refuse("it does not say when it ends");
     };
@@ -318,8 +327,13 @@ async fn caller(
         else {
             return Ok(None);
         };
+        let there = match &identity.in_directory {
+            Some(there) => connection::connector(tx, tenant, &there.connector)?
+                .map(|connector| (connector, there.external_id.as_str())),
+            None => None,
+        };
         let is_out = person.disabled_at.is_some()
-            || is_barred(tx, tenant, &person.name)?
+            || is_barred_as(tx, tenant, &person.name, there)?
             || is_barred(tx, tenant, &person.username)?
             || is_barred(tx, tenant, &identity.username)?;
         if is_out {
@@ -399,6 +413,14 @@ mod tests {
             ("scp", Value::Null),
             ("nonce", json!("n")),
             ("idtyp", json!("app")),
+            (
+                "cnf",
+                json!({"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}),
+            ),
+            (
+                "cnf",
+                json!({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}),
+            ),
         ];
         for (name, value) in wrong {
             assert!(
@@ -411,5 +433,14 @@ mod tests {
             claims.as_object_mut().expect("it is an object").remove("iss");
         };
         assert_eq!(judged(&answer), Ok(()));
+        let bound = |claims: &mut Value| {
+            answer(claims);
+            claims["cnf"] = json!({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"});
+        };
+        assert_eq!(
+            judged(&bound),
+            Err(BOUND.to_owned()),
+            "an answer about a token too"
+        );
     }
 }

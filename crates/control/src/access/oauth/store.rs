@@ -5,7 +5,7 @@ use muster_storage::{Row, StorageError, Tx, statements};
 use uuid::Uuid;
 
 use super::{
-    device::{Asked, State},
+    device::{Asked, State, Waiting},
     keys::ClientKey,
     trusts::{Kind, Trust},
 };
@@ -43,7 +43,8 @@ statements! {
         AND (failed_at IS NULL OR failed_at < $5)";
     INSERT_ASKED = "INSERT INTO access_device_login (tenant_id, device_sha256, user_code, scopes, label, address, created_at, \
         expires_at, interval_seconds, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'asked')";
-    WAITING_FROM = "SELECT address FROM access_device_login LIMIT $1";
+    PROGRAMS_WAITING = "SELECT device_sha256, address, created_at, tenant_id, state FROM access_device_login LIMIT $1";
+    EVICT_ASKED = "DELETE FROM access_device_login WHERE device_sha256 = $1 AND state = 'asked' AND tenant_id = $2";
     ASKED_BY_CODE = "SELECT device_sha256, user_code, scopes, label, address, created_at, expires_at, polled_at, \
         interval_seconds, state, session_sha256, tenant_id FROM access_device_login WHERE user_code = $1";
     ASKED_BY_DEVICE = "SELECT device_sha256, user_code, scopes, label, address, created_at, expires_at, polled_at, \
@@ -252,9 +253,22 @@ pub fn insert_asked(tx: &mut Tx, asked: &Asked) -> Result<u64, StorageError> {
     )
 }
 
-/// Where the programs that wait asked from.
-pub fn waiting_from(tx: &mut Tx, limit: i64) -> Result<Vec<String>, StorageError> {
-    tx.query(&WAITING_FROM, &[&limit], |row| row.get(0))
+/// The programs that wait.
+pub fn waiting(tx: &mut Tx, limit: i64) -> Result<Vec<Waiting>, StorageError> {
+    tx.query(&PROGRAMS_WAITING, &[&limit], |row| {
+        let (address, state): (String, String) = (row.get(1)?, row.get(4)?);
+        Ok(Waiting {
+            device_sha256: row.get(0)?,
+            address: address.parse().ok(),
+            asked_at: Timestamp::from_micros(row.get(2)?),
+            is_claimed: row.get::<Uuid>(3)? != Uuid::nil() || State::read(&state) != State::Asked,
+        })
+    })
+}
+
+/// Forgets a program that waits, unless somebody claimed it meanwhile.
+pub fn evict_asked(tx: &mut Tx, sha256: &[u8]) -> Result<u64, StorageError> {
+    tx.execute(&EVICT_ASKED, &[&sha256, &Uuid::nil()])
 }
 
 fn asked_of(row: &Row<'_>) -> Result<Asked, StorageError> {

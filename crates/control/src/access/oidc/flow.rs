@@ -5,7 +5,7 @@
 //! (code injection), another connection's answer does not fit (mix-up), and a database that was read gives nothing away. Each
 //! `state` counts once.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -81,12 +81,13 @@ pub struct Answer {
 pub async fn depart(
     app: &App,
     id: ConnectionId,
-    browser: Option<&str>,
+    (browser, from): (Option<&str>, Option<IpAddr>),
     (purpose, session): (Purpose, Option<&PagePermit>),
     next: &str,
 ) -> Result<Departure, Problem> {
     let connection = super::open_connection(app, id).await?;
     let spec = connection.oidc()?;
+    app.strangers.take(Door::SignIn, from)?;
     let metadata = provider::metadata(app, id, &spec).await.map_err(unavailable)?;
     let cookie = match browser {
         // One cookie serves several windows: each has a state of its own.
@@ -305,7 +306,7 @@ async fn identify(
     app: &App,
     connection: &Connection,
     spec: &ConnectionSpec,
-    metadata: &Metadata,
+    metadata: &Arc<Metadata>,
     code: &str,
     (cookie, state): (&str, &State),
 ) -> Result<(Identity, jose::Members), Problem> {
@@ -344,7 +345,7 @@ pub(super) async fn signed(
     app: &App,
     connection: &Connection,
     spec: &ConnectionSpec,
-    metadata: &Metadata,
+    metadata: &Arc<Metadata>,
     token: &str,
     types: &[&str],
 ) -> Result<jose::Signed, Problem> {

@@ -1,5 +1,7 @@
 //! The end of a session there ends it here (Back-Channel Logout 1.0), and the way to end it there too (RP-Initiated Logout 1.0).
 
+use std::net::IpAddr;
+
 use muster_model::ConnectionId;
 use muster_trust::key::sha256;
 
@@ -17,13 +19,26 @@ use crate::{
         routing,
     },
     audit::{self, LoggedTx},
+    strangers::Door,
 };
 
 const LOGOUT_TOKEN_TYPES: &[&str] = &["logout+jwt", "jwt"];
 
-/// Takes a logout token; answers how many sessions ended. A token that was taken before ends nothing more; one that could not be carried
+/// Takes a logout token from an address; answers how many sessions ended. What is refused counts by the address.
+pub async fn logged_out(
+    app: &App,
+    id: ConnectionId,
+    token: &str,
+    from: Option<IpAddr>,
+) -> Result<u64, Problem> {
+    app.strangers.check(Door::SignIn, from)?;
+    let taken = take(app, id, token).await;
+    taken.inspect_err(|_| app.strangers.failed(Door::SignIn, from))
+}
+
+/// A token that was taken before ends nothing more; one that could not be carried
 /// out everywhere counts as not taken.
-pub async fn logged_out(app: &App, id: ConnectionId, token: &str) -> Result<u64, Problem> {
+async fn take(app: &App, id: ConnectionId, token: &str) -> Result<u64, Problem> {
     let connection = super::open_connection(app, id).await?;
     let spec = connection.oidc()?;
     let metadata = provider::metadata(app, id, &spec)

@@ -1,12 +1,8 @@
 //! What an identity provider says of itself (OpenID Connect Discovery 1.0, section 4) and its keys, remembered for a while.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::Arc;
 
-use muster_model::{ConnectionId, Timestamp};
+use muster_model::ConnectionId;
 use serde::Deserialize;
 
 use super::{
@@ -14,16 +10,11 @@ use super::{
     jose::KeySet,
     web::{WebError, WebRequest},
 };
-use crate::App;
+use crate::{
+    App,
+    access::remembered::{AGAIN, FRESH, Remembered},
+};
 
-/// How long what was fetched is used without asking again.
-const FRESH: Duration = Duration::from_secs(3600);
-/// How long it is used where the provider does not answer.
-const STALE_MAX: Duration = Duration::from_secs(86_400);
-/// Keys are not fetched again sooner than this because a token names an unknown one: whoever sends such tokens makes us ask.
-const KEYS_AGAIN: Duration = Duration::from_secs(30);
-/// Providers that are remembered.
-const PROVIDERS_MAX: usize = 1_000;
 const URL_CHARS_MAX: usize = 2_000;
 
 /// What is used of a provider's metadata. It may say more.
@@ -60,38 +51,11 @@ pub enum ProviderError {
     Keys(String),
 }
 
-#[derive(Debug, Clone)]
-struct Known {
-    metadata: Option<(Arc<Metadata>, Timestamp)>,
-    keys: Option<(Arc<KeySet>, Timestamp)>,
-    issuer: String,
-}
-
-/// What this process remembers of providers.
+/// What this process remembers of providers: each of a connection, as long as its issuer is the same.
 #[derive(Debug, Default)]
-pub struct Providers(Mutex<HashMap<ConnectionId, Known>>);
-
-impl Providers {
-    fn get(&self, connection: ConnectionId, issuer: &str) -> Known {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known
-            .get(&connection)
-            .filter(|known| known.issuer == issuer)
-            .cloned()
-            .unwrap_or_else(|| Known {
-                metadata: None,
-                keys: None,
-                issuer: issuer.to_owned(),
-            })
-    }
-
-    fn put(&self, connection: ConnectionId, change: Known) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= PROVIDERS_MAX && !known.contains_key(&connection) {
-            known.clear();
-        }
-        known.insert(connection, change);
-    }
+pub struct Providers {
+    metadata: Remembered<(ConnectionId, String), Metadata>,
+    keys: Remembered<(ConnectionId, String), KeySet>,
 }
 
 /// Asks a provider for its metadata.
@@ -161,60 +125,39 @@ pub async fn metadata(
     app: &App,
     connection: ConnectionId,
     spec: &ConnectionSpec,
-) -> Result<Arc<Metadata>, ProviderError> {
-    let now = app.clock.now();
-    let mut known = app.providers.get(connection, &spec.issuer);
-    if let Some((metadata, at)) = &known.metadata
-        && now.since(*at) < FRESH
-    {
-        return Ok(Arc::clone(metadata));
-    }
-    match fetch_metadata(app, spec).await {
-        Ok(fresh) => {
-            let fresh = Arc::new(fresh);
-            known.metadata = Some((Arc::clone(&fresh), now));
-            app.providers.put(connection, known);
-            Ok(fresh)
+) -> Result<Arc<Metadata>, String> {
+    let fetch = || {
+        let (app, spec) = (app.clone(), spec.clone());
+        async move {
+            let fetched = fetch_metadata(&app, &spec).await;
+            fetched.map_err(|error| error.to_string())
         }
-        Err(error) => match known.metadata {
-            Some((metadata, at)) if now.since(at) < STALE_MAX => Ok(metadata),
-            _ => Err(error),
-        },
-    }
+    };
+    let (key, when) = ((connection, spec.issuer.clone()), (FRESH, app.clock.now()));
+    app.providers.metadata.get(key, when, fetch).await
 }
 
-/// A provider's keys, remembered or fetched. After `Unknown` they are fetched again, unless that was just done.
+/// A provider's keys, remembered or fetched. After `Newer` they are fetched again, unless that was just done.
 pub async fn keys(
     app: &App,
     connection: ConnectionId,
     spec: &ConnectionSpec,
-    metadata: &Metadata,
+    metadata: &Arc<Metadata>,
     want: Want,
-) -> Result<Arc<KeySet>, ProviderError> {
-    let now = app.clock.now();
-    let mut known = app.providers.get(connection, &spec.issuer);
-    if let Some((keys, at)) = &known.keys {
-        let age = now.since(*at);
-        let is_enough = match want {
-            Want::Any => age < FRESH,
-            Want::Newer => age < KEYS_AGAIN,
-        };
-        if is_enough {
-            return Ok(Arc::clone(keys));
+) -> Result<Arc<KeySet>, String> {
+    let fetch = || {
+        let (app, metadata) = (app.clone(), Arc::clone(metadata));
+        async move {
+            let fetched = fetch_keys(&app, &metadata).await;
+            fetched.map_err(|error| error.to_string())
         }
-    }
-    match fetch_keys(app, metadata).await {
-        Ok(fresh) => {
-            let fresh = Arc::new(fresh);
-            known.keys = Some((Arc::clone(&fresh), now));
-            app.providers.put(connection, known);
-            Ok(fresh)
-        }
-        Err(error) => match known.keys {
-            Some((keys, at)) if now.since(at) < STALE_MAX => Ok(keys),
-            _ => Err(error),
-        },
-    }
+    };
+    let age_max = match want {
+        Want::Any => FRESH,
+        Want::Newer => AGAIN,
+    };
+    let (key, when) = ((connection, spec.issuer.clone()), (age_max, app.clock.now()));
+    app.providers.keys.get(key, when, fetch).await
 }
 
 /// Which keys are wanted.

@@ -61,6 +61,12 @@ statements! {
         JOIN access_client c ON c.tenant_id = $1 AND c.client_id = p.directory_connector AND c.disabled_at IS NULL \
         JOIN directory_user u ON u.tenant_id = $1 AND u.connector = p.directory_connector AND u.external_id = p.directory_id \
         AND u.external_id IS NOT NULL WHERE p.tenant_id = $1 AND p.person = $2 LIMIT 2";
+    DIRECTORY_OF = "SELECT directory_connector, directory_id FROM access_person WHERE tenant_id = $1 AND person = $2 \
+        AND directory_connector IS NOT NULL AND directory_id IS NOT NULL";
+    KNOWN_AS = "SELECT person FROM access_person WHERE tenant_id = $1 AND directory_connector = $2 AND directory_id = $3 \
+        AND directory_id IS NOT NULL LIMIT $4";
+    ACTIVE_AS = "SELECT active FROM directory_user WHERE tenant_id = $1 AND connector = $2 AND external_id = $3 \
+        AND external_id IS NOT NULL ORDER BY active LIMIT 1";
     TEAMS_LISTING = "SELECT g.group_id, g.display_name FROM directory_member m JOIN directory_group g ON g.tenant_id = $1 \
         AND g.group_id = m.group_id AND g.connector = $3 AND g.deleted_at IS NULL \
         WHERE m.tenant_id = $1 AND m.member_id = $2 LIMIT $4";
@@ -373,6 +379,46 @@ pub fn note_directory(
 /// Forgets who the people of a connection are in the directory.
 pub fn leave_directory(tx: &mut Tx, tenant: TenantId, id: ConnectionId) -> Result<u64, StorageError> {
     tx.execute(&LEAVE_DIRECTORY, &[&tenant.uuid(), &id.uuid()])
+}
+
+/// Who a person was to a connector when they came last.
+pub fn in_directory(
+    tx: &mut Tx,
+    tenant: TenantId,
+    name: &str,
+) -> Result<Option<(ClientId, String)>, StorageError> {
+    tx.query_opt(&DIRECTORY_OF, &[&tenant.uuid(), &name], |row| {
+        Ok((ClientId::from_uuid(row.get(0)?), row.get(1)?))
+    })
+}
+
+/// People who are known by one id of a connector: one of each connection that names it, with what became of them before.
+const KNOWN_AS_MAX: i64 = 1_000;
+
+/// Who is known by an id of a connector.
+pub fn known_as(
+    tx: &mut Tx,
+    tenant: TenantId,
+    connector: ClientId,
+    id: &str,
+) -> Result<Vec<String>, StorageError> {
+    tx.query(
+        &KNOWN_AS,
+        &[&tenant.uuid(), &connector.uuid(), &id, &KNOWN_AS_MAX],
+        |row| row.get(0),
+    )
+}
+
+/// Whether everybody is active whom a connector keeps by this id; nothing where it keeps nobody.
+pub fn is_active_as(
+    tx: &mut Tx,
+    tenant: TenantId,
+    connector: ClientId,
+    id: &str,
+) -> Result<Option<bool>, StorageError> {
+    tx.query_opt(&ACTIVE_AS, &[&tenant.uuid(), &connector.uuid(), &id], |row| {
+        row.get(0)
+    })
 }
 
 /// Groups that are looked at of one person, and how deep they may be in each other.

@@ -19,7 +19,8 @@ use crate::{
     App,
     access::{
         Author, Permit,
-        connection::Connection,
+        barred::is_id_barred,
+        connection::{self, Connection},
         is_barred,
         outside::OutsideIdentity,
         people::{Outside, store as people_store},
@@ -55,13 +56,20 @@ pub(in crate::access) async fn whereto(
     };
     let (home, id, definition) = (routing.home, connection.id, connection.definition_sha256());
     let key = person_sha256(&identity.issuer, &identity.subject);
-    let username = identity.username.clone();
+    let (username, there) = (identity.username.clone(), identity.in_directory.clone());
     let (known, taken, is_gone) = app
         .db
         .read(Scope::System, move |tx| {
             let known = store::person(tx, home, id, key.as_bytes())?;
             let taken = store::acceptances_of(tx, id)?;
-            Ok::<_, Problem>((known, taken, is_barred(tx, home, &username)?))
+            let there = match &there {
+                Some(there) => connection::connector(tx, home, &there.connector)?
+                    .map(|connector| (connector, there.external_id.as_str())),
+                None => None,
+            };
+            let is_gone = is_barred(tx, home, &username)?
+                || there.map_or(Ok(false), |there| is_id_barred(tx, home, there))?;
+            Ok::<_, Problem>((known, taken, is_gone))
         })
         .await?;
     let claim = routing.table.claim.as_deref();
