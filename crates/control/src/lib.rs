@@ -244,6 +244,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "visits",
         sql: include_str!("../migrations/0038_visits.sql"),
     },
+    Migration {
+        version: 39,
+        name: "whose_word",
+        sql: include_str!("../migrations/0039_whose_word.sql"),
+    },
 ];
 
 /// Every SQL statement of every slice.

@@ -29,3 +29,4 @@ mod sinks;
 mod tenants;
 mod users;
 mod visits;
+mod vouching;
