@@ -286,7 +286,7 @@ impl Scene {
     }
 
     async fn link_by(&self, author: &Author, person: &str) -> String {
-        access::create_signin_link(&self.app, author, person, &[])
+        access::create_signin_link(&self.app, (author, &access::scope::every()), person, &[])
             .await
             .expect("a link can be made")
             .0

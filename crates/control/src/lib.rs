@@ -245,6 +245,11 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/0038_visits.sql"),
     },
     Migration {
+        version: 39,
+        name: "whose_word",
+        sql: include_str!("../migrations/0039_whose_word.sql"),
+    },
+    Migration {
         version: 40,
         name: "leavers",
         sql: include_str!("../migrations/0040_leavers.sql"),

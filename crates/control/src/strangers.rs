@@ -23,6 +23,10 @@ pub enum Door {
     Signal,
     /// They fetch a logo, which pages before the sign-in show.
     Logo,
+    /// They load the sign-in page, which looks for ways in.
+    Page,
+    /// They send a sign-in link that is none. It is no door of those who come from a provider: another site can have browsers send some.
+    Link,
 }
 
 /// What each address has left at each door.

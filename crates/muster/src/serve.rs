@@ -471,8 +471,13 @@ async fn announce(
     }
     say!("  Credentials       {}", admin.display());
     if let Some(root_key) = root_key {
-        let (secret, _) =
-            access::create_signin_link(app, &Author::system(tenant), "first-operator", &[]).await?;
+        let (secret, _) = access::create_signin_link(
+            app,
+            (&Author::system(tenant), &access::scope::every()),
+            "first-operator",
+            &[],
+        )
+        .await?;
         say!("  Sign in (once)    {}/signin#{secret}", app.settings.admin_url);
         say!();
         say!("The root key of your tenant is {}", root_key.display());

@@ -454,6 +454,19 @@ impl RootDocument {
             .any(|known| known.eq_ignore_ascii_case(account))
     }
 
+    /// Whether an account is one that some person asks from.
+    pub fn names_account(&self, account: &str) -> bool {
+        self.approvers
+            .values()
+            .any(|approver| self.is_account_of(&approver.person, account))
+    }
+
+    /// Whether one person asks from both of these accounts.
+    pub fn are_of_one_person(&self, one: &str, other: &str) -> bool {
+        let mut people = self.approvers.values().map(|approver| &approver.person);
+        people.any(|person| self.is_account_of(person, one) && self.is_account_of(person, other))
+    }
+
     fn check_approvers(&self) -> Result<(), RootError> {
         let invalid = |what: &str| Err(RootError::Invalid(format!("approvers: {what}")));
         let absent = RoleKeys::default();

@@ -274,7 +274,7 @@ impl Consent {
             by_passkey: by_passkey(
                 &viewer.keys.root,
                 &passkeys,
-                statement.requested_by == account_of(account),
+                operation.accounts().contains(&account_of(account)),
                 challenge.as_bytes(),
             ),
         })

@@ -5,7 +5,7 @@
 
 use askama::Template;
 use axum::{
-    Router,
+    Extension, Router,
     extract::State,
     http::{HeaderMap, header},
     response::{AppendHeaders, IntoResponse, Response},
@@ -14,10 +14,12 @@ use axum::{
 use muster_control::{
     App,
     access::{
+        ClientAddress,
         outside::Proven,
         problem::{INVALID, Problem},
     },
     clock, enrollment,
+    strangers::Door,
 };
 use muster_model::{TenantId, text::DeviceUuid};
 use serde::Deserialize;
@@ -61,7 +63,13 @@ struct OwnDevicePage {
     offer: Offer,
 }
 
-async fn show(State(app): State<App>, Ask(wanted): Ask<Wanted>) -> Result<Response, Refusal> {
+async fn show(
+    State(app): State<App>,
+    from: Option<Extension<ClientAddress>>,
+    Ask(wanted): Ask<Wanted>,
+) -> Result<Response, Refusal> {
+    let from = from.and_then(|Extension(ClientAddress(address))| address);
+    app.strangers.take(Door::Page, from)?;
     let typed = wanted.device.trim();
     let device = typed.parse::<DeviceUuid>().ok();
     let offer = match &device {

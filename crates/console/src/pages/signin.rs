@@ -3,9 +3,11 @@
 //! The link's secret is behind the `#`, so that no server or proxy writes it into a log. Opening the link does nothing:
 //! programs that look at links before people do would use it up. The person presses the button.
 
+use std::net::IpAddr;
+
 use askama::Template;
 use axum::{
-    Router,
+    Extension, Router,
     extract::State,
     http::{StatusCode, header},
     response::{AppendHeaders, IntoResponse, Response},
@@ -13,7 +15,8 @@ use axum::{
 };
 use muster_control::{
     App,
-    access::{self, SESSION_COOKIE, oidc, problem::UNAUTHENTICATED, saml},
+    access::{self, ClientAddress, SESSION_COOKIE, oidc, problem::UNAUTHENTICATED, saml},
+    strangers::Door,
 };
 use muster_model::ConnectionId;
 use serde::Deserialize;
@@ -64,11 +67,26 @@ struct SigninPage {
     is_out: bool,
 }
 
-async fn show(State(app): State<App>, Ask(wanted): Ask<Wanted>) -> Result<Response, Refusal> {
+async fn show(
+    State(app): State<App>,
+    from: Option<Extension<ClientAddress>>,
+    Ask(wanted): Ask<Wanted>,
+) -> Result<Response, Refusal> {
+    app.strangers.take(Door::Page, address(from))?;
     sign_in_page(&app, StatusCode::OK, wanted, false).await
 }
 
-async fn sign_in(State(app): State<App>, fields: Fields) -> Result<Response, Refusal> {
+fn address(from: Option<Extension<ClientAddress>>) -> Option<IpAddr> {
+    from.and_then(|Extension(ClientAddress(address))| address)
+}
+
+async fn sign_in(
+    State(app): State<App>,
+    from: Option<Extension<ClientAddress>>,
+    fields: Fields,
+) -> Result<Response, Refusal> {
+    let from = address(from);
+    app.strangers.check(Door::Link, from)?;
     let next = local_path(fields.text("next")).to_owned();
     match access::sign_in(&app, secret_of(fields.text("secret"))).await {
         Ok(secret) => {
@@ -76,6 +94,7 @@ async fn sign_in(State(app): State<App>, fields: Fields) -> Result<Response, Ref
             Ok((AppendHeaders(set), see_other(&next)).into_response())
         }
         Err(problem) if problem.kind == UNAUTHENTICATED => {
+            app.strangers.failed(Door::Link, from);
             let wanted = Wanted {
                 next,
                 ..Wanted::default()

@@ -59,7 +59,7 @@ async fn show(
     let scope = muster_storage::Scope::Tenant(tenant.uuid());
     let known = app
         .db
-        .read(scope, move |tx| access::passkeys_of(tx, tenant, &account))
+        .read(scope, move |tx| access::proving_passkeys_of(tx, tenant, &account))
         .await?;
     let origin = &app.settings.admin_url;
     let usable: Vec<String> = known

@@ -128,6 +128,29 @@ async fn held(scene: &Scene) -> String {
 }
 
 #[tokio::test]
+async fn m6_whose_account_signed_somebody_else_in_does_not_release_what_they_asked() {
+    let mut scene = Scene::new().await;
+    let key = SigningKey::generate_ed25519().expect("a key can be made");
+    scene.name_approver("Mara", key.public(), None).await;
+    let (id, client) = (key.public().key_id(), scene.client.to_string());
+    scene
+        .change_root(|root| {
+            let mara = root.approvers.get_mut(&id).expect("she is named");
+            mara.accounts = ["mara".to_owned(), client].into();
+        })
+        .await;
+    let path = held(&scene).await;
+    scene.cookie = scene.sign_in_through_another("ada").await;
+    let refused = scene.post(&format!("{path}/release"), &[]).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.body);
+    assert!(
+        refused.body.contains("by whichever account of theirs"),
+        "{}",
+        refused.body
+    );
+}
+
+#[tokio::test]
 async fn m6_what_is_unusual_is_held_and_released_by_somebody_else() {
     let mut scene = Scene::new().await;
     let path = held(&scene).await;
@@ -225,7 +248,8 @@ async fn t1_another_tenant_sees_and_decides_nothing() {
     let (other, _, _) = access::create_tenant(&scene.app, "other", folder.path())
         .await
         .expect("a tenant can be made");
-    let (secret, _) = access::create_signin_link(&scene.app, &Author::system(other), "eve", &[])
+    let (by, every) = (Author::system(other), access::scope::every());
+    let (secret, _) = access::create_signin_link(&scene.app, (&by, &every), "eve", &[])
         .await
         .expect("a link can be made");
     let form = format!("secret={secret}&next=%2F");

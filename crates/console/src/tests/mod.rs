@@ -31,3 +31,4 @@ mod strangers;
 mod tenants;
 mod users;
 mod visits;
+mod vouching;

@@ -44,7 +44,7 @@ const PAGES: &[&str] = &[
 ];
 
 /// Every form, with an id where one is needed.
-fn forms() -> Vec<String> {
+pub fn forms() -> Vec<String> {
     let (dev, pol) = (format!("dev_{:032x}", 1), format!("pol_{:032x}", 1));
     let (rol, cmd) = (format!("rol_{:032x}", 1), format!("cmd_{:032x}", 1));
     vec![

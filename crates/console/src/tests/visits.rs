@@ -416,6 +416,8 @@ async fn visits_of_one_home_are_one_account_and_nobody_is_called_as_a_visitor() 
     assert_ne!(first.text(), second.text());
     assert_eq!(first.account(), second.account());
     let by = Author::system(sides.tenant);
-    let named = muster_control::access::create_signin_link(&sides.scene.app, &by, &first.actor.id, &[]).await;
+    let every = muster_control::access::scope::every();
+    let name = &first.actor.id;
+    let named = muster_control::access::create_signin_link(&sides.scene.app, (&by, &every), name, &[]).await;
     assert_eq!(named.expect_err("the log calls visitors so").kind, INVALID);
 }

@@ -301,8 +301,13 @@ async fn create_console_link(
         );
     }
     let roles = link_roles(&app, &permit, request.roles).await?;
-    let (secret, expires_at) =
-        super::create_signin_link(&app, permit.author(), request.person.as_str(), &roles).await?;
+    let (secret, expires_at) = super::create_signin_link(
+        &app,
+        (permit.author(), &permit.held),
+        request.person.as_str(),
+        &roles,
+    )
+    .await?;
     let url = format!("{}/signin#{secret}", app.settings.admin_url);
     let view = ConsoleLinkView {
         url,

@@ -21,20 +21,24 @@ pub struct Caller {
 impl Caller {
     /// A person, by a program. What needs a fresh proof in the console needs one here.
     pub(super) fn of_person(author: Author, held: people::Held, is_fresh: bool) -> Caller {
-        let roles = held.roles();
-        let (held_back, scopes): (Vec<&str>, Vec<&str>) = held
-            .scopes
-            .split_whitespace()
-            .partition(|name| !is_fresh && scope::NEEDS_PROOF.contains(name));
+        let (scopes, held_back) = held_now(&held.scopes, is_fresh);
         Caller {
             author,
-            scopes: scopes.join(" "),
-            roles,
-            held_back: held_back.join(" "),
+            scopes,
+            roles: held.roles(),
+            held_back,
             is_stale: !is_fresh,
             session: None,
         }
     }
+}
+
+/// What a person may do of what they hold, and what only after a fresh proof.
+pub(super) fn held_now(scopes: &str, is_fresh: bool) -> (String, String) {
+    let (held_back, now): (Vec<&str>, Vec<&str>) = scopes
+        .split_whitespace()
+        .partition(|name| !is_fresh && scope::NEEDS_PROOF.contains(name));
+    (now.join(" "), held_back.join(" "))
 }
 
 /// The person of a session, with what they may do now.

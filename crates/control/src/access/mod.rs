@@ -29,6 +29,7 @@ mod store;
 mod tenant;
 pub mod tokens;
 pub mod visits;
+mod vouch;
 
 use std::{marker::PhantomData, time::Duration};
 
@@ -55,7 +56,8 @@ pub use oauth::{
     decide, find, note_old_secrets as note_old_trust_secrets, oauth_router, reseal as reseal_trusts, trusts,
 };
 pub use passkeys::{
-    PASSKEYS_MAX, PASSKEYS_PER_ACCOUNT_MAX, Passkey, add_passkey, passkeys_of, remove_passkey,
+    PASSKEYS_MAX, PASSKEYS_PER_ACCOUNT_MAX, Passkey, add_passkey, passkeys_of, proving_passkeys_of,
+    remove_passkey,
 };
 pub use people::note_joined;
 use problem::{FORBIDDEN, INVALID_CLIENT, Problem, STEP_UP, TOKEN_INVALID, UNAUTHENTICATED};
@@ -283,7 +285,7 @@ fn proof_first(problem: Problem, needs: &[&str], held: &str, held_back: &str) ->
 
 fn proof_needed() -> Problem {
     STEP_UP.detail(
-        "This is done only shortly after proving who you are. `muster login --device` proves it again.",
+        "This is done only shortly after proving who you are. For a program, `muster login --device` proves it again.",
     )
 }
 
@@ -698,6 +700,10 @@ fn person_since(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Time
             grants.extend(of_groups.into_iter().filter(is_in));
         }
         since = since.max(people::granted_at(tx, tenant, &grants)?);
+    }
+    if let Some(connection) = person.connection {
+        // Who decides whom it believes could be anybody of it.
+        since = since.max(connection::store::believed_at(tx, connection)?);
     }
     Ok(since)
 }

@@ -10,7 +10,7 @@ use muster_trust::{
 };
 
 use super::{
-    PagePermit,
+    PagePermit, people,
     problem::{CONFLICT, INVALID, NOT_FOUND, Problem, RATE_LIMITED},
     store,
 };
@@ -96,6 +96,14 @@ pub fn remove_passkey(tx: &mut LoggedTx<'_>, key: KeyId) -> Result<(), Problem> 
     }
     tx.record("passkey.removed", ("key", key.to_string()), serde_json::json!({}))
         .map(drop)
+}
+
+/// The passkeys of an account that prove who somebody is: those that were made while the name was another account's do not.
+pub fn proving_passkeys_of(tx: &mut Tx, tenant: TenantId, actor: &str) -> Result<Vec<Passkey>, Problem> {
+    let (_, since) = people::store::voucher(tx, tenant, actor)?;
+    let mut passkeys = passkeys_of(tx, tenant, actor)?;
+    passkeys.retain(|passkey| since.is_none_or(|since| passkey.created_at >= since));
+    Ok(passkeys)
 }
 
 /// The passkeys of an account, oldest first: at most [`PASSKEYS_PER_ACCOUNT_MAX`].

@@ -314,9 +314,17 @@ async fn delete_scim_token(
     State(app): State<App>,
     PathOf(id): PathOf<ScimTokenId>,
 ) -> Result<StatusCode, Problem> {
-    let tenant = permit.tenant();
-    audit::commit(&app, permit.author(), move |tx| {
+    // Nobody takes away what they could not give.
+    permit.require_held([ScimWrite::NAME].into_iter())?;
+    let (tenant, author) = (permit.tenant(), permit.author().clone());
+    audit::commit(&app, &author, move |tx| {
         let at = tx.at();
+        let token = store::scim_tokens(tx, tenant)?
+            .into_iter()
+            .find(|token| token.id == id);
+        if let Some(token) = token {
+            connection::require_for_connector(tx, &permit, tenant, &token.connector)?;
+        }
         if store::revoke_scim_token(tx, tenant, id, at)? == 0 {
             return Err(NOT_FOUND.detail("There is no such SCIM token, or it is revoked already."));
         }

@@ -21,13 +21,14 @@ use subtle::ConstantTimeEq;
 use super::{
     Author, Permit,
     budget::Door,
+    caller::held_now,
     explain, is_barred,
     outside::Session,
     people::{self, Held, SessionSettings, Through},
     problem::{CONFLICT, CSRF, FORBIDDEN, INVALID, Problem, STEP_UP, UNAUTHENTICATED},
     routing, scope,
     store::{self, SessionKind},
-    visits,
+    visits, vouch,
 };
 use crate::{
     App,
@@ -63,6 +64,9 @@ pub struct PagePermit {
     visit: Option<visits::Standing>,
     /// Whether the browser still has the cookie of a visit that is over.
     is_visit_over: bool,
+    /// When it was asked, and whether it is a form, which changes something, and no page that is looked at.
+    asked_at: Timestamp,
+    is_form: bool,
 }
 
 impl PagePermit {
@@ -114,13 +118,23 @@ impl PagePermit {
         self.is_visit_over
     }
 
-    /// The permit for an action of this page.
+    /// The permit for an action of this page. A form that does what [`scope::NEEDS_PROOF`] names needs a fresh proof, as a program of the
+    /// person does; none is left out. Looking at what could be done needs none, nor does what a form reads.
     pub fn permit<S: super::scope::Scopes>(&self) -> Result<Permit<S>, Problem> {
         let roles = self.held.roles();
         explain::check(S::NAMES, &self.held.scopes, &roles)?;
+        let fresh = self.require_fresh(self.asked_at);
+        let is_stale = fresh.is_err();
+        if self.is_form && S::NAMES.iter().any(|name| scope::NEEDS_PROOF.contains(name)) {
+            fresh?;
+        }
+        // What is needed besides, such as for a kind of command, needs it as well.
+        let (held, held_back) = held_now(&self.held.scopes, !(self.is_form && is_stale));
         Ok(Permit {
             session: self.id,
-            ..Permit::new(self.author.clone(), self.held.scopes.clone(), roles)
+            is_stale,
+            held_back,
+            ..Permit::new(self.author.clone(), held, roles)
         })
     }
 
@@ -199,6 +213,8 @@ impl FromRequestParts<App> for PagePermit {
             challenge: row.challenge,
             visit,
             is_visit_over,
+            asked_at: now,
+            is_form: !parts.method.is_safe(),
         })
     }
 }
@@ -448,10 +464,11 @@ fn of_outside(
     people::of_groups(tx, row.tenant, Some(&row.actor), groups, now).map(Some)
 }
 
-/// Makes a one-time sign-in link's secret for the console. Without roles the person may do whatever `author` may do.
+/// Makes a one-time sign-in link's secret for the console. Without roles the person may do whatever `author` may do, who holds `held` in
+/// this request.
 pub async fn create_signin_link(
     app: &App,
-    author: &Author,
+    (author, held): (&Author, &str),
     person: &str,
     roles: &[String],
 ) -> Result<(String, Timestamp), Problem> {
@@ -461,7 +478,7 @@ pub async fn create_signin_link(
     let secret = clock::random_secret();
     let hash = sha256(secret.as_bytes());
     let tenant = author.tenant;
-    let (person, roles) = (person.to_owned(), roles.join(" "));
+    let (person, roles, held) = (person.to_owned(), roles.join(" "), held.to_owned());
     let expires_at = app
         .clock
         .now()
@@ -488,19 +505,22 @@ pub async fn create_signin_link(
                 INVALID.detail("10,000 people of this tenant are known, and each has a role or came today.");
             people::make_room(tx, false, full)?;
         }
-        store::note_person(tx, tenant, &person, at)?;
+        store::note_person(tx, tenant, (&person, &made_by), at)?;
+        let passed_on = vouch::vouch(tx, &person, &held)?;
         let link = store::SigninRow {
             person: person.clone(),
             made_by,
             roles: roles.clone(),
         };
         store::insert_signin(tx, tenant, hash.as_bytes(), &link, expires_at)?;
-        tx.record(
-            "signin.link_created",
-            ("user", person.clone()),
-            serde_json::json!({"roles": roles}),
-        )?;
-        Ok(())
+        let mut detail = serde_json::json!({"roles": roles});
+        if let Some(passed_on) = passed_on {
+            detail["vouched_before"] = passed_on.before.into();
+            detail["sessions_ended"] = passed_on.sessions_ended.into();
+            detail["links_ended"] = passed_on.links_ended.into();
+        }
+        tx.record("signin.link_created", ("user", person.clone()), detail)
+            .map(drop)
     })
     .await?;
     Ok((secret, expires_at))

@@ -16,7 +16,7 @@ use super::{
     outside::Session,
     passkeys,
     problem::{INVALID, Problem, UNAUTHENTICATED},
-    session, store,
+    scope, session, store,
 };
 use crate::{App, audit, clock};
 
@@ -55,7 +55,7 @@ pub async fn step_up_by_passkey(
     let known = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
-            passkeys::passkeys_of(tx, tenant, &account)
+            passkeys::proving_passkeys_of(tx, tenant, &account)
         })
         .await?;
     let passkey = known
@@ -80,14 +80,25 @@ pub async fn step_up_by_passkey(
     proven(app, &Session::of(permit), "passkey", app.clock.now()).await
 }
 
-/// Takes a fresh one-time link of the same person.
+/// Takes a fresh one-time link of the same person. It gives no less than the session may do: a link that whoever made it could sign in
+/// with as well proves nothing more.
 pub async fn step_up_by_link(app: &App, permit: &PagePermit, link_secret: &str) -> Result<(), Problem> {
     let used = session::use_link(app, link_secret).await?;
-    let is_theirs = used.is_some_and(|(tenant, link)| {
-        tenant == permit.tenant() && link.person == permit.author().actor.id && permit.connection().is_none()
+    let link = used.filter(|(tenant, link)| {
+        *tenant == permit.tenant() && link.person == permit.author().actor.id && permit.connection().is_none()
     });
-    if !is_theirs {
+    let Some((tenant, link)) = link else {
         return Err(UNAUTHENTICATED.detail("The link was used, has expired, or is for somebody else."));
+    };
+    let now = app.clock.now();
+    let given = app.db.read(Scope::Tenant(tenant.uuid()), move |tx| {
+        session::of_link(tx, (tenant, &link.made_by, &link.roles), now)
+    });
+    let given = given.await?.map(|held| held.scopes).unwrap_or_default();
+    if let Some(missing) = scope::missing(&permit.held().scopes, &given).first() {
+        return Err(UNAUTHENTICATED.detail(format!(
+            "The link gives less than this session may do: not {missing}. Ask for one with the same roles, from who made the first."
+        )));
     }
     proven(app, &Session::of(permit), session::BY_LINK, app.clock.now()).await
 }

@@ -44,7 +44,7 @@ statements! {
         WHERE tenant_id = $1 AND disabled_at IS NULL AND scopes = $2";
     INSERT_SIGNIN = "INSERT INTO access_signin (tenant_id, token_sha256, actor, made_by, roles, expires_at) \
         VALUES ($1, $2, $3, $4, $5, $6)";
-    NOTE_PERSON = "INSERT INTO access_person (tenant_id, person, since) VALUES ($1, $2, $3) \
+    NOTE_PERSON = "INSERT INTO access_person (tenant_id, person, since, vouched_by) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (tenant_id, person) DO NOTHING";
     USE_SIGNIN = "UPDATE access_signin SET used_at = $2 \
         WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > $2 \
@@ -277,9 +277,17 @@ pub struct SigninRow {
     pub roles: String,
 }
 
-/// Remembers a person from now on, if they are not known.
-pub fn note_person(tx: &mut Tx, tenant: TenantId, person: &str, now: Timestamp) -> Result<u64, StorageError> {
-    tx.execute(&NOTE_PERSON, &[&tenant.uuid(), &person, &now.as_micros()])
+/// Remembers a person from now on, if they are not known, and the account that vouches for them.
+pub fn note_person(
+    tx: &mut Tx,
+    tenant: TenantId,
+    (person, vouched_by): (&str, &str),
+    now: Timestamp,
+) -> Result<u64, StorageError> {
+    tx.execute(
+        &NOTE_PERSON,
+        &[&tenant.uuid(), &person, &now.as_micros(), &vouched_by],
+    )
 }
 
 /// Marks a one-time link as used, and answers whom it signs in and who made it; `None` when it was used, has expired or never was.

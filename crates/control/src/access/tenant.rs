@@ -194,10 +194,11 @@ pub fn first_link(
     let (tenant, at) = (tx.tenant(), tx.at());
     let secret = clock::random_secret();
     let expires_at = at.plus(FIRST_LINK);
-    store::note_person(tx, tenant, person, at)?;
+    let made_by = format!("client:{}", client.id);
+    store::note_person(tx, tenant, (person, &made_by), at)?;
     let link = store::SigninRow {
         person: person.to_owned(),
-        made_by: format!("client:{}", client.id),
+        made_by,
         roles: String::new(),
     };
     store::insert_signin(

@@ -1,7 +1,7 @@
 //! What is destructive: asked, approved by people, released within the budget, and checked again by the device.
 
 use muster_model::{CommandKind, command::WipeMode};
-use muster_trust::key::SigningKey;
+use muster_trust::{approval::Counted, key::SigningKey};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -13,8 +13,8 @@ use crate::support::{
         two_of,
     },
     database::{each_database, on_postgres},
-    device::{Device, Obedient, logged},
-    eventually,
+    device::{Device, Obedient, logged, now},
+    eventually, furnish,
     machine::{activate, ended},
     server::{Options, Server, assert_healthy},
 };
@@ -143,6 +143,78 @@ async fn m2_who_does_not_count_is_told_why() {
     approve(&reader, &operation, &keys[0])
         .await
         .refused(403, "insufficient_scope");
+}
+
+/// The name on a link is free to choose: who signs somebody else in asks themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn m2_whoever_made_the_link_by_which_it_was_asked_does_not_approve_it() {
+    each_database(async |options| {
+        let mut server = Server::start(options).await;
+        let api = server.api().await;
+        let scopes = [
+            "device:read",
+            "client:write",
+            "command:read",
+            "command:write",
+            "command:wipe",
+            "approval:write",
+        ];
+        let made = api
+            .post("/clients", &json!({"name": "bobs-own", "scopes": scopes}))
+            .await
+            .expect(201);
+        let [id, secret] =
+            ["client_id", "client_secret"].map(|field| made[field].as_str().unwrap().to_owned());
+        let [bob, ada, grace] = [(); 3].map(|()| SigningKey::generate_ed25519().unwrap());
+        let root = change_root(&mut server, |root| {
+            root.approval = at_once();
+            name(root, &bob, approver("Bob", &["bob", &id]), 1);
+            name(root, &ada, approver("Ada", &["ada"]), 1);
+            name(root, &grace, approver("Grace", &["grace"]), 1);
+        })
+        .await;
+        let api = server.api().await;
+        let mut device = Obedient::enroll(&api, &server.admin).await;
+        let shown = api.get(&format!("/devices/{}", device.device.id())).await.ok();
+        let bobs = api.sign_in_as(&id, &secret).await;
+        let (cookie, csrf) = furnish::sign_in_by(&bobs, &json!({"person": "ada"})).await;
+        let form = [
+            ("csrf", csrf.as_str()),
+            ("type", "wipe"),
+            ("mode", "full"),
+            ("device", shown["id"].as_str().unwrap()),
+            ("count", "1"),
+            ("confirm", shown["name"].as_str().unwrap()),
+        ];
+        let url = format!("{}/commands/new", api.origin);
+        let sent = answer(api.http.post(url).header("cookie", cookie).form(&form)).await;
+        assert_eq!(sent.status, 303, "{}", sent.text());
+        let operation = sent
+            .header("location")
+            .split(['/', '?'])
+            .nth(2)
+            .unwrap()
+            .to_owned();
+        // The statement says so, so that devices refuse him without the server.
+        let batch = batch_of(&api, &operation).await;
+        assert_eq!(batch.read().unwrap().requested_by, id);
+        let counted = batch.person(&batch.approve(&bob).unwrap(), &root, now()).unwrap();
+        assert!(matches!(counted, Counted::Requester(_)), "{counted:?}");
+        // Ada is said to have asked, too: the server takes her approval as little.
+        for key in [&bob, &ada] {
+            approve(&bobs, &operation, key)
+                .await
+                .refused(403, "approver_refused");
+        }
+        device.obey().await;
+        assert!(device.executed.is_empty());
+        let asked = logged(&api, "operation.asked", 1).await;
+        assert_eq!(asked[0]["detail"]["asked_through"], format!("client:{id}"));
+        approve(&bobs, &operation, &grace).await.ok();
+        carries_out(&mut device, 1).await;
+        assert_healthy(&server).await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

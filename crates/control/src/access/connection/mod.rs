@@ -105,6 +105,20 @@ impl Definition {
         }
     }
 
+    /// What decides who somebody is and what they may do: without what is only shown, limits sessions, or says how long a description
+    /// is good.
+    fn believed(&self) -> Definition {
+        let mut believed = self.clone();
+        match &mut believed {
+            Definition::Oidc(spec) => (spec.idle_seconds, spec.session_seconds) = (None, None),
+            Definition::Saml(spec) => {
+                (spec.idle_seconds, spec.session_seconds) = (None, None);
+                (spec.display_name_attribute, spec.valid_until) = (None, None);
+            }
+        }
+        believed
+    }
+
     fn check(&self) -> Result<(), Problem> {
         match self {
             Definition::Oidc(spec) => spec.check(),
@@ -307,6 +321,10 @@ fn put<S>(
     }
     // Whoever saves this holds what its people may do: those whom a connection brought that is gone come by this one now.
     let taken_over = people_store::take_over(tx, tenant, id, &change.definition.known_by())?;
+    let is_same = was.as_ref().map(Definition::believed) == Some(change.definition.believed());
+    if taken_over > 0 || !is_same || secrets::is_another(sealing, change, before.as_ref()) {
+        store::believed(tx, tenant, id, at)?;
+    }
     if connection.secret != before.as_ref().and_then(|before| before.secret.clone()) {
         secrets::note(tx, &connection, at)?;
     }
@@ -525,6 +543,26 @@ pub fn addresses(app: &App, connection: &Connection) -> Addresses {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_certificate_is_another_word_and_a_later_day_is_none() {
+        let spec = SamlSpec::new();
+        let is_believed_alike = |change: fn(&mut SamlSpec)| {
+            let mut other = spec.clone();
+            change(&mut other);
+            let [one, other] = [spec.clone(), other].map(|spec| Definition::Saml(Box::new(spec)).believed());
+            one == other
+        };
+        assert!(!is_believed_alike(|spec| spec.certificates.push("x".to_owned())));
+        assert!(!is_believed_alike(
+            |spec| spec.subject_attribute = Some("x".to_owned())
+        ));
+        assert!(is_believed_alike(|spec| {
+            spec.valid_until = Some("2030-01-01T00:00:00Z".to_owned());
+            spec.idle_seconds = Some(60);
+            spec.display_name_attribute = Some("x".to_owned());
+        }));
+    }
 
     #[test]
     fn a_definition_without_a_kind_is_of_openid_connect() {

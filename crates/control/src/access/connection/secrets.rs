@@ -59,6 +59,16 @@ pub fn of_change(
     }
 }
 
+/// Whether a change brings another secret than the one that is known.
+pub fn is_another(sealing: &SealingRing, change: &ConnectionChange, before: Option<&Connection>) -> bool {
+    let known = before.and_then(|before| before.opened_secret(sealing).ok().flatten());
+    match (&change.secret, known) {
+        (None, _) => false,
+        (Some(given), Some(known)) => given.reveal() != known.reveal(),
+        (Some(_), None) => true,
+    }
+}
+
 /// Remembers that a connection was given a new secret, or made a new key. One that has none keeps no record.
 pub fn note(tx: &mut Tx, connection: &Connection, at: Timestamp) -> Result<(), Problem> {
     let tenant = connection.tenant;

@@ -18,6 +18,8 @@ statements! {
         disabled_at = excluded.disabled_at, updated_by = excluded.updated_by, updated_at = excluded.updated_at";
     RESEAL_CONNECTION = "UPDATE access_connection SET secret = $4 \
         WHERE tenant_id = $1 AND connection_id = $2 AND secret = $3";
+    BELIEVED = "UPDATE access_connection SET believed_at = $3 WHERE tenant_id = $1 AND connection_id = $2";
+    BELIEVED_AT = "SELECT believed_at FROM access_connection WHERE connection_id = $1";
     DELETE_CONNECTION = "DELETE FROM access_connection WHERE tenant_id = $1 AND connection_id = $2";
     WENT_WELL = "UPDATE access_connection SET succeeded_at = $3, error = NULL WHERE tenant_id = $1 AND connection_id = $2";
     WENT_WRONG = "UPDATE access_connection SET failed_at = $3, error = $4 WHERE tenant_id = $1 AND connection_id = $2";
@@ -101,6 +103,18 @@ pub fn reseal(
     (before, anew): (&[u8], &[u8]),
 ) -> Result<u64, StorageError> {
     tx.execute(&RESEAL_CONNECTION, &[&tenant.uuid(), &id.uuid(), &before, &anew])
+}
+
+/// Notes that what a connection believes of its people is another thing from now on.
+pub fn believed(tx: &mut Tx, tenant: TenantId, id: ConnectionId, at: Timestamp) -> Result<(), StorageError> {
+    tx.execute(&BELIEVED, &[&tenant.uuid(), &id.uuid(), &at.as_micros()])
+        .map(drop)
+}
+
+/// When that was last. Across tenants: people come by connections that route as well.
+pub fn believed_at(tx: &mut Tx, id: ConnectionId) -> Result<Option<Timestamp>, StorageError> {
+    let found = tx.query_opt(&BELIEVED_AT, &[&id.uuid()], |row| row.get::<Option<i64>>(0))?;
+    Ok(found.flatten().map(Timestamp::from_micros))
 }
 
 pub fn delete_connection(tx: &mut Tx, tenant: TenantId, id: ConnectionId) -> Result<u64, StorageError> {

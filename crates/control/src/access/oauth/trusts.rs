@@ -309,6 +309,19 @@ pub fn put<S>(
         error: None,
     };
     store::put_trust(tx, &trust)?;
+    let is_same = before.is_some_and(|before| {
+        let known = before.secret(sealing).ok().flatten();
+        let is_known = |given: &SecretText| {
+            known
+                .as_ref()
+                .is_some_and(|known| known.reveal() == given.reveal())
+        };
+        before.definition == trust.definition && secret.is_none_or(is_known)
+    });
+    if let Some(connection) = connection.filter(|_| !is_same) {
+        // Who answers for tokens there can name anybody of the connection.
+        connection::store::believed(tx, tenant, connection, at)?;
+    }
     note_secret(tx, &trust, secret.is_some())?;
     if let Some(client) = client {
         store::credentials_added(tx, tenant, client, at)?;

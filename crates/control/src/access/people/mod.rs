@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use super::{
     Permit, connection,
     problem::{CONFLICT, INVALID, NAME_TAKEN, NOT_FOUND, Problem},
-    roles, routing, scope,
+    roles, routing, scope, vouch,
 };
 use crate::audit::LoggedTx;
 pub use api::router;
@@ -499,28 +499,35 @@ pub fn note_joined(tx: &mut LoggedTx<'_>, group: UserGroupId, added: usize) -> R
     .map(drop)
 }
 
-/// Lets a person in no more, and ends their sessions.
+/// Lets a person in no more, and ends their sessions and sign-in links.
 pub fn disable_person(tx: &mut LoggedTx<'_>, name: &str) -> Result<u64, Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
     if store::disable(tx, tenant, name, at)? == 0 {
         return Err(NOT_FOUND.detail("There is no such person, or they are disabled already."));
     }
     let ended = store::end_sessions_of(tx, tenant, name)?;
+    // Otherwise one would be good again when the person is let in again.
+    let links = store::delete_links_of(tx, tenant, name)?;
     tx.record(
         "access.person_disabled",
         ("user", name.to_owned()),
-        serde_json::json!({"sessions_ended": ended}),
+        serde_json::json!({"sessions_ended": ended, "links_ended": links}),
     )?;
     Ok(ended)
 }
 
-/// Lets a person in again. Their roles come back with them, so whoever does it holds what these give.
+/// Lets a person in again. Their roles come back with them, so whoever does it holds what these give; of a person of links, what the
+/// account holds that vouches for them.
 pub fn enable_person<S>(tx: &mut LoggedTx<'_>, permit: &Permit<S>, name: &str) -> Result<(), Problem> {
     let (tenant, at) = (tx.tenant(), tx.at());
     if let Some(person) = store::person(tx, tenant, name)? {
         let source = person.connection.map(|id| id.to_string()).unwrap_or_default();
         let held = of_groups(tx, tenant, Some(name), (&source, &person.member_of), at)?;
         permit.require_held(held.scopes.split_whitespace())?;
+        if person.outside.is_none() {
+            let most = vouch::holdings(tx, tenant, name, at)?.unwrap_or_default();
+            permit.require_held(most.split_whitespace())?;
+        }
     }
     if store::enable(tx, tenant, name)? == 0 {
         return Err(NOT_FOUND.detail("There is no such person, or they are not disabled."));

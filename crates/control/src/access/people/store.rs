@@ -95,6 +95,11 @@ statements! {
         ORDER BY created_at DESC LIMIT $3";
     END_SESSION = "DELETE FROM access_session WHERE tenant_id = $1 AND session_id = $2 RETURNING actor";
     END_SESSIONS_OF = "DELETE FROM access_session WHERE tenant_id = $1 AND actor = $2";
+    END_SESSIONS_BY_OTHERS = "DELETE FROM access_session WHERE tenant_id = $1 AND actor = $2 AND made_by <> $3";
+    DELETE_LINKS_OF = "DELETE FROM access_signin WHERE tenant_id = $1 AND actor = $2";
+    DELETE_LINKS_BY_OTHERS = "DELETE FROM access_signin WHERE tenant_id = $1 AND actor = $2 AND made_by <> $3";
+    VOUCHER = "SELECT vouched_by, vouched_at FROM access_person WHERE tenant_id = $1 AND person = $2";
+    SET_VOUCHER = "UPDATE access_person SET vouched_by = $3, vouched_at = $4 WHERE tenant_id = $1 AND person = $2";
 }
 
 fn time(row: &Row<'_>, index: usize) -> Result<Option<Timestamp>, StorageError> {
@@ -648,4 +653,51 @@ pub fn end_session(tx: &mut Tx, tenant: TenantId, id: SessionId) -> Result<Optio
 
 pub fn end_sessions_of(tx: &mut Tx, tenant: TenantId, person: &str) -> Result<u64, StorageError> {
     tx.execute(&END_SESSIONS_OF, &[&tenant.uuid(), &person])
+}
+
+/// Ends the sessions of a person that began by links of other accounts.
+pub fn end_sessions_by_others(
+    tx: &mut Tx,
+    tenant: TenantId,
+    person: &str,
+    account: &str,
+) -> Result<u64, StorageError> {
+    tx.execute(&END_SESSIONS_BY_OTHERS, &[&tenant.uuid(), &person, &account])
+}
+
+/// Removes the sign-in links of a person.
+pub fn delete_links_of(tx: &mut Tx, tenant: TenantId, person: &str) -> Result<u64, StorageError> {
+    tx.execute(&DELETE_LINKS_OF, &[&tenant.uuid(), &person])
+}
+
+/// Removes the sign-in links of a person that other accounts made.
+pub fn delete_links_by_others(
+    tx: &mut Tx,
+    tenant: TenantId,
+    person: &str,
+    account: &str,
+) -> Result<u64, StorageError> {
+    tx.execute(&DELETE_LINKS_BY_OTHERS, &[&tenant.uuid(), &person, &account])
+}
+
+/// The account that vouches for a person of links, and since when, where another one did before.
+pub fn voucher(
+    tx: &mut Tx,
+    tenant: TenantId,
+    person: &str,
+) -> Result<(Option<String>, Option<Timestamp>), StorageError> {
+    let found = tx.query_opt(&VOUCHER, &[&tenant.uuid(), &person], |row| {
+        Ok((row.get(0)?, time(row, 1)?))
+    })?;
+    Ok(found.unwrap_or_default())
+}
+
+pub fn set_voucher(
+    tx: &mut Tx,
+    tenant: TenantId,
+    person: &str,
+    (account, since): (&str, Option<Timestamp>),
+) -> Result<(), StorageError> {
+    tx.execute(&SET_VOUCHER, &[&tenant.uuid(), &person, &account, &micros(since)])
+        .map(drop)
 }

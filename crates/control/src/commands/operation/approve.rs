@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use muster_model::{CommandKind, TenantId};
 use muster_storage::Tx;
-use muster_trust::approval::{Approval, ApprovalError, Counted, MAX_APPROVALS, TargetList};
-use muster_trust::root::Role;
+use muster_trust::approval::{Approval, ApprovalError, Counted, MAX_APPROVALS, TargetList, account_of};
+use muster_trust::root::{Role, RootDocument};
 use uuid::Uuid;
 
 use super::{
@@ -54,7 +54,7 @@ pub fn approve(tx: &mut LoggedTx<'_>, id: Uuid, approval: Approval) -> Result<Op
             "The request is not what was asked for: {why} Reject it, and look at the log and at who writes into the database."
         )));
     }
-    let Some(batch) = &mut operation.batch else {
+    let Some(batch) = &operation.batch else {
         return Err(Problem::internal("an operation awaits approval and has no batch"));
     };
     let counted = batch
@@ -75,6 +75,11 @@ pub fn approve(tx: &mut LoggedTx<'_>, id: Uuid, approval: Approval) -> Result<Op
             )));
         }
     };
+    if operation.was_asked_by(&approver.person, &root) {
+        return Err(APPROVER_REFUSED.detail(
+            "Whoever asked for it does not approve it, nor does whoever has the account that made the sign-in link of who asked.",
+        ));
+    }
     if access::is_barred(tx, tenant, &approver.person.to_string())? {
         return Err(APPROVER_REFUSED.detail("The directory says that this person is not active."));
     }
@@ -82,13 +87,18 @@ pub fn approve(tx: &mut LoggedTx<'_>, id: Uuid, approval: Approval) -> Result<Op
         return Err(ILLEGAL_STATE.detail("The request has as many approvals as it can carry."));
     }
     let (person, keyid) = (approver.person.to_string(), approval.keyid);
-    batch.given.retain(|given| given.approval.keyid != keyid);
-    batch.given.push(Given {
-        person: person.clone(),
-        at,
-        approval,
-    });
-    disregard_barred(tx, tenant, batch)?;
+    if let Some(batch) = &mut operation.batch {
+        batch.given.retain(|given| given.approval.keyid != keyid);
+        batch.given.push(Given {
+            person: person.clone(),
+            at,
+            approval,
+        });
+    }
+    disregard(tx, tenant, &mut operation, &root)?;
+    let Some(batch) = &operation.batch else {
+        return Err(Problem::internal("a batch is gone"));
+    };
     let sha256 = batch.sha256;
     let people = match batch.approved().verify(&root, at) {
         Ok(approved) => Some(approved.people),
@@ -120,15 +130,29 @@ pub fn approve(tx: &mut LoggedTx<'_>, id: Uuid, approval: Approval) -> Result<Op
     Ok(operation)
 }
 
-/// Drops the approvals of people whom their directory has deactivated since: they count no more.
-pub(super) fn disregard_barred(tx: &mut Tx, tenant: TenantId, batch: &mut Batch) -> Result<(), Problem> {
-    let mut kept = Vec::with_capacity(batch.given.len());
-    for given in std::mem::take(&mut batch.given) {
-        if !access::is_barred(tx, tenant, &given.person)? {
+/// Drops the approvals that count no more: of people whom their directory has deactivated since, and of whoever the root document
+/// says by now that they asked.
+pub(super) fn disregard(
+    tx: &mut Tx,
+    tenant: TenantId,
+    operation: &mut Operation,
+    root: &RootDocument,
+) -> Result<(), Problem> {
+    let Some(batch) = &mut operation.batch else {
+        return Ok(());
+    };
+    let given = std::mem::take(&mut batch.given);
+    let mut kept = Vec::with_capacity(given.len());
+    for given in given {
+        let approver = root.approvers.get(&given.approval.keyid);
+        let asked = approver.is_some_and(|approver| operation.was_asked_by(&approver.person, root));
+        if !asked && !access::is_barred(tx, tenant, &given.person)? {
             kept.push(given);
         }
     }
-    batch.given = kept;
+    if let Some(batch) = &mut operation.batch {
+        batch.given = kept;
+    }
     Ok(())
 }
 
@@ -207,10 +231,10 @@ pub fn let_go(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<Operation, Problem> {
     if operation.state != OperationState::Held {
         return Err(refused_state(&operation, "released"));
     }
-    if operation.created_by == tx.actor() || operation.asked_through == tx.account() {
+    if is_of_who_asked(tx, &operation) {
         return Err(FORBIDDEN.detail(
-            "Whoever asked for it does not release it, nor does a person who was signed in by the same account. Release it \
-             with another service account, or sign in by a link that another one made.",
+            "Whoever asked for it does not release it, by whichever account of theirs, nor does a person who was signed in by the \
+             same account. Release it with another service account, or sign in by a link that another one made.",
         ));
     }
     // Whoever stole an administrator would make an account for this.
@@ -225,6 +249,18 @@ pub fn let_go(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<Operation, Problem> {
         serde_json::json!({"operation_id": id, "held_because": because}),
     )?;
     Ok(operation)
+}
+
+/// Whether who acts, or the account behind them, is who asked, or has an account of the same person by the root document.
+fn is_of_who_asked(tx: &LoggedTx<'_>, operation: &Operation) -> bool {
+    let (author, root) = (tx.author(), &tx.keys().root);
+    if operation.created_by == tx.actor() || operation.asked_through == tx.account() {
+        return true;
+    }
+    let own = [Some(&author.actor), author.voucher.as_ref()];
+    let mut own = own.into_iter().flatten().map(|actor| account_of(&actor.id));
+    let asked = operation.accounts();
+    own.any(|own| asked.iter().any(|asked| root.are_of_one_person(&own, asked)))
 }
 
 fn end(

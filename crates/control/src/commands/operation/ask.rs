@@ -180,6 +180,7 @@ pub fn ask(tx: &mut LoggedTx<'_>, order: Order) -> Result<Operation, Problem> {
         "arguments_sha256": arguments_digest(&operation.kind)?,
         "batch_sha256": operation.batch.as_ref().map(|batch| batch.sha256.to_string()),
         "held_because": operation.because,
+        "asked_through": operation.asked_through,
     });
     tx.record("operation.asked", ("operation", id.to_string()), detail.clone())?;
     if operation.state == OperationState::Held {
@@ -219,7 +220,7 @@ fn await_approval(
         targets_root: list.root(),
         per_hour,
         fleet,
-        requested_by: account_of(&tx.author().actor.id),
+        requested_by: requested_by(tx),
         requested_at: at,
         not_before,
         expires_at: not_before
@@ -242,6 +243,16 @@ fn await_approval(
         "the root document names nobody who approves: name people with `muster root add-approver`".to_owned()
     });
     Ok(())
+}
+
+/// The account that a statement says asked. The name on a sign-in link is free to choose, so that of whoever came by one it is the
+/// account that made the link, where the root document says whose that is: devices refuse that person's approval.
+fn requested_by(tx: &LoggedTx<'_>) -> String {
+    let author = tx.author();
+    let behind = author.voucher.as_ref().map(|voucher| account_of(&voucher.id));
+    behind
+        .filter(|account| tx.keys().root.names_account(account))
+        .unwrap_or_else(|| account_of(&author.actor.id))
 }
 
 /// An account that was made a short time ago asks nothing destructive: whoever stole an administrator would make one. The

@@ -14,12 +14,13 @@ mod store;
 use std::time::Duration;
 
 use muster_model::{
-    CommandKind, CommandState, DeviceId, TenantId, Timestamp, TraceContext, text::Description,
+    CommandKind, CommandState, DeviceId, Name, TenantId, Timestamp, TraceContext, text::Description,
 };
 use muster_storage::{Statement, Tx};
 use muster_trust::{
-    approval::{Approval, ApprovedBatch},
+    approval::{Approval, ApprovedBatch, account_of},
     key::Digest,
+    root::RootDocument,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -124,6 +125,21 @@ impl Batch {
             payload: self.payload.clone(),
             approvals: self.given.iter().map(|given| given.approval.clone()).collect(),
         }
+    }
+}
+
+impl Operation {
+    /// The accounts by which it was asked, as root documents write them: of who asked, and of what is behind that.
+    pub fn accounts(&self) -> [String; 2] {
+        let account = |text: &str| account_of(text.split_once(':').map_or("", |(_, id)| id));
+        [account(&self.created_by), account(&self.asked_through)]
+    }
+
+    /// Whether a person of the root document asked for it, by whichever account of theirs.
+    pub fn was_asked_by(&self, person: &Name, root: &RootDocument) -> bool {
+        self.accounts()
+            .iter()
+            .any(|account| root.is_account_of(person, account))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use muster_model::{CommandKind, TenantId, Timestamp};
 use muster_storage::Tx;
 use muster_trust::{
-    approval::{ApprovalProof, BatchStatement, TargetList, account_of},
+    approval::{ApprovalProof, BatchStatement, TargetList},
     entry::LogEntry,
     key::{Digest, sha256},
 };
@@ -157,13 +157,12 @@ pub fn as_asked(tx: &mut Tx, keys: &TenantKeys, operation: &Operation) -> Result
     let Ok(statement) = batch.approved().read() else {
         return Ok(Err("its statement cannot be read"));
     };
-    let by = operation.created_by.split_once(':').map_or("", |(_, id)| id);
     let is_its_row = batch.sha256 == sha256(&batch.payload)
         && statement.tenant == keys.tenant
         && statement.operation == operation.id
         && statement.kind == operation.kind
         && statement.count == operation.targets
-        && statement.requested_by == account_of(by)
+        && operation.accounts().contains(&statement.requested_by)
         && statement.requested_at == operation.created_at
         && statement.expires_at == operation.expires_at
         && statement.reason == operation.reason;
@@ -177,7 +176,17 @@ pub fn as_asked(tx: &mut Tx, keys: &TenantKeys, operation: &Operation) -> Result
         }
     }
     let asked = audit::sealed_about(tx, keys, &object, "operation.asked")?;
-    let is_it = |entry: &LogEntry| entry.detail_digest("batch_sha256") == Some(batch.sha256);
+    // Before it was kept, the entry does not say through whom.
+    let is_it = |entry: &LogEntry| {
+        entry.detail_digest("batch_sha256") == Some(batch.sha256)
+            && operation
+                .created_by
+                .split_once(':')
+                .is_some_and(|(_, id)| id == entry.actor.id)
+            && entry
+                .detail_text("asked_through")
+                .is_none_or(|through| through == operation.asked_through)
+    };
     match asked.iter().any(is_it) {
         true => Ok(Ok(statement)),
         false => Ok(Err(

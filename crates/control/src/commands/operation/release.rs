@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     super::Release,
     Operation, OperationState,
-    approve::disregard_barred,
+    approve::disregard,
     ask::command_id,
     proof::{OTHER_LIST, as_asked, is_free_as_asked},
     store,
@@ -95,12 +95,10 @@ pub fn release(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<bool, Problem> {
             "the delivery of commands is halted",
         );
     }
-    if let Some(batch) = &mut operation.batch {
-        disregard_barred(tx, tenant, batch)?;
-    }
+    let keys = Arc::clone(tx.keys());
+    disregard(tx, tenant, &mut operation, &keys.root)?;
     let approved = match &operation.batch {
         None => {
-            let keys = Arc::clone(tx.keys());
             if !operation.kind.is_harmless() && !is_free_as_asked(tx, &keys, &operation)? {
                 tracing::error!(operation = %id, "not released: the log does not say that it was asked for like this");
                 return stop(tx, operation, at.plus(HOUR), NOT_ASKED);
@@ -115,7 +113,6 @@ pub fn release(tx: &mut LoggedTx<'_>, id: Uuid) -> Result<bool, Problem> {
             }
         },
     };
-    let keys = tx.keys().clone();
     if approved.is_some() && !audit::split_views(tx, &keys)?.is_empty() {
         let because =
             "a device has seen another history of the log: settle it in the root document when you know why";
