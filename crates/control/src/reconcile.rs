@@ -104,7 +104,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
         stop.clone(),
         RINGS_EVERY,
         "keys that are rotated",
-        |app| async move { secrets::follow(&app).await },
+        |app| async move { secrets::keep_up(&app).await },
     ));
     tasks.spawn(every(
         app.clone(),
