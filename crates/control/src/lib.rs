@@ -37,12 +37,14 @@ pub mod rollout;
 mod rotation;
 pub mod scripts;
 pub mod secrets;
+mod sending;
 pub mod signals;
 pub mod sinks;
 pub mod strangers;
 pub mod telemetry;
 pub mod tenants;
 pub mod trace;
+mod unreadable;
 pub mod whatif;
 
 use std::sync::{Arc, OnceLock};

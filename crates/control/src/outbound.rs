@@ -1,9 +1,13 @@
-//! What everything that leaves for a place that a tenant names has in common: which addresses can be written down, and how long a
-//! pause is between two tries. Pure.
+//! What everything that leaves for a place that a tenant names has in common: which addresses can be written down, how long a
+//! pause is between two tries, and whose turn it is. Pure.
 
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use muster_model::TenantId;
 use reqwest::Url;
 
 use crate::access::problem::{INVALID, Problem};
@@ -61,6 +65,39 @@ pub fn pause(
         .mul_f64(draw.clamp(0.0, 1.0))
         .max(PAUSE_MIN);
     asked.map_or(drawn, |asked| asked.min(RETRY_AFTER_MAX).max(drawn))
+}
+
+/// A place that a tenant named.
+pub type Key = (TenantId, String);
+
+/// How many are served at a time, of all tenants and of one: places that do not answer hold theirs until a try is over, so no
+/// tenant has many of them.
+#[derive(Debug, Clone, Copy)]
+pub struct AtATime {
+    pub all: usize,
+    pub of_one: usize,
+}
+
+/// Which of those that wait are served now: of the tenant with the fewest under way first, and of those of one tenant the first of
+/// `waiting`.
+pub fn in_turn(mut waiting: Vec<Key>, busy: &HashSet<Key>, at_a_time: AtATime) -> Vec<Key> {
+    let mut under_way: HashMap<TenantId, usize> = HashMap::new();
+    for (tenant, _) in busy {
+        *under_way.entry(*tenant).or_default() += 1;
+    }
+    let mut chosen = Vec::new();
+    while busy.len() + chosen.len() < at_a_time.all {
+        let of = |key: &Key| under_way.get(&key.0).copied().unwrap_or_default();
+        // The first of equals, so that whoever waits longest comes first.
+        let next = (0..waiting.len()).min_by_key(|at| of(&waiting[*at]));
+        let Some(next) = next.filter(|at| of(&waiting[*at]) < at_a_time.of_one) else {
+            break;
+        };
+        let key = waiting.remove(next);
+        *under_way.entry(key.0).or_default() += 1;
+        chosen.push(key);
+    }
+    chosen
 }
 
 /// A number from 0 to 1, for [`pause`].

@@ -22,7 +22,9 @@ use crate::{
     certificates, clock, commands, compliance, configuration, devices, directory, enrollment, groups,
     outputs, policy, query, rollout,
     rotation::rotate_secrets,
-    secrets, signals, sinks, telemetry, tenants, trace,
+    secrets,
+    sending::{keep_alerts, keep_sinks},
+    signals, sinks, telemetry, tenants, trace,
 };
 
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -63,12 +65,6 @@ const WITNESSES_EVERY: Duration = Duration::from_millis(500);
 const ARCHIVE_EVERY: Duration = Duration::from_secs(10);
 /// Transactions that write telemetry at once, where the engine takes more than one.
 const TELEMETRY_WRITERS: usize = 2;
-/// How often rules are evaluated: a new entry of the log is told of within this time and what it takes to send.
-const ALERTS_EVERY: Duration = Duration::from_secs(5);
-/// How often the outbox is looked at when nobody nudges.
-const OUTBOX_EVERY: Duration = Duration::from_secs(1);
-/// How often sinks are looked at when nobody nudges.
-const SINKS_EVERY: Duration = Duration::from_secs(1);
 /// How often devices are asked for fresh facts, and how often a node looks which of those that it holds were asked.
 const QUERIES_EVERY: Duration = Duration::from_millis(500);
 /// The lease under which one node ends what is over.
@@ -108,7 +104,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
         stop.clone(),
         RINGS_EVERY,
         "keys that are rotated",
-        |app| async move { secrets::follow(&app).await },
+        |app| async move { secrets::keep_up(&app).await },
     ));
     tasks.spawn(every(
         app.clone(),
@@ -610,57 +606,6 @@ async fn keep_compliance_once(app: &App, held: &mut Option<Held>) -> Result<(), 
     let evaluated = rollout::reevaluate(app).await;
     let sampled = compliance::sample(app).await;
     remedied.and(evaluated).and(sampled).map(drop)
-}
-
-/// Evaluates rules and sends what follows: one node at a time.
-async fn keep_alerts(app: App, stop: watch::Receiver<bool>) {
-    let mut held: Option<Held> = None;
-    let (mut engine, mut outbox) = (alerts::Engine::default(), alerts::Outbox::default());
-    let mut due_at = Duration::ZERO;
-    while !*stop.borrow() {
-        let step = async {
-            engine.say_expiries(&app).await?;
-            let Some(lease) = hold(&app, &mut held, alerts::ALERTS_LEASE).await? else {
-                outbox.stop().await;
-                return Ok(());
-            };
-            if clock::uptime() >= due_at {
-                let is_behind = engine.evaluate(&app, &lease).await?;
-                due_at = clock::uptime() + if is_behind { Duration::ZERO } else { ALERTS_EVERY };
-            }
-            outbox.pass(&app).await
-        };
-        if let Err(problem) = step.await {
-            tracing::warn!(%problem, "alerts were not evaluated everywhere; trying again");
-            held = None;
-        }
-        wait(&stop, &app.nudges.alerts, OUTBOX_EVERY).await;
-    }
-    outbox.stop().await;
-    if let Some(held) = held {
-        let _ = app.db.release_lease(held.lease).await;
-    }
-}
-
-/// Sends events to sinks: one node at a time.
-async fn keep_sinks(app: App, stop: watch::Receiver<bool>) {
-    let mut held: Option<Held> = None;
-    let mut sender = sinks::Sender::default();
-    while !*stop.borrow() {
-        let step = async {
-            let Some(lease) = hold(&app, &mut held, sinks::SINKS_LEASE).await? else {
-                sender.stop().await;
-                return Ok(());
-            };
-            sender.pass(&app, &lease).await
-        };
-        if let Err(problem) = step.await {
-            tracing::warn!(%problem, "events wait for their sinks; trying again");
-            held = None;
-        }
-        wait(&stop, &app.nudges.sinks, SINKS_EVERY).await;
-    }
-    sender.stop().await;
 }
 
 /// Asks devices for fresh facts and runs scheduled questions: one node at a time.

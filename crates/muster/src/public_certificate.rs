@@ -81,6 +81,11 @@ pub struct PublicCertificate {
     read: Vec<u8>,
 }
 
+/// A pause that is over when the certificate is: nobody is shown one that has ended.
+fn until_its_end(wait: Duration, until: Option<Timestamp>, now: Timestamp) -> Duration {
+    until.map_or(wait, |until| wait.min(until.since(now)))
+}
+
 /// The file in the data folder with the authorities that the admin listener's certificates are from.
 pub fn anchors_file(data_dir: &Path) -> PathBuf {
     data_dir.join("admin-ca.pem")
@@ -169,8 +174,9 @@ impl PublicCertificate {
                     wait
                 }
             };
+            let until = self.shown.map(|(_, until)| until);
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(until_its_end(wait, until, self.app.clock.now())) => {}
                 _ = stop.changed() => {}
             }
         }
@@ -333,6 +339,16 @@ mod tests {
         for role in ["", "pki", "pki/../x", "/x"] {
             assert!(Place::of(&with_vault(role)).is_err(), "{role}");
         }
+    }
+
+    #[test]
+    fn no_pause_is_longer_than_the_certificate_is_good() {
+        let now = Timestamp::from_unix_seconds(1_800_000_000);
+        let (long, left) = (AFTER_FAILURE_MAX, Duration::from_secs(40));
+        assert_eq!(until_its_end(long, Some(now.plus(left)), now), left);
+        assert_eq!(until_its_end(EVERY, Some(now.plus(left)), now), EVERY);
+        assert_eq!(until_its_end(long, Some(now.minus(left)), now), Duration::ZERO);
+        assert_eq!(until_its_end(long, None, now), long);
     }
 
     #[test]

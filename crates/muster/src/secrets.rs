@@ -21,6 +21,10 @@ use crate::admin_file::AdminFile;
 
 /// How often it is looked whether something is due.
 const EVERY: Duration = Duration::from_secs(2);
+/// The certificate is replaced when less than this part of its life is left, whatever its record says of its period, and no sooner
+/// than so long after the one before: near the end of their authority they live short.
+const LEFT_PART: u32 = 3;
+const BETWEEN: Duration = Duration::from_secs(3600);
 /// How often the node says that it is there: its records go when it says nothing for days.
 const PRESENT_EVERY: u32 = 150;
 /// How often it is looked whether the database's password changed.
@@ -33,6 +37,8 @@ pub struct OwnCertificate {
     addresses: Vec<IpAddr>,
     identity: LiveIdentity,
     record: ListenerCertificate,
+    /// When the one that is shown was made, and when it ends.
+    shown: (Timestamp, Timestamp),
 }
 
 impl OwnCertificate {
@@ -44,14 +50,16 @@ impl OwnCertificate {
         admin: SocketAddr,
     ) -> Result<OwnCertificate> {
         let identity = LiveIdentity::new(made(&app, &names, &addresses)?)?;
-        let own = OwnCertificate {
+        let now = app.clock.now();
+        let mut own = OwnCertificate {
+            shown: (now, now),
             record: record(&app, admin),
             app,
             names,
             addresses,
             identity,
         };
-        own.say_end();
+        own.shown.1 = own.say_end();
         Ok(own)
     }
 
@@ -79,18 +87,26 @@ impl OwnCertificate {
         ends_at
     }
 
-    async fn renew_if_due(&self) -> Result<()> {
-        if !secrets::is_certificate_due(&self.app, &self.record.name).await? {
+    async fn renew_if_due(&mut self) -> Result<()> {
+        // A period may be as long as it lives, and its record may say nothing of it.
+        let is_old = is_old(self.shown, self.app.clock.now());
+        if !is_old && !secrets::is_certificate_due(&self.app, &self.record.name).await? {
             return Ok(());
         }
         self.identity
             .replace(made(&self.app, &self.names, &self.addresses)?)?;
         // A process that dies before the entry takes another certificate at its next start.
         let times = (self.app.clock.now(), self.say_end());
+        self.shown = times;
         secrets::certificate_renewed(&self.app, &self.record, times).await?;
         tracing::info!("the listeners have another certificate");
         Ok(())
     }
+}
+
+/// Whether less than a third of a certificate's life is left.
+fn is_old((since, until): (Timestamp, Timestamp), now: Timestamp) -> bool {
+    until.since(now) < until.since(since) / LEFT_PART && now.since(since) >= BETWEEN
 }
 
 /// The record of the node's own certificate: nodes are told apart by their machine and port.
@@ -114,11 +130,11 @@ fn made(app: &App, names: &[String], addresses: &[IpAddr]) -> Result<TlsIdentity
 
 /// Rotates what this node alone has, until `stop` becomes true.
 pub async fn rotate_own(
-    (certificate, public): (OwnCertificate, Option<ListenerCertificate>),
+    (mut certificate, public): (OwnCertificate, Option<ListenerCertificate>),
     (data_dir, database): (PathBuf, DatabaseUrl),
     mut stop: watch::Receiver<bool>,
 ) {
-    let app = &certificate.app;
+    let app = &certificate.app.clone();
     if let Err(problem) = secrets::say_certificate(app, &certificate.record, app.clock.now()).await {
         tracing::warn!(%problem, "the record of the listeners' certificate was not written");
     }
@@ -192,4 +208,23 @@ async fn rotate_admin_file(app: &App, data_dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_before_it_ends_however_long_its_period_is() {
+        let begun = Timestamp::from_unix_seconds(1_800_000_000);
+        let day = Duration::from_secs(86_400);
+        let ends = begun.plus(day * 90);
+        assert!(!is_old((begun, ends), begun.plus(day * 59)));
+        assert!(is_old((begun, ends), begun.plus(day * 61)));
+        assert!(is_old((begun, ends), begun.plus(day * 91)));
+        // One that its authority gives hours is not made anew all the time.
+        let ends = begun.plus(Duration::from_secs(600));
+        assert!(!is_old((begun, ends), begun.plus(Duration::from_secs(599))));
+        assert!(is_old((begun, ends), begun.plus(BETWEEN)));
+    }
 }

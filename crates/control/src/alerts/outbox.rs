@@ -17,14 +17,19 @@ use super::{
     destinations::Destination,
     notice::{Address, Courier, Event, NotDelivered},
     reconcile::shortened,
-    store,
+    store::{self, Due, Found},
 };
-use crate::{App, access::problem::Problem, audit, branding, outbound};
+use crate::{
+    App,
+    access::problem::Problem,
+    audit, branding, clock,
+    outbound::{self, AtATime, Key},
+};
 
-/// Destinations that are served at a time, of all tenants.
-const DESTINATIONS_AT_A_TIME_MAX: usize = 16;
-/// Due destinations that one pass looks at.
-const DUE_MAX: i64 = 200;
+/// Destinations that are served at a time.
+const DESTINATIONS_AT_A_TIME: AtATime = AtATime { all: 16, of_one: 4 };
+/// Due destinations that one pass looks at, besides those that it may not serve now.
+const DUE_MAX: usize = 2000;
 /// Messages that one turn of a destination sends.
 const PER_TURN_MAX: i64 = 50;
 /// How often a message is tried: for about seven hours.
@@ -34,47 +39,73 @@ const PAUSE_FIRST: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(900);
 /// How long a destination that failed is left alone, whatever else waits for it.
 const REST_MAX: Duration = Duration::from_secs(30);
-
-type Key = (TenantId, String);
+/// An attempt that took this long and was not answered was one of waiting.
+const SILENT_AFTER: Duration = Duration::from_secs(5);
+/// How long a destination that was silent is left alone the first time, and at most: each time twice as long as before. It holds a
+/// place for as long as it is waited for.
+const SILENT_REST_FIRST: Duration = Duration::from_secs(15);
+const SILENT_REST_MAX: Duration = Duration::from_secs(240);
 
 /// What the sender remembers between two passes; all of it can be lost.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    running: JoinSet<(Key, Option<Timestamp>)>,
+    running: JoinSet<(Key, Option<Timestamp>, Turn)>,
     busy: HashSet<Key>,
-    resting: HashMap<Key, Timestamp>,
+    /// When the destination was changed that rests, and until when it does.
+    resting: HashMap<Key, (Option<Timestamp>, Timestamp)>,
+    /// How often in a row a destination was silent, and when it was changed.
+    silent: HashMap<Key, (Option<Timestamp>, u32)>,
+}
+
+/// What one turn of a destination came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Nothing is left that can be sent now.
+    Done,
+    /// It rests until then.
+    Rests(Timestamp),
+    /// It did not answer, and rests until then at least.
+    Silent(Timestamp),
 }
 
 impl Outbox {
     /// Begins to send what is due. Run it under the lease.
     pub async fn pass(&mut self, app: &App) -> Result<(), Problem> {
-        self.reap();
+        self.reap(app.clock.now());
         if app.courier.get().is_none() {
             return Ok(());
         }
         let now = app.clock.now();
-        self.resting.retain(|_, until| *until > now);
+        self.resting.retain(|_, (_, until)| *until > now);
+        // Those that may not be served now take nobody's place.
+        let limit = i64::try_from(DUE_MAX + self.busy.len() + self.resting.len()).unwrap_or(i64::MAX);
         let due = app
             .db
             .read(Scope::System, move |tx| {
-                Ok::<_, Problem>(store::due_destinations(tx, now, DUE_MAX)?)
+                Ok::<_, Problem>(store::due_destinations(tx, now, limit)?)
             })
             .await?;
-        for key in due {
-            if self.running.len() >= DESTINATIONS_AT_A_TIME_MAX {
-                break;
-            }
-            if self.busy.contains(&key) || self.resting.contains_key(&key) {
+        let mut changed: HashMap<Key, Option<Timestamp>> = HashMap::new();
+        let mut waiting = Vec::new();
+        for Due { key, updated_at } in due {
+            // Whoever points it elsewhere does not wait for its rest.
+            let is_resting = self.resting.get(&key).is_some_and(|(of, _)| *of == updated_at);
+            if self.busy.contains(&key) || is_resting {
                 continue;
             }
+            waiting.push(key.clone());
+            changed.insert(key, updated_at);
+        }
+        for key in outbound::in_turn(waiting, &self.busy, DESTINATIONS_AT_A_TIME) {
+            let updated_at = changed.get(&key).copied().flatten();
             self.busy.insert(key.clone());
             let app = app.clone();
             self.running.spawn(async move {
-                let rest = serve(&app, &key).await.unwrap_or_else(|problem| {
+                let turn = serve(&app, &key).await.unwrap_or_else(|problem| {
                     tracing::warn!(%problem, destination = key.1, "messages wait; trying again");
-                    Some(app.clock.now().plus(PAUSE_FIRST))
+                    Turn::Rests(app.clock.now().plus(PAUSE_FIRST))
                 });
-                (key, rest)
+                (key, updated_at, turn)
             });
         }
         Ok(())
@@ -86,15 +117,35 @@ impl Outbox {
         self.busy.clear();
     }
 
-    fn reap(&mut self) {
+    fn ended(&mut self, (key, updated_at, turn): (Key, Option<Timestamp>, Turn), now: Timestamp) {
+        self.busy.remove(&key);
+        let until = match turn {
+            Turn::Done => {
+                self.silent.remove(&key);
+                return;
+            }
+            Turn::Rests(until) => {
+                self.silent.remove(&key);
+                until
+            }
+            Turn::Silent(until) => {
+                let (of, times) = self.silent.get(&key).copied().unwrap_or((updated_at, 0));
+                let times = if of == updated_at {
+                    times.saturating_add(1)
+                } else {
+                    1
+                };
+                self.silent.insert(key.clone(), (updated_at, times));
+                until.max(now.plus(silent_rest(times)))
+            }
+        };
+        self.resting.insert(key, (updated_at, until));
+    }
+
+    fn reap(&mut self, now: Timestamp) {
         while let Some(ended) = self.running.try_join_next() {
             match ended {
-                Ok((key, rest)) => {
-                    self.busy.remove(&key);
-                    if let Some(until) = rest {
-                        self.resting.insert(key, until);
-                    }
-                }
+                Ok(ended) => self.ended(ended, now),
                 Err(error) => tracing::error!(%error, "a sender of alerts broke"),
             }
         }
@@ -105,15 +156,21 @@ impl Outbox {
     }
 }
 
-/// Sends what waits for one destination, in order; answers until when it rests.
-async fn serve(app: &App, key: &Key) -> Result<Option<Timestamp>, Problem> {
+/// How long a destination rests that was silent so often in a row.
+fn silent_rest(times: u32) -> Duration {
+    let rest = SILENT_REST_FIRST.saturating_mul(2_u32.saturating_pow(times.saturating_sub(1)));
+    rest.min(SILENT_REST_MAX)
+}
+
+/// Sends what waits for one destination, in order.
+async fn serve(app: &App, key: &Key) -> Result<Turn, Problem> {
     let (tenant, name) = key.clone();
     let scope = Scope::Tenant(tenant.uuid());
     let now = app.clock.now();
     let (destination, waiting, called) = app
         .db
         .read(scope, move |tx| {
-            let destination = store::destination(tx, tenant, &name)?;
+            let destination = store::found(tx, tenant, &name)?;
             let waiting = store::waiting_for(tx, tenant, &name, PER_TURN_MAX)?;
             let called = match waiting.is_empty() {
                 true => String::new(),
@@ -122,7 +179,12 @@ async fn serve(app: &App, key: &Key) -> Result<Option<Timestamp>, Problem> {
             Ok::<_, Problem>((destination, waiting, called))
         })
         .await?;
-    let destination = destination.filter(|destination| destination.is_enabled);
+    let destination = match destination {
+        // Another node, or this one when it is newer.
+        Found::Unreadable => return Ok(Turn::Rests(now.plus(REST_MAX))),
+        Found::Destination(destination) if destination.is_enabled => Some(*destination),
+        Found::Destination(_) | Found::Nothing => None,
+    };
     if destination.is_none() {
         let name = key.1.clone();
         audit::housekeeping(app, scope, move |tx| {
@@ -154,14 +216,24 @@ async fn serve(app: &App, key: &Key) -> Result<Option<Timestamp>, Problem> {
             (None, Some(destination)) => destination.clone(),
             (None, None) => continue,
         };
+        let begun = clock::uptime();
         let settled = attempt(app, tenant, &to, delivery).await?;
+        let is_answered = settled.error.is_none() || settled.status.is_some();
+        let is_silent = !is_answered && clock::uptime().saturating_sub(begun) >= SILENT_AFTER;
+        let now = app.clock.now();
         if settled.state == DeliveryState::Waiting {
-            let pause = settled.next_at.since(app.clock.now()).min(REST_MAX);
-            return Ok(Some(app.clock.now().plus(pause)));
+            let until = now.plus(settled.next_at.since(now).min(REST_MAX));
+            return Ok(match is_silent {
+                true => Turn::Silent(until),
+                false => Turn::Rests(until),
+            });
+        }
+        if is_silent {
+            return Ok(Turn::Silent(now));
         }
         sleep(Duration::from_millis(to.place.pause_ms())).await;
     }
-    Ok(None)
+    Ok(Turn::Done)
 }
 
 async fn attempt(
@@ -355,5 +427,28 @@ mod tests {
         late.notice.interval_seconds = Some(10);
         let now = late.created_at.plus(Duration::from_secs(10));
         assert_eq!(fate(&late, &later("away"), now, 0.5), Fate::GivenUp);
+    }
+
+    #[test]
+    fn whoever_is_silent_is_left_alone_longer_each_time_until_it_answers_or_is_changed() {
+        let (mut outbox, now) = (Outbox::default(), Timestamp::from_unix_seconds(1_800_000_000));
+        let key = (TenantId::from_uuid(uuid::Uuid::nil()), "pager".to_owned());
+        let rest = |outbox: &mut Outbox, updated_at: Option<Timestamp>, turn: Turn| {
+            outbox.ended((key.clone(), updated_at, turn), now);
+            outbox
+                .resting
+                .remove(&key)
+                .map_or(0, |(_, until)| until.since(now).as_secs())
+        };
+        let silent = Turn::Silent(now.plus(Duration::from_secs(2)));
+        let rests: Vec<u64> = (0..6).map(|_| rest(&mut outbox, None, silent)).collect();
+        assert_eq!(rests, [15, 30, 60, 120, 240, 240]);
+        let changed = rest(&mut outbox, Some(now), silent);
+        assert_eq!(changed, 15);
+        assert_eq!(rest(&mut outbox, Some(now), silent), 30);
+        assert_eq!(rest(&mut outbox, Some(now), Turn::Done), 0);
+        assert_eq!(rest(&mut outbox, Some(now), silent), 15);
+        let refused = Turn::Rests(now.plus(Duration::from_secs(2)));
+        assert_eq!(rest(&mut outbox, Some(now), refused), 2);
     }
 }

@@ -59,12 +59,10 @@ pub async fn reseal(app: &App) -> Result<bool, Problem> {
         let scope = Scope::Tenant(tenant.uuid());
         let found = app
             .db
-            .read(scope, move |tx| {
-                Ok::<_, Problem>(store::destinations(tx, tenant)?)
-            })
+            .read(scope, move |tx| Ok::<_, Problem>(store::sealed(tx, tenant)?))
             .await?;
-        for destination in found {
-            let Some(change) = resealed(app, tenant, &destination) else {
+        for sealed in found {
+            let Some(change) = resealed(app, tenant, &sealed) else {
                 continue;
             };
             let Some((secret, previous)) = change else {
@@ -72,13 +70,15 @@ pub async fn reseal(app: &App) -> Result<bool, Problem> {
                 is_done = false;
                 continue;
             };
-            let (name, before) = (destination.name.clone(), destination.secret.clone());
+            let store::Sealed {
+                name, secret: before, ..
+            } = sealed;
             let changed = audit::housekeeping(app, scope, move |tx| {
                 Ok(store::reseal_destination(
                     tx,
                     tenant,
                     &name,
-                    before.as_deref(),
+                    Some(&before),
                     (&secret, previous.as_deref()),
                 )?)
             });
@@ -116,15 +116,15 @@ async fn reseal_deliveries(app: &App, tenant: TenantId) -> Result<bool, Problem>
     Ok(is_done)
 }
 
-type Sealed = (Vec<u8>, Option<Vec<u8>>);
+type Anew = (Vec<u8>, Option<Vec<u8>>);
 
 /// Nothing where nothing is to be done; within, nothing where it cannot be done.
-fn resealed(app: &App, tenant: TenantId, destination: &Destination) -> Option<Option<Sealed>> {
+fn resealed(app: &App, tenant: TenantId, sealed: &store::Sealed) -> Option<Option<Anew>> {
     let now = app.clock.now();
-    let (ring, context) = (&app.keys.sealing, context(&destination.name));
-    let secret = destination.secret.as_ref()?;
-    let is_over = destination.previous_until.is_some_and(|until| until <= now);
-    let previous = destination.previous_secret.as_ref();
+    let (ring, context) = (&app.keys.sealing, context(&sealed.name));
+    let secret = &sealed.secret;
+    let is_over = sealed.previous_until.is_some_and(|until| until <= now);
+    let previous = sealed.previous.as_ref();
     let is_old = |sealed: &Vec<u8>| ring.is_old(sealed, now);
     if !is_old(secret) && !previous.is_some_and(|previous| is_over || is_old(previous)) {
         return None;

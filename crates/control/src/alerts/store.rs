@@ -10,6 +10,10 @@ use super::{
     rules::{Alert, AlertState, Severity},
     silences::Silence,
 };
+use crate::{
+    outbound::Key,
+    unreadable::{readable, readable_ones},
+};
 
 macro_rules! alert_columns {
     () => {
@@ -42,6 +46,8 @@ statements! {
     DELETE_RULE = "DELETE FROM alerts_rule WHERE tenant_id = $1 AND name = $2";
 
     DESTINATIONS = concat!("SELECT ", destination_columns!(), " FROM alerts_destination WHERE tenant_id = $1 ORDER BY name");
+    SEALED = "SELECT name, secret, previous_secret, previous_until FROM alerts_destination WHERE tenant_id = $1 \
+        AND secret IS NOT NULL ORDER BY name";
     DESTINATION = concat!("SELECT ", destination_columns!(), " FROM alerts_destination WHERE tenant_id = $1 AND name = $2");
     PUT_DESTINATION = concat!("INSERT INTO alerts_destination (tenant_id, ", destination_columns!(), ") \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (tenant_id, name) DO UPDATE SET place = $3, \
@@ -86,8 +92,11 @@ statements! {
     INSERT_DELIVERY = concat!("INSERT INTO alerts_delivery (tenant_id, ", delivery_columns!(), ") \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)");
     DELIVERY = concat!("SELECT ", delivery_columns!(), " FROM alerts_delivery WHERE tenant_id = $1 AND delivery_id = $2");
-    DUE_DESTINATIONS = "SELECT DISTINCT tenant_id, destination FROM alerts_delivery WHERE ended_at IS NULL AND next_at <= $1 \
-        AND EXISTS (SELECT 1 FROM access_tenant t WHERE t.tenant_id = alerts_delivery.tenant_id AND t.state = 'active') LIMIT $2";
+    DUE_DESTINATIONS = "SELECT a.tenant_id, a.destination, MAX(d.updated_at), MIN(a.next_at) AS since FROM alerts_delivery a \
+        LEFT JOIN alerts_destination d ON d.tenant_id = a.tenant_id AND d.name = a.destination \
+        WHERE a.ended_at IS NULL AND a.next_at <= $1 \
+        AND EXISTS (SELECT 1 FROM access_tenant t WHERE t.tenant_id = a.tenant_id AND t.state = 'active') \
+        GROUP BY a.tenant_id, a.destination ORDER BY since, a.tenant_id, a.destination LIMIT $2";
     WAITING_FOR = concat!("SELECT ", delivery_columns!(), " FROM alerts_delivery WHERE tenant_id = $1 AND destination = $2 \
         AND ended_at IS NULL ORDER BY delivery_id LIMIT $3");
     COUNT_WAITING = "SELECT COUNT(*) FROM alerts_delivery WHERE tenant_id = $1 AND destination = $2 AND ended_at IS NULL";
@@ -155,7 +164,7 @@ fn read<T: serde::de::DeserializeOwned>(
     expected: &'static str,
 ) -> Result<T, StorageError> {
     let text: String = row.get(index)?;
-    serde_json::from_str(&text).map_err(|_| unreadable(index, expected, &text))
+    serde_json::from_str(&text).map_err(|_| unreadable(index, expected, "something else"))
 }
 
 fn time(row: &Row<'_>, index: usize) -> Result<Timestamp, StorageError> {
@@ -195,8 +204,52 @@ pub fn delete_rule(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<u64, Sto
     tx.execute(&DELETE_RULE, &[&tenant.uuid(), &name])
 }
 
+/// The destinations of a tenant that this program can read.
 pub fn destinations(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Destination>, StorageError> {
-    tx.query(&DESTINATIONS, &[&tenant.uuid()], destination_of)
+    let rows = tx.query(&DESTINATIONS, &[&tenant.uuid()], |row| {
+        Ok((row.get(0)?, destination_of(row)))
+    })?;
+    readable_ones("a destination of alerts", tenant, rows)
+}
+
+/// The sealed secrets of a destination, whatever else its row holds.
+#[derive(Debug)]
+pub struct Sealed {
+    pub name: String,
+    pub secret: Vec<u8>,
+    pub previous: Option<Vec<u8>>,
+    pub previous_until: Option<Timestamp>,
+}
+
+/// Every sealed secret of a tenant's destinations.
+pub fn sealed(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Sealed>, StorageError> {
+    tx.query(&SEALED, &[&tenant.uuid()], |row| {
+        Ok(Sealed {
+            name: row.get(0)?,
+            secret: row.get(1)?,
+            previous: row.get(2)?,
+            previous_until: maybe_time(row, 3)?,
+        })
+    })
+}
+
+/// A destination, as far as this program can read it.
+#[derive(Debug)]
+pub enum Found {
+    Nothing,
+    /// This program cannot read it.
+    Unreadable,
+    Destination(Box<Destination>),
+}
+
+/// As [`destination`], and says where this program cannot read it.
+pub fn found(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Found, StorageError> {
+    let row = tx.query_opt(&DESTINATION, &[&tenant.uuid(), &name], |row| {
+        Ok(destination_of(row))
+    })?;
+    let Some(row) = row else { return Ok(Found::Nothing) };
+    let read = readable("a destination of alerts", (tenant, name), row)?;
+    Ok(read.map_or(Found::Unreadable, |read| Found::Destination(Box::new(read))))
 }
 
 pub fn destination(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Destination>, StorageError> {
@@ -274,8 +327,12 @@ pub fn heartbeat_sent(tx: &mut Tx, tenant: TenantId, name: &str, at: Timestamp) 
         .map(drop)
 }
 
+/// The open alerts of a tenant that this program can read.
 pub fn open_alerts(tx: &mut Tx, tenant: TenantId, limit: i64) -> Result<Vec<Alert>, StorageError> {
-    tx.query(&OPEN_ALERTS, &[&tenant.uuid(), &limit], alert_of)
+    let rows = tx.query(&OPEN_ALERTS, &[&tenant.uuid(), &limit], |row| {
+        Ok((row.get::<Uuid>(0)?.to_string(), alert_of(row)))
+    })?;
+    readable_ones("an alert", tenant, rows)
 }
 
 pub fn alert(tx: &mut Tx, tenant: TenantId, id: AlertId) -> Result<Option<Alert>, StorageError> {
@@ -356,14 +413,17 @@ pub fn forget_alerts(
     Ok(())
 }
 
-/// Silences that are not over at a time.
+/// Silences that are not over at a time, and that this program can read.
 pub fn silences(
     tx: &mut Tx,
     tenant: TenantId,
     now: Timestamp,
     limit: i64,
 ) -> Result<Vec<Silence>, StorageError> {
-    tx.query(&SILENCES, &[&tenant.uuid(), &now.as_micros(), &limit], silence_of)
+    let rows = tx.query(&SILENCES, &[&tenant.uuid(), &now.as_micros(), &limit], |row| {
+        Ok((row.get::<Uuid>(0)?.to_string(), silence_of(row)))
+    })?;
+    readable_ones("a silence", tenant, rows)
 }
 
 pub fn silence(tx: &mut Tx, tenant: TenantId, id: SilenceId) -> Result<Option<Silence>, StorageError> {
@@ -452,25 +512,36 @@ pub fn delivery(tx: &mut Tx, tenant: TenantId, id: DeliveryId) -> Result<Option<
     tx.query_opt(&DELIVERY, &[&tenant.uuid(), &id.uuid()], delivery_of)
 }
 
-/// Destinations of tenants in operation for which something is due; what waits for those of others goes out when they go on.
-pub fn due_destinations(
-    tx: &mut Tx,
-    now: Timestamp,
-    limit: i64,
-) -> Result<Vec<(TenantId, String)>, StorageError> {
+/// A destination for which something is due.
+#[derive(Debug)]
+pub struct Due {
+    pub key: Key,
+    /// When somebody changed the destination last, where it is still there.
+    pub updated_at: Option<Timestamp>,
+}
+
+/// Destinations of tenants in operation for which something is due, that for which it is longest first; what waits for those of
+/// others goes out when they go on.
+pub fn due_destinations(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<Vec<Due>, StorageError> {
     tx.query(&DUE_DESTINATIONS, &[&now.as_micros(), &limit], |row| {
-        Ok((TenantId::from_uuid(row.get(0)?), row.get(1)?))
+        Ok(Due {
+            key: (TenantId::from_uuid(row.get(0)?), row.get(1)?),
+            updated_at: maybe_time(row, 2)?,
+        })
     })
 }
 
-/// What waits for a destination, oldest first.
+/// What waits for a destination and can be read by this program, oldest first.
 pub fn waiting_for(
     tx: &mut Tx,
     tenant: TenantId,
     destination: &str,
     limit: i64,
 ) -> Result<Vec<Delivery>, StorageError> {
-    tx.query(&WAITING_FOR, &[&tenant.uuid(), &destination, &limit], delivery_of)
+    let rows = tx.query(&WAITING_FOR, &[&tenant.uuid(), &destination, &limit], |row| {
+        Ok((row.get::<Uuid>(0)?.to_string(), delivery_of(row)))
+    })?;
+    readable_ones("a message about an alert", tenant, rows)
 }
 
 pub fn count_waiting(tx: &mut Tx, tenant: TenantId, destination: &str) -> Result<i64, StorageError> {

@@ -5,14 +5,17 @@
 
 use std::{
     collections::HashMap,
+    future::Future,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use muster_model::{TenantId, Timestamp};
 use muster_storage::{Database, Scope};
 use muster_trust::key::SigningKey;
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 use super::{
     Keyring, SealingKey, SecretText, TenantKeys, files,
@@ -31,6 +34,8 @@ use crate::{
 
 /// How long values are used after their store was last heard of, unless the operator sets it.
 pub const CACHE: Duration = Duration::from_secs(24 * 3600);
+/// How long is waited for what a store answers.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// How often a store is asked whether it is there.
 const CONFIRMED_EVERY: Duration = Duration::from_secs(30);
 /// How often the entries about versions are read, also where no row changed.
@@ -77,6 +82,8 @@ pub struct Stores {
     /// How long values of the external store are used after it was last heard of.
     cache: Duration,
     state: Mutex<State>,
+    /// Held by whoever brings values from the external store: one at a time.
+    asking: tokio::sync::Mutex<()>,
     /// What follows from rotations that failed.
     pub(super) rests: Mutex<HashMap<RingName, Rest>>,
 }
@@ -88,6 +95,7 @@ impl Stores {
             external: OnceLock::new(),
             cache,
             state: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
             rests: Mutex::default(),
         }
     }
@@ -181,40 +189,90 @@ pub async fn operator(app: &App) -> Result<Option<TenantId>, Problem> {
     Ok(tenants.first().map(|(tenant, _)| *tenant))
 }
 
-/// Brings the rings up to what the database says, and fetches values that are missing. Runs at the start, on a timer, and when a
-/// token names a key that this node does not know.
+/// Brings the rings up to what the database says, and fetches values that are missing. Runs at the start, and when a token names a
+/// key that this node does not know. What the rows say counts before the store outside is asked, which may be slow.
 pub async fn follow(app: &App) -> Result<(), Problem> {
+    if follow_rows(app).await? {
+        // Whoever is at it already brings the same, but for what was written since.
+        if let Ok(_asking) = timeout(ANSWER_TIME, app.stores.asking.lock()).await {
+            ask_outside(app).await;
+        }
+    }
+    Ok(())
+}
+
+/// As [`follow`], on a timer: the store outside is asked in a task of its own, so that none that is slow keeps this node from what
+/// the rows say next.
+pub async fn keep_up(app: &App) -> Result<(), Problem> {
+    if follow_rows(app).await? {
+        let app = app.clone();
+        tokio::spawn(async move {
+            // One is enough.
+            if let Ok(_asking) = app.stores.asking.try_lock() {
+                ask_outside(&app).await;
+            }
+        });
+    }
+    Ok(())
+}
+
+const TOKEN_KEY: TextOf<SigningKey> = TextOf {
+    parse: |text| SigningKey::from_pkcs8_pem(text.reveal()).map_err(|error| error.to_string()),
+    id: |key| key.key_id().to_string(),
+};
+const SEALING_KEY: TextOf<SealingKey> = TextOf {
+    parse: |text| SealingKey::from_hex(text.reveal().as_bytes()).map_err(str::to_owned),
+    id: SealingKey::name,
+};
+
+fn token_rings(app: &App) -> [(&Ring<SigningKey>, RingName); 2] {
+    [
+        (&app.keys.access_tokens, RingName::AccessTokens),
+        (&app.keys.enrollment_tokens, RingName::EnrollmentTokens),
+    ]
+}
+
+/// Brings the rings up to what the rows say, with the values that are at hand here; answers whether there is an installation to
+/// keep keys for.
+async fn follow_rows(app: &App) -> Result<bool, Problem> {
     let Some(tenant) = operator(app).await? else {
-        return Ok(());
+        return Ok(false);
     };
     app.stores.embedded.belongs_to(tenant);
-    confirm(app).await;
     let keys = app.keys.tenant(tenant).map_err(Problem::internal)?;
-    let mut versions = HashMap::new();
-    for name in RingName::ALL {
-        versions.insert(name, judged(app, &keys, name).await?);
-    }
-    let mut of = |name: RingName| versions.remove(&name).flatten();
-    let token_key = TextOf {
-        parse: |text: &SecretText| {
-            SigningKey::from_pkcs8_pem(text.reveal()).map_err(|error| error.to_string())
-        },
-        id: |key: &SigningKey| key.key_id().to_string(),
-    };
-    let sealing_key = TextOf {
-        parse: |text: &SecretText| SealingKey::from_hex(text.reveal().as_bytes()).map_err(str::to_owned),
-        id: SealingKey::name,
-    };
-    let rings = [&app.keys.access_tokens, &app.keys.enrollment_tokens];
-    for (ring, name) in rings
-        .into_iter()
-        .zip([RingName::AccessTokens, RingName::EnrollmentTokens])
-    {
-        fill(app, ring, name, of(name), &token_key).await;
+    for (ring, name) in token_rings(app) {
+        let rows = judged(app, &keys, name).await?;
+        fill(app, ring, name, rows, &TOKEN_KEY).await;
     }
     let name = RingName::Sealing;
-    fill(app, &app.keys.sealing, name, of(name), &sealing_key).await;
-    Ok(())
+    let rows = judged(app, &keys, name).await?;
+    fill(app, &app.keys.sealing, name, rows, &SEALING_KEY).await;
+    Ok(true)
+}
+
+/// Asks the store outside whether it is there, and for values that are missing.
+async fn ask_outside(app: &App) {
+    confirm(app).await;
+    for (ring, name) in token_rings(app) {
+        fetch_missing(app, ring, name, &TOKEN_KEY).await;
+    }
+    fetch_missing(app, &app.keys.sealing, RingName::Sealing, &SEALING_KEY).await;
+}
+
+/// Fetches the values of a ring's versions that are not at hand.
+async fn fetch_missing<K>(app: &App, ring: &Ring<K>, name: RingName, text_of: &TextOf<K>) {
+    for link in ring.links().iter().filter(|link| link.key.is_none()) {
+        if is_external(&link.version)
+            && let Some(key) = fetch(app, name, &link.version, text_of).await
+        {
+            // The rows may say something else by now.
+            ring.take(&link.version, &Arc::new(key));
+        }
+    }
+}
+
+fn is_external(version: &Version) -> bool {
+    version.place != FILE && version.place != EMBEDDED
 }
 
 /// How a key is read from its text, and what the log calls it.
@@ -350,8 +408,10 @@ async fn confirm(app: &App) {
     };
     if is_due {
         // A store may answer that it is well and refuse us all the same, so something of ours is asked for.
-        let asked = match external.health().await {
-            Ok(()) => external.newest(RingName::AccessTokens.as_str()).await.map(drop),
+        let asked = match in_time(external.health()).await {
+            Ok(()) => in_time(external.newest(RingName::AccessTokens.as_str()))
+                .await
+                .map(drop),
             Err(error) => Err(error),
         };
         app.stores.heard(&asked, app.clock.now());
@@ -379,10 +439,10 @@ async fn fill<K>(app: &App, ring: &Ring<K>, name: RingName, rows: Option<Vec<Ver
             .iter()
             .find(|link| is_same_value(&link.version, &version))
             .and_then(|link| link.key.clone());
-        let is_external = version.place != FILE && version.place != EMBEDDED;
         let key = match held {
-            Some(_) if is_external && !app.stores.is_fresh(now) => None,
+            Some(_) if is_external(&version) && !app.stores.is_fresh(now) => None,
             Some(key) => Some(key),
+            None if is_external(&version) => None,
             None => fetch(app, name, &version, text_of).await.map(Arc::new),
         };
         links.push(Link { version, key });
@@ -415,12 +475,15 @@ async fn fetch<K>(app: &App, name: RingName, version: &Version, text_of: &TextOf
             ));
             return None;
         };
-        let is_external = version.place != EMBEDDED;
-        if is_external && !app.stores.may_ask() {
+        if is_external(version) && !app.stores.may_ask() {
             return None;
         }
-        let read = store.read(name.as_str(), &version.store_version).await;
-        if is_external {
+        let mut read = store.read(name.as_str(), &version.store_version);
+        if is_external(version) {
+            read = in_time(read).boxed();
+        }
+        let read = read.await;
+        if is_external(version) {
             app.stores.heard(&read, app.clock.now());
         }
         match read {
@@ -444,8 +507,14 @@ async fn fetch<K>(app: &App, name: RingName, version: &Version, text_of: &TextOf
     Some(key)
 }
 
+/// What a store answers, where it does so in time.
+async fn in_time<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = |_| StoreError::away("it did not answer in time");
+    timeout(ANSWER_TIME, asked).await.map_err(late)?
+}
+
 /// Whether two versions are one value.
-fn is_same_value(one: &Version, other: &Version) -> bool {
+pub(super) fn is_same_value(one: &Version, other: &Version) -> bool {
     (one.number, &one.place, &one.store_version, &one.key_id)
         == (other.number, &other.place, &other.store_version, &other.key_id)
 }
@@ -601,9 +670,81 @@ pub async fn forget_retired(app: &App) -> Result<(), Problem> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::{BoxFuture, pending};
     use muster_model::EntryId;
+    use muster_storage::testing::on_both;
 
     use super::*;
+    use crate::{
+        MIGRATIONS, access::Author, policy::testing::Scene, reconcile, secrets::records_view,
+        secrets::rotation,
+    };
+
+    /// A store that takes every request and answers none.
+    #[derive(Debug)]
+    struct Silent;
+
+    impl SecretStore for Silent {
+        fn place(&self) -> &str {
+            "vault:silent"
+        }
+
+        fn read<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<SecretText, StoreError>> {
+            pending().boxed()
+        }
+
+        fn newest<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<String>, StoreError>> {
+            pending().boxed()
+        }
+
+        fn write<'a>(
+            &'a self,
+            _: &'a str,
+            _: &'a SecretText,
+            _: Option<&'a str>,
+        ) -> BoxFuture<'a, Result<String, StoreError>> {
+            pending().boxed()
+        }
+
+        fn health(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+            pending().boxed()
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_store_that_answers_nothing_keeps_no_revocation_from_a_node() {
+        on_both(MIGRATIONS, async |db| {
+            let scene = Scene::new(db.db().clone()).await;
+            let (app, name) = (&scene.app, RingName::AccessTokens);
+            take_up(app).await.expect("the first keys are taken up");
+            let signer = || app.keys.access_tokens.current(app.clock.now()).expect("a key");
+            let before = signer().key_id();
+            scene.pass_seconds(31 * 86_400);
+            let mut held = None;
+            let lease = reconcile::hold(app, &mut held, rotation::ROTATION_LEASE).await;
+            let lease = lease.expect("the database answers").expect("nobody else rotates");
+            assert!(rotation::rotate_due(app, &lease).await.expect("it rotates"));
+            scene.pass_seconds(20);
+            assert_ne!(signer().key_id(), before);
+            let is_accepted = || app.keys.access_tokens.public(&before, app.clock.now()).is_some();
+            assert!(is_accepted());
+            assert!(app.stores.take_external(Box::new(Silent)).is_ok());
+            let author = Author::system(scene.tenant);
+            let revoked = audit::commit(app, &author, move |tx| records_view::revoke(tx, name.as_str()));
+            revoked.await.expect("it is revoked");
+            for _ in 0..2 {
+                let kept = timeout(Duration::from_secs(3), keep_up(app)).await;
+                kept.expect("it waits for no store").expect("rows can be read");
+            }
+            assert!(!is_accepted());
+            // Whoever needs a value waits for it, and not for ever.
+            let followed = timeout(Duration::from_secs(20), follow(app)).await;
+            followed.expect("it comes to its end").expect("rows can be read");
+            let status = app.stores.status().expect("there is a store");
+            assert_eq!(status.error.as_deref(), Some("it did not answer in time"));
+        })
+        .await;
+    }
 
     #[test]
     fn what_the_log_says_is_read_again_when_there_is_a_newer_entry_or_a_row_that_hides_it() {

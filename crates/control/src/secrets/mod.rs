@@ -53,7 +53,7 @@ pub use authority::{Authority, AuthoritySet, PreparedCertificate};
 pub use concerns::{Concern, Urgency, concerns, days_left};
 pub use custody::{CaKey, Custody, KeyPlace, Pkcs11Settings, SIGNATURE_TIMEOUT, Unavailable, UnknownPlace};
 pub use keeper::{
-    CACHE, StoreStatus, Stores, follow, forget_retired, look_again, operator, readiness, take_up,
+    CACHE, StoreStatus, Stores, follow, forget_retired, keep_up, look_again, operator, readiness, take_up,
 };
 pub use node_own::{
     ListenerCertificate, certificate_failed, certificate_renewed, client_record_name, is_certificate_due,

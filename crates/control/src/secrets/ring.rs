@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use muster_model::{TenantId, Timestamp};
 use muster_trust::key::{KeyId, PublicKey, SigningKey};
 
-use super::{SealingKey, SecretText, UnsealError};
+use super::{SealingKey, SecretText, UnsealError, keeper};
 use crate::access::problem::{Problem, UNAVAILABLE};
 
 /// How long after its row a version begins to sign: several times as long as a node takes to read it.
@@ -124,6 +124,24 @@ impl<K> Ring<K> {
 
     pub(super) fn set(&self, links: Vec<Link<K>>) {
         self.links.store(Arc::new(links));
+    }
+
+    /// Takes the value of a version, where the ring has that version and no value of it.
+    pub(super) fn take(&self, version: &Version, key: &Arc<K>) {
+        self.links.rcu(|links| {
+            let with = |link: &Link<K>| {
+                let is_it = link.key.is_none() && keeper::is_same_value(&link.version, version);
+                Link {
+                    version: link.version.clone(),
+                    key: if is_it {
+                        Some(Arc::clone(key))
+                    } else {
+                        link.key.clone()
+                    },
+                }
+            };
+            links.iter().map(with).collect::<Vec<Link<K>>>()
+        });
     }
 
     /// The key that is used now: the newest active one. Where its value is not at hand, an older one that is still accepted does.

@@ -55,6 +55,9 @@ pub enum Verdict {
     Taken,
     /// It may take it later.
     Later(String),
+    /// It is longer than the place takes of one event, and never will be taken. That says nothing of the place: whoever makes an
+    /// event long does not make the place refuse everything.
+    TooLong(String),
     /// It never will.
     Refused(String),
 }

@@ -122,6 +122,13 @@ pub fn settle(
     advance(before, reads, verdicts, room, now, draw)
 }
 
+/// Who does not take an event: we, as it is, or the other side.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    Us,
+    Them,
+}
+
 fn advance(
     before: &Cursor,
     reads: &[Read],
@@ -131,18 +138,21 @@ fn advance(
     draw: f64,
 ) -> Settlement {
     let mut cursor = before.clone();
+    // Whoever takes one of these does not refuse everything.
+    let is_working = verdicts.contains(&Verdict::Taken);
     let (mut letters, mut verdicts, mut stopped) = (Vec::new(), verdicts.into_iter(), None);
     for read in reads {
         let (refused, id, name) = match &read.what {
             What::Skipped => (None, "", ""),
-            What::Unreadable(why) => (Some(why.clone()), "", ""),
+            What::Unreadable(why) => (Some((why.clone(), By::Us)), "", ""),
             What::Sent(item) => match verdicts.next() {
                 Some(Verdict::Taken) => {
                     cursor.taken += 1;
                     cursor.refused_in_row = 0;
                     (None, "", "")
                 }
-                Some(Verdict::Refused(why)) => (Some(why), &*item.id, &*item.name),
+                Some(Verdict::TooLong(why)) => (Some((why, By::Us)), &*item.id, &*item.name),
+                Some(Verdict::Refused(why)) => (Some((why, By::Them)), &*item.id, &*item.name),
                 Some(Verdict::Later(why)) => {
                     stopped = Some(why);
                     break;
@@ -150,17 +160,21 @@ fn advance(
                 None => break,
             },
         };
-        if let Some(why) = refused {
+        if let Some((why, by)) = refused {
             if room == 0 {
                 stopped = Some(format!("too many events are set aside already; the last: {why}"));
                 break;
             }
-            if cursor.refused_in_row >= REFUSED_IN_ROW_MAX {
-                stopped = Some(format!("it refuses everything: {why}"));
-                break;
+            match by {
+                // It says nothing of the sink.
+                By::Us => {}
+                By::Them if cursor.refused_in_row >= REFUSED_IN_ROW_MAX && !is_working => {
+                    stopped = Some(format!("it refuses everything: {why}"));
+                    break;
+                }
+                By::Them => cursor.refused_in_row += 1,
             }
             room -= 1;
-            cursor.refused_in_row += 1;
             cursor.refused += 1;
             letters.push(Letter {
                 stream: before.stream,
@@ -351,6 +365,49 @@ mod tests {
         // One that is taken proves that it works.
         let after = judged(&cursor, &reads[..1], Ok(vec![Verdict::Taken]));
         assert_eq!(after.cursor.refused_in_row, 0);
+    }
+
+    #[test]
+    fn one_device_s_events_hold_up_nothing_however_many_they_are() {
+        let too_long = |place| match place {
+            3..503 => Verdict::TooLong("the message has 9000 bytes".to_owned()),
+            _ => Verdict::Taken,
+        };
+        let mapping = |place| match place {
+            3..503 => refused("mapping"),
+            _ => Verdict::Taken,
+        };
+        let unreadable = |place| match place {
+            3..503 => Read {
+                place,
+                what: What::Unreadable("no JSON".to_owned()),
+            },
+            _ => item(place),
+        };
+        let sent = (0..520).map(item).collect::<Vec<Read>>();
+        let mixed = (0..520).map(unreadable).collect::<Vec<Read>>();
+        let verdicts: [(&[Read], fn(u64) -> Verdict); 3] =
+            [(&sent, too_long), (&sent, mapping), (&mixed, |_| Verdict::Taken)];
+        for (reads, verdict) in verdicts {
+            let (mut cursor, mut letters, mut tries) = (Cursor::at(StreamKind::Log, 0), 0, 0);
+            cursor.batch_max = BATCH_EVENTS_MAX;
+            while cursor.place < 520 {
+                tries += 1;
+                assert!(tries < 10, "it stands at {}", cursor.place);
+                let rest = &reads[usize::try_from(cursor.place).expect("small")..];
+                let batch = &rest[..fitting(rest, cursor.batch_max, BYTES)];
+                let of = |read: &Read| matches!(read.what, What::Sent(_)).then(|| verdict(read.place));
+                let after = judged(&cursor, batch, Ok(batch.iter().filter_map(of).collect()));
+                letters += after.letters.len();
+                cursor = after.cursor;
+            }
+            assert_eq!((cursor.taken, cursor.refused, letters), (20, 500, 500));
+        }
+        // Room bounds what is set aside, whoever does not take it.
+        let (before, reads) = (Cursor::at(StreamKind::Log, 3), &sent[3..5]);
+        let said = vec![too_long(3), too_long(4)];
+        let after = settle(&before, reads, Ok(said), 1, NOW, 0.0);
+        assert!(after.rests && after.cursor.place == 4 && after.letters.len() == 1);
     }
 
     #[test]

@@ -57,21 +57,20 @@ pub async fn reseal(app: &App) -> Result<bool, Problem> {
         let scope = Scope::Tenant(tenant.uuid());
         let found = app
             .db
-            .read(scope, move |tx| Ok::<_, Problem>(store::sinks(tx, tenant)?))
+            .read(scope, move |tx| Ok::<_, Problem>(store::sealed(tx, tenant)?))
             .await?;
-        for sink in found {
+        for (name, before) in found {
             let now = app.clock.now();
-            let Some(before) = sink.secret.clone().filter(|sealed| ring.is_old(sealed, now)) else {
+            if !ring.is_old(&before, now) {
                 continue;
-            };
-            let open = sink.open_secret(ring, tenant).ok().flatten();
-            let anew = open.and_then(|open| ring.seal(tenant, &context(&sink.name), &open, now).ok());
+            }
+            let open = ring.unseal(tenant, &context(&name), &before).ok();
+            let anew = open.and_then(|open| ring.seal(tenant, &context(&name), &open, now).ok());
             let Some(anew) = anew else {
                 // What does not open holds the old key back, which might still open it.
                 is_done = false;
                 continue;
             };
-            let name = sink.name.clone();
             let changed = audit::housekeeping(app, scope, move |tx| {
                 Ok(store::reseal(tx, tenant, &name, &before, &anew)?)
             });

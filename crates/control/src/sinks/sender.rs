@@ -16,12 +16,15 @@ use super::{
     rules::{self, Read, What},
     sets, store, streams, view,
 };
-use crate::{App, access::problem::Problem, audit, clock, outbound};
+use crate::{
+    App,
+    access::problem::Problem,
+    audit, clock,
+    outbound::{self, AtATime, Key},
+};
 
-/// Sinks that are served at a time, of all tenants and of one: sinks that do not answer hold their places until a batch's time is
-/// over, so no tenant has many of them.
-const SINKS_AT_A_TIME_MAX: usize = 32;
-const SINKS_OF_ONE_AT_A_TIME_MAX: usize = 8;
+/// Sinks that are served at a time.
+const SINKS_AT_A_TIME: AtATime = AtATime { all: 32, of_one: 8 };
 /// Batches that one turn of a sink sends, and how long it may last: whoever takes everything slowly holds up nobody else.
 const BATCHES_PER_TURN_MAX: usize = 20;
 const TURN_MAX: Duration = Duration::from_secs(60);
@@ -34,7 +37,6 @@ const REST_AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Places that are read for one batch.
 const READS_MAX: i64 = 1000;
 
-type Key = (TenantId, String);
 /// What a sink had seen when nothing was left for it: its revision, and the ends of both streams.
 type Seen = (u64, u64, u64);
 
@@ -114,7 +116,11 @@ impl Sender {
                 (key, revision, turn)
             });
         }
-        self.look(app).await
+        // Gauges that cannot be set hold nothing up.
+        if let Err(problem) = self.look(app).await {
+            tracing::warn!(%problem, "how far behind sinks are is not known; looking again");
+        }
+        Ok(())
     }
 
     /// Ends what is under way: what was cut off is sent again.
@@ -210,29 +216,11 @@ impl Sender {
     }
 }
 
-/// Which of the sinks that wait are served now: the tenant with the fewest under way first, and of one tenant the sink whose last turn
-/// is longest ago.
+/// Which of the sinks that wait are served now: of one tenant the sink whose last turn is longest ago.
 fn in_turn(waiting: &HashMap<Key, Seen>, busy: &HashSet<Key>, served: &HashMap<Key, u64>) -> Vec<Key> {
-    let mut under_way: HashMap<TenantId, usize> = HashMap::new();
-    for (tenant, _) in busy {
-        *under_way.entry(*tenant).or_default() += 1;
-    }
-    let last = |key: &Key| served.get(key).copied().unwrap_or_default();
-    let mut left: Vec<&Key> = waiting.keys().collect();
-    left.sort_unstable_by_key(|key| (last(key), (*key).clone()));
-    let mut chosen = Vec::new();
-    while busy.len() + chosen.len() < SINKS_AT_A_TIME_MAX {
-        let of = |key: &Key| under_way.get(&key.0).copied().unwrap_or_default();
-        // The first of equals, so that whoever waits longest comes first.
-        let next = (0..left.len()).min_by_key(|at| of(left[*at]));
-        let Some(next) = next.filter(|at| of(left[*at]) < SINKS_OF_ONE_AT_A_TIME_MAX) else {
-            break;
-        };
-        let key = left.remove(next);
-        *under_way.entry(key.0).or_default() += 1;
-        chosen.push(key.clone());
-    }
-    chosen
+    let mut left: Vec<Key> = waiting.keys().cloned().collect();
+    left.sort_unstable_by_key(|key| (served.get(key).copied().unwrap_or_default(), key.clone()));
+    outbound::in_turn(left, busy, SINKS_AT_A_TIME)
 }
 
 /// Sends what waits for one sink.
@@ -241,7 +229,7 @@ async fn serve(app: &App, lease: &Lease, key: &Key, seen: Seen) -> Result<Turn, 
     let sink = app
         .db
         .read(Scope::Tenant(tenant.uuid()), move |tx| {
-            Ok::<_, Problem>(store::sink(tx, tenant, &name)?)
+            Ok::<_, Problem>(store::sink_if_readable(tx, tenant, &name)?)
         })
         .await?;
     let Some(sink) = sink.filter(|sink| !sink.is_paused) else {
@@ -579,7 +567,7 @@ mod tests {
         let mut keys = many.clone();
         keys.push(one.clone());
         let first = in_turn(&waits(&keys), &HashSet::new(), &nobody);
-        assert_eq!(first.len(), SINKS_OF_ONE_AT_A_TIME_MAX + 1);
+        assert_eq!(first.len(), SINKS_AT_A_TIME.of_one + 1);
         assert!(first[..2].contains(&one), "{first:?}");
         // Those of the first turn do not answer: the others of their tenant wait, and nobody else does.
         let busy: HashSet<Key> = first.into_iter().filter(|key| *key != one).collect();
@@ -595,7 +583,7 @@ mod tests {
         let lots: Vec<Key> = (0..50).map(|number| (tenant(number), "a".to_owned())).collect();
         assert_eq!(
             in_turn(&waits(&lots), &HashSet::new(), &nobody).len(),
-            SINKS_AT_A_TIME_MAX
+            SINKS_AT_A_TIME.all
         );
     }
 }

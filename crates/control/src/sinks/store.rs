@@ -7,6 +7,7 @@ use super::{
     Cursor, Letter,
     definition::{Sink, StreamKind},
 };
+use crate::unreadable::{readable, readable_ones};
 
 macro_rules! sink_columns {
     () => {
@@ -28,6 +29,7 @@ macro_rules! letter_columns {
 statements! {
     SINKS = concat!("SELECT ", sink_columns!(), " FROM sinks_sink WHERE tenant_id = $1 ORDER BY name");
     SINK = concat!("SELECT ", sink_columns!(), " FROM sinks_sink WHERE tenant_id = $1 AND name = $2");
+    SEALED = "SELECT name, secret FROM sinks_sink WHERE tenant_id = $1 AND secret IS NOT NULL ORDER BY name";
     SINKS_TO_SERVE = "SELECT tenant_id, name, revision FROM sinks_sink s WHERE NOT is_paused \
         AND EXISTS (SELECT 1 FROM access_tenant t WHERE t.tenant_id = s.tenant_id AND t.state = 'active')";
     PUT_SINK = concat!("INSERT INTO sinks_sink (tenant_id, ", sink_columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
@@ -81,7 +83,7 @@ fn sink_of(row: &Row<'_>) -> Result<Sink, StorageError> {
     Ok(Sink {
         name: row.get(0)?,
         definition: serde_json::from_str(&definition)
-            .map_err(|error| unreadable(1, "a sink", &error.to_string()))?,
+            .map_err(|_| unreadable(1, "a sink", "something else"))?,
         secret: row.get(2)?,
         is_paused: row.get(3)?,
         revision: row.get(4)?,
@@ -90,8 +92,22 @@ fn sink_of(row: &Row<'_>) -> Result<Sink, StorageError> {
     })
 }
 
+/// The sinks of a tenant that this program can read.
 pub fn sinks(tx: &mut Tx, tenant: TenantId) -> Result<Vec<Sink>, StorageError> {
-    tx.query(&SINKS, &[&tenant.uuid()], sink_of)
+    let rows = tx.query(&SINKS, &[&tenant.uuid()], |row| Ok((row.get(0)?, sink_of(row))))?;
+    readable_ones("a sink", tenant, rows)
+}
+
+/// Every sealed secret of a tenant's sinks with its sink's name, whatever else the row holds.
+pub fn sealed(tx: &mut Tx, tenant: TenantId) -> Result<Vec<(String, Vec<u8>)>, StorageError> {
+    tx.query(&SEALED, &[&tenant.uuid()], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// As [`sink`]; one that this program cannot read is none.
+pub fn sink_if_readable(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Sink>, StorageError> {
+    let row = tx.query_opt(&SINK, &[&tenant.uuid(), &name], |row| Ok(sink_of(row)))?;
+    let read = row.map(|row| readable("a sink", (tenant, name), row));
+    Ok(read.transpose()?.flatten())
 }
 
 pub fn sink(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<Sink>, StorageError> {
@@ -164,9 +180,12 @@ fn cursor_of(row: &Row<'_>) -> Result<Cursor, StorageError> {
     })
 }
 
-/// The cursors of a sink, that of the log first.
+/// The cursors of a sink that this program can read, that of the log first.
 pub fn cursors(tx: &mut Tx, tenant: TenantId, sink: &str) -> Result<Vec<Cursor>, StorageError> {
-    tx.query(&CURSORS, &[&tenant.uuid(), &sink], cursor_of)
+    let rows = tx.query(&CURSORS, &[&tenant.uuid(), &sink], |row| {
+        Ok((sink.to_owned(), cursor_of(row)))
+    })?;
+    readable_ones("a cursor of a sink", tenant, rows)
 }
 
 pub fn insert_cursor(tx: &mut Tx, tenant: TenantId, sink: &str, cursor: &Cursor) -> Result<(), StorageError> {

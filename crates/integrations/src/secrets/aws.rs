@@ -4,16 +4,18 @@
 //! Secrets Manager has no check-and-set: the newest version is compared before a write, and the lease of the rotation is what keeps
 //! two nodes apart.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use muster_control::secrets::{SecretStore, SecretText, StoreError};
 use object_store::{
+    RetryConfig,
     aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer},
     client::{HttpRequest, HttpRequestBody},
 };
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{
     SecretStoreError,
@@ -22,6 +24,8 @@ use super::{
 };
 
 const SERVICE: &str = "secretsmanager";
+/// How long whoever gives credentials may take: less than a store has for its answer.
+const CREDENTIALS_TIME: Duration = Duration::from_secs(4);
 
 pub struct Aws {
     http: Client,
@@ -78,6 +82,12 @@ impl Aws {
         }
         let credentials = builder
             .with_region(region)
+            // Nobody waits longer for credentials than for an answer.
+            .with_retry(RetryConfig {
+                max_retries: 1,
+                retry_timeout: CREDENTIALS_TIME,
+                ..RetryConfig::default()
+            })
             .build()
             .map_err(|_| SecretStoreError::Settings("the credentials of AWS cannot be used".to_owned()))?;
         Ok(Aws {
@@ -95,8 +105,10 @@ impl Aws {
     }
 
     async fn ask(&self, operation: &str, body: Value) -> Result<Answer, StoreError> {
-        let credential = self.credentials.credentials().get_credential().await;
-        let credential = credential.map_err(|_| StoreError::away("no credentials of AWS can be had"))?;
+        let none = || StoreError::away("no credentials of AWS can be had");
+        let asked = self.credentials.credentials();
+        let credential = timeout(CREDENTIALS_TIME, asked.get_credential()).await;
+        let credential = credential.map_err(|_| none())?.map_err(|_| none())?;
         let body = body.to_string();
         let mut signed: HttpRequest = http::Request::builder()
             .method("POST")

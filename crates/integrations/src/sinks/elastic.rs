@@ -75,7 +75,7 @@ pub async fn probe(egress: &Egress, to: &SinkAddress<'_>, event: &TestEvent, pro
     let index = index(to.place, event.item.stream);
     let said = match verdicts(&answer.body, 1).as_deref() {
         Some([Verdict::Taken]) => Ok(format!("an event is in {index}")),
-        Some([Verdict::Later(why) | Verdict::Refused(why)]) => Err(why.clone()),
+        Some([Verdict::Later(why) | Verdict::TooLong(why) | Verdict::Refused(why)]) => Err(why.clone()),
         Some(_) | None => Err(refused(&answer).why),
     };
     probe.note(ProbeStep::Write, said);

@@ -188,7 +188,7 @@ fn conclude(probe: &mut Probe, said: Result<Vec<Verdict>, NotSent>, wrote: Strin
         Err(failed) => Err(failed.why),
         Ok(verdicts) => match verdicts.into_iter().next() {
             Some(Verdict::Taken) => Ok(wrote),
-            Some(Verdict::Later(why) | Verdict::Refused(why)) => Err(why),
+            Some(Verdict::Later(why) | Verdict::TooLong(why) | Verdict::Refused(why)) => Err(why),
             None => Err("it said nothing of the event".to_owned()),
         },
     };

@@ -155,7 +155,7 @@ pub async fn probe(egress: &Egress, to: &SinkAddress<'_>, items: &[Item], probe:
     };
     let said = match publish_within(session, subject, items).await.as_deref() {
         Ok([Verdict::Taken]) => Ok("a stream stored a test event".to_owned()),
-        Ok([Verdict::Later(why) | Verdict::Refused(why)]) => Err(why.clone()),
+        Ok([Verdict::Later(why) | Verdict::TooLong(why) | Verdict::Refused(why)]) => Err(why.clone()),
         Ok(_) => Err("it said nothing of the event".to_owned()),
         Err(failed) => Err(failed.why.clone()),
     };
@@ -337,7 +337,7 @@ fn published(
     let headers = format!("NATS/1.0\r\nNats-Msg-Id: {}\r\n\r\n", item.id);
     let all = headers.len() + item.document.len();
     if all > max_payload {
-        return Err(Verdict::Refused(format!(
+        return Err(Verdict::TooLong(format!(
             "the message has {all} bytes, and the server takes {max_payload} (max_payload)"
         )));
     }
@@ -379,7 +379,7 @@ fn verdict(content: &[u8], headers: usize) -> Verdict {
                 shortened(&error.description)
             );
             match error.err_code {
-                TOO_LARGE => Verdict::Refused(why),
+                TOO_LARGE => Verdict::TooLong(why),
                 // No room, no leader, sealed: people or time mend it.
                 _ => Verdict::Later(why),
             }
@@ -454,7 +454,7 @@ mod tests {
         );
         assert!(matches!(
             published("muster", "_INBOX.a", 3, &item("{}"), 30),
-            Err(Verdict::Refused(_))
+            Err(Verdict::TooLong(_))
         ));
     }
 
@@ -501,7 +501,7 @@ mod tests {
             br#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds"}}"#,
             0,
         );
-        assert!(matches!(refused, Verdict::Refused(_)));
+        assert!(matches!(refused, Verdict::TooLong(_)));
     }
 
     proptest::proptest! {

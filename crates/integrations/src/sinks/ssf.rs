@@ -68,7 +68,7 @@ pub async fn probe(egress: &Egress, to: &SinkAddress<'_>, event: &TestEvent, pro
     probe.note(ProbeStep::Authenticate, Ok("accepted".to_owned()));
     let said = match judge(answer) {
         Ok(Verdict::Taken) => Ok("it took a verification event".to_owned()),
-        Ok(Verdict::Later(why) | Verdict::Refused(why)) => Err(why),
+        Ok(Verdict::Later(why) | Verdict::TooLong(why) | Verdict::Refused(why)) => Err(why),
         Err(not_sent) => Err(not_sent.why),
     };
     probe.note(ProbeStep::Write, said);

@@ -4,7 +4,9 @@
 //! Syslog has no acknowledgment. What there is instead is the end of the connection: each batch has one of its own, after the last
 //! message we say that we are done (`close_notify`, RFC 5425 section 4.4; the end of the stream on TCP), and the receiver answers
 //! with its own end when it has read everything before. Only then is the batch taken; in every other case it is sent again, under
-//! the same ids. A receiver that reads and then loses what it read is not noticed.
+//! the same ids. An end that came before ours is no answer, and neither is one of a connection of which TCP does not know that
+//! every byte arrived: whoever closes what it did not read has its system reset the connection (RFC 2525 section 2.17). A receiver
+//! that reads and then loses what it read is not noticed, and nor is what a proxy of TCP in between took and did not hand on.
 
 use std::{io, time::Duration};
 
@@ -14,8 +16,10 @@ use muster_control::sinks::{
 use rustls::AlertDescription;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::timeout,
+    net::TcpStream,
+    time::{sleep, timeout},
 };
+use tokio_rustls::client::TlsStream;
 
 use super::{failed, failed_at, misplaced, not_sent, reach_host, secret};
 use crate::egress::{Egress, Identity, Protection, tls_version};
@@ -24,6 +28,10 @@ use crate::egress::{Egress, Identity, Protection, tls_version};
 const WRITE_TIME: Duration = Duration::from_secs(30);
 /// How long the receiver may take to answer the end of the stream.
 const CLOSE_TIME: Duration = Duration::from_secs(15);
+/// How long is listened for an end that comes before ours.
+const EARLY_END_TIME: Duration = Duration::from_millis(5);
+/// How often it is looked whether TCP is over with a connection.
+const OVER_EVERY: Duration = Duration::from_millis(5);
 /// How long is listened for a refusal where no answer is asked for.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// What is read of a receiver that talks, which none should.
@@ -183,14 +191,37 @@ pub async fn probe(egress: &Egress, to: &SinkAddress<'_>, items: &[Item], probe:
 /// How the text begins when the receiver ended TLS with an alert.
 const ALERT: &str = "the receiver refuses TLS";
 
+/// A connection, with or without TLS.
+trait Connection: AsyncRead + AsyncWrite + Unpin {
+    /// The connection of TCP that it is, or that is under it.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Connection for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Connection for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
 /// Writes everything, ends the stream, and waits for the receiver's end.
-async fn hand_over<S>(mut stream: S, bytes: &[u8], end: End) -> Result<(), NotSent>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+async fn hand_over<S: Connection>(mut stream: S, bytes: &[u8], end: End) -> Result<(), NotSent> {
     let writing = async {
         stream.write_all(bytes).await?;
         stream.flush().await?;
+        if matches!(end, End::Confirmed(_)) {
+            // What ends before we are done did not answer our end.
+            match timeout(EARLY_END_TIME, read_to_end(&mut stream)).await {
+                Ok(Ok(())) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {}
+            }
+        }
         stream.shutdown().await
     };
     match timeout(WRITE_TIME, writing).await {
@@ -217,7 +248,11 @@ where
             Ok(_) | Err(_) => Ok(()),
         };
     };
-    match timeout(within, read_to_end(&mut stream)).await {
+    let answering = async {
+        read_to_end(&mut stream).await?;
+        everything_arrived(stream.tcp()).await
+    };
+    match timeout(within, answering).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(not_sent(broken(&error), Refusal::Later)),
         Err(_) => Err(not_sent(
@@ -226,6 +261,19 @@ where
             Refusal::Later,
         )),
     }
+}
+
+/// Waits until TCP is over with a connection that both sides ended. The system then knows no peer any more (`getpeername` of
+/// `TCP_CLOSE`): every byte and our end were acknowledged, or it was reset, or it timed out, and of those two an error is left.
+async fn everything_arrived(tcp: &TcpStream) -> io::Result<()> {
+    loop {
+        match tcp.peer_addr() {
+            Ok(_) => sleep(OVER_EVERY).await,
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => break,
+            Err(error) => return Err(error),
+        }
+    }
+    tcp.take_error()?.map_or(Ok(()), Err)
 }
 
 async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
@@ -271,7 +319,7 @@ fn framed(receiver: &Receiver<'_>, to: &SinkAddress<'_>, items: &[Item]) -> Fram
     for item in items {
         let message = message(receiver.enterprise_id, to, item);
         if message.len() > receiver.message_bytes_max {
-            framed.verdicts.push(Verdict::Refused(format!(
+            framed.verdicts.push(Verdict::TooLong(format!(
                 "the message has {} bytes, and the receiver takes {} (message_bytes_max)",
                 message.len(),
                 receiver.message_bytes_max
@@ -363,7 +411,6 @@ fn ascii(json: &str) -> String {
 mod tests {
     use muster_control::sinks::{SinkFormat, StreamKind};
     use muster_model::{TenantId, Timestamp};
-    use tokio::io::duplex;
 
     use super::*;
 
@@ -426,7 +473,7 @@ mod tests {
         let framed = framed(&receiver(&to).expect("a receiver"), &to, &items);
         assert!(matches!(
             framed.verdicts.as_slice(),
-            [Verdict::Taken, Verdict::Refused(_), Verdict::Taken]
+            [Verdict::Taken, Verdict::TooLong(_), Verdict::Taken]
         ));
         let text = String::from_utf8(framed.bytes).expect("it is text");
         let (length, rest) = text.split_once(' ').expect("a frame");
@@ -434,30 +481,124 @@ mod tests {
         assert!(rest[length..].starts_with(&format!("{length} <107>1 ")), "{text}");
     }
 
-    #[tokio::test]
+    /// What is said of a batch that a receiver takes its own way; it runs on a thread of its own.
+    async fn handed(
+        receiver: impl FnOnce(std::net::TcpStream) + Send + 'static,
+        pause: Duration,
+    ) -> Result<(), NotSent> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let at = listener.local_addr().expect("it has an address");
+        let receiving = std::thread::spawn(move || receiver(listener.accept().expect("somebody comes").0));
+        let stream = TcpStream::connect(at).await.expect("it listens");
+        sleep(pause).await;
+        let handed = hand_over(stream, &[7; 1000], End::Confirmed(Duration::from_millis(500))).await;
+        let _ = tokio::task::spawn_blocking(|| receiving.join()).await;
+        handed
+    }
+
+    fn read_all(stream: &mut std::net::TcpStream) -> usize {
+        let mut all = Vec::new();
+        std::io::Read::read_to_end(stream, &mut all).unwrap_or(0)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn only_the_receiver_s_own_end_says_that_it_has_everything() {
-        let end = End::Confirmed(Duration::from_millis(100));
+        let none = Duration::ZERO;
         // It reads to the end, and ends.
-        let (ours, mut theirs) = duplex(64);
-        let reading = tokio::spawn(async move {
-            let mut all = Vec::new();
-            theirs.read_to_end(&mut all).await.map(|_| all)
-        });
-        assert!(hand_over(ours, &[7; 1000], end).await.is_ok());
-        let read = reading.await.expect("it ends").expect("it reads");
-        assert_eq!(read.len(), 1000);
+        for _ in 0..50 {
+            let taken = handed(|mut stream| assert_eq!(read_all(&mut stream), 1000), none).await;
+            assert!(taken.is_ok(), "{taken:?}");
+        }
         // It reads, and never ends.
-        let (ours, mut theirs) = duplex(64);
-        let reading = tokio::spawn(async move {
-            let mut all = Vec::new();
-            let _ = theirs.read_to_end(&mut all).await;
-            std::future::pending::<()>().await;
-        });
-        assert!(hand_over(ours, &[7; 1000], end).await.is_err());
-        reading.abort();
-        // It goes away in the middle.
-        let (ours, theirs) = duplex(64);
-        drop(theirs);
-        assert!(hand_over(ours, &[7; 1000], end).await.is_err());
+        let (ended, wait) = std::sync::mpsc::channel::<()>();
+        let keeps = move |mut stream: std::net::TcpStream| {
+            read_all(&mut stream);
+            let _ = wait.recv_timeout(Duration::from_secs(1));
+        };
+        assert!(handed(keeps, none).await.is_err());
+        drop(ended);
+        // It reads a part, and goes away.
+        let part = |mut stream: std::net::TcpStream| {
+            let _ = std::io::Read::read(&mut stream, &mut [0; 100]);
+        };
+        for _ in 0..50 {
+            assert!(handed(part, none).await.is_err());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_connection_that_the_receiver_closed_without_reading_is_never_taken() {
+        for micros in (0..300).map(|round| round * 7) {
+            let taken = handed(drop, Duration::from_micros(micros)).await;
+            assert!(taken.is_err(), "after {micros} microseconds");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_reset_behind_an_end_is_no_answer() {
+        // The receiver's end came while we were ending, and the system answered what it did not read with a reset.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let at = listener.local_addr().expect("it has an address");
+        for _ in 0..50 {
+            let mut stream = TcpStream::connect(at).await.expect("it listens");
+            drop(listener.accept().expect("somebody comes"));
+            stream.write_all(&[7; 1000]).await.expect("the system takes it");
+            let _ = stream.shutdown().await;
+            // The end is read before the reset is noticed.
+            assert!(read_to_end(&mut stream).await.is_ok());
+            assert!(everything_arrived(&stream).await.is_err());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_end_of_tls_that_came_before_ours_is_no_answer() {
+        for reads in [false, true] {
+            let (connector, acceptor) = tls();
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+                .await
+                .expect("a port is free");
+            let at = listener.local_addr().expect("it has an address");
+            let receiving = tokio::spawn(async move {
+                for _ in 0..20 {
+                    let (stream, _) = listener.accept().await.expect("somebody comes");
+                    let mut tls = acceptor.accept(stream).await.expect("TLS is spoken");
+                    if reads {
+                        let mut all = Vec::new();
+                        let _ = tls.read_to_end(&mut all).await;
+                    }
+                    let _ = tls.shutdown().await;
+                }
+            });
+            for _ in 0..20 {
+                let stream = TcpStream::connect(at).await.expect("it listens");
+                let name = "localhost".try_into().expect("a name");
+                let tls = connector.connect(name, stream).await.expect("TLS is spoken");
+                let handed = hand_over(tls, &[7; 1000], End::Confirmed(Duration::from_secs(5))).await;
+                assert_eq!(handed.is_ok(), reads, "{handed:?}");
+            }
+            receiving.await.expect("it ends");
+        }
+    }
+
+    fn tls() -> (tokio_rustls::TlsConnector, tokio_rustls::TlsAcceptor) {
+        use std::sync::Arc;
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("it can be made");
+        let certificate = made.cert.der().clone();
+        let key = rustls_pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate.clone()).expect("it is one");
+        let ours = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("there are some")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let theirs = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("there are some")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key.into())
+            .expect("they fit");
+        (Arc::new(ours).into(), Arc::new(theirs).into())
     }
 }

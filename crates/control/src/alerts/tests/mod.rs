@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod changes;
+mod outbox;
 mod rules;
 mod secrets;
 

@@ -28,7 +28,7 @@ impl Scene {
     }
 
     /// What the loop does, once.
-    async fn rotate(&self) {
+    pub(super) async fn rotate(&self) {
         let lease = self.rotation_lease().await;
         secrets::follow(&self.app).await.expect("versions can be read");
         secrets::rotate_due(&self.app, &lease).await.expect("it rotates");

@@ -14,7 +14,7 @@ use super::super::{
     SINKS_LEASE, Sender,
     carrier::{Batch, Carrier, NotSent, Probe, SinkAddress, TestEvent, Verdict},
 };
-use crate::{MIGRATIONS, policy::testing::Scene};
+use crate::{MIGRATIONS, policy::testing::Scene, sending};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -97,6 +97,40 @@ async fn sixteen_dead_sinks_of_one_tenant_hold_up_nobody_else() {
         let dead = asked.iter().filter(|name| name.starts_with("dead")).count();
         assert!(dead <= 8, "no more than its share: {asked:?}");
         sender.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_this_program_cannot_read_holds_up_no_other_and_ends_no_batch() {
+    on_both(MIGRATIONS, async |db| {
+        let scene = Scene::new(db.db().clone()).await;
+        let outside = Arc::new(Outside::default());
+        assert!(scene.app.carrier.set(Box::new(Way(Arc::clone(&outside)))).is_ok());
+        for name in ["live", "newer"] {
+            let path = format!("/sinks/{name}");
+            let made = scene.call_json("PUT", &path, webhook("https://live.example/hook")).await;
+            assert_eq!(made.status, 200, "{made:?}");
+        }
+        scene
+            .sql("UPDATE sinks_sink SET definition = '{\"place\":{\"kind\":\"pigeon\"}}' WHERE tenant_id = $1 AND name = 'newer'")
+            .await;
+        scene.place_entries().await;
+        let mut sinks = sending::Sinks::default();
+        sinks.step(&scene.app).await.expect("it goes on");
+        let before = sinks.token();
+        timeout(Duration::from_secs(30), outside.arrived.notified())
+            .await
+            .expect("the other sink's events arrive");
+        for _ in 0..3 {
+            // Longer than a lease is left alone, and than lags are.
+            scene.pass_seconds(3);
+            sinks.step(&scene.app).await.expect("it goes on");
+        }
+        assert_eq!(sinks.token(), before, "what is under way stays good");
+        let listed = scene.call("GET", "/sinks", None).await.json();
+        assert_eq!(listed["items"].as_array().map(Vec::len), Some(1), "{listed}");
+        sinks.stop().await;
     })
     .await;
 }

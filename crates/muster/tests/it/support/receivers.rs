@@ -111,12 +111,14 @@ impl Rsyslog {
         let (driver, folder, port) = (self.driver, self.folder.display(), self.port);
         let configuration = format!(
             r#"global(defaultNetstreamDriverCAFile="{folder}/ca.pem" defaultNetstreamDriverCertFile="{folder}/server.pem"
-  defaultNetstreamDriverKeyFile="{folder}/server.key" workDirectory="{folder}" maxMessageSize="64k")
+  defaultNetstreamDriverKeyFile="{folder}/server.key" workDirectory="{folder}" maxMessageSize="64k"
+  processInternalMessages="on")
 module(load="imtcp" StreamDriver.Name="{driver}" StreamDriver.Mode="1" StreamDriver.AuthMode="x509/name"
   PermittedPeer=["muster"] MaxFrameSize="200000")
 template(name="line" type="list") {{ property(name="jsonmesg") constant(value="\n") }}
 input(type="imtcp" port="{port}" address="127.0.0.1" ruleset="all")
 ruleset(name="all") {{ action(type="omfile" file="{folder}/{driver}.out" template="line") }}
+call all
 "#
         );
         let file = self.folder.join(format!("{driver}.conf"));
@@ -124,7 +126,16 @@ ruleset(name="all") {{ action(type="omfile" file="{folder}/{driver}.out" templat
         let file = file.display().to_string();
         let arguments = ["-n", "-f", &file, "-i", "NONE"];
         let log = self.folder.join(format!("{driver}.log"));
-        self.child = Some(start_tool("/usr/sbin/rsyslogd", &arguments, &log));
+        let child = start_tool("/usr/sbin/rsyslogd", &arguments, &log);
+        // rsyslog 8.2302 closes the descriptor of each connection twice: a file that its worker opens in between gets the same
+        // number, is closed under it, and what is written then goes into the next connection or nowhere. Its own first message,
+        // before there is any connection, has it open the file.
+        let started = format!("x-pid=\\\"{}\\\"", child.id().expect("it runs"));
+        self.child = Some(child);
+        eventually("it has its file open", PATIENCE, async || {
+            self.written().contains(&started).then_some(())
+        })
+        .await;
         answers(port).await;
     }
 
@@ -149,12 +160,19 @@ ruleset(name="all") {{ action(type="omfile" file="{folder}/{driver}.out" templat
         })
     }
 
-    /// Every message as rsyslog read it.
+    fn written(&self) -> String {
+        fs::read_to_string(self.folder.join(format!("{}.out", self.driver))).unwrap_or_default()
+    }
+
+    /// Every message of Muster as rsyslog read it.
     pub fn messages(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.folder.join(format!("{}.out", self.driver))).unwrap_or_default();
         // The last line may be under way.
-        let lines = text.lines().map(serde_json::from_str);
-        lines.filter_map(Result::ok).collect()
+        let text = self.written();
+        let lines = text.lines().map(serde_json::from_str::<Value>);
+        let of_muster = lines
+            .filter_map(Result::ok)
+            .filter(|line| line["app-name"] == "muster");
+        of_muster.collect()
     }
 
     pub fn arrived(&self) -> Vec<Arrived> {
