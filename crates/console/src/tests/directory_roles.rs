@@ -270,6 +270,7 @@ async fn s2_groups_of_the_directory_give_no_more_than_their_connector_may_and_wh
         &json!({"op": "add", "path": "members", "value": [{"value": other}]}),
     )
     .await;
+    both.stage.scene.settle().await;
     let entries = both
         .stage
         .scene
