@@ -369,6 +369,7 @@ mod tests {
 
     #[test]
     fn one_device_s_events_hold_up_nothing_however_many_they_are() {
+        type Case<'a> = (&'a [Read], fn(u64) -> Verdict);
         let too_long = |place| match place {
             3..503 => Verdict::TooLong("the message has 9000 bytes".to_owned()),
             _ => Verdict::Taken,
@@ -386,9 +387,8 @@ mod tests {
         };
         let sent = (0..520).map(item).collect::<Vec<Read>>();
         let mixed = (0..520).map(unreadable).collect::<Vec<Read>>();
-        let verdicts: [(&[Read], fn(u64) -> Verdict); 3] =
-            [(&sent, too_long), (&sent, mapping), (&mixed, |_| Verdict::Taken)];
-        for (reads, verdict) in verdicts {
+        let cases: [Case<'_>; 3] = [(&sent, too_long), (&sent, mapping), (&mixed, |_| Verdict::Taken)];
+        for (reads, verdict) in cases {
             let (mut cursor, mut letters, mut tries) = (Cursor::at(StreamKind::Log, 0), 0, 0);
             cursor.batch_max = BATCH_EVENTS_MAX;
             while cursor.place < 520 {

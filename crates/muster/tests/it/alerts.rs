@@ -587,10 +587,14 @@ async fn a_pager_that_is_removed_is_told_so_where_it_was() {
         }
         // Nothing of it is left but the message.
         let store = scene.server.store().await;
-        let sealed = store
-            .value("SELECT COUNT(*) FROM alerts_delivery WHERE secret IS NOT NULL")
-            .await;
-        assert_eq!(sealed.integer(), 0, "a secret goes with its message");
+        // It is heard a moment before that is written.
+        eventually("a secret goes with its message", ARRIVAL, async || {
+            let sealed = store
+                .value("SELECT COUNT(*) FROM alerts_delivery WHERE secret IS NOT NULL")
+                .await;
+            (sealed.integer() == 0).then_some(())
+        })
+        .await;
     })
     .await;
 }
