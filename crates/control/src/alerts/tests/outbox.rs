@@ -110,7 +110,7 @@ async fn rows_that_this_program_cannot_read_hold_up_no_alert_and_no_message() {
         let sink = json!({"place": {"kind": "webhook", "url": "https://live.example/hook"}, "streams": ["log"],
             "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"});
         assert_eq!(scene.ask("PUT", "/sinks/newer", sink).await.status, 200);
-        let silence = json!({"matcher": {"rule": "many"}, "reason": "moving house", "ends_at": "2027-03-01T00:00:00Z"});
+        let silence = json!({"matcher": {"rule": "many"}, "reason": "moving house", "ends_at": "2027-02-01T00:00:00Z"});
         let silenced = scene.ask("POST", "/alert-silences", silence).await;
         assert!(silenced.status < 300, "{silenced:?}");
         scene.sql("UPDATE alerts_destination SET place = '{\"kind\":\"pigeon\"}' WHERE tenant_id = $1 AND name = 'newer'").await;
