@@ -283,8 +283,8 @@ async fn s2_groups_of_the_directory_give_no_more_than_their_connector_may_and_wh
     let told: Vec<&Value> = entries["items"].as_array().expect("entries").iter().collect();
     assert_eq!(told.len(), 2, "{entries}");
     for entry in told {
-        assert_eq!(entry["details"]["roles"], json!(["operator"]), "{entry}");
-        assert_eq!(entry["details"]["added"], 1, "{entry}");
+        assert_eq!(entry["detail"]["roles"], json!(["operator"]), "{entry}");
+        assert_eq!(entry["detail"]["added"], 1, "{entry}");
     }
     // A role that is no more is no ceiling, and one that is a ceiling stays.
     let role = json!({"scopes": ["device:read"]}).to_string();
