@@ -651,7 +651,7 @@ async fn m12_a_group_that_policies_are_for_is_defined_anew_only_when_people_appr
         patch(&only, "all", json!({"description": "every device"})).await.ok();
         patch(&only, "unused", json!({"include": "false"})).await.ok();
         // By a document neither.
-        let group = |include: &str| json!({"format": 1, "partial": true, "groups": [{"name": "all", "include": include}]});
+        let group = |include: &str| json!({"format": 1, "partial": true, "policies": [], "groups": [{"name": "all", "include": include}]});
         let plan = api.post("/plan", &group("false")).await.ok();
         let applied = api.post("/apply", &json!({"plan_sha256": plan["plan_sha256"]})).await;
         assert_eq!(named_in(&applied.refused(403, "approval_required")), operation);
