@@ -344,8 +344,8 @@ async fn decide(State(app): State<App>, sent: Sent) -> Result<Response, Refusal>
         "assign" => Choice::Assign {
             tenant: parse(sent.fields.text("tenant"))?,
         },
-        "refuse" => Choice::Refuse,
-        "forget" => Choice::Forget,
+        "refuse" => Choice::Refuse {},
+        "forget" => Choice::Forget {},
         _ => return Err(Refusal(INVALID.detail("Decide where the person belongs."))),
     };
     let reference = parse(sent.fields.text("reference"))?;

@@ -334,9 +334,10 @@ pub enum Choice {
         tenant: TenantId,
     },
     /// They belong nowhere, whatever the claim says.
-    Refuse,
+    // With braces, so that a member that is not known is refused.
+    Refuse {},
     /// What was decided about them is forgotten; the next sign-in is judged by the rules.
-    Forget,
+    Forget {},
 }
 
 /// Decides about a person; their next sign-in follows it. A tenant that somebody is assigned to is told.
@@ -369,19 +370,19 @@ pub async fn decide_held<S: Send + 'static>(
         let found = serde_json::to_string(&person.found).map_err(Problem::internal)?;
         person.standing.decision = match choice {
             Choice::Assign { tenant } => Some(Decision::Assign { tenant, found }),
-            Choice::Refuse => {
+            Choice::Refuse {} => {
                 person.reason = Some(Reason::Refused);
                 Some(Decision::Refuse)
             }
-            Choice::Forget => None,
+            Choice::Forget {} => None,
         };
         person.decided_by = person.standing.decision.as_ref().map(|_| tx.actor());
         person.decided_at = person.standing.decision.as_ref().map(|_| tx.at());
         store::put_person(tx, home, &person)?;
         let (word, tenant) = match choice {
             Choice::Assign { tenant } => ("assign", Some(tenant)),
-            Choice::Refuse => ("refuse", None),
-            Choice::Forget => ("forget", None),
+            Choice::Refuse {} => ("refuse", None),
+            Choice::Forget {} => ("forget", None),
         };
         tx.record(
             "access.person_decided",

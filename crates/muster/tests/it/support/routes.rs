@@ -43,6 +43,13 @@ impl Route {
     pub fn filled(&self) -> String {
         let id = |prefix: &str| format!("{prefix}_{}", "0".repeat(32));
         let of_kind = match self.path.split('/').nth(3).unwrap_or_default() {
+            "access"
+                if ["/routed-connections/", "/self-enrollment/"]
+                    .iter()
+                    .any(|part| self.path.contains(part)) =>
+            {
+                id("con")
+            }
             "access" => id("ses"),
             "alerts" => id("alr"),
             "alert-deliveries" => id("dlv"),
