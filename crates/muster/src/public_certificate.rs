@@ -228,7 +228,10 @@ impl PublicCertificate {
     /// Takes a certificate for every handshake from now on: since when and until when it is good.
     fn show(&mut self, (chain, key): Certified) -> Result<(Timestamp, Timestamp)> {
         let now = self.app.clock.now();
-        let seconds = u64::try_from(now.as_micros() / 1_000_000).unwrap_or_default();
+        // Begun seconds are over: in its last one a certificate would be taken here and forgotten by `renew_if_due`, again and again.
+        let seconds = u64::try_from(now.as_micros())
+            .unwrap_or_default()
+            .div_ceil(1_000_000);
         let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         self.write_anchors(chain.get(1..).unwrap_or_default())?;
         let validity: Validity = self.identity.replace(chain, key, (&self.names, now))?;
