@@ -18,8 +18,8 @@ use super::api::{Answer, answer};
 /// Requests at a time. The machines of CI have two cores.
 const AT_A_TIME: usize = 4;
 /// How long who asked too often waits, and how many times.
-const BUSY_PAUSE: Duration = Duration::from_secs(1);
-const BUSY_TRIES: usize = 20;
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+const BUSY_TRIES: usize = 100;
 /// Leaks that are told before the test gives up.
 const TOLD_MAX: usize = 40;
 
@@ -295,7 +295,7 @@ impl Crossings {
         }
     }
 
-    /// Sends a request; a fast machine asks more often than one caller or address may, and waits.
+    /// Sends a request whose answer is compared; a fast machine asks more often than one caller may, and waits.
     async fn send(&self, request: &Request) -> Answer {
         for _ in 0..BUSY_TRIES {
             let got = self.send_once(request).await;
@@ -378,7 +378,10 @@ impl Crossings {
     }
 
     async fn one(&self, crossing: &Crossing) {
-        let answer = self.send(&crossing.with_foreign).await;
+        let answer = match crossing.is_compared {
+            true => self.send(&crossing.with_foreign).await,
+            false => self.send_once(&crossing.with_foreign).await,
+        };
         self.undo(&crossing.undo, &crossing.with_foreign, &answer).await;
         let foreign = crossing.said(&answer, &crossing.foreign);
         self.asked.fetch_add(1, Ordering::Relaxed);
