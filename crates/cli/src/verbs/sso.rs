@@ -91,6 +91,16 @@ pub struct PutArgs {
     /// What the connector's externalId is at the provider: subject or oid (Microsoft Entra)
     #[arg(long, value_name = "WHAT", default_value = "subject", requires = "directory")]
     directory_by: String,
+    #[command(flatten)]
+    most: MostArgs,
+    /// Keep the connection and let nobody sign in by it
+    #[arg(long)]
+    disabled: bool,
+}
+
+/// What groups of the directory give.
+#[derive(Clone, Debug, clap::Args)]
+struct MostArgs {
     /// The role that the connector's groups give at most
     #[arg(
         long,
@@ -99,9 +109,6 @@ pub struct PutArgs {
         requires = "directory"
     )]
     directory_at_most: String,
-    /// Keep the connection and let nobody sign in by it
-    #[arg(long)]
-    disabled: bool,
 }
 
 /// A connection of SAML. Each setting that is not given is the usual one.
@@ -158,14 +165,8 @@ pub struct PutSamlArgs {
     /// The SCIM connector whose people these are, by their persistent NameID; its groups can then give them roles
     #[arg(long, value_name = "CONNECTOR")]
     directory: Option<String>,
-    /// The role that the connector's groups give at most
-    #[arg(
-        long,
-        value_name = "ROLE",
-        default_value = "administrator",
-        requires = "directory"
-    )]
-    directory_at_most: String,
+    #[command(flatten)]
+    most: MostArgs,
     /// End sessions after so many seconds without a click
     #[arg(long, value_name = "SECONDS")]
     idle_seconds: Option<u64>,
@@ -276,7 +277,7 @@ async fn put(arguments: PutArgs, api: &Api, printer: &Printer) -> Result<(), Cli
         body["definition"]["tid"] = json!(tid);
     }
     if let Some(connector) = arguments.directory {
-        body["definition"]["directory"] = json!({"connector": connector, "by": arguments.directory_by, "at_most": arguments.directory_at_most});
+        body["definition"]["directory"] = json!({"connector": connector, "by": arguments.directory_by, "at_most": arguments.most.directory_at_most});
     }
     if let Some(secret) = secret {
         body["client_secret"] = json!(String::from_utf8_lossy(&secret).trim_end());
@@ -336,7 +337,8 @@ fn saml_definition(arguments: &PutSamlArgs) -> Result<serde_json::Value, CliErro
         }
     }
     if let Some(connector) = &arguments.directory {
-        definition["directory"] = json!({"connector": connector, "at_most": arguments.directory_at_most});
+        definition["directory"] =
+            json!({"connector": connector, "at_most": arguments.most.directory_at_most});
     }
     for (name, seconds) in [
         ("idle_seconds", arguments.idle_seconds),

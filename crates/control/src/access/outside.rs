@@ -355,8 +355,7 @@ fn in_directory<'a>(
         .as_ref()
         .filter(|_| identity.routed.is_none());
     Ok(match own {
-        Some(there) => connection::connector(tx, tenant, &there.connector)?
-            .map(|connector| (connector, there.external_id.as_str())),
+        Some(there) => there.known(tx, tenant)?,
         None => None,
     })
 }

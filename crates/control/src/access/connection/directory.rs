@@ -62,10 +62,22 @@ pub struct InDirectory {
     pub external_id: String,
 }
 
+impl InDirectory {
+    /// The connector, and the id by which it knows them; nothing where there is no such connector any more.
+    pub fn known<'a>(
+        &'a self,
+        tx: &mut Tx,
+        tenant: TenantId,
+    ) -> Result<Option<(ClientId, &'a str)>, Problem> {
+        let found = connector(tx, tenant, &self.connector)?;
+        Ok(found.map(|connector| (connector, self.external_id.as_str())))
+    }
+}
+
 impl DirectoryMatch {
-    /// Whether both know people by the same.
-    pub fn knows_people_as(&self, other: &DirectoryMatch) -> bool {
-        (&self.connector, self.by) == (&other.connector, other.by)
+    /// By what people are known. The ceiling of what they get is no part of it.
+    pub fn known_by(&self) -> (&str, MatchedBy) {
+        (&self.connector, self.by)
     }
 
     /// The person of this id, if it is one that is compared.
@@ -115,7 +127,7 @@ fn require_everything<S>(permit: &Permit<S>) -> Result<(), Problem> {
 }
 
 /// The service account of a connector.
-pub fn connector(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<ClientId>, Problem> {
+fn connector(tx: &mut Tx, tenant: TenantId, name: &str) -> Result<Option<ClientId>, Problem> {
     let found = clients::client_by_name(tx, tenant, name)?;
     Ok(found
         .filter(|client| client.disabled_at.is_none())

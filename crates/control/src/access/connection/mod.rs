@@ -31,7 +31,7 @@ use crate::{
 };
 pub use api::router;
 pub use directory::{DIRECTORY_AT_MOST, DirectoryMatch, InDirectory, MatchedBy};
-pub(super) use directory::{ceiling, connector, links, require_for_connector};
+pub(super) use directory::{ceiling, links, require_for_connector};
 pub(super) use once::Once;
 pub use probe::{Checked, Outcome, probe};
 pub(super) use probe::{checked, last_sign_in, sentence};
@@ -308,14 +308,10 @@ fn put<S>(
         error: None,
     };
     store::put_connection(tx, &connection)?;
-    let knows_people_as_before = match (
-        was.as_ref().and_then(Definition::directory),
-        change.definition.directory(),
-    ) {
-        (Some(was), Some(is)) => was.knows_people_as(is),
-        (was, is) => was.is_none() && is.is_none(),
-    };
-    if !knows_people_as_before {
+    let known_before = was.as_ref().and_then(Definition::directory);
+    if known_before.map(DirectoryMatch::known_by)
+        != change.definition.directory().map(DirectoryMatch::known_by)
+    {
         // Until they come again nobody knows who they are there.
         people_store::leave_directory(tx, tenant, id)?;
     }

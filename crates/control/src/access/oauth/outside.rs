@@ -328,8 +328,7 @@ async fn caller(
             return Ok(None);
         };
         let there = match &identity.in_directory {
-            Some(there) => connection::connector(tx, tenant, &there.connector)?
-                .map(|connector| (connector, there.external_id.as_str())),
+            Some(there) => there.known(tx, tenant)?,
             None => None,
         };
         let is_out = person.disabled_at.is_some()

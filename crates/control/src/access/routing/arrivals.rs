@@ -20,7 +20,7 @@ use crate::{
     access::{
         Author, Permit,
         barred::is_id_barred,
-        connection::{self, Connection},
+        connection::Connection,
         is_barred,
         outside::OutsideIdentity,
         people::{Outside, store as people_store},
@@ -63,8 +63,7 @@ pub(in crate::access) async fn whereto(
             let known = store::person(tx, home, id, key.as_bytes())?;
             let taken = store::acceptances_of(tx, id)?;
             let there = match &there {
-                Some(there) => connection::connector(tx, home, &there.connector)?
-                    .map(|connector| (connector, there.external_id.as_str())),
+                Some(there) => there.known(tx, home)?,
                 None => None,
             };
             let is_gone = is_barred(tx, home, &username)?
